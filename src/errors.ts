@@ -1,0 +1,180 @@
+/**
+ * The one class of error and the one table of errors. The table gives each code its meaning, its exit status and, in
+ * docs/errors.md (generated from here), what to do about it. Every message says what happened, to what, and what to do.
+ */
+
+/** Exit statuses of the command line; part of the machine contract (docs/cli.md). */
+export const exitStatus = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  degraded: 3,
+  notProtected: 4,
+  notFound: 10,
+  heldElsewhere: 11,
+  refused: 12,
+  lacksFeature: 13,
+  interrupted: 130,
+} as const
+
+interface ErrorEntry {
+  /** What the code means, in one sentence. */
+  meaning: string
+  /** What an operator does about it. */
+  remedy: string
+  exit: (typeof exitStatus)[keyof typeof exitStatus]
+  /** Status of an HTTP answer that carries it. */
+  http: number
+}
+
+const entry = (
+  meaning: string,
+  remedy: string,
+  exit: ErrorEntry['exit'] = exitStatus.failed,
+  http = 500,
+): ErrorEntry => ({ meaning, remedy, exit, http })
+
+export const errorTable = {
+  ADDON_MISSING: entry(
+    'The native addon could not be loaded.',
+    'Run `npm run build:native`; it needs a C compiler and the development files that `subpage check` names.',
+    exitStatus.lacksFeature,
+  ),
+  AGENT_UNREACHABLE: entry(
+    'No agent answers on the API socket.',
+    'Start it with `subpage agent`, or name its socket with --api.',
+  ),
+  AGENT_RUNNING: entry(
+    'Another agent already serves this state directory.',
+    'Stop that one, or give this one a directory of its own with --state.',
+    exitStatus.heldElsewhere,
+    409,
+  ),
+  ADDRESS_IN_USE: entry(
+    'The address to listen on is taken by another program.',
+    'Choose another port, or stop the program that holds it.',
+  ),
+  BAD_ARGUMENT: entry(
+    'An argument or a field of a request has a wrong form.',
+    'Correct it as the message says.',
+    exitStatus.usage,
+    400,
+  ),
+  DELTA_MALFORMED: entry(
+    'A delta breaks its format or names a page outside the image. Nothing of it was written.',
+    'The peer is broken or hostile; the connection is closed. Check that both hosts run the same release.',
+  ),
+  FRAME_MALFORMED: entry(
+    'A frame on the replication connection breaks the protocol or its checksum.',
+    'The connection is closed and opened anew; if it recurs, the network or the peer damages data.',
+  ),
+  GUEST_DIED: entry(
+    'The QEMU process of the guest has ended.',
+    'Its own last words are in the message and in its log.',
+  ),
+  GUEST_EXISTS: entry(
+    'A guest of this name exists on this host.',
+    'Choose another name, or end that guest first.',
+    exitStatus.failed,
+    409,
+  ),
+  GUEST_UNKNOWN: entry(
+    'No guest of this name is on this host.',
+    'See `subpage status` for the names.',
+    exitStatus.notFound,
+    404,
+  ),
+  GUEST_UNPROTECTABLE: entry(
+    'The guest has a device or an option that a standby could not take over.',
+    'Leave out what the message names.',
+    exitStatus.failed,
+    422,
+  ),
+  IMAGE_DIFFERS: entry(
+    'The image on the standby is not what the guest holds.',
+    'This is a defect; keep both files. `subpage unprotect` and `protect` seed the image afresh.',
+  ),
+  NO_SPACE: entry(
+    'There is no room for guest memory, shadow or image.',
+    'Free memory on that host, enlarge /dev/shm, or give the guest less RAM.',
+    exitStatus.failed,
+    507,
+  ),
+  NOT_PROTECTED: entry(
+    'The guest has no standby that could take over.',
+    'Protect it with `subpage protect NAME --to HOST`.',
+    exitStatus.notProtected,
+    409,
+  ),
+  ALREADY_PROTECTED: entry(
+    'The guest is protected already.',
+    '`subpage unprotect NAME` first, to choose another standby.',
+    exitStatus.failed,
+    409,
+  ),
+  PEER_MISMATCH: entry(
+    'The two hosts differ in a way that would break a failover.',
+    'Install the same QEMU and subpage on both, as the message says.',
+    exitStatus.failed,
+    409,
+  ),
+  PEER_UNREACHABLE: entry(
+    'The agent of the other host does not answer.',
+    'Check the address, the firewall, and that `subpage agent` runs there.',
+    exitStatus.failed,
+    502,
+  ),
+  QEMU_FAILED: entry(
+    'QEMU refused to start or to do what it was asked.',
+    "Read QEMU's own words in the message.",
+  ),
+  QEMU_MISSING: entry('No QEMU is installed.', 'apt-get install qemu-system-x86', exitStatus.lacksFeature),
+  STANDBY_NOT_READY: entry(
+    'The standby has no whole checkpoint yet, or must not take over.',
+    'Wait until `subpage status` says Protected, or give --force if you know that the primary is gone.',
+    exitStatus.failed,
+    409,
+  ),
+  TRACKER_UNAVAILABLE: entry(
+    'The kernel or the guest does not allow this way of tracking writes.',
+    '`subpage check` says which trackers work here; `compare` works everywhere.',
+    exitStatus.lacksFeature,
+  ),
+  INTERNAL: entry(
+    'An invariant of subpage does not hold: a defect.',
+    'Please report it with the message and the stack.',
+  ),
+} as const satisfies Record<string, ErrorEntry>
+
+export type ErrorCode = keyof typeof errorTable
+
+/** Every failure that subpage foresees. `code` is for programs, `message` for people, `cause` for whoever debugs. */
+export class SubpageError extends Error {
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'SubpageError'
+    this.code = code
+  }
+
+  get exit(): number {
+    return errorTable[this.code].exit
+  }
+
+  get http(): number {
+    return errorTable[this.code].http
+  }
+}
+
+/** Turns whatever was thrown into a SubpageError; what was not foreseen is INTERNAL and keeps its cause. */
+export function asSubpageError(thrown: unknown): SubpageError {
+  if (thrown instanceof SubpageError) return thrown
+  const message = thrown instanceof Error ? thrown.message : String(thrown)
+  return new SubpageError('INTERNAL', message, { cause: thrown })
+}
+
+/** Asserts an invariant and stays on in production: in a pair, crashing is better than lying. */
+export function invariant(holds: unknown, what: string): asserts holds {
+  if (!holds) throw new SubpageError('INTERNAL', `invariant broken: ${what}`)
+}

@@ -1,0 +1,27 @@
+/** Two projects: `unit` needs neither QEMU nor privileges and takes seconds; `guest` runs real virtual machines. */
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/guest/**'],
+          testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: 'guest',
+          include: ['test/guest/**/*.test.ts'],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          // Real guests share two cores: one file at a time keeps epochs and failovers meaningful.
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+})
