@@ -112,6 +112,10 @@ export const errorTable = {
     exitStatus.failed,
     409,
   ),
+  PAUSE_BROKEN: entry(
+    'A checkpoint took so long that the guest was resumed before it was complete.',
+    'Nothing is lost: the next checkpoint carries its pages. If it recurs, this host is overloaded.',
+  ),
   PEER_MISMATCH: entry(
     'The two hosts differ in a way that would break a failover.',
     'Install the same QEMU and subpage on both, as the message says.',
@@ -177,4 +181,11 @@ export function asSubpageError(thrown: unknown): SubpageError {
 /** Asserts an invariant and stays on in production: in a pair, crashing is better than lying. */
 export function invariant(holds: unknown, what: string): asserts holds {
   if (!holds) throw new SubpageError('INTERNAL', `invariant broken: ${what}`)
+}
+
+/** The errno name of a system error (`ENOENT`), or undefined for anything else. */
+export function errorCode(thrown: unknown): string | undefined {
+  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string'
+    ? thrown.code
+    : undefined
 }

@@ -1,0 +1,238 @@
+/* Capture, check and apply, each inline or in the thread pool. */
+#include "addon.h"
+
+enum { CAPTURE_RESULTS = 7, SUMMARY_RESULTS = 3 };
+
+/* Pages of memory as a region: a last page that is not whole does not exist (region.c refuses such files). */
+static uint64_t pages_of(const struct subpage_region *region)
+{
+    return region->bytes / SP_PAGE_BYTES;
+}
+
+/* capture(ram, shadow, pairs, runs, codec, whole, out, run, offset, results) */
+enum { CAPTURE_ARGS = 10 };
+
+struct capture_job {
+    struct subpage_job job;
+    struct sp_capture capture;
+    double *results;
+    bool done;
+};
+
+static bool capture_from_args(napi_env env, napi_value *args, struct capture_job *job)
+{
+    struct sp_capture *capture = &job->capture;
+    struct subpage_region *ram = subpage_region_get(env, args[0], false);
+    struct subpage_region *shadow = ram ? subpage_region_get(env, args[1], true) : NULL;
+    uint64_t codec, run, offset;
+    uint8_t *out;
+    if (!shadow || !subpage_get_runs(env, args[2], args[3], &capture->runs, &capture->run_count) ||
+        !subpage_get_uint(env, args[4], SP_CODEC_COUNT - 1, "codec", &codec) ||
+        !subpage_get_bool(env, args[5], "whole", &capture->whole) ||
+        !subpage_get_bytes(env, args[6], "out", &out, &capture->capacity) ||
+        !subpage_get_uint(env, args[7], capture->run_count, "the run to begin with", &run) ||
+        !subpage_get_uint(env, args[8], UINT32_MAX, "the offset to begin with", &offset) ||
+        !subpage_get_results(env, args[9], CAPTURE_RESULTS, &job->results))
+        return false;
+    if (ram->bytes != shadow->bytes) {
+        napi_throw_type_error(env, NULL, "RAM and shadow differ in size");
+        return false;
+    }
+    if (capture->capacity < SP_DELTA_MIN_CAPACITY) {
+        napi_throw_type_error(env, NULL, "out is too small for one page");
+        return false;
+    }
+    capture->ram = ram->address;
+    capture->shadow = shadow->address;
+    capture->pages = pages_of(ram);
+    capture->codec = (enum sp_codec)codec;
+    capture->out = out;
+    capture->run = (size_t)run;
+    capture->offset = (uint32_t)offset;
+    job->job.regions[0] = ram;
+    job->job.regions[1] = shadow;
+    return true;
+}
+
+/* True, or false with a TypeError pending. */
+static napi_value capture_report(napi_env env, const struct capture_job *job)
+{
+    const struct sp_capture *capture = &job->capture;
+    napi_value done;
+    double *results = job->results;
+    if (job->done) {
+        results[0] = (double)capture->bytes;
+        results[1] = (double)capture->run;
+        results[2] = capture->offset;
+        results[3] = (double)capture->stats.pages;
+        results[4] = (double)capture->stats.changed_pages;
+        results[5] = (double)capture->stats.changed_lines;
+        results[6] = (double)capture->stats.changed_bytes;
+    }
+    return napi_get_boolean(env, job->done, &done) == napi_ok ? done : NULL;
+}
+
+/* → false when a range or the position lies outside the memory */
+static napi_value capture_inline(napi_env env, napi_callback_info info)
+{
+    napi_value args[CAPTURE_ARGS];
+    struct capture_job job = {0};
+    if (!subpage_args(env, info, CAPTURE_ARGS, args) || !capture_from_args(env, args, &job))
+        return NULL;
+    job.done = sp_capture_run(&job.capture);
+    return capture_report(env, &job);
+}
+
+static void capture_execute(struct subpage_job *job)
+{
+    struct capture_job *capture = (struct capture_job *)job;
+    capture->done = sp_capture_run(&capture->capture);
+}
+
+static napi_value capture_finish(napi_env env, struct subpage_job *job)
+{
+    return capture_report(env, (struct capture_job *)job);
+}
+
+static napi_value capture_async(napi_env env, napi_callback_info info)
+{
+    napi_value args[CAPTURE_ARGS];
+    if (!subpage_args(env, info, CAPTURE_ARGS, args))
+        return NULL;
+    struct capture_job *job = subpage_job_new(env, sizeof *job);
+    if (!job)
+        return NULL;
+    if (!capture_from_args(env, args, job)) {
+        subpage_job_drop(&job->job);
+        return NULL;
+    }
+    job->job.execute = capture_execute;
+    job->job.finish = capture_finish;
+    return subpage_job_start(env, &job->job, args, CAPTURE_ARGS, "subpage:capture");
+}
+
+struct apply_job {
+    struct subpage_job job;
+    uint8_t *image; /* NULL: only check */
+    uint64_t image_pages;
+    const uint8_t *delta;
+    size_t bytes;
+    double *results;
+    struct sp_delta_summary summary;
+    const char *problem;
+};
+
+static void apply_execute(struct subpage_job *job)
+{
+    struct apply_job *apply = (struct apply_job *)job;
+    apply->problem =
+        apply->image
+            ? sp_delta_apply(apply->image, apply->image_pages, apply->delta, apply->bytes, &apply->summary)
+            : sp_delta_check(apply->delta, apply->bytes, apply->image_pages, &apply->summary);
+}
+
+/* undefined, or a string that says what is wrong with the delta */
+static napi_value apply_finish(napi_env env, struct subpage_job *job)
+{
+    const struct apply_job *apply = (const struct apply_job *)job;
+    napi_value problem;
+    if (apply->problem)
+        return napi_create_string_utf8(env, apply->problem, NAPI_AUTO_LENGTH, &problem) == napi_ok ? problem : NULL;
+    apply->results[0] = apply->summary.codec;
+    apply->results[1] = apply->summary.whole;
+    apply->results[2] = apply->summary.pages;
+    return NULL;
+}
+
+/* checkDelta(delta, imagePages, results) → undefined | problem */
+static napi_value check_delta(napi_env env, napi_callback_info info)
+{
+    napi_value args[3];
+    uint8_t *delta;
+    struct apply_job job = {0};
+    if (!subpage_args(env, info, 3, args) || !subpage_get_bytes(env, args[0], "delta", &delta, &job.bytes) ||
+        !subpage_get_uint(env, args[1], 1ull << 32, "the number of pages", &job.image_pages) ||
+        !subpage_get_results(env, args[2], SUMMARY_RESULTS, &job.results))
+        return NULL;
+    job.delta = delta;
+    apply_execute(&job.job);
+    return apply_finish(env, &job.job);
+}
+
+/* apply(image, delta, results) → undefined | problem */
+enum { APPLY_ARGS = 3 };
+
+static bool apply_from_args(napi_env env, napi_value *args, struct apply_job *job)
+{
+    struct subpage_region *image = subpage_region_get(env, args[0], true);
+    uint8_t *delta;
+    if (!image || !subpage_get_bytes(env, args[1], "delta", &delta, &job->bytes) ||
+        !subpage_get_results(env, args[2], SUMMARY_RESULTS, &job->results))
+        return false;
+    job->image = image->address;
+    job->image_pages = pages_of(image);
+    job->delta = delta;
+    job->job.regions[0] = image;
+    return true;
+}
+
+static napi_value apply_inline(napi_env env, napi_callback_info info)
+{
+    napi_value args[APPLY_ARGS];
+    struct apply_job job = {0};
+    if (!subpage_args(env, info, APPLY_ARGS, args) || !apply_from_args(env, args, &job))
+        return NULL;
+    apply_execute(&job.job);
+    return apply_finish(env, &job.job);
+}
+
+static napi_value apply_async(napi_env env, napi_callback_info info)
+{
+    napi_value args[APPLY_ARGS];
+    if (!subpage_args(env, info, APPLY_ARGS, args))
+        return NULL;
+    struct apply_job *job = subpage_job_new(env, sizeof *job);
+    if (!job)
+        return NULL;
+    if (!apply_from_args(env, args, job)) {
+        subpage_job_drop(&job->job);
+        return NULL;
+    }
+    job->job.execute = apply_execute;
+    job->job.finish = apply_finish;
+    return subpage_job_start(env, &job->job, args, APPLY_ARGS, "subpage:apply");
+}
+
+/* cpuPath() → 'scalar' | 'avx2' */
+static napi_value cpu_path(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    napi_value name;
+    return napi_create_string_utf8(env, sp_cpu_path(), NAPI_AUTO_LENGTH, &name) == napi_ok ? name : NULL;
+}
+
+/* selectCpu(name) → false when there is no such path */
+static napi_value select_cpu(napi_env env, napi_callback_info info)
+{
+    napi_value args[1], result;
+    char name[16];
+    size_t length;
+    if (!subpage_args(env, info, 1, args))
+        return NULL;
+    if (napi_get_value_string_utf8(env, args[0], name, sizeof name, &length) != napi_ok) {
+        napi_throw_type_error(env, NULL, "the name of a CPU path must be a string");
+        return NULL;
+    }
+    return napi_get_boolean(env, sp_cpu_select(name), &result) == napi_ok ? result : NULL;
+}
+
+void subpage_register_delta(napi_env env, napi_value exports)
+{
+    export_function(env, exports, "capture", capture_inline);
+    export_function(env, exports, "captureAsync", capture_async);
+    export_function(env, exports, "checkDelta", check_delta);
+    export_function(env, exports, "apply", apply_inline);
+    export_function(env, exports, "applyAsync", apply_async);
+    export_function(env, exports, "cpuPath", cpu_path);
+    export_function(env, exports, "selectCpu", select_cpu);
+}

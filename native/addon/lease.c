@@ -1,0 +1,205 @@
+/*
+ * The agent's side of the pause lease. The protocol and the layout are in native/shim/lease.h; the guard that takes an
+ * overdue lease is native/shim/lease.c. Deadlines go to JavaScript as BigInt: they are compared, never computed with.
+ */
+#define _GNU_SOURCE
+#include "../shim/lease.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "addon.h"
+
+/* Marks an external as ours; another module's external is then refused and not written to. */
+static const napi_type_tag lease_tag = {0x5b1f6c1d2a7e4c90u, 0x9a3d7706e1f24b8cu};
+
+struct handle {
+    struct lease *lease; /* NULL once closed */
+};
+
+static void unmap(struct handle *handle)
+{
+    if (handle->lease)
+        munmap(handle->lease, LEASE_FILE_BYTES);
+    handle->lease = NULL;
+}
+
+static void finalize(napi_env env, void *data, void *hint)
+{
+    (void)env;
+    (void)hint;
+    unmap(data);
+    free(data);
+}
+
+static struct lease *map_lease(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return NULL;
+    struct stat file;
+    void *page = MAP_FAILED;
+    if (fstat(fd, &file) == 0) {
+        if (file.st_size >= LEASE_FILE_BYTES)
+            page = mmap(NULL, LEASE_FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        else
+            errno = EINVAL;
+    }
+    int error = errno;
+    close(fd);
+    errno = error;
+    return page == MAP_FAILED ? NULL : page;
+}
+
+/* leaseOpen(path) -> handle. Throws with code EINVAL when the file is shorter than one page. */
+static napi_value lease_open(napi_env env, napi_callback_info info)
+{
+    size_t length;
+    napi_value argv[1], object;
+    char path[4096];
+    if (!subpage_args(env, info, 1, argv))
+        return NULL;
+    if (napi_get_value_string_utf8(env, argv[0], path, sizeof path, &length) != napi_ok ||
+        length >= sizeof path - 1) {
+        napi_throw_type_error(env, NULL, "leaseOpen(path)");
+        return NULL;
+    }
+    struct handle *handle = malloc(sizeof *handle);
+    if (!handle)
+        return throw_errno(env, "leaseOpen");
+    handle->lease = map_lease(path);
+    if (!handle->lease) {
+        free(handle);
+        return throw_errno(env, path);
+    }
+    if (napi_create_object(env, &object) != napi_ok || napi_type_tag_object(env, object, &lease_tag) != napi_ok ||
+        napi_wrap(env, object, handle, finalize, NULL, NULL) != napi_ok) {
+        unmap(handle);
+        free(handle);
+        return NULL;
+    }
+    return object;
+}
+
+/* Reads the arguments (handle, ...) of a call. NULL with a TypeError pending when the first is no open lease. */
+static struct handle *arguments(napi_env env, napi_callback_info info, size_t wanted, napi_value *argv)
+{
+    bool ours = false;
+    void *handle = NULL;
+    if (!subpage_args(env, info, wanted, argv))
+        return NULL;
+    if (napi_check_object_type_tag(env, argv[0], &lease_tag, &ours) == napi_ok && ours &&
+        napi_unwrap(env, argv[0], &handle) == napi_ok && ((struct handle *)handle)->lease)
+        return handle;
+    napi_throw_type_error(env, NULL, "not an open lease");
+    return NULL;
+}
+
+static bool read_deadline(napi_env env, napi_value value, uint64_t *deadline)
+{
+    bool lossless;
+    return napi_get_value_bigint_uint64(env, value, deadline, &lossless) == napi_ok && lossless;
+}
+
+static bool read_hold(napi_env env, napi_value value, uint64_t *hold_ns)
+{
+    double ms;
+    if (napi_get_value_double(env, value, &ms) != napi_ok || !(ms > 0) || ms * 1e6 > (double)LEASE_HOLD_NS_MAX)
+        return false;
+    *hold_ns = (uint64_t)(ms * 1e6);
+    return true;
+}
+
+static napi_value bad_arguments(napi_env env, const char *usage)
+{
+    napi_throw_type_error(env, NULL, usage);
+    return NULL;
+}
+
+static napi_value bigint(napi_env env, uint64_t value)
+{
+    napi_value result;
+    return napi_create_bigint_uint64(env, value, &result) == napi_ok ? result : NULL;
+}
+
+/* leaseTake(lease, holdMs) -> deadline, or 0n when the lease is not free. */
+static napi_value take(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2];
+    uint64_t hold_ns;
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (!read_hold(env, argv[1], &hold_ns))
+        return bad_arguments(env, "leaseTake(lease, holdMs up to 60000)");
+    return bigint(env, lease_take(handle->lease, hold_ns));
+}
+
+/* leaseRenew(lease, held, holdMs) -> new deadline, or 0n when `held` is not in force any more. */
+static napi_value renew(napi_env env, napi_callback_info info)
+{
+    napi_value argv[3];
+    uint64_t held, hold_ns;
+    struct handle *handle = arguments(env, info, 3, argv);
+    if (!handle)
+        return NULL;
+    if (!read_deadline(env, argv[1], &held) || !read_hold(env, argv[2], &hold_ns))
+        return bad_arguments(env, "leaseRenew(lease, held, holdMs up to 60000)");
+    return bigint(env, lease_renew(handle->lease, held, hold_ns));
+}
+
+/* leaseClear(lease, held) -> whether `held` was in force until now. */
+static napi_value clear(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2], result;
+    uint64_t held;
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (!read_deadline(env, argv[1], &held))
+        return bad_arguments(env, "leaseClear(lease, held)");
+    return napi_get_boolean(env, lease_clear(handle->lease, held), &result) == napi_ok ? result : NULL;
+}
+
+/* leaseWord(lease) -> the state word as it is now. */
+static napi_value word(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1];
+    struct handle *handle = arguments(env, info, 1, argv);
+    return handle ? bigint(env, atomic_load(&handle->lease->word)) : NULL;
+}
+
+/* leaseExpiries(lease) -> how many pauses the guard has ended. */
+static napi_value expiries(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1];
+    struct handle *handle = arguments(env, info, 1, argv);
+    return handle ? bigint(env, atomic_load(&handle->lease->expiries)) : NULL;
+}
+
+static napi_value lease_close(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1];
+    struct handle *handle = arguments(env, info, 1, argv);
+    if (handle)
+        unmap(handle);
+    return NULL;
+}
+
+void subpage_register_lease(napi_env env, napi_value exports)
+{
+    napi_value free_word = bigint(env, LEASE_FREE), expired_word = bigint(env, LEASE_EXPIRED);
+    napi_set_named_property(env, exports, "leaseFree", free_word);
+    napi_set_named_property(env, exports, "leaseExpired", expired_word);
+    export_function(env, exports, "leaseOpen", lease_open);
+    export_function(env, exports, "leaseTake", take);
+    export_function(env, exports, "leaseRenew", renew);
+    export_function(env, exports, "leaseClear", clear);
+    export_function(env, exports, "leaseWord", word);
+    export_function(env, exports, "leaseExpiries", expiries);
+    export_function(env, exports, "leaseClose", lease_close);
+}

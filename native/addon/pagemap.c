@@ -1,0 +1,197 @@
+/*
+ * Which pages of another process were written (or are present): the PAGEMAP_SCAN ioctl on /proc/PID/pagemap.
+ *
+ * JavaScript opens the file and passes the descriptor. One call reads a whole range and, for written pages, re-arms it
+ * in the same step of the kernel: a page written after its report is reported by the next scan, never lost between.
+ * Source: Linux Documentation/admin-guide/mm/pagemap.rst, "Pagemap Scan IOCTL" (6.7 and later).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../shim/uffd.h"
+#include "addon.h"
+
+#define PAGE_BYTES 4096u
+#define REGION_COUNT_MAX 1024u
+
+/* linux/fs.h of kernels before 6.7 lacks all of these. Named apart from it, so that newer headers do not clash. */
+struct scan_argument {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct scan_region {
+    uint64_t start, end, categories;
+};
+_Static_assert(sizeof(struct scan_argument) == 96, "struct pm_scan_arg of the kernel");
+_Static_assert(sizeof(struct scan_region) == 24, "struct page_region of the kernel");
+#define SCAN_IOCTL _IOWR('f', 16, struct scan_argument)
+#define SCAN_WP_MATCHING UINT64_C(1)
+#define SCAN_CHECK_WPASYNC UINT64_C(2)
+#define CATEGORY_WRITTEN (UINT64_C(1) << 1)
+
+/* Returns the count of regions or -1 with errno, and moves `*start` to where the walk stopped. */
+static int scan_some(int fd, uint64_t *start, uint64_t end, uint64_t category, bool rearm,
+                     struct scan_region *regions, size_t room)
+{
+    struct scan_argument argument = {
+        .size = sizeof argument,
+        .flags = rearm ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : 0,
+        .start = *start,
+        .end = end,
+        .vec = (uintptr_t)regions,
+        .vec_len = room,
+        .category_mask = category,
+        .return_mask = category,
+    };
+    int count = ioctl(fd, SCAN_IOCTL, &argument);
+    if (count < 0)
+        return -1;
+    if (argument.walk_end <= *start || argument.walk_end > end) {
+        errno = EIO;
+        return -1;
+    }
+    *start = argument.walk_end;
+    return count;
+}
+
+/*
+ * A process that exits gives its memory up first, and a scan of no memory finds nothing and no error. So nothing found
+ * counts only if the memory was still there afterwards: reading the pagemap gives end-of-file once it is gone.
+ */
+static bool memory_is_alive(int fd, uint64_t address)
+{
+    uint64_t entry;
+    if (pread(fd, &entry, sizeof entry, (off_t)(address / PAGE_BYTES * sizeof entry)) > 0)
+        return true;
+    errno = ESRCH;
+    return false;
+}
+
+/* Appends to pairs of (first page, page count); joins what touches. `base` takes an address's page to the file's. */
+static size_t append(uint32_t *pairs, size_t pair_count, const struct scan_region *region, int64_t base)
+{
+    uint32_t first = (uint32_t)((int64_t)(region->start / PAGE_BYTES) + base);
+    uint32_t count = (uint32_t)((region->end - region->start) / PAGE_BYTES);
+    if (pair_count > 0 && pairs[2 * pair_count - 2] + pairs[2 * pair_count - 1] == first) {
+        pairs[2 * pair_count - 1] += count;
+        return pair_count;
+    }
+    pairs[2 * pair_count] = first;
+    pairs[2 * pair_count + 1] = count;
+    return pair_count + 1;
+}
+
+/*
+ * pagemapScan(fd, span, base, category, rearm, pairs) -> count of pairs filled
+ *   span   Float64Array [start, end): addresses, multiples of 4096 and so exact; span[0] moves to where the scan stopped
+ *   base   page of the file = address / 4096 + base
+ *   pairs  Uint32Array; when it is full the scan stops early (span[0] < span[1]): call again, nothing is lost
+ * Throws with code ESRCH when the process is gone, EPERM when the range is not registered for tracking.
+ */
+static napi_value pagemap_scan(napi_env env, napi_callback_info info)
+{
+    napi_value argv[6], result;
+    uint64_t fd, category;
+    double base, *span;
+    bool rearm;
+    uint32_t *pairs;
+    size_t pairs_length;
+    if (!subpage_args(env, info, 6, argv) || !subpage_get_uint(env, argv[0], INT32_MAX, "fd", &fd) ||
+        !subpage_get_results(env, argv[1], 2, &span) ||
+        !subpage_get_uint(env, argv[3], UINT32_MAX, "category", &category) ||
+        !subpage_get_bool(env, argv[4], "rearm", &rearm) ||
+        !subpage_get_u32s(env, argv[5], "pairs", &pairs, &pairs_length))
+        return NULL;
+    if (napi_get_value_double(env, argv[2], &base) != napi_ok || pairs_length < 2) {
+        napi_throw_type_error(env, NULL, "pagemapScan needs a base and room for one pair");
+        return NULL;
+    }
+    uint64_t begin = (uint64_t)span[0], start = begin, end = (uint64_t)span[1];
+    size_t room = pairs_length / 2, used = 0;
+    struct scan_region regions[REGION_COUNT_MAX];
+    while (start < end && used < room) {
+        size_t vector = room - used < REGION_COUNT_MAX ? room - used : REGION_COUNT_MAX;
+        int count = scan_some((int)fd, &start, end, category, rearm, regions, vector);
+        if (count < 0)
+            return throw_errno(env, "PAGEMAP_SCAN");
+        for (int i = 0; i < count; i++)
+            used = append(pairs, used, &regions[i], (int64_t)base);
+    }
+    if (!memory_is_alive((int)fd, begin))
+        return throw_errno(env, "PAGEMAP_SCAN");
+    span[0] = (double)start;
+    napi_create_uint32(env, (uint32_t)used, &result);
+    return result;
+}
+
+/* Tracks four pages of our own, writes the third, and expects exactly that one. Returns what failed, or NULL. */
+static const char *probe(struct uffd *uffd, int pagemap, volatile char *pages, struct uffd_failure *failure)
+{
+    struct scan_region regions[4];
+    uint64_t start = (uintptr_t)pages, end = start + 4 * PAGE_BYTES;
+    if (!uffd_open(uffd, failure) || !uffd_register(uffd, (const void *)pages, 4 * PAGE_BYTES, failure))
+        return failure->step;
+    uint64_t cursor = start;
+    if (scan_some(pagemap, &cursor, end, CATEGORY_WRITTEN, true, regions, 4) < 0) {
+        failure->error = errno;
+        return "PAGEMAP_SCAN";
+    }
+    pages[2 * PAGE_BYTES] = 1;
+    cursor = start;
+    int count = scan_some(pagemap, &cursor, end, CATEGORY_WRITTEN, true, regions, 4);
+    failure->error = 0;
+    if (count == 1 && regions[0].start == start + 2 * PAGE_BYTES &&
+        regions[0].end == regions[0].start + PAGE_BYTES)
+        return NULL;
+    return "the kernel did not report the one page that was written";
+}
+
+/* userfaultProbe() -> '' when write tracking works here, else the reason in words. Leaves nothing behind. */
+static napi_value userfault_probe(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    char text[256] = "";
+    struct uffd uffd = {.fd = -1};
+    struct uffd_failure failure = {0};
+    const char *failed = NULL;
+    int memory = memfd_create("subpage-probe", MFD_CLOEXEC);
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    void *pages = MAP_FAILED;
+    if (memory >= 0 && ftruncate(memory, 4 * PAGE_BYTES) == 0)
+        pages = mmap(NULL, 4 * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    if (pagemap < 0 || pages == MAP_FAILED) {
+        failure.error = errno;
+        failed = pagemap < 0 ? "/proc/self/pagemap" : "shared memory";
+    } else {
+        failed = probe(&uffd, pagemap, pages, &failure);
+    }
+    if (failed && failure.error)
+        snprintf(text, sizeof text, "%s: %s", failed, strerror(failure.error));
+    else if (failed)
+        snprintf(text, sizeof text, "%s", failed);
+    if (uffd.fd >= 0)
+        close(uffd.fd);
+    if (pages != MAP_FAILED)
+        munmap(pages, 4 * PAGE_BYTES);
+    if (pagemap >= 0)
+        close(pagemap);
+    if (memory >= 0)
+        close(memory);
+    napi_value result;
+    napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &result);
+    return result;
+}
+
+void subpage_register_pagemap(napi_env env, napi_value exports)
+{
+    export_function(env, exports, "pagemapScan", pagemap_scan);
+    export_function(env, exports, "userfaultProbe", userfault_probe);
+}

@@ -1,0 +1,100 @@
+/*
+ * The core: capture, apply, hash and compare guest memory. Plain C without Node headers, so that it is tested and fuzzed
+ * on its own (test/native, native/fuzz). The byte format of a delta is docs/delta-format.md; the TypeScript oracle in
+ * src/delta/oracle must agree with this code byte for byte.
+ *
+ * Nothing here allocates, and nothing here keeps state except the chosen CPU path.
+ */
+#ifndef SUBPAGE_CORE_H
+#define SUBPAGE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SP_PAGE_BYTES = 4096, SP_LINE_BYTES = 64, SP_LINES_PER_PAGE = 64 };
+
+enum sp_codec { SP_CODEC_PAGE, SP_CODEC_LINE, SP_CODEC_XOR_RLE, SP_CODEC_MASKED, SP_CODEC_COUNT };
+
+enum {
+    SP_DELTA_VERSION = 1,
+    SP_DELTA_HEADER_BYTES = 16,
+    /* Zeros after the last record, so that a decoder may read 8 bytes from any position inside a record. */
+    SP_DELTA_PAD_BYTES = 8,
+    /*
+     * Room one page can need while it is encoded: gap (5), the longest record (masked: 9 + 64 x 65), and the 64 bytes
+     * that vector stores may write past its end. What is kept of it is shorter (a raw page: 5 + 2 + 4096).
+     */
+    SP_PAGE_RECORD_MAX = 4352,
+    SP_DELTA_MIN_CAPACITY = SP_DELTA_HEADER_BYTES + SP_PAGE_RECORD_MAX + SP_DELTA_PAD_BYTES,
+};
+
+/* A run of pages: the unit in which dirty pages are named. Matches the pairs of PageRanges in TypeScript. */
+struct sp_run {
+    uint32_t first;
+    uint32_t count;
+};
+
+struct sp_capture_stats {
+    uint64_t pages;
+    uint64_t changed_pages;
+    uint64_t changed_lines;
+    uint64_t changed_bytes;
+};
+
+struct sp_capture {
+    /* Set by the caller. */
+    const uint8_t *ram;
+    uint8_t *shadow;
+    uint64_t pages; /* in both; runs beyond it are refused */
+    const struct sp_run *runs;
+    size_t run_count;
+    enum sp_codec codec;
+    bool whole; /* encode against a zero page and set the shadow, whatever it held */
+    uint8_t *out;
+    size_t capacity; /* at least SP_DELTA_MIN_CAPACITY */
+    /* Where to begin; afterwards where to go on. `run == run_count` means that nothing is left. */
+    size_t run;
+    uint32_t offset; /* pages of that run already done */
+    /* Results. */
+    size_t bytes;
+    struct sp_capture_stats stats;
+};
+
+/* Fills `out` once with a self-contained delta. False: the runs or the position name a page outside the memory. */
+bool sp_capture_run(struct sp_capture *job);
+
+struct sp_delta_summary {
+    enum sp_codec codec;
+    bool whole;
+    uint32_t pages;
+};
+
+/* NULL when the delta is whole and fits an image of that many pages; else what is wrong with it. Writes nothing. */
+const char *sp_delta_check(const uint8_t *delta, size_t bytes, uint64_t image_pages, struct sp_delta_summary *summary);
+
+/* Checks, then applies. Nothing is written unless the whole delta is well formed. */
+const char *sp_delta_apply(uint8_t *image, uint64_t image_pages, const uint8_t *delta, size_t bytes,
+                           struct sp_delta_summary *summary);
+
+/* XXH3-128 (canonical, big endian) of every block of the runs, 16 bytes each. False: a run outside the memory. */
+bool sp_hash_blocks(const uint8_t *memory, uint64_t pages, const struct sp_run *runs, size_t run_count,
+                    size_t block_bytes, uint8_t *out);
+
+/* XXH3-64 of two buffers as if they were one; the second may be empty. */
+uint64_t sp_checksum64(const uint8_t *first, size_t first_bytes, const uint8_t *second, size_t second_bytes);
+
+/* Index of the first line that differs within the runs; -1 none, -2 a run outside the memory. */
+int64_t sp_compare_lines(const uint8_t *a, const uint8_t *b, uint64_t pages, const struct sp_run *runs, size_t run_count);
+
+/*
+ * XBZRLE as QEMU's migration documents it: old page, new page, at most SP_PAGE_BYTES of output.
+ * Returns the bytes written, 0 when equal, -1 when it would not be shorter than the page.
+ */
+int sp_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out);
+
+/* CPU paths. The choice is made at first use (SUBPAGE_CPU, else the best the processor has). */
+const char *sp_cpu_path(void);
+bool sp_cpu_select(const char *name); /* false: no such path in this build or on this processor */
+
+#endif

@@ -1,0 +1,43 @@
+/*
+ * What differs between CPU paths: a table of functions that work on one page. Each path is one file that defines the
+ * primitives of `lines.h` style and includes the shared templates; the tables must produce identical bytes.
+ */
+#ifndef SUBPAGE_KERNELS_H
+#define SUBPAGE_KERNELS_H
+
+#include "core.h"
+
+/*
+ * Encodes one page into `out` (SP_PAGE_RECORD_MAX bytes of room), updates the shadow and adds to the stats.
+ * Returns the length of the record without its gap; 0 means that nothing has to be sent for this page.
+ */
+typedef size_t sp_capture_page(const uint8_t *ram, uint8_t *shadow, uint8_t *out, struct sp_capture_stats *stats);
+
+/* The parts of one page record of the `masked` codec, found by sp_parse_masked. */
+struct sp_masked_parts {
+    uint64_t line_map;
+    const uint8_t *words; /* one byte per changed line */
+    const uint8_t *masks; /* one byte per changed word */
+    const uint8_t *data;
+};
+
+typedef void sp_apply_masked(uint8_t *page, const struct sp_masked_parts *parts);
+typedef void sp_apply_lines(uint8_t *page, uint64_t line_map, const uint8_t *data);
+
+struct sp_kernels {
+    const char *name;
+    sp_capture_page *capture[SP_CODEC_COUNT][2]; /* [codec][whole] */
+    sp_apply_masked *apply_masked;
+    sp_apply_lines *apply_lines;
+    int (*xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out);
+    uint64_t (*changed_lines)(const uint8_t *a, const uint8_t *b);
+};
+
+extern const struct sp_kernels sp_kernels_scalar;
+#if defined(__x86_64__)
+extern const struct sp_kernels sp_kernels_avx2;
+#endif
+
+const struct sp_kernels *sp_kernels_chosen(void);
+
+#endif

@@ -1,0 +1,185 @@
+/*
+ * The guard: a thread inside QEMU that resumes the guest when the agent has let a pause lease run out (lease.h).
+ *
+ * It asks QEMU by QMP, on a monitor of its own, so it needs nothing of QEMU's insides. It sleeps 20 ms at a time;
+ * a futex would save those wake-ups but cost the agent a system call and a thread switch in every pause.
+ */
+#define _GNU_SOURCE
+#include "lease.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "shim.h"
+
+#define IDLE_NS (20u * 1000 * 1000)
+#define RETRY_NS_MAX (1000u * 1000 * 1000)
+#define GREETING_MS_MAX 2000
+/* QEMU may refuse `cont` for good, as in a guest that must be reset first. */
+#define REFUSAL_COUNT_MAX 5
+
+static struct lease *lease;
+static struct sockaddr_un monitor = {.sun_family = AF_UNIX};
+
+static void sleep_ns(uint64_t ns)
+{
+    struct timespec span = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    nanosleep(&span, NULL);
+}
+
+struct reader {
+    int fd;
+    size_t used;
+    char text[8192];
+};
+
+/* Reads one line, without its end, into `line`. False at the end of the stream or after `timeout_ms` (-1: never). */
+static bool read_line(struct reader *reader, char *line, size_t room, int timeout_ms)
+{
+    for (;;) {
+        char *end = memchr(reader->text, '\n', reader->used);
+        if (end) {
+            size_t length = (size_t)(end - reader->text), kept = length < room - 1 ? length : room - 1;
+            memcpy(line, reader->text, kept);
+            line[kept] = 0;
+            reader->used -= length + 1;
+            memmove(reader->text, end + 1, reader->used);
+            return true;
+        }
+        /* No answer that we wait for is this long: forget the start of the line. */
+        if (reader->used == sizeof reader->text)
+            reader->used = 0;
+        struct pollfd ready = {.fd = reader->fd, .events = POLLIN};
+        if (poll(&ready, 1, timeout_ms) <= 0)
+            return false;
+        ssize_t count = read(reader->fd, reader->text + reader->used, sizeof reader->text - reader->used);
+        if (count <= 0)
+            return false;
+        reader->used += (size_t)count;
+    }
+}
+
+enum outcome { RESUMED, REFUSED, UNREACHED };
+
+/*
+ * Once `cont` is sent, waits for its answer without a limit: the lease must not become free while a `cont` of ours may
+ * still be waiting in QEMU. A lost connection is safe to retry, since QEMU drops the requests of a closed monitor and
+ * runs those of the next one later.
+ */
+static enum outcome converse(int fd)
+{
+    static const char request[] =
+        "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"cont\",\"id\":\"subpage-guard\"}\n";
+    struct reader reader = {.fd = fd};
+    char line[1024];
+    if (!read_line(&reader, line, sizeof line, GREETING_MS_MAX))
+        return UNREACHED;
+    if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof request - 1))
+        return UNREACHED;
+    while (read_line(&reader, line, sizeof line, -1)) {
+        if (!strstr(line, "\"subpage-guard\""))
+            continue;
+        return strstr(line, "\"error\"") ? REFUSED : RESUMED;
+    }
+    return UNREACHED;
+}
+
+static enum outcome resume_guest(void)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return UNREACHED;
+    enum outcome outcome = UNREACHED;
+    if (connect(fd, (struct sockaddr *)&monitor, sizeof monitor) == 0)
+        outcome = converse(fd);
+    close(fd);
+    return outcome;
+}
+
+static void resume_until_done(void)
+{
+    uint64_t wait_ns = 1000 * 1000;
+    for (unsigned refusals = 0;;) {
+        enum outcome outcome = resume_guest();
+        if (outcome == RESUMED)
+            break;
+        if (outcome == REFUSED && ++refusals == REFUSAL_COUNT_MAX) {
+            fprintf(stderr, "subpage shim: the pause ran out and QEMU refused to resume the guest\n");
+            break;
+        }
+        sleep_ns(wait_ns);
+        if ((wait_ns *= 2) > RETRY_NS_MAX)
+            wait_ns = RETRY_NS_MAX;
+    }
+    lease_finish(lease);
+}
+
+static void *guard(void *unused)
+{
+    (void)unused;
+    pthread_setname_np(pthread_self(), "subpage-guard");
+    /* QEMU itself died or restarted with an old file: what the predecessor began is taken up. */
+    for (;;) {
+        uint64_t now = lease_now_ns();
+        if (lease_expire(lease, now) || atomic_load(&lease->word) == LEASE_EXPIRED) {
+            resume_until_done();
+            continue;
+        }
+        uint64_t word = atomic_load(&lease->word);
+        bool soon = lease_is_deadline(word) && word > now && word - now < IDLE_NS;
+        sleep_ns(soon ? word - now : IDLE_NS);
+    }
+    return NULL;
+}
+
+/* Signals belong to QEMU's own threads, so the guard starts with all of them blocked. */
+static bool start_thread(void)
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 128 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread, &attributes, guard, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    errno = error;
+    return error == 0;
+}
+
+bool guard_start(const char *lease_path, const char *qmp_path)
+{
+    if (strlen(qmp_path) >= sizeof monitor.sun_path) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    strcpy(monitor.sun_path, qmp_path);
+    int fd = open(lease_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    struct stat file;
+    void *page = MAP_FAILED;
+    if (fstat(fd, &file) == 0 && file.st_size >= LEASE_FILE_BYTES)
+        page = mmap(NULL, LEASE_FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    else
+        errno = EINVAL;
+    int error = errno;
+    close(fd);
+    errno = error;
+    if (page == MAP_FAILED)
+        return false;
+    lease = page;
+    return start_thread();
+}

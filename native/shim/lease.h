@@ -1,0 +1,107 @@
+/*
+ * The pause lease: a paused guest never depends on the agent being alive.
+ *
+ * Shared by the shim (the guard, inside QEMU) and the addon (the agent), so that states and layout exist once.
+ * The lease file is one page that both map shared. Its first word is the state:
+ *
+ *   LEASE_FREE      nobody holds a pause
+ *   a deadline      the agent holds a pause until then (CLOCK_MONOTONIC, ns)
+ *   LEASE_EXPIRED   the guard found the deadline passed and is resuming the guest
+ *
+ * and its second word counts the pauses that the guard has ended. Every change is one compare-and-swap:
+ *
+ *   who    from -> to                  when
+ *   agent  FREE -> deadline            before it sends `stop`                                 (lease_take)
+ *   agent  deadline -> new deadline    all is captured, before it sends `cont`                (lease_renew)
+ *   agent  deadline -> FREE            QEMU has answered `cont`                               (lease_clear)
+ *   guard  overdue deadline -> EXPIRED before it connects to QEMU                             (lease_expire)
+ *   guard  EXPIRED -> FREE             QEMU has answered the guard's `cont`                   (lease_finish)
+ *
+ * Why this holds:
+ * - Agent dies or hangs anywhere between take and clear: the word stays a deadline, the guard resumes the guest. That
+ *   covers the moment between the last captured byte and `cont`, which is why a release renews and does not clear.
+ * - Guard took over while the agent captured: renew fails, so the agent knows that the memory may be torn and throws
+ *   the checkpoint away (and still sends `cont`, which does no harm to a running guest).
+ * - A late `cont` of the guard cannot meet a fresh pause: no pause begins unless the word is FREE, and only the guard
+ *   leaves EXPIRED, after QEMU has answered, so no `cont` of its own is under way then.
+ * - Agent restarted: it finds FREE; or a deadline of its predecessor, which it adopts by renew (then `cont`, clear) or
+ *   leaves to the guard; or EXPIRED, and waits. Deadlines differ between agents, so no CAS mistakes one for another.
+ * - A deadline further away than LEASE_HOLD_NS_MAX was not written by a sane agent: overdue.
+ * What it does not cover: an agent stopped between take and sending `stop` for longer than the lease, that then sends
+ * `stop` and is killed before its `cont`. A restarted agent finds that guest paused and resumes it.
+ */
+#ifndef SUBPAGE_LEASE_H
+#define SUBPAGE_LEASE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#define LEASE_FILE_BYTES 4096
+#define LEASE_FREE UINT64_C(0)
+#define LEASE_EXPIRED UINT64_MAX
+#define LEASE_HOLD_NS_MAX (UINT64_C(60) * 1000 * 1000 * 1000)
+
+struct lease {
+    _Atomic uint64_t word;
+    _Atomic uint64_t expiries;
+};
+_Static_assert(sizeof(struct lease) == 16, "the lease is read by two programs");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a word shared by two processes must not need a lock");
+
+static inline uint64_t lease_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline bool lease_cas(struct lease *lease, uint64_t from, uint64_t to)
+{
+    return atomic_compare_exchange_strong(&lease->word, &from, to);
+}
+
+/* A held pause, as opposed to the two states that are no deadline. */
+static inline bool lease_is_deadline(uint64_t word)
+{
+    return word != LEASE_FREE && word != LEASE_EXPIRED;
+}
+
+/* Returns the deadline, or 0 when the lease is not free. */
+static inline uint64_t lease_take(struct lease *lease, uint64_t hold_ns)
+{
+    uint64_t deadline = lease_now_ns() + hold_ns;
+    return lease_cas(lease, LEASE_FREE, deadline) ? deadline : 0;
+}
+
+/* Returns the new deadline, or 0 when the lease is not `held` any more. */
+static inline uint64_t lease_renew(struct lease *lease, uint64_t held, uint64_t hold_ns)
+{
+    uint64_t deadline = lease_now_ns() + hold_ns;
+    return lease_is_deadline(held) && lease_cas(lease, held, deadline) ? deadline : 0;
+}
+
+static inline bool lease_clear(struct lease *lease, uint64_t held)
+{
+    return lease_is_deadline(held) && lease_cas(lease, held, LEASE_FREE);
+}
+
+/* True when a deadline was overdue and is now the guard's to act on. */
+static inline bool lease_expire(struct lease *lease, uint64_t now_ns)
+{
+    uint64_t word = atomic_load(&lease->word);
+    if (!lease_is_deadline(word))
+        return false;
+    if (word > now_ns && word - now_ns <= LEASE_HOLD_NS_MAX)
+        return false;
+    return lease_cas(lease, word, LEASE_EXPIRED);
+}
+
+static inline void lease_finish(struct lease *lease)
+{
+    atomic_fetch_add(&lease->expiries, 1);
+    lease_cas(lease, LEASE_EXPIRED, LEASE_FREE);
+}
+
+#endif

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Builds the demo guest from Debian packages, unpacked and never installed:
+#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim) and, on demand, initrd-workloads.gz (redis, sqlite, ...).
+# Usage: scripts/build-guest.sh [demo|workloads|all]     (default: demo)
+# Does nothing when the sources have not changed; packages stay in build/guest/cache, so a rebuild needs no network.
+# The newest kernel and libraries are taken up by deleting that folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=build/guest
+cache=$out/cache
+want=${1:-demo}
+modules=(failover net_failover virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+  virtio_net virtio_blk virtio_console virtio-rng pvpanic pvpanic-mmio pvpanic-pci button evdev)
+workload_packages=(redis-tools sqlite3 memcached stress-ng)
+
+die() { echo "build-guest: $*" >&2; exit 1; }
+say() { echo "build-guest: $*" >&2; }
+
+case $want in demo | workloads | all) ;; *) die "unknown target '$want': use demo, workloads or all" ;; esac
+[ "$(uname -m)" = x86_64 ] || die "the demo guest is for x86_64; this machine is $(uname -m)"
+
+mkdir -p "$cache"
+exec 9>"$out/.lock"
+flock 9
+
+fingerprint() { # of what every image is made from: sources and the kernel; a deleted cache means "take newer packages"
+  { find guest -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum
+    sha256sum scripts/build-guest.sh
+    find "$cache" -name 'linux-image-*.deb' -o -name 'busybox-static_*.deb' | sort; } | sha256sum | cut -d' ' -f1
+}
+fresh() { [ -s "$out/$1" ] && [ -s "$out/vmlinuz" ] && [ "$(cat "$out/.$1.stamp" 2>/dev/null)" = "$(fingerprint)" ]; }
+
+need_demo=false need_workloads=false
+[ "$want" = workloads ] || fresh initrd.gz || need_demo=true
+[ "$want" = demo ] || fresh initrd-workloads.gz || need_workloads=true
+$need_demo || $need_workloads || exit 0
+
+for tool in dpkg:dpkg gcc:gcc readelf:binutils gzip:gzip; do
+  command -v "${tool%:*}" >/dev/null || die "'${tool%:*}' is missing: apt-get install ${tool#*:}"
+done
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# ---- packages ----
+
+updated=false
+update_lists() { # once, and only when something is not known or no longer where the lists say
+  $updated && return 1
+  updated=true
+  [ "$(id -u)" = 0 ] || die "package lists are missing or stale: run 'apt-get update' as root, then try again"
+  say 'apt-get update'
+  apt-get update -qq >&2 || die "'apt-get update' failed: is there a network?"
+}
+need_apt() { command -v apt-get >/dev/null || die "package '$1' is needed and this is no Debian system (no apt-get)"; }
+
+fetch() { # fetch PACKAGE: prints its .deb in the cache
+  local deb
+  deb=$(find "$cache" -name "$1_*.deb" | sort -V | tail -1)
+  if [ -z "$deb" ]; then
+    need_apt "$1"
+    say "downloading $1"
+    until (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "$1" >&2); do
+      update_lists || die "package '$1' cannot be downloaded (see the lines above)"
+    done
+    deb=$(find "$cache" -name "$1_*.deb" | sort -V | tail -1)
+    [ -n "$deb" ] || die "package '$1' was downloaded but is not in $cache"
+  fi
+  echo "$deb"
+}
+
+kernel_package() { # the cached kernel, else the one the distribution's meta package names
+  local deb name
+  deb=$(find "$cache" -name 'linux-image-*-cloud-amd64_*.deb' | sort -V | tail -1)
+  if [ -n "$deb" ]; then basename "$deb" | cut -d_ -f1; return; fi
+  need_apt linux-image-cloud-amd64
+  while :; do
+    name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
+    [ -z "$name" ] || break
+    update_lists || die "package 'linux-image-cloud-amd64' is not in the package lists (Debian's main section has it)"
+  done
+  echo "$name"
+}
+
+# ---- the demo image ----
+
+compile() { # compile SOURCE TARGET
+  gcc -static -O2 -Wall -Wextra -o "$2" "$1" 2>"$scratch/gcc" || {
+    cat "$scratch/gcc" >&2
+    die "gcc cannot build $1 (a static C library is needed: apt-get install libc6-dev)"
+  }
+  strip "$2"
+}
+
+install_modules() { # install_modules KERNEL-TREE ROOT: flat, with the order to load them in
+  local tree=$1 into=$2/lib/modules module file
+  tree=$(echo "$tree"/lib/modules/*)
+  mkdir -p "$into"
+  for module in "${modules[@]}"; do
+    file=$(find "$tree" -name "$module.ko*" | head -1)
+    case $file in
+      *.ko) cp "$file" "$into/$module.ko" ;;
+      *.ko.xz) xz -dc "$file" >"$into/$module.ko" || die "'xz' is missing: apt-get install xz-utils" ;;
+      *) # built in under either spelling, or this kernel is not one we can use
+        grep -q "/${module//[-_]/[-_]}\.ko" "$tree/modules.builtin" || die "the kernel has no module '$module'"
+        continue ;;
+    esac
+    echo "$module" >>"$into/order"
+  done
+}
+
+pack() { # pack ROOT IMAGE: newc archive owned by root, by the busybox that is inside
+  find "$1" -exec touch -h -d @0 {} +
+  (cd "$1" && find . | LC_ALL=C sort | ./bin/busybox cpio -o -H newc -R 0:0 2>/dev/null) | gzip -n -6 >"$2.new"
+  mv "$2.new" "$2"
+}
+
+kernel=$(kernel_package)
+kernel_deb=$(fetch "$kernel")
+busybox_deb=$(fetch busybox-static)
+root=$scratch/root
+say "unpacking $kernel"
+dpkg -x "$kernel_deb" "$scratch/kernel"
+dpkg -x "$busybox_deb" "$scratch/busybox"
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,etc/acpi/PWRF}
+busybox=$(find "$scratch/busybox" -path '*bin/busybox' -type f | head -1)
+[ -n "$busybox" ] || die "package 'busybox-static' holds no busybox"
+cp "$busybox" "$root/bin/busybox"
+for applet in $("$busybox" --list); do [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"; done
+install -m 755 guest/init "$root/init"
+install -m 755 guest/power-button "$root/etc/acpi/PWRF/00000080"
+install_modules "$scratch/kernel" "$root"
+compile guest/victim.c "$root/bin/victim"
+compile guest/sum.c "$root/bin/sum"
+mkdir -p "$root/etc/workloads"
+install -m 755 guest/workloads/demo/* "$root/etc/workloads/"
+
+if $need_demo; then
+  cp "$scratch"/kernel/boot/vmlinuz-* "$out/vmlinuz.new" && mv "$out/vmlinuz.new" "$out/vmlinuz"
+  install -m 755 "$root/bin/victim" "$out/victim" # runs on the host too: victim until=N tells the digest at step N
+  pack "$root" "$out/initrd.gz"
+  fingerprint >"$out/.initrd.gz.stamp"
+  say "built $out/vmlinuz and $out/initrd.gz ($(stat -c %s "$out/initrd.gz") bytes)"
+fi

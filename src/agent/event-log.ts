@@ -1,0 +1,32 @@
+/** What happened on this host, in words: the last events are kept, and whoever follows gets each new one. */
+import { EventEmitter } from 'node:events'
+
+export interface HostEvent {
+  /** ISO 8601, UTC. */
+  time: string
+  guest: string
+  kind: 'guest' | 'protection' | 'failover' | 'refused'
+  text: string
+}
+
+const keptEvents = 1000
+
+export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
+  readonly #events: HostEvent[] = []
+
+  constructor() {
+    super()
+    this.setMaxListeners(0)
+  }
+
+  add(guest: string, kind: HostEvent['kind'], text: string): void {
+    const event: HostEvent = { time: new Date().toISOString(), guest, kind, text }
+    this.#events.push(event)
+    if (this.#events.length > keptEvents) this.#events.shift()
+    this.emit('event', event)
+  }
+
+  recent(): HostEvent[] {
+    return [...this.#events]
+  }
+}

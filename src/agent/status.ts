@@ -1,0 +1,154 @@
+/** What the agent says of itself and its guests: the schema of `status`, and how it is filled. */
+import { type Static, Type } from 'typebox'
+import { release } from '../release.ts'
+import { formatAddress } from './address.ts'
+import type { Agent, HostedGuest } from './agent.ts'
+
+const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
+const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
+  Type.Union([schema, Type.Null()])
+
+export const Epochs = Type.Object({
+  checkpoints: Type.Integer(),
+  failed: Type.Integer(),
+  pauseUs: Percentiles,
+  ownUs: Percentiles,
+  commitUs: Percentiles,
+  bytes: Type.Object({
+    dirtyPages: Type.Integer(),
+    changedLines: Type.Integer(),
+    delta: Type.Integer(),
+    sent: Type.Integer(),
+  }),
+  dirtyPages: Type.Integer(),
+  changedLines: Type.Integer(),
+  amplification: Nullable(Type.Number()),
+})
+
+const Last = Type.Object({
+  epoch: Type.Integer(),
+  pauseUs: Type.Number(),
+  ownUs: Type.Number(),
+  commitUs: Type.Number(),
+  dirtyPages: Type.Integer(),
+  changedLines: Type.Integer(),
+  sentBytes: Type.Integer(),
+})
+
+export const GuestStatus = Type.Object({
+  name: Type.String(),
+  role: Type.Union([Type.Literal('Primary'), Type.Literal('Standby'), Type.Literal('Alone')]),
+  state: Type.String(),
+  reason: Type.String(),
+  peer: Nullable(Type.String()),
+  ramBytes: Type.Integer(),
+  accel: Type.String(),
+  qemu: Type.String(),
+  pid: Nullable(Type.Integer()),
+  console: Type.String({ description: 'file with the output of the serial console' }),
+  tracker: Nullable(Type.String()),
+  codec: Nullable(Type.String()),
+  epochMs: Nullable(Type.Number()),
+  epochs: Nullable(Epochs),
+  last: Nullable(Last),
+  /** The newest checkpoint that is safe on the standby. */
+  committed: Nullable(Type.Object({ epoch: Type.Integer(), consoleBytes: Type.Integer() })),
+  takeover: Nullable(Type.Object({ ms: Type.Number(), reason: Type.String(), epoch: Type.Integer() })),
+})
+export type GuestStatus = Static<typeof GuestStatus>
+
+export const HostStatus = Type.Object({
+  host: Type.String(),
+  release: Type.String(),
+  pid: Type.Integer(),
+  address: Nullable(Type.String()),
+  residentBytes: Type.Integer({ description: 'memory of the agent itself, shared guest memory included' }),
+  guests: Type.Array(GuestStatus),
+})
+export type HostStatus = Static<typeof HostStatus>
+
+export function hostStatus(agent: Agent): HostStatus {
+  return {
+    host: agent.hostName,
+    release,
+    pid: process.pid,
+    address: agent.address ? formatAddress(agent.address) : null,
+    residentBytes: process.memoryUsage.rss(),
+    guests: [...agent.guests.values()].map(guestStatus),
+  }
+}
+
+export function guestStatus(guest: HostedGuest): GuestStatus {
+  const { record, files } = guest.kind === 'ended' ? guest : processOf(guest)
+  const common = {
+    name: guest.name,
+    peer: null,
+    ramBytes: record.machine.ramBytes,
+    accel: record.machine.accel,
+    qemu: record.qemuVersion,
+    pid: record.process.pid,
+    console: files.consoleLog,
+    tracker: null,
+    codec: null,
+    epochMs: null,
+    epochs: null,
+    last: null,
+    committed: null,
+    takeover: null,
+  }
+  if (guest.kind === 'ended')
+    return {
+      ...common,
+      role: 'Alone',
+      state: guest.end.how === 'died' ? 'Failed' : 'Ended',
+      reason: guest.end.detail,
+      pid: null,
+    }
+  if (guest.kind === 'standby') {
+    const { standby, hello } = guest
+    return {
+      ...common,
+      role: 'Standby',
+      state: standby.state,
+      reason: standby.reason,
+      peer: hello.source.host,
+      committed: standby.committed ?? null,
+    }
+  }
+  const { primary, takeover } = guest
+  const running = {
+    ...common,
+    takeover: takeover
+      ? { ms: takeover.takeoverMs, reason: takeover.reason, epoch: takeover.committed.epoch }
+      : null,
+  }
+  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason: 'not protected' }
+  const { last } = primary.stats
+  return {
+    ...running,
+    role: 'Primary',
+    state: primary.state,
+    reason: primary.reason,
+    peer: record.protection?.to ?? null,
+    tracker: primary.trackerName,
+    codec: primary.codec,
+    epochMs: primary.epochMs,
+    epochs: primary.stats.summary(),
+    last: last
+      ? {
+          epoch: last.epoch,
+          pauseUs: last.pauseUs,
+          ownUs: last.ownUs,
+          commitUs: last.commitUs,
+          dirtyPages: last.dirtyPages,
+          changedLines: last.changedLines,
+          sentBytes: last.sentBytes,
+        }
+      : null,
+    committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,
+  }
+}
+
+function processOf(guest: Exclude<HostedGuest, { kind: 'ended' }>) {
+  return guest.kind === 'standby' ? guest.waiting.qemu : guest.guest.qemu
+}

@@ -1,0 +1,24 @@
+/** The table of all commands, in the order in which help shows them. */
+import type { Command } from './command.ts'
+import { agentCommand } from './commands/agent.ts'
+import {
+  failoverCommand,
+  protectCommand,
+  removeCommand,
+  runCommand,
+  unprotectCommand,
+  verifyCommand,
+} from './commands/guests.ts'
+import { eventsCommand, statusCommand } from './commands/status.ts'
+
+export const commands: Command[] = [
+  agentCommand,
+  runCommand,
+  protectCommand,
+  unprotectCommand,
+  statusCommand,
+  eventsCommand,
+  failoverCommand,
+  verifyCommand,
+  removeCommand,
+]

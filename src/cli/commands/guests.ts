@@ -1,0 +1,143 @@
+/** The commands that are one call to the agent each: run, remove, protect, unprotect, failover, verify. */
+
+import { formatAddress, parseAddress } from '../../agent/address.ts'
+import type { ProtectBody, RunBody } from '../../agent/api.ts'
+import type { GuestStatus } from '../../agent/status.ts'
+import { exitStatus, SubpageError } from '../../errors.ts'
+import { agentFlags, agentOf } from '../agent-of.ts'
+import { type Command, type Invocation, text } from '../command.ts'
+import { formatBytes, parseMs, parseSize } from '../sizes.ts'
+import { untilProtected } from '../until-protected.ts'
+
+const nameOf = ({ args }: Invocation): string => String(args[0])
+
+export const runCommand: Command = {
+  name: 'run',
+  args: ['<name>'],
+  summary: 'start a guest that can be protected',
+  rest: 'QEMU options',
+  help: 'Example:\n  subpage run web --ram 1G -- -smp 2 -kernel vmlinuz -initrd initrd.gz -append console=ttyS0\n\nThe machine type defaults to q35. The serial console goes to a log that `status` names.',
+  flags: [
+    ...agentFlags,
+    { form: '--ram <size>', summary: 'guest memory', default: '512M' },
+    {
+      form: '--accel <accel>',
+      summary: 'how the guest is executed',
+      default: 'auto',
+      choices: ['auto', 'kvm', 'tcg'],
+    },
+  ],
+  async run(invocation) {
+    const status = await agentOf(invocation).run({
+      name: nameOf(invocation),
+      ramBytes: parseSize(text(invocation, 'ram')),
+      accel: text(invocation, 'accel') as RunBody['accel'],
+      options: invocation.rest,
+    })
+    invocation.output.data(
+      status,
+      () =>
+        `${status.name} runs: ${formatBytes(status.ramBytes)}, ${status.accel}, QEMU ${status.qemu}, process ${status.pid}\nconsole: ${status.console}`,
+    )
+  },
+}
+
+export const removeCommand: Command = {
+  name: 'remove',
+  args: ['<name>'],
+  summary: 'end a guest, or forget one that has ended',
+  help: 'Ends the QEMU process, if it runs, and removes its memory and logs. A standby of it is discarded too.',
+  flags: agentFlags,
+  async run(invocation) {
+    const removed = await agentOf(invocation).remove(nameOf(invocation))
+    invocation.output.data(removed, () => `${removed.removed} removed`)
+  },
+}
+
+export const protectCommand: Command = {
+  name: 'protect',
+  args: ['<name>'],
+  summary: 'keep a standby of a guest on another host',
+  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n\nReturns when the first checkpoint is safe on the standby.',
+  flags: [
+    ...agentFlags,
+    { form: '--to <address>', summary: 'agent of the other host (required)' },
+    { form: '--epoch <time>', summary: 'time between two checkpoints', default: '25ms' },
+    {
+      form: '--tracker <tracker>',
+      summary: 'how written pages are found',
+      default: 'auto',
+      choices: ['auto', 'userfault', 'compare'],
+    },
+    {
+      form: '--codec <codec>',
+      summary: 'how changes are encoded',
+      default: 'masked',
+      choices: ['masked', 'line', 'xor-rle', 'page'],
+    },
+  ],
+  async run(invocation) {
+    if (invocation.flags['to'] === undefined)
+      throw new SubpageError('BAD_ARGUMENT', 'protect needs --to HOST:PORT, the agent of the other host')
+    const agent = agentOf(invocation)
+    await agent.protect(nameOf(invocation), {
+      to: formatAddress(parseAddress(text(invocation, 'to'))),
+      epochMs: parseMs(text(invocation, 'epoch')),
+      tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
+      codec: text(invocation, 'codec') as ProtectBody['codec'],
+    })
+    const status = await untilProtected(agent, nameOf(invocation))
+    invocation.output.data(
+      status,
+      () =>
+        `${status.name} is protected to ${status.peer} (tracker ${status.tracker}, codec ${status.codec}, epoch ${status.epochMs} ms)`,
+    )
+  },
+}
+
+export const unprotectCommand: Command = {
+  name: 'unprotect',
+  args: ['<name>'],
+  summary: 'give up the standby of a guest',
+  help: 'The guest runs on; the copy on the other host is discarded.',
+  flags: agentFlags,
+  async run(invocation) {
+    const status: GuestStatus = await agentOf(invocation).unprotect(nameOf(invocation))
+    invocation.output.data(status, () => `${status.name} is no longer protected`)
+  },
+}
+
+export const failoverCommand: Command = {
+  name: 'failover',
+  args: ['<name>'],
+  summary: 'let the standby on this host take the guest over',
+  help: 'Ask the host that holds the standby. The guest continues from the last checkpoint that was safe here.',
+  flags: agentFlags,
+  async run(invocation) {
+    const outcome = await agentOf(invocation).failover(nameOf(invocation))
+    invocation.output.data(outcome, () =>
+      outcome.how === 'took-over'
+        ? `${nameOf(invocation)} runs here now, from checkpoint ${outcome.committed.epoch}; takeover ${outcome.takeoverMs.toFixed(1)} ms`
+        : `${nameOf(invocation)} was discarded: ${outcome.reason}`,
+    )
+  },
+}
+
+export const verifyCommand: Command = {
+  name: 'verify',
+  args: ['<name>'],
+  summary: "compare a guest's memory with its image on the standby",
+  help: 'Pauses the guest for the comparison. Exit status 1 when they differ.',
+  flags: agentFlags,
+  async run(invocation) {
+    const { output } = invocation
+    const result = await agentOf(invocation).verify(nameOf(invocation))
+    const { difference } = result
+    output.data(result, () =>
+      difference
+        ? `DIFFERENT: page ${difference.page}, line ${difference.line} of the ${difference.in} (checkpoint ${result.epoch})`
+        : `equal: all ${result.pages} pages, at checkpoint ${result.epoch}`,
+    )
+    return difference ? exitStatus.failed : exitStatus.ok
+  },
+}

@@ -1,0 +1,122 @@
+/**
+ * The four codecs as pure functions on one page, without the forms that they share (zero and raw pages: delta.ts).
+ * `encode` gets two pages that differ and returns the record, or undefined when a raw page is the only way;
+ * `decode` gets the first byte, which is not zero, and changes the page.
+ */
+import { lineBytes, pageBytes } from '../../memory/page.ts'
+import type { CodecName } from '../codec.ts'
+import { bitsOf, Malformed, Reader, setBits, uleb } from './bytes.ts'
+import { changedLines, decodeLineMap, encodeLineMap, lineOf } from './line-map.ts'
+
+export interface PageCodec {
+  encode(before: Uint8Array, after: Uint8Array): number[] | undefined
+  decode(first: number, reader: Reader, page: Uint8Array): void
+}
+
+/** Whole pages: what Remus sends (Cully et al., NSDI 2008). */
+const page: PageCodec = {
+  encode: () => undefined,
+  decode() {
+    throw new Malformed('page record')
+  },
+}
+
+/** Whole changed lines: what a tracker on a cache-coherent link would send. */
+const line: PageCodec = {
+  encode(before, after) {
+    const lines = changedLines(before, after)
+    return [...encodeLineMap(lines), ...lines.flatMap((index) => [...lineOf(after, index)])]
+  },
+  decode(first, reader, target) {
+    for (const index of decodeLineMap(first, reader)) lineOf(target, index).set(reader.take(lineBytes))
+  },
+}
+
+/** XBZRLE, as docs/xbzrle.txt of QEMU describes it, behind its length. */
+const xorRle: PageCodec = {
+  encode(before, after) {
+    const runs = encodeXbzrle(before, after)
+    return runs && [...uleb(runs.length), ...runs]
+  },
+  decode(first, reader, target) {
+    decodeXbzrle(reader.take(reader.uleb(first)), target)
+  },
+}
+
+/** The bytes of XBZRLE; undefined when they would be as long as a page. */
+export function encodeXbzrle(before: Uint8Array, after: Uint8Array): number[] | undefined {
+  const out: number[] = []
+  for (let at = 0; at < pageBytes; ) {
+    const start = find(at, (i) => before[i] !== after[i])
+    if (start === pageBytes) break
+    const end = find(start, (i) => before[i] === after[i])
+    if (out.length + 4 + end - start > pageBytes) return undefined
+    out.push(...uleb(start - at), ...uleb(end - start), ...after.subarray(start, end))
+    at = end
+  }
+  return out
+}
+
+function find(from: number, holds: (index: number) => boolean): number {
+  for (let i = from; i < pageBytes; i++) if (holds(i)) return i
+  return pageBytes
+}
+
+function decodeXbzrle(runs: Uint8Array, target: Uint8Array): void {
+  const reader = new Reader(runs)
+  let at = 0
+  for (let first = true; reader.left > 0; first = false) {
+    const equal = reader.uleb()
+    const changed = reader.uleb()
+    if ((equal === 0 && !first) || changed === 0 || at + equal + changed > pageBytes)
+      throw new Malformed('run')
+    target.set(reader.take(changed), at + equal)
+    at += equal + changed
+  }
+}
+
+/** Lines, in them 8-byte words, in them bytes: each level names what of the level below changed. */
+const masked: PageCodec = {
+  encode(before, after) {
+    const words: number[] = []
+    const masks: number[] = []
+    const data: number[] = []
+    const lines = changedLines(before, after)
+    for (const index of lines) {
+      const changed = wordMasks(lineOf(before, index), lineOf(after, index))
+      const bytes = [...lineOf(after, index)]
+      const kept = bytes.filter((_, i) => (changed[i >> 3]! >> (i & 7)) & 1)
+      const used = changed.filter((mask) => mask !== 0)
+      if (used.length + kept.length >= lineBytes) {
+        words.push(0)
+        data.push(...bytes)
+      } else {
+        words.push(bitsOf(changed.map((mask) => mask !== 0)))
+        masks.push(...used)
+        data.push(...kept)
+      }
+    }
+    return [...encodeLineMap(lines), ...words, ...masks, ...data]
+  },
+  decode(first, reader, target) {
+    const lines = decodeLineMap(first, reader)
+    const words = [...reader.take(lines.length)]
+    const masks = words.map((word) => setBits(word).map((bit) => ({ bit, mask: reader.byte() })))
+    if (masks.flat().some(({ mask }) => mask === 0)) throw new Malformed('word without bytes')
+    lines.forEach((index, i) => {
+      const into = lineOf(target, index)
+      if (words[i] === 0) into.set(reader.take(lineBytes))
+      for (const { bit, mask } of masks[i]!)
+        for (const byte of setBits(mask)) into[8 * bit + byte] = reader.byte()
+    })
+  },
+}
+
+/** For each of the eight words of a line, the map of its changed bytes. */
+function wordMasks(before: Uint8Array, after: Uint8Array): number[] {
+  return [0, 1, 2, 3, 4, 5, 6, 7].map((word) =>
+    bitsOf([0, 1, 2, 3, 4, 5, 6, 7].map((byte) => before[8 * word + byte] !== after[8 * word + byte])),
+  )
+}
+
+export const pageCodecs: Readonly<Record<CodecName, PageCodec>> = { page, line, 'xor-rle': xorRle, masked }

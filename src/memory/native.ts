@@ -1,0 +1,124 @@
+/**
+ * Loads the native addon and types it. Only the rooms' own wrappers call it (region.ts, capture.ts, ...): they validate,
+ * the addon computes. What each function takes is said here once; C checks again what memory safety needs.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { SubpageError } from '../errors.ts'
+
+declare const opaque: unique symbol
+
+/** Mapped memory; native/addon/region.c. */
+export interface RegionHandle {
+  readonly [opaque]: 'region'
+}
+
+/** A mapped pause lease; native/addon/lease.c. */
+export interface LeaseHandle {
+  readonly [opaque]: 'lease'
+}
+
+export interface Addon {
+  regionMap(path: string, writable: boolean, createBytes: number, populate: boolean): RegionHandle
+  regionAnonymous(bytes: number): RegionHandle
+  regionBytes(region: RegionHandle): number
+  regionRead(region: RegionHandle, offset: number, into: Uint8Array): void
+  regionWrite(region: RegionHandle, offset: number, from: Uint8Array): void
+  regionClose(region: RegionHandle): void
+
+  capture(...args: CaptureArguments): boolean
+  captureAsync(...args: CaptureArguments): Promise<boolean>
+  /** Results: codec, whole, pages. Returns what is wrong, or undefined. */
+  checkDelta(delta: Uint8Array, imagePages: number, results: Float64Array): string | undefined
+  apply(image: RegionHandle, delta: Uint8Array, results: Float64Array): string | undefined
+  applyAsync(image: RegionHandle, delta: Uint8Array, results: Float64Array): Promise<string | undefined>
+  cpuPath(): string
+  selectCpu(name: string): boolean
+
+  hashBlocks(...args: HashArguments): boolean
+  hashBlocksAsync(...args: HashArguments): Promise<boolean>
+  /** Eight bytes, little endian, at `at` of `into`. */
+  checksum64(first: Uint8Array, second: Uint8Array, into: Uint8Array, at: number): void
+  /** Index of the first line that differs; -1 none, -2 a range outside the regions. */
+  compareRegions(a: RegionHandle, b: RegionHandle, pairs: Uint32Array, runs: number): number
+  compareRegionsAsync(a: RegionHandle, b: RegionHandle, pairs: Uint32Array, runs: number): Promise<number>
+
+  readonly leaseFree: bigint
+  readonly leaseExpired: bigint
+  leaseOpen(path: string): LeaseHandle
+  leaseTake(lease: LeaseHandle, holdMs: number): bigint
+  leaseRenew(lease: LeaseHandle, held: bigint, holdMs: number): bigint
+  leaseClear(lease: LeaseHandle, held: bigint): boolean
+  leaseWord(lease: LeaseHandle): bigint
+  leaseExpiries(lease: LeaseHandle): bigint
+  leaseClose(lease: LeaseHandle): void
+
+  /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
+  pagemapScan(
+    fd: number,
+    span: Float64Array,
+    base: number,
+    category: number,
+    rearm: boolean,
+    pairs: Uint32Array,
+  ): number
+  /** Empty when write tracking works here, else the reason. */
+  userfaultProbe(): string
+  pidfdOpen(pid: number): number
+  pidfdExited(fd: number): boolean
+}
+
+/** Results: bytes, run, offset, pages, changedPages, changedLines, changedBytes. False: a range outside the memory. */
+export type CaptureArguments = [
+  ram: RegionHandle,
+  shadow: RegionHandle,
+  pairs: Uint32Array,
+  runs: number,
+  codec: number,
+  whole: boolean,
+  out: Uint8Array,
+  run: number,
+  offset: number,
+  results: Float64Array,
+]
+
+/** 16 bytes into `out` for every block. False: a range outside the region. */
+export type HashArguments = [
+  region: RegionHandle,
+  pairs: Uint32Array,
+  runs: number,
+  blockBytes: number,
+  out: Uint8Array,
+]
+
+/** The folder of package.json: sources, compiled output and an installed package all lie somewhere below it. */
+export const packageRoot = findPackageRoot(dirname(fileURLToPath(import.meta.url)))
+
+function findPackageRoot(folder: string): string {
+  const manifest = join(folder, 'package.json')
+  if (existsSync(manifest) && JSON.parse(readFileSync(manifest, 'utf8')).name === 'subpage') return folder
+  const parent = dirname(folder)
+  if (parent === folder) throw new SubpageError('INTERNAL', 'no package.json of subpage above its own code')
+  return findPackageRoot(parent)
+}
+
+/**
+ * The addon. Where it cannot load, every use throws ADDON_MISSING, while importing this file does not: `subpage check`
+ * must be able to say what is missing.
+ */
+export const addon: Addon = load(join(packageRoot, 'build/native/subpage.node'))
+
+export function load(path: string): Addon {
+  try {
+    return createRequire(import.meta.url)(path) as Addon
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
+    return new Proxy({} as Addon, {
+      get() {
+        throw new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause })
+      },
+    })
+  }
+}

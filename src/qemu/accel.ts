@@ -1,0 +1,4 @@
+/** placeholder until host checks land */
+export async function probeAccel(): Promise<'kvm' | 'tcg'> {
+  return 'tcg'
+}

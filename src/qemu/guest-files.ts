@@ -1,0 +1,113 @@
+/**
+ * The files of one guest on one host: a directory of its own below the agent's state directory, and its RAM in
+ * /dev/shm. guest.json is the record from which a restarted agent finds its guests again; it is replaced by rename,
+ * so it is always whole.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import type { CodecName } from '../delta/capture.ts'
+import { SubpageError } from '../errors.ts'
+import type { TrackerChoice } from '../tracking/tracker.ts'
+import type { LaunchPaths, Machine } from './options.ts'
+import type { ProcessIdentity } from './process.ts'
+
+export interface GuestRecord {
+  format: 1
+  name: string
+  machine: Machine
+  qemuVersion: string
+  process: ProcessIdentity
+  /** True while QEMU waits for its state as a standby. */
+  waiting: boolean
+  /** How the guest is to be protected; kept so that a restarted agent protects it again. */
+  protection?: ProtectionSettings
+}
+
+export interface ProtectionSettings {
+  /** Replication address of the other host, host:port. */
+  to: string
+  epochMs: number
+  tracker: TrackerChoice
+  codec: CodecName
+}
+
+export interface GuestFiles extends LaunchPaths {
+  directory: string
+  record: string
+  qemuLog: string
+  deviceState: string
+  lease: string
+  shimStatus: string
+}
+
+/** A unix socket's path must fit in sockaddr_un (unix(7)). */
+const socketPathBytesMax = 107
+
+export function guestFiles(stateDirectory: string, name: string): GuestFiles {
+  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/.test(name))
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `"${name}" cannot be a guest name: use up to 63 letters, digits, dots, dashes and underscores`,
+    )
+  const directory = join(resolve(stateDirectory), 'guests', name)
+  const file = (leaf: string) => join(directory, leaf)
+  if (file('console.sock').length > socketPathBytesMax)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${file('console.sock')} is too long for a socket: choose a shorter --state`,
+    )
+  return {
+    directory,
+    record: file('guest.json'),
+    qmp: file('qmp.sock'),
+    guardQmp: file('guard.sock'),
+    console: file('console.sock'),
+    consoleLog: file('console.log'),
+    qemuLog: file('qemu.log'),
+    deviceState: file('device.state'),
+    lease: file('lease'),
+    shimStatus: file('shim.status'),
+    ram: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.ram`),
+  }
+}
+
+/** Tells apart the RAM files of agents that share /dev/shm. */
+function stateTag(stateDirectory: string): string {
+  return createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
+}
+
+/** Makes the directory anew; whatever a dead guest of this name left goes, but for nothing that still runs. */
+export function prepareFiles(files: GuestFiles): void {
+  removeFiles(files)
+  mkdirSync(files.directory, { recursive: true, mode: 0o700 })
+}
+
+export function removeFiles(files: GuestFiles): void {
+  rmSync(files.ram, { force: true })
+  rmSync(files.directory, { recursive: true, force: true })
+}
+
+export function writeRecord(files: GuestFiles, record: GuestRecord): void {
+  const next = `${files.record}.next`
+  writeFileSync(next, `${JSON.stringify(record, undefined, 2)}\n`, { mode: 0o600 })
+  renameSync(next, files.record)
+}
+
+/** Undefined when the directory has no record: a start that was cut short. */
+export function readRecord(files: GuestFiles): GuestRecord | undefined {
+  if (!existsSync(files.record)) return undefined
+  const record = JSON.parse(readFileSync(files.record, 'utf8')) as GuestRecord
+  if (record.format !== 1)
+    throw new SubpageError(
+      'INTERNAL',
+      `${files.record} has format ${record.format}; this release reads format 1`,
+    )
+  return record
+}
+
+/** Names of all guests that have files here. */
+export function guestNames(stateDirectory: string): string[] {
+  const directory = join(resolve(stateDirectory), 'guests')
+  return existsSync(directory) ? readdirSync(directory).sort() : []
+}

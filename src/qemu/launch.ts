@@ -1,0 +1,125 @@
+/**
+ * Starts stock QEMU so that its guest can be protected: RAM in a shared file, the shim preloaded, a control socket for
+ * us and one for the guard. The process is detached: it outlives the agent.
+ */
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync, statfsSync } from 'node:fs'
+import { join } from 'node:path'
+import { errorCode, SubpageError } from '../errors.ts'
+import { packageRoot } from '../memory/native.ts'
+import { Region } from '../memory/region.ts'
+import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
+import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
+import { PauseLease } from './pause-lease.ts'
+import { identify, isRunning, type ProcessIdentity } from './process.ts'
+import { Qmp } from './qmp.ts'
+
+export const qemuBinary = process.env['SUBPAGE_QEMU'] ?? 'qemu-system-x86_64'
+
+export interface Launched {
+  record: GuestRecord
+  qmp: Qmp
+  ram: Region
+}
+
+/**
+ * @throws SubpageError NO_SPACE, QEMU_MISSING, QEMU_FAILED (with QEMU's own words), GUEST_UNPROTECTABLE. Nothing is
+ * left behind then.
+ */
+export async function launch(
+  name: string,
+  machine: Machine,
+  files: GuestFiles,
+  waiting: boolean,
+): Promise<Launched> {
+  prepareFiles(files)
+  let ram: Region | undefined
+  let started: ProcessIdentity | undefined
+  try {
+    ram = createRam(files.ram, machine.ramBytes)
+    started = start(name, machine, files, waiting)
+    const qmp = await connect(files, started)
+    const foreign = foreignRamBlocks(
+      await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' }),
+    )
+    if (foreign.length > 0)
+      throw new SubpageError(
+        'GUEST_UNPROTECTABLE',
+        `cannot protect ${name}: a device has writable memory of its own (${foreign.join(', ')}); leave that device out`,
+      )
+    const record: GuestRecord = {
+      format: 1,
+      name,
+      machine,
+      qemuVersion: qmp.version,
+      process: started,
+      waiting,
+    }
+    writeRecord(files, record)
+    return { record, qmp, ram }
+  } catch (error) {
+    ram?.close()
+    if (started && isRunning(started)) process.kill(started.pid, 'SIGKILL')
+    removeFiles(files)
+    throw error
+  }
+}
+
+function createRam(path: string, bytes: number): Region {
+  const { bavail, bsize } = statfsSync('/dev/shm')
+  if (bavail * bsize < bytes)
+    throw new SubpageError(
+      'NO_SPACE',
+      `/dev/shm has ${mib(bavail * bsize)} MiB free, the guest needs ${mib(bytes)} MiB`,
+    )
+  return Region.map(path, { writable: true, create: bytes })
+}
+
+const mib = (bytes: number) => Math.floor(bytes / 2 ** 20)
+
+function start(name: string, machine: Machine, files: GuestFiles, waiting: boolean): ProcessIdentity {
+  const log = openSync(files.qemuLog, 'a', 0o600)
+  PauseLease.create(files.lease)
+  const child = spawn(qemuBinary, commandLine(name, machine, files, waiting), {
+    cwd: files.directory,
+    detached: true,
+    stdio: ['ignore', log, log],
+    env: {
+      ...process.env,
+      LD_PRELOAD: join(packageRoot, 'build/native/shim.so'),
+      SUBPAGE_RAM: files.ram,
+      SUBPAGE_SHIM_STATUS: files.shimStatus,
+      SUBPAGE_LEASE: files.lease,
+      SUBPAGE_GUARD_QMP: files.guardQmp,
+    },
+  })
+  closeSync(log)
+  child.unref()
+  // A failed spawn has no pid and reports the reason later, through `error`; both are handled here.
+  child.on('error', () => undefined)
+  if (child.pid === undefined)
+    throw new SubpageError('QEMU_MISSING', `cannot start ${qemuBinary}: is it installed? (subpage check)`)
+  const identity = identify(child.pid)
+  if (!identity) throw new SubpageError('QEMU_FAILED', `QEMU ended at once: ${lastWords(files)}`)
+  return identity
+}
+
+/** Waits until QEMU answers on its control socket, or has ended. */
+async function connect(files: GuestFiles, started: ProcessIdentity): Promise<Qmp> {
+  for (;;) {
+    try {
+      return await Qmp.connect(files.qmp)
+    } catch (error) {
+      if (!isRunning(started))
+        throw new SubpageError('QEMU_FAILED', `QEMU did not start: ${lastWords(files)}`, { cause: error })
+      if (errorCode(error) !== 'ENOENT' && errorCode(error) !== 'ECONNREFUSED') throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+/** The end of QEMU's own log: what it said before it ended. */
+export function lastWords(files: GuestFiles): string {
+  const lines = readFileSync(files.qemuLog, 'utf8').trim().split('\n')
+  return lines.slice(-4).join('; ') || 'it said nothing'
+}

@@ -1,0 +1,103 @@
+/**
+ * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: QEMU announces every
+ * orderly end with a SHUTDOWN event, so an end without one is a death.
+ */
+import { Region } from '../memory/region.ts'
+import type { GuestEnd } from '../replication/guest.ts'
+import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
+import type { Launched } from './launch.ts'
+import { PauseLease } from './pause-lease.ts'
+import { isRunning } from './process.ts'
+import { Qmp, type QmpEvent } from './qmp.ts'
+
+/** Long enough for QEMU to answer a `cont`. */
+const inheritMs = 5_000
+
+export class QemuProcess {
+  readonly files: GuestFiles
+  readonly qmp: Qmp
+  readonly ram: Region
+  readonly lease: PauseLease
+  /** Settles once, when the process has ended or let go of its control socket. */
+  readonly ended: Promise<GuestEnd>
+  record: GuestRecord
+  #released = false
+
+  constructor(files: GuestFiles, { record, qmp, ram }: Launched) {
+    this.files = files
+    this.record = record
+    this.qmp = qmp
+    this.ram = ram
+    this.lease = PauseLease.open(files.lease)
+    this.ended = watch(qmp)
+  }
+
+  /** Finds a process again that another agent started. Undefined when it has ended since. */
+  static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
+    if (!isRunning(record.process)) return undefined
+    const qmp = await Qmp.connect(files.qmp)
+    const ram = Region.map(files.ram, { writable: true })
+    const found = new QemuProcess(files, { record, qmp, ram })
+    // An agent that died within a checkpoint leaves its pause behind.
+    if (found.lease.inherit(inheritMs)) {
+      await qmp.run('cont')
+      found.lease.resumed()
+    }
+    return found
+  }
+
+  updateRecord(change: Partial<GuestRecord>): void {
+    this.replaceRecord({ ...this.record, ...change })
+  }
+
+  replaceRecord(record: GuestRecord): void {
+    writeRecord(this.files, record)
+    this.record = record
+  }
+
+  /** Ends the process, if it still runs, and frees its memory and files. */
+  async end(): Promise<void> {
+    if (!this.qmp.closed && isRunning(this.record.process)) {
+      this.qmp.run('quit').catch(() => this.kill())
+      await this.ended
+    }
+    this.release()
+    removeFiles(this.files)
+  }
+
+  kill(): void {
+    if (isRunning(this.record.process)) process.kill(this.record.process.pid, 'SIGKILL')
+  }
+
+  /** Lets go of what this agent holds of the guest; the guest itself runs on. */
+  release(): void {
+    if (this.#released) return
+    this.#released = true
+    this.qmp.close()
+    this.ram.close()
+    this.lease.close()
+  }
+}
+
+function watch(qmp: Qmp): Promise<GuestEnd> {
+  return new Promise((resolve) => {
+    let announced: GuestEnd | undefined
+    qmp.on('event', (event) => {
+      announced = endOf(event) ?? announced
+    })
+    qmp.on('close', () =>
+      resolve(announced ?? { how: 'died', detail: 'its QEMU process ended without a shutdown' }),
+    )
+  })
+}
+
+/** QEMU's ShutdownCause, and GUEST_PANICKED (docs/interop/qemu-qmp-ref). */
+function endOf({ event, data }: QmpEvent): GuestEnd | undefined {
+  if (event === 'GUEST_PANICKED') return { how: 'panicked', detail: 'its kernel panicked' }
+  if (event !== 'SHUTDOWN') return undefined
+  const reason = String(data?.['reason'])
+  if (reason === 'guest-panic') return { how: 'panicked', detail: 'its kernel panicked' }
+  if (reason === 'guest-shutdown' || reason === 'guest-reset')
+    return { how: 'powered-off', detail: 'it shut itself down' }
+  return { how: 'stopped', detail: `QEMU was told to end (${reason})` }
+}

@@ -1,0 +1,170 @@
+/**
+ * QMP client over a unix socket: the only way subpage talks to QEMU.
+ *
+ * Several commands may be written at once; QEMU runs them in order, so a checkpoint costs one round trip
+ * (`pipeline`). Events carry QEMU's own time stamps. When QEMU ends, every pending command fails with GUEST_DIED.
+ * Specification: QEMU's docs/interop/qmp-spec.
+ */
+import { EventEmitter } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
+import { SubpageError } from '../errors.ts'
+
+export interface QmpCommand {
+  execute: string
+  arguments?: Record<string, unknown>
+}
+
+export interface QmpEvent {
+  event: string
+  data?: Record<string, unknown>
+  timestamp: { seconds: number; microseconds: number }
+}
+
+interface Pending {
+  command: string
+  resolve: (value: unknown) => void
+  reject: (error: Error) => void
+}
+
+interface QmpMessage {
+  QMP?: { version: { qemu: { major: number; minor: number; micro: number }; package: string } }
+  id?: number
+  return?: unknown
+  error?: { class: string; desc: string }
+  event?: string
+}
+
+/** Events: `event` (QmpEvent) and `close` (once, when QEMU or the connection has ended). */
+export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
+  readonly version: string
+  readonly #socket: Socket
+  readonly #pending = new Map<number, Pending>()
+  #lastId = 0
+  #rest = ''
+  #closed = false
+
+  private constructor(socket: Socket, version: string, rest: string) {
+    super()
+    this.#socket = socket
+    this.version = version
+    socket.on('data', (text: string) => this.#receive(text))
+    socket.on('close', () => this.#close())
+    this.#receive(rest)
+  }
+
+  /** Connects and negotiates. Rejects with the socket's own error while QEMU does not listen yet. */
+  static async connect(path: string): Promise<Qmp> {
+    const socket = createConnection(path)
+    socket.setEncoding('utf8')
+    const { greeting, rest } = await readGreeting(socket)
+    const v = greeting.QMP?.version.qemu
+    const client = new Qmp(socket, v ? `${v.major}.${v.minor}.${v.micro}` : 'unknown', rest)
+    await client.run('qmp_capabilities')
+    return client
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Runs one command and resolves to its `return` value. */
+  run<T = unknown>(execute: string, args?: Record<string, unknown>): Promise<T> {
+    return this.pipeline([args ? { execute, arguments: args } : { execute }])[0] as Promise<T>
+  }
+
+  /** Writes all commands at once; QEMU runs them in this order. One promise for each. */
+  pipeline(commands: QmpCommand[]): Promise<unknown>[] {
+    let text = ''
+    const results = commands.map((command) => {
+      const id = ++this.#lastId
+      text += `${JSON.stringify({ ...command, id })}\n`
+      return new Promise<unknown>((resolve, reject) => {
+        if (this.#closed) reject(ended(command.execute))
+        else this.#pending.set(id, { command: command.execute, resolve, reject })
+      })
+    })
+    if (!this.#closed) this.#socket.write(text)
+    return results
+  }
+
+  /** Resolves with the next event of this name; rejects when QEMU ends before. */
+  next(name: string): Promise<QmpEvent> {
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        this.off('event', onEvent)
+        this.off('close', onClose)
+      }
+      const onEvent = (event: QmpEvent) => {
+        if (event.event !== name) return
+        done()
+        resolve(event)
+      }
+      const onClose = () => {
+        done()
+        reject(ended(`waiting for ${name}`))
+      }
+      this.on('event', onEvent)
+      this.on('close', onClose)
+      if (this.#closed) onClose()
+    })
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  #receive(text: string): void {
+    const lines = (this.#rest + text).split('\n')
+    this.#rest = lines.pop() ?? ''
+    for (const line of lines) {
+      if (line.trim() === '') continue
+      const message = JSON.parse(line) as QmpMessage
+      if (message.event !== undefined) this.emit('event', message as unknown as QmpEvent)
+      else if (message.id !== undefined) this.#settle(message, message.id)
+    }
+  }
+
+  #settle(message: QmpMessage, id: number): void {
+    const pending = this.#pending.get(id)
+    if (!pending) return
+    this.#pending.delete(id)
+    if (message.error)
+      pending.reject(
+        new SubpageError('QEMU_FAILED', `QEMU refused ${pending.command}: ${message.error.desc}`),
+      )
+    else pending.resolve(message.return)
+  }
+
+  #close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    for (const pending of this.#pending.values()) pending.reject(ended(pending.command))
+    this.#pending.clear()
+    this.emit('close')
+  }
+}
+
+function ended(what: string): SubpageError {
+  return new SubpageError('GUEST_DIED', `QEMU ended before it answered ${what}`)
+}
+
+function readGreeting(socket: Socket): Promise<{ greeting: QmpMessage; rest: string }> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    const onData = (chunk: string) => {
+      text += chunk
+      const end = text.indexOf('\n')
+      if (end < 0) return
+      socket.off('data', onData)
+      socket.off('close', onClose)
+      socket.off('error', reject)
+      // Later errors come with `close`, which is what the client acts on.
+      socket.on('error', () => socket.destroy())
+      resolve({ greeting: JSON.parse(text.slice(0, end)) as QmpMessage, rest: text.slice(end + 1) })
+    }
+    const onClose = () => reject(new SubpageError('GUEST_DIED', 'QEMU closed its control socket at once'))
+    socket.on('data', onData)
+    socket.on('close', onClose)
+    socket.on('error', reject)
+  })
+}

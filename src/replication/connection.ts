@@ -1,0 +1,74 @@
+/**
+ * A connection that carries frames, over any duplex byte stream (TCP, TLS, or a test's own). Frames are read with
+ * `for await`; the stream is paused while the reader is behind, so memory stays bounded. Sending resolves when the
+ * payload has been handed to the kernel and its buffer may be reused.
+ */
+import type { Duplex } from 'node:stream'
+import { SubpageError } from '../errors.ts'
+import { encodeHeader, type Frame, FrameParser, type FrameType } from './frame.ts'
+
+const none = new Uint8Array(0)
+
+export class Connection {
+  readonly #stream: Duplex
+  #sent = 0
+  #failure: Error | undefined
+  /** Bytes handed to the stream, headers included. */
+  bytesSent = 0
+
+  constructor(stream: Duplex) {
+    this.#stream = stream
+    // The reader meets the error through the iterator; a writer through its callback.
+    stream.on('error', (error) => {
+      this.#failure ??= error
+    })
+  }
+
+  send(type: FrameType, epoch = 0, payload: Uint8Array = none): Promise<void> {
+    const header = encodeHeader({ type, epoch, payload }, this.#sent++)
+    this.bytesSent += header.length + payload.length
+    return new Promise((resolve, reject) => {
+      const done = (error?: Error | null) => (error ? reject(this.#lost(error)) : resolve())
+      if (this.#stream.destroyed) return done(this.#failure ?? new Error('the connection is closed'))
+      this.#stream.cork()
+      if (payload.length === 0) this.#stream.write(header, done)
+      else {
+        this.#stream.write(header)
+        this.#stream.write(payload, done)
+      }
+      this.#stream.uncork()
+    })
+  }
+
+  sendJson(type: FrameType, value: unknown): Promise<void> {
+    return this.send(type, 0, Buffer.from(JSON.stringify(value)))
+  }
+
+  /** Ends when the peer closes between two frames; throws on damage or a cut within a frame. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Frame, void, void> {
+    const parser = new FrameParser()
+    try {
+      for await (const chunk of this.#stream) yield* parser.push(chunk as Uint8Array)
+    } catch (error) {
+      throw error instanceof SubpageError ? error : this.#lost(error)
+    } finally {
+      this.close()
+    }
+    if (!parser.atBoundary) throw this.#lost(new Error('it was cut within a frame'))
+  }
+
+  get closed(): boolean {
+    return this.#stream.destroyed
+  }
+
+  close(): void {
+    this.#stream.destroy()
+  }
+
+  #lost(cause: unknown): SubpageError {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    return new SubpageError('PEER_UNREACHABLE', `the connection to the other host was lost: ${why}`, {
+      cause,
+    })
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * Captures ranges of pages into reusable buffers and sends them as frames. A checkpoint is captured whole before the
+ * guest runs again, so buffers are taken as needed and given back once the kernel has their bytes.
+ */
+import { type CaptureStats, type CodecName, capture, captureSync } from '../delta/capture.ts'
+import type { PageRanges } from '../memory/page-ranges.ts'
+import type { Region } from '../memory/region.ts'
+import type { Connection } from './connection.ts'
+import { frameType } from './frame.ts'
+
+const bufferBytes = 2 ** 20
+/** Buffers kept for the next epoch; what a burst needed beyond is left to the garbage collector. */
+const keptBuffers = 32
+/** Up to this many pages are captured on the event loop's own thread: a thread-pool round trip costs more. */
+const inlinePagesMax = 4096
+
+/** One filled buffer: a self-contained delta. */
+interface Chunk {
+  buffer: Uint8Array
+  bytes: number
+}
+
+export interface Captured {
+  chunks: Chunk[]
+  bytes: number
+  stats: CaptureStats
+}
+
+export class DeltaWriter {
+  readonly #free: Uint8Array[] = []
+  readonly #ram: Region
+  readonly #shadow: Region
+  readonly #codec: CodecName
+
+  constructor(ram: Region, shadow: Region, codec: CodecName) {
+    this.#ram = ram
+    this.#shadow = shadow
+    this.#codec = codec
+  }
+
+  /**
+   * Encodes the pages of `ranges` against the shadow and brings the shadow up to date.
+   * @param whole the shadow of these pages is not what the standby holds: encode their whole content
+   */
+  async capture(ranges: PageRanges, whole: boolean): Promise<Captured> {
+    const result: Captured = {
+      chunks: [],
+      bytes: 0,
+      stats: { pages: 0, changedPages: 0, changedLines: 0, changedBytes: 0 },
+    }
+    if (ranges.pageCount === 0) return result
+    const run = ranges.pageCount <= inlinePagesMax ? captureSync : capture
+    let from: Awaited<ReturnType<typeof capture>>['next']
+    do {
+      const buffer = this.#free.pop() ?? new Uint8Array(bufferBytes)
+      const part = await run(this.#ram, this.#shadow, ranges, {
+        codec: this.#codec,
+        whole,
+        out: buffer,
+        ...(from === undefined ? {} : { from }),
+      })
+      from = part.next
+      result.stats.pages += part.stats.pages
+      result.stats.changedPages += part.stats.changedPages
+      result.stats.changedLines += part.stats.changedLines
+      result.stats.changedBytes += part.stats.changedBytes
+      if (part.stats.changedPages > 0 || whole) {
+        result.chunks.push({ buffer, bytes: part.bytes })
+        result.bytes += part.bytes
+      } else this.#keep(buffer)
+    } while (from !== undefined)
+    return result
+  }
+
+  /** Sends the chunks in order and takes the buffers back. */
+  async send(connection: Connection, epoch: number, captured: Captured): Promise<void> {
+    await Promise.all(
+      captured.chunks.map(async ({ buffer, bytes }) => {
+        await connection.send(frameType.pages, epoch, buffer.subarray(0, bytes))
+        this.#keep(buffer)
+      }),
+    )
+  }
+
+  #keep(buffer: Uint8Array): void {
+    if (this.#free.length < keptBuffers) this.#free.push(buffer)
+  }
+}

@@ -1,0 +1,97 @@
+/** What the epochs of one protection have cost: histograms (HdrHistogram, relative error below 1 %) and totals. */
+import { createHistogram } from 'node:perf_hooks'
+
+/** One committed checkpoint. Times in microseconds, sizes in bytes. */
+export interface EpochReport {
+  epoch: number
+  /** From the request to stop the guest until it ran again. */
+  pauseUs: number
+  /** Our own part of the pause: harvest and capture. */
+  ownUs: number
+  harvestUs: number
+  captureUs: number
+  /** From the end of the pause until the standby held the checkpoint. */
+  commitUs: number
+  dirtyPages: number
+  changedLines: number
+  deltaBytes: number
+  /** Everything sent for this checkpoint: delta, device state, frame headers. */
+  sentBytes: number
+  consoleBytes: number
+}
+
+export interface Percentiles {
+  p50: number
+  p99: number
+  max: number
+}
+
+export interface EpochSummary {
+  checkpoints: number
+  /** Checkpoints that were begun and not committed; their pages went with a later one. */
+  failed: number
+  pauseUs: Percentiles
+  ownUs: Percentiles
+  commitUs: Percentiles
+  bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number }
+  dirtyPages: number
+  changedLines: number
+  /** Bytes of dirty pages divided by bytes of changed lines; null before anything has changed. */
+  amplification: number | null
+}
+
+export class EpochStats {
+  readonly #pause = createHistogram()
+  readonly #own = createHistogram()
+  readonly #commit = createHistogram()
+  #checkpoints = 0
+  #failed = 0
+  #dirtyPages = 0
+  #changedLines = 0
+  #delta = 0
+  #sent = 0
+  last: EpochReport | undefined
+
+  add(report: EpochReport): void {
+    this.last = report
+    this.#checkpoints++
+    this.#pause.record(atLeastOne(report.pauseUs))
+    this.#own.record(atLeastOne(report.ownUs))
+    this.#commit.record(atLeastOne(report.commitUs))
+    this.#dirtyPages += report.dirtyPages
+    this.#changedLines += report.changedLines
+    this.#delta += report.deltaBytes
+    this.#sent += report.sentBytes
+  }
+
+  addFailed(): void {
+    this.#failed++
+  }
+
+  summary(): EpochSummary {
+    const bytes = {
+      dirtyPages: this.#dirtyPages * 4096,
+      changedLines: this.#changedLines * 64,
+      delta: this.#delta,
+      sent: this.#sent,
+    }
+    return {
+      checkpoints: this.#checkpoints,
+      failed: this.#failed,
+      pauseUs: percentiles(this.#pause),
+      ownUs: percentiles(this.#own),
+      commitUs: percentiles(this.#commit),
+      bytes,
+      dirtyPages: this.#dirtyPages,
+      changedLines: this.#changedLines,
+      amplification: bytes.changedLines === 0 ? null : bytes.dirtyPages / bytes.changedLines,
+    }
+  }
+}
+
+const atLeastOne = (us: number) => Math.max(1, Math.round(us))
+
+function percentiles(histogram: ReturnType<typeof createHistogram>): Percentiles {
+  if (histogram.count === 0) return { p50: 0, p99: 0, max: 0 }
+  return { p50: histogram.percentile(50), p99: histogram.percentile(99), max: histogram.max }
+}

@@ -1,0 +1,124 @@
+/**
+ * Frames: what travels between primary and standby. docs/protocol.md describes them byte by byte.
+ *
+ * Header, 32 bytes, little endian: magic "SPG1" · type u8 · 3 bytes zero · payload length u32 · sequence u32 (frames
+ * sent on this connection so far) · epoch u64 · XXH3-64 of the first 24 header bytes and the payload.
+ * A lost, doubled or reordered frame breaks the sequence, a damaged one the checksum.
+ */
+import { SubpageError } from '../errors.ts'
+import { checksum64 } from '../memory/hash.ts'
+
+export const frameType = {
+  hello: 1,
+  welcome: 2,
+  refuse: 3,
+  pages: 4,
+  device: 5,
+  commit: 6,
+  ack: 7,
+  guestEnded: 8,
+  unprotect: 9,
+  askHashes: 10,
+  hashes: 11,
+  askPage: 12,
+  page: 13,
+} as const
+
+export type FrameType = (typeof frameType)[keyof typeof frameType]
+
+const knownTypes = new Set<number>(Object.values(frameType))
+
+export interface Frame {
+  type: FrameType
+  /** Checkpoint that the frame belongs to; 0 outside of checkpoints. */
+  epoch: number
+  payload: Uint8Array
+}
+
+export const headerBytes = 32
+const checkedHeaderBytes = 24
+/** Longest payload that is accepted; senders split what is longer. */
+export const payloadBytesMax = 4 * 2 ** 20
+const magic = 0x31475053 // "SPG1", little endian
+
+/** The header of a frame, sealed with its checksum. */
+export function encodeHeader(frame: Frame, sequence: number): Uint8Array {
+  const header = Buffer.alloc(headerBytes)
+  header.writeUInt32LE(magic, 0)
+  header.writeUInt8(frame.type, 4)
+  header.writeUInt32LE(frame.payload.length, 8)
+  header.writeUInt32LE(sequence >>> 0, 12)
+  header.writeBigUInt64LE(BigInt(frame.epoch), 16)
+  header.writeBigUInt64LE(checksum64(header.subarray(0, checkedHeaderBytes), frame.payload), 24)
+  return header
+}
+
+/** Cuts a stream of bytes into frames. One parser for one connection; after an error it must not be used again. */
+export class FrameParser {
+  #sequence = 0
+  readonly #header = Buffer.alloc(headerBytes)
+  #headerFilled = 0
+  #payload: Buffer | undefined
+  #payloadFilled = 0;
+
+  /** @throws SubpageError FRAME_MALFORMED; frames that were whole before the damage have been returned already. */
+  *push(chunk: Uint8Array): Generator<Frame> {
+    let at = 0
+    while (at < chunk.length || this.#payloadComplete()) {
+      if (!this.#payload) {
+        const n = Math.min(headerBytes - this.#headerFilled, chunk.length - at)
+        this.#header.set(chunk.subarray(at, at + n), this.#headerFilled)
+        this.#headerFilled += n
+        at += n
+        if (this.#headerFilled === headerBytes) this.#payload = Buffer.allocUnsafeSlow(this.#payloadLength())
+      } else {
+        const n = Math.min(this.#payload.length - this.#payloadFilled, chunk.length - at)
+        this.#payload.set(chunk.subarray(at, at + n), this.#payloadFilled)
+        this.#payloadFilled += n
+        at += n
+        if (this.#payloadComplete()) yield this.#finish(this.#payload)
+      }
+    }
+  }
+
+  /** True when the stream may end here: no frame is half read. */
+  get atBoundary(): boolean {
+    return this.#headerFilled === 0
+  }
+
+  #payloadComplete(): boolean {
+    return this.#payload !== undefined && this.#payloadFilled === this.#payload.length
+  }
+
+  #payloadLength(): number {
+    const header = this.#header
+    if (header.readUInt32LE(0) !== magic) malformed('it does not begin with SPG1')
+    if (!knownTypes.has(header.readUInt8(4))) malformed(`its type is ${header.readUInt8(4)}`)
+    const length = header.readUInt32LE(8)
+    if (length > payloadBytesMax) malformed(`it announces ${length} bytes, more than ${payloadBytesMax}`)
+    if (header.readUInt32LE(12) !== this.#sequence)
+      malformed(`it is number ${header.readUInt32LE(12)}, expected ${this.#sequence}`)
+    if (header.readBigUInt64LE(16) > BigInt(Number.MAX_SAFE_INTEGER)) malformed('its epoch is out of range')
+    return length
+  }
+
+  #finish(payload: Buffer): Frame {
+    const header = this.#header
+    const expected = checksum64(header.subarray(0, checkedHeaderBytes), payload)
+    if (header.readBigUInt64LE(24) !== expected) malformed('its checksum is wrong')
+    const frame = {
+      type: header.readUInt8(4) as FrameType,
+      epoch: Number(header.readBigUInt64LE(16)),
+      payload,
+    }
+    this.#sequence = (this.#sequence + 1) >>> 0
+    this.#headerFilled = 0
+    this.#payload = undefined
+    this.#payloadFilled = 0
+    return frame
+  }
+}
+
+function malformed(what: string): never {
+  throw new SubpageError('FRAME_MALFORMED', `a frame was refused: ${what}`)
+}

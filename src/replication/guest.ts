@@ -1,0 +1,58 @@
+/**
+ * What replication needs of a hypervisor, and nothing more. `qemu/` implements it; another hypervisor is one more
+ * folder. The order in which these are called is the spine: see checkpoint.ts.
+ */
+import type { Region } from '../memory/region.ts'
+import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
+
+/** What a standby must be told, and must agree to, before it can take a guest over. */
+export interface GuestDescription {
+  name: string
+  ramBytes: number
+  /** Opaque to replication: the hypervisor's own words for the machine; equal on both sides. */
+  hypervisor: Record<string, unknown>
+}
+
+/** Why a guest no longer runs. Only `died` is a reason for a failover. */
+export type GuestEnd = { how: 'died' | 'powered-off' | 'stopped' | 'panicked'; detail: string }
+
+/** A guest that runs here: the source of checkpoints. */
+export interface Guest {
+  readonly description: GuestDescription
+  readonly ram: Region
+  /** Settles once, when the guest no longer runs. */
+  readonly ended: Promise<GuestEnd>
+  /** Bytes the guest has written on its console so far. */
+  readonly consoleBytes: number
+  /** Starts to watch which pages the guest writes. @throws SubpageError TRACKER_UNAVAILABLE */
+  track(choice: TrackerChoice): Tracker
+  /** Stops the virtual CPUs. Resolves when they stand still; the device state is being written meanwhile. */
+  pause(): Promise<Pause>
+}
+
+/** A guest that stands still for a checkpoint. */
+export interface Pause {
+  /**
+   * Lets the virtual CPUs run again. `valid` is false when the pause was broken from outside before (the guard resumed
+   * the guest because we were too slow): then what was read in it may be torn and must not be committed.
+   */
+  resume(): Promise<PauseResult>
+}
+
+export interface PauseResult {
+  valid: boolean
+  deviceState: Uint8Array
+  /** Microseconds from the request to stop until the guest ran again. */
+  pauseUs: number
+}
+
+/** A machine of the same kind that waits on the standby, its RAM being the image. */
+export interface WaitingGuest {
+  readonly image: Region
+  /** Settles when the waiting process has ended without being asked to. */
+  readonly ended: Promise<GuestEnd>
+  /** Loads the device state and runs. The image must hold the same checkpoint. */
+  takeOver(deviceState: Uint8Array): Promise<void>
+  /** Ends the waiting machine and frees its memory. */
+  discard(): Promise<void>
+}

@@ -1,0 +1,83 @@
+/**
+ * The payloads of frames that are not deltas: JSON checked against a schema where they are rare, fixed binary where
+ * they come with every checkpoint.
+ */
+import { type Static, type TSchema, Type } from 'typebox'
+import { Value } from 'typebox/value'
+import { SubpageError } from '../errors.ts'
+
+/** Raised by every change that an older peer would misread. */
+export const protocolVersion = 1
+
+const identity = Type.Object({ pid: Type.Integer(), startTime: Type.String() })
+
+export const Hello = Type.Object({
+  protocol: Type.Integer(),
+  release: Type.String(),
+  guest: Type.Object({
+    name: Type.String(),
+    ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
+    hypervisor: Type.Record(Type.String(), Type.Unknown()),
+  }),
+  /** Where the guest runs; lets a standby on the same machine see for itself whether its process is gone. */
+  source: Type.Object({ host: Type.String(), bootId: Type.String(), process: identity }),
+})
+export type Hello = Static<typeof Hello>
+
+export const Welcome = Type.Object({ release: Type.String(), imagePages: Type.Integer() })
+export type Welcome = Static<typeof Welcome>
+
+export const Refusal = Type.Object({ code: Type.String(), message: Type.String() })
+export type Refusal = Static<typeof Refusal>
+
+export const Ended = Type.Object({
+  how: Type.Union([
+    Type.Literal('died'),
+    Type.Literal('powered-off'),
+    Type.Literal('stopped'),
+    Type.Literal('panicked'),
+  ]),
+  detail: Type.String(),
+})
+
+/** @throws SubpageError FRAME_MALFORMED */
+export function readJson<T extends TSchema>(schema: T, payload: Uint8Array, what: string): Static<T> {
+  try {
+    return Value.Parse(schema, JSON.parse(Buffer.from(payload).toString('utf8')))
+  } catch (cause) {
+    throw new SubpageError('FRAME_MALFORMED', `${what} has a wrong form`, { cause })
+  }
+}
+
+/** Closes a checkpoint: what the standby must have received before it may acknowledge. */
+export interface Commit {
+  /** Frames of type `pages` in this checkpoint. */
+  deltas: number
+  /** Sum of their payloads. */
+  deltaBytes: number
+  /** Length of the guest's console output at the checkpoint. */
+  consoleBytes: number
+}
+
+const commitBytes = 24
+
+/** deltas u32 · zero u32 · deltaBytes u64 · consoleBytes u64, little endian. */
+export function encodeCommit(commit: Commit): Uint8Array {
+  const bytes = Buffer.alloc(commitBytes)
+  bytes.writeUInt32LE(commit.deltas, 0)
+  bytes.writeBigUInt64LE(BigInt(commit.deltaBytes), 8)
+  bytes.writeBigUInt64LE(BigInt(commit.consoleBytes), 16)
+  return bytes
+}
+
+/** @throws SubpageError FRAME_MALFORMED */
+export function decodeCommit(payload: Uint8Array): Commit {
+  if (payload.length !== commitBytes)
+    throw new SubpageError('FRAME_MALFORMED', `a commit has ${payload.length} bytes, expected ${commitBytes}`)
+  const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+  return {
+    deltas: bytes.readUInt32LE(0),
+    deltaBytes: Number(bytes.readBigUInt64LE(8)),
+    consoleBytes: Number(bytes.readBigUInt64LE(16)),
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * The shim as seen from outside: the environment that makes a program load it, and what it reports. The other side is
+ * native/shim/shim.h; test/tracking/shim.test.ts holds that both agree.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { errorCode } from '../errors.ts'
+import { packageRoot } from '../memory/native.ts'
+
+export const shimPath = join(packageRoot, 'build/native/shim.so')
+
+export interface ShimFiles {
+  ram: string
+  status: string
+  /** Both or none: without them there is no guard, and a pause depends on the agent. */
+  lease?: string
+  guardQmp?: string
+}
+
+export function shimEnvironment({ ram, status, lease, guardQmp }: ShimFiles): Record<string, string> {
+  return {
+    LD_PRELOAD: [shimPath, process.env['LD_PRELOAD']].filter(Boolean).join(':'),
+    SUBPAGE_RAM: ram,
+    SUBPAGE_SHIM_STATUS: status,
+    ...(lease === undefined ? {} : { SUBPAGE_LEASE: lease }),
+    ...(guardQmp === undefined ? {} : { SUBPAGE_GUARD_QMP: guardQmp }),
+  }
+}
+
+export interface ShimStatus {
+  format: 1
+  pid: number
+  /** `waiting`: loaded, but the program has not mapped the RAM file as shared memory. */
+  tracking: 'waiting' | 'ok' | 'failed'
+  /** `full` can serve page faults of system calls too, `user` only tracks. */
+  kind: '' | 'full' | 'user'
+  /** Descriptor of the userfaultfd inside the program, -1 without one. */
+  uffd: number
+  /** Of the latest mapping. */
+  address: string
+  bytes: number
+  mappings: number
+  guard: 'off' | 'on' | 'failed'
+  failedStep: string
+  errno: number
+  reason: string
+}
+
+/** Undefined when there is no report: the shim was not loaded. It is replaced by rename, so always whole. */
+export function readShimStatus(path: string): ShimStatus | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as ShimStatus
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** One clause for people. */
+export function describeShim({ tracking, failedStep, reason }: ShimStatus): string {
+  if (tracking === 'ok') return 'the shim registered it'
+  if (tracking === 'waiting') return 'the shim was loaded but saw no shared mapping of the RAM file'
+  return `the shim failed at ${failedStep}: ${reason}`
+}

@@ -1,0 +1,34 @@
+/**
+ * The process that a tracker watches. A pidfd names it for good: its pid may be reused once it has ended (pidfd_open(2)).
+ */
+import { closeSync } from 'node:fs'
+import { errorCode, SubpageError } from '../errors.ts'
+import { addon } from '../memory/native.ts'
+
+export class WatchedProcess {
+  readonly pid: number
+  readonly #pidfd: number
+
+  /** @throws SubpageError GUEST_DIED when there is no such process. */
+  constructor(pid: number) {
+    this.pid = pid
+    try {
+      this.#pidfd = addon.pidfdOpen(pid)
+    } catch (error) {
+      throw errorCode(error) === 'ESRCH' ? processEnded(pid, error) : error
+    }
+  }
+
+  /** @throws SubpageError GUEST_DIED */
+  assertRunning(): void {
+    if (addon.pidfdExited(this.#pidfd)) throw processEnded(this.pid)
+  }
+
+  close(): void {
+    closeSync(this.#pidfd)
+  }
+}
+
+export function processEnded(pid: number, cause?: unknown): SubpageError {
+  return new SubpageError('GUEST_DIED', `the guest's process ${pid} has ended: nothing to track`, { cause })
+}

@@ -1,0 +1,216 @@
+/**
+ * What every tracker promises, held over each: a harvest names every page that was written since the last one. The
+ * userfault tracker names no other page; compare names all.
+ */
+import fc from 'fast-check'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { openTracker, probeUserfault, type Tracker, type TrackerName } from '../../src/tracking/tracker.ts'
+import { type VictimOptions, Victims } from './victim.ts'
+
+const names: TrackerName[] = probeUserfault().available ? ['userfault', 'compare'] : ['compare']
+const pages = 1024
+
+let victims: Victims
+const trackers: Tracker[] = []
+beforeAll(() => {
+  victims = new Victims()
+})
+afterEach(async () => {
+  for (const tracker of trackers.splice(0)) tracker.close()
+  await victims.clear()
+})
+afterAll(() => victims.close())
+
+describe.each(names)('%s', (name) => {
+  /** A victim whose pages are all harvested once, so that the next harvest names what came after. */
+  async function watched(options: Partial<VictimOptions> = {}) {
+    const victim = await victims.start({ pages, ...options })
+    const tracker = openTracker(victim.target, name)
+    trackers.push(tracker)
+    expect(list(tracker.harvest())).toEqual([[0, victim.target.ramPages]])
+    return { victim, tracker }
+  }
+
+  /** Exactly these pages for userfault; at least these for compare. */
+  function expectHarvest(tracker: Tracker, written: PageRanges) {
+    const harvest = tracker.harvest()
+    expect(list(written.subtract(harvest))).toEqual([])
+    if (name === 'userfault') expect(list(harvest)).toEqual(list(written))
+  }
+
+  test('says its name', async () => {
+    const { tracker } = await watched()
+    expect(tracker.name).toBe(name)
+    expect(tracker.fallback).toBeUndefined()
+  })
+
+  test('names nothing when nothing was written', async () => {
+    const { tracker } = await watched()
+    expectHarvest(tracker, PageRanges.empty)
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
+  test('names the first page, the last page, and runs', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run('write 0 1')
+    await victim.run(`write ${pages - 1} 1`)
+    await victim.run('write 500 24')
+    expectHarvest(tracker, runs([0, 1], [500, 24], [pages - 1, 1]))
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
+  test('names a page again when it is written again', async () => {
+    const { victim, tracker } = await watched()
+    for (let round = 0; round < 3; round++) {
+      await victim.run('write 7 2')
+      expectHarvest(tracker, runs([7, 2]))
+    }
+  })
+
+  test('names all pages when all were written', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run(`write 0 ${pages}`)
+    expectHarvest(tracker, PageRanges.all(pages))
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
+  test('names every other page: as many runs as there can be', async () => {
+    const { victim, tracker } = await watched({ pages: 80_000 })
+    const every = Array.from({ length: 40_000 }, (_, i) => 2 * i)
+    await victim.run(`stride 0 ${every.length}`)
+    expectHarvest(tracker, runs(...every.map((page) => [page, 1] as [number, number])))
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
+  test('names both pages of a store range that crosses from one into the next', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run(`fill ${100 * 4096 - 1} 2`)
+    expectHarvest(tracker, runs([99, 2]))
+  })
+
+  test('does not name pages that were only read', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run(`load 0 ${pages}`)
+    expectHarvest(tracker, PageRanges.empty)
+    await victim.run('write 3 1')
+    expectHarvest(tracker, runs([3, 1]))
+  })
+
+  test('names pages that the kernel wrote for a system call', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run('kernel 10 5')
+    expectHarvest(tracker, runs([10, 5]))
+    await victim.run('kernel 12 1')
+    expectHarvest(tracker, runs([12, 1]))
+  })
+
+  test('goes on after a fork', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run('write 1 1')
+    await victim.run('fork')
+    await victim.run('write 5 1')
+    expectHarvest(tracker, runs([1, 1], [5, 1]))
+    await victim.run('write 1 1')
+    expectHarvest(tracker, runs([1, 1]))
+  })
+
+  test('loses nothing that is written during harvests, and names each page once', async () => {
+    const { victim, tracker } = await watched({ pages: 65_536 })
+    await victim.run('sweep')
+    let union = PageRanges.empty
+    let named = 0
+    const harvest = () => {
+      const found = tracker.harvest()
+      union = union.union(found)
+      named += found.pageCount
+    }
+    for (let round = 0; round < 500; round++) harvest()
+    const swept = Number(await victim.run('stop'))
+    harvest()
+    expect(swept).toBeGreaterThan(0)
+    expect(list(runs([0, swept]).subtract(union))).toEqual([])
+    if (name === 'userfault') expect({ union: list(union), named }).toEqual({ union: [[0, swept]], named: swept })
+  })
+
+  test('works on two mappings that lie in memory in the other order', async () => {
+    const { victim, tracker } = await watched({ layout: 'halves' })
+    await victim.run(`write ${pages / 2 - 2} 4`)
+    await victim.run('write 0 1')
+    await victim.run(`write ${pages - 1} 1`)
+    expectHarvest(tracker, runs([0, 1], [pages / 2 - 2, 4], [pages - 1, 1]))
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
+  test('sees a write through either of two mappings of the same pages', async () => {
+    const { victim, tracker } = await watched({ layout: 'twice' })
+    await victim.run('write 4 2')
+    await victim.run('write2 5 2')
+    expectHarvest(tracker, runs([4, 3]))
+    await victim.run('write2 0 1')
+    expectHarvest(tracker, runs([0, 1]))
+  })
+
+  test('counts right beyond 4 GiB of a sparse file', async () => {
+    const many = 5 * 2 ** 18 // 5 GiB
+    const { victim, tracker } = await watched({ pages: many })
+    await victim.run(`write ${2 ** 20 - 1} 2`)
+    await victim.run(`write ${many - 1} 1`)
+    expectHarvest(tracker, runs([2 ** 20 - 1, 2], [many - 1, 1]))
+  })
+
+  test('works on a memfd', async () => {
+    const { victim, tracker } = await watched({ memfd: true })
+    await victim.run('write 9 1')
+    expectHarvest(tracker, runs([9, 1]))
+  })
+
+  test('names every written page of memory in huge pages', async () => {
+    const { victim, tracker } = await watched({ memfd: true, layout: 'huge' })
+    await victim.run(`write 0 ${pages}`)
+    tracker.harvest()
+    await victim.run('write 600 1')
+    await victim.run('write 3 2')
+    // A huge page may be named whole, never less than what was written.
+    expect(list(runs([3, 2], [600, 1]).subtract(tracker.harvest()))).toEqual([])
+  })
+
+  test('a second tracker finds everything unknown, then goes on', async () => {
+    const { victim } = await watched()
+    await victim.run('write 2 1')
+    const second = openTracker(victim.target, name)
+    trackers.push(second)
+    expect(list(second.harvest())).toEqual([[0, pages]])
+    await victim.run('write 6 1')
+    expectHarvest(second, runs([6, 1]))
+  })
+
+  test('says GUEST_DIED once the process has ended', async () => {
+    const { victim, tracker } = await watched()
+    await victim.kill()
+    expect(() => tracker.harvest()).toThrow(expect.objectContaining({ code: 'GUEST_DIED' }))
+    expect(() => openTracker(victim.target, name)).toThrow(expect.objectContaining({ code: 'GUEST_DIED' }))
+  })
+
+  test('any pattern of writes is named', async () => {
+    const { victim, tracker } = await watched()
+    const write = fc.record({
+      how: fc.constantFrom('write', 'kernel', 'load'),
+      first: fc.nat(pages - 1),
+      count: fc.integer({ min: 1, max: 40 }),
+    })
+    await fc.assert(
+      fc.asyncProperty(fc.array(write, { maxLength: 12 }), async (writes) => {
+        const clipped = writes.map((w) => ({ ...w, count: Math.min(w.count, pages - w.first) }))
+        for (const { how, first, count } of clipped) await victim.run(`${how} ${first} ${count}`)
+        const stored = clipped.filter(({ how }) => how !== 'load')
+        expectHarvest(tracker, runs(...stored.map(({ first, count }) => [first, count] as [number, number])))
+      }),
+      { numRuns: 200 },
+    )
+  })
+})
+
+const runs = (...pairs: [first: number, count: number][]) => PageRanges.of(pairs)
+const list = (ranges: PageRanges) => [...ranges].map(({ first, count }) => [first, count])
+

@@ -1,0 +1,109 @@
+/** Starts victim.c with or without the shim, and talks to it: one command, one answer. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { shimEnvironment } from '../../src/tracking/shim.ts'
+import type { TrackerTarget } from '../../src/tracking/tracker.ts'
+
+export interface VictimOptions {
+  pages: number
+  layout?: 'whole' | 'halves' | 'twice' | 'huge'
+  shim?: boolean
+  /** RAM in a memfd, reached through /proc/PID/fd, in place of a file in /dev/shm. */
+  memfd?: boolean
+  environment?: Record<string, string>
+}
+
+export interface Victim {
+  readonly pid: number
+  readonly target: TrackerTarget
+  readonly statusPath: string
+  run(command: string): Promise<string>
+  /** Ends the process and waits for it. */
+  kill(): Promise<void>
+}
+
+/** Everything that the tests of one file have started; ended by `clear`. */
+export class Victims {
+  readonly #directory = mkdtempSync(join(tmpdir(), 'subpage-victim-'))
+  readonly #files: string[] = []
+  readonly #children: ChildProcess[] = []
+
+  constructor() {
+    const source = join(import.meta.dirname, 'victim.c')
+    execFileSync('cc', ['-O1', '-g', '-Wall', '-o', this.#program, source, '-lpthread'])
+  }
+
+  get #program(): string {
+    return join(this.#directory, 'victim')
+  }
+
+  async start({ pages, layout = 'whole', shim = true, memfd = false, environment }: VictimOptions) {
+    const id = randomBytes(4).toString('hex')
+    const statusPath = join(this.#directory, `${id}.status`)
+    const file = join('/dev/shm', `subpage-test-${id}.ram`)
+    if (!memfd) {
+      this.#files.push(file)
+      writeFileSync(file, '', { mode: 0o600 })
+      truncateSync(file, pages * 4096)
+    }
+    const ram = memfd ? '/proc/self/fd/100' : file
+    const child = spawn(this.#program, [memfd ? `memfd:${pages}` : file, layout], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: {
+        PATH: process.env['PATH'] ?? '',
+        ...(shim ? shimEnvironment({ ram, status: statusPath }) : {}),
+        ...environment,
+      },
+    })
+    this.#children.push(child)
+    const lines = createInterface({ input: child.stdout })
+    const victim = talkTo(child, lines, {
+      statusPath,
+      target: {
+        pid: child.pid ?? 0,
+        ramPath: memfd ? `/proc/${child.pid}/fd/100` : file,
+        ramPages: pages,
+        shimStatusPath: statusPath,
+      },
+    })
+    await once(lines, 'line')
+    return victim
+  }
+
+  async clear(): Promise<void> {
+    for (const child of this.#children.splice(0)) await end(child)
+    for (const file of this.#files.splice(0)) rmSync(file, { force: true })
+  }
+
+  async close(): Promise<void> {
+    await this.clear()
+    rmSync(this.#directory, { recursive: true, force: true })
+  }
+}
+
+function talkTo(child: ChildProcess, lines: Interface, rest: Pick<Victim, 'statusPath' | 'target'>): Victim {
+  return {
+    ...rest,
+    pid: rest.target.pid,
+    async run(command) {
+      const answer = once(lines, 'line') as Promise<[string]>
+      child.stdin?.write(`${command}\n`)
+      const [line] = await answer
+      if (!line.startsWith('ok')) throw new Error(`victim answered ${command} with ${line}`)
+      return line.slice(3)
+    },
+    kill: () => end(child),
+  }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exited
+}
