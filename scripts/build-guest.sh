@@ -55,19 +55,20 @@ update_lists() { # once, and only when something is not known or no longer where
 }
 need_apt() { command -v apt-get >/dev/null || die "package '$1' is needed and this is no Debian system (no apt-get)"; }
 
-fetch() { # fetch PACKAGE: prints its .deb in the cache
-  local deb
-  deb=$(find "$cache" -name "$1_*.deb" | sort -V | tail -1)
-  if [ -z "$deb" ]; then
-    need_apt "$1"
-    say "downloading $1"
-    until (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "$1" >&2); do
-      update_lists || die "package '$1' cannot be downloaded (see the lines above)"
-    done
-    deb=$(find "$cache" -name "$1_*.deb" | sort -V | tail -1)
-    [ -n "$deb" ] || die "package '$1' was downloaded but is not in $cache"
-  fi
-  echo "$deb"
+cached() { find "$cache" -name "$1_*.deb" | sort -V | tail -1; }
+
+fetch() { # fetch PACKAGE...: into the cache, in one go, those that are not there
+  local package missing=()
+  for package in "$@"; do [ -n "$(cached "$package")" ] || missing+=("$package"); done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  need_apt "${missing[0]}"
+  say "downloading ${missing[*]}"
+  until (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "${missing[@]}" >&2); do
+    update_lists || break
+  done
+  for package in "${missing[@]}"; do
+    [ -n "$(cached "$package")" ] || die "package '$package' cannot be downloaded (see the lines above)"
+  done
 }
 
 kernel_package() { # the cached kernel, else the one the distribution's meta package names
@@ -81,6 +82,16 @@ kernel_package() { # the cached kernel, else the one the distribution's meta pac
     update_lists || die "package 'linux-image-cloud-amd64' is not in the package lists (Debian's main section has it)"
   done
   echo "$name"
+}
+
+unpack() { # unpack PACKAGE...: each into $scratch/packages/PACKAGE, once
+  local package
+  fetch "$@"
+  for package in "$@"; do
+    [ ! -d "$scratch/packages/$package" ] || continue
+    mkdir -p "$scratch/packages/$package"
+    dpkg -x "$(cached "$package")" "$scratch/packages/$package" || die "$(cached "$package") is damaged: delete it"
+  done
 }
 
 # ---- the demo image ----
@@ -117,29 +128,79 @@ pack() { # pack ROOT IMAGE: newc archive owned by root, by the busybox that is i
 }
 
 kernel=$(kernel_package)
-kernel_deb=$(fetch "$kernel")
-busybox_deb=$(fetch busybox-static)
+unpack "$kernel" busybox-static
+say "building from $kernel"
 root=$scratch/root
-say "unpacking $kernel"
-dpkg -x "$kernel_deb" "$scratch/kernel"
-dpkg -x "$busybox_deb" "$scratch/busybox"
 mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,etc/acpi/PWRF}
-busybox=$(find "$scratch/busybox" -path '*bin/busybox' -type f | head -1)
+busybox=$(find "$scratch/packages/busybox-static" -path '*bin/busybox' -type f | head -1)
 [ -n "$busybox" ] || die "package 'busybox-static' holds no busybox"
 cp "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list); do [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"; done
 install -m 755 guest/init "$root/init"
 install -m 755 guest/power-button "$root/etc/acpi/PWRF/00000080"
-install_modules "$scratch/kernel" "$root"
+install_modules "$scratch/packages/$kernel" "$root"
 compile guest/victim.c "$root/bin/victim"
 compile guest/sum.c "$root/bin/sum"
 mkdir -p "$root/etc/workloads"
 install -m 755 guest/workloads/demo/* "$root/etc/workloads/"
 
 if $need_demo; then
-  cp "$scratch"/kernel/boot/vmlinuz-* "$out/vmlinuz.new" && mv "$out/vmlinuz.new" "$out/vmlinuz"
+  cp "$scratch/packages/$kernel"/boot/vmlinuz-* "$out/vmlinuz.new" && mv "$out/vmlinuz.new" "$out/vmlinuz"
   install -m 755 "$root/bin/victim" "$out/victim" # runs on the host too: victim until=N tells the digest at step N
   pack "$root" "$out/initrd.gz"
   fingerprint >"$out/.initrd.gz.stamp"
   say "built $out/vmlinuz and $out/initrd.gz ($(stat -c %s "$out/initrd.gz") bytes)"
+fi
+
+# ---- the image with workloads ----
+
+# Debian's name for the package of a shared library: libfoo.so.1 is in libfoo1, libfoo-2.so.1 in libfoo-2-1; the
+# exceptions among the libraries met here are listed.
+package_of() { # package_of SONAME
+  case $1 in
+    libc.so.* | libm.so.* | libdl.so.* | libpthread.so.* | librt.so.* | libresolv.so.* | ld-linux*) echo libc6 ;;
+    libz.so.1) echo zlib1g ;;
+    libcrypto.so.3) echo libssl3 ;;
+    libgcc_s.so.1) echo libgcc-s1 ;;
+    libjpeg.so.62) echo libjpeg62-turbo ;;
+    libJudy.so.1) echo libjudydebian1 ;;
+    libGLESv2.so.2) echo libgles2 ;;
+    libGLdispatch.so.0) echo libglvnd0 ;;
+    *) echo "$1" | tr '[:upper:]_' '[:lower:]-' | sed -E 's/([0-9])\.so\./\1-/; s/\.so\.//' ;;
+  esac
+}
+
+missing_libraries() { # missing_libraries ROOT: names that its programs and libraries need and that are not in it
+  local soname
+  readelf -d "$1"/usr/bin/* "$1/$libraries"/* 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u |
+    while read -r soname; do [ -e "$1/$libraries/$soname" ] || echo "$soname"; done
+}
+
+add_libraries() { # add_libraries ROOT: what the programs in it need, and what that needs
+  local soname package found sonames packages
+  libraries=lib/x86_64-linux-gnu
+  mkdir -p "$1/$libraries" "$1/lib64"
+  while mapfile -t sonames < <(missing_libraries "$1") && [ ${#sonames[@]} -gt 0 ]; do
+    mapfile -t packages < <(for soname in "${sonames[@]}"; do package_of "$soname"; done | sort -u)
+    unpack "${packages[@]}"
+    for soname in "${sonames[@]}"; do
+      package=$(package_of "$soname")
+      found=$(find "$scratch/packages/$package" -name "$soname" -not -path '*debug*' | head -1)
+      [ -n "$found" ] || die "package '$package' holds no '$soname'"
+      cp -L "$found" "$1/$libraries/$soname"
+    done
+  done
+  cp "$1/$libraries/ld-linux-x86-64.so.2" "$1/lib64/"
+}
+
+if $need_workloads; then
+  mkdir -p "$root/usr/bin"
+  unpack "${workload_packages[@]}"
+  install -m 755 "$scratch"/packages/{redis-tools/usr/bin/{redis-check-rdb,redis-benchmark},sqlite3/usr/bin/sqlite3,memcached/usr/bin/memcached,stress-ng/usr/bin/stress-ng} "$root/usr/bin/"
+  mv "$root/usr/bin/redis-check-rdb" "$root/usr/bin/redis-server" # one program under several names
+  add_libraries "$root"
+  install -m 755 guest/workloads/full/* "$root/etc/workloads/"
+  pack "$root" "$out/initrd-workloads.gz"
+  fingerprint >"$out/.initrd-workloads.gz.stamp"
+  say "built $out/initrd-workloads.gz ($(stat -c %s "$out/initrd-workloads.gz") bytes)"
 fi

@@ -91,7 +91,7 @@ static size_t append(uint32_t *pairs, size_t pair_count, const struct scan_regio
 
 /*
  * pagemapScan(fd, span, base, category, rearm, pairs) -> count of pairs filled
- *   span   Float64Array [start, end): addresses, multiples of 4096 and so exact; span[0] moves to where the scan stopped
+ *   span   Float64Array [start, end): addresses, multiples of 4096 and so exact; span[0] moves to where it stopped
  *   base   page of the file = address / 4096 + base
  *   pairs  Uint32Array; when it is full the scan stops early (span[0] < span[1]): call again, nothing is lost
  * Throws with code ESRCH when the process is gone, EPERM when the range is not registered for tracking.

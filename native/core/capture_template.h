@@ -8,6 +8,7 @@
  *   void     line_copy(to, from)         64 bytes
  *   uint64_t gather_bits(x, mask)        pext
  *   uint64_t spread_bits(byte)           0xff in byte i for every set bit i
+ *   void     put_word_indexes(to, words, line)   index in the page of each word of a line; writes eight
  *
  * A guest may write while its page is encoded. `line_take` compares and stores the same registers, and everything that
  * is emitted is then read from the shadow, which nobody else writes: frame and shadow agree whatever the guest does.
@@ -15,19 +16,23 @@
 #include "bytes.h"
 #include "kernels.h"
 
+/* Constants such as `whole` must reach the loops; left to itself the compiler shares one body. */
+#define INLINE static inline __attribute__((always_inline))
+
 enum { KIND_ZERO = 0, KIND_RAW = 1, RAW_RECORD_BYTES = 2 + SP_PAGE_BYTES };
 
 /* What changed in one page. `bytes[line]` is valid for lines in the map only. */
 struct change {
     uint64_t line_map;
+    unsigned byte_count;
     uint64_t bytes[SP_LINES_PER_PAGE];
 };
 
 /* Compares and updates the shadow. The second look at a line may find it reverted: its byte map is then empty. */
-static inline void take_page(const uint8_t *ram, uint8_t *shadow, bool whole, struct change *change,
+INLINE void take_page(const uint8_t *ram, uint8_t *shadow, bool whole, struct change *change,
                              struct sp_capture_stats *stats)
 {
-    uint64_t changed_bytes = 0;
+    unsigned changed_bytes = 0;
     if (whole) {
         /* A zero page leaves a shadow that was never touched without memory of its own. */
         if (lines_nonzero(ram) == 0) {
@@ -57,12 +62,13 @@ static inline void take_page(const uint8_t *ram, uint8_t *shadow, bool whole, st
                 change->line_map &= ~(1ull << line);
         }
     }
+    change->byte_count = changed_bytes;
     stats->changed_pages += whole || change->line_map != 0;
     stats->changed_lines += (unsigned)__builtin_popcountll(change->line_map);
     stats->changed_bytes += changed_bytes;
 }
 
-static inline bool page_is_zero(const uint8_t *shadow, const struct change *change, bool whole)
+INLINE bool page_is_zero(const uint8_t *shadow, const struct change *change, bool whole)
 {
     if (whole)
         return change->line_map == 0;
@@ -96,7 +102,7 @@ static inline unsigned put_line_map(uint8_t *out, uint64_t map)
 }
 
 
-static inline size_t encode_line(const uint8_t *shadow, const struct change *change, uint8_t *out)
+INLINE size_t encode_line(const uint8_t *shadow, const struct change *change, uint8_t *out)
 {
     size_t at = put_line_map(out, change->line_map);
     if (at + (size_t)__builtin_popcountll(change->line_map) * SP_LINE_BYTES >= RAW_RECORD_BYTES)
@@ -106,48 +112,43 @@ static inline size_t encode_line(const uint8_t *shadow, const struct change *cha
     return at;
 }
 
-static inline size_t encode_masked(const uint8_t *shadow, const struct change *change, uint8_t *out)
+/*
+ * Levels: map of lines, then for each changed line a byte of changed words (0: the whole line), then for each changed
+ * word a byte of changed bytes, then whole lines, then packed bytes. The loops run over lines, then over words, with no
+ * branch that depends on the data: what changed is random, and a misprediction costs more than the work it skips.
+ */
+INLINE size_t encode_masked(const uint8_t *shadow, const struct change *change, uint8_t *out)
 {
-    unsigned line_count = (unsigned)__builtin_popcountll(change->line_map);
-    uint8_t *words = out + put_line_map(out, change->line_map);
+    uint16_t index[SP_WORDS_PER_PAGE + 8]; /* of each changed word; put_word_indexes writes eight at a time */
+    uint64_t line_map = change->line_map, whole_map = 0;
+    size_t line_count = (size_t)__builtin_popcountll(line_map), word_total = 0, packed_bytes = 0;
+    uint8_t *words = out + put_line_map(out, line_map);
     uint8_t *masks = words + line_count;
-    size_t data_bytes = 0;
-    uint8_t *word = words;
-    for (uint64_t rest = change->line_map; rest; rest &= rest - 1) {
-        uint64_t bytes = change->bytes[__builtin_ctzll(rest)];
-        unsigned changed = nonzero_bytes(bytes);
-        unsigned word_count = (unsigned)__builtin_popcount(changed);
-        unsigned byte_count = (unsigned)__builtin_popcountll(bytes);
-        if (word_count + byte_count >= SP_LINE_BYTES) {
-            *word++ = 0;
-            data_bytes += SP_LINE_BYTES;
-        } else {
-            *word++ = (uint8_t)changed;
-            store64(masks, gather_bits(bytes, spread_bits(changed)));
-            masks += word_count;
-            data_bytes += byte_count;
-        }
-    }
-    uint8_t *data = masks;
-    if ((size_t)(data - out) + data_bytes >= RAW_RECORD_BYTES)
+    /* A lower bound of the length: each line takes at least its changed bytes. */
+    if ((size_t)(masks - out) + change->byte_count >= RAW_RECORD_BYTES)
         return put_raw(out, shadow);
-    word = words;
-    for (uint64_t rest = change->line_map; rest; rest &= rest - 1) {
+    for (uint64_t rest = line_map; rest; rest &= rest - 1) {
         unsigned line = (unsigned)__builtin_ctzll(rest);
-        const uint8_t *from = shadow + (size_t)line * SP_LINE_BYTES;
-        unsigned changed = *word++;
-        if (changed == 0) {
-            line_copy(data, from);
-            data += SP_LINE_BYTES;
-            continue;
-        }
         uint64_t bytes = change->bytes[line];
-        for (; changed; changed &= changed - 1) {
-            unsigned index = (unsigned)__builtin_ctz(changed);
-            unsigned mask = (unsigned)(bytes >> (8 * index)) & 0xff;
-            store64(data, gather_bits(load64(from + 8 * index), spread_bits(mask)));
-            data += __builtin_popcount(mask);
-        }
+        unsigned changed = nonzero_bytes(bytes);
+        unsigned byte_count = (unsigned)__builtin_popcountll(bytes);
+        bool whole = (unsigned)__builtin_popcount(changed) + byte_count >= SP_LINE_BYTES;
+        changed = whole ? 0 : changed;
+        packed_bytes += whole ? 0 : byte_count;
+        whole_map |= (uint64_t)whole << line;
+        *words++ = (uint8_t)changed;
+        store64(masks + word_total, gather_bits(bytes, spread_bits(changed)));
+        put_word_indexes(index + word_total, changed, line);
+        word_total += (unsigned)__builtin_popcount(changed);
+    }
+    uint8_t *data = masks + word_total;
+    if ((size_t)(data - out) + (size_t)__builtin_popcountll(whole_map) * SP_LINE_BYTES + packed_bytes >= RAW_RECORD_BYTES)
+        return put_raw(out, shadow);
+    for (uint64_t rest = whole_map; rest; rest &= rest - 1, data += SP_LINE_BYTES)
+        line_copy(data, shadow + (size_t)__builtin_ctzll(rest) * SP_LINE_BYTES);
+    for (size_t i = 0; i < word_total; i++) {
+        store64(data, gather_bits(load64(shadow + 8 * (size_t)index[i]), spread_bits(masks[i])));
+        data += __builtin_popcount(masks[i]);
     }
     return (size_t)(data - out);
 }
@@ -182,6 +183,11 @@ static inline unsigned next_unchanged(const struct change *change, unsigned from
     return SP_PAGE_BYTES;
 }
 
+static inline unsigned uleb_bytes(unsigned value)
+{
+    return value < 0x80 ? 1 : 2;
+}
+
 /* Runs of equal and changed bytes. Returns the length, or -1 when it would reach the size of a page. */
 static inline int put_xor_rle(const struct change *change, const uint8_t *page, uint8_t *out)
 {
@@ -190,7 +196,7 @@ static inline int put_xor_rle(const struct change *change, const uint8_t *page, 
     for (unsigned start = next_changed(change, 0); start < SP_PAGE_BYTES; start = next_changed(change, at)) {
         unsigned end = next_unchanged(change, start);
         unsigned length = end - start;
-        if ((size_t)(p - out) + 4 + length > SP_PAGE_BYTES)
+        if ((size_t)(p - out) + uleb_bytes(start - at) + uleb_bytes(length) + length >= SP_PAGE_BYTES)
             return -1;
         p = put_uleb(p, start - at);
         p = put_uleb(p, length);
@@ -205,7 +211,7 @@ static inline int put_xor_rle(const struct change *change, const uint8_t *page, 
     return (int)(p - out);
 }
 
-static inline size_t encode_xor_rle(const uint8_t *shadow, const struct change *change, uint8_t *out)
+INLINE size_t encode_xor_rle(const uint8_t *shadow, const struct change *change, uint8_t *out)
 {
     /* The length comes first and has one or two bytes: encode behind two, move when one is enough. */
     int length = put_xor_rle(change, shadow, out + 2);
@@ -221,7 +227,7 @@ static inline size_t encode_xor_rle(const uint8_t *shadow, const struct change *
 }
 
 /* `page` is what Remus sends: every dirty page whole, whether its content changed or not. */
-static inline size_t capture_page(const uint8_t *ram, uint8_t *shadow, bool whole, uint8_t *out,
+INLINE size_t capture_page(const uint8_t *ram, uint8_t *shadow, bool whole, uint8_t *out,
                                   struct sp_capture_stats *stats)
 {
     struct change change;
@@ -232,7 +238,7 @@ static inline size_t capture_page(const uint8_t *ram, uint8_t *shadow, bool whol
 }
 
 #define SP_DEFINE_CAPTURE(codec)                                                                                        \
-    static inline size_t capture_##codec(const uint8_t *ram, uint8_t *shadow, bool whole, uint8_t *out,                 \
+    INLINE size_t capture_##codec(const uint8_t *ram, uint8_t *shadow, bool whole, uint8_t *out,                 \
                                          struct sp_capture_stats *stats)                                                \
     {                                                                                                                   \
         struct change change;                                                                                           \

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SP_PAGE_BYTES = 4096, SP_LINE_BYTES = 64, SP_LINES_PER_PAGE = 64 };
+enum { SP_PAGE_BYTES = 4096, SP_LINE_BYTES = 64, SP_LINES_PER_PAGE = 64, SP_WORDS_PER_PAGE = 512 };
 
 enum sp_codec { SP_CODEC_PAGE, SP_CODEC_LINE, SP_CODEC_XOR_RLE, SP_CODEC_MASKED, SP_CODEC_COUNT };
 
@@ -92,6 +92,11 @@ int64_t sp_compare_lines(const uint8_t *a, const uint8_t *b, uint64_t pages, con
  * Returns the bytes written, 0 when equal, -1 when it would not be shorter than the page.
  */
 int sp_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out);
+
+/* For benchmarks (reference.c). The pipe returns the bytes of its output, -1 when it is too small or a run is outside. */
+bool sp_copy_pages(uint8_t *to, const uint8_t *from, uint64_t pages, const struct sp_run *runs, size_t run_count);
+int64_t sp_xbzrle_pipe(uint8_t *cache, const uint8_t *ram, uint64_t pages, const struct sp_run *runs, size_t run_count,
+                       uint8_t *out, size_t capacity);
 
 /* CPU paths. The choice is made at first use (SUBPAGE_CPU, else the best the processor has). */
 const char *sp_cpu_path(void);

@@ -19,6 +19,13 @@ static inline uint64_t scatter_bits(uint64_t x, uint64_t mask)
     return _pdep_u64(x, mask);
 }
 
+static inline void put_word_indexes(uint16_t *to, unsigned words, unsigned line)
+{
+    uint64_t packed = _pext_u64(0x0706050403020100u, spread_bits(words));
+    __m128i wide = _mm_cvtepu8_epi16(_mm_cvtsi64_si128((long long)packed));
+    _mm_storeu_si128((__m128i *)to, _mm_add_epi16(wide, _mm_set1_epi16((short)(8 * line))));
+}
+
 static inline __m256i load256(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
@@ -61,6 +68,7 @@ static inline uint64_t line_take(const uint8_t *ram, uint8_t *shadow)
 static inline uint64_t lines_differing(const uint8_t *a, const uint8_t *b)
 {
     uint64_t map = 0;
+#pragma GCC unroll 8
     for (unsigned line = 0; line < SP_LINES_PER_PAGE; line++) {
         __m256i low = _mm256_xor_si256(load256(a + line * 64), load256(b + line * 64));
         __m256i high = _mm256_xor_si256(load256(a + line * 64 + 32), load256(b + line * 64 + 32));
@@ -73,6 +81,7 @@ static inline uint64_t lines_differing(const uint8_t *a, const uint8_t *b)
 static inline uint64_t lines_nonzero(const uint8_t *a)
 {
     uint64_t map = 0;
+#pragma GCC unroll 8
     for (unsigned line = 0; line < SP_LINES_PER_PAGE; line++) {
         __m256i any = _mm256_or_si256(load256(a + line * 64), load256(a + line * 64 + 32));
         map |= (uint64_t)!_mm256_testz_si256(any, any) << line;

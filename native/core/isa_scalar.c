@@ -36,6 +36,12 @@ static inline uint64_t scatter_bits(uint64_t x, uint64_t mask)
     return spread;
 }
 
+static inline void put_word_indexes(uint16_t *to, unsigned words, unsigned line)
+{
+    for (; words; words &= words - 1)
+        *to++ = (uint16_t)(8 * line + (unsigned)__builtin_ctz(words));
+}
+
 static inline void line_copy(uint8_t *to, const uint8_t *from)
 {
     for (unsigned word = 0; word < 8; word++)

@@ -1,6 +1,6 @@
 /*
  * What differs between CPU paths: a table of functions that work on one page. Each path is one file that defines the
- * primitives of `lines.h` style and includes the shared templates; the tables must produce identical bytes.
+ * primitives and includes the shared templates; the tables must produce identical bytes.
  */
 #ifndef SUBPAGE_KERNELS_H
 #define SUBPAGE_KERNELS_H
@@ -18,7 +18,9 @@ struct sp_masked_parts {
     uint64_t line_map;
     const uint8_t *words; /* one byte per changed line */
     const uint8_t *masks; /* one byte per changed word */
-    const uint8_t *data;
+    size_t word_count;
+    const uint8_t *lines; /* 64 bytes per changed line whose word byte is 0 */
+    const uint8_t *data;  /* packed bytes of the changed words */
 };
 
 typedef void sp_apply_masked(uint8_t *page, const struct sp_masked_parts *parts);

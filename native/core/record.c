@@ -78,12 +78,14 @@ static const uint8_t *parse_masked(struct sp_record *record, const uint8_t *p, c
     }
     parts->masks = p;
     p += words.bits;
-    size_t data_bytes = bytes.bits + (size_t)words.zero_bytes * SP_LINE_BYTES;
-    if ((size_t)(end - p) < data_bytes)
+    parts->word_count = words.bits;
+    size_t whole_bytes = (size_t)words.zero_bytes * SP_LINE_BYTES;
+    if ((size_t)(end - p) < whole_bytes + bytes.bits)
         goto cut;
-    parts->data = p;
+    parts->lines = p;
+    parts->data = p + whole_bytes;
     record->form = SP_FORM_MASKED;
-    return p + data_bytes;
+    return parts->data + bytes.bits;
 cut:
     *problem = truncated;
     return NULL;

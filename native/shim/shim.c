@@ -1,5 +1,6 @@
 /*
- * The mmap wrapper: notices when QEMU maps the guest's RAM file and has the kernel track writes to that range.
+ * The wrappers: they notice when QEMU maps the guest's RAM file and when it gives parts of it back to the system, and
+ * they keep its pages small.
  * Contract and environment: shim.h.
  *
  * The guard starts here too and not when the library is loaded: QEMU may fork into the background (-daemonize) before
@@ -18,12 +19,25 @@
 #include "shim.h"
 
 typedef void *(*mmap_function)(void *, size_t, int, int, int, off_t);
+typedef int (*fallocate_function)(int, int, off_t, off_t);
+typedef int (*madvise_function)(void *, size_t, int);
 
 static mmap_function next_mmap;
+static fallocate_function next_fallocate;
+static madvise_function next_madvise;
 static char *ram_path, *status_path, *lease_path, *guard_path;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct uffd uffd = {.fd = -1, .kind = ""};
 static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off"};
+
+/* Constructors of other libraries may come here before ours has run. */
+static void find_next(void)
+{
+    if (next_mmap && next_fallocate && next_madvise)
+        return;
+    next_mmap = (mmap_function)dlsym(RTLD_NEXT, "mmap64");
+    next_fallocate = (fallocate_function)dlsym(RTLD_NEXT, "fallocate64");
+    next_madvise = (madvise_function)dlsym(RTLD_NEXT, "madvise");
+}
 
 static char *take_variable(const char *name)
 {
@@ -61,7 +75,7 @@ static void leave_preload(void)
 
 __attribute__((constructor)) static void shim_load(void)
 {
-    next_mmap = (mmap_function)dlsym(RTLD_NEXT, "mmap64");
+    find_next();
     ram_path = take_variable("SUBPAGE_RAM");
     status_path = take_variable("SUBPAGE_SHIM_STATUS");
     lease_path = take_variable("SUBPAGE_LEASE");
@@ -71,34 +85,20 @@ __attribute__((constructor)) static void shim_load(void)
         status_write(status_path, &status);
 }
 
-/*
- * Whether a mapping can change the file. The path is looked at now, not at load: QEMU may have created the file itself.
- */
-static bool is_guest_ram(int fd, int flags)
+/* The path is looked at now, not at load: QEMU may have created the file itself. */
+static bool is_guest_ram(int fd)
 {
-    int type = flags & MAP_TYPE;
-    if (!ram_path || fd < 0 || (type != MAP_SHARED && type != MAP_SHARED_VALIDATE))
-        return false;
-    if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
-        return false;
-    struct stat mapped, wanted;
-    return fstat(fd, &mapped) == 0 && stat(ram_path, &wanted) == 0 && mapped.st_dev == wanted.st_dev &&
-           mapped.st_ino == wanted.st_ino;
+    struct stat given, wanted;
+    return ram_path && fd >= 0 && fstat(fd, &given) == 0 && stat(ram_path, &wanted) == 0 &&
+           given.st_dev == wanted.st_dev && given.st_ino == wanted.st_ino;
 }
 
-/* One failure stays: a part of RAM that is not watched makes the whole tracker wrong. */
-static void watch(void *address, size_t bytes)
+/* Whether a mapping with these flags can change its file. */
+static bool can_change(int fd, int flags)
 {
-    status.address = address;
-    status.bytes = bytes;
-    status.mapping_count++;
-    if (strcmp(status.tracking, "failed") == 0)
-        return;
-    bool open = uffd.fd >= 0 || uffd_open(&uffd, &status.failure);
-    bool watched = open && uffd_register(&uffd, address, bytes, &status.failure);
-    status.tracking = watched ? "ok" : "failed";
-    status.kind = uffd.kind;
-    status.uffd = uffd.fd;
+    int type = flags & MAP_TYPE;
+    return (type == MAP_SHARED || type == MAP_SHARED_VALIDATE) && fd >= 0 &&
+           (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 }
 
 static void start_guard_once(void)
@@ -114,19 +114,36 @@ static void start_guard_once(void)
 
 static void *map(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
-    if (!next_mmap)
-        next_mmap = (mmap_function)dlsym(RTLD_NEXT, "mmap64");
+    find_next();
     void *mapped = next_mmap(address, bytes, protection, flags, fd, offset);
-    if (mapped == MAP_FAILED || !is_guest_ram(fd, flags))
-        return mapped;
     int saved_errno = errno;
+    if (mapped == MAP_FAILED || !can_change(fd, flags) || !is_guest_ram(fd)) {
+        errno = saved_errno;
+        return mapped;
+    }
     pthread_mutex_lock(&lock);
-    watch(mapped, bytes);
+    watch_add(&status, mapped, bytes, (uint64_t)offset);
     start_guard_once();
     status_write(status_path, &status);
     pthread_mutex_unlock(&lock);
     errno = saved_errno;
     return mapped;
+}
+
+static int punch(int fd, int mode, off_t offset, off_t bytes)
+{
+    find_next();
+    int result = next_fallocate(fd, mode, offset, bytes);
+    int saved_errno = errno;
+    if (result == 0 && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && is_guest_ram(fd)) {
+        pthread_mutex_lock(&lock);
+        watch_discarded(&status, (uint64_t)offset, (uint64_t)bytes);
+        if (strcmp(status.tracking, "failed") == 0)
+            status_write(status_path, &status);
+        pthread_mutex_unlock(&lock);
+    }
+    errno = saved_errno;
+    return result;
 }
 
 #define EXPORTED __attribute__((visibility("default")))
@@ -139,4 +156,28 @@ EXPORTED void *mmap(void *address, size_t bytes, int protection, int flags, int 
 EXPORTED void *mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     return map(address, bytes, protection, flags, fd, offset);
+}
+
+EXPORTED int fallocate(int fd, int mode, off_t offset, off_t bytes)
+{
+    return punch(fd, mode, offset, bytes);
+}
+
+EXPORTED int fallocate64(int fd, int mode, off_t offset, off_t bytes)
+{
+    return punch(fd, mode, offset, bytes);
+}
+
+/* QEMU asks for huge pages for all RAM; watch.c says why not here. It treats that advice as optional. */
+EXPORTED int madvise(void *address, size_t bytes, int advice)
+{
+    find_next();
+    if (advice == MADV_HUGEPAGE) {
+        pthread_mutex_lock(&lock);
+        bool watched = watch_covers(&status, address);
+        pthread_mutex_unlock(&lock);
+        if (watched)
+            return 0;
+    }
+    return next_madvise(address, bytes, advice);
 }

@@ -30,6 +30,15 @@ struct shim_status {
 
 void status_write(const char *path, const struct shim_status *status);
 
+/* Registers one more mapping of the RAM file from `offset` on, and notes the outcome. */
+void watch_add(struct shim_status *status, const void *address, size_t bytes, uint64_t offset);
+
+/* Whether the address lies in a watched mapping. */
+bool watch_covers(const struct shim_status *status, const void *address);
+
+/* Part of the RAM file became zero without a write. */
+void watch_discarded(struct shim_status *status, uint64_t offset, uint64_t bytes);
+
 /* Starts the guard thread. False with errno set when it cannot. The paths are not used after the return. */
 bool guard_start(const char *lease_path, const char *qmp_path);
 

@@ -93,4 +93,16 @@ static inline bool uffd_register(const struct uffd *uffd, const void *address, s
     return false;
 }
 
+/* Takes the mark of an armed page away from a range: the next scan reports all of it as written. */
+static inline bool uffd_disarm(const struct uffd *uffd, uint64_t start, uint64_t bytes)
+{
+    struct uffdio_writeprotect range = {.range = {.start = start & ~UINT64_C(4095)}};
+    range.range.len = ((start + bytes + 4095) & ~UINT64_C(4095)) - range.range.start;
+    int result;
+    do
+        result = ioctl(uffd->fd, UFFDIO_WRITEPROTECT, &range);
+    while (result < 0 && errno == EAGAIN); /* the address space was just changing */
+    return result == 0;
+}
+
 #endif

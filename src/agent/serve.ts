@@ -19,7 +19,7 @@ export const apiSocket = (stateDirectory: string) => join(resolve(stateDirectory
 /** Where an agent keeps its state unless told otherwise: /run/subpage for root, the session's directory for others. */
 export function defaultStateDirectory(): string {
   if (process.getuid?.() === 0) return '/run/subpage'
-  return join(process.env['XDG_RUNTIME_DIR'] ?? `/tmp/subpage-${process.getuid?.()}`, 'subpage')
+  return join(process.env.XDG_RUNTIME_DIR ?? `/tmp/subpage-${process.getuid?.()}`, 'subpage')
 }
 
 /**

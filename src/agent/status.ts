@@ -53,7 +53,17 @@ export const GuestStatus = Type.Object({
   last: Nullable(Last),
   /** The newest checkpoint that is safe on the standby. */
   committed: Nullable(Type.Object({ epoch: Type.Integer(), consoleBytes: Type.Integer() })),
-  takeover: Nullable(Type.Object({ ms: Type.Number(), reason: Type.String(), epoch: Type.Integer() })),
+  takeover: Nullable(
+    Type.Object({
+      /** Milliseconds since 1970, when the guest ran here. */
+      at: Type.Number(),
+      ms: Type.Number(),
+      reason: Type.String(),
+      epoch: Type.Integer(),
+      /** Length of the guest's console output, on its former host, at the checkpoint that was taken over. */
+      consoleBytes: Type.Integer(),
+    }),
+  ),
 })
 export type GuestStatus = Static<typeof GuestStatus>
 
@@ -119,7 +129,12 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
   const running = {
     ...common,
     takeover: takeover
-      ? { ms: takeover.takeoverMs, reason: takeover.reason, epoch: takeover.committed.epoch }
+      ? {
+          at: takeover.at,
+          ms: takeover.takeoverMs,
+          reason: takeover.reason,
+          ...takeover.committed,
+        }
       : null,
   }
   if (!primary) return { ...running, role: 'Alone', state: 'Running', reason: 'not protected' }

@@ -9,7 +9,7 @@ export const agentFlags: Flag[] = [
 ]
 
 export function stateOf({ flags }: Invocation): string {
-  return flags['state'] === undefined ? defaultStateDirectory() : String(flags['state'])
+  return flags.state === undefined ? defaultStateDirectory() : String(flags.state)
 }
 
 export function agentOf(invocation: Invocation): AgentClient {

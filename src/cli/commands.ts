@@ -1,6 +1,7 @@
 /** The table of all commands, in the order in which help shows them. */
 import type { Command } from './command.ts'
 import { agentCommand } from './commands/agent.ts'
+import { demoCommand } from './commands/demo.ts'
 import {
   failoverCommand,
   protectCommand,
@@ -12,6 +13,7 @@ import {
 import { eventsCommand, statusCommand } from './commands/status.ts'
 
 export const commands: Command[] = [
+  demoCommand,
   agentCommand,
   runCommand,
   protectCommand,

@@ -45,6 +45,17 @@ export interface Addon {
   compareRegions(a: RegionHandle, b: RegionHandle, pairs: Uint32Array, runs: number): number
   compareRegionsAsync(a: RegionHandle, b: RegionHandle, pairs: Uint32Array, runs: number): Promise<number>
 
+  /** For benchmarks: what capture is compared with; native/core/reference.c. */
+  copyPages(to: RegionHandle, from: RegionHandle, pairs: Uint32Array, runs: number): boolean
+  /** The bytes that the pipe produced. */
+  xbzrlePipe(
+    cache: RegionHandle,
+    ram: RegionHandle,
+    pairs: Uint32Array,
+    runs: number,
+    out: Uint8Array,
+  ): number
+
   readonly leaseFree: bigint
   readonly leaseExpired: bigint
   leaseOpen(path: string): LeaseHandle
@@ -112,13 +123,25 @@ export const addon: Addon = load(join(packageRoot, 'build/native/subpage.node'))
 
 export function load(path: string): Addon {
   try {
-    return createRequire(import.meta.url)(path) as Addon
+    return withForcedCpu(createRequire(import.meta.url)(path) as Addon, process.env.SUBPAGE_CPU)
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
-    return new Proxy({} as Addon, {
-      get() {
-        throw new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause })
-      },
-    })
+    return failing(new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause }))
   }
+}
+
+/** A path that was asked for and is not there must not be replaced in silence: figures would carry a wrong name. */
+function withForcedCpu(loaded: Addon, forced: string | undefined): Addon {
+  if (!forced || loaded.selectCpu(forced)) return loaded
+  return failing(
+    new SubpageError('BAD_ARGUMENT', `SUBPAGE_CPU=${forced}: the best CPU path here is ${loaded.cpuPath()}`),
+  )
+}
+
+function failing(error: SubpageError): Addon {
+  return new Proxy({} as Addon, {
+    get() {
+      throw error
+    },
+  })
 }

@@ -14,7 +14,7 @@ import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 
-export const qemuBinary = process.env['SUBPAGE_QEMU'] ?? 'qemu-system-x86_64'
+export const qemuBinary = process.env.SUBPAGE_QEMU ?? 'qemu-system-x86_64'
 
 export interface Launched {
   record: GuestRecord

@@ -118,12 +118,12 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...['-accel', machine.accel, '-m', `${machine.ramBytes / 1024}k`],
     ...[
       '-object',
-      `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${escape(paths.ram)},share=on`,
+      `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${doubleCommas(paths.ram)},share=on`,
     ],
-    ...['-qmp', `unix:${escape(paths.qmp)},server=on,wait=off`],
-    ...['-qmp', `unix:${escape(paths.guardQmp)},server=on,wait=off`],
+    ...['-qmp', `unix:${doubleCommas(paths.qmp)},server=on,wait=off`],
+    ...['-qmp', `unix:${doubleCommas(paths.guardQmp)},server=on,wait=off`],
     '-chardev',
-    `socket,id=subpage-console,path=${escape(paths.console)},server=on,wait=off,logfile=${escape(paths.consoleLog)},logappend=on`,
+    `socket,id=subpage-console,path=${doubleCommas(paths.console)},server=on,wait=off,logfile=${doubleCommas(paths.consoleLog)},logappend=on`,
     ...['-serial', 'chardev:subpage-console'],
     ...machine.options,
     ...(incoming ? ['-incoming', 'defer'] : []),
@@ -131,7 +131,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
 }
 
 /** In QEMU's option syntax a comma in a value is doubled. */
-function escape(path: string): string {
+function doubleCommas(path: string): string {
   return path.replaceAll(',', ',,')
 }
 

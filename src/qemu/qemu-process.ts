@@ -95,7 +95,7 @@ function watch(qmp: Qmp): Promise<GuestEnd> {
 function endOf({ event, data }: QmpEvent): GuestEnd | undefined {
   if (event === 'GUEST_PANICKED') return { how: 'panicked', detail: 'its kernel panicked' }
   if (event !== 'SHUTDOWN') return undefined
-  const reason = String(data?.['reason'])
+  const reason = String(data?.reason)
   if (reason === 'guest-panic') return { how: 'panicked', detail: 'its kernel panicked' }
   if (reason === 'guest-shutdown' || reason === 'guest-reset')
     return { how: 'powered-off', detail: 'it shut itself down' }

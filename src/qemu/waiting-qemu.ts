@@ -87,8 +87,8 @@ function incomingSocket(files: GuestFiles): string {
 function migrationEnd(qmp: Qmp): Promise<string> {
   return new Promise((resolve) => {
     const onEvent = ({ event, data }: QmpEvent) => {
-      if (event === 'MIGRATION' && (data?.['status'] === 'completed' || data?.['status'] === 'failed'))
-        resolve(data['status'])
+      if (event === 'MIGRATION' && (data?.status === 'completed' || data?.status === 'failed'))
+        resolve(data.status)
     }
     qmp.on('event', onEvent)
     qmp.on('close', () => resolve('died'))

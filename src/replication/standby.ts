@@ -26,7 +26,13 @@ export interface Committed {
 
 /** How a standby ended. */
 export type StandbyOutcome =
-  | { how: 'took-over'; reason: string; takeoverMs: number; committed: Omit<Committed, 'deviceState'> }
+  | {
+      how: 'took-over'
+      reason: string
+      at: number
+      takeoverMs: number
+      committed: Omit<Committed, 'deviceState'>
+    }
   | { how: 'discarded'; reason: string }
 
 interface StandbyEvents {
@@ -239,6 +245,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return {
       how: 'took-over',
       reason,
+      at: Date.now(),
       takeoverMs: performance.now() - startedAt,
       committed: { epoch, consoleBytes },
     }

@@ -15,6 +15,8 @@ export function openCompare({ pid, ramPages }: TrackerTarget, fallback?: string)
       watched.assertRunning()
       return PageRanges.all(ramPages)
     },
-    close: () => watched.close(),
+    close() {
+      watched.close()
+    },
   }
 }

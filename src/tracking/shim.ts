@@ -19,7 +19,7 @@ export interface ShimFiles {
 
 export function shimEnvironment({ ram, status, lease, guardQmp }: ShimFiles): Record<string, string> {
   return {
-    LD_PRELOAD: [shimPath, process.env['LD_PRELOAD']].filter(Boolean).join(':'),
+    LD_PRELOAD: [shimPath, process.env.LD_PRELOAD].filter(Boolean).join(':'),
     SUBPAGE_RAM: ram,
     SUBPAGE_SHIM_STATUS: status,
     ...(lease === undefined ? {} : { SUBPAGE_LEASE: lease }),

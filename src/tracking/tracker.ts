@@ -44,7 +44,8 @@ export function openTracker(target: TrackerTarget, wanted: TrackerChoice): Track
   try {
     return openUserfault(target)
   } catch (error) {
-    if (wanted === 'userfault' || !(error instanceof SubpageError) || error.code !== 'TRACKER_UNAVAILABLE') throw error
+    if (wanted === 'userfault' || !(error instanceof SubpageError) || error.code !== 'TRACKER_UNAVAILABLE')
+      throw error
     return openCompare(target, error.message)
   }
 }
@@ -54,5 +55,8 @@ export function probeUserfault(): { available: boolean; reason: string } {
   const failed = addon.userfaultProbe()
   return failed === ''
     ? { available: true, reason: 'the kernel reports written pages (userfaultfd WP_ASYNC and PAGEMAP_SCAN)' }
-    : { available: false, reason: `${failed}: write tracking needs Linux 6.7 or later with userfaultfd allowed` }
+    : {
+        available: false,
+        reason: `${failed}: write tracking needs Linux 6.7 or later with userfaultfd allowed`,
+      }
 }

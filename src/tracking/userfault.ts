@@ -29,8 +29,8 @@ export function openUserfault(target: TrackerTarget): Tracker {
     tracker.arm()
     return tracker
   } catch (error) {
-    tracker?.closePagemap()
-    watched.close()
+    if (tracker) tracker.close()
+    else watched.close()
     throw error
   }
 }
@@ -66,12 +66,7 @@ class UserfaultTracker implements Tracker {
   }
 
   close(): void {
-    this.closePagemap()
-    this.#watched.close()
-  }
-
-  closePagemap(): void {
-    closeSync(this.#pagemap)
+    if (this.#watched.close()) closeSync(this.#pagemap)
   }
 
   #scan(): PageRanges {

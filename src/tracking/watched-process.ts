@@ -7,7 +7,7 @@ import { addon } from '../memory/native.ts'
 
 export class WatchedProcess {
   readonly pid: number
-  readonly #pidfd: number
+  #pidfd: number | undefined
 
   /** @throws SubpageError GUEST_DIED when there is no such process. */
   constructor(pid: number) {
@@ -19,13 +19,18 @@ export class WatchedProcess {
     }
   }
 
-  /** @throws SubpageError GUEST_DIED */
+  /** @throws SubpageError GUEST_DIED; TypeError after `close` */
   assertRunning(): void {
+    if (this.#pidfd === undefined) throw new TypeError('the tracker is closed')
     if (addon.pidfdExited(this.#pidfd)) throw processEnded(this.pid)
   }
 
-  close(): void {
+  /** Returns false when it was closed before. */
+  close(): boolean {
+    if (this.#pidfd === undefined) return false
     closeSync(this.#pidfd)
+    this.#pidfd = undefined
+    return true
   }
 }
 

@@ -13,7 +13,8 @@ import { beforeAll, expect, onTestFinished, test } from 'vitest'
 
 const page = 4096
 const pageMagic = Buffer.from('SUBPGVIC')
-const commandLine = 'console=ttyS0 quiet panic=-1 cryptomgr.notests nowatchdog random.trust_cpu=on'
+// The recommended one: guest/README.md.
+const commandLine = /^ {4}(console=.*)$/m.exec(readFileSync('guest/README.md', 'utf8'))![1]!
 
 beforeAll(() => {
   execFileSync('scripts/build-guest.sh', { stdio: 'inherit' })

@@ -105,6 +105,20 @@ describe.each(names)('%s', (name) => {
     expectHarvest(tracker, runs([12, 1]))
   })
 
+  test('names pages that were given back to the system: they read as zero now', async () => {
+    const { victim, tracker } = await watched({ layout: 'halves' })
+    await victim.run(`write 0 ${pages}`)
+    tracker.harvest()
+    await victim.run(`punch ${pages / 2 - 2} 4`)
+    expectHarvest(tracker, runs([pages / 2 - 2, 4]))
+    await victim.run(`load 0 ${pages}`)
+    expectHarvest(tracker, PageRanges.empty)
+    await victim.run('punch 5 1')
+    await victim.run(`load 0 ${pages}`)
+    await victim.run('write 8 1')
+    expectHarvest(tracker, runs([5, 1], [8, 1]))
+  })
+
   test('goes on after a fork', async () => {
     const { victim, tracker } = await watched()
     await victim.run('write 1 1')
@@ -115,22 +129,17 @@ describe.each(names)('%s', (name) => {
     expectHarvest(tracker, runs([1, 1]))
   })
 
-  test('loses nothing that is written during harvests, and names each page once', async () => {
+  test('loses nothing that is written during harvests', async () => {
     const { victim, tracker } = await watched({ pages: 65_536 })
     await victim.run('sweep')
     let union = PageRanges.empty
-    let named = 0
-    const harvest = () => {
-      const found = tracker.harvest()
-      union = union.union(found)
-      named += found.pageCount
-    }
-    for (let round = 0; round < 500; round++) harvest()
+    for (let round = 0; round < 500; round++) union = union.union(tracker.harvest())
     const swept = Number(await victim.run('stop'))
-    harvest()
+    union = union.union(tracker.harvest())
     expect(swept).toBeGreaterThan(0)
     expect(list(runs([0, swept]).subtract(union))).toEqual([])
-    if (name === 'userfault') expect({ union: list(union), named }).toEqual({ union: [[0, swept]], named: swept })
+    // A page may be named twice: marked as written by the fault, harvested, and only then stored to.
+    if (name === 'userfault') expect(list(union)).toEqual([[0, swept]])
   })
 
   test('works on two mappings that lie in memory in the other order', async () => {
@@ -192,10 +201,17 @@ describe.each(names)('%s', (name) => {
     expect(() => openTracker(victim.target, name)).toThrow(expect.objectContaining({ code: 'GUEST_DIED' }))
   })
 
+  test('a closed tracker stays closed, and harvesting it is a TypeError', async () => {
+    const { tracker } = await watched()
+    tracker.close()
+    tracker.close()
+    expect(() => tracker.harvest()).toThrow(TypeError)
+  })
+
   test('any pattern of writes is named', async () => {
     const { victim, tracker } = await watched()
     const write = fc.record({
-      how: fc.constantFrom('write', 'kernel', 'load'),
+      how: fc.constantFrom('write', 'kernel', 'load', 'punch'),
       first: fc.nat(pages - 1),
       count: fc.integer({ min: 1, max: 40 }),
     })
@@ -213,4 +229,3 @@ describe.each(names)('%s', (name) => {
 
 const runs = (...pairs: [first: number, count: number][]) => PageRanges.of(pairs)
 const list = (ranges: PageRanges) => [...ranges].map(({ first, count }) => [first, count])
-

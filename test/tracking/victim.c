@@ -10,6 +10,8 @@
  *   stride FIRST COUNT  stores into every other page, COUNT of them
  *   load FIRST COUNT    only reads                   fill OFFSET BYTES   stores over a byte range
  *   kernel FIRST COUNT  read(2) into the pages       fork                forks a child that ends at once
+ *   punch FIRST COUNT   gives the pages back to the system (they read as zero then)
+ *   close FD            closes a descriptor
  *   sweep               a thread stores into page 0, 1, 2, ... until `stop`, which says how many it has done
  *   address             where the first mapping begins      ld_preload    the variable as children see it
  */
@@ -28,6 +30,7 @@
 #include <unistd.h>
 
 #define PAGE 4096ull
+#define HUGE_PAGE (2ull << 20)
 
 static int fd;
 static uint64_t pages;
@@ -45,7 +48,11 @@ static void check(int good, const char *what)
 
 static char *map(uint64_t first, uint64_t count)
 {
-    char *at = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(first * PAGE));
+    /* As QEMU does: room that starts at a multiple of 2 MiB, then the file over it, so that huge pages would fit. */
+    char *room = mmap(NULL, count * PAGE + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(room != MAP_FAILED, "mmap");
+    room = (char *)(((uintptr_t)room + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    char *at = mmap(room, count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)(first * PAGE));
     check(at != MAP_FAILED, "mmap");
     return at;
 }
@@ -113,6 +120,11 @@ static void run(const char *command, uint64_t a, uint64_t b)
         for (uint64_t page = a; page < a + b; page++)
             check(read(zero, byte_at(page * PAGE), PAGE) == PAGE, "read");
         close(zero);
+    } else if (strcmp(command, "punch") == 0) {
+        check(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(a * PAGE), (off_t)(b * PAGE)) == 0,
+              "fallocate");
+    } else if (strcmp(command, "close") == 0) {
+        check(close((int)a) == 0, "close");
     } else if (strcmp(command, "fork") == 0) {
         pid_t child = fork();
         if (child == 0)

@@ -55,7 +55,7 @@ export class Victims {
     const child = spawn(this.#program, [memfd ? `memfd:${pages}` : file, layout], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: {
-        PATH: process.env['PATH'] ?? '',
+        PATH: process.env.PATH ?? '',
         ...(shim ? shimEnvironment({ ram, status: statusPath }) : {}),
         ...environment,
       },

@@ -1,4 +1,5 @@
 /** `subpage agent`: runs the daemon of this host in the foreground. */
+import type { Agent } from '../../agent/agent.ts'
 import { serve } from '../../agent/serve.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, text } from '../command.ts'
@@ -11,6 +12,7 @@ export const agentCommand: Command = {
   flags: [
     { form: '--state <dir>', summary: 'state directory (default: /run/subpage for root)' },
     { form: '--listen <address>', summary: 'where other hosts reach this one', default: '127.0.0.1:7475' },
+    { form: '--ephemeral', summary: 'remove all guests and end when standard input ends (for tests)' },
     { form: '--host <name>', summary: 'name of this host in status and events (default: its host name)' },
   ],
   async run(invocation) {
@@ -18,13 +20,23 @@ export const agentCommand: Command = {
     const agent = await serve({
       stateDirectory: stateOf(invocation),
       listen: text(invocation, 'listen'),
-      ...(flags['host'] === undefined ? {} : { hostName: String(flags['host']) }),
+      ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
     })
     agent.events.on('event', (event) =>
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
+    if (flags.ephemeral) endWithInput(agent)
     output.note(
       `subpage agent ${agent.hostName}: ready (state ${agent.stateDirectory}, replication ${text(invocation, 'listen')})`,
     )
   },
+}
+
+/** Whoever started us holds the other end of our standard input: it closes when they end, however they end. */
+function endWithInput(agent: Agent): void {
+  process.stdin.resume()
+  process.stdin.once('end', async () => {
+    for (const name of [...agent.guests.keys()]) await agent.remove(name).catch(() => undefined)
+    process.kill(process.pid, 'SIGTERM')
+  })
 }

@@ -77,7 +77,7 @@ export const protectCommand: Command = {
     },
   ],
   async run(invocation) {
-    if (invocation.flags['to'] === undefined)
+    if (invocation.flags.to === undefined)
       throw new SubpageError('BAD_ARGUMENT', 'protect needs --to HOST:PORT, the agent of the other host')
     const agent = agentOf(invocation)
     await agent.protect(nameOf(invocation), {

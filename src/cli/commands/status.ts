@@ -22,7 +22,7 @@ export const statusCommand: Command = {
   ],
   async run(invocation) {
     const agent = agentOf(invocation)
-    if (!invocation.flags['watch']) return await show(invocation, agent)
+    if (!invocation.flags.watch) return await show(invocation, agent)
     for (;;) {
       await show(invocation, agent)
       await new Promise((resolve) => setTimeout(resolve, watchMs))
@@ -39,7 +39,7 @@ async function show(invocation: Invocation, agent: AgentClient): Promise<number>
     return health(guest)
   }
   const host = await agent.status()
-  output.data(host, () => overview(host, flags['extended'] === true))
+  output.data(host, () => overview(host, flags.extended === true))
   return Math.max(
     exitStatus.ok,
     ...host.guests.map((g) => (health(g) === exitStatus.degraded ? exitStatus.degraded : 0)),
@@ -119,7 +119,7 @@ export const eventsCommand: Command = {
         event,
         () => `${event.time}  ${event.guest || '-'}  ${event.kind}  ${event.text}`,
       )
-    if (invocation.flags['follow']) for await (const event of agent.followEvents()) print(event)
+    if (invocation.flags.follow) for await (const event of agent.followEvents()) print(event)
     else for (const event of await agent.events()) print(event)
   },
 }

@@ -50,8 +50,8 @@ export function encodeXbzrle(before: Uint8Array, after: Uint8Array): number[] | 
     const start = find(at, (i) => before[i] !== after[i])
     if (start === pageBytes) break
     const end = find(start, (i) => before[i] === after[i])
-    if (out.length + 4 + end - start > pageBytes) return undefined
     out.push(...uleb(start - at), ...uleb(end - start), ...after.subarray(start, end))
+    if (out.length >= pageBytes) return undefined
     at = end
   }
   return out
@@ -80,7 +80,8 @@ const masked: PageCodec = {
   encode(before, after) {
     const words: number[] = []
     const masks: number[] = []
-    const data: number[] = []
+    const whole: number[] = []
+    const packed: number[] = []
     const lines = changedLines(before, after)
     for (const index of lines) {
       const changed = wordMasks(lineOf(before, index), lineOf(after, index))
@@ -89,26 +90,25 @@ const masked: PageCodec = {
       const used = changed.filter((mask) => mask !== 0)
       if (used.length + kept.length >= lineBytes) {
         words.push(0)
-        data.push(...bytes)
+        whole.push(...bytes)
       } else {
         words.push(bitsOf(changed.map((mask) => mask !== 0)))
         masks.push(...used)
-        data.push(...kept)
+        packed.push(...kept)
       }
     }
-    return [...encodeLineMap(lines), ...words, ...masks, ...data]
+    return [...encodeLineMap(lines), ...words, ...masks, ...whole, ...packed]
   },
   decode(first, reader, target) {
     const lines = decodeLineMap(first, reader)
     const words = [...reader.take(lines.length)]
     const masks = words.map((word) => setBits(word).map((bit) => ({ bit, mask: reader.byte() })))
     if (masks.flat().some(({ mask }) => mask === 0)) throw new Malformed('word without bytes')
-    lines.forEach((index, i) => {
-      const into = lineOf(target, index)
-      if (words[i] === 0) into.set(reader.take(lineBytes))
+    for (const [i, index] of lines.entries())
+      if (words[i] === 0) lineOf(target, index).set(reader.take(lineBytes))
+    for (const [i, index] of lines.entries())
       for (const { bit, mask } of masks[i]!)
-        for (const byte of setBits(mask)) into[8 * bit + byte] = reader.byte()
-    })
+        for (const byte of setBits(mask)) lineOf(target, index)[8 * bit + byte] = reader.byte()
   },
 }
 

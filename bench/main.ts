@@ -1,0 +1,35 @@
+/**
+ * `npm run bench -- NAME [--json] [--tiny]`: runs one benchmark. A benchmark is a file that exports `run`; its parameters
+ * and a hash of its results are part of what it prints, so that two runs can be compared.
+ */
+import { argv, stdout } from 'node:process'
+
+export interface BenchOptions {
+  /** Small enough for the test suite: shows that it works, not how fast. */
+  tiny: boolean
+}
+
+export interface BenchResult {
+  /** What `--json` prints. */
+  json: unknown
+  /** What a person reads. */
+  text: string
+}
+
+type Bench = (options: BenchOptions) => Promise<BenchResult>
+
+/** One line per benchmark. */
+const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {
+  delta: () => import('./delta.ts'),
+}
+
+const names = argv.slice(2).filter((argument) => !argument.startsWith('--'))
+const flags = new Set(argv.slice(2).filter((argument) => argument.startsWith('--')))
+const load = names.length === 1 ? benches[names[0]!] : undefined
+if (!load || [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')) {
+  console.error(`usage: bench ${Object.keys(benches).join('|')} [--json] [--tiny]`)
+  process.exit(2)
+}
+const { run } = await load()
+const result = await run({ tiny: flags.has('--tiny') })
+stdout.write(flags.has('--json') ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)

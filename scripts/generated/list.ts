@@ -1,0 +1,20 @@
+/** The generated files: one entry each. test/generated.test.ts holds that they are what the code says. */
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { packageRoot } from '../../src/memory/native.ts'
+import { renderErrors } from './errors.ts'
+
+export interface GeneratedFile {
+  /** Relative to the repository. */
+  path: string
+  /** The whole text; the same at every call. */
+  render(): string
+}
+
+export const generated: GeneratedFile[] = [{ path: 'docs/errors.md', render: renderErrors }]
+
+export const absolute = ({ path }: GeneratedFile): string => join(packageRoot, path)
+
+export function isCurrent(file: GeneratedFile): boolean {
+  return existsSync(absolute(file)) && readFileSync(absolute(file), 'utf8') === file.render()
+}

@@ -1,0 +1,176 @@
+/**
+ * The demonstration: two agents on this machine, a guest that verifies itself, its standby, the SIGKILL of its QEMU in
+ * the middle of work, and what became of it. Leaves nothing behind.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { invariant } from '../errors.ts'
+import {
+  askVictim,
+  type Console,
+  consoleAt,
+  demoGuestOptions,
+  readConsole,
+  untilConsole,
+  victimDamage,
+  victimLines,
+} from '../qemu/demo-guest.ts'
+import type { AgentClient } from './client.ts'
+import { type EphemeralAgent, startEphemeralAgent } from './ephemeral-agent.ts'
+import type { GuestStatus } from './status.ts'
+
+export interface DemoOptions {
+  ramBytes: number
+  epochMs: number
+  accel: 'auto' | 'kvm' | 'tcg'
+  /** How long epochs pass before the kill. */
+  watchMs: number
+}
+
+export interface DemoSummary {
+  guest: {
+    /** The victim's steps went on on the other host. */
+    continued: boolean
+    /** Steps that were safe on the standby and are missing after the failover: 0, or the promise is broken. */
+    lost: number
+    /** The victim has checked all its memory after the failover and found it whole. */
+    verified: boolean
+  }
+  /** From the SIGKILL until the guest ran on the other host. */
+  failoverMs: number
+  /** Steps that the guest did after its last checkpoint and did again after the failover. */
+  stepsRepeated: number
+  checkpoints: number
+  pauseUs: { p50: number; p99: number; max: number }
+  bytes: { dirtyPages: number; changedLines: number; sent: number }
+  amplification: number | null
+  tracker: string
+  accel: string
+}
+
+/** What a person is told while the demo runs. */
+export interface DemoObserver {
+  say(text: string): void
+  epochs(status: GuestStatus): void
+}
+
+const name = 'demo'
+const bootLimitMs = 120_000
+const displayMs = 500
+
+export async function demo(
+  options: DemoOptions,
+  observer: DemoObserver,
+  signal: AbortSignal,
+): Promise<DemoSummary> {
+  const directory = mkdtempSync(join(tmpdir(), 'subpage-demo-'))
+  const agents: EphemeralAgent[] = []
+  try {
+    for (const host of ['a', 'b'])
+      agents.push(await startEphemeralAgent({ stateDirectory: join(directory, host), host }))
+    const [a, b] = agents
+    invariant(a && b, 'two agents were started')
+    observer.say(`two agents run on this machine: host a (${a.address}) and host b (${b.address})`)
+    return await scenario(options, observer, a, b, signal)
+  } finally {
+    await Promise.all(agents.map((agent) => agent.end()))
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+async function scenario(
+  { ramBytes, epochMs, accel, watchMs }: DemoOptions,
+  observer: DemoObserver,
+  a: EphemeralAgent,
+  b: EphemeralAgent,
+  signal: AbortSignal,
+): Promise<DemoSummary> {
+  const started = await a.client.run({ name, ramBytes, accel, options: demoGuestOptions() })
+  const before = consoleAt(started.console)
+  observer.say(
+    `guest "${name}" starts on a: stock QEMU ${started.qemu}, ${started.accel}, process ${started.pid}`,
+  )
+  await untilConsole(before, 0, (text) => victimLines(text)[0], bootLimitMs)
+  observer.say('it has booted; its program updates 32 MiB of checksummed memory and counts its steps')
+
+  await a.client.protect(name, { to: b.address, epochMs, tracker: 'auto', codec: 'masked' })
+  observer.say('host a protects it to b: first all its memory, then what changes, checkpoint by checkpoint')
+  const last = await watch(a.client, watchMs, observer, signal)
+  invariant(last.epochs && started.pid !== null, 'a protected guest has epochs and a process')
+
+  const killedAt = Date.now()
+  process.kill(started.pid, 'SIGKILL')
+  observer.say(`SIGKILL to QEMU, process ${started.pid}, in the middle of work`)
+  const taken = await until(b.client, (status) => status.takeover !== null)
+  invariant(taken.takeover, 'the wait was for a takeover')
+  observer.say(`host b has taken over from checkpoint ${taken.takeover.epoch}`)
+
+  const outcome = await judge(before, consoleAt(taken.console), taken.takeover.consoleBytes)
+  return {
+    guest: { continued: outcome.continued, lost: outcome.lost, verified: outcome.verified },
+    failoverMs: taken.takeover.at - killedAt,
+    stepsRepeated: outcome.repeated,
+    checkpoints: taken.takeover.epoch,
+    pauseUs: last.epochs.pauseUs,
+    bytes: {
+      dirtyPages: last.epochs.bytes.dirtyPages,
+      changedLines: last.epochs.bytes.changedLines,
+      sent: last.epochs.bytes.sent,
+    },
+    amplification: last.epochs.amplification,
+    tracker: last.tracker ?? '',
+    accel: last.accel,
+  }
+}
+
+/** Shows epochs for a while; the guest must be protected at its end. */
+async function watch(
+  client: AgentClient,
+  watchMs: number,
+  observer: DemoObserver,
+  signal: AbortSignal,
+): Promise<GuestStatus> {
+  let status = await until(client, ({ committed }) => committed !== null)
+  const deadline = performance.now() + watchMs
+  while (performance.now() < deadline) {
+    observer.epochs(status)
+    await delay(Math.min(displayMs, watchMs), undefined, { signal })
+    status = await client.guest(name)
+  }
+  return status
+}
+
+async function until(client: AgentClient, found: (status: GuestStatus) => boolean): Promise<GuestStatus> {
+  for (;;) {
+    const status = await client.guest(name)
+    if (found(status)) return status
+    await delay(10)
+  }
+}
+
+/**
+ * Compares what the guest said before and after. `safeBytes` is the length of its console output at the checkpoint
+ * from which it went on: every step in there must still be done.
+ */
+export async function judge(before: Console, after: Console, safeBytes: number) {
+  const safeStep = victimLines(readConsole(before, 0, safeBytes)).at(-1)?.step ?? 0
+  const lastStep = victimLines(readConsole(before)).at(-1)?.step ?? 0
+  const [first] = await untilConsole(
+    after,
+    0,
+    (text) => {
+      const lines = victimLines(text)
+      return lines.length >= 3 || victimDamage(text) ? lines : undefined
+    },
+    20_000,
+  )
+  const verified = await askVictim(after)
+  return {
+    continued: first !== undefined,
+    lost: Math.max(0, safeStep - (first?.step ?? 0)),
+    repeated: Math.max(0, lastStep - (first?.step ?? lastStep)),
+    verified,
+  }
+}

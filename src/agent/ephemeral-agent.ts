@@ -1,0 +1,64 @@
+/**
+ * An agent in a child process that lives no longer than we do, for the demo, benchmarks and tests: when its standard
+ * input ends, because we ended it or were killed, it removes its guests and exits.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { SubpageError } from '../errors.ts'
+import { packageRoot } from '../memory/native.ts'
+import { AgentClient } from './client.ts'
+import { apiSocket } from './serve.ts'
+
+export interface EphemeralAgent {
+  process: ChildProcess
+  client: AgentClient
+  /** Replication address. */
+  address: string
+  /** Ends it with its guests. */
+  end(): Promise<void>
+}
+
+export interface EphemeralOptions {
+  stateDirectory: string
+  host: string
+  listen?: string
+  env?: Record<string, string>
+}
+
+/** Resolves when the agent answers. @throws SubpageError AGENT_UNREACHABLE with what it said */
+export async function startEphemeralAgent(options: EphemeralOptions): Promise<EphemeralAgent> {
+  const child = spawn(
+    process.execPath,
+    [
+      join(packageRoot, 'dist/src/cli/main.js'),
+      ...['agent', '--ephemeral', '--state', options.stateDirectory, '--host', options.host],
+      ...['--listen', options.listen ?? '127.0.0.1:0'],
+    ],
+    // A process group of its own: a Ctrl-C on our terminal is ours to handle first.
+    { stdio: ['pipe', 'ignore', 'pipe'], detached: true, env: { ...process.env, ...options.env } },
+  )
+  let said = ''
+  child.stderr?.setEncoding('utf8')
+  const ready = new Promise<void>((resolve, reject) => {
+    child.stderr?.on('data', (text: string) => {
+      said += text
+      if (/: ready /.test(said)) resolve()
+    })
+    child.once('error', reject)
+    child.once('exit', () =>
+      reject(new SubpageError('AGENT_UNREACHABLE', `agent ${options.host} ended: ${said.trim()}`)),
+    )
+  })
+  await ready
+  const client = new AgentClient(apiSocket(options.stateDirectory))
+  const address = (await client.status()).address ?? ''
+  return { process: child, client, address, end: () => end(child) }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.stdin?.end()
+  await exited
+}

@@ -1,0 +1,37 @@
+/** The report of `subpage check` for people: a mark, what was found, what it is for, and how to get what is missing. */
+import { styleText } from 'node:util'
+import type { HostReport } from '../qemu/host-check.ts'
+
+const marks = {
+  true: { mark: '✓', colour: 'green' },
+  degraded: { mark: '!', colour: 'yellow' },
+  false: { mark: '✗', colour: 'red' },
+} as const
+
+/** @param colours by default on a terminal, unless NO_COLOR says otherwise (no-color.org: set and not empty) */
+export function formatReport(
+  report: HostReport,
+  colours = process.stdout.isTTY === true && !process.env.NO_COLOR,
+): string {
+  const paint = (style: Parameters<typeof styleText>[0], text: string) =>
+    colours ? styleText(style, text, { validateStream: false }) : text
+  const width = Math.max(...report.items.map(({ name }) => name.length))
+  const indent = ' '.repeat(width + 4)
+  const lines = report.items.flatMap(({ name, ok, found, purpose, remedy }) => {
+    const { mark, colour } = marks[`${ok}`]
+    return [
+      `${paint(colour, mark)} ${paint('bold', name.padEnd(width))}  ${found}`,
+      paint('dim', `${indent}${purpose}`),
+      ...(remedy === undefined ? [] : [`${indent}${paint(colour, '→')} ${remedy}`]),
+    ]
+  })
+  return `${lines.join('\n')}\n\n${closing(report)}\n`
+}
+
+function closing({ items, accel, usable }: HostReport): string {
+  const names = (state: boolean | 'degraded') => items.flatMap(({ ok, name }) => (ok === state ? [name] : []))
+  if (!usable) return `subpage does not work here yet: ${names(false).join(', ')} (✗) must be there.`
+  const less = names('degraded')
+  const how = accel === 'kvm' ? 'KVM' : 'TCG, QEMU translating their code'
+  return `Ready: guests run with ${how}.${less.length > 0 ? ` With less (!): ${less.join(', ')}.` : ''}`
+}

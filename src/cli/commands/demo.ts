@@ -1,0 +1,114 @@
+/** `subpage demo`: shows, on one machine, a guest that survives the death of its QEMU. */
+
+import type { RunBody } from '../../agent/api.ts'
+import { type DemoObserver, type DemoSummary, demo } from '../../agent/demo.ts'
+import type { GuestStatus } from '../../agent/status.ts'
+import { exitStatus } from '../../errors.ts'
+import { type Command, text } from '../command.ts'
+import { type Output, table } from '../output.ts'
+import { formatBytes, formatUs, parseMs, parseSize } from '../sizes.ts'
+
+export const demoCommand: Command = {
+  name: 'demo',
+  args: [],
+  summary: 'watch a guest survive the SIGKILL of its QEMU, on this machine',
+  help: 'Starts two agents, a guest and its standby, kills the guest, and shows it running on. Leaves nothing behind.',
+  flags: [
+    { form: '--ram <size>', summary: 'guest memory', default: '256M' },
+    { form: '--epoch <time>', summary: 'time between two checkpoints', default: '25ms' },
+    {
+      form: '--accel <accel>',
+      summary: 'how the guest is executed',
+      default: 'auto',
+      choices: ['auto', 'kvm', 'tcg'],
+    },
+    { form: '--watch <time>', summary: 'how long to watch epochs before the kill', default: '6s' },
+  ],
+  async run(invocation) {
+    const { output } = invocation
+    const interrupted = new AbortController()
+    process.once('SIGINT', () => interrupted.abort())
+    const summary = await demo(
+      {
+        ramBytes: parseSize(text(invocation, 'ram')),
+        epochMs: parseMs(text(invocation, 'epoch')),
+        accel: text(invocation, 'accel') as RunBody['accel'],
+        watchMs: parseMs(text(invocation, 'watch')),
+      },
+      observe(output),
+      interrupted.signal,
+    ).catch((error) => {
+      if (interrupted.signal.aborted) return undefined
+      throw error
+    })
+    if (!summary) return exitStatus.interrupted
+    output.data(summary, () => report(summary))
+    const { continued, lost, verified } = summary.guest
+    return continued && lost === 0 && verified ? exitStatus.ok : exitStatus.failed
+  },
+}
+
+function observe(output: Output): DemoObserver {
+  if (output.json) return { say: () => undefined, epochs: () => undefined }
+  let headed = false
+  return {
+    say: (line) => output.note(`• ${line}`),
+    epochs(status: GuestStatus) {
+      if (!status.epochs || !status.last) return
+      if (!headed)
+        output.note(
+          `\n  ${row('checkpoint', 'pause', 'dirty pages', 'changed lines', 'sent', 'amplification')}`,
+        )
+      headed = true
+      const { last, epochs } = status
+      output.note(
+        `  ${row(
+          String(epochs.checkpoints),
+          formatUs(last.pauseUs),
+          String(last.dirtyPages),
+          String(last.changedLines),
+          formatBytes(last.sentBytes),
+          (epochs.amplification ?? 0).toFixed(1),
+        )}`,
+      )
+    },
+  }
+}
+
+const row = (...cells: string[]) => cells.map((cell) => cell.padStart(13)).join(' ')
+
+function report(summary: DemoSummary): string {
+  const { guest, bytes, pauseUs } = summary
+  const yes = (holds: boolean) => (holds ? 'yes' : 'NO')
+  const rows = [
+    ['The guest runs on', yes(guest.continued)],
+    ['Its memory verified itself', yes(guest.verified)],
+    ['Committed steps lost', String(guest.lost)],
+    ['Steps done again', `${summary.stepsRepeated} (since the last checkpoint)`],
+    ['From SIGKILL to running again', `${summary.failoverMs} ms`],
+    ['Checkpoints', String(summary.checkpoints)],
+    [
+      'Pause of a checkpoint',
+      `p50 ${formatUs(pauseUs.p50)}, p99 ${formatUs(pauseUs.p99)}, max ${formatUs(pauseUs.max)}`,
+    ],
+    ['Dirty pages', formatBytes(bytes.dirtyPages)],
+    [
+      'Changed lines',
+      `${formatBytes(bytes.changedLines)} (amplification ${summary.amplification?.toFixed(1) ?? '-'})`,
+    ],
+    [
+      'Sent',
+      `${formatBytes(bytes.sent)}, ${((100 * bytes.sent) / bytes.dirtyPages).toFixed(0)} % of the dirty pages`,
+    ],
+    ['Tracker, acceleration', `${summary.tracker}, ${summary.accel}`],
+  ]
+  return `\n${table(rows)}\n\n${words(summary)}`
+}
+
+function words({ guest, failoverMs }: DemoSummary): string {
+  if (!guest.continued || !guest.verified || guest.lost > 0)
+    return 'This failover went WRONG: please report it, with the output above.'
+  return `What happened: the guest's QEMU was killed without warning. Host b held a copy of the guest's memory that was one
+checkpoint old. It loaded the state of the devices and let the guest run, ${failoverMs} ms after the kill. To the guest
+nothing happened: it went on from its last checkpoint, and all its memory is as it should be.`
+}

@@ -1,0 +1,103 @@
+/**
+ * What the installed QEMU can do: asked over QMP, of a QEMU without a machine. Specification: QEMU's docs/interop/qmp-spec and
+ * qemu-qmp-ref (query-commands, qom-list-types).
+ */
+import { qemuBinary } from '../launch.ts'
+import { type HostItem, item } from './item.ts'
+import { type ProbeOutcome, probeQemu } from './probe-qemu.ts'
+
+const timeMsMax = 10_000
+const install = 'apt-get install qemu-system-x86'
+
+/** What a checkpoint and a failover ask of QEMU. */
+const neededCommands = [
+  ...['stop', 'cont', 'query-status', 'xen-save-devices-state', 'human-monitor-command'],
+  ...['migrate-incoming', 'migrate-set-capabilities', 'announce-self', 'qom-set', 'object-add'],
+]
+
+export interface QemuAbilities {
+  version: string
+  commands: Set<string>
+  /** Names of all object types. */
+  types: Set<string>
+}
+
+export async function checkQemu(): Promise<HostItem[]> {
+  const outcome = await probeQemu(
+    ['-M', 'none', '-nodefaults', '-no-user-config', '-display', 'none', '-qmp', 'stdio'],
+    { stdin: questions, timeMsMax },
+  )
+  const purpose = 'runs the guests'
+  if (outcome.how === 'missing')
+    return [item('QEMU', purpose, `${qemuBinary} is not installed`, { otherwise: false, remedy: install })]
+  const abilities = parseAnswers(outcome.stdout)
+  if (!abilities) {
+    const remedy = `try \`${qemuBinary} -M none -nodefaults -display none -qmp stdio\`; ${install}`
+    return [item('QEMU', purpose, `does not answer: ${lastLine(outcome)}`, { otherwise: false, remedy })]
+  }
+  return [item('QEMU', purpose, abilities.version), commandItem(abilities), bufferItem(abilities)]
+}
+
+const questions = [
+  { execute: 'qmp_capabilities' },
+  { execute: 'query-commands', id: 'commands' },
+  { execute: 'qom-list-types', arguments: { abstract: false }, id: 'types' },
+  { execute: 'quit' },
+]
+  .map((question) => `${JSON.stringify(question)}\n`)
+  .join('')
+
+interface Answer {
+  QMP?: { version: { qemu: { major: number; minor: number; micro: number } } }
+  id?: string
+  return?: { name: string }[]
+}
+
+/** Undefined when the answers are not whole. @param text what QEMU wrote on its control channel, a JSON object a line */
+export function parseAnswers(text: string): QemuAbilities | undefined {
+  const answers = text.split('\n').flatMap((line) => {
+    try {
+      return [JSON.parse(line) as Answer]
+    } catch {
+      return [] // A warning between the answers, or a line cut off at the end.
+    }
+  })
+  const version = answers.find(({ QMP }) => QMP)?.QMP?.version.qemu
+  const namesOf = (id: string) => answers.find((answer) => answer.id === id)?.return?.map(({ name }) => name)
+  const commands = namesOf('commands')
+  const types = namesOf('types')
+  if (!version || !commands || !types) return undefined
+  return {
+    version: `${version.major}.${version.minor}.${version.micro}`,
+    commands: new Set(commands),
+    types: new Set(types),
+  }
+}
+
+function commandItem({ commands }: QemuAbilities): HostItem {
+  const missing = neededCommands.filter((name) => !commands.has(name))
+  const purpose = 'saves the state of the devices at a checkpoint, loads it at a failover'
+  return missing.length === 0
+    ? item('QEMU commands', purpose, 'all there, xen-save-devices-state among them')
+    : item('QEMU commands', purpose, `missing: ${missing.join(', ')}`, {
+        otherwise: false,
+        remedy: `this QEMU is built without them; Debian's has them: ${install}`,
+      })
+}
+
+function bufferItem({ types }: QemuAbilities): HostItem {
+  const purpose = "holds a guest's packets back until the standby has the checkpoint they belong to"
+  return types.has('filter-buffer')
+    ? item('network buffers', purpose, 'filter-buffer')
+    : item('network buffers', purpose, 'this QEMU has no filter-buffer', {
+        otherwise: 'degraded',
+        remedy: `Debian's QEMU has it: ${install}`,
+      })
+}
+
+function lastLine({ how, stderr }: ProbeOutcome): string {
+  return (
+    stderr.trim().split('\n').at(-1) ||
+    (how === 'timeout' ? `no answer in ${timeMsMax / 1000} s` : 'it said nothing')
+  )
+}

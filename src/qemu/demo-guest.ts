@@ -1,0 +1,113 @@
+/**
+ * The demo guest (guest/, built by scripts/build-guest.sh) as seen from the host: how to start it, and what its
+ * self-verifying victim program says on the console (format: guest/victim.c).
+ */
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { SubpageError } from '../errors.ts'
+import { packageRoot } from '../memory/native.ts'
+
+const directory = join(packageRoot, 'build/guest')
+const pollMs = 5
+
+/** QEMU options of the demo guest. @param append further kernel arguments, such as victim_mib=64 */
+export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz'): string[] {
+  const kernel = join(directory, 'vmlinuz')
+  if (!existsSync(kernel))
+    throw new SubpageError('BAD_ARGUMENT', 'the demo guest is not built: run scripts/build-guest.sh')
+  const kernelArguments = ['console=ttyS0', 'quiet', 'panic=-1', 'tsc=unstable', ...append]
+  return [
+    ...['-kernel', kernel, '-initrd', join(directory, initrd)],
+    ...['-append', kernelArguments.join(' '), '-no-reboot'],
+  ]
+}
+
+export interface VictimLine {
+  step: number
+  /** Full verifications that the victim has passed. */
+  verified: number
+  digest: string
+}
+
+/** The victim's reports in a piece of console output; a line cut at either end is left out. */
+export function victimLines(text: string): VictimLine[] {
+  return [...text.matchAll(/^victim step=(\d+) pages=\d+ verify=(\d+) digest=([0-9a-f]+)\r?$/gm)].map(
+    ([, step, verified, digest]) => ({
+      step: Number(step),
+      verified: Number(verified),
+      digest: digest ?? '',
+    }),
+  )
+}
+
+/** What the victim says when its memory is damaged; undefined when it has found nothing. */
+export function victimDamage(text: string): string | undefined {
+  return /^victim TORN .*$/m.exec(text)?.[0]
+}
+
+/** A guest's console: the log of all it printed, and the socket that takes input. */
+export interface Console {
+  log: string
+  socket: string
+}
+
+export function consoleAt(log: string): Console {
+  return { log, socket: join(dirname(log), 'console.sock') }
+}
+
+/** Waits until what the guest has printed from byte `from` on satisfies `found`. */
+export async function untilConsole<T>(
+  console: Console,
+  from: number,
+  found: (text: string) => T | undefined,
+  limitMs: number,
+): Promise<T> {
+  const deadline = performance.now() + limitMs
+  let seen = -1
+  for (;;) {
+    const length = size(console)
+    if (length !== seen) {
+      seen = length
+      const value = found(readConsole(console, from))
+      if (value !== undefined) return value
+    }
+    if (performance.now() > deadline)
+      throw new SubpageError(
+        'GUEST_DIED',
+        `the guest did not print what was awaited within ${limitMs} ms; its last words: ${readConsole(console, Math.max(0, length - 300))}`,
+      )
+    await delay(pollMs)
+  }
+}
+
+const size = (console: Console) => (existsSync(console.log) ? statSync(console.log).size : 0)
+
+export function readConsole({ log }: Console, from = 0, to?: number): string {
+  return existsSync(log) ? readFileSync(log).subarray(from, to).toString('latin1') : ''
+}
+
+/** Types a line on the guest's console. */
+export function typeLine({ socket }: Console, line: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const connection = createConnection(socket)
+    connection.once('error', reject)
+    connection.once('connect', () => connection.end(`${line}\n`, resolve))
+  })
+}
+
+/** Asks the victim to verify all its memory now. True when it is whole. */
+export async function askVictim(console: Console, limitMs = 20_000): Promise<boolean> {
+  const from = size(console)
+  await typeLine(console, 'verify')
+  return await untilConsole(
+    console,
+    from,
+    (text) => {
+      if (victimDamage(text)) return false
+      return /^victim verified step=\d+ ok/m.test(text) ? true : undefined
+    },
+    limitMs,
+  )
+}

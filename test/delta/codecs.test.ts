@@ -1,0 +1,128 @@
+/**
+ * Every codec on every CPU path against the oracle, byte for byte, and the laws that any codec must keep:
+ * applying what was captured gives the memory, and applying it twice gives the same as once.
+ */
+import fc from 'fast-check'
+import { afterEach, describe, expect, it } from 'vitest'
+import { applySync, checkDelta } from '../../src/delta/apply.ts'
+import { codecNames } from '../../src/delta/codec.ts'
+import { cpuPaths, selectCpuPath } from '../../src/delta/cpu.ts'
+import { applyDelta, encodeDelta } from '../../src/delta/oracle/delta.ts'
+import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { captureAll, contentOf, memoryPair, noise, regionOf, testPages } from './memories.ts'
+
+afterEach(() => selectCpuPath('best'))
+
+const ranges = fc
+  .array(fc.tuple(fc.nat(testPages - 1), fc.nat(2)), { maxLength: 3 })
+  .map((runs) =>
+    PageRanges.of(runs.map(([first, count]) => [first, Math.min(count, testPages - first)] as const)),
+  )
+const someRanges = fc.oneof(fc.constant(PageRanges.all(testPages)), ranges)
+
+const cases = cpuPaths().flatMap((path) =>
+  codecNames.flatMap((codec) => [false, true].map((whole) => ({ path, codec, whole }))),
+)
+
+describe.each(cases)('$codec on $path, whole: $whole', ({ path, codec, whole }) => {
+  it('gives the bytes of the oracle, updates the shadow, and rebuilds the memory, once or twice', () => {
+    selectCpuPath(path)
+    fc.assert(
+      fc.property(memoryPair, someRanges, fc.boolean(), ({ before, after }, pages, small) => {
+        using ram = regionOf(after)
+        using shadow = regionOf(before)
+        // A whole record must not depend on what the image held.
+        const held = whole ? noise(7, before.length) : before
+        using image = regionOf(held)
+        const deltas = captureAll(ram, shadow, pages, { codec, whole, outBytes: small ? 4376 : 2 ** 17 })
+
+        const expected = held.slice()
+        for (const page of pages.pages())
+          expected.set(after.subarray(page * 4096, (page + 1) * 4096), page * 4096)
+        if (!small) expect(deltas).toEqual([encodeDelta({ before, after, ranges: pages, codec, whole })])
+        const shadowExpected = before.slice()
+        for (const page of pages.pages())
+          shadowExpected.set(after.subarray(page * 4096, (page + 1) * 4096), page * 4096)
+        expect(Buffer.compare(contentOf(shadow), shadowExpected)).toBe(0)
+
+        for (const delta of deltas) applySync(image, delta)
+        expect(Buffer.compare(contentOf(image), expected)).toBe(0)
+        for (const delta of deltas) applySync(image, delta)
+        expect(Buffer.compare(contentOf(image), expected)).toBe(0)
+      }),
+      { numRuns: 60 },
+    )
+  })
+})
+
+describe('strict decoding', () => {
+  /** Damages a delta in one of the ways that a decoder must survive. */
+  const damage = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 3 })
+
+  it.each(codecNames)('accepts and applies exactly what the oracle does: %s', (codec) => {
+    let accepted = 0
+    let refused = 0
+    fc.assert(
+      fc.property(memoryPair, fc.boolean(), damage, fc.boolean(), ({ before, after }, whole, hits, early) => {
+        const delta = encodeDelta({ before, after, ranges: PageRanges.all(testPages), codec, whole })
+        // Most bytes of a long delta are data: half of the damage goes to the first bytes, where the structure is.
+        for (const [at, byte] of hits)
+          delta[early ? at % Math.min(delta.length, 40) : at % delta.length] = byte
+        const expected = before.slice()
+        let sound = true
+        try {
+          applyDelta(expected, delta)
+        } catch {
+          sound = false
+        }
+        using image = regionOf(before)
+        if (sound) {
+          accepted++
+          expect(checkDelta(delta, testPages)).toEqual(applySync(image, delta))
+        } else {
+          refused++
+          expect(() => applySync(image, delta)).toThrow(expect.objectContaining({ code: 'DELTA_MALFORMED' }))
+        }
+        expect(Buffer.compare(contentOf(image), expected)).toBe(0)
+      }),
+      { numRuns: 300 },
+    )
+    // The test is worth something only if both sides were seen.
+    expect(accepted).toBeGreaterThan(10)
+    expect(refused).toBeGreaterThan(10)
+  })
+
+  it.each(codecNames)('refuses every shorter beginning of a delta: %s', (codec) => {
+    const after = noise(3, 4096)
+    after.fill(0, 100, 3900)
+    const delta = encodeDelta({
+      before: new Uint8Array(4096),
+      after,
+      ranges: PageRanges.all(1),
+      codec,
+      whole: false,
+    })
+    for (let bytes = 0; bytes < delta.length; bytes++)
+      expect(() => checkDelta(delta.slice(0, bytes), 1)).toThrow(/refused/)
+    // Also when the header agrees with the shorter length.
+    for (let bytes = 24; bytes < delta.length; bytes++) {
+      const shorter = new Uint8Array(bytes)
+      shorter.set(delta.subarray(0, bytes - 8))
+      new DataView(shorter.buffer).setUint32(12, bytes - 24, true)
+      expect(() => checkDelta(shorter, 1)).toThrow(/refused/)
+    }
+  })
+
+  it('refuses a page outside the image', () => {
+    const after = noise(1, 3 * 4096)
+    const delta = encodeDelta({
+      before: new Uint8Array(after.length),
+      after,
+      ranges: PageRanges.all(3),
+      codec: 'masked',
+      whole: false,
+    })
+    expect(checkDelta(delta, 3).pages).toBe(3)
+    expect(() => checkDelta(delta, 2)).toThrow(/outside the image/)
+  })
+})

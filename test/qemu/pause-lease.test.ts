@@ -1,0 +1,233 @@
+/**
+ * The pause lease without QEMU: the agent's steps, the guard's steps, and that both mean the same file. The guard here
+ * is the real one, in a victim process, talking to a QMP server of this test.
+ */
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { addon } from '../../src/memory/native.ts'
+import { PauseLease } from '../../src/qemu/pause-lease.ts'
+import { readShimStatus } from '../../src/tracking/shim.ts'
+import { Victims } from '../tracking/victim.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'subpage-lease-'))
+let victims: Victims
+let path: string
+let lease: PauseLease
+beforeAll(() => {
+  victims = new Victims()
+})
+beforeEach(() => {
+  path = join(directory, randomBytes(4).toString('hex'))
+  PauseLease.create(path)
+  lease = PauseLease.open(path)
+})
+afterEach(async () => {
+  lease.close()
+  await victims.clear()
+})
+afterAll(async () => {
+  await victims.close()
+  rmSync(directory, { recursive: true })
+})
+
+/** The state word as another program reads it. */
+function word(): bigint {
+  const handle = addon.leaseOpen(path)
+  const value = addon.leaseWord(handle)
+  addon.leaseClose(handle)
+  return value
+}
+
+function writeWord(value: bigint): void {
+  const page = Buffer.alloc(4096)
+  page.writeBigUInt64LE(value)
+  writeFileSync(path, page)
+}
+
+test('a fresh lease is free', () => {
+  expect([word(), addon.leaseFree, addon.leaseExpired]).toEqual([0n, 0n, 2n ** 64n - 1n])
+})
+
+test('a pause in time: held from acquire until resumed', () => {
+  lease.acquire(1000)
+  const deadline = word()
+  expect(deadline - process.hrtime.bigint()).toBeLessThanOrEqual(1_000_000_000n)
+  expect(deadline - process.hrtime.bigint()).toBeGreaterThan(0n)
+  expect(lease.release()).toBe(true)
+  expect(word()).toBeGreaterThan(deadline)
+  lease.resumed()
+  expect(word()).toBe(0n)
+})
+
+test('release says false when the guard took the lease, also when it is done already', () => {
+  for (const state of [2n ** 64n - 1n, 0n]) {
+    lease.acquire(1000)
+    writeWord(state)
+    expect(lease.release()).toBe(false)
+    lease.resumed()
+    expect(word()).toBe(state)
+    writeWord(0n)
+  }
+})
+
+test('release says false without an acquire', () => {
+  expect(lease.release()).toBe(false)
+})
+
+test('no pause begins while the guard ends an earlier one', () => {
+  writeWord(2n ** 64n - 1n)
+  expect(lease.expired).toBe(true)
+  expect(() => lease.acquire(1000)).toThrow(expect.objectContaining({ code: 'PAUSE_BROKEN' }))
+  expect(lease.inherit(1000)).toBe(false)
+  writeWord(0n)
+  lease.acquire(1000)
+})
+
+test('a pause whose `cont` was never confirmed does not block the next one', () => {
+  lease.acquire(1000)
+  lease.release()
+  lease.acquire(1000)
+  expect(lease.release()).toBe(true)
+})
+
+test('the pause of a dead agent is inherited once, and is lost to that agent', () => {
+  lease.acquire(1000)
+  const successor = PauseLease.open(path)
+  expect(successor.inherit(1000)).toBe(true)
+  expect(lease.release()).toBe(false)
+  successor.resumed()
+  expect(successor.inherit(1000)).toBe(false)
+  successor.close()
+})
+
+test('misuse is a TypeError', () => {
+  for (const holdMs of [0, -1, Number.NaN, 60_001]) expect(() => lease.acquire(holdMs)).toThrow(TypeError)
+  const closed = PauseLease.open(path)
+  closed.close()
+  expect(() => closed.acquire(10)).toThrow(TypeError)
+  expect(() => addon.leaseTake({} as never, 10)).toThrow(TypeError)
+  writeFileSync(path, '')
+  expect(() => PauseLease.open(path)).toThrow(expect.objectContaining({ code: 'EINVAL' }))
+})
+
+/** What the guard says to QEMU, answered as this test likes. */
+class FakeQmp {
+  readonly path = `${path}.sock`
+  readonly server: Server
+  connections = 0
+  onCont: (socket: Socket) => void = (socket) => socket.write('{"return":{},"id":"subpage-guard"}\n')
+
+  constructor() {
+    this.server = createServer((socket) => {
+      this.connections++
+      socket.on('error', () => undefined)
+      socket.write('{"QMP":{"version":{},"capabilities":[]}}\n')
+      socket.on('data', (text) => {
+        if (!String(text).includes('"cont"')) return
+        socket.write('{"return":{}}\n{"event":"RESUME"}\n')
+        this.onCont(socket)
+      })
+    })
+  }
+
+  async listen(): Promise<this> {
+    this.server.listen(this.path)
+    await once(this.server, 'listening')
+    return this
+  }
+
+  [Symbol.dispose](): void {
+    this.server.close()
+  }
+}
+
+async function guarded(qmp: FakeQmp) {
+  const environment = { SUBPAGE_LEASE: path, SUBPAGE_GUARD_QMP: qmp.path }
+  const victim = await victims.start({ pages: 1, environment })
+  expect(readShimStatus(victim.statusPath)?.guard).toBe('on')
+  return victim
+}
+
+const until = (holds: () => boolean) => expect.poll(holds, { timeout: 10_000, interval: 5 }).toBe(true)
+
+test('the guard resumes an overdue pause once, and frees the lease after the answer', async () => {
+  using qmp = await new FakeQmp().listen()
+  let answer = () => {}
+  qmp.onCont = (socket) => {
+    answer = () => socket.write('{"return":{},"id":"subpage-guard"}\n')
+  }
+  await guarded(qmp)
+  lease.acquire(30)
+  await until(() => qmp.connections === 1 && lease.expired)
+  expect(lease.release()).toBe(false)
+  expect(() => lease.acquire(30)).toThrow(expect.objectContaining({ code: 'PAUSE_BROKEN' }))
+  await until(() => {
+    answer()
+    return !lease.expired
+  })
+  expect({ word: word(), count: lease.expiryCount, connections: qmp.connections }).toEqual({
+    word: 0n,
+    count: 1,
+    connections: 1,
+  })
+})
+
+test('an agent that dies between release and `cont` is covered too', async () => {
+  using qmp = await new FakeQmp().listen()
+  await guarded(qmp)
+  lease.acquire(300)
+  expect(lease.release()).toBe(true)
+  await until(() => lease.expiryCount === 1)
+  expect(word()).toBe(0n)
+})
+
+test('the guard leaves pauses in time alone', async () => {
+  using qmp = await new FakeQmp().listen()
+  await guarded(qmp)
+  for (let pause = 0; pause < 50; pause++) {
+    lease.acquire(5000)
+    expect(lease.release()).toBe(true)
+    lease.resumed()
+  }
+  // One overdue pause proves that the guard was watching all along.
+  lease.acquire(1)
+  await until(() => lease.expiryCount === 1)
+  expect(qmp.connections).toBe(1)
+})
+
+test('the guard tries again until QEMU listens and answers', async () => {
+  using qmp = new FakeQmp()
+  let hungUp = 0
+  qmp.onCont = (socket) => {
+    if (++hungUp < 3) socket.destroy()
+    else socket.write('{"return":{},"id":"subpage-guard"}\n')
+  }
+  await guarded(qmp)
+  lease.acquire(1)
+  await until(() => lease.expired)
+  await qmp.listen()
+  await until(() => !lease.expired)
+  expect({ hungUp, count: lease.expiryCount }).toEqual({ hungUp: 3, count: 1 })
+})
+
+test('the guard gives up when QEMU refuses, and takes a deadline that nobody sane wrote for overdue', async () => {
+  using qmp = await new FakeQmp().listen()
+  qmp.onCont = (socket) => socket.write('{"id":"subpage-guard","error":{"class":"GenericError"}}\n')
+  await guarded(qmp)
+  writeWord(2n ** 63n)
+  await until(() => lease.expiryCount === 1)
+  expect({ word: word(), connections: qmp.connections }).toEqual({ word: 0n, connections: 5 })
+})
+
+test('a guard that starts with an expired lease finishes it', async () => {
+  using qmp = await new FakeQmp().listen()
+  writeWord(2n ** 64n - 1n)
+  await guarded(qmp)
+  await until(() => lease.expiryCount === 1)
+  expect(word()).toBe(0n)
+})

@@ -1,0 +1,144 @@
+/** The shim in a small program: what it reports, what it leaves to children, and that it never breaks its host. */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { describeShim, readShimStatus, shimEnvironment, shimPath } from '../../src/tracking/shim.ts'
+import { openTracker, probeUserfault } from '../../src/tracking/tracker.ts'
+import { Victims } from './victim.ts'
+
+let victims: Victims
+const directory = mkdtempSync(join(tmpdir(), 'subpage-shim-'))
+beforeAll(() => {
+  victims = new Victims()
+})
+afterEach(() => victims.clear())
+afterAll(async () => {
+  await victims.close()
+  rmSync(directory, { recursive: true })
+})
+
+test('reports the mapping that it registered, readable by its user only', async () => {
+  const victim = await victims.start({ pages: 64 })
+  const status = readShimStatus(victim.statusPath)
+  const available = probeUserfault().available
+  expect(status).toMatchObject({
+    format: 1,
+    pid: victim.pid,
+    tracking: available ? 'ok' : 'failed',
+    address: `0x${Number(await victim.run('address')).toString(16)}`,
+    bytes: 64 * 4096,
+    mappings: 1,
+    guard: 'off',
+  })
+  expect(statSync(victim.statusPath).mode & 0o777).toBe(0o600)
+  if (available) {
+    // O_CLOEXEC is 02000000: children do not inherit it.
+    const flags = /flags:\s+(\d+)/.exec(
+      readFileSync(`/proc/${victim.pid}/fdinfo/${status?.uffd}`, 'utf8'),
+    )?.[1]
+    expect(Number.parseInt(flags ?? '', 8) & 0o2000000).not.toBe(0)
+  }
+})
+
+test('counts every mapping of the RAM file', async () => {
+  const victim = await victims.start({ pages: 64, layout: 'twice' })
+  expect(readShimStatus(victim.statusPath)?.mappings).toBe(2)
+})
+
+test('keeps the pages of RAM small, also when the program asks for huge ones', async () => {
+  const victim = await victims.start({ pages: 2048, memfd: true, layout: 'huge' })
+  const address = Number(await victim.run('address')).toString(16)
+  const smaps = readFileSync(`/proc/${victim.pid}/smaps`, 'latin1')
+  const flags = smaps.slice(smaps.indexOf(`\n${address}-`)).match(/VmFlags:(.*)/)?.[1]
+  expect(flags).toMatch(/ nh\b/)
+  expect(flags).not.toMatch(/ hg\b/)
+})
+
+test('leaves itself out of the environment of children, and keeps what others preload', async () => {
+  const victim = await victims.start({ pages: 1 })
+  expect(await victim.run('ld_preload')).toBe('')
+  const other = await victims.start({
+    pages: 1,
+    environment: { LD_PRELOAD: `libm.so.6:${shimPath}:libpthread.so.0` },
+  })
+  expect(await other.run('ld_preload')).toBe('libm.so.6:libpthread.so.0')
+  expect(readShimStatus(other.statusPath)?.mappings).toBe(1)
+})
+
+test('says `waiting` when the program never maps the RAM file', () => {
+  const status = join(directory, 'waiting.status')
+  execFileSync('true', { env: { ...process.env, ...shimEnvironment({ ram: '/dev/shm/none', status }) } })
+  const report = readShimStatus(status)
+  expect(report?.tracking).toBe('waiting')
+  expect(report && describeShim(report)).toContain('saw no shared mapping')
+})
+
+test('removes its variables', () => {
+  const environment = shimEnvironment({
+    ram: '/x',
+    status: join(directory, 's'),
+    lease: '/x',
+    guardQmp: '/x',
+  })
+  const seen = execFileSync('env', { env: { PATH: process.env.PATH, ...environment }, encoding: 'utf8' })
+  expect(seen).not.toMatch(/SUBPAGE_|LD_PRELOAD/)
+})
+
+test('the program runs on when nothing of the shim can work', async () => {
+  const victim = await victims.start({
+    pages: 16,
+    environment: {
+      SUBPAGE_SHIM_STATUS: '/nonexistent/status',
+      SUBPAGE_LEASE: '/nonexistent/lease',
+      SUBPAGE_GUARD_QMP: `/${'x'.repeat(200)}`,
+    },
+  })
+  expect(await victim.run('write 0 16')).toBe('0')
+})
+
+test('no status when the shim is not loaded, and the tracker says what to do', async () => {
+  const victim = await victims.start({ pages: 16, shim: false })
+  expect(readShimStatus(victim.statusPath)).toBeUndefined()
+  expect(() => openTracker(victim.target, 'userfault')).toThrow(
+    expect.objectContaining({ code: 'TRACKER_UNAVAILABLE', message: expect.stringContaining('shim') }),
+  )
+})
+
+test('auto falls back to compare and says why', async () => {
+  const victim = await victims.start({ pages: 16, shim: false })
+  const tracker = openTracker(victim.target, 'auto')
+  expect(tracker.name).toBe('compare')
+  expect(tracker.fallback).toContain('not registered for write tracking')
+  expect(tracker.harvest().pageCount).toBe(16)
+  tracker.close()
+})
+
+test('a tracker refuses a process that maps another size, or another file', async () => {
+  const victim = await victims.start({ pages: 16 })
+  const refused = expect.objectContaining({ code: 'TRACKER_UNAVAILABLE' })
+  expect(() => openTracker({ ...victim.target, ramPages: 32 }, 'userfault')).toThrow(refused)
+  expect(() => openTracker({ ...victim.target, ramPath: '/dev/null' }, 'userfault')).toThrow(refused)
+})
+
+test('the probe and the shim agree', async () => {
+  const probe = probeUserfault()
+  const victim = await victims.start({ pages: 16 })
+  const tracker = openTracker(victim.target, 'auto')
+  expect(tracker.name).toBe(probe.available ? 'userfault' : 'compare')
+  expect(probe.reason).not.toBe('')
+  tracker.close()
+})
+
+test('a tracker whose registration is lost says so and does not name too little', async () => {
+  const victim = await victims.start({ pages: 16 })
+  const status = readShimStatus(victim.statusPath)
+  if (status?.tracking !== 'ok') return
+  const tracker = openTracker(victim.target, 'userfault')
+  tracker.harvest()
+  await victim.run(`close ${status.uffd}`)
+  for (let again = 0; again < 2; again++)
+    expect(() => tracker.harvest()).toThrow(expect.objectContaining({ code: 'TRACKER_UNAVAILABLE' }))
+  tracker.close()
+})
