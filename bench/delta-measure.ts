@@ -3,6 +3,8 @@
  * memcpy of the same pages and the XBZRLE pipe measured next to it, and ratios are taken within a trial. The memcpy also
  * drives what was restored out of the cache.
  */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { applySync } from '../src/delta/apply.ts'
 import { type CapturePosition, captureSync } from '../src/delta/capture.ts'
 import { type CodecName, codecNames } from '../src/delta/codec.ts'
@@ -132,11 +134,22 @@ function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1]!
 }
 
+/** A file in shared memory that is gone when it is unmapped. */
+function shared(bytes: number): Region {
+  const folder = mkdtempSync('/dev/shm/subpage-bench-')
+  try {
+    return Region.map(join(folder, 'memory'), { writable: true, create: bytes })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
 /** The memories of one measurement, all populated before the first timing. */
 class Bed {
   readonly #ram: Region
   readonly #base: Region
   readonly #shadow: Region
+  readonly #image: Region
   readonly #scratch: Region
   readonly #ranges: PageRanges
   readonly #out = new Uint8Array(outBytes)
@@ -145,7 +158,9 @@ class Bed {
   constructor({ pages, before, after }: PagePairs, order: Order) {
     const step = order === 'scattered' ? scatter : 1
     const bytes = pages * step * pageBytes
-    this.#ram = Region.anonymous(bytes)
+    // As in a pair: RAM and image are files that QEMU shares, the shadow is our own memory.
+    this.#ram = shared(bytes)
+    this.#image = shared(bytes)
     this.#base = Region.anonymous(bytes)
     this.#shadow = Region.anonymous(bytes)
     this.#scratch = Region.anonymous(bytes)
@@ -167,10 +182,10 @@ class Bed {
     this.#copy(this.#shadow, this.#base)
     const deltas: Uint8Array[] = []
     this.#capture(codec, (delta) => deltas.push(delta.slice()))
-    this.#copy(this.#shadow, this.#base)
-    for (const delta of deltas) applySync(this.#shadow, delta)
+    this.#copy(this.#image, this.#base)
+    for (const delta of deltas) applySync(this.#image, delta)
     invariant(
-      !compareRegionsSync(this.#ram, this.#shadow, this.#ranges),
+      !compareRegionsSync(this.#ram, this.#image, this.#ranges),
       `${codec} on ${path} rebuilds the memory`,
     )
     this.#deltas.set(`${path} ${codec}`, deltas)
@@ -182,7 +197,7 @@ class Bed {
 
   timePipe(): Timing {
     selectCpuPath('best')
-    return this.#time(() =>
+    return this.#time(this.#shadow, () =>
       addon.xbzrlePipe(
         this.#shadow.handle,
         this.#ram.handle,
@@ -196,7 +211,7 @@ class Bed {
   timeCapture(one: Case): Timing {
     selectCpuPath(one.path)
     let bytes = 0
-    const timing = this.#time(() => {
+    const timing = this.#time(this.#shadow, () => {
       bytes = this.#capture(one.codec)
     })
     one.bytes = bytes
@@ -206,18 +221,18 @@ class Bed {
   timeApply(one: Case): Timing {
     selectCpuPath(one.path)
     const deltas = this.#deltas.get(`${one.path} ${one.codec}`)!
-    return this.#time(() => {
-      for (const delta of deltas) applySync(this.#shadow, delta)
+    return this.#time(this.#image, () => {
+      for (const delta of deltas) applySync(this.#image, delta)
     })
   }
 
   close(): void {
-    for (const region of [this.#ram, this.#base, this.#shadow, this.#scratch]) region.close()
+    for (const region of [this.#ram, this.#image, this.#base, this.#shadow, this.#scratch]) region.close()
     selectCpuPath('best')
   }
 
-  #time(work: () => void): Timing {
-    this.#copy(this.#shadow, this.#base)
+  #time(restored: Region, work: () => void): Timing {
+    this.#copy(restored, this.#base)
     const begin = process.hrtime.bigint()
     this.#copy(this.#scratch, this.#ram)
     const middle = process.hrtime.bigint()

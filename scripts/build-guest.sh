@@ -136,6 +136,8 @@ busybox=$(find "$scratch/packages/busybox-static" -path '*bin/busybox' -type f |
 [ -n "$busybox" ] || die "package 'busybox-static' holds no busybox"
 cp "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list); do [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"; done
+echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
+echo 'root:x:0:' >"$root/etc/group"
 install -m 755 guest/init "$root/init"
 install -m 755 guest/power-button "$root/etc/acpi/PWRF/00000080"
 install_modules "$scratch/packages/$kernel" "$root"

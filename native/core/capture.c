@@ -7,7 +7,7 @@
 #include "kernels.h"
 
 /* Lines fetched ahead of a page that does not follow the present one; the hardware prefetcher brings the rest. */
-enum { PREFETCH_LINES = 32 };
+enum { PREFETCH_LINES = 16 };
 
 static void prefetch_page(const uint8_t *ram, const uint8_t *shadow)
 {

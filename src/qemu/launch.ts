@@ -4,10 +4,9 @@
  */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, statfsSync } from 'node:fs'
-import { join } from 'node:path'
 import { errorCode, SubpageError } from '../errors.ts'
-import { packageRoot } from '../memory/native.ts'
 import { Region } from '../memory/region.ts'
+import { shimEnvironment } from '../tracking/shim.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
 import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
@@ -86,11 +85,12 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
     stdio: ['ignore', log, log],
     env: {
       ...process.env,
-      LD_PRELOAD: join(packageRoot, 'build/native/shim.so'),
-      SUBPAGE_RAM: files.ram,
-      SUBPAGE_SHIM_STATUS: files.shimStatus,
-      SUBPAGE_LEASE: files.lease,
-      SUBPAGE_GUARD_QMP: files.guardQmp,
+      ...shimEnvironment({
+        ram: files.ram,
+        status: files.shimStatus,
+        lease: files.lease,
+        guardQmp: files.guardQmp,
+      }),
     },
   })
   closeSync(log)

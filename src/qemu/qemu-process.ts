@@ -38,11 +38,11 @@ export class QemuProcess {
     const qmp = await Qmp.connect(files.qmp)
     const ram = Region.map(files.ram, { writable: true })
     const found = new QemuProcess(files, { record, qmp, ram })
-    // An agent that died within a checkpoint leaves its pause behind.
-    if (found.lease.inherit(inheritMs)) {
-      await qmp.run('cont')
-      found.lease.resumed()
-    }
+    // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
+    found.lease.inherit(inheritMs)
+    const { status } = await qmp.run<{ status: string }>('query-status')
+    if (status === 'paused') await qmp.run('cont')
+    found.lease.resumed()
     return found
   }
 

@@ -1,0 +1,86 @@
+/** Hosts for tests: real agents in child processes, with directories that go with them. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import type { GuestStatus } from '../../src/agent/status.ts'
+import {
+  type Console,
+  consoleAt,
+  demoGuestOptions,
+  untilConsole,
+  victimLines,
+} from '../../src/qemu/demo-guest.ts'
+
+export const ramBytes = 160 * 2 ** 20
+const pollMs = 10
+
+export class Hosts {
+  readonly directory = mkdtempSync(join(tmpdir(), 'subpage-test-'))
+  readonly agents: EphemeralAgent[] = []
+
+  async add(host: string, env: Record<string, string> = {}, listen?: string): Promise<EphemeralAgent> {
+    const agent = await startEphemeralAgent({
+      stateDirectory: join(this.directory, host),
+      host,
+      env,
+      ...(listen === undefined ? {} : { listen }),
+    })
+    this.agents.push(agent)
+    return agent
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.agents.map((agent) => agent.end()))
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** Starts the demo guest and waits until its victim program reports. */
+export async function startVictim(
+  { client }: EphemeralAgent,
+  name: string,
+  append: string[] = [],
+): Promise<{ status: GuestStatus; console: Console }> {
+  const status = await client.run({ name, ramBytes, accel: 'tcg', options: demoGuestOptions(append) })
+  const console = consoleAt(status.console)
+  await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
+  return { status, console }
+}
+
+/** Protects and waits until the first checkpoint is safe. */
+export async function protect(
+  from: EphemeralAgent,
+  name: string,
+  to: EphemeralAgent,
+  options: { tracker?: 'auto' | 'userfault' | 'compare'; epochMs?: number } = {},
+): Promise<GuestStatus> {
+  await from.client.protect(name, {
+    to: to.address,
+    epochMs: 25,
+    tracker: 'auto',
+    codec: 'masked',
+    ...options,
+  })
+  return await until(from, name, (status) => status.state === 'Protected')
+}
+
+/** Waits until the guest's status on this host satisfies the condition; errors such as GUEST_UNKNOWN count as not yet. */
+export async function until(
+  { client }: EphemeralAgent,
+  name: string,
+  found: (status: GuestStatus) => boolean,
+  limitMs = 60_000,
+): Promise<GuestStatus> {
+  const deadline = performance.now() + limitMs
+  for (;;) {
+    const status = await client.guest(name).catch((error: Error) => error)
+    if (!(status instanceof Error) && found(status)) return status
+    if (performance.now() > deadline)
+      throw new Error(
+        `waited in vain; last: ${status instanceof Error ? status.message : JSON.stringify(status)}`,
+      )
+    await delay(pollMs)
+  }
+}
