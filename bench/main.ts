@@ -20,7 +20,9 @@ type Bench = (options: BenchOptions) => Promise<BenchResult>
 
 /** One line per benchmark. */
 const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {
+  checkpoint: () => import('./checkpoint.ts'),
   delta: () => import('./delta.ts'),
+  failover: () => import('./failover.ts'),
 }
 
 const names = argv.slice(2).filter((argument) => !argument.startsWith('--'))

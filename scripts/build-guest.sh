@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the demo guest from Debian packages, unpacked and never installed:
-#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim) and, on demand, initrd-workloads.gz (redis, sqlite, ...).
-# Usage: scripts/build-guest.sh [demo|workloads|all]     (default: demo)
+#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim) and, with `all`, initrd-workloads.gz (redis, sqlite, ...).
+# Usage: scripts/build-guest.sh [demo|all]     (default: demo)
 # Does nothing when the sources have not changed; packages stay in build/guest/cache, so a rebuild needs no network.
 # The newest kernel and libraries are taken up by deleting that folder.
 set -euo pipefail
@@ -17,7 +17,7 @@ workload_packages=(redis-tools sqlite3 memcached stress-ng)
 die() { echo "build-guest: $*" >&2; exit 1; }
 say() { echo "build-guest: $*" >&2; }
 
-case $want in demo | workloads | all) ;; *) die "unknown target '$want': use demo, workloads or all" ;; esac
+case $want in demo | all) ;; *) die "unknown target '$want': use demo or all" ;; esac
 [ "$(uname -m)" = x86_64 ] || die "the demo guest is for x86_64; this machine is $(uname -m)"
 
 mkdir -p "$cache"
@@ -32,7 +32,7 @@ fingerprint() { # of what every image is made from: sources and the kernel; a de
 fresh() { [ -s "$out/$1" ] && [ -s "$out/vmlinuz" ] && [ "$(cat "$out/.$1.stamp" 2>/dev/null)" = "$(fingerprint)" ]; }
 
 need_demo=false need_workloads=false
-[ "$want" = workloads ] || fresh initrd.gz || need_demo=true
+{ fresh initrd.gz && [ -x "$out/victim" ]; } || need_demo=true
 [ "$want" = demo ] || fresh initrd-workloads.gz || need_workloads=true
 $need_demo || $need_workloads || exit 0
 
@@ -46,12 +46,12 @@ trap 'rm -rf "$scratch"' EXIT
 # ---- packages ----
 
 updated=false
-update_lists() { # once, and only when something is not known or no longer where the lists say
+update_lists() { # update_lists PACKAGE: once, when it is not known or no longer where the lists say
   $updated && return 1
   updated=true
-  [ "$(id -u)" = 0 ] || die "package lists are missing or stale: run 'apt-get update' as root, then try again"
+  [ "$(id -u)" = 0 ] || die "package '$1' is not in the package lists: run 'apt-get update' as root, then try again"
   say 'apt-get update'
-  apt-get update -qq >&2 || die "'apt-get update' failed: is there a network?"
+  apt-get update -qq >&2 || die "package '$1' is missing and 'apt-get update' failed: is there a network?"
 }
 need_apt() { command -v apt-get >/dev/null || die "package '$1' is needed and this is no Debian system (no apt-get)"; }
 
@@ -64,7 +64,7 @@ fetch() { # fetch PACKAGE...: into the cache, in one go, those that are not ther
   need_apt "${missing[0]}"
   say "downloading ${missing[*]}"
   until (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "${missing[@]}" >&2); do
-    update_lists || break
+    update_lists "${missing[*]}" || break
   done
   for package in "${missing[@]}"; do
     [ -n "$(cached "$package")" ] || die "package '$package' cannot be downloaded (see the lines above)"
@@ -79,7 +79,7 @@ kernel_package() { # the cached kernel, else the one the distribution's meta pac
   while :; do
     name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
     [ -z "$name" ] || break
-    update_lists || die "package 'linux-image-cloud-amd64' is not in the package lists (Debian's main section has it)"
+    update_lists linux-image-cloud-amd64 || die "package 'linux-image-cloud-amd64' is not in the package lists (Debian's main section has it)"
   done
   echo "$name"
 }

@@ -3,6 +3,7 @@ import { type Static, Type } from 'typebox'
 import { release } from '../release.ts'
 import { formatAddress } from './address.ts'
 import type { Agent, HostedGuest } from './agent.ts'
+import { ownMemory } from './own-memory.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
@@ -72,7 +73,9 @@ export const HostStatus = Type.Object({
   release: Type.String(),
   pid: Type.Integer(),
   address: Nullable(Type.String()),
-  residentBytes: Type.Integer({ description: 'memory of the agent itself, shared guest memory included' }),
+  ownBytes: Type.Integer({
+    description: 'memory of the agent itself: neither guest RAM and images nor shadows',
+  }),
   guests: Type.Array(GuestStatus),
 })
 export type HostStatus = Static<typeof HostStatus>
@@ -83,9 +86,15 @@ export function hostStatus(agent: Agent): HostStatus {
     release,
     pid: process.pid,
     address: agent.address ? formatAddress(agent.address) : null,
-    residentBytes: process.memoryUsage.rss(),
+    ownBytes: ownMemory(shadowBytes(agent)),
     guests: [...agent.guests.values()].map(guestStatus),
   }
+}
+
+function shadowBytes(agent: Agent): number {
+  return [...agent.guests.values()]
+    .filter((guest) => guest.kind === 'running' && guest.primary !== undefined)
+    .reduce((sum, guest) => sum + guestStatus(guest).ramBytes, 0)
 }
 
 export function guestStatus(guest: HostedGuest): GuestStatus {

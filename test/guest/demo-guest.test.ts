@@ -44,7 +44,8 @@ function lines(input: NodeJS.ReadableStream) {
 
 /** Boots the guest on a shared RAM file. QEMU connects to sockets that wait for it, so no line is lost. */
 async function boot() {
-  const folder = mkdtempSync('/dev/shm/subpage-test-')
+  const folder = mkdtempSync('/dev/shm/subpage-guest-test-')
+  onTestFinished(() => rmSync(folder, { recursive: true }))
   const ram = join(folder, 'ram')
   const servers = ['console', 'qmp'].map((name) => createServer().listen(join(folder, name)))
   await Promise.all(servers.map((server) => once(server, 'listening')))
@@ -73,7 +74,6 @@ async function boot() {
     qemu.kill('SIGKILL')
     await exited
     for (const server of servers) server.close()
-    rmSync(folder, { recursive: true })
   })
   const [[serial], [qmp]] = (await Promise.all(connections)) as [[Socket], [Socket]]
   const answer = lines(qmp)
