@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { packageRoot } from '../../src/memory/native.ts'
+import { renderCli } from './cli.ts'
 import { renderErrors } from './errors.ts'
 
 export interface GeneratedFile {
@@ -11,7 +12,10 @@ export interface GeneratedFile {
   render(): string
 }
 
-export const generated: GeneratedFile[] = [{ path: 'docs/errors.md', render: renderErrors }]
+export const generated: GeneratedFile[] = [
+  { path: 'docs/cli.md', render: renderCli },
+  { path: 'docs/errors.md', render: renderErrors },
+]
 
 export const absolute = ({ path }: GeneratedFile): string => join(packageRoot, path)
 

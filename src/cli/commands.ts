@@ -1,6 +1,7 @@
 /** The table of all commands, in the order in which help shows them. */
 import type { Command } from './command.ts'
 import { agentCommand } from './commands/agent.ts'
+import { checkCommand } from './commands/check.ts'
 import { demoCommand } from './commands/demo.ts'
 import {
   failoverCommand,
@@ -13,6 +14,7 @@ import {
 import { eventsCommand, statusCommand } from './commands/status.ts'
 
 export const commands: Command[] = [
+  checkCommand,
   demoCommand,
   agentCommand,
   runCommand,

@@ -40,8 +40,8 @@ Ready: guests run with TCG, QEMU translating their code. With less (!): KVM.
   test('colours change nothing but the colour', () => {
     const report: HostReport = { items: [qemu, kvm, shm], accel: 'tcg', usable: false }
     const coloured = formatReport(report, true)
-    const escape = String.fromCharCode(27)
-    expect(coloured).toContain(escape)
-    expect(coloured.replaceAll(new RegExp(`${escape}\\[\\d+m`, 'g'), '')).toBe(formatReport(report, false))
+    const control = String.fromCharCode(27)
+    expect(coloured).toContain(control)
+    expect(coloured.replaceAll(new RegExp(`${control}\\[\\d+m`, 'g'), '')).toBe(formatReport(report, false))
   })
 })

@@ -2,6 +2,8 @@
  * Capture and apply without Node, under the sanitizers: round trips of every codec on every path, paths against each
  * other, outputs of every size, guarded buffers, damaged deltas, a guest that writes during capture, and the count of
  * allocations (none).
+ *
+ * build with: -Wl,--wrap=malloc
  */
 #include <pthread.h>
 
