@@ -25,23 +25,38 @@ export function readBootCache<T>(name: string, key: string): T | undefined {
 export function writeBootCache(name: string, key: string, answer: unknown): void {
   const file = bootCacheFile(name)
   if (file === undefined) return
-  writeFileSync(`${file}.${process.pid}`, JSON.stringify({ key, bootId: bootId(), answer }), { mode: 0o600 })
-  renameSync(`${file}.${process.pid}`, file)
+  const next = `${file}.${process.pid}`
+  try {
+    writeFileSync(next, JSON.stringify({ key, bootId: bootId(), answer }), { mode: 0o600 })
+    renameSync(next, file)
+  } catch {
+    rmSync(next, { force: true }) // A full disk: the probe runs again next time.
+  }
 }
 
 /** Undefined when the folder is another user's, or cannot be made: /tmp is open to all. */
 export function bootCacheFile(name: string): string | undefined {
-  const runtime = process.env.XDG_RUNTIME_DIR
   const uid = process.getuid?.()
-  const folder = runtime ? join(runtime, 'subpage-check') : join(tmpdir(), `subpage-${uid}`, 'check')
+  const runtime = process.env.XDG_RUNTIME_DIR
+  const ours = join(tmpdir(), `subpage-${uid}`)
+  const levels = runtime ? [join(runtime, 'subpage-check')] : [ours, join(ours, 'check')]
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
-    for (const level of runtime ? [folder] : [join(folder, '..'), folder]) {
+    for (const level of levels) {
+      makeFolder(level)
       const { uid: owner, mode } = lstatSync(level)
       if (owner !== uid || (mode & 0o022) !== 0) return undefined
     }
-    return join(folder, `${name}.json`)
+    return join(levels.at(-1)!, `${name}.json`)
   } catch {
     return undefined // Nothing depends on the cache but time.
+  }
+}
+
+/** One level only: below a file system that takes no folders, such as /proc, Node's `recursive` never returns. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw error
   }
 }
