@@ -43,7 +43,8 @@ export function readEpochs(path: string): RecordedEpoch[] {
     at += length
     return bytes.subarray(at - length, at)
   }
-  const u32s = (count: number) => new Uint32Array(take(4 * count).slice().buffer)
+  // A copy, because a view of 32-bit numbers must be aligned.
+  const u32s = (count: number) => new Uint32Array(new Uint8Array(take(4 * count)).buffer)
   if (Buffer.from(take(magic.length)).toString('latin1') !== magic)
     throw new Error(`${path} holds no recorded epochs`)
   const [found, count] = u32s(2)

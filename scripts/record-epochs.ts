@@ -35,7 +35,8 @@ const workloads: readonly Workload[] = [
   {
     name: 'redis',
     started: /ready/,
-    command: 'sleep 4; redis-benchmark -r 20000 -n 100000000 -d 100 -t set,incr,lpush,hset -q >/dev/null 2>&1 &',
+    command:
+      'sleep 4; redis-benchmark -r 20000 -n 100000000 -d 100 -t set,incr,lpush,hset -q >/dev/null 2>&1 &',
   },
   { name: 'sqlite', started: /sqlite transactions=[0-9]{3}/ },
   { name: 'shell', started: /shell round=2/ },
@@ -64,7 +65,17 @@ async function record(workload: Workload): Promise<RecordedEpoch[]> {
   const qemu = spawn(
     'qemu-system-x86_64',
     [
-      ['-M', 'q35,memory-backend=ram', '-accel', 'tcg', '-m', String(ramMib), '-nodefaults', '-display', 'none'],
+      [
+        '-M',
+        'q35,memory-backend=ram',
+        '-accel',
+        'tcg',
+        '-m',
+        String(ramMib),
+        '-nodefaults',
+        '-display',
+        'none',
+      ],
       ['-object', `memory-backend-file,id=ram,size=${ramMib}M,mem-path=${join(folder, 'ram')},share=on`],
       ['-kernel', join(guest, 'vmlinuz'), '-initrd', join(guest, 'initrd-workloads.gz')],
       ['-append', `${commandLine} workload=${workload.name}`],
@@ -102,7 +113,7 @@ async function recordEpochs(ram: Region, run: (command: string) => Promise<void>
   using shadow = Region.anonymous(ram.bytes)
   const all = PageRanges.all(ram.pages)
   const epochs: RecordedEpoch[] = []
-  let hashes = new Uint8Array(0)
+  let hashes: Uint8Array = new Uint8Array(0)
   let pages = 0
   for (let epoch = 0; pages < pagesWanted && epoch <= epochsMax; epoch++) {
     await run('stop')
@@ -127,7 +138,12 @@ function* changedPages(before: Uint8Array, after: Uint8Array): Generator<number>
 }
 
 /** Brings the shadow up to date; with `keep`, returns the pages before and after. */
-function takePages(ram: Region, shadow: Region, pages: Uint32Array, keep: boolean): RecordedEpoch | undefined {
+function takePages(
+  ram: Region,
+  shadow: Region,
+  pages: Uint32Array,
+  keep: boolean,
+): RecordedEpoch | undefined {
   const before = new Uint8Array(keep ? pages.length * pageBytes : 0)
   const after = new Uint8Array(before.length)
   const page = new Uint8Array(pageBytes)

@@ -4,9 +4,23 @@
 #include "bytes.h"
 #include "kernels.h"
 
+/*
+ * 0xff in byte i for every set bit i. A table of 2 KiB, because pdep, pext and multiplication share one execution port
+ * and the word loops are bound by it.
+ */
+#define SPREAD_1(b)                                                                                                     \
+    ((b) >> 0 & 1) * 0xffull | ((b) >> 1 & 1) * 0xff00ull | ((b) >> 2 & 1) * 0xff0000ull |                              \
+        ((b) >> 3 & 1) * 0xff000000ull | ((b) >> 4 & 1) * 0xff00000000ull | ((b) >> 5 & 1) * 0xff0000000000ull |        \
+        ((b) >> 6 & 1) * 0xff000000000000ull | ((b) >> 7 & 1) * 0xff00000000000000ull
+#define SPREAD_4(b) SPREAD_1(b), SPREAD_1(b + 1), SPREAD_1(b + 2), SPREAD_1(b + 3)
+#define SPREAD_16(b) SPREAD_4(b), SPREAD_4(b + 4), SPREAD_4(b + 8), SPREAD_4(b + 12)
+#define SPREAD_64(b) SPREAD_16(b), SPREAD_16(b + 16), SPREAD_16(b + 32), SPREAD_16(b + 48)
+
+static const uint64_t spread[256] = {SPREAD_64(0ull), SPREAD_64(64ull), SPREAD_64(128ull), SPREAD_64(192ull)};
+
 static inline uint64_t spread_bits(unsigned byte)
 {
-    return _pdep_u64(byte, 0x0101010101010101u) * 0xff;
+    return spread[byte];
 }
 
 static inline uint64_t gather_bits(uint64_t x, uint64_t mask)

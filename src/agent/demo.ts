@@ -15,6 +15,7 @@ import {
   readConsole,
   untilConsole,
   victimDamage,
+  victimDigest,
   victimLines,
 } from '../qemu/demo-guest.ts'
 import type { AgentClient } from './client.ts'
@@ -166,7 +167,8 @@ export async function judge(before: Console, after: Console, safeBytes: number) 
     },
     20_000,
   )
-  const verified = await askVictim(after)
+  // Its memory is whole, and it is the memory that this history must have led to.
+  const verified = (await askVictim(after)) && first !== undefined && victimDigest(first.step) === first.digest
   return {
     continued: first !== undefined,
     lost: Math.max(0, safeStep - (first?.step ?? 0)),

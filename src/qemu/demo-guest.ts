@@ -2,6 +2,7 @@
  * The demo guest (guest/, built by scripts/build-guest.sh) as seen from the host: how to start it, and what its
  * self-verifying victim program says on the console (format: guest/victim.c).
  */
+import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { dirname, join } from 'node:path'
@@ -12,15 +13,20 @@ import { packageRoot } from '../memory/native.ts'
 const directory = join(packageRoot, 'build/guest')
 const pollMs = 5
 
+/** The reason for each is in guest/README.md. */
+const kernelArguments = [
+  ...['console=ttyS0', 'quiet', 'panic=-1', 'tsc=unstable', 'no_timer_check', 'nowatchdog'],
+  ...['rcupdate.rcu_cpu_stall_suppress=1', 'cryptomgr.notests'],
+]
+
 /** QEMU options of the demo guest. @param append further kernel arguments, such as victim_mib=64 */
 export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz'): string[] {
   const kernel = join(directory, 'vmlinuz')
   if (!existsSync(kernel))
     throw new SubpageError('BAD_ARGUMENT', 'the demo guest is not built: run scripts/build-guest.sh')
-  const kernelArguments = ['console=ttyS0', 'quiet', 'panic=-1', 'tsc=unstable', ...append]
   return [
     ...['-kernel', kernel, '-initrd', join(directory, initrd)],
-    ...['-append', kernelArguments.join(' '), '-no-reboot'],
+    ...['-append', [...kernelArguments, ...append].join(' '), '-no-reboot'],
   ]
 }
 
@@ -110,4 +116,13 @@ export async function askVictim(console: Console, limitMs = 20_000): Promise<boo
     },
     limitMs,
   )
+}
+
+/**
+ * The digest that the victim must show at a step: its history depends on the seed and the step alone, so it is computed
+ * anew here (guest/victim.c, until=). Shape: 16 hexadecimal digits.
+ */
+export function victimDigest(step: number): string {
+  const said = execFileSync(join(directory, 'victim'), [`until=${step}`], { encoding: 'utf8' })
+  return /digest=([0-9a-f]+)/.exec(said)?.[1] ?? said
 }

@@ -6,6 +6,8 @@
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
@@ -37,25 +39,29 @@ export interface GuestFiles extends LaunchPaths {
   record: string
   qemuLog: string
   deviceState: string
+  /** Where a waiting QEMU takes its device state. */
+  incoming: string
   lease: string
   shimStatus: string
 }
 
 /** A unix socket's path must fit in sockaddr_un (unix(7)). */
-const socketPathBytesMax = 107
+export const socketPathBytesMax = 107
+const guestName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
 
 export function guestFiles(stateDirectory: string, name: string): GuestFiles {
-  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/.test(name))
+  if (!guestName.test(name))
     throw new SubpageError(
       'BAD_ARGUMENT',
       `"${name}" cannot be a guest name: use up to 63 letters, digits, dots, dashes and underscores`,
     )
   const directory = join(resolve(stateDirectory), 'guests', name)
   const file = (leaf: string) => join(directory, leaf)
-  if (file('console.sock').length > socketPathBytesMax)
+  const incoming = file('incoming.sock')
+  if (Buffer.byteLength(incoming) > socketPathBytesMax)
     throw new SubpageError(
       'BAD_ARGUMENT',
-      `${file('console.sock')} is too long for a socket: choose a shorter --state`,
+      `${incoming} is too long for a socket: choose a shorter --state`,
     )
   return {
     directory,
@@ -63,6 +69,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     qmp: file('qmp.sock'),
     guardQmp: file('guard.sock'),
     console: file('console.sock'),
+    incoming,
     consoleLog: file('console.log'),
     qemuLog: file('qemu.log'),
     deviceState: file('device.state'),
@@ -94,20 +101,40 @@ export function writeRecord(files: GuestFiles, record: GuestRecord): void {
   renameSync(next, files.record)
 }
 
-/** Undefined when the directory has no record: a start that was cut short. */
+const recordForm = Type.Object({
+  format: Type.Literal(1),
+  name: Type.String(),
+  machine: Type.Object({
+    type: Type.String(),
+    ramBytes: Type.Integer(),
+    accel: Type.String(),
+    options: Type.Array(Type.String()),
+  }),
+  qemuVersion: Type.String(),
+  process: Type.Object({ pid: Type.Integer({ minimum: 1 }), startTime: Type.String() }),
+  waiting: Type.Boolean(),
+})
+
+/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError INTERNAL */
 export function readRecord(files: GuestFiles): GuestRecord | undefined {
   if (!existsSync(files.record)) return undefined
-  const record = JSON.parse(readFileSync(files.record, 'utf8')) as GuestRecord
-  if (record.format !== 1)
+  try {
+    return Value.Parse(recordForm, JSON.parse(readFileSync(files.record, 'utf8'))) as GuestRecord
+  } catch (cause) {
     throw new SubpageError(
       'INTERNAL',
-      `${files.record} has format ${record.format}; this release reads format 1`,
+      `its record ${files.record} is damaged, or of another release than this one, which reads format 1`,
+      { cause },
     )
-  return record
+  }
 }
 
 /** Names of all guests that have files here. */
 export function guestNames(stateDirectory: string): string[] {
   const directory = join(resolve(stateDirectory), 'guests')
-  return existsSync(directory) ? readdirSync(directory).sort() : []
+  return existsSync(directory)
+    ? readdirSync(directory)
+        .filter((name) => guestName.test(name))
+        .sort()
+    : []
 }

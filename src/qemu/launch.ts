@@ -3,8 +3,8 @@
  * us and one for the guard. The process is detached: it outlives the agent.
  */
 import { spawn } from 'node:child_process'
-import { closeSync, openSync, readFileSync, statfsSync } from 'node:fs'
-import { errorCode, SubpageError } from '../errors.ts'
+import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
+import { SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { shimEnvironment } from '../tracking/shim.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
@@ -14,6 +14,9 @@ import { identify, isRunning, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 
 export const qemuBinary = process.env.SUBPAGE_QEMU ?? 'qemu-system-x86_64'
+
+/** How long QEMU may take to open its control socket. */
+const startMsMax = 30_000
 
 export interface Launched {
   record: GuestRecord
@@ -37,6 +40,16 @@ export async function launch(
   try {
     ram = createRam(files.ram, machine.ramBytes)
     started = start(name, machine, files, waiting)
+    const record: GuestRecord = {
+      format: 1,
+      name,
+      machine,
+      qemuVersion: '',
+      process: started,
+      // Until all is well: an agent that finds this record, because we were killed here, ends the process.
+      waiting: true,
+    }
+    writeRecord(files, record)
     const qmp = await connect(files, started)
     const foreign = foreignRamBlocks(
       await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' }),
@@ -46,16 +59,9 @@ export async function launch(
         'GUEST_UNPROTECTABLE',
         `cannot protect ${name}: a device has writable memory of its own (${foreign.join(', ')}); leave that device out`,
       )
-    const record: GuestRecord = {
-      format: 1,
-      name,
-      machine,
-      qemuVersion: qmp.version,
-      process: started,
-      waiting,
-    }
-    writeRecord(files, record)
-    return { record, qmp, ram }
+    const whole = { ...record, qemuVersion: qmp.version, waiting }
+    writeRecord(files, whole)
+    return { record: whole, qmp, ram }
   } catch (error) {
     ram?.close()
     if (started && isRunning(started)) process.kill(started.pid, 'SIGKILL')
@@ -104,15 +110,18 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
   return identity
 }
 
-/** Waits until QEMU answers on its control socket, or has ended. */
+/** Waits until QEMU answers on its control socket, or has ended, or has done neither for too long. */
 async function connect(files: GuestFiles, started: ProcessIdentity): Promise<Qmp> {
+  const deadline = performance.now() + startMsMax
   for (;;) {
     try {
       return await Qmp.connect(files.qmp)
     } catch (error) {
       if (!isRunning(started))
         throw new SubpageError('QEMU_FAILED', `QEMU did not start: ${lastWords(files)}`, { cause: error })
-      if (errorCode(error) !== 'ENOENT' && errorCode(error) !== 'ECONNREFUSED') throw error
+      // A QEMU that is just ending closes its socket first: its words come with the next look.
+      if (performance.now() > deadline)
+        throw new SubpageError('QEMU_FAILED', `QEMU does not come up: ${lastWords(files)}`, { cause: error })
     }
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
@@ -120,6 +129,6 @@ async function connect(files: GuestFiles, started: ProcessIdentity): Promise<Qmp
 
 /** The end of QEMU's own log: what it said before it ended. */
 export function lastWords(files: GuestFiles): string {
-  const lines = readFileSync(files.qemuLog, 'utf8').trim().split('\n')
+  const lines = existsSync(files.qemuLog) ? readFileSync(files.qemuLog, 'utf8').trim().split('\n') : []
   return lines.slice(-4).join('; ') || 'it said nothing'
 }

@@ -3,6 +3,7 @@
  * Source: proc(5), /proc/PID/stat fields 3 (state) and 22 (starttime).
  */
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { errorCode } from '../errors.ts'
 
 export interface ProcessIdentity {
@@ -32,6 +33,14 @@ export function identify(pid: number): ProcessIdentity | undefined {
 export function isRunning(process: ProcessIdentity): boolean {
   const fields = statFields(process.pid)
   return fields !== undefined && fields[19] === process.startTime && fields[0] !== 'Z' && fields[0] !== 'X'
+}
+
+const pollMs = 5
+
+/** Waits until the process has ended, or for `limitMs`. */
+export async function untilGone(process: ProcessIdentity, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
+  const deadline = performance.now() + limitMs
+  while (isRunning(process) && performance.now() < deadline) await delay(pollMs)
 }
 
 /** Names this boot of this machine: equal on two agents means that they see the same processes. */

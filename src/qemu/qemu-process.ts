@@ -7,11 +7,13 @@ import type { GuestEnd } from '../replication/guest.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
 import { PauseLease } from './pause-lease.ts'
-import { isRunning } from './process.ts'
+import { isRunning, untilGone } from './process.ts'
 import { Qmp, type QmpEvent } from './qmp.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
 const inheritMs = 5_000
+/** A QEMU that was told to quit and still runs after this is killed. */
+const quitMs = 5_000
 
 export class QemuProcess {
   readonly files: GuestFiles
@@ -36,8 +38,13 @@ export class QemuProcess {
   static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
     if (!isRunning(record.process)) return undefined
     const qmp = await Qmp.connect(files.qmp)
-    const ram = Region.map(files.ram, { writable: true })
-    const found = new QemuProcess(files, { record, qmp, ram })
+    let found: QemuProcess
+    try {
+      found = new QemuProcess(files, { record, qmp, ram: Region.map(files.ram, { writable: true }) })
+    } catch (error) {
+      qmp.close()
+      throw error
+    }
     // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
     found.lease.inherit(inheritMs)
     const { status } = await qmp.run<{ status: string }>('query-status')
@@ -57,10 +64,12 @@ export class QemuProcess {
 
   /** Ends the process, if it still runs, and frees its memory and files. */
   async end(): Promise<void> {
-    if (!this.qmp.closed && isRunning(this.record.process)) {
-      this.qmp.run('quit').catch(() => this.kill())
-      await this.ended
-    }
+    // A QEMU that does not answer is killed below.
+    if (!this.qmp.closed) this.qmp.run('quit').catch(() => undefined)
+    await untilGone(this.record.process, quitMs)
+    this.kill()
+    await untilGone(this.record.process)
+    if (!this.qmp.closed) await this.ended
     this.release()
     removeFiles(this.files)
   }

@@ -34,6 +34,9 @@ interface QmpMessage {
   event?: string
 }
 
+/** A QEMU that has not answered for this long is stuck; a start on a loaded host may take seconds. */
+const answerMsMax = 20_000
+
 /** Events: `event` (QmpEvent) and `close` (once, when QEMU or the connection has ended). */
 export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly version: string
@@ -52,15 +55,32 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     this.#receive(rest)
   }
 
-  /** Connects and negotiates. Rejects with the socket's own error while QEMU does not listen yet. */
+  /**
+   * Connects and negotiates. Rejects with the socket's own error while QEMU does not listen yet.
+   * @throws SubpageError QEMU_FAILED when it gives no answer, GUEST_DIED when it ends meanwhile
+   */
   static async connect(path: string): Promise<Qmp> {
     const socket = createConnection(path)
     socket.setEncoding('utf8')
-    const { greeting, rest } = await readGreeting(socket)
-    const v = greeting.QMP?.version.qemu
-    const client = new Qmp(socket, v ? `${v.major}.${v.minor}.${v.micro}` : 'unknown', rest)
-    await client.run('qmp_capabilities')
-    return client
+    let silent = false
+    const patience = setTimeout(() => {
+      silent = true
+      socket.destroy()
+    }, answerMsMax)
+    try {
+      const { greeting, rest } = await readGreeting(socket)
+      const v = greeting.QMP?.version.qemu
+      const client = new Qmp(socket, v ? `${v.major}.${v.minor}.${v.micro}` : 'unknown', rest)
+      await client.run('qmp_capabilities')
+      return client
+    } catch (error) {
+      socket.destroy()
+      throw silent
+        ? new SubpageError('QEMU_FAILED', `QEMU gives no answer on its control socket ${path}`)
+        : error
+    } finally {
+      clearTimeout(patience)
+    }
   }
 
   get closed(): boolean {

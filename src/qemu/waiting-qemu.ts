@@ -5,12 +5,13 @@
 import { once } from 'node:events'
 import { chmodSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import { join } from 'node:path'
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
 import { SubpageError } from '../errors.ts'
 import type { GuestDescription, GuestEnd, WaitingGuest } from '../replication/guest.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { lastWords, launch } from './launch.ts'
-import type { Machine } from './options.ts'
+import { type Machine, readOptions } from './options.ts'
 import { QemuProcess } from './qemu-process.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 
@@ -24,27 +25,25 @@ export class WaitingQemu implements WaitingGuest {
 
   /** @throws SubpageError as launch() does; PEER_MISMATCH when this host's QEMU is another than the primary's. */
   static async start(description: GuestDescription, files: GuestFiles): Promise<WaitingQemu> {
-    const { qemu: version, ...machine } = description.hypervisor
-    const launched = await launch(
-      description.name,
-      { ...(machine as Omit<Machine, 'ramBytes'>), ramBytes: description.ramBytes },
-      files,
-      true,
-    )
+    const { version, machine } = readDescription(description)
+    const launched = await launch(description.name, machine, files, true)
     const qemu = new QemuProcess(files, launched)
-    if (launched.qmp.version !== version) {
+    try {
+      if (launched.qmp.version !== version)
+        throw new SubpageError(
+          'PEER_MISMATCH',
+          `the primary runs QEMU ${version}, this host has ${launched.qmp.version}: install the same on both`,
+        )
+      await qemu.qmp.run('migrate-set-capabilities', {
+        capabilities: [{ capability: 'events', state: true }],
+      })
+      await qemu.qmp.run('migrate-incoming', { uri: `unix:${files.incoming}` })
+      chmodSync(files.incoming, 0o600)
+      return new WaitingQemu(qemu)
+    } catch (error) {
       await qemu.end()
-      throw new SubpageError(
-        'PEER_MISMATCH',
-        `the primary runs QEMU ${version}, this host has ${launched.qmp.version}: install the same on both`,
-      )
+      throw error
     }
-    await qemu.qmp.run('migrate-set-capabilities', {
-      capabilities: [{ capability: 'events', state: true }],
-    })
-    await qemu.qmp.run('migrate-incoming', { uri: `unix:${incomingSocket(files)}` })
-    chmodSync(incomingSocket(files), 0o600)
-    return new WaitingQemu(qemu)
   }
 
   get image() {
@@ -62,15 +61,18 @@ export class WaitingQemu implements WaitingGuest {
   async takeOver(deviceState: Uint8Array): Promise<void> {
     const { qmp, files } = this.qemu
     const loaded = migrationEnd(qmp)
-    const socket = createConnection(incomingSocket(files))
+    const socket = createConnection(files.incoming)
     await once(socket, 'connect')
+    // QEMU hangs up on a state that it cannot load, and says so in its log: `loaded` tells.
+    socket.on('error', () => undefined)
     socket.end(deviceState)
     const outcome = await loaded
     socket.destroy()
     if (outcome !== 'completed')
       throw new SubpageError('QEMU_FAILED', `QEMU could not load the device state: ${lastWords(files)}`)
-    await Promise.all(qmp.pipeline([{ execute: 'cont' }]))
+    // Before it runs: an agent that is killed here must not leave a record by which the next one ends the guest.
     this.qemu.updateRecord({ waiting: false })
+    await qmp.run('cont')
   }
 
   async discard(): Promise<void> {
@@ -79,8 +81,23 @@ export class WaitingQemu implements WaitingGuest {
   }
 }
 
-function incomingSocket(files: GuestFiles): string {
-  return join(files.directory, 'incoming.sock')
+const Hypervisor = Type.Object({
+  qemu: Type.String(),
+  type: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*(,[A-Za-z0-9._-]+=[A-Za-z0-9._-]*)*$' }),
+  accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
+  options: Type.Array(Type.String()),
+})
+
+/**
+ * The options come from another host: what `run` would refuse here is refused from there too.
+ * @throws SubpageError PEER_MISMATCH, GUEST_UNPROTECTABLE
+ */
+function readDescription({ ramBytes, hypervisor }: GuestDescription): { version: string; machine: Machine } {
+  if (!Value.Check(Hypervisor, hypervisor))
+    throw new SubpageError('PEER_MISMATCH', 'the primary describes its guest in a way that this host does not know')
+  const { qemu: version, type, accel, options } = hypervisor
+  const { options: checked } = readOptions(options)
+  return { version, machine: { type, ramBytes, accel, options: checked } }
 }
 
 /** How the load ended: QEMU's MigrationStatus, or `died`. */

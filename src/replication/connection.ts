@@ -3,11 +3,15 @@
  * `for await`; the stream is paused while the reader is behind, so memory stays bounded. Sending resolves when the
  * payload has been handed to the kernel and its buffer may be reused.
  */
+import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { SubpageError } from '../errors.ts'
-import { encodeHeader, type Frame, FrameParser, type FrameType } from './frame.ts'
+import { encodeHeader, type Frame, FrameParser, frameType, type FrameType } from './frame.ts'
 
 const none = new Uint8Array(0)
+
+/** How long the peer has to read our last words before the connection is torn down. */
+const lastWordsMs = 1_000
 
 export class Connection {
   readonly #stream: Duplex
@@ -44,16 +48,19 @@ export class Connection {
     return this.send(type, 0, Buffer.from(JSON.stringify(value)))
   }
 
-  /** Ends when the peer closes between two frames; throws on damage or a cut within a frame. */
+  /**
+   * Ends when the peer closes between two frames; throws on damage or a cut within a frame. After damage the stream is
+   * still open, so that the peer can be told.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<Frame, void, void> {
     const parser = new FrameParser()
     try {
-      for await (const chunk of this.#stream) yield* parser.push(chunk as Uint8Array)
+      for await (const chunk of this.#stream.iterator({ destroyOnReturn: false }))
+        yield* parser.push(chunk as Uint8Array)
     } catch (error) {
       throw error instanceof SubpageError ? error : this.#lost(error)
-    } finally {
-      this.close()
     }
+    this.close()
     if (!parser.atBoundary) throw this.#lost(new Error('it was cut within a frame'))
   }
 
@@ -61,8 +68,35 @@ export class Connection {
     return this.#stream.destroyed
   }
 
+  /** At once; what was sent last may not arrive. */
   close(): void {
     this.#stream.destroy()
+  }
+
+  /**
+   * Closes so that what was sent last arrives: a socket that is destroyed with unread input resets the connection, and
+   * a reset overtakes data. The peer gets a second to read; what it still sends is thrown away.
+   */
+  async finish(): Promise<void> {
+    if (this.#stream.destroyed) return
+    const signal = AbortSignal.timeout(lastWordsMs)
+    const closed = once(this.#stream, 'close', { signal })
+    const discard = () => {
+      while (this.#stream.read() !== null);
+    }
+    this.#stream.on('readable', discard)
+    this.#stream.end()
+    discard()
+    // Too slow, or reset by the peer: there is nobody to tell.
+    await closed.catch(() => undefined)
+    this.close()
+  }
+
+  /** Tells the peer why, and closes. */
+  async refuse({ code, message }: SubpageError): Promise<void> {
+    // A peer that is gone needs no reason.
+    void this.sendJson(frameType.refuse, { code, message: message.slice(0, 4096) }).catch(() => undefined)
+    await this.finish()
   }
 
   #lost(cause: unknown): SubpageError {

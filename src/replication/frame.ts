@@ -5,7 +5,7 @@
  * sent on this connection so far) · epoch u64 · XXH3-64 of the first 24 header bytes and the payload.
  * A lost, doubled or reordered frame breaks the sequence, a damaged one the checksum.
  */
-import { SubpageError } from '../errors.ts'
+import { invariant, SubpageError } from '../errors.ts'
 import { checksum64 } from '../memory/hash.ts'
 
 export const frameType = {
@@ -43,6 +43,7 @@ const magic = 0x31475053 // "SPG1", little endian
 
 /** The header of a frame, sealed with its checksum. */
 export function encodeHeader(frame: Frame, sequence: number): Uint8Array {
+  invariant(frame.payload.length <= payloadBytesMax, `a frame carries at most ${payloadBytesMax} bytes`)
   const header = Buffer.alloc(headerBytes)
   header.writeUInt32LE(magic, 0)
   header.writeUInt8(frame.type, 4)
@@ -94,6 +95,7 @@ export class FrameParser {
     const header = this.#header
     if (header.readUInt32LE(0) !== magic) malformed('it does not begin with SPG1')
     if (!knownTypes.has(header.readUInt8(4))) malformed(`its type is ${header.readUInt8(4)}`)
+    if (header.readUIntLE(5, 3) !== 0) malformed('bytes 5 to 7 of its header are not zero')
     const length = header.readUInt32LE(8)
     if (length > payloadBytesMax) malformed(`it announces ${length} bytes, more than ${payloadBytesMax}`)
     if (header.readUInt32LE(12) !== this.#sequence)

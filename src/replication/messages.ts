@@ -27,7 +27,10 @@ export type Hello = Static<typeof Hello>
 export const Welcome = Type.Object({ release: Type.String(), imagePages: Type.Integer() })
 export type Welcome = Static<typeof Welcome>
 
-export const Refusal = Type.Object({ code: Type.String(), message: Type.String() })
+export const Refusal = Type.Object({
+  code: Type.String(),
+  message: Type.String({ maxLength: 4096 }),
+})
 export type Refusal = Static<typeof Refusal>
 
 export const Ended = Type.Object({
@@ -75,9 +78,13 @@ export function decodeCommit(payload: Uint8Array): Commit {
   if (payload.length !== commitBytes)
     throw new SubpageError('FRAME_MALFORMED', `a commit has ${payload.length} bytes, expected ${commitBytes}`)
   const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
-  return {
+  const commit = {
     deltas: bytes.readUInt32LE(0),
     deltaBytes: Number(bytes.readBigUInt64LE(8)),
     consoleBytes: Number(bytes.readBigUInt64LE(16)),
   }
+  const sizes = [commit.deltaBytes, commit.consoleBytes]
+  if (bytes.readUInt32LE(4) !== 0 || !sizes.every(Number.isSafeInteger))
+    throw new SubpageError('FRAME_MALFORMED', 'a commit has a field out of range')
+  return commit
 }

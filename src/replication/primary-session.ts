@@ -1,32 +1,56 @@
 /** One connection of a primary to its standby: the handshake, and what the standby answers afterwards. */
 import type { Duplex } from 'node:stream'
-import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
+import { asSubpageError, type ErrorCode, errorTable, invariant, SubpageError } from '../errors.ts'
+import { hashBytes } from '../memory/hash.ts'
+import { pageBytes } from '../memory/page.ts'
 import { Connection } from './connection.ts'
-import { type Frame, frameType } from './frame.ts'
+import { type Frame, type FrameType, frameType } from './frame.ts'
 import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
 
-interface Waiter {
-  resolve: (payload: Uint8Array) => void
+interface Waiter<T> {
+  resolve: (value: T) => void
   reject: (error: Error) => void
 }
+
+/** A question to the standby: how its answers are marked, and the room that they fill. */
+interface Question extends Waiter<Uint8Array> {
+  answer: FrameType
+  into: Uint8Array
+  filled: number
+}
+
+/** A standby starts a QEMU before it answers. */
+const welcomeMs = 30_000
 
 export class PrimarySession {
   readonly connection: Connection
   /** Settles when the connection is lost, with the reason. */
   readonly lost: Promise<SubpageError>
-  readonly #acks = new Map<number, Waiter>()
-  readonly #answers: Waiter[] = []
+  readonly #closed: AbortController
+  readonly #acks = new Map<number, Waiter<void>>()
+  #question: Question | undefined
   #failure: SubpageError | undefined
 
-  private constructor(connection: Connection, frames: AsyncIterator<Frame>) {
+  private constructor(connection: Connection, frames: AsyncIterator<Frame>, closed: AbortController) {
     this.connection = connection
+    this.#closed = closed
     this.lost = this.#read(frames)
   }
 
-  /** @throws SubpageError what the standby refused with, or PEER_UNREACHABLE */
-  static async open(stream: Duplex, hello: Hello): Promise<PrimarySession> {
+  /**
+   * @param abandon closes the connection, now or later, whatever it is waiting for
+   * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
+   */
+  static async open(stream: Duplex, hello: Hello, abandon: AbortSignal): Promise<PrimarySession> {
     const connection = new Connection(stream)
+    const closed = new AbortController()
+    abandon.addEventListener('abort', () => connection.close(), { signal: closed.signal })
     const frames = connection[Symbol.asyncIterator]()
+    let silent = false
+    const patience = setTimeout(() => {
+      silent = true
+      connection.close()
+    }, welcomeMs)
     try {
       await connection.sendJson(frameType.hello, hello)
       const { value, done } = await frames.next()
@@ -36,42 +60,50 @@ export class PrimarySession {
       if (value.type !== frameType.welcome)
         throw new SubpageError('FRAME_MALFORMED', `expected a welcome, got frame type ${value.type}`)
       const welcome = readJson(Welcome, value.payload, 'the welcome')
-      if (welcome.imagePages * 4096 !== hello.guest.ramBytes)
+      if (welcome.imagePages * pageBytes !== hello.guest.ramBytes)
         throw new SubpageError('PEER_MISMATCH', 'the image on the standby has another size than the guest')
-      return new PrimarySession(connection, frames)
+      return new PrimarySession(connection, frames, closed)
     } catch (error) {
+      closed.abort()
       connection.close()
-      throw error
+      throw silent
+        ? new SubpageError('PEER_UNREACHABLE', `the other host gave no answer within ${welcomeMs / 1000} s`)
+        : error
+    } finally {
+      clearTimeout(patience)
     }
   }
 
+  /** Aborts when the connection is lost. */
+  get closed(): AbortSignal {
+    return this.#closed.signal
+  }
+
   /** Resolves when the standby holds this checkpoint whole. */
-  async acknowledged(epoch: number): Promise<void> {
-    await this.#wait((waiter) => this.#acks.set(epoch, waiter))
+  acknowledged(epoch: number): Promise<void> {
+    return this.#wait<void>((waiter) => this.#acks.set(epoch, waiter))
   }
 
   /** XXH3-128 of every page of the image, as of the last checkpoint sent. Shape: 16 bytes a page. */
   async imageHashes(pages: number): Promise<Uint8Array> {
-    const hashes = new Uint8Array(pages * 16)
-    let filled = 0
-    const first = this.#wait((waiter) => this.#answers.push(waiter))
-    await this.connection.send(frameType.askHashes)
-    for (let part = await first; ; part = await this.#wait((waiter) => this.#answers.push(waiter))) {
-      if (filled + part.length > hashes.length)
-        throw new SubpageError('FRAME_MALFORMED', 'more hashes than pages')
-      hashes.set(part, filled)
-      filled += part.length
-      if (filled === hashes.length) return hashes
-    }
+    return await this.#ask(frameType.askHashes, 0, frameType.hashes, pages * hashBytes)
   }
 
   async imagePage(page: number): Promise<Uint8Array> {
-    const answer = this.#wait((waiter) => this.#answers.push(waiter))
-    await this.connection.send(frameType.askPage, page)
-    return await answer
+    return await this.#ask(frameType.askPage, page, frameType.page, pageBytes)
   }
 
-  #wait(register: (waiter: Waiter) => void): Promise<Uint8Array> {
+  /** One question at a time; its answer fills `bytes`, over as many frames as the standby likes. */
+  async #ask(question: FrameType, epoch: number, answer: FrameType, bytes: number): Promise<Uint8Array> {
+    invariant(!this.#question, 'one question at a time')
+    const whole = this.#wait<Uint8Array>((waiter) => {
+      this.#question = { ...waiter, answer, into: new Uint8Array(bytes), filled: 0 }
+    })
+    const [, answered] = await Promise.all([this.connection.send(question, epoch), whole])
+    return answered
+  }
+
+  #wait<T>(register: (waiter: Waiter<T>) => void): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#failure) reject(this.#failure)
       else register({ resolve, reject })
@@ -83,30 +115,48 @@ export class PrimarySession {
     try {
       for (let next = await frames.next(); !next.done; next = await frames.next()) this.#dispatch(next.value)
     } catch (error) {
-      failure =
-        error instanceof SubpageError ? error : new SubpageError('INTERNAL', String(error), { cause: error })
+      failure = asSubpageError(error)
     }
     this.#failure = failure
     this.connection.close()
-    for (const waiter of [...this.#acks.values(), ...this.#answers]) waiter.reject(failure)
+    for (const waiter of [...this.#acks.values(), this.#question]) waiter?.reject(failure)
+    this.#closed.abort()
     return failure
   }
 
   #dispatch(frame: Frame): void {
     if (frame.type === frameType.ack) {
-      this.#acks.get(frame.epoch)?.resolve(frame.payload)
+      const waiter = this.#acks.get(frame.epoch)
+      if (!waiter) throw unexpected(`it acknowledges checkpoint ${frame.epoch}, which nobody sent`)
       this.#acks.delete(frame.epoch)
-    } else if (frame.type === frameType.hashes || frame.type === frameType.page) {
-      this.#answers.shift()?.resolve(frame.payload)
-    } else if (frame.type === frameType.refuse) throw refusal(frame.payload)
-    else throw new SubpageError('FRAME_MALFORMED', `a standby does not send frame type ${frame.type}`)
+      waiter.resolve()
+    } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
+    else if (frame.type === frameType.refuse) throw refusal(frame.payload)
+    else throw unexpected(`a standby does not send frame type ${frame.type}`)
+  }
+
+  #answered({ type, payload }: Frame): void {
+    const question = this.#question
+    if (question?.answer !== type) throw unexpected(`it answers with frame type ${type}, which nobody asked for`)
+    const { into, filled } = question
+    if (payload.length === 0 || filled + payload.length > into.length)
+      throw unexpected(`it answers with ${filled + payload.length} bytes, ${into.length} were asked for`)
+    into.set(payload, filled)
+    question.filled += payload.length
+    if (question.filled < into.length) return
+    this.#question = undefined
+    question.resolve(into)
   }
 }
 
 function refusal(payload: Uint8Array): SubpageError {
   const { code, message } = readJson(Refusal, payload, 'the refusal')
   return new SubpageError(
-    code in errorTable ? (code as ErrorCode) : 'PEER_UNREACHABLE',
+    Object.hasOwn(errorTable, code) ? (code as ErrorCode) : 'PEER_UNREACHABLE',
     `the other host: ${message}`,
   )
+}
+
+function unexpected(what: string): SubpageError {
+  return new SubpageError('FRAME_MALFORMED', `the standby broke the protocol: ${what}`)
 }

@@ -42,13 +42,20 @@ interface PrimaryEvents {
 const reconnectMs = 500
 /** A commit that takes longer than this many epochs means that the link or the standby does not keep up. */
 const laggingEpochs = 10
+/** A single commit may take this long before it counts as too slow, however short the epochs are. */
+const lateMsMin = 1_000
+const tooSlow = 'the standby or the link does not keep up'
+/** How long an end of protection waits for a standby that does not read or answer. */
+const farewellMs = 5_000
 
 export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #options: PrimaryOptions
   readonly #protection: Protection
   readonly #stopping = new AbortController()
+  readonly #abandoned = new AbortController()
   readonly #inspections: ((session: PrimarySession, epoch: number) => Promise<EpochReport>)[] = []
   #epoch = 0
+  #detached = false
   #finished: Promise<void> = Promise.resolve()
   state: PrimaryState = 'Connecting'
   reason = ''
@@ -58,8 +65,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     super()
     this.#options = options
     const { guest } = options
-    const tracker = guest.track(options.tracker)
     const shadow = Region.anonymous(guest.ram.bytes)
+    const tracker = trackOrClose(guest, options.tracker, shadow)
     this.#protection = {
       guest,
       tracker,
@@ -74,15 +81,13 @@ export class Primary extends EventEmitter<PrimaryEvents> {
    * @throws SubpageError what the standby refused with, PEER_UNREACHABLE, TRACKER_UNAVAILABLE; nothing is kept then
    */
   static async start(options: PrimaryOptions): Promise<Primary> {
-    const session = await PrimarySession.open(await options.connect(), options.hello)
-    let primary: Primary
+    const primary = new Primary(options)
     try {
-      primary = new Primary(options)
+      primary.#finished = primary.#run(await primary.#open())
     } catch (error) {
-      session.connection.close()
+      primary.#release()
       throw error
     }
-    primary.#finished = primary.#run(session)
     return primary
   }
 
@@ -118,13 +123,28 @@ export class Primary extends EventEmitter<PrimaryEvents> {
           throw error
         }
       })
+      // Does nothing when there is a verdict.
+      const unanswered = () => reject(new SubpageError('NOT_PROTECTED', 'the protection ended meanwhile'))
+      this.#finished.then(unanswered, unanswered)
     })
   }
 
   /** Ends the protection; the standby is told to discard its copy. The guest runs on. */
   async stop(): Promise<void> {
     this.#stopping.abort()
-    await this.#finished
+    const patience = setTimeout(() => this.#abandoned.abort(), farewellMs)
+    await this.#finished.finally(() => clearTimeout(patience))
+  }
+
+  /** Ends this object, not the protection: another one, of the next agent, goes on with it. No pause is left open. */
+  async detach(): Promise<void> {
+    this.#detached = true
+    await this.stop()
+  }
+
+  async #open(): Promise<PrimarySession> {
+    const { connect, hello } = this.#options
+    return await PrimarySession.open(await connect(), hello, this.#abandoned.signal)
   }
 
   async #run(first: PrimarySession | undefined): Promise<void> {
@@ -139,7 +159,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     })
     while (!this.#stopping.signal.aborted) {
       try {
-        session ??= await PrimarySession.open(await this.#options.connect(), this.#options.hello)
+        session ??= await this.#open()
         await this.#serve(session)
       } catch (error) {
         if (!this.#stopping.signal.aborted) this.#enter('Connecting', asSubpageError(error).message)
@@ -150,8 +170,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       await delay(reconnectMs, undefined, { signal: this.#stopping.signal }).catch(() => undefined)
     }
     if (end) await ended
-    else await session?.connection.send(frameType.unprotect).catch(() => undefined)
-    this.#release(session)
+    // A standby that has gone already needs no word.
+    else if (!this.#detached) await session?.connection.send(frameType.unprotect).catch(() => undefined)
+    await session?.connection.finish()
+    this.#release()
   }
 
   async #serve(session: PrimarySession): Promise<void> {
@@ -159,36 +181,40 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     // What a former standby held is unknown to this one.
     this.#protection.unsynced = PageRanges.all(this.#options.guest.ram.pages)
     await seed(this.#protection, session, this.#stopping.signal)
+    const interrupted = AbortSignal.any([this.#stopping.signal, session.closed])
     while (!this.#stopping.signal.aborted) {
       const startedAt = performance.now()
       const epoch = ++this.#epoch
       const take = this.#inspections.shift() ?? ((s, e) => checkpoint(this.#protection, s, e))
+      const late = setTimeout(() => this.#lag(tooSlow), this.#lateMs)
       try {
         const report = await take(session, epoch)
         this.stats.add(report)
         this.emit('epoch', report)
         const lagging = report.commitUs > this.#options.epochMs * 1000 * laggingEpochs
-        this.#enter(
-          lagging ? 'Lagging' : 'Protected',
-          lagging ? 'the standby or the link does not keep up' : '',
-        )
+        this.#enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
       } catch (error) {
         this.stats.addFailed()
         if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
+        this.#lag(error.message)
         this.emit('missed', error)
+      } finally {
+        clearTimeout(late)
       }
+      // Waits for the next epoch; a lost connection or an end of protection is noticed at once.
       const rest = this.#options.epochMs - (performance.now() - startedAt)
-      if (rest > 0) await this.#rest(rest, session)
+      if (rest > 0) await delay(rest, undefined, { signal: interrupted }).catch(() => undefined)
+      if (session.closed.aborted) throw await session.lost
     }
   }
 
-  /** Waits for the next epoch; a lost connection or an end of protection is noticed at once. */
-  async #rest(ms: number, session: PrimarySession): Promise<void> {
-    const waiting = new AbortController()
-    const timer = delay(ms, undefined, { signal: AbortSignal.any([this.#stopping.signal, waiting.signal]) })
-    const lost = await Promise.race([timer.catch(() => undefined), session.lost])
-    waiting.abort()
-    if (lost) throw lost
+  get #lateMs(): number {
+    return Math.max(lateMsMin, this.#options.epochMs * laggingEpochs)
+  }
+
+  /** The standby's newest checkpoint is getting old. */
+  #lag(reason: string): void {
+    if (this.state === 'Protected') this.#enter('Lagging', reason)
   }
 
   #enter(state: PrimaryState, reason: string): void {
@@ -198,9 +224,17 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     this.emit('state', state, reason)
   }
 
-  #release(session: PrimarySession | undefined): void {
-    session?.connection.close()
+  #release(): void {
     this.#protection.tracker.close()
     this.#protection.shadow.close()
+  }
+}
+
+function trackOrClose(guest: Guest, choice: TrackerChoice, shadow: Region): Tracker {
+  try {
+    return guest.track(choice)
+  } catch (error) {
+    shadow.close()
+    throw error
   }
 }

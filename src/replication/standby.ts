@@ -4,7 +4,7 @@
  * guest has died it takes over: finish applying, load the device state, run.
  */
 import { EventEmitter } from 'node:events'
-import type { Duplex } from 'node:stream'
+import { isDeepStrictEqual } from 'node:util'
 import { apply, applySync, checkDelta } from '../delta/apply.ts'
 import { asSubpageError, invariant, SubpageError } from '../errors.ts'
 import { hashBlocks } from '../memory/hash.ts'
@@ -44,6 +44,8 @@ interface StandbyEvents {
 const inlineBytesMax = 64 * 1024
 /** A checkpoint may not be larger than the guest's memory and this much for what goes with it. */
 const overheadBytesMax = 64 * 2 ** 20
+/** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
+const frameOverheadBytes = 512
 /** How often a standby without a connection looks whether the primary's guest, on this same machine, is gone. */
 const watchMs = 100
 
@@ -53,10 +55,13 @@ export class Standby extends EventEmitter<StandbyEvents> {
   readonly #sourceGone: (hello: Hello) => boolean | undefined
   #connection: Connection | undefined
   #committed: Committed | undefined
-  /** Frames of the checkpoint that is on its way. */
+  /** Frames of the checkpoint that is on its way, all of one epoch. */
   #deltas: Uint8Array[] = []
   #deltaBytes = 0
   #device: Uint8Array | undefined
+  #partialEpoch: number | undefined
+  /** Seeding frames may come: from the start of a connection to its first commit. */
+  #seeding = false
   #applying: Promise<void> = Promise.resolve()
   #outcome: Promise<StandbyOutcome> | undefined
   #watch: NodeJS.Timeout | undefined
@@ -86,15 +91,21 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return this.#hello.guest.name
   }
 
-  /** Whether a primary that connects anew speaks for the same guest. */
-  belongsTo(hello: Hello): boolean {
-    return JSON.stringify(hello.guest) === JSON.stringify(this.#hello.guest)
+  /** Whether a primary that connects anew speaks for the same guest: of the same form, and the same process. */
+  belongsTo({ guest, source }: Hello): boolean {
+    const ours = this.#hello
+    return (
+      isDeepStrictEqual(guest, ours.guest) &&
+      source.bootId === ours.source.bootId &&
+      isDeepStrictEqual(source.process, ours.source.process)
+    )
   }
 
   /** Serves one connection to its end. */
   async serve(connection: Connection, frames: AsyncIterator<Frame>): Promise<void> {
     invariant(!this.#connection, 'a standby serves one connection at a time')
     this.#connection = connection
+    this.#seeding = true
     clearInterval(this.#watch)
     let reason = 'the primary closed the connection'
     try {
@@ -103,19 +114,20 @@ export class Standby extends EventEmitter<StandbyEvents> {
         imagePages: this.#guest.image.pages,
       })
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
-        await this.#receive(connection, next.value)
+        // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.#outcome) break
+        await this.#receive(connection, next.value)
       }
     } catch (error) {
       const refused = asSubpageError(error)
       reason = refused.message
-      await connection
-        .sendJson(frameType.refuse, { code: refused.code, message: refused.message })
-        .catch(() => undefined)
+      await connection.refuse(refused)
     } finally {
       connection.close()
-      this.#connection = undefined
       this.#dropPartial()
+      // The next connection must not write to the image before this one has.
+      await this.#applying.catch(() => undefined)
+      this.#connection = undefined
     }
     if (!this.#outcome) this.#disconnected(reason)
   }
@@ -130,8 +142,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return await this.#end(() => this.#takeOver(reason, performance.now()))
   }
 
-  async discard(reason: string): Promise<StandbyOutcome> {
-    return await this.#end(async () => {
+  /** Also possible after a failed takeover, of which nothing can be saved. */
+  discard(reason: string): Promise<StandbyOutcome> {
+    if (this.state === 'Failed') this.#outcome = undefined
+    return this.#end(async () => {
       await this.#guest.discard()
       return { how: 'discarded', reason }
     })
@@ -142,9 +156,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.pages:
         checkDelta(frame.payload, this.#guest.image.pages)
         if (frame.epoch === 0) await this.#seed(frame.payload)
-        else this.#hold(frame.payload)
+        else this.#hold(frame.epoch, frame.payload)
         return
       case frameType.device:
+        this.#partOf(frame.epoch)
+        if (this.#device) throw unexpected(`checkpoint ${frame.epoch} has two device states`)
         this.#device = frame.payload
         return
       case frameType.commit:
@@ -171,26 +187,38 @@ export class Standby extends EventEmitter<StandbyEvents> {
 
   /** Changes the image at once: until the next commit there is no checkpoint to take over. */
   async #seed(delta: Uint8Array): Promise<void> {
+    if (!this.#seeding) throw unexpected('it seeds after its first checkpoint')
     this.#committed = undefined
     this.#enter('Seeding', '')
     await this.#apply([delta])
   }
 
-  #hold(delta: Uint8Array): void {
+  #hold(epoch: number, delta: Uint8Array): void {
+    this.#partOf(epoch)
     this.#deltaBytes += delta.length
-    if (this.#deltaBytes > this.#guest.image.bytes + overheadBytesMax)
-      throw unexpected('its checkpoint is larger than the guest')
     this.#deltas.push(delta)
+    const held = this.#deltaBytes + this.#deltas.length * frameOverheadBytes
+    if (held > this.#guest.image.bytes + overheadBytesMax)
+      throw unexpected('its checkpoint is larger than the guest')
+  }
+
+  /** One checkpoint at a time, each newer than the last. */
+  #partOf(epoch: number): void {
+    if (epoch <= (this.#committed?.epoch ?? 0)) throw unexpected(`it sends epoch ${epoch} again`)
+    this.#partialEpoch ??= epoch
+    if (epoch !== this.#partialEpoch)
+      throw unexpected(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
   }
 
   async #commit(connection: Connection, epoch: number, commit: Commit): Promise<void> {
+    this.#partOf(epoch)
     const device = this.#device
-    if (epoch <= (this.#committed?.epoch ?? 0)) throw unexpected(`it commits epoch ${epoch} again`)
     if (!device) throw unexpected('its checkpoint has no device state')
     if (commit.deltas !== this.#deltas.length || commit.deltaBytes !== this.#deltaBytes)
       throw unexpected('its checkpoint is not whole')
     const deltas = this.#deltas
     this.#dropPartial()
+    this.#seeding = false
     // From here on this checkpoint is ours: a failover waits for #applying and continues from it.
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     this.#applying = this.#apply(deltas)
@@ -269,6 +297,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#deltas = []
     this.#deltaBytes = 0
     this.#device = undefined
+    this.#partialEpoch = undefined
   }
 
   #enter(state: StandbyState, reason: string): void {
@@ -280,13 +309,12 @@ export class Standby extends EventEmitter<StandbyEvents> {
 }
 
 /**
- * Reads the hello of a new connection.
+ * Reads the hello of a new connection. The connection is the caller's: after an error, to refuse.
  * @throws SubpageError FRAME_MALFORMED, PEER_MISMATCH
  */
 export async function greet(
-  stream: Duplex,
-): Promise<{ connection: Connection; frames: AsyncIterator<Frame>; hello: Hello }> {
-  const connection = new Connection(stream)
+  connection: Connection,
+): Promise<{ frames: AsyncIterator<Frame>; hello: Hello }> {
   const frames = connection[Symbol.asyncIterator]()
   const { value, done } = await frames.next()
   if (done) throw unexpected('the connection ended before a hello')
@@ -298,7 +326,7 @@ export async function greet(
       'PEER_MISMATCH',
       `the primary speaks protocol ${hello.protocol}, this host ${protocolVersion}: install the same release on both`,
     )
-  return { connection, frames, hello }
+  return { frames, hello }
 }
 
 function unexpected(what: string): SubpageError {

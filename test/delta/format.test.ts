@@ -46,7 +46,10 @@ function parse(block: string): Example {
 }
 
 function hex(text: string): number[] {
-  return text.trim().split(/\s+/).map((byte) => Number.parseInt(byte, 16))
+  return text
+    .trim()
+    .split(/\s+/)
+    .map((byte) => Number.parseInt(byte, 16))
 }
 
 const document = readFileSync(join(packageRoot, 'docs/delta-format.md'), 'utf8')

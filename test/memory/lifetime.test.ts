@@ -1,0 +1,33 @@
+/** What a process must survive, each in a process of its own: workers that end, regions that are collected, long runs. */
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+import { packageRoot } from '../../src/memory/native.ts'
+
+function child(name: string): string {
+  return execFileSync(
+    process.execPath,
+    ['--expose-gc', join(import.meta.dirname, 'children', `${name}.mjs`)],
+    {
+      env: { ...process.env, SUBPAGE_ADDON: join(packageRoot, 'build/native/subpage.node') },
+      encoding: 'utf8',
+    },
+  )
+}
+
+it('survives workers that end while their captures run', () => {
+  expect(child('worker-exit').trim()).toBe('survived')
+})
+
+it('unmaps regions that nobody closed, and none that an operation uses', () => {
+  const { bytes, during, after, same } = JSON.parse(child('collected'))
+  expect(during).toBeGreaterThanOrEqual(bytes)
+  expect(after).toBeLessThan(bytes)
+  expect(same).toBe(true)
+})
+
+it('does not grow over thousands of epochs', () => {
+  const { grown, changed } = JSON.parse(child('steady'))
+  expect(changed).toBeGreaterThan(10_000)
+  expect(grown).toBeLessThan(4 * 2 ** 20)
+})

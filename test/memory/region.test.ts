@@ -1,0 +1,101 @@
+/** Regions: files and anonymous memory, their sizes, errors and permissions. */
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+import { load } from '../../src/memory/native.ts'
+import { pageBytes } from '../../src/memory/page.ts'
+import { Region } from '../../src/memory/region.ts'
+
+const folder = mkdtempSync('/dev/shm/subpage-test-')
+afterAll(() => rmSync(folder, { recursive: true }))
+let files = 0
+const fresh = () => join(folder, `file-${files++}`)
+
+describe('Region.map', () => {
+  it('creates a private file whose space is reserved, and shares what is written', () => {
+    const path = fresh()
+    using region = Region.map(path, { writable: true, create: 3 * pageBytes, populate: true })
+    const status = statSync(path)
+    expect(status.mode & 0o777).toBe(0o600)
+    expect(status.blocks * 512).toBe(3 * pageBytes)
+    expect(region).toMatchObject({ bytes: 3 * pageBytes, pages: 3 })
+    region.write(4095, Uint8Array.of(1, 2))
+    using other = Region.map(path, { writable: false })
+    expect([...other.read(4094, 4)]).toEqual([0, 1, 2, 0])
+    expect(readFileSync(path)[4096]).toBe(2)
+  })
+
+  it('says NO_SPACE when a file does not fit, and leaves none behind', () => {
+    const path = fresh()
+    expect(() => Region.map(path, { writable: true, create: 2 ** 50 })).toThrow(
+      expect.objectContaining({ code: 'NO_SPACE', message: expect.stringContaining(path) }),
+    )
+    expect(() => statSync(path)).toThrow(/ENOENT/)
+  })
+
+  it.each([
+    ['a file that is not there', () => Region.map(fresh(), { writable: false })],
+    ['a folder', () => Region.map(folder, { writable: false })],
+    [
+      'a file to create that is there',
+      () => Region.map(withBytes(pageBytes), { writable: true, create: pageBytes }),
+    ],
+    ['an empty file', () => Region.map(withBytes(0), { writable: false })],
+    ['a file of odd size', () => Region.map(withBytes(pageBytes + 1), { writable: false })],
+  ])('says BAD_ARGUMENT for %s', (_, map) => {
+    expect(map).toThrow(expect.objectContaining({ code: 'BAD_ARGUMENT' }))
+  })
+
+  it.each([0, -4096, 4095, 1.5, Number.NaN])('takes no size of %s', (bytes) => {
+    expect(() => Region.anonymous(bytes)).toThrow(TypeError)
+    expect(() => Region.map(fresh(), { writable: true, create: bytes })).toThrow(TypeError)
+  })
+
+  it('keeps writers out of a read-only region', () => {
+    using region = Region.map(withBytes(pageBytes), { writable: false })
+    expect(() => region.write(0, Uint8Array.of(1))).toThrow(/read-only/)
+    expect(() => Region.map(fresh(), { writable: false, create: pageBytes })).toThrow(TypeError)
+  })
+})
+
+describe('Region.anonymous', () => {
+  it('reaches beyond 4 GiB and takes memory only where it is written', () => {
+    const bytes = 6 * 2 ** 30
+    using region = Region.anonymous(bytes)
+    region.write(bytes - 3, Uint8Array.of(1, 2, 3))
+    region.write(2 ** 32 - 1, Uint8Array.of(4, 5))
+    expect([...region.read(bytes - 4, 4)]).toEqual([0, 1, 2, 3])
+    expect([...region.read(2 ** 32 - 2, 4)]).toEqual([0, 4, 5, 0])
+    expect(process.memoryUsage.rss()).toBeLessThan(2 ** 31)
+  })
+
+  it('says NO_SPACE for more than an address space has', () => {
+    expect(() => Region.anonymous(2 ** 52)).toThrow(expect.objectContaining({ code: 'NO_SPACE' }))
+  })
+
+  it.each([
+    [pageBytes, 1],
+    [pageBytes - 1, 2],
+    [-1, 1],
+    [0.5, 1],
+    [2 ** 53, 1],
+  ])('refuses to read or write at %s, %s bytes', (offset, length) => {
+    using region = Region.anonymous(pageBytes)
+    expect(() => region.read(offset, length)).toThrow()
+    expect(() => region.write(offset, new Uint8Array(length))).toThrow()
+  })
+})
+
+describe('the addon', () => {
+  it('is ADDON_MISSING when used, not when imported', () => {
+    const missing = load('/nowhere/subpage.node')
+    expect(() => missing.cpuPath()).toThrow(expect.objectContaining({ code: 'ADDON_MISSING' }))
+  })
+})
+
+function withBytes(bytes: number): string {
+  const path = fresh()
+  writeFileSync(path, '')
+  truncateSync(path, bytes)
+  return path
+}
