@@ -54,6 +54,24 @@ export const errorTable = {
     'The address to listen on is taken by another program.',
     'Choose another port, or stop the program that holds it.',
   ),
+  ARBITER_NOT_SHARED: entry(
+    'The two hosts do not see the same arbiter.',
+    'Give both the same --arbiter: a directory that both have mounted, or the same etcd cluster.',
+    exitStatus.failed,
+    409,
+  ),
+  ARBITER_UNREACHABLE: entry(
+    'The arbiter gives no answer, so neither host may conclude that it holds the guest.',
+    'Bring the etcd cluster or the shared directory back, as the message says; the question is then asked again.',
+    exitStatus.failed,
+    503,
+  ),
+  AUTH_REFUSED: entry(
+    'One side did not prove to the other that it may be here: a certificate or a token is missing, wrong or expired.',
+    'The message says which, and why; see security.md. `subpage cert` makes certificates.',
+    exitStatus.refused,
+    401,
+  ),
   BAD_ARGUMENT: entry(
     'An argument or a field of a request has a wrong form.',
     'Correct it as the message says.',
@@ -63,6 +81,12 @@ export const errorTable = {
   DELTA_MALFORMED: entry(
     'A delta breaks its format or names a page outside the image. Nothing of it was written.',
     'The peer is broken or hostile; the connection is closed. Check that both hosts run the same release.',
+  ),
+  FILE_EXISTS: entry(
+    'A file that would be written exists, and others may depend on it.',
+    'Choose another directory, or replace it with --force.',
+    exitStatus.failed,
+    409,
   ),
   FRAME_MALFORMED: entry(
     'A frame on the replication connection breaks the protocol or its checksum.',
@@ -90,9 +114,19 @@ export const errorTable = {
     exitStatus.failed,
     422,
   ),
+  HELD_ELSEWHERE: entry(
+    'The guest runs on another host in a newer generation.',
+    'Nothing here may run it; see `subpage status` on that host, and protect the guest from there.',
+    exitStatus.heldElsewhere,
+    409,
+  ),
   IMAGE_DIFFERS: entry(
     'The image on the standby is not what the guest holds.',
     'This is a defect; keep both files. `subpage unprotect` and `protect` seed the image afresh.',
+  ),
+  NETWORK_FAILED: entry(
+    'A guest could not be put on its bridge.',
+    'The agent needs CAP_NET_ADMIN, /dev/net/tun and the command `ip`; `subpage check` says what is missing.',
   ),
   NO_SPACE: entry(
     'There is no room for guest memory, shadow or image.',
@@ -133,11 +167,23 @@ export const errorTable = {
     "Read QEMU's own words in the message.",
   ),
   QEMU_MISSING: entry('No QEMU is installed.', 'apt-get install qemu-system-x86', exitStatus.lacksFeature),
+  SECRET_EXPOSED: entry(
+    'A file or directory that must be secret can be read by other users of this host.',
+    'Change its mode or owner as the message says; if it was exposed for long, make the secret anew.',
+    exitStatus.refused,
+    403,
+  ),
   STANDBY_NOT_READY: entry(
     'The standby has no whole checkpoint yet, or must not take over.',
     'Wait until `subpage status` says Protected, or give --force if you know that the primary is gone.',
     exitStatus.failed,
     409,
+  ),
+  TLS_REQUIRED: entry(
+    'Without certificates an agent speaks to its own machine only.',
+    'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key.',
+    exitStatus.refused,
+    403,
   ),
   TRACKER_UNAVAILABLE: entry(
     'The kernel or the guest does not allow this way of tracking writes.',

@@ -47,8 +47,3 @@ int64_t sp_compare_lines(const uint8_t *a, const uint8_t *b, uint64_t pages, con
     }
     return -1;
 }
-
-int sp_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out)
-{
-    return sp_kernels_chosen()->xbzrle_encode(old_page, new_page, out);
-}

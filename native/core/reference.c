@@ -49,3 +49,8 @@ int64_t sp_xbzrle_pipe(uint8_t *cache, const uint8_t *ram, uint64_t pages, const
     }
     return total;
 }
+
+int sp_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out)
+{
+    return sp_kernels_chosen()->xbzrle_encode(old_page, new_page, out);
+}

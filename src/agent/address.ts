@@ -9,6 +9,9 @@ export interface Address {
 /** The port that agents listen on for replication unless told otherwise. */
 export const defaultPort = 7475
 
+/** Both ends ask an idle peer after 5 s, and give it up 10 s later. */
+export const keepAlive = { keepAlive: true, keepAliveInitialDelay: 5_000 }
+
 /** @throws SubpageError BAD_ARGUMENT */
 export function parseAddress(text: string): Address {
   const match = /^(?:\[([^\]]+)\]|([^:\s]+))(?::(\d{1,5}))?$/.exec(text)

@@ -2,32 +2,37 @@
  * The daemon of a host: knows the guests that run or wait here, starts and ends them, answers other hosts. Guests
  * outlive it: a new agent on the same state directory finds them again.
  */
+import { randomUUID } from 'node:crypto'
 import { rmSync } from 'node:fs'
-import { createServer, type Server, type Socket } from 'node:net'
-import { asSubpageError, errorCode, SubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
 import { probeAccel } from '../qemu/accel.ts'
 import {
+  type GuestFiles,
   type GuestRecord,
   guestFiles,
   guestNames,
   type ProtectionSettings,
   readRecord,
-  removeFiles,
 } from '../qemu/guest-files.ts'
 import { lastWords, launch } from '../qemu/launch.ts'
-import { type Machine, readOptions } from '../qemu/options.ts'
+import { endLeftover } from '../qemu/leftover.ts'
+import { addressed, type NicRequest } from '../qemu/nic.ts'
+import { readOptions } from '../qemu/option-policy.ts'
+import type { Machine } from '../qemu/options.ts'
 import { isRunning } from '../qemu/process.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
+import { admit, greet, type Present, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
-import { frameType } from '../replication/frame.ts'
 import type { Hello } from '../replication/messages.ts'
-import { greet, type StandbyOutcome } from '../replication/standby.ts'
+import type { StandbyOutcome } from '../replication/standby.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
 import type { EndedGuest } from './ended-guest.ts'
 import { EventLog } from './event-log.ts'
+import { claimantOf, type Host } from './host.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
+import type { Incoming, Listening } from './transport.ts'
 
 export type HostedGuest = RunningGuest | StandbyGuest | EndedGuest
 
@@ -36,59 +41,81 @@ export interface RunRequest {
   ramBytes: number
   accel: 'auto' | 'kvm' | 'tcg'
   options: string[]
+  /** Network cards on bridges of this host, and of the standby's. */
+  nics?: NicRequest[]
+}
+
+export interface AgentOptions
+  extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {
+  stateDirectory: string
+  listen: Address
+  /** Where other hosts reach this one, when that is not where it listens. */
+  advertise: Address | undefined
 }
 
 export class Agent {
   readonly stateDirectory: string
-  readonly hostName: string
   readonly events = new EventLog()
   readonly guests = new Map<string, HostedGuest>()
-  readonly #listener: Server
+  readonly host: Host
+  #listening: Listening | undefined
   /** Names whose guest is being started: the second of two requests at once is refused. */
   readonly #starting = new Set<string>()
-  #address: Address | undefined
+  /** Settles when the guests of a former agent have been taken up; connections wait for it. */
+  #ready: Promise<void> = Promise.resolve()
 
-  private constructor(stateDirectory: string, hostName: string) {
+  private constructor({ stateDirectory, listen, advertise, ...host }: AgentOptions) {
     this.stateDirectory = stateDirectory
-    this.hostName = hostName
-    this.#listener = createServer({ noDelay: true }, (socket) => void this.#answer(socket))
+    this.host = {
+      ...host,
+      claimant: claimantOf(stateDirectory, host.name),
+      events: this.events,
+      address: () => formatAddress(advertise ?? this.address ?? listen),
+    }
   }
 
-  /** @throws SubpageError ADDRESS_IN_USE */
-  static async start(stateDirectory: string, hostName: string, listen: Address): Promise<Agent> {
-    const agent = new Agent(stateDirectory, hostName)
-    await agent.#listen(listen)
-    await agent.#findGuests()
+  /** @throws SubpageError ADDRESS_IN_USE, TLS_REQUIRED */
+  static async start(options: AgentOptions): Promise<Agent> {
+    const agent = new Agent(options)
+    agent.#listening = await options.transport.listen(options.listen, {
+      connection: (incoming) => void agent.#answer(incoming),
+      refused: (from, error) => agent.#refused(from, error),
+    })
+    agent.#ready = agent.#findGuests()
+    await agent.#ready
     return agent
   }
 
-  /** Where other hosts reach this one. */
+  /** Where this host listens for others. */
   get address(): Address | undefined {
-    return this.#address
+    return this.#listening?.address
   }
 
-  /** Stops serving. Guests run on, unprotected until an agent is back. */
-  close(): void {
-    this.#listener.close()
+  /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
+  async close(): Promise<void> {
+    this.#listening?.close()
+    await Promise.all([...this.guests.values()].map((g) => (g.kind === 'running' ? g.detach() : undefined)))
   }
 
   // ---- guests that run here
 
   /** @throws SubpageError GUEST_EXISTS, GUEST_UNPROTECTABLE, NO_SPACE, QEMU_FAILED, … */
   async run(request: RunRequest): Promise<RunningGuest> {
-    const { type, options } = readOptions(request.options)
+    const { type, options } = readOptions(request.options, this.host.images)
     return await this.#exclusively(request.name, async () => {
       this.#refuseIfPresent(request.name)
       const accel = request.accel === 'auto' ? await probeAccel() : request.accel
-      const machine: Machine = { type, ramBytes: request.ramBytes, accel, options }
+      const nics = addressed(request.name, request.nics ?? [])
+      const machine: Machine = { type, ramBytes: request.ramBytes, accel, options, nics }
       const files = guestFiles(this.stateDirectory, request.name)
-      const qemu = new QemuProcess(files, await launch(request.name, machine, files, false))
+      const identity = { id: randomUUID(), name: request.name, generation: 1 }
+      const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
       this.events.add(
         request.name,
         'guest',
         `started: QEMU ${qemu.record.qemuVersion}, ${accel}, process ${qemu.record.process.pid}`,
       )
-      return this.#adopt(new RunningGuest(qemu, this.hostName, this.events))
+      return this.#adopt(new RunningGuest(qemu, this.host))
     })
   }
 
@@ -96,13 +123,14 @@ export class Agent {
   async remove(name: string): Promise<void> {
     const guest = this.find(name)
     if (guest.kind === 'standby') await guest.standby.discard('removed by command')
-    else if (guest.kind === 'ended') removeFiles(guest.files)
+    else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
     else {
       // The guest's orderly end makes the standby discard its copy.
       await guest.guest.qemu.end()
+      await guest.finished()
       this.events.add(name, 'guest', 'removed')
     }
-    this.guests.delete(name)
+    if (this.guests.get(name) === guest) this.guests.delete(name)
   }
 
   async protect(name: string, settings: ProtectionSettings): Promise<void> {
@@ -121,18 +149,23 @@ export class Agent {
     return await primary.verify()
   }
 
-  /** @throws SubpageError STANDBY_NOT_READY */
-  async failover(name: string): Promise<StandbyOutcome> {
+  /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE, and what keeps the standby from taking over */
+  async switchover(name: string): Promise<void> {
+    await this.#running(name).switchover()
+  }
+
+  /** @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
+  async failover(name: string, force: boolean): Promise<StandbyOutcome> {
     const guest = this.find(name)
     if (guest.kind !== 'standby')
       throw new SubpageError('STANDBY_NOT_READY', `${name} is not a standby on this host`)
-    return await guest.standby.failover('by command')
+    return await guest.standby.failover('by command', force)
   }
 
   /** @throws SubpageError GUEST_UNKNOWN */
   find(name: string): HostedGuest {
     const guest = this.guests.get(name)
-    if (!guest) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.hostName}`)
+    if (!guest) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.host.name}`)
     return guest
   }
 
@@ -147,6 +180,7 @@ export class Agent {
 
   #adopt(guest: RunningGuest): RunningGuest {
     this.guests.set(guest.name, guest)
+    this.events.addNotes(guest.name, guest.guest.qemu.notes)
     void guest.guest.ended.then((end) => {
       this.events.add(
         guest.name,
@@ -162,31 +196,40 @@ export class Agent {
   #bury(guest: RunningGuest, end: EndedGuest['end']): void {
     const { qemu } = guest.guest
     qemu.release()
+    // Removed by command, or followed by another guest of this name: the files are not ours any more.
+    if (this.guests.get(guest.name) !== guest) return
     rmSync(qemu.files.ram, { force: true })
-    if (this.guests.get(guest.name) === guest)
-      this.guests.set(guest.name, {
-        kind: 'ended',
-        name: guest.name,
-        record: qemu.record,
-        files: qemu.files,
-        end,
-      })
+    this.guests.set(guest.name, {
+      kind: 'ended',
+      name: guest.name,
+      record: qemu.record,
+      files: qemu.files,
+      end,
+    })
   }
 
   // ---- guests of other hosts
 
-  async #answer(socket: Socket): Promise<void> {
-    const from = formatAddress({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 })
+  async #answer({ stream, peer, accept }: Incoming): Promise<void> {
+    const connection = new Connection(stream)
     try {
-      const { connection, frames, hello } = await greet(socket)
+      await this.#ready
+      const { frames, hello } = await greet(connection)
+      accept()
+      // What it says of itself counts only where nobody can prove anything: within this machine.
+      if (peer.name !== undefined) hello.source.host = peer.name
+      const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
       const guest = await this.#standbyFor(hello)
-      await guest.standby.serve(connection, frames)
-    } catch (error) {
-      const { code, message } = asSubpageError(error)
-      this.events.add('', 'refused', `a connection from ${from}: ${message}`)
-      await new Connection(socket).sendJson(frameType.refuse, { code, message }).catch(() => undefined)
-      socket.destroy()
+      await guest.standby.serve(connection, frames, hello, arbitrated)
+    } catch (thrown) {
+      const error = asSubpageError(thrown)
+      this.#refused(peer.name === undefined ? peer.address : `${peer.name} (${peer.address})`, error)
+      await connection.refuse(error)
     }
+  }
+
+  #refused(from: string, { message }: SubpageError): void {
+    this.events.add('', 'refused', `a connection from ${from}: ${message}`)
   }
 
   /** The standby that a primary asks for: the one that waits for it, or a new one. */
@@ -194,19 +237,25 @@ export class Agent {
     const { name } = hello.guest
     return await this.#exclusively(name, async () => {
       const present = this.guests.get(name)
-      if (present?.kind === 'standby' && present.standby.belongsTo(hello)) {
-        if (present.standby.connected)
-          throw new SubpageError('ALREADY_PROTECTED', `${name} has a primary connected already`)
-        return present
+      const admission = await admit(hello, presentOf(present))
+      if (present?.kind === 'standby') {
+        if (admission === 'again') return present
+        // It tried to take over and could not; the guest lives, so a new one can begin.
+        await present.standby.discard('its primary protects the guest anew')
       }
-      this.#refuseIfPresent(name)
-      const guest = await StandbyGuest.start(hello, guestFiles(this.stateDirectory, name), this.events)
+      if (present?.kind === 'running') {
+        present.guest.supersede(`${hello.source.host} goes on with it, generation ${hello.generation}`)
+        await present.finished()
+      }
+      if (present?.kind === 'ended') refuseIfAlive(present)
+      const guest = await StandbyGuest.start(hello, guestFiles(this.stateDirectory, name), this.host)
       this.guests.set(name, guest)
       guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
       void guest.waiting.ended.then((end) => {
         if (this.guests.get(name) !== guest) return
         this.events.add(name, 'guest', end.detail)
-        void guest.standby.discard(end.detail)
+        // A takeover that failed keeps its state and its logs, until somebody removes them.
+        if (!guest.standby.ending) void guest.standby.discard(end.detail)
       })
       return guest
     })
@@ -219,26 +268,29 @@ export class Agent {
       this.events.add(guest.name, 'protection', `standby discarded: ${outcome.reason}`)
       return
     }
-    this.#adopt(new RunningGuest(guest.waiting.qemu, this.hostName, this.events, outcome))
+    const running = this.#adopt(new RunningGuest(guest.waiting.qemu, this.host, outcome))
     this.events.add(
       guest.name,
       'failover',
       `took over in ${outcome.takeoverMs.toFixed(1)} ms from checkpoint ${outcome.committed.epoch}: ${outcome.reason}`,
     )
+    // When the other host is back, the same protection begins the other way round.
+    running.resumeProtection(guest.reverse, false)
   }
 
   #refuseIfPresent(name: string): void {
     const present = this.guests.get(name)
-    if (present && present.kind !== 'ended')
-      throw new SubpageError(
-        'GUEST_EXISTS',
-        `${name} ${present.kind === 'standby' ? 'is a standby' : 'runs'} on host ${this.hostName} already`,
-      )
+    if (!present) return
+    const on = `on host ${this.host.name}`
+    if (present.kind === 'standby')
+      throw new SubpageError('GUEST_EXISTS', `${name} is a standby ${on} already`)
+    if (present.kind === 'running') throw new SubpageError('GUEST_EXISTS', `${name} runs ${on} already`)
+    refuseIfAlive(present)
   }
 
   async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (this.#starting.has(name))
-      throw new SubpageError('GUEST_EXISTS', `${name} is just being started on host ${this.hostName}`)
+      throw new SubpageError('GUEST_EXISTS', `${name} is just being started on host ${this.host.name}`)
     this.#starting.add(name)
     try {
       return await work()
@@ -252,20 +304,26 @@ export class Agent {
   async #findGuests(): Promise<void> {
     for (const name of guestNames(this.stateDirectory)) {
       const files = guestFiles(this.stateDirectory, name)
-      const record = readRecord(files)
-      if (!record) removeFiles(files)
-      else await this.#find(name, record)
+      let record: GuestRecord | undefined
+      try {
+        record = readRecord(files)
+        await this.#find(name, files, record)
+      } catch (error) {
+        // One guest that cannot be taken up must not keep the others waiting.
+        const end = {
+          how: 'died' as const,
+          detail: `it could not be found again: ${asSubpageError(error).message}`,
+        }
+        this.guests.set(name, { kind: 'ended', name, record, files, end })
+        this.events.add(name, 'guest', end.detail)
+      }
     }
   }
 
-  async #find(name: string, record: GuestRecord): Promise<void> {
-    const files = guestFiles(this.stateDirectory, name)
-    if (record.waiting) {
-      // Its image may be torn, and the frames that would mend it died with the former agent: its primary seeds anew.
-      if (isRunning(record.process)) process.kill(record.process.pid, 'SIGKILL')
-      removeFiles(files)
-      return
-    }
+  async #find(name: string, files: GuestFiles, record: GuestRecord | undefined): Promise<void> {
+    // A start that was cut short; or a standby: its image may be torn, and the frames that would mend it died with the
+    // former agent. Its primary seeds anew.
+    if (!record || record.waiting) return await endLeftover(files, record)
     const qemu = await QemuProcess.attach(files, record)
     if (!qemu) {
       rmSync(files.ram, { force: true })
@@ -273,28 +331,26 @@ export class Agent {
       this.guests.set(name, { kind: 'ended', name, record, files, end })
       return
     }
-    const guest = this.#adopt(new RunningGuest(qemu, this.hostName, this.events))
+    const guest = this.#adopt(new RunningGuest(qemu, this.host))
     this.events.add(name, 'guest', `found again: process ${record.process.pid}`)
-    if (record.protection) guest.resumeProtection(record.protection)
+    try {
+      if (record.protection) guest.resumeProtection(record.protection, true)
+    } catch (error) {
+      this.events.add(name, 'protection', `cannot go on: ${asSubpageError(error).message}`)
+    }
   }
+}
 
-  #listen(address: Address): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#listener.once('error', (error) =>
-        reject(
-          errorCode(error) === 'EADDRINUSE'
-            ? new SubpageError('ADDRESS_IN_USE', `${formatAddress(address)} is taken by another program`)
-            : new SubpageError(
-                'BAD_ARGUMENT',
-                `cannot listen on ${formatAddress(address)}: ${error.message}`,
-              ),
-        ),
-      )
-      this.#listener.listen(address.port, address.host, () => {
-        const bound = this.#listener.address()
-        if (bound && typeof bound === 'object') this.#address = { host: address.host, port: bound.port }
-        resolve()
-      })
-    })
-  }
+function presentOf(guest: HostedGuest | undefined): Present {
+  if (guest?.kind === 'running') return guest.present
+  return guest?.kind === 'standby' ? guest : { kind: 'nothing' }
+}
+
+/** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */
+function refuseIfAlive({ name, record, end }: EndedGuest): void {
+  if (!record || isRunning(record.process))
+    throw new SubpageError(
+      'GUEST_EXISTS',
+      `${name} is here and may still run (${end.detail}): subpage remove ${name}`,
+    )
 }

@@ -1,10 +1,12 @@
 /**
- * The agent's HTTP API, version 1, on a unix socket of mode 0600. Requests are checked against schemas; every error
- * is `{code, message}` with the status from the error table.
+ * The agent's HTTP API, version 1: on a unix socket of mode 0600, and over TCP for those who know the token
+ * (api-listener.ts). Requests are checked against schemas; every error is `{code, message}` with the status from the
+ * error table.
  */
-import fastify, { type FastifyInstance } from 'fastify'
+import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { asSubpageError, SubpageError } from '../errors.ts'
+import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import type { Agent } from './agent.ts'
 import type { HostEvent } from './event-log.ts'
 import { guestStatus, hostStatus } from './status.ts'
@@ -14,7 +16,8 @@ export const RunBody = Type.Object(
     name: Type.String(),
     ramBytes: Type.Integer({ minimum: 16 * 2 ** 20, multipleOf: 4096 }),
     accel: Type.Union([Type.Literal('auto'), Type.Literal('kvm'), Type.Literal('tcg')]),
-    options: Type.Array(Type.String()),
+    options: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 512 }),
+    nics: Type.Optional(Type.Array(NicRequest, { maxItems: nicsMax })),
   },
   { additionalProperties: false },
 )
@@ -24,6 +27,10 @@ export const ProtectBody = Type.Object(
   {
     to: Type.String(),
     epochMs: Type.Number({ minimum: 1, maximum: 60_000 }),
+    /** Makes the epoch automatic: the share of time that pauses may take, epochMs being the longest epoch. */
+    pauseShareMax: Type.Optional(Type.Number({ minimum: 0.01, maximum: 1 })),
+    suspicionMs: Type.Number({ minimum: 50, maximum: 60_000 }),
+    outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
     tracker: Type.Union([Type.Literal('auto'), Type.Literal('userfault'), Type.Literal('compare')]),
     codec: Type.Union([
       Type.Literal('page'),
@@ -36,17 +43,42 @@ export const ProtectBody = Type.Object(
 )
 export type ProtectBody = Static<typeof ProtectBody>
 
+export const FailoverBody = Type.Object({ force: Type.Boolean() }, { additionalProperties: false })
+export type FailoverBody = Static<typeof FailoverBody>
+
 const Named = Type.Object({ name: Type.String() })
 type Named = Static<typeof Named>
 
-export function buildApi(agent: Agent): FastifyInstance {
-  const api = fastify({ forceCloseConnections: true })
+const bodyBytesMax = 256 * 1024
+const requestMs = 10_000
+
+/** What stands between a request over TCP and the API. */
+export interface ApiGuard {
+  /** Throws unless the request may pass. */
+  check(authorization: string | undefined): Promise<void>
+  /** Makes the server that listens; a plain one without. */
+  server?: FastifyServerFactory
+}
+
+export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
+  const api = fastify({
+    forceCloseConnections: true,
+    bodyLimit: bodyBytesMax,
+    requestTimeout: requestMs,
+    ...(guard?.server ? { serverFactory: guard.server } : {}),
+  })
+  if (guard) api.addHook('onRequest', async ({ headers }) => await guard.check(headers.authorization))
 
   api.setErrorHandler((thrown, _request, reply) => {
-    const invalid = thrown instanceof Error && 'validation' in thrown
+    // Fastify's own errors, such as a body that is not JSON or breaks the schema, carry a status below 500.
+    const invalid = thrown instanceof Error && 'statusCode' in thrown && Number(thrown.statusCode) < 500
     const error = invalid ? new SubpageError('BAD_ARGUMENT', thrown.message) : asSubpageError(thrown)
+    if (error.http === 401) reply.header('www-authenticate', 'Bearer')
     return reply.status(error.http).send({ code: error.code, message: error.message })
   })
+  api.setNotFoundHandler(({ method, url }, reply) =>
+    reply.status(404).send({ code: 'BAD_ARGUMENT', message: `no ${method} ${url} in this API` }),
+  )
 
   api.get('/v1/status', async () => hostStatus(agent))
   api.get<{ Params: Named }>('/v1/guests/:name', async ({ params }) => guestStatus(agent.find(params.name)))
@@ -69,7 +101,15 @@ export function buildApi(agent: Agent): FastifyInstance {
     await agent.unprotect(params.name)
     return guestStatus(agent.find(params.name))
   })
-  api.post<{ Params: Named }>('/v1/guests/:name/failover', async ({ params }) => agent.failover(params.name))
+  api.post<{ Params: Named; Body: FailoverBody }>(
+    '/v1/guests/:name/failover',
+    { schema: { body: FailoverBody } },
+    async ({ params, body }) => agent.failover(params.name, body.force),
+  )
+  api.post<{ Params: Named }>('/v1/guests/:name/switchover', async ({ params }) => {
+    await agent.switchover(params.name)
+    return { switchedOver: params.name }
+  })
   api.post<{ Params: Named }>('/v1/guests/:name/verify', async ({ params }) => agent.verify(params.name))
 
   api.get('/v1/events', async () => agent.events.recent())

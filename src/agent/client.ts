@@ -1,17 +1,27 @@
 /** Talks to an agent over its API socket; what the agent answers with an error becomes that SubpageError here. */
-import { request } from 'node:http'
+import { type IncomingMessage, type RequestOptions, request } from 'node:http'
+import { request as secureRequest } from 'node:https'
 import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import type { StandbyOutcome } from '../replication/standby.ts'
 import type { Verification } from '../replication/verify.ts'
 import type { ProtectBody, RunBody } from './api.ts'
 import type { HostEvent } from './event-log.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
+import { handshakeFailure } from './tls-failure.ts'
+
+/** The API over TCP. Without `ca` only the system's CAs are trusted. */
+export interface ApiEndpoint {
+  url: URL
+  token: string
+  ca?: Buffer
+}
 
 export class AgentClient {
-  readonly #socket: string
+  readonly #at: string | ApiEndpoint
 
-  constructor(socket: string) {
-    this.#socket = socket
+  /** @param at path of the API socket, or where the API listens on TCP */
+  constructor(at: string | ApiEndpoint) {
+    this.#at = at
   }
 
   status = () => this.#call<HostStatus>('GET', '/v1/status')
@@ -21,14 +31,16 @@ export class AgentClient {
   protect = (name: string, body: ProtectBody) =>
     this.#call<GuestStatus>('POST', `${guestPath(name)}/protect`, body)
   unprotect = (name: string) => this.#call<GuestStatus>('POST', `${guestPath(name)}/unprotect`)
-  failover = (name: string) => this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`)
+  failover = (name: string, force = false) =>
+    this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
+  switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
   verify = (name: string) => this.#call<Verification>('POST', `${guestPath(name)}/verify`)
   events = () => this.#call<HostEvent[]>('GET', '/v1/events')
 
   /** All events so far, then each new one; ends with the agent. */
   async *followEvents(): AsyncGenerator<HostEvent> {
     let rest = ''
-    for await (const chunk of await this.#open('GET', '/v1/events/stream')) {
+    for await (const chunk of this.#read(await this.#open('GET', '/v1/events/stream'))) {
       const parts = (rest + String(chunk)).split('\n\n')
       rest = parts.pop() ?? ''
       for (const part of parts) yield JSON.parse(part.replace(/^data: /, '')) as HostEvent
@@ -38,39 +50,65 @@ export class AgentClient {
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
     const response = await this.#open(method, path, body)
     let text = ''
-    for await (const chunk of response) text += String(chunk)
+    for await (const chunk of this.#read(response)) text += String(chunk)
     const value = JSON.parse(text)
     if ((response.statusCode ?? 500) < 400) return value as T
     const code = String(value.code)
-    throw new SubpageError(code in errorTable ? (code as ErrorCode) : 'INTERNAL', String(value.message))
+    throw new SubpageError(
+      Object.hasOwn(errorTable, code) ? (code as ErrorCode) : 'INTERNAL',
+      String(value.message),
+    )
   }
 
-  #open(method: string, path: string, body?: unknown): Promise<import('node:http').IncomingMessage> {
+  /** @throws SubpageError AGENT_UNREACHABLE when the agent ends in the middle of its answer */
+  async *#read(response: IncomingMessage): AsyncGenerator<unknown> {
+    try {
+      yield* response
+    } catch (cause) {
+      throw this.#unreachable(cause)
+    }
+  }
+
+  #unreachable(cause: unknown): SubpageError {
+    const untrusted = typeof this.#at === 'string' ? undefined : handshakeFailure(cause)
+    if (untrusted) return untrusted
+    const why = cause instanceof Error ? cause.message : String(cause)
+    return new SubpageError(
+      'AGENT_UNREACHABLE',
+      typeof this.#at === 'string'
+        ? `no agent answers on ${this.#at} (${why}); start one with: subpage agent`
+        : `no agent answers at ${this.#at.url.origin} (${why})`,
+      { cause },
+    )
+  }
+
+  #open(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       const text = body === undefined ? undefined : JSON.stringify(body)
-      const call = request(
-        {
-          socketPath: this.#socket,
-          method,
-          path,
-          headers: text === undefined ? {} : { 'content-type': 'application/json' },
-        },
+      const call = this.#request(
+        { method, path, headers: text === undefined ? {} : { 'content-type': 'application/json' } },
         (response) => {
           response.setEncoding('utf8')
           resolve(response)
         },
       )
-      call.on('error', (cause) =>
-        reject(
-          new SubpageError(
-            'AGENT_UNREACHABLE',
-            `no agent answers on ${this.#socket} (${cause.message}); start one with: subpage agent`,
-            { cause },
-          ),
-        ),
-      )
+      call.on('error', (cause) => reject(this.#unreachable(cause)))
       call.end(text)
     })
+  }
+
+  #request(options: RequestOptions, onAnswer: (response: IncomingMessage) => void) {
+    const at = this.#at
+    if (typeof at === 'string') return request({ ...options, socketPath: at }, onAnswer)
+    const { hostname, port } = at.url
+    const to = {
+      ...options,
+      host: hostname.replace(/^\[|\]$/g, ''),
+      port,
+      headers: { ...options.headers, authorization: `Bearer ${at.token}` },
+    }
+    if (at.url.protocol === 'http:') return request(to, onAnswer)
+    return secureRequest({ ...to, ...(at.ca ? { ca: at.ca } : {}), minVersion: 'TLSv1.3' }, onAnswer)
   }
 }
 

@@ -96,7 +96,14 @@ async function scenario(
   await untilConsole(before, 0, (text) => victimLines(text)[0], bootLimitMs)
   observer.say('it has booted; its program updates 32 MiB of checksummed memory and counts its steps')
 
-  await a.client.protect(name, { to: b.address, epochMs, tracker: 'auto', codec: 'masked' })
+  await a.client.protect(name, {
+    to: b.address,
+    epochMs,
+    suspicionMs: 500,
+    outputs: 'held',
+    tracker: 'auto',
+    codec: 'masked',
+  })
   observer.say('host a protects it to b: first all its memory, then what changes, checkpoint by checkpoint')
   const last = await watch(a.client, watchMs, observer, signal)
   invariant(last.epochs && started.pid !== null, 'a protected guest has epochs and a process')
@@ -168,7 +175,8 @@ export async function judge(before: Console, after: Console, safeBytes: number) 
     20_000,
   )
   // Its memory is whole, and it is the memory that this history must have led to.
-  const verified = (await askVictim(after)) && first !== undefined && victimDigest(first.step) === first.digest
+  const verified =
+    (await askVictim(after)) && first !== undefined && victimDigest(first.step) === first.digest
   return {
     continued: first !== undefined,
     lost: Math.max(0, safeStep - (first?.step ?? 0)),

@@ -1,40 +1,37 @@
 /** A guest that runs on this host, with its protection if it has one. */
-import { createConnection } from 'node:net'
-import type { Duplex } from 'node:stream'
+import { randomUUID } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
 import type { ProtectionSettings } from '../qemu/guest-files.ts'
 import { bootId } from '../qemu/process.ts'
 import { QemuGuest } from '../qemu/qemu-guest.ts'
 import type { QemuProcess } from '../qemu/qemu-process.ts'
 import { release } from '../release.ts'
-import { protocolVersion } from '../replication/messages.ts'
+import type { Present } from '../replication/admission.ts'
+import { realClock } from '../replication/clock.ts'
+import { type Hello, protocolVersion } from '../replication/messages.ts'
 import { Primary, type PrimaryOptions } from '../replication/primary.ts'
 import type { StandbyOutcome } from '../replication/standby.ts'
-import { parseAddress } from './address.ts'
-import type { EventLog } from './event-log.ts'
+import { Succession } from '../replication/succession.ts'
+import type { Host } from './host.ts'
 
 export type TookOver = Extract<StandbyOutcome, { how: 'took-over' }>
-
-const connectMs = 5_000
 
 export class RunningGuest {
   readonly kind = 'running'
   readonly guest: QemuGuest
-  readonly #events: EventLog
+  readonly succession: Succession
+  /** How it came to this host, when by a failover. */
+  readonly takeover: TookOver | undefined
+  readonly #host: Host
   #primary: Primary | undefined
   /** Set while a protect call is under way, so that a second one is refused. */
   #starting = false
 
-  /** How it came to this host, when by a failover. */
-  readonly takeover: TookOver | undefined
-
-  readonly #hostName: string
-
-  constructor(qemu: QemuProcess, hostName: string, events: EventLog, takeover?: TookOver) {
+  constructor(qemu: QemuProcess, host: Host, takeover?: TookOver) {
     this.guest = new QemuGuest(qemu)
-    this.#hostName = hostName
-    this.#events = events
+    this.#host = host
     this.takeover = takeover
+    this.succession = successionOf(qemu, host)
   }
 
   get name(): string {
@@ -43,6 +40,16 @@ export class RunningGuest {
 
   get primary(): Primary | undefined {
     return this.#primary
+  }
+
+  /** As a primary that asks this host for a standby meets it. */
+  get present(): Present {
+    return {
+      kind: 'running',
+      id: this.guest.qemu.record.id,
+      generation: this.succession.generation,
+      successor: () => this.succession.successor(),
+    }
   }
 
   /** @throws SubpageError ALREADY_PROTECTED, PEER_UNREACHABLE, PEER_MISMATCH, … */
@@ -54,80 +61,126 @@ export class RunningGuest {
       )
     this.#starting = true
     try {
-      this.#adopt(await Primary.start(this.#options(settings)), settings)
+      this.#adopt(await Primary.start(this.#options(settings, false)), settings)
     } finally {
       this.#starting = false
     }
     this.guest.qemu.updateRecord({ protection: settings })
-    this.#events.add(this.name, 'protection', `protecting to ${settings.to}`)
+    this.#say(`protecting to ${settings.to}`)
   }
 
-  /** After a restart of the agent: goes on with the protection that the record names. */
-  resumeProtection(settings: ProtectionSettings): void {
-    this.#adopt(Primary.resume(this.#options(settings)), settings)
+  /**
+   * Goes on with a protection without waiting for the standby.
+   * @param exposed a standby may hold a checkpoint: after a restart of the agent; not after a failover
+   */
+  resumeProtection(settings: ProtectionSettings, exposed: boolean): void {
+    this.#adopt(Primary.resume(this.#options(settings, exposed)), settings)
+    this.guest.qemu.updateRecord({ protection: settings })
   }
 
-  /** @throws SubpageError NOT_PROTECTED */
+  /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
   async unprotect(): Promise<void> {
-    const primary = this.#primary
-    if (!primary) throw new SubpageError('NOT_PROTECTED', `${this.name} is not protected`)
-    await primary.stop()
+    await this.#protected().stop()
     this.#primary = undefined
     const { protection: _, ...record } = this.guest.qemu.record
     this.guest.qemu.replaceRecord(record)
-    this.#events.add(this.name, 'protection', 'protection ended')
+    this.#say('protection ended')
+  }
+
+  /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
+  async switchover(): Promise<void> {
+    await this.#protected().switchover()
   }
 
   /** Resolves when the guest has ended and its protection has let go of it. */
   async finished(): Promise<void> {
     await this.guest.ended
-    await this.#primary?.stop()
+    await this.#primary?.finished
+  }
+
+  /** Lets go of the protection, not of the standby: the agent ends, and the next one goes on. */
+  async detach(): Promise<void> {
+    await this.#primary?.detach()
+  }
+
+  #protected(): Primary {
+    if (!this.#primary) throw new SubpageError('NOT_PROTECTED', `${this.name} is not protected`)
+    return this.#primary
   }
 
   #adopt(primary: Primary, settings: ProtectionSettings): void {
     this.#primary = primary
     primary.on('state', (state, reason) =>
-      this.#events.add(
-        this.name,
-        'protection',
-        `${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`,
+      this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
+    )
+    primary.on('alone', (alone) =>
+      this.#say(
+        alone
+          ? `goes on alone, generation ${this.succession.generation}`
+          : 'has a standby that can take over again',
       ),
     )
-    primary.on('missed', (error) => this.#events.add(this.name, 'protection', error.message))
+    primary.on('missed', (error) => this.#say(error.message))
   }
 
-  #options(settings: ProtectionSettings): PrimaryOptions {
+  #options(settings: ProtectionSettings, exposed: boolean): PrimaryOptions {
+    const { epochMs, pauseShareMax, tracker, codec, outputs, suspicionMs, to } = settings
     return {
       guest: this.guest,
-      hello: {
-        protocol: protocolVersion,
-        release,
-        guest: this.guest.description,
-        source: { host: this.#hostName, bootId: bootId(), process: this.guest.qemu.record.process },
-      },
-      connect: () => connect(settings.to),
-      tracker: settings.tracker,
-      codec: settings.codec,
-      epochMs: settings.epochMs,
+      hello: () => this.#hello(settings),
+      connect: () => this.#host.transport.connect(to),
+      tracker,
+      codec,
+      pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
+      suspicionMs,
+      outputs,
+      succession: this.succession,
+      exposed,
+      clock: realClock,
+      faults: this.#host.faults,
     }
+  }
+
+  /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
+  async #hello({ to: _, ...settings }: ProtectionSettings): Promise<Hello> {
+    const { arbiter, arbiterChosen, name, claimant, address } = this.#host
+    const mark = randomUUID()
+    const marked = await arbiter.leaveMark(mark).then(
+      () => true,
+      (error) => {
+        if (arbiterChosen) throw error
+        return false
+      },
+    )
+    return {
+      protocol: protocolVersion,
+      release,
+      guest: this.guest.description,
+      source: {
+        host: name,
+        claimant,
+        address: address(),
+        bootId: bootId(),
+        process: this.guest.qemu.record.process,
+      },
+      generation: this.succession.generation,
+      ...(marked && { mark }),
+      settings,
+    }
+  }
+
+  #say(text: string): void {
+    this.#host.events.add(this.name, 'protection', text)
   }
 }
 
-/** @throws SubpageError PEER_UNREACHABLE */
-function connect(to: string): Promise<Duplex> {
-  const { host, port } = parseAddress(to)
-  return new Promise((resolve, reject) => {
-    const socket = createConnection({ host, port, noDelay: true })
-    const fail = (why: string) => {
-      socket.destroy()
-      reject(new SubpageError('PEER_UNREACHABLE', `no agent answers at ${to}: ${why}`))
-    }
-    socket.setTimeout(connectMs, () => fail('time-out'))
-    socket.once('error', (error) => fail(error.message))
-    socket.once('connect', () => {
-      socket.setTimeout(0)
-      socket.removeAllListeners()
-      resolve(socket)
-    })
+/** The generation of a guest of this host is written down in its record. */
+export function successionOf(qemu: QemuProcess, host: Host): Succession {
+  return new Succession({
+    guest: qemu.record.id,
+    claimant: host.claimant,
+    generation: qemu.record.generation,
+    arbiter: host.arbiter,
+    save: (generation) => qemu.updateRecord({ generation }),
   })
 }

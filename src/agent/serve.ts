@@ -1,17 +1,35 @@
 /** Runs an agent as a process: one for each state directory, its API on a unix socket, until a signal ends it. */
-import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+import { once } from 'node:events'
+import { rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { SubpageError } from '../errors.ts'
-import { parseAddress } from './address.ts'
+import { socketPathBytesMax } from '../qemu/guest-files.ts'
+import { readImageDirectories } from '../qemu/image-files.ts'
+import { readFaults } from '../replication/fault.ts'
+import { formatAddress, parseAddress } from './address.ts'
 import { Agent } from './agent.ts'
 import { buildApi } from './api.ts'
-import { AgentClient } from './client.ts'
+import { listenApi } from './api-listener.ts'
+import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
+import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
+import { makePrivateDirectory } from './private-directory.ts'
+import { lockState } from './state-lock.ts'
+import { createTransport } from './transport.ts'
 
 export interface ServeOptions {
   stateDirectory: string
   listen: string
   hostName?: string
+  /** Where other hosts reach this one, when that is not where it listens. */
+  advertise?: string
+  arbiter?: ArbiterFlags
+  /** Without it the agent speaks to its own machine only. */
+  tls?: TlsFiles
+  /** The API over TCP: where, and the file with its token. */
+  api?: { listen: string; tokenFile: string }
+  /** Further directories that guests may read from, separated by colons. */
+  images?: string
 }
 
 export const apiSocket = (stateDirectory: string) => join(resolve(stateDirectory), 'api.sock')
@@ -19,46 +37,78 @@ export const apiSocket = (stateDirectory: string) => join(resolve(stateDirectory
 /** Where an agent keeps its state unless told otherwise: /run/subpage for root, the session's directory for others. */
 export function defaultStateDirectory(): string {
   if (process.getuid?.() === 0) return '/run/subpage'
-  return join(process.env.XDG_RUNTIME_DIR ?? `/tmp/subpage-${process.getuid?.()}`, 'subpage')
+  const session = process.env.XDG_RUNTIME_DIR
+  return session ? join(session, 'subpage') : `/tmp/subpage-${process.getuid?.()}`
 }
 
 /**
  * Resolves when the agent serves; it ends by SIGTERM or SIGINT.
- * @throws SubpageError AGENT_RUNNING, ADDRESS_IN_USE
+ * @throws SubpageError AGENT_RUNNING, ADDRESS_IN_USE, BAD_ARGUMENT, SECRET_EXPOSED, TLS_REQUIRED
  */
 export async function serve(options: ServeOptions): Promise<Agent> {
   const { stateDirectory } = options
+  const listen = parseAddress(options.listen)
+  if (options.advertise === undefined && /^(0\.0\.0\.0|::)$/.test(listen.host))
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${listen.host} is no address that another host can call: name one with --advertise`,
+    )
   const socket = apiSocket(stateDirectory)
-  mkdirSync(resolve(stateDirectory), { recursive: true, mode: 0o700 })
-  await refuseSecondAgent(socket)
-  const agent = await Agent.start(
-    stateDirectory,
-    options.hostName ?? hostname(),
-    parseAddress(options.listen),
-  )
-  const api = buildApi(agent)
-  // The socket of an agent that was killed: nobody answers on it.
-  rmSync(socket, { force: true })
-  process.umask(0o177)
-  await api.listen({ path: socket })
+  if (Buffer.byteLength(socket) > socketPathBytesMax)
+    throw new SubpageError('BAD_ARGUMENT', `${socket} is too long for a socket: choose a shorter --state`)
   process.umask(0o077)
-  chmodSync(socket, 0o600)
-
-  const end = () => {
-    agent.close()
+  makePrivateDirectory(resolve(stateDirectory))
+  const lock = await lockState(stateDirectory, socket)
+  try {
+    const credentials = options.tls ? watchCredentials(options.tls) : undefined
+    const { arbiter, chosen } = chooseArbiter(options.arbiter ?? {}, defaultStateDirectory())
+    const agent = await Agent.start({
+      stateDirectory,
+      name: hostNameOf(options, credentials?.()),
+      listen,
+      advertise: options.advertise === undefined ? undefined : parseAddress(options.advertise),
+      transport: createTransport(credentials),
+      images: readImageDirectories(options.images),
+      arbiter,
+      arbiterChosen: chosen,
+      faults: readFaults(process.env.SUBPAGE_FAULT),
+    })
+    const api = buildApi(agent)
+    // The socket of an agent that was killed: nobody answers on it.
     rmSync(socket, { force: true })
-    process.exit(0)
+    await api.ready()
+    // Node binds at once, so the socket has mode 0600 from its first moment.
+    process.umask(0o177)
+    api.server.listen(socket)
+    process.umask(0o077)
+    await once(api.server, 'listening')
+    if (options.api) {
+      const { listen: where, tokenFile } = options.api
+      const address = await listenApi(agent, { address: parseAddress(where), tokenFile, credentials })
+      agent.events.add('', 'guest', `the API listens on ${formatAddress(address)}`)
+    }
+
+    const end = async () => {
+      await agent.close()
+      rmSync(socket, { force: true })
+      process.exit(0)
+    }
+    process.once('SIGTERM', end)
+    process.once('SIGINT', end)
+    return agent
+  } catch (error) {
+    lock.close()
+    throw error
   }
-  process.once('SIGTERM', end)
-  process.once('SIGINT', end)
-  return agent
 }
 
-async function refuseSecondAgent(socket: string): Promise<void> {
-  const other = await new AgentClient(socket).status().catch((error) => {
-    if (error instanceof SubpageError && error.code === 'AGENT_UNREACHABLE') return undefined
-    throw error
-  })
-  if (other)
-    throw new SubpageError('AGENT_RUNNING', `agent ${other.host} (process ${other.pid}) serves ${socket}`)
+/** With a certificate a host is who its certificate says. @throws SubpageError BAD_ARGUMENT */
+function hostNameOf({ hostName }: ServeOptions, credentials: Credentials | undefined): string {
+  if (!credentials) return hostName ?? hostname()
+  if (hostName !== undefined && hostName !== credentials.name)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `--host is ${hostName}, but the certificate is for ${credentials.name}: leave --host out, or make a certificate for that name`,
+    )
+  return credentials.name
 }

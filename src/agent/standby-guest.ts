@@ -1,34 +1,55 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
-
-import type { GuestFiles } from '../qemu/guest-files.ts'
+import type { GuestFiles, ProtectionSettings } from '../qemu/guest-files.ts'
 import { bootId, isRunning } from '../qemu/process.ts'
 import { WaitingQemu } from '../qemu/waiting-qemu.ts'
+import { realClock } from '../replication/clock.ts'
 import type { Hello } from '../replication/messages.ts'
 import { Standby } from '../replication/standby.ts'
-import type { EventLog } from './event-log.ts'
+import type { Host } from './host.ts'
+import { successionOf } from './running-guest.ts'
 
 export class StandbyGuest {
   readonly kind = 'standby'
   readonly standby: Standby
   readonly waiting: WaitingQemu
-  readonly hello: Hello
 
-  private constructor(waiting: WaitingQemu, hello: Hello, events: EventLog) {
+  private constructor(waiting: WaitingQemu, hello: Hello, host: Host) {
     this.waiting = waiting
-    this.hello = hello
-    this.standby = new Standby(waiting, hello, sourceGone)
+    this.standby = new Standby({
+      guest: waiting,
+      hello,
+      succession: successionOf(waiting.qemu, host),
+      sourceGone,
+      clock: realClock,
+      faults: host.faults,
+    })
     this.standby.on('state', (state, reason) =>
-      events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
+      host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
+    host.events.addNotes(this.name, waiting.qemu.notes)
   }
 
   /** @throws SubpageError NO_SPACE, QEMU_FAILED, PEER_MISMATCH, … Nothing is left behind then. */
-  static async start(hello: Hello, files: GuestFiles, events: EventLog): Promise<StandbyGuest> {
-    return new StandbyGuest(await WaitingQemu.start(hello.guest, files), hello, events)
+  static async start(hello: Hello, files: GuestFiles, host: Host): Promise<StandbyGuest> {
+    return new StandbyGuest(
+      await WaitingQemu.start(hello.guest, hello.generation, files, host.images),
+      hello,
+      host,
+    )
   }
 
   get name(): string {
-    return this.hello.guest.name
+    return this.standby.guestName
+  }
+
+  get hello(): Hello {
+    return this.standby.hello
+  }
+
+  /** The same protection, the other way round: for when this host has taken over. */
+  get reverse(): ProtectionSettings {
+    const { settings, source } = this.hello
+    return { ...settings, to: source.address }
   }
 }
 

@@ -50,6 +50,13 @@ export const GuestStatus = Type.Object({
   tracker: Nullable(Type.String()),
   codec: Nullable(Type.String()),
   epochMs: Nullable(Type.Number()),
+  /** Not null: the epoch is automatic, and pauses may take this share of time. */
+  pauseShareMax: Nullable(Type.Number()),
+  /** `held`: what the guest sends waits for the commit. */
+  outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
+  generation: Type.Integer(),
+  /** Who decides when the two hosts have lost each other; null: only people. */
+  arbiter: Nullable(Type.String()),
   epochs: Nullable(Epochs),
   last: Nullable(Last),
   /** The newest checkpoint that is safe on the standby. */
@@ -82,7 +89,7 @@ export type HostStatus = Static<typeof HostStatus>
 
 export function hostStatus(agent: Agent): HostStatus {
   return {
-    host: agent.hostName,
+    host: agent.host.name,
     release,
     pid: process.pid,
     address: agent.address ? formatAddress(agent.address) : null,
@@ -102,14 +109,18 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
   const common = {
     name: guest.name,
     peer: null,
-    ramBytes: record.machine.ramBytes,
-    accel: record.machine.accel,
-    qemu: record.qemuVersion,
-    pid: record.process.pid,
+    ramBytes: record?.machine.ramBytes ?? 0,
+    accel: record?.machine.accel ?? '',
+    qemu: record?.qemuVersion ?? '',
+    pid: record?.process.pid ?? null,
     console: files.consoleLog,
     tracker: null,
     codec: null,
     epochMs: null,
+    pauseShareMax: null,
+    outputs: null,
+    generation: record?.generation ?? 0,
+    arbiter: null,
     epochs: null,
     last: null,
     committed: null,
@@ -131,6 +142,9 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
       state: standby.state,
       reason: standby.reason,
       peer: hello.source.host,
+      generation: standby.generation,
+      arbiter: standby.arbiter,
+      outputs: hello.settings.outputs,
       committed: standby.committed ?? null,
     }
   }
@@ -150,13 +164,16 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
   const { last } = primary.stats
   return {
     ...running,
-    role: 'Primary',
+    role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
     reason: primary.reason,
-    peer: record.protection?.to ?? null,
+    peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
-    codec: primary.codec,
-    epochMs: primary.epochMs,
+    codec: primary.options.codec,
+    epochMs: primary.options.pace.epochMs,
+    pauseShareMax: primary.options.pace.pauseShareMax ?? null,
+    outputs: primary.options.outputs,
+    arbiter: guest.succession.arbiter,
     epochs: primary.stats.summary(),
     last: last
       ? {

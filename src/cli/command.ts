@@ -10,6 +10,8 @@ export interface Flag {
   summary: string
   default?: string
   choices?: string[]
+  /** May be given several times; the values come in one, separated by commas. */
+  many?: true
 }
 
 export interface Invocation {

@@ -1,6 +1,7 @@
 /** The table of all commands, in the order in which help shows them. */
 import type { Command } from './command.ts'
 import { agentCommand } from './commands/agent.ts'
+import { certCommand } from './commands/cert.ts'
 import { checkCommand } from './commands/check.ts'
 import { demoCommand } from './commands/demo.ts'
 import {
@@ -8,6 +9,7 @@ import {
   protectCommand,
   removeCommand,
   runCommand,
+  switchoverCommand,
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
@@ -22,7 +24,9 @@ export const commands: Command[] = [
   unprotectCommand,
   statusCommand,
   eventsCommand,
+  switchoverCommand,
   failoverCommand,
   verifyCommand,
   removeCommand,
+  certCommand,
 ]

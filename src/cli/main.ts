@@ -19,6 +19,10 @@ function option(flag: Flag): Option {
   built.env(`SUBPAGE_${name.toUpperCase().replaceAll('-', '_')}`)
   if (flag.default !== undefined) built.default(flag.default)
   if (flag.choices) built.choices(flag.choices)
+  if (flag.many)
+    built.argParser((value: string, former: string | undefined) =>
+      former === undefined ? value : `${former},${value}`,
+    )
   return built
 }
 

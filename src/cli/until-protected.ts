@@ -9,7 +9,7 @@ const pollMs = 50
 export async function untilProtected(agent: AgentClient, name: string): Promise<GuestStatus> {
   for (;;) {
     const status = await agent.guest(name)
-    if (status.role === 'Alone')
+    if (status.tracker === null)
       throw new SubpageError(
         status.pid === null ? 'GUEST_DIED' : 'NOT_PROTECTED',
         `${name} was not protected: ${status.reason}`,

@@ -11,11 +11,16 @@ import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
+import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
 import type { ProcessIdentity } from './process.ts'
 
 export interface GuestRecord {
   format: 1
+  /** Unique for ever, on every host: the arbiter knows the guest by it. */
+  id: string
+  /** Of the guest; written down before anything is done in it. */
+  generation: number
   name: string
   machine: Machine
   qemuVersion: string
@@ -30,6 +35,10 @@ export interface ProtectionSettings {
   /** Replication address of the other host, host:port. */
   to: string
   epochMs: number
+  /** Share of time that pauses may take; makes the epoch automatic, with epochMs as the longest. */
+  pauseShareMax?: number
+  suspicionMs: number
+  outputs: 'held' | 'free'
   tracker: TrackerChoice
   codec: CodecName
 }
@@ -59,10 +68,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
   const file = (leaf: string) => join(directory, leaf)
   const incoming = file('incoming.sock')
   if (Buffer.byteLength(incoming) > socketPathBytesMax)
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `${incoming} is too long for a socket: choose a shorter --state`,
-    )
+    throw new SubpageError('BAD_ARGUMENT', `${incoming} is too long for a socket: choose a shorter --state`)
   return {
     directory,
     record: file('guest.json'),
@@ -103,12 +109,15 @@ export function writeRecord(files: GuestFiles, record: GuestRecord): void {
 
 const recordForm = Type.Object({
   format: Type.Literal(1),
+  id: Type.String(),
+  generation: Type.Integer({ minimum: 1 }),
   name: Type.String(),
   machine: Type.Object({
     type: Type.String(),
     ramBytes: Type.Integer(),
     accel: Type.String(),
     options: Type.Array(Type.String()),
+    nics: Type.Array(Nic),
   }),
   qemuVersion: Type.String(),
   process: Type.Object({ pid: Type.Integer({ minimum: 1 }), startTime: Type.String() }),

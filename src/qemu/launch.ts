@@ -12,16 +12,26 @@ import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
+import { joinBridges, prepareBridges } from './tap.ts'
 
 export const qemuBinary = process.env.SUBPAGE_QEMU ?? 'qemu-system-x86_64'
 
 /** How long QEMU may take to open its control socket. */
 const startMsMax = 30_000
 
+/** Which guest it is, on whatever host. */
+export interface GuestIdentity {
+  id: string
+  name: string
+  generation: number
+}
+
 export interface Launched {
   record: GuestRecord
   qmp: Qmp
   ram: Region
+  /** What the operator should know of the start. */
+  notes: string[]
 }
 
 /**
@@ -29,19 +39,24 @@ export interface Launched {
  * left behind then.
  */
 export async function launch(
-  name: string,
+  { id, name, generation }: GuestIdentity,
   machine: Machine,
   files: GuestFiles,
   waiting: boolean,
 ): Promise<Launched> {
   prepareFiles(files)
+  const notes: string[] = []
   let ram: Region | undefined
   let started: ProcessIdentity | undefined
   try {
     ram = createRam(files.ram, machine.ramBytes)
+    for (const bridge of await prepareBridges(machine.nics))
+      notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
     started = start(name, machine, files, waiting)
     const record: GuestRecord = {
       format: 1,
+      id,
+      generation,
       name,
       machine,
       qemuVersion: '',
@@ -59,9 +74,10 @@ export async function launch(
         'GUEST_UNPROTECTABLE',
         `cannot protect ${name}: a device has writable memory of its own (${foreign.join(', ')}); leave that device out`,
       )
+    await joinBridges(machine.nics, files.directory, waiting)
     const whole = { ...record, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
-    return { record: whole, qmp, ram }
+    return { record: whole, qmp, ram, notes }
   } catch (error) {
     ram?.close()
     if (started && isRunning(started)) process.kill(started.pid, 'SIGKILL')
@@ -117,14 +133,23 @@ async function connect(files: GuestFiles, started: ProcessIdentity): Promise<Qmp
     try {
       return await Qmp.connect(files.qmp)
     } catch (error) {
-      if (!isRunning(started))
-        throw new SubpageError('QEMU_FAILED', `QEMU did not start: ${lastWords(files)}`, { cause: error })
+      if (!isRunning(started)) throw startFailed(lastWords(files), error)
       // A QEMU that is just ending closes its socket first: its words come with the next look.
       if (performance.now() > deadline)
         throw new SubpageError('QEMU_FAILED', `QEMU does not come up: ${lastWords(files)}`, { cause: error })
     }
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
+}
+
+function startFailed(said: string, cause: unknown): SubpageError {
+  if (/\/dev\/net\/tun/.test(said))
+    return new SubpageError(
+      'NETWORK_FAILED',
+      `QEMU could not make a tap: ${said}; the agent needs CAP_NET_ADMIN (root has it) and /dev/net/tun`,
+      { cause },
+    )
+  return new SubpageError('QEMU_FAILED', `QEMU did not start: ${said}`, { cause })
 }
 
 /** The end of QEMU's own log: what it said before it ended. */

@@ -26,7 +26,7 @@ async function quit(files: GuestFiles): Promise<void> {
     // Nobody listens.
     return
   }
-  const closed = new Promise((resolve) => qmp.once('close', resolve))
+  const closed = new Promise<void>((resolve) => qmp.once('close', resolve))
   // It may end before it answers.
   qmp.run('quit').catch(() => undefined)
   await closed

@@ -1,7 +1,9 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
 import { readFileSync, statSync } from 'node:fs'
-import type { Guest, GuestDescription, GuestEnd, Pause, PauseResult } from '../replication/guest.ts'
+import { basename } from 'node:path'
+import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
+import { isRunning } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
 
 /** A checkpoint's pause takes milliseconds; a pause of this length means that this agent hangs. */
@@ -43,38 +45,73 @@ export class QemuGuest implements Guest {
     )
   }
 
-  async pause(): Promise<Pause> {
-    const { qmp, lease, files } = this.qemu
+  get alive(): boolean {
+    return !this.qemu.qmp.closed && isRunning(this.qemu.record.process)
+  }
+
+  supersede(detail: string): void {
+    this.qemu.supersede(detail)
+  }
+
+  async pause(holdMs = leaseMs): Promise<Pause> {
+    const { qmp, lease, files, outputs, outputWatch } = this.qemu
     const startedAt = performance.now()
-    lease.acquire(leaseMs)
-    const [stopped, saved] = qmp.pipeline([
+    lease.acquire(holdMs)
+    const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
-      { execute: 'xen-save-devices-state', arguments: { filename: files.deviceState, live: false } },
+      // Relative to QEMU's own directory: it reads its control socket byte by byte, about 5 µs each, in every pause.
+      {
+        execute: 'xen-save-devices-state',
+        arguments: { filename: basename(files.deviceState), live: false },
+      },
+      ...outputs.seal(),
     ])
-    // Awaited in resume(); a failure before that is not unhandled.
-    saved?.catch(() => undefined)
+    const saved = Promise.all(written)
+    // Awaited in deviceState(); a failure before that is not unhandled.
+    saved.catch(() => undefined)
     try {
       await stopped
+      outputWatch.mark()
     } catch (error) {
       lease.resumed()
       throw error
     }
-    return { resume: () => this.#resume(startedAt, saved) }
+    return {
+      resume: () => this.#resume(startedAt),
+      deviceState: async () => {
+        await saved
+        return readFileSync(files.deviceState)
+      },
+    }
   }
 
-  async #resume(startedAt: number, saved: Promise<unknown> | undefined): Promise<PauseResult> {
-    const { qmp, lease, files } = this.qemu
+  holdOutputs(): Promise<void> {
+    return this.qemu.outputs.hold()
+  }
+
+  freeOutputs(): Promise<void> {
+    return this.qemu.outputs.free()
+  }
+
+  releaseOutputs(): Promise<void> {
+    return this.qemu.outputs.release()
+  }
+
+  outputPending(): boolean | undefined {
+    return this.qemu.outputWatch.pending
+  }
+
+  async #resume(startedAt: number): ReturnType<Pause['resume']> {
+    const { qmp, lease } = this.qemu
     const valid = lease.release()
     await qmp.run('cont')
     lease.resumed()
-    const pauseUs = (performance.now() - startedAt) * 1000
-    await saved
-    return { valid, deviceState: readFileSync(files.deviceState), pauseUs }
+    return { valid, pauseUs: (performance.now() - startedAt) * 1000 }
   }
 }
 
 /** What both hosts must have alike for the device state of one to load on the other. */
 export function describe({ record }: QemuProcess): GuestDescription {
   const { ramBytes, ...machine } = record.machine
-  return { name: record.name, ramBytes, hypervisor: { qemu: record.qemuVersion, ...machine } }
+  return { id: record.id, name: record.name, ramBytes, hypervisor: { qemu: record.qemuVersion, ...machine } }
 }

@@ -2,13 +2,18 @@
  * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: QEMU announces every
  * orderly end with a SHUTDOWN event, so an end without one is a death.
  */
+import { asSubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
+import { netdevIds } from './nic.ts'
+import { OutputBuffers } from './output-buffers.ts'
+import { OutputWatch } from './output-watch.ts'
 import { PauseLease } from './pause-lease.ts'
 import { isRunning, untilGone } from './process.ts'
 import { Qmp, type QmpEvent } from './qmp.ts'
+import { openTaps } from './tap.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
 const inheritMs = 5_000
@@ -22,16 +27,25 @@ export class QemuProcess {
   readonly lease: PauseLease
   /** Settles once, when the process has ended or let go of its control socket. */
   readonly ended: Promise<GuestEnd>
+  readonly outputs: OutputBuffers
+  readonly outputWatch: OutputWatch
+  /** What the operator should know; the agent takes it from here and tells. */
+  readonly notes: string[]
   record: GuestRecord
   #released = false
+  #superseded: string | undefined
 
-  constructor(files: GuestFiles, { record, qmp, ram }: Launched) {
+  constructor(files: GuestFiles, { record, qmp, ram, notes }: Launched) {
     this.files = files
     this.record = record
     this.qmp = qmp
     this.ram = ram
     this.lease = PauseLease.open(files.lease)
-    this.ended = watch(qmp)
+    this.notes = notes
+    const netdevs = netdevIds(record.machine)
+    this.outputs = new OutputBuffers(qmp, netdevs.length)
+    this.outputWatch = new OutputWatch(qmp, netdevs, ram, { pid: record.process.pid, path: files.ram })
+    this.ended = this.#watch()
   }
 
   /** Finds a process again that another agent started. Undefined when it has ended since. */
@@ -40,17 +54,32 @@ export class QemuProcess {
     const qmp = await Qmp.connect(files.qmp)
     let found: QemuProcess
     try {
-      found = new QemuProcess(files, { record, qmp, ram: Region.map(files.ram, { writable: true }) })
+      found = new QemuProcess(files, {
+        record,
+        qmp,
+        ram: Region.map(files.ram, { writable: true }),
+        notes: [],
+      })
     } catch (error) {
       qmp.close()
       throw error
     }
+    await found.outputs.readBack()
     // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
     found.lease.inherit(inheritMs)
     const { status } = await qmp.run<{ status: string }>('query-status')
     if (status === 'paused') await qmp.run('cont')
     found.lease.resumed()
     return found
+  }
+
+  /** At a takeover: lets in what the bridge kept from a guest that did not run. The guest runs without that, too. */
+  async openNetwork(): Promise<void> {
+    try {
+      await openTaps(this.record.machine.nics, this.files.directory)
+    } catch (error) {
+      this.notes.push(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
+    }
   }
 
   updateRecord(change: Partial<GuestRecord>): void {
@@ -74,6 +103,12 @@ export class QemuProcess {
     removeFiles(this.files)
   }
 
+  /** Ends this copy at once, because another host goes on with the guest. */
+  supersede(detail: string): void {
+    this.#superseded = detail
+    this.kill()
+  }
+
   kill(): void {
     if (isRunning(this.record.process)) process.kill(this.record.process.pid, 'SIGKILL')
   }
@@ -86,18 +121,22 @@ export class QemuProcess {
     this.ram.close()
     this.lease.close()
   }
-}
 
-function watch(qmp: Qmp): Promise<GuestEnd> {
-  return new Promise((resolve) => {
-    let announced: GuestEnd | undefined
-    qmp.on('event', (event) => {
-      announced = endOf(event) ?? announced
+  #watch(): Promise<GuestEnd> {
+    return new Promise((resolve) => {
+      let announced: GuestEnd | undefined
+      this.qmp.on('event', (event) => {
+        announced = endOf(event) ?? announced
+      })
+      this.qmp.on('close', () => {
+        // A dying process closes its files when its last thread is done with the guest. Should it live, without a control
+        // socket, it must not: it could serve beside the copy that takes over.
+        this.kill()
+        if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
+        else resolve(announced ?? { how: 'died', detail: 'its QEMU process ended without a shutdown' })
+      })
     })
-    qmp.on('close', () =>
-      resolve(announced ?? { how: 'died', detail: 'its QEMU process ended without a shutdown' }),
-    )
-  })
+  }
 }
 
 /** QEMU's ShutdownCause, and GUEST_PANICKED (docs/interop/qemu-qmp-ref). */

@@ -5,15 +5,16 @@
 import { once } from 'node:events'
 import { chmodSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import { Type } from 'typebox'
-import { Value } from 'typebox/value'
 import { SubpageError } from '../errors.ts'
 import type { GuestDescription, GuestEnd, WaitingGuest } from '../replication/guest.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { lastWords, launch } from './launch.ts'
-import { type Machine, readOptions } from './options.ts'
+import { readDescription } from './machine-description.ts'
 import { QemuProcess } from './qemu-process.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
+
+/** Milliseconds, and how often: the first ones may meet a network that is just finding its way. */
+const announcements = { initial: 10, max: 550, rounds: 10, step: 50 }
 
 export class WaitingQemu implements WaitingGuest {
   readonly qemu: QemuProcess
@@ -24,9 +25,14 @@ export class WaitingQemu implements WaitingGuest {
   }
 
   /** @throws SubpageError as launch() does; PEER_MISMATCH when this host's QEMU is another than the primary's. */
-  static async start(description: GuestDescription, files: GuestFiles): Promise<WaitingQemu> {
-    const { version, machine } = readDescription(description)
-    const launched = await launch(description.name, machine, files, true)
+  static async start(
+    description: GuestDescription,
+    generation: number,
+    files: GuestFiles,
+    images: readonly string[],
+  ): Promise<WaitingQemu> {
+    const { version, machine } = readDescription(description, images)
+    const launched = await launch({ ...description, generation }, machine, files, true)
     const qemu = new QemuProcess(files, launched)
     try {
       if (launched.qmp.version !== version)
@@ -61,6 +67,7 @@ export class WaitingQemu implements WaitingGuest {
   async takeOver(deviceState: Uint8Array): Promise<void> {
     const { qmp, files } = this.qemu
     const loaded = migrationEnd(qmp)
+    const opened = this.qemu.openNetwork()
     const socket = createConnection(files.incoming)
     await once(socket, 'connect')
     // QEMU hangs up on a state that it cannot load, and says so in its log: `loaded` tells.
@@ -72,32 +79,15 @@ export class WaitingQemu implements WaitingGuest {
       throw new SubpageError('QEMU_FAILED', `QEMU could not load the device state: ${lastWords(files)}`)
     // Before it runs: an agent that is killed here must not leave a record by which the next one ends the guest.
     this.qemu.updateRecord({ waiting: false })
-    await qmp.run('cont')
+    await opened
+    // Bridges and switches learn from the announcements where the guest is now; it sends the first one itself.
+    await qmp.pipeline([{ execute: 'cont' }, { execute: 'announce-self', arguments: announcements }])[0]
   }
 
   async discard(): Promise<void> {
     this.#discarded = true
     await this.qemu.end()
   }
-}
-
-const Hypervisor = Type.Object({
-  qemu: Type.String(),
-  type: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*(,[A-Za-z0-9._-]+=[A-Za-z0-9._-]*)*$' }),
-  accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
-  options: Type.Array(Type.String()),
-})
-
-/**
- * The options come from another host: what `run` would refuse here is refused from there too.
- * @throws SubpageError PEER_MISMATCH, GUEST_UNPROTECTABLE
- */
-function readDescription({ ramBytes, hypervisor }: GuestDescription): { version: string; machine: Machine } {
-  if (!Value.Check(Hypervisor, hypervisor))
-    throw new SubpageError('PEER_MISMATCH', 'the primary describes its guest in a way that this host does not know')
-  const { qemu: version, type, accel, options } = hypervisor
-  const { options: checked } = readOptions(options)
-  return { version, machine: { type, ramBytes, accel, options: checked } }
 }
 
 /** How the load ended: QEMU's MigrationStatus, or `died`. */

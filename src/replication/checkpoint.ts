@@ -1,5 +1,6 @@
 /**
- * One checkpoint, from the pause to the standby's acknowledgement: the spine of subpage.
+ * One checkpoint, from the pause to the standby's acknowledgement and the release of what the guest sent: the spine of
+ * subpage.
  *
  * A dirty page is never forgotten. Whatever happens after the harvest, the pages end in one of two places: in a
  * checkpoint that the standby has committed, or in `unsynced`, the pages whose shadow is not what the standby holds;
@@ -9,10 +10,12 @@ import { SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import type { Tracker } from '../tracking/tracker.ts'
+import type { Clock } from './clock.ts'
 import type { Captured, DeltaWriter } from './delta-writer.ts'
 import type { EpochReport } from './epoch-stats.ts'
+import type { Faults } from './fault.ts'
 import { frameType } from './frame.ts'
-import type { Guest } from './guest.ts'
+import type { Guest, Pause } from './guest.ts'
 import { encodeCommit } from './messages.ts'
 import type { PrimarySession } from './primary-session.ts'
 
@@ -25,11 +28,30 @@ export interface Protection {
   readonly writer: DeltaWriter
   /** Pages whose shadow is not what the standby holds. */
   unsynced: PageRanges
+  readonly faults: Faults
+  readonly clock: Clock
+  /**
+   * Called with an acknowledgement in hand, before anything the guest sent is let out. `sentAt` is by the clock.
+   * @throws SubpageError HELD_ELSEWHERE when the acknowledgement came too late to act on it
+   */
+  mayRelease(sentAt: number): Promise<void>
+}
+
+/** A guest that stands still, its changes captured. */
+export interface Frozen {
+  pause: Pause
+  delta: Captured
+  /** Pages that go whole. */
+  rewritten: Captured
+  dirtyPages: number
+  consoleBytes: number
+  harvestUs: number
+  captureUs: number
 }
 
 /**
  * @param whilePaused runs after the capture, the guest standing still
- * @throws SubpageError GUEST_DIED, PEER_UNREACHABLE, or what the tracker says; nothing is lost then
+ * @throws SubpageError GUEST_DIED, PEER_UNREACHABLE, PAUSE_BROKEN, or what the tracker says; nothing is lost then
  */
 export async function checkpoint(
   protection: Protection,
@@ -37,44 +59,100 @@ export async function checkpoint(
   epoch: number,
   whilePaused?: () => void | Promise<void>,
 ): Promise<EpochReport> {
-  const { guest, tracker, writer } = protection
-  const whole = protection.unsynced
+  const { guest, faults } = protection
   const sentBefore = session.connection.bytesSent
 
-  const pause = await guest.pause()
-  const harvestStart = performance.now()
-  let delta: Captured
-  let rewritten: Captured
-  let known: PageRanges
-  let captureStart: number
-  let captureEnd: number
-  let consoleBytes: number
+  const frozen = await freeze(protection, whilePaused)
+  const resumed = await frozen.pause.resume()
+  faults('after-resume')
+  if (!resumed.valid)
+    throw new SubpageError('PAUSE_BROKEN', 'the checkpoint took too long and the guest was resumed meanwhile')
+  const deviceState = await frozen.pause.deviceState()
+
+  const sentAt = performance.now()
+  await commit(protection, session, epoch, frozen, deviceState)
+  const commitUs = (performance.now() - sentAt) * 1000
+  faults('before-release')
+  await guest.releaseOutputs()
+  faults('after-release')
+
+  return {
+    epoch,
+    pauseUs: resumed.pauseUs,
+    ownUs: frozen.harvestUs + frozen.captureUs,
+    harvestUs: frozen.harvestUs,
+    captureUs: frozen.captureUs,
+    commitUs,
+    dirtyPages: frozen.dirtyPages,
+    changedLines: frozen.delta.stats.changedLines,
+    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes,
+    sentBytes: session.connection.bytesSent - sentBefore,
+    consoleBytes: frozen.consoleBytes,
+  }
+}
+
+/**
+ * Pauses the guest and captures what it changed. The caller resumes it.
+ * @param holdMs how long the pause may last, when it is to last longer than a checkpoint's
+ */
+export async function freeze(
+  protection: Protection,
+  whilePaused?: () => void | Promise<void>,
+  holdMs?: number,
+): Promise<Frozen> {
+  const { guest, tracker, writer, faults } = protection
+  const whole = protection.unsynced
+  faults('before-pause')
+  const pause = await guest.pause(holdMs)
   try {
+    faults('before-harvest')
+    const harvestStart = performance.now()
     const dirty = tracker.harvest()
     // From here to the commit the pages count as unsynced: an exception on the way needs no further care.
     protection.unsynced = whole.union(dirty)
-    captureStart = performance.now()
-    known = dirty.subtract(whole)
-    delta = await writer.capture(known, false)
-    rewritten = await writer.capture(whole, true)
-    captureEnd = performance.now()
-    consoleBytes = guest.consoleBytes
+    faults('after-harvest')
+    const captureStart = performance.now()
+    const known = dirty.subtract(whole)
+    const delta = await writer.capture(known, false)
+    const rewritten = await writer.capture(whole, true)
+    const captureEnd = performance.now()
+    faults('after-capture')
+    const consoleBytes = guest.consoleBytes
     await whilePaused?.()
+    return {
+      pause,
+      delta,
+      rewritten,
+      // A tracker that compares reports every page; only those that differ were dirty.
+      dirtyPages: tracker.name === 'compare' ? delta.stats.changedPages : known.pageCount,
+      consoleBytes,
+      harvestUs: (captureStart - harvestStart) * 1000,
+      captureUs: (captureEnd - captureStart) * 1000,
+    }
   } catch (error) {
     await pause.resume()
     throw error
   }
-  const resumed = await pause.resume()
-  if (!resumed.valid)
-    throw new SubpageError('PAUSE_BROKEN', 'the checkpoint took too long and the guest was resumed meanwhile')
+}
 
-  const commitStart = performance.now()
+/** Sends a checkpoint and waits until the standby holds it whole. */
+export async function commit(
+  protection: Protection,
+  session: PrimarySession,
+  epoch: number,
+  { delta, rewritten, consoleBytes }: Frozen,
+  deviceState: Uint8Array,
+): Promise<void> {
+  const { writer, faults, clock } = protection
+  const { connection } = session
+  faults('before-send')
+  const sentAt = clock.now()
   const acknowledged = session.acknowledged(epoch)
   const sent = Promise.all([
-    writer.send(session.connection, epoch, delta),
-    writer.send(session.connection, epoch, rewritten),
-    session.connection.send(frameType.device, epoch, resumed.deviceState),
-    session.connection.send(
+    writer.send(connection, epoch, delta),
+    writer.send(connection, epoch, rewritten),
+    connection.send(frameType.device, epoch, deviceState),
+    connection.send(
       frameType.commit,
       epoch,
       encodeCommit({
@@ -84,21 +162,8 @@ export async function checkpoint(
       }),
     ),
   ])
+  faults('after-send')
   await Promise.all([sent, acknowledged])
   protection.unsynced = PageRanges.empty
-
-  return {
-    epoch,
-    pauseUs: resumed.pauseUs,
-    ownUs: (captureEnd - harvestStart) * 1000,
-    harvestUs: (captureStart - harvestStart) * 1000,
-    captureUs: (captureEnd - captureStart) * 1000,
-    commitUs: (performance.now() - commitStart) * 1000,
-    // A tracker that compares reports every page; only those that differ were dirty.
-    dirtyPages: tracker.name === 'compare' ? delta.stats.changedPages : known.pageCount,
-    changedLines: delta.stats.changedLines,
-    deltaBytes: delta.bytes + rewritten.bytes,
-    sentBytes: session.connection.bytesSent - sentBefore,
-    consoleBytes,
-  }
+  await protection.mayRelease(sentAt)
 }

@@ -6,7 +6,7 @@
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { SubpageError } from '../errors.ts'
-import { encodeHeader, type Frame, FrameParser, frameType, type FrameType } from './frame.ts'
+import { encodeHeader, type Frame, FrameParser, type FrameType, frameType } from './frame.ts'
 
 const none = new Uint8Array(0)
 
@@ -19,6 +19,8 @@ export class Connection {
   #failure: Error | undefined
   /** Bytes handed to the stream, headers included. */
   bytesSent = 0
+  /** Called for every piece of input, before it makes a frame. */
+  onInput: () => void = () => undefined
 
   constructor(stream: Duplex) {
     this.#stream = stream
@@ -55,8 +57,10 @@ export class Connection {
   async *[Symbol.asyncIterator](): AsyncGenerator<Frame, void, void> {
     const parser = new FrameParser()
     try {
-      for await (const chunk of this.#stream.iterator({ destroyOnReturn: false }))
+      for await (const chunk of this.#stream.iterator({ destroyOnReturn: false })) {
+        this.onInput()
         yield* parser.push(chunk as Uint8Array)
+      }
     } catch (error) {
       throw error instanceof SubpageError ? error : this.#lost(error)
     }
@@ -71,6 +75,12 @@ export class Connection {
   /** At once; what was sent last may not arrive. */
   close(): void {
     this.#stream.destroy()
+  }
+
+  /** Gives the connection up; whoever reads or writes it learns why. */
+  fail(why: string): void {
+    this.#failure ??= new Error(why)
+    this.#stream.destroy(this.#failure)
   }
 
   /**

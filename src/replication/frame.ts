@@ -22,6 +22,9 @@ export const frameType = {
   hashes: 11,
   askPage: 12,
   page: 13,
+  heartbeat: 14,
+  handover: 15,
+  tookOver: 16,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

@@ -7,14 +7,22 @@ import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
 
 /** What a standby must be told, and must agree to, before it can take a guest over. */
 export interface GuestDescription {
+  /** Unique for ever; the name may be used again. */
+  id: string
   name: string
   ramBytes: number
   /** Opaque to replication: the hypervisor's own words for the machine; equal on both sides. */
   hypervisor: Record<string, unknown>
 }
 
-/** Why a guest no longer runs. Only `died` is a reason for a failover. */
-export type GuestEnd = { how: 'died' | 'powered-off' | 'stopped' | 'panicked'; detail: string }
+/**
+ * Why a guest no longer runs. Only `died` is a reason for a failover; `superseded` is a copy that was ended because
+ * another host goes on with the guest.
+ */
+export type GuestEnd = {
+  how: 'died' | 'powered-off' | 'stopped' | 'panicked' | 'superseded'
+  detail: string
+}
 
 /** A guest that runs here: the source of checkpoints. */
 export interface Guest {
@@ -22,12 +30,27 @@ export interface Guest {
   readonly ram: Region
   /** Settles once, when the guest no longer runs. */
   readonly ended: Promise<GuestEnd>
+  /** Whether it runs, as far as can be seen at this moment. */
+  readonly alive: boolean
   /** Bytes the guest has written on its console so far. */
   readonly consoleBytes: number
   /** Starts to watch which pages the guest writes. @throws SubpageError TRACKER_UNAVAILABLE */
   track(choice: TrackerChoice): Tracker
-  /** Stops the virtual CPUs. Resolves when they stand still; the device state is being written meanwhile. */
-  pause(): Promise<Pause>
+  /**
+   * Stops the virtual CPUs. Resolves when they stand still; the device state is being written meanwhile.
+   * @param holdMs the guard lets the guest run again if the pause lasts longer
+   */
+  pause(holdMs?: number): Promise<Pause>
+  /** Ends this copy at once: another host goes on with the guest. */
+  supersede(detail: string): void
+  /** From now on what the guest sends waits for a commit. */
+  holdOutputs(): Promise<void>
+  /** Lets everything out that waits, and holds nothing back any more. */
+  freeOutputs(): Promise<void>
+  /** Releases what the guest had sent before the last pause: that checkpoint is committed. */
+  releaseOutputs(): Promise<void>
+  /** Whether the guest has sent anything since the last pause. Undefined: that cannot be told for its network cards. */
+  outputPending(): boolean | undefined
 }
 
 /** A guest that stands still for a checkpoint. */
@@ -36,14 +59,13 @@ export interface Pause {
    * Lets the virtual CPUs run again. `valid` is false when the pause was broken from outside before (the guard resumed
    * the guest because we were too slow): then what was read in it may be torn and must not be committed.
    */
-  resume(): Promise<PauseResult>
-}
-
-export interface PauseResult {
-  valid: boolean
-  deviceState: Uint8Array
-  /** Microseconds from the request to stop until the guest ran again. */
-  pauseUs: number
+  resume(): Promise<{
+    valid: boolean
+    /** Microseconds from the request to stop until the guest ran again. */
+    pauseUs: number
+  }>
+  /** The state of the devices in this pause; also while the guest still stands. */
+  deviceState(): Promise<Uint8Array>
 }
 
 /** A machine of the same kind that waits on the standby, its RAM being the image. */

@@ -4,6 +4,7 @@
  */
 import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
+import { codecNames } from '../delta/codec.ts'
 import { SubpageError } from '../errors.ts'
 
 /** Raised by every change that an older peer would misread. */
@@ -15,16 +16,43 @@ export const Hello = Type.Object({
   protocol: Type.Integer(),
   release: Type.String(),
   guest: Type.Object({
+    id: Type.String({ pattern: '^[0-9a-f-]{36}$' }),
     name: Type.String(),
     ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
     hypervisor: Type.Record(Type.String(), Type.Unknown()),
   }),
   /** Where the guest runs; lets a standby on the same machine see for itself whether its process is gone. */
-  source: Type.Object({ host: Type.String(), bootId: Type.String(), process: identity }),
+  source: Type.Object({
+    host: Type.String(),
+    /** Unique name of the host, as the arbiter knows it. */
+    claimant: Type.String(),
+    /** Where the host can be reached, for protection the other way round after a failover. */
+    address: Type.String(),
+    bootId: Type.String(),
+    process: identity,
+  }),
+  generation: Type.Integer({ minimum: 1 }),
+  /** Left with the primary's arbiter; absent when it has none. */
+  mark: Type.Optional(Type.String()),
+  settings: Type.Object({
+    epochMs: Type.Number({ minimum: 1 }),
+    pauseShareMax: Type.Optional(Type.Number({ minimum: 0.01, maximum: 1 })),
+    suspicionMs: Type.Number({ minimum: 50 }),
+    outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
+    tracker: Type.Enum(['auto', 'userfault', 'compare']),
+    codec: Type.Enum([...codecNames]),
+  }),
 })
 export type Hello = Static<typeof Hello>
 
-export const Welcome = Type.Object({ release: Type.String(), imagePages: Type.Integer() })
+export const Welcome = Type.Object({
+  release: Type.String(),
+  imagePages: Type.Integer(),
+  /** Whether the image may hold pages of this guest already, so that comparing hashes pays. */
+  image: Type.Union([Type.Literal('fresh'), Type.Literal('held')]),
+  /** Whether both hosts see the same arbiter. */
+  arbitrated: Type.Boolean(),
+})
 export type Welcome = Static<typeof Welcome>
 
 export const Refusal = Type.Object({
@@ -39,6 +67,7 @@ export const Ended = Type.Object({
     Type.Literal('powered-off'),
     Type.Literal('stopped'),
     Type.Literal('panicked'),
+    Type.Literal('superseded'),
   ]),
   detail: Type.String(),
 })

@@ -3,9 +3,11 @@ import type { Duplex } from 'node:stream'
 import { asSubpageError, type ErrorCode, errorTable, invariant, SubpageError } from '../errors.ts'
 import { hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
+import type { Clock } from './clock.ts'
 import { Connection } from './connection.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
 import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
+import { Pulse } from './pulse.ts'
 
 interface Waiter<T> {
   resolve: (value: T) => void
@@ -26,14 +28,27 @@ export class PrimarySession {
   readonly connection: Connection
   /** Settles when the connection is lost, with the reason. */
   readonly lost: Promise<SubpageError>
+  /** What the standby said of itself when it agreed. */
+  readonly welcome: Welcome
   readonly #closed: AbortController
+  readonly #pulse: Pulse
   readonly #acks = new Map<number, Waiter<void>>()
   #question: Question | undefined
+  #handover: Waiter<void> | undefined
   #failure: SubpageError | undefined
 
-  private constructor(connection: Connection, frames: AsyncIterator<Frame>, closed: AbortController) {
+  private constructor(
+    connection: Connection,
+    frames: AsyncIterator<Frame>,
+    welcome: Welcome,
+    closed: AbortController,
+    pulse: Pulse,
+  ) {
     this.connection = connection
+    this.welcome = welcome
     this.#closed = closed
+    this.#pulse = pulse
+    connection.onInput = () => pulse.heard()
     this.lost = this.#read(frames)
   }
 
@@ -41,16 +56,21 @@ export class PrimarySession {
    * @param abandon closes the connection, now or later, whatever it is waiting for
    * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
    */
-  static async open(stream: Duplex, hello: Hello, abandon: AbortSignal): Promise<PrimarySession> {
+  static async open(
+    stream: Duplex,
+    hello: Hello,
+    clock: Clock,
+    abandon: AbortSignal,
+  ): Promise<PrimarySession> {
     const connection = new Connection(stream)
     const closed = new AbortController()
     abandon.addEventListener('abort', () => connection.close(), { signal: closed.signal })
     const frames = connection[Symbol.asyncIterator]()
     let silent = false
-    const patience = setTimeout(() => {
+    const relax = clock.after(welcomeMs, () => {
       silent = true
       connection.close()
-    }, welcomeMs)
+    })
     try {
       await connection.sendJson(frameType.hello, hello)
       const { value, done } = await frames.next()
@@ -62,7 +82,15 @@ export class PrimarySession {
       const welcome = readJson(Welcome, value.payload, 'the welcome')
       if (welcome.imagePages * pageBytes !== hello.guest.ramBytes)
         throw new SubpageError('PEER_MISMATCH', 'the image on the standby has another size than the guest')
-      return new PrimarySession(connection, frames, closed)
+      const { suspicionMs } = hello.settings
+      const pulse = new Pulse(
+        clock,
+        suspicionMs,
+        // A connection that fails says so to its reader.
+        () => void connection.send(frameType.heartbeat).catch(() => undefined),
+        () => connection.fail(`the standby was silent for ${suspicionMs} ms`),
+      )
+      return new PrimarySession(connection, frames, welcome, closed, pulse)
     } catch (error) {
       closed.abort()
       connection.close()
@@ -70,7 +98,7 @@ export class PrimarySession {
         ? new SubpageError('PEER_UNREACHABLE', `the other host gave no answer within ${welcomeMs / 1000} s`)
         : error
     } finally {
-      clearTimeout(patience)
+      relax()
     }
   }
 
@@ -82,6 +110,14 @@ export class PrimarySession {
   /** Resolves when the standby holds this checkpoint whole. */
   acknowledged(epoch: number): Promise<void> {
     return this.#wait<void>((waiter) => this.#acks.set(epoch, waiter))
+  }
+
+  /** The guest stands still and its last checkpoint is committed: resolves when the standby runs it. */
+  async handOver(epoch: number): Promise<void> {
+    const answered = this.#wait<void>((waiter) => {
+      this.#handover = waiter
+    })
+    await Promise.all([this.connection.send(frameType.handover, epoch), answered])
   }
 
   /** XXH3-128 of every page of the image, as of the last checkpoint sent. Shape: 16 bytes a page. */
@@ -118,8 +154,9 @@ export class PrimarySession {
       failure = asSubpageError(error)
     }
     this.#failure = failure
+    this.#pulse.stop()
     this.connection.close()
-    for (const waiter of [...this.#acks.values(), this.#question]) waiter?.reject(failure)
+    for (const waiter of [...this.#acks.values(), this.#question, this.#handover]) waiter?.reject(failure)
     this.#closed.abort()
     return failure
   }
@@ -132,12 +169,15 @@ export class PrimarySession {
       waiter.resolve()
     } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
     else if (frame.type === frameType.refuse) throw refusal(frame.payload)
-    else throw unexpected(`a standby does not send frame type ${frame.type}`)
+    else if (frame.type === frameType.tookOver && this.#handover) this.#handover.resolve()
+    else if (frame.type !== frameType.heartbeat)
+      throw unexpected(`a standby does not send frame type ${frame.type}`)
   }
 
   #answered({ type, payload }: Frame): void {
     const question = this.#question
-    if (question?.answer !== type) throw unexpected(`it answers with frame type ${type}, which nobody asked for`)
+    if (question?.answer !== type)
+      throw unexpected(`it answers with frame type ${type}, which nobody asked for`)
     const { into, filled } = question
     if (payload.length === 0 || filled + payload.length > into.length)
       throw unexpected(`it answers with ${filled + payload.length} bytes, ${into.length} were asked for`)

@@ -1,34 +1,48 @@
 /**
  * The primary's side of a protection: connects, seeds, takes a checkpoint each epoch, and begins anew after a lost
- * connection. The guest runs on whatever happens here.
+ * connection. The guest runs on whatever happens here; what it sends waits while a standby could take over a state that
+ * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { CodecName } from '../delta/capture.ts'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
 import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
 import { checkpoint, type Protection } from './checkpoint.ts'
+import type { Clock } from './clock.ts'
 import { DeltaWriter } from './delta-writer.ts'
 import { type EpochReport, EpochStats } from './epoch-stats.ts'
+import type { Faults } from './fault.ts'
 import { frameType } from './frame.ts'
-import type { Guest, GuestEnd } from './guest.ts'
+import type { Guest, GuestEnd, Pause } from './guest.ts'
 import type { Hello } from './messages.ts'
+import { nextCheckpoint, type Pace } from './pace.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
+import type { Succession } from './succession.ts'
+import { handOver } from './switchover.ts'
 import { type Verification, verify } from './verify.ts'
 
 export type PrimaryState = 'Connecting' | 'Seeding' | 'Protected' | 'Lagging' | 'Failed'
 
 export interface PrimaryOptions {
   guest: Guest
-  hello: Hello
+  /** What the standby is told at the start of each connection. */
+  hello: () => Promise<Hello>
   connect: () => Promise<Duplex>
   tracker: TrackerChoice
   codec: CodecName
-  epochMs: number
+  pace: Pace
+  suspicionMs: number
+  /** `free`: what the guest sends leaves at once; for clients that can bear that it is taken back. */
+  outputs: 'held' | 'free'
+  succession: Succession
+  /** True when a standby may hold a checkpoint from before: after a restart of the agent. */
+  exposed: boolean
+  clock: Clock
+  faults: Faults
 }
 
 interface PrimaryEvents {
@@ -36,10 +50,12 @@ interface PrimaryEvents {
   epoch: [EpochReport]
   /** A checkpoint was begun and not committed; its pages go with a later one. */
   missed: [SubpageError]
+  /** The guest goes on without the standby, or has one again. */
+  alone: [boolean]
 }
 
-/** Time between attempts to reach a standby that is gone. */
-const reconnectMs = 500
+/** Time between attempts to reach a standby, or an arbiter, that is gone. */
+const retryMs = 500
 /** A commit that takes longer than this many epochs means that the link or the standby does not keep up. */
 const laggingEpochs = 10
 /** A single commit may take this long before it counts as too slow, however short the epochs are. */
@@ -48,31 +64,43 @@ const tooSlow = 'the standby or the link does not keep up'
 /** How long an end of protection waits for a standby that does not read or answer. */
 const farewellMs = 5_000
 
+type Task = (session: PrimarySession, epoch: number) => Promise<EpochReport | undefined>
+
 export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #options: PrimaryOptions
   readonly #protection: Protection
   readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
-  readonly #inspections: ((session: PrimarySession, epoch: number) => Promise<EpochReport>)[] = []
+  readonly #tasks: Task[] = []
   #epoch = 0
   #detached = false
+  /** A standby may hold a checkpoint: going on without it needs a decision. */
+  #exposed: boolean
+  /** The pause of a switchover that is under way. */
+  #held: Pause | undefined
   #finished: Promise<void> = Promise.resolve()
   state: PrimaryState = 'Connecting'
   reason = ''
+  /** The guest goes on without a standby that could take over. */
+  alone: boolean
   stats = new EpochStats()
 
   private constructor(options: PrimaryOptions) {
     super()
     this.#options = options
-    const { guest } = options
+    this.#exposed = options.exposed
+    this.alone = !options.exposed
+    const { guest, clock, faults } = options
     const shadow = Region.anonymous(guest.ram.bytes)
-    const tracker = trackOrClose(guest, options.tracker, shadow)
     this.#protection = {
       guest,
-      tracker,
+      tracker: trackOrClose(guest, options.tracker, shadow),
       shadow,
       writer: new DeltaWriter(guest.ram, shadow, options.codec),
       unsynced: PageRanges.all(guest.ram.pages),
+      clock,
+      faults,
+      mayRelease: (sentAt) => this.#mayRelease(sentAt),
     }
   }
 
@@ -91,7 +119,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return primary
   }
 
-  /** For a restarted agent: goes on trying until the standby answers. */
+  /** After a restart of the agent, or a failover: goes on trying until the standby answers. */
   static resume(options: PrimaryOptions): Primary {
     const primary = new Primary(options)
     primary.#finished = primary.#run(undefined)
@@ -102,22 +130,73 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return this.#protection.tracker.name
   }
 
-  get codec(): CodecName {
-    return this.#options.codec
-  }
-
-  get epochMs(): number {
-    return this.#options.epochMs
+  get options(): Readonly<PrimaryOptions> {
+    return this.#options
   }
 
   /** Compares guest and image, within the next checkpoint. */
   verify(): Promise<Verification> {
+    return this.#task(async (session, epoch, done) => {
+      const { report, verification } = await verify(this.#protection, session, epoch)
+      done(verification)
+      return report
+    })
+  }
+
+  /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
+  async switchover(): Promise<void> {
+    const { succession, guest } = this.#options
+    if (!succession.arbitrated)
+      throw new SubpageError(
+        'ARBITER_UNREACHABLE',
+        'a switchover needs an arbiter that both hosts see: should the answer be lost, it says who has the guest',
+      )
+    await this.#task<void>(async (session, epoch, done) => {
+      await handOver(this.#protection, session, epoch, (pause) => {
+        this.#held = pause
+      })
+      this.#held = undefined
+      guest.supersede('switched over to the standby')
+      done()
+      return undefined
+    })
+  }
+
+  /**
+   * Ends the protection; the standby is told to discard its copy. The guest runs on.
+   * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then
+   */
+  async stop(): Promise<void> {
+    if (this.#exposed && this.#options.succession.arbitrated && !this.#stopping.signal.aborted) {
+      const holder = await this.#options.succession.claim()
+      if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
+    }
+    this.#stopping.abort()
+    const relax = this.#options.clock.after(farewellMs, () => this.#abandoned.abort())
+    await this.#finished.finally(relax)
+  }
+
+  /** Resolves when the protection is over, by whatever cause. */
+  get finished(): Promise<void> {
+    return this.#finished
+  }
+
+  /** Ends this object, not the protection: another one, of the next agent, goes on with it. No pause is left open. */
+  async detach(): Promise<void> {
+    this.#detached = true
+    this.#stopping.abort()
+    this.#abandoned.abort()
+    await this.#finished
+  }
+
+  /** Runs in place of the next checkpoint. Rejects when the protection ends before. */
+  #task<T>(
+    run: (session: PrimarySession, epoch: number, done: (value: T) => void) => ReturnType<Task>,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#inspections.push(async (session, epoch) => {
+      this.#tasks.push(async (session, epoch) => {
         try {
-          const { report, verification } = await verify(this.#protection, session, epoch)
-          resolve(verification)
-          return report
+          return await run(session, epoch, resolve)
         } catch (error) {
           reject(error)
           throw error
@@ -129,26 +208,16 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     })
   }
 
-  /** Ends the protection; the standby is told to discard its copy. The guest runs on. */
-  async stop(): Promise<void> {
-    this.#stopping.abort()
-    const patience = setTimeout(() => this.#abandoned.abort(), farewellMs)
-    await this.#finished.finally(() => clearTimeout(patience))
-  }
-
-  /** Ends this object, not the protection: another one, of the next agent, goes on with it. No pause is left open. */
-  async detach(): Promise<void> {
-    this.#detached = true
-    await this.stop()
-  }
-
   async #open(): Promise<PrimarySession> {
-    const { connect, hello } = this.#options
-    return await PrimarySession.open(await connect(), hello, this.#abandoned.signal)
+    const { connect, hello, clock, succession } = this.#options
+    const session = await PrimarySession.open(await connect(), await hello(), clock, this.#abandoned.signal)
+    succession.agree(session.welcome.arbitrated)
+    return session
   }
 
   async #run(first: PrimarySession | undefined): Promise<void> {
-    const { guest } = this.#options
+    const { guest, clock } = this.#options
+    const stopping = this.#stopping.signal
     let session = first
     let end: GuestEnd | undefined
     const ended = guest.ended.then(async (how) => {
@@ -157,59 +226,119 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       await session?.connection.sendJson(frameType.guestEnded, how).catch(() => undefined)
       this.#stopping.abort()
     })
-    while (!this.#stopping.signal.aborted) {
+    while (!stopping.aborted) {
       try {
         session ??= await this.#open()
         await this.#serve(session)
       } catch (error) {
-        if (!this.#stopping.signal.aborted) this.#enter('Connecting', asSubpageError(error).message)
+        if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
       }
-      if (!this.#stopping.signal.aborted) session?.connection.close()
-      if (this.#stopping.signal.aborted) break
+      if (stopping.aborted) break
       session = undefined
-      await delay(reconnectMs, undefined, { signal: this.#stopping.signal }).catch(() => undefined)
+      await clock.sleep(retryMs, stopping)
     }
     if (end) await ended
-    // A standby that has gone already needs no word.
-    else if (!this.#detached) await session?.connection.send(frameType.unprotect).catch(() => undefined)
+    else if (!this.#detached) {
+      await guest.freeOutputs()
+      // A standby that has gone already needs no word.
+      await session?.connection.send(frameType.unprotect).catch(() => undefined)
+    }
     await session?.connection.finish()
     this.#release()
   }
 
   async #serve(session: PrimarySession): Promise<void> {
+    const { guest, clock, pace, outputs } = this.#options
+    const stopping = this.#stopping.signal
     this.#enter('Seeding', '')
-    // What a former standby held is unknown to this one.
-    this.#protection.unsynced = PageRanges.all(this.#options.guest.ram.pages)
-    await seed(this.#protection, session, this.#stopping.signal)
-    const interrupted = AbortSignal.any([this.#stopping.signal, session.closed])
-    while (!this.#stopping.signal.aborted) {
-      const startedAt = performance.now()
-      const epoch = ++this.#epoch
-      const take = this.#inspections.shift() ?? ((s, e) => checkpoint(this.#protection, s, e))
-      const late = setTimeout(() => this.#lag(tooSlow), this.#lateMs)
-      try {
-        const report = await take(session, epoch)
-        this.stats.add(report)
-        this.emit('epoch', report)
-        const lagging = report.commitUs > this.#options.epochMs * 1000 * laggingEpochs
-        this.#enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
-      } catch (error) {
-        this.stats.addFailed()
-        if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
-        this.#lag(error.message)
-        this.emit('missed', error)
-      } finally {
-        clearTimeout(late)
-      }
-      // Waits for the next epoch; a lost connection or an end of protection is noticed at once.
-      const rest = this.#options.epochMs - (performance.now() - startedAt)
-      if (rest > 0) await delay(rest, undefined, { signal: interrupted }).catch(() => undefined)
+    await seed(this.#protection, session, stopping)
+    if (stopping.aborted) return
+    if (outputs === 'held') await guest.holdOutputs()
+    // From the first commit on the standby can take over.
+    this.#exposed = true
+    const interrupted = AbortSignal.any([stopping, session.closed])
+    while (!stopping.aborted) {
+      const startedAt = clock.now()
+      const pauseUs = await this.#epochOf(session)
+      this.#goneOn(false)
+      // A lost connection or an end of protection is noticed at once.
+      await nextCheckpoint(pace, guest, clock, startedAt, pauseUs, interrupted)
       if (session.closed.aborted) throw await session.lost
     }
   }
 
+  /** One checkpoint, or a task in its place. Returns the length of its pause. */
+  async #epochOf(session: PrimarySession): Promise<number> {
+    const { clock } = this.#options
+    const epoch = ++this.#epoch
+    const take = this.#tasks.shift() ?? ((s, e) => checkpoint(this.#protection, s, e))
+    const inTime = clock.after(this.#lateMs, () => this.#lag(tooSlow))
+    try {
+      const report = await take(session, epoch)
+      if (!report) return 0
+      this.stats.add(report)
+      this.emit('epoch', report)
+      const lagging = report.commitUs > this.#lateMs * 1000
+      this.#enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
+      return report.pauseUs
+    } catch (error) {
+      this.stats.addFailed()
+      if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
+      this.#lag(error.message)
+      this.emit('missed', error)
+      return 0
+    } finally {
+      inTime()
+    }
+  }
+
+  /** The connection is gone, or the standby refuses: who goes on? */
+  async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
+    const { guest, clock, succession } = this.#options
+    session?.connection.close()
+    // A guest that has died is for the standby to go on with: nothing may be claimed against it.
+    if (!guest.alive) return void (await guest.ended)
+    this.#enter('Connecting', why.message)
+    if (why.code === 'HELD_ELSEWHERE' && !succession.arbitrated) return guest.supersede(why.message)
+    while (this.#exposed && !this.#stopping.signal.aborted && guest.alive) {
+      if (!succession.arbitrated) break
+      try {
+        const holder = await succession.claim(this.#stopping.signal)
+        if (holder)
+          return guest.supersede(`${holder.claimant} has taken it over (generation ${holder.generation})`)
+        break
+      } catch (error) {
+        this.#enter('Connecting', `what the guest sends is held back: ${asSubpageError(error).message}`)
+        await clock.sleep(retryMs, this.#stopping.signal)
+      }
+    }
+    if (this.#stopping.signal.aborted || !guest.alive) return
+    this.#exposed = false
+    await this.#held?.resume()
+    this.#held = undefined
+    await guest.freeOutputs()
+    this.#goneOn(true)
+  }
+
+  /**
+   * An acknowledgement that comes after the standby had reason to suspect us may be older than its takeover. What it
+   * acknowledges is safe, but this host may no longer speak for the guest.
+   */
+  async #mayRelease(sentAt: number): Promise<void> {
+    const { clock, suspicionMs, succession } = this.#options
+    if (clock.now() - sentAt <= suspicionMs) return
+    const holder = await succession.successor(this.#stopping.signal)
+    if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has claimed the guest meanwhile`)
+  }
+
+  #goneOn(alone: boolean): void {
+    if (this.alone === alone) return
+    this.alone = alone
+    this.emit('alone', alone)
+  }
+
   get #lateMs(): number {
-    return Math.max(lateMsMin, this.#options.epochMs * laggingEpochs)
+    return Math.max(lateMsMin, this.#options.pace.epochMs * laggingEpochs)
   }
 
   /** The standby's newest checkpoint is getting old. */

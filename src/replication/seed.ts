@@ -1,8 +1,10 @@
 /**
- * Seeding: brings the image up to the guest's memory while the guest runs. First every page, then, as in pre-copy
- * migration, rounds of what was written meanwhile, until little enough is left for a pause. Nothing is committed yet:
- * the first checkpoint does that.
+ * Seeding: brings the image up to the guest's memory while the guest runs. First every page, or, where the standby has an
+ * image of this guest already, those whose hashes differ; then, as in pre-copy migration, rounds of what was written
+ * meanwhile, until little enough is left for a pause. Nothing is committed yet: the first checkpoint does that.
  */
+import { hashBlocks, hashBytes } from '../memory/hash.ts'
+import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Protection } from './checkpoint.ts'
 import type { PrimarySession } from './primary-session.ts'
@@ -24,14 +26,47 @@ export async function seed(
   const { tracker, guest } = protection
   // Armed before the first page is read: what is written afterwards shows in a later harvest.
   tracker.harvest()
-  await send(protection, session, PageRanges.all(guest.ram.pages), true, signal)
+  protection.unsynced = PageRanges.all(guest.ram.pages)
+  if (session.welcome.image === 'held')
+    protection.unsynced = await differingPages(protection, session, signal)
+  // So few pages go with the first checkpoint, and the image stays one that can be taken over until then.
+  if (protection.unsynced.pageCount <= enoughPages) return
+  await send(protection, session, protection.unsynced, true, signal)
   protection.unsynced = PageRanges.empty
   for (let round = 0; round < roundsMax && !signal.aborted; round++) {
     const written = tracker.harvest()
-    // A failure from here on begins a new session, which seeds everything anew.
+    // A failure from here on begins a new session, which seeds anew.
     await send(protection, session, written, false, signal)
     if (written.pageCount <= enoughPages) return
   }
+}
+
+/** Brings the shadow up to the guest and compares it with the image. */
+async function differingPages(
+  { guest, shadow }: Protection,
+  session: PrimarySession,
+  signal: AbortSignal,
+): Promise<PageRanges> {
+  const { ram } = guest
+  const theirs = await session.imageHashes(ram.pages)
+  const different: [number, number][] = []
+  for (let first = 0; first < ram.pages && !signal.aborted; first += slicePages) {
+    const count = Math.min(slicePages, ram.pages - first)
+    // The guest runs on: only what is in the shadow stands still and can be compared.
+    shadow.write(first * pageBytes, ram.read(first * pageBytes, count * pageBytes))
+    const ours = await hashBlocks(shadow, PageRanges.of([[first, count]]), pageBytes)
+    for (let page = 0; page < count; page++) {
+      const at = (first + page) * hashBytes
+      if (
+        Buffer.compare(
+          ours.subarray(page * hashBytes, (page + 1) * hashBytes),
+          theirs.subarray(at, at + hashBytes),
+        )
+      )
+        different.push([first + page, 1])
+    }
+  }
+  return signal.aborted ? PageRanges.all(ram.pages) : PageRanges.of(different)
 }
 
 async function send(

@@ -8,7 +8,10 @@ import { applySync, checkDelta } from '../../src/delta/apply.ts'
 import { codecNames } from '../../src/delta/codec.ts'
 import { cpuPaths, selectCpuPath } from '../../src/delta/cpu.ts'
 import { applyDelta, encodeDelta } from '../../src/delta/oracle/delta.ts'
+import { compareRegionsSync } from '../../src/memory/hash.ts'
+import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { Region } from '../../src/memory/region.ts'
 import { captureAll, contentOf, memoryPair, noise, regionOf, testPages } from './memories.ts'
 
 afterEach(() => selectCpuPath('best'))
@@ -53,6 +56,48 @@ describe.each(cases)('$codec on $path, whole: $whole', ({ path, codec, whole }) 
       { numRuns: 60 },
     )
   })
+})
+
+describe('a record of exactly the length of a raw page', () => {
+  // 62 lines of 8 words with 7 changed bytes each go whole (64 bytes); two more lines fill up. 9 bytes are the map of
+  // lines, 64 the words' map, so a sum of 4025 makes 4098: as long as a raw page.
+  it.each([
+    [46, false],
+    [47, true],
+    [48, true],
+  ])('%s bytes in the last line but one, raw: %s', (count, raw) => {
+    const after = new Uint8Array(pageBytes)
+    for (let word = 0; word < 62 * 8; word++) after.fill(1, word * 8, word * 8 + 7)
+    for (let i = 0; i < count; i++) after[62 * 64 + (i % 8) * 8 + Math.floor(i / 8)] = 1
+    after[63 * 64] = 1
+    const before = new Uint8Array(pageBytes)
+    const delta = encodeDelta({ before, after, ranges: PageRanges.all(1), codec: 'masked', whole: false })
+    expect(delta.length).toBe(16 + 1 + (raw ? 4098 : 4097) + 8)
+    for (const path of cpuPaths()) {
+      selectCpuPath(path)
+      using ram = regionOf(after)
+      using shadow = regionOf(before)
+      expect(captureAll(ram, shadow, PageRanges.all(1), { codec: 'masked' })).toEqual([delta])
+    }
+  })
+})
+
+it.each(codecNames)('works on pages beyond 4 GiB: %s', (codec) => {
+  const pages = 3 * 2 ** 19 // 6 GiB, of which little is ever touched
+  using ram = Region.anonymous(pages * pageBytes)
+  using shadow = Region.anonymous(pages * pageBytes)
+  using image = Region.anonymous(pages * pageBytes)
+  const ranges = PageRanges.of([
+    [0, 1],
+    [2 ** 20, 1],
+    [pages - 1, 1],
+  ])
+  for (const page of ranges.pages()) ram.write(page * pageBytes + 5, noise(page + 1, 100))
+  for (const delta of captureAll(ram, shadow, ranges, { codec }))
+    expect(applySync(image, delta).pages).toBe(3)
+  expect(compareRegionsSync(ram, image, ranges)).toBeUndefined()
+  expect(compareRegionsSync(ram, shadow, ranges)).toBeUndefined()
+  expect(image.read((pages - 1) * pageBytes + 5, 100)).toEqual(noise(pages, 100))
 })
 
 describe('strict decoding', () => {

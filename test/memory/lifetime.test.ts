@@ -29,5 +29,6 @@ it('unmaps regions that nobody closed, and none that an operation uses', () => {
 it('does not grow over thousands of epochs', () => {
   const { grown, changed } = JSON.parse(child('steady'))
   expect(changed).toBeGreaterThan(10_000)
-  expect(grown).toBeLessThan(4 * 2 ** 20)
+  // 30,000 jobs that leaked would be more.
+  expect(grown).toBeLessThan(3 * 2 ** 20)
 })

@@ -59,6 +59,8 @@ export async function protect(
   await from.client.protect(name, {
     to: to.address,
     epochMs: 25,
+    suspicionMs: 500,
+    outputs: 'held',
     tracker: 'auto',
     codec: 'masked',
     ...options,

@@ -1,19 +1,53 @@
 /** `subpage agent`: runs the daemon of this host in the foreground. */
 import type { Agent } from '../../agent/agent.ts'
-import { serve } from '../../agent/serve.ts'
+import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
+import { type ServeOptions, serve } from '../../agent/serve.ts'
+import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
-import { type Command, text } from '../command.ts'
+import { type Command, type Invocation, text } from '../command.ts'
 
 export const agentCommand: Command = {
   name: 'agent',
   args: [],
   summary: 'run the agent of this host',
-  help: 'Example:\n  subpage agent --listen 192.0.2.10:7475\n\nGuests outlive the agent; a new one on the same state directory finds them again.',
+  help: `Example:
+  subpage agent --listen 192.0.2.10:7475 --tls-ca ca.crt --tls-cert alpha.crt --tls-key alpha.key
+
+Without certificates (subpage cert makes them) other hosts are neither answered nor called. Guests outlive the agent; a new one on the same state directory finds them again.`,
   flags: [
     { form: '--state <dir>', summary: 'state directory (default: /run/subpage for root)' },
     { form: '--listen <address>', summary: 'where other hosts reach this one', default: '127.0.0.1:7475' },
     { form: '--ephemeral', summary: 'remove all guests and end when standard input ends (for tests)' },
-    { form: '--host <name>', summary: 'name of this host in status and events (default: its host name)' },
+    {
+      form: '--host <name>',
+      summary: 'name of this host in status and events (default: that of its certificate, or its host name)',
+    },
+    {
+      form: '--advertise <address>',
+      summary: 'where other hosts reach this one, when that is not where it listens',
+    },
+    {
+      form: '--arbiter <arbiter>',
+      summary:
+        'who decides when two hosts have lost each other: file:DIR that both see, or etcd:URL,URL (default: for hosts on one machine, the machine)',
+    },
+    { form: '--arbiter-ca <file>', summary: 'etcd over https: CA of its servers' },
+    { form: '--arbiter-cert <file>', summary: 'etcd over https: our certificate' },
+    { form: '--arbiter-key <file>', summary: 'etcd over https: its private key' },
+    { form: '--arbiter-user <name>', summary: 'etcd: our user' },
+    {
+      form: '--arbiter-password-file <file>',
+      summary: 'etcd: file with its password (or SUBPAGE_ETCD_PASSWORD)',
+    },
+    { form: '--tls-ca <file>', summary: 'CA whose hosts are trusted' },
+    { form: '--tls-cert <file>', summary: 'certificate of this host' },
+    { form: '--tls-key <file>', summary: 'its private key; mode 0600' },
+    { form: '--api-listen <address>', summary: 'serve the API over TCP too, for those who have the token' },
+    { form: '--api-token-file <file>', summary: 'file with that token, 32 characters or more; mode 0600' },
+    {
+      form: '--images <dirs>',
+      summary: 'further directories, separated by colons, that guests may read kernels and disks from',
+    },
   ],
   async run(invocation) {
     const { flags, output } = invocation
@@ -21,15 +55,52 @@ export const agentCommand: Command = {
       stateDirectory: stateOf(invocation),
       listen: text(invocation, 'listen'),
       ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
+      ...(flags.images === undefined ? {} : { images: String(flags.images) }),
+      ...(flags.advertise === undefined ? {} : { advertise: String(flags.advertise) }),
+      arbiter: arbiterOf(flags),
+      ...tlsOf(flags),
+      ...apiOf(flags),
     })
     agent.events.on('event', (event) =>
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
     if (flags.ephemeral) endWithInput(agent)
     output.note(
-      `subpage agent ${agent.hostName}: ready (state ${agent.stateDirectory}, replication ${text(invocation, 'listen')})`,
+      `subpage agent ${agent.host.name}: ready (state ${agent.stateDirectory}, replication ${text(invocation, 'listen')})`,
     )
   },
+}
+
+function tlsOf({ tlsCa, tlsCert, tlsKey }: Invocation['flags']): Pick<ServeOptions, 'tls'> {
+  const given = [tlsCa, tlsCert, tlsKey].filter((value) => value !== undefined)
+  if (given.length === 0) return {}
+  if (given.length < 3)
+    throw new SubpageError('BAD_ARGUMENT', 'give --tls-ca, --tls-cert and --tls-key together')
+  return { tls: { ca: String(tlsCa), cert: String(tlsCert), key: String(tlsKey) } }
+}
+
+function arbiterOf(flags: Invocation['flags']): ArbiterFlags {
+  const named = {
+    spec: flags.arbiter,
+    caFile: flags.arbiterCa,
+    certFile: flags.arbiterCert,
+    keyFile: flags.arbiterKey,
+    user: flags.arbiterUser,
+    passwordFile: flags.arbiterPasswordFile,
+  }
+  return Object.fromEntries(
+    Object.entries(named).flatMap(([key, value]) => (value === undefined ? [] : [[key, String(value)]])),
+  )
+}
+
+function apiOf({ apiListen, apiTokenFile }: Invocation['flags']): Pick<ServeOptions, 'api'> {
+  if (apiListen === undefined) return {}
+  if (apiTokenFile === undefined)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      '--api-listen needs --api-token-file: openssl rand -hex 32 makes a token',
+    )
+  return { api: { listen: String(apiListen), tokenFile: String(apiTokenFile) } }
 }
 
 /** Whoever started us holds the other end of our standard input: it closes when they end, however they end. */

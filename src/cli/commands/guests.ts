@@ -4,6 +4,8 @@ import { formatAddress, parseAddress } from '../../agent/address.ts'
 import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
+import { parseNics } from '../../qemu/nic.ts'
+import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
 import { formatBytes, parseMs, parseSize } from '../sizes.ts'
@@ -16,7 +18,7 @@ export const runCommand: Command = {
   args: ['<name>'],
   summary: 'start a guest that can be protected',
   rest: 'QEMU options',
-  help: 'Example:\n  subpage run web --ram 1G -- -smp 2 -kernel vmlinuz -initrd initrd.gz -append console=ttyS0\n\nThe machine type defaults to q35. The serial console goes to a log that `status` names.',
+  help: 'Example:\n  subpage run web --ram 1G --net bridge=br0 -- -smp 2 -kernel vmlinuz -initrd initrd.gz -append console=ttyS0\n\nThe machine type defaults to q35. A bridge that a host does not have is made there and stays; put a network card of the host on it.\nThe address of a card follows from the name of the guest unless it is given: guests of the same name on one network need mac=. The serial console goes to a log that `status` names.',
   flags: [
     ...agentFlags,
     { form: '--ram <size>', summary: 'guest memory', default: '512M' },
@@ -26,6 +28,11 @@ export const runCommand: Command = {
       default: 'auto',
       choices: ['auto', 'kvm', 'tcg'],
     },
+    {
+      form: '--net <card>',
+      summary: 'a network card: bridge=NAME[,mac=ADDRESS]; the bridge must have this name on both hosts',
+      many: true,
+    },
   ],
   async run(invocation) {
     const status = await agentOf(invocation).run({
@@ -33,6 +40,7 @@ export const runCommand: Command = {
       ramBytes: parseSize(text(invocation, 'ram')),
       accel: text(invocation, 'accel') as RunBody['accel'],
       options: invocation.rest,
+      nics: parseNics(invocation.flags.net === undefined ? '' : text(invocation, 'net')),
     })
     invocation.output.data(
       status,
@@ -62,7 +70,18 @@ export const protectCommand: Command = {
   flags: [
     ...agentFlags,
     { form: '--to <address>', summary: 'agent of the other host (required)' },
-    { form: '--epoch <time>', summary: 'time between two checkpoints', default: '25ms' },
+    {
+      form: '--epoch <time>',
+      summary: 'time between two checkpoints; auto: a checkpoint as soon as output waits',
+      default: '25ms',
+    },
+    {
+      form: '--outputs <outputs>',
+      summary: 'what the guest sends waits for its checkpoint, or leaves at once',
+      default: 'held',
+      choices: ['held', 'free'],
+    },
+    { form: '--suspicion <time>', summary: 'silence after which a host is suspected', default: '500ms' },
     {
       form: '--tracker <tracker>',
       summary: 'how written pages are found',
@@ -82,7 +101,9 @@ export const protectCommand: Command = {
     const agent = agentOf(invocation)
     await agent.protect(nameOf(invocation), {
       to: formatAddress(parseAddress(text(invocation, 'to'))),
-      epochMs: parseMs(text(invocation, 'epoch')),
+      ...readPace(text(invocation, 'epoch')),
+      outputs: text(invocation, 'outputs') as ProtectBody['outputs'],
+      suspicionMs: parseMs(text(invocation, 'suspicion')),
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
     })
@@ -107,14 +128,29 @@ export const unprotectCommand: Command = {
   },
 }
 
+export const switchoverCommand: Command = {
+  name: 'switchover',
+  args: ['<name>'],
+  summary: 'move a protected guest to its standby, as planned',
+  help: 'Ask the host where the guest runs. Nothing is repeated and nothing is lost; this host becomes the standby.',
+  flags: agentFlags,
+  async run(invocation) {
+    const moved = await agentOf(invocation).switchover(nameOf(invocation))
+    invocation.output.data(moved, () => `${moved.switchedOver} runs on the other host now`)
+  },
+}
+
 export const failoverCommand: Command = {
   name: 'failover',
   args: ['<name>'],
   summary: 'let the standby on this host take the guest over',
   help: 'Ask the host that holds the standby. The guest continues from the last checkpoint that was safe here.',
-  flags: agentFlags,
+  flags: [
+    ...agentFlags,
+    { form: '--force', summary: 'without an arbiter: you know that the primary is gone' },
+  ],
   async run(invocation) {
-    const outcome = await agentOf(invocation).failover(nameOf(invocation))
+    const outcome = await agentOf(invocation).failover(nameOf(invocation), invocation.flags.force === true)
     invocation.output.data(outcome, () =>
       outcome.how === 'took-over'
         ? `${nameOf(invocation)} runs here now, from checkpoint ${outcome.committed.epoch}; takeover ${outcome.takeoverMs.toFixed(1)} ms`
@@ -140,4 +176,9 @@ export const verifyCommand: Command = {
     )
     return difference ? exitStatus.failed : exitStatus.ok
   },
+}
+
+/** @throws SubpageError BAD_ARGUMENT */
+function readPace(epoch: string): Pace {
+  return epoch === 'auto' ? automaticPace : { epochMs: parseMs(epoch) }
 }

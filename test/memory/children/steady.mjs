@@ -5,8 +5,8 @@
 import { createRequire } from 'node:module'
 
 const addon = createRequire(import.meta.url)(process.env.SUBPAGE_ADDON)
-const pages = 512
-const epochs = 20_000
+const pages = 64
+const epochs = 40_000
 const regions = Array.from({ length: 3 }, () => addon.regionAnonymous(pages * 4096))
 const [ram, shadow, image] = regions
 const pairs = Uint32Array.of(0, pages)
@@ -21,12 +21,12 @@ async function epoch(number) {
   counter[number % 8] ^= number
   addon.regionWrite(ram, (number % pages) * 4096 + (number % 4088), counter)
   const args = [ram, shadow, pairs, 1, 3, false, out, 0, 0, results]
-  // Every hundredth in the thread pool: those have a job and a promise, and must give them back.
-  if (number % 100 === 0) await addon.captureAsync(...args)
+  // Every other one in the thread pool: those have a job and a promise, and must give them back.
+  if (number % 2 === 0) await addon.captureAsync(...args)
   else addon.capture(...args)
   deltas.set(out.subarray(0, results[0]))
   const delta = deltas.subarray(0, results[0])
-  if (number % 100 === 0) await addon.applyAsync(image, delta, summary)
+  if (number % 2 === 0) await addon.applyAsync(image, delta, summary)
   else addon.apply(image, delta, summary)
   views += summary[2]
 }

@@ -1,0 +1,31 @@
+/** What all guests of an agent share: who this host is, whom it asks, where it reports. */
+import { randomUUID } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Arbiter } from '../replication/arbiter.ts'
+import type { Faults } from '../replication/fault.ts'
+import type { EventLog } from './event-log.ts'
+import type { Transport } from './transport.ts'
+
+export interface Host {
+  name: string
+  /** Unique name of this host, for the arbiter. */
+  claimant: string
+  arbiter: Arbiter
+  /** The arbiter was named by the operator: a peer that asks another one is refused. */
+  arbiterChosen: boolean
+  /** Where other hosts reach this one. */
+  address: () => string
+  transport: Transport
+  /** Directories that guests may read from (image-files.ts). */
+  images: readonly string[]
+  events: EventLog
+  faults: Faults
+}
+
+/** The host's name, and what keeps two hosts of one name apart; the same for every agent on this state directory. */
+export function claimantOf(stateDirectory: string, hostName: string): string {
+  const file = join(stateDirectory, 'host-id')
+  if (!existsSync(file)) writeFileSync(file, randomUUID(), { mode: 0o600 })
+  return `${hostName}-${readFileSync(file, 'utf8').trim().slice(0, 8)}`
+}

@@ -1,0 +1,21 @@
+/** A directory that nobody else on this host can look into. */
+import { lstatSync, mkdirSync } from 'node:fs'
+import { SubpageError } from '../errors.ts'
+
+/**
+ * Makes it, or makes sure that one which exists is private already: in /tmp somebody else may have been faster.
+ * @throws SubpageError SECRET_EXPOSED
+ */
+export function makePrivateDirectory(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+  const found = lstatSync(path)
+  if (!found.isDirectory())
+    throw new SubpageError(
+      'SECRET_EXPOSED',
+      `${path} is a link or a file, not a directory: choose another --state`,
+    )
+  if (found.uid !== process.getuid?.())
+    throw new SubpageError('SECRET_EXPOSED', `${path} belongs to user ${found.uid}: choose another --state`)
+  if ((found.mode & 0o077) !== 0)
+    throw new SubpageError('SECRET_EXPOSED', `others can look into ${path}: chmod 700 ${path}`)
+}

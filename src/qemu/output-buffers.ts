@@ -1,0 +1,115 @@
+/**
+ * Output commit: what a guest sends waits in QEMU until the checkpoint that includes it is committed. Two of QEMU's
+ * filter-buffers are chained on each network backend; packets meet `fresh` first, then `held`, and a buffer that is off
+ * lets everything pass. So there are three states:
+ *
+ *   free        held off, fresh off
+ *   collecting  held on,  fresh off   what is sent gathers in `held`
+ *   sealed      held on,  fresh on    `held` has what was sent before the pause, `fresh` what was sent since
+ *
+ * hold: free -> collecting. seal, in the pause: collecting -> sealed, by one short command. A checkpoint that failed
+ * leaves it sealed; the next seal empties `fresh` into `held` first. release, with the commit in hand: empties `held`
+ * into the network, then `fresh` into `held`, and is collecting again; in between the other buffer is on, so nothing slips
+ * through. Turning a buffer off empties it, in order, also while the guest stands still.
+ *
+ * QEMU requires a time after which a buffer empties by itself. It counts time in which the guest runs, from when the
+ * buffer was last turned on, and 4000 s (66 min) is near the largest: held outputs must be committed or freed, or the guest
+ * ended, before that. A buffer takes 10,000 packets; more are dropped, as by a network that is overloaded.
+ */
+import type { Qmp, QmpCommand } from './qmp.ts'
+
+const selfReleaseUs = 4_000_000_000
+
+/** Short names: QEMU reads its control socket byte by byte, about 5 µs each. */
+type Buffer = 'held' | 'fresh'
+const id = (buffer: Buffer, index: number) => `${buffer}${index}`
+
+/** QEMU's options: the buffers of these network backends, all off. */
+export function bufferOptions(netdevs: string[]): string[] {
+  // Packets of the guest meet the filters in reverse order of creation.
+  return netdevs.flatMap((netdev, index) =>
+    (['held', 'fresh'] as const).flatMap((buffer) => [
+      '-object',
+      `filter-buffer,id=${id(buffer, index)},netdev=${netdev},queue=rx,interval=${selfReleaseUs},status=off`,
+    ]),
+  )
+}
+
+export class OutputBuffers {
+  readonly #qmp: Qmp
+  readonly #netdevs: number
+  #state: 'free' | 'collecting' | 'sealed' = 'free'
+
+  /** Of a QEMU that was just started. @param netdevs how many network backends it has */
+  constructor(qmp: Qmp, netdevs: number) {
+    this.#qmp = qmp
+    this.#netdevs = netdevs
+  }
+
+  /** Whether what the guest sends waits for a commit. */
+  get held(): boolean {
+    return this.#state !== 'free'
+  }
+
+  /** Of a QEMU that another agent used: finds out where that one left it. What waits there goes on waiting. */
+  async readBack(): Promise<void> {
+    const statuses = await this.#all((index) =>
+      (['held', 'fresh'] as const).map((buffer) => ({
+        execute: 'qom-get',
+        arguments: { path: `/objects/${id(buffer, index)}`, property: 'status' },
+      })),
+    )
+    if (!statuses.includes('on')) return
+    // Whichever was on: from here on it is as after a pause whose checkpoint failed.
+    this.#state = 'sealed'
+    await Promise.all([this.#set('held', 'on'), this.#set('fresh', 'on')])
+  }
+
+  async hold(): Promise<void> {
+    if (this.#state !== 'free') return
+    this.#state = 'collecting'
+    await this.#set('held', 'on')
+  }
+
+  async free(): Promise<void> {
+    if (this.#state === 'free') return
+    this.#state = 'free'
+    await Promise.all([this.#set('fresh', 'off'), this.#set('held', 'off')])
+  }
+
+  /** The commands that draw the line in a pause; to be written with those that make it. */
+  seal(): QmpCommand[] {
+    if (this.#state === 'free') return []
+    const mend = this.#state === 'sealed' ? this.#commands('fresh', 'off') : []
+    this.#state = 'sealed'
+    return [...mend, ...this.#commands('fresh', 'on')]
+  }
+
+  /** Resolves when everything from before the last pause is on its way. */
+  async release(): Promise<void> {
+    if (this.#state !== 'sealed') return
+    this.#state = 'collecting'
+    const out = this.#set('held', 'off')
+    const again = Promise.all([this.#set('held', 'on'), this.#set('fresh', 'off')])
+    await out
+    // These only fail when QEMU has ended, which is noticed elsewhere.
+    again.catch(() => undefined)
+  }
+
+  #set(buffer: Buffer, status: 'on' | 'off'): Promise<unknown> {
+    return Promise.all(this.#qmp.pipeline(this.#commands(buffer, status)))
+  }
+
+  #commands(buffer: Buffer, status: 'on' | 'off'): QmpCommand[] {
+    return Array.from({ length: this.#netdevs }, (_, index) => ({
+      execute: 'qom-set',
+      arguments: { path: `/objects/${id(buffer, index)}`, property: 'status', value: status },
+    }))
+  }
+
+  #all(commands: (index: number) => QmpCommand[]): Promise<unknown[]> {
+    return Promise.all(
+      this.#qmp.pipeline(Array.from({ length: this.#netdevs }, (_, index) => commands(index)).flat()),
+    )
+  }
+}

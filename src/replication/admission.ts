@@ -1,0 +1,102 @@
+/**
+ * A primary asks this host to keep a standby: may it, and what becomes of what is here under that name? A guest that runs
+ * here gives way only to a newer generation that the arbiter has granted to another host.
+ */
+import { SubpageError } from '../errors.ts'
+import type { Arbiter, Holder } from './arbiter.ts'
+import type { Connection } from './connection.ts'
+import { type Frame, frameType } from './frame.ts'
+import { Hello, protocolVersion, readJson } from './messages.ts'
+import type { Standby } from './standby.ts'
+
+/** What is on this host under the guest's name. */
+export type Present =
+  | { kind: 'nothing' }
+  | { kind: 'standby'; standby: Standby }
+  | {
+      kind: 'running'
+      id: string
+      generation: number
+      /** Who else holds the generation after that. */
+      successor: () => Promise<Holder | undefined>
+    }
+
+/**
+ * `fresh`: begin a new standby. `again`: the standby that waits for this primary. `renew`: it failed; discard it and begin
+ * a new one. `supersede`: end the copy that runs here, then begin a new standby.
+ */
+export type Admission = 'fresh' | 'again' | 'renew' | 'supersede'
+
+/**
+ * Reads the hello of a new connection. The connection is the caller's: after an error, to refuse.
+ * @throws SubpageError FRAME_MALFORMED, PEER_MISMATCH
+ */
+export async function greet(connection: Connection): Promise<{ frames: AsyncIterator<Frame>; hello: Hello }> {
+  const frames = connection[Symbol.asyncIterator]()
+  const { value, done } = await frames.next()
+  if (done) throw unexpected('the connection ended before a hello')
+  if (value.type !== frameType.hello)
+    throw unexpected(`it begins with frame type ${value.type}, not with a hello`)
+  const hello = readJson(Hello, value.payload, 'the hello')
+  if (hello.protocol !== protocolVersion)
+    throw new SubpageError(
+      'PEER_MISMATCH',
+      `the primary speaks protocol ${hello.protocol}, this host ${protocolVersion}: install the same release on both`,
+    )
+  return { frames, hello }
+}
+
+/** @throws SubpageError GUEST_EXISTS, HELD_ELSEWHERE, ALREADY_PROTECTED, ARBITER_UNREACHABLE */
+export async function admit(hello: Hello, present: Present): Promise<Admission> {
+  const { name, id } = hello.guest
+  switch (present.kind) {
+    case 'nothing':
+      return 'fresh'
+    case 'standby': {
+      const { standby } = present
+      if (!standby.belongsTo(hello)) {
+        if (standby.hello.guest.id === id && hello.generation < standby.generation)
+          throw new SubpageError('HELD_ELSEWHERE', `${name} is in generation ${standby.generation} here`)
+        throw new SubpageError('GUEST_EXISTS', `another ${name} has its standby here already`)
+      }
+      if (standby.state === 'Failed') return 'renew'
+      if (standby.connected)
+        throw new SubpageError('ALREADY_PROTECTED', `${name} has a primary connected already`)
+      return 'again'
+    }
+    case 'running': {
+      if (present.id !== id) throw new SubpageError('GUEST_EXISTS', `another ${name} runs here already`)
+      if (hello.generation <= present.generation)
+        throw new SubpageError(
+          'HELD_ELSEWHERE',
+          `${name} runs here, in generation ${present.generation}; yours is ${hello.generation}`,
+        )
+      const holder = await present.successor()
+      if (!holder)
+        throw new SubpageError(
+          'GUEST_EXISTS',
+          `${name} runs here too, and no arbiter says that it must not: end one of the two by command`,
+        )
+      return 'supersede'
+    }
+  }
+}
+
+/**
+ * Whether the primary's arbiter is ours: it left a mark there.
+ * @param chosen ours was named by the operator, so it must be shared
+ * @throws SubpageError ARBITER_NOT_SHARED, ARBITER_UNREACHABLE
+ */
+export async function sharesArbiter(hello: Hello, arbiter: Arbiter, chosen: boolean): Promise<boolean> {
+  const shared = hello.mark !== undefined && (await arbiter.seesMark(hello.mark))
+  if (!shared && chosen)
+    throw new SubpageError(
+      'ARBITER_NOT_SHARED',
+      `this host asks ${arbiter.description}; the primary asks another one: give both the same --arbiter`,
+    )
+  return shared
+}
+
+function unexpected(what: string): SubpageError {
+  return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
+}

@@ -1,0 +1,137 @@
+/**
+ * The image and the checkpoint that is on its way to it. Whole checkpoints only: what belongs to the next one waits beside
+ * the image, checked on arrival, until its commit.
+ */
+import { apply, applySync, checkDelta } from '../delta/apply.ts'
+import { SubpageError } from '../errors.ts'
+import type { Region } from '../memory/region.ts'
+import type { Faults } from './fault.ts'
+import type { Commit } from './messages.ts'
+
+/** The last checkpoint whose content is in the image, or is being applied to it. */
+export interface Committed {
+  epoch: number
+  deviceState: Uint8Array
+  consoleBytes: number
+}
+
+/** Deltas up to this size are applied on the event loop's own thread. */
+const inlineBytesMax = 64 * 1024
+/** A checkpoint may not be larger than the guest's memory and this much for what goes with it. */
+const overheadBytesMax = 64 * 2 ** 20
+/** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
+const frameOverheadBytes = 512
+
+export class ImageKeeper {
+  readonly #image: Region
+  readonly #faults: Faults
+  #committed: Committed | undefined
+  /** Frames of the checkpoint that is on its way, all of one epoch. */
+  #deltas: Uint8Array[] = []
+  #deltaBytes = 0
+  #device: Uint8Array | undefined
+  #partialEpoch: number | undefined
+  /** The last epoch of this connection. */
+  #lastEpoch = 0
+  /** Seeding frames may come: from the start of a connection to its first commit. */
+  #seeding = false
+  #applying: Promise<void> = Promise.resolve()
+
+  constructor(image: Region, faults: Faults) {
+    this.#image = image
+    this.#faults = faults
+  }
+
+  get committed(): Committed | undefined {
+    return this.#committed
+  }
+
+  /** A new connection: it may seed, and counts its epochs from anywhere. */
+  begin(): void {
+    this.#dropPartial()
+    this.#seeding = true
+    this.#lastEpoch = 0
+  }
+
+  /** What the image holds is no state to take over any more; its pages still save seeding. */
+  forgetCheckpoint(): void {
+    this.#committed = undefined
+  }
+
+  /** Changes the image at once: until the next commit there is no checkpoint to take over. */
+  async seed(delta: Uint8Array): Promise<void> {
+    if (!this.#seeding) throw unexpected('it seeds after its first checkpoint')
+    checkDelta(delta, this.#image.pages)
+    this.#committed = undefined
+    await this.#apply([delta])
+  }
+
+  hold(epoch: number, delta: Uint8Array): void {
+    this.#partOf(epoch)
+    checkDelta(delta, this.#image.pages)
+    this.#deltaBytes += delta.length
+    this.#deltas.push(delta)
+    const held = this.#deltaBytes + this.#deltas.length * frameOverheadBytes
+    if (held > this.#image.bytes + overheadBytesMax)
+      throw unexpected('its checkpoint is larger than the guest')
+  }
+
+  holdDevice(epoch: number, state: Uint8Array): void {
+    this.#partOf(epoch)
+    if (this.#device) throw unexpected(`checkpoint ${epoch} has two device states`)
+    this.#device = state
+  }
+
+  /** Acknowledges before it applies: from there on the checkpoint is ours, and a takeover waits for `settle`. */
+  async commit(epoch: number, commit: Commit, acknowledge: () => Promise<void>): Promise<void> {
+    this.#partOf(epoch)
+    const device = this.#device
+    if (!device) throw unexpected('its checkpoint has no device state')
+    if (commit.deltas !== this.#deltas.length || commit.deltaBytes !== this.#deltaBytes)
+      throw unexpected('its checkpoint is not whole')
+    const deltas = this.#deltas
+    this.#dropPartial()
+    this.#seeding = false
+    this.#lastEpoch = epoch
+    this.#faults('before-ack')
+    this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
+    // A connection that fails says so to its reader; the checkpoint is ours all the same.
+    const acknowledged = acknowledge().catch(() => undefined)
+    this.#faults('after-ack')
+    this.#applying = this.#apply(deltas)
+    await Promise.all([acknowledged, this.#applying])
+  }
+
+  /** Resolves when nothing is being written to the image; what was not committed is dropped. */
+  async settle(): Promise<void> {
+    this.#dropPartial()
+    await this.#applying
+  }
+
+  async #apply(deltas: Uint8Array[]): Promise<void> {
+    this.#faults('before-apply')
+    for (const delta of deltas)
+      if (delta.length <= inlineBytesMax) applySync(this.#image, delta)
+      else await apply(this.#image, delta)
+    this.#faults('after-apply')
+  }
+
+  /** One checkpoint at a time, each newer than the last. */
+  #partOf(epoch: number): void {
+    if (epoch <= this.#lastEpoch) throw unexpected(`it sends epoch ${epoch} again`)
+    this.#partialEpoch ??= epoch
+    if (epoch !== this.#partialEpoch)
+      throw unexpected(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
+  }
+
+  #dropPartial(): void {
+    this.#deltas = []
+    this.#deltaBytes = 0
+    this.#device = undefined
+    this.#partialEpoch = undefined
+  }
+}
+
+function unexpected(what: string): SubpageError {
+  return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
+}

@@ -1,0 +1,40 @@
+/**
+ * When the next checkpoint begins. Fixed: one epoch after the last. Automatic: as soon as the guest has sent something that
+ * waits for a commit, but with so much time between two pauses that they take no more than a stated share of it; and
+ * when nothing waits, after the longest epoch.
+ */
+import type { Clock } from './clock.ts'
+import type { Guest } from './guest.ts'
+
+export interface Pace {
+  /** Fixed: the epoch. Automatic: the longest. Milliseconds. */
+  epochMs: number
+  /** Automatic: the share of time that pauses may take; absent when the epoch is fixed. */
+  pauseShareMax?: number
+}
+
+/** What `--epoch auto` means. */
+export const automaticPace: Pace = { epochMs: 100, pauseShareMax: 0.3 }
+
+/** How often to look whether output waits. Looking costs a read of two bytes. */
+const lookMs = 1
+
+/** Resolves when it is time, or when interrupted. @param pauseUs of the checkpoint that began at `startedAt` */
+export async function nextCheckpoint(
+  { epochMs, pauseShareMax }: Pace,
+  guest: Guest,
+  clock: Clock,
+  startedAt: number,
+  pauseUs: number,
+  interrupted: AbortSignal,
+): Promise<void> {
+  const until = async (dueAt: number) => {
+    const ms = dueAt - clock.now()
+    if (ms > 0) await clock.sleep(ms, interrupted)
+  }
+  if (pauseShareMax === undefined || guest.outputPending() === undefined)
+    return await until(startedAt + epochMs)
+  await until(startedAt + pauseUs / 1000 / pauseShareMax)
+  while (!interrupted.aborted && clock.now() < startedAt + epochMs && !guest.outputPending())
+    await clock.sleep(lookMs, interrupted)
+}

@@ -1,0 +1,90 @@
+/**
+ * The generation of a guest, and the right to open the next one. A generation is a time without a decision: however
+ * often primary and standby lose and find each other within it, it stays the same. Whoever wants to go on without the
+ * other claims the next one; the arbiter grants it once. Both sides count from the same number, so both ask for the same
+ * decision, and one of them learns that it has lost.
+ *
+ * A claim without an answer may have been granted. Until there is an answer its claimant must not do anything that
+ * presumes the opposite: `undecided` says so.
+ */
+import { SubpageError } from '../errors.ts'
+import type { Arbiter, Holder } from './arbiter.ts'
+
+export interface SuccessionOptions {
+  /** Unique id of the guest. */
+  guest: string
+  /** Unique name of this host. */
+  claimant: string
+  generation: number
+  /** None: only people decide, by command. */
+  arbiter: Arbiter | undefined
+  /** Writes the generation down, durably, before anything is done in it. */
+  save: (generation: number) => void
+}
+
+export class Succession {
+  readonly #options: SuccessionOptions
+  #generation: number
+  #undecided = false
+  #shared: boolean
+
+  constructor(options: SuccessionOptions) {
+    this.#options = options
+    this.#generation = options.generation
+    this.#shared = options.arbiter !== undefined
+  }
+
+  get generation(): number {
+    return this.#generation
+  }
+
+  /** False: nothing goes on by itself when the other side is lost. */
+  get arbitrated(): boolean {
+    return this.#shared
+  }
+
+  /** Who decides, for status; null: only people. */
+  get arbiter(): string | null {
+    return this.#shared ? (this.#options.arbiter?.description ?? null) : null
+  }
+
+  /** The two hosts have compared their arbiters. */
+  agree(shared: boolean): void {
+    this.#shared = shared && this.#options.arbiter !== undefined
+  }
+
+  get undecided(): boolean {
+    return this.#undecided
+  }
+
+  /**
+   * Claims the next generation. Undefined: it is ours, and written down. Otherwise who has it.
+   * @throws SubpageError ARBITER_UNREACHABLE; the claim is undecided then and has to be repeated
+   */
+  async claim(signal?: AbortSignal): Promise<Holder | undefined> {
+    const { arbiter, guest, claimant } = this.#options
+    if (!arbiter || !this.#shared)
+      throw new SubpageError('ARBITER_UNREACHABLE', 'this pair has no arbiter: only a command decides')
+    this.#undecided = true
+    const holder = await arbiter.claim(guest, this.#generation + 1, claimant, signal)
+    this.#undecided = false
+    if (holder.claimant !== claimant) return holder
+    this.adopt(this.#generation + 1)
+    return undefined
+  }
+
+  /** Who else holds the next generation, if anybody. @throws SubpageError ARBITER_UNREACHABLE */
+  async successor(signal?: AbortSignal): Promise<Holder | undefined> {
+    const { arbiter, guest, claimant } = this.#options
+    if (!arbiter || !this.#shared) return undefined
+    const holder = await arbiter.holder(guest, this.#generation + 1, signal)
+    return holder?.claimant === claimant ? undefined : holder
+  }
+
+  /** Goes on in a generation that was granted to us, to our peer, or by command. */
+  adopt(generation: number): void {
+    this.#options.save(generation)
+    this.#generation = generation
+    this.#undecided = false
+  }
+}

@@ -1,0 +1,28 @@
+/**
+ * A planned change of hosts: a last checkpoint after which the guest stands still here, and goes on there. Nothing is
+ * repeated and nothing is lost. Until the standby has said that it runs, this side keeps the guest, paused; whoever wins
+ * the next generation goes on with it.
+ */
+import { commit, freeze, type Protection } from './checkpoint.ts'
+import type { Pause } from './guest.ts'
+import type { PrimarySession } from './primary-session.ts'
+
+/** The guard lets the guest run again after this long, should this agent die in the middle. */
+export const handoverMs = 10_000
+
+/**
+ * @param held told of the pause as soon as there is one; the caller resumes it when this throws and the guest is ours
+ * @throws SubpageError what keeps the standby from taking over
+ */
+export async function handOver(
+  protection: Protection,
+  session: PrimarySession,
+  epoch: number,
+  held: (pause: Pause) => void,
+): Promise<void> {
+  const frozen = await freeze(protection, undefined, handoverMs)
+  held(frozen.pause)
+  await commit(protection, session, epoch, frozen, await frozen.pause.deviceState())
+  await protection.guest.releaseOutputs()
+  await session.handOver(epoch)
+}

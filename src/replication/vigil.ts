@@ -1,0 +1,91 @@
+/**
+ * A standby that has lost its primary: does the guest still run there? On the same machine that can be seen. Otherwise the
+ * primary is suspected once it has been silent for the suspicion time, and, since a primary that lives goes first, half of
+ * that more; then the next generation is claimed, and whoever is granted it goes on.
+ */
+import { asSubpageError } from '../errors.ts'
+import type { Clock } from './clock.ts'
+import type { Hello } from './messages.ts'
+import type { Succession } from './succession.ts'
+
+export interface VigilOptions {
+  clock: Clock
+  succession: Succession
+  settings: Hello['settings']
+  /** When the primary was last heard, by the clock. */
+  heardAt: number
+  /** How the connection was lost. */
+  reason: string
+  /** Whether the guest's process is known to be gone; undefined when it cannot be seen from here. */
+  sourceGone: () => boolean | undefined
+  committed: () => boolean
+  say: (text: string) => void
+  takeOver: (reason: string) => void
+  discard: (reason: string) => void
+  /** The primary went on alone: what we hold is no state to take over any more. */
+  outdated: () => void
+}
+
+const lookMs = 50
+/** Between two attempts to get an answer from the arbiter. */
+const retryMs = 500
+
+export class Vigil {
+  readonly #options: VigilOptions
+  readonly #over = new AbortController()
+  readonly #kept: Promise<void>
+
+  constructor(options: VigilOptions) {
+    this.#options = options
+    this.#kept = this.#keep()
+  }
+
+  /** Ends it: the primary is back, or there is nothing left to watch. A claim that is on its way gets its answer first. */
+  async end(): Promise<void> {
+    this.#over.abort()
+    await this.#kept
+  }
+
+  async #keep(): Promise<void> {
+    const { clock, sourceGone, committed, discard, say, reason } = this.#options
+    while (!this.#over.signal.aborted || this.#options.succession.undecided) {
+      const gone = sourceGone()
+      if (gone && !committed()) return discard('the primary is gone and no checkpoint was whole')
+      if (gone === false) say(`${reason}; the guest still runs there`)
+      else if (!committed()) say(`${reason}; there is no whole checkpoint to take over`)
+      else if (await this.#decide(gone === true)) return
+      await clock.sleep(lookMs, this.#over.signal)
+    }
+  }
+
+  /** True when the vigil is over. */
+  async #decide(gone: boolean): Promise<boolean> {
+    const { clock, succession, settings, heardAt, reason, say, takeOver, outdated } = this.#options
+    if (settings.outputs === 'free' && !gone) {
+      say(`${reason}; with outputs free two copies could serve, so it is taken over by command only`)
+      return false
+    }
+    if (!succession.arbitrated) {
+      say(`${reason}; without an arbiter it is taken over by command only`)
+      return false
+    }
+    if (!gone && clock.now() - heardAt < settings.suspicionMs * 1.5) {
+      say(`${reason}; waiting for the primary`)
+      return false
+    }
+    try {
+      const holder = await succession.claim()
+      // Even a guest that is gone may have gone on alone before: then what we hold is too old.
+      if (!holder) takeOver(gone ? 'the primary and its guest are gone' : 'the primary is silent')
+      else {
+        outdated()
+        say(`${reason}; ${holder.claimant} goes on with the guest alone (generation ${holder.generation})`)
+      }
+      return true
+    } catch (error) {
+      say(`${reason}; not taken over: ${asSubpageError(error).message}`)
+      await clock.sleep(retryMs, this.#over.signal)
+      return false
+    }
+  }
+}

@@ -1,0 +1,362 @@
+/**
+ * Who gets through to an agent and who does not: every wrong peer is told why, the listener hears why, and nobody hangs.
+ * Real sockets and certificates, on loopback.
+ */
+import { once } from 'node:events'
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { connect as connectTcp, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { type ConnectionOptions, createServer as createTlsServer, connect as connectTls } from 'node:tls'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { formatAddress } from '../../src/agent/address.ts'
+import { type Credentials, loadCredentials, watchCredentials } from '../../src/agent/credentials.ts'
+import {
+  createTransport,
+  type Incoming,
+  type Listening,
+  type TransportLimits,
+} from '../../src/agent/transport.ts'
+import { SubpageError } from '../../src/errors.ts'
+import { Connection } from '../../src/replication/connection.ts'
+import { frameType } from '../../src/replication/frame.ts'
+import { TestCa } from '../support/certificates.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'subpage-tls-'))
+const hour = 3_600_000
+let ca: TestCa
+let otherCa: TestCa
+let alpha: () => Credentials
+let beta: () => Credentials
+
+beforeAll(async () => {
+  ca = await TestCa.make(join(directory, 'ca'))
+  otherCa = await TestCa.make(join(directory, 'other'))
+  alpha = await ca.credentials('alpha')
+  beta = await ca.credentials('beta')
+})
+afterAll(() => rmSync(directory, { recursive: true, force: true }))
+
+class Listener {
+  readonly met: Incoming[] = []
+  readonly refused: string[] = []
+  readonly #listening: Listening
+
+  private constructor(listening: Listening) {
+    this.#listening = listening
+  }
+
+  static async start(credentials?: () => Credentials, limits?: Partial<TransportLimits>): Promise<Listener> {
+    const all = { handshakeMs: 2_000, strangersMax: 8, strangersMaxPerAddress: 4, ...limits }
+    let listener: Listener | undefined
+    const listening = await createTransport(credentials, all).listen(
+      { host: '127.0.0.1', port: 0 },
+      {
+        connection: (incoming) => {
+          listener?.met.push(incoming)
+          incoming.stream.on('error', () => undefined)
+        },
+        refused: (_, error) => listener?.refused.push(`${error.code}: ${error.message}`),
+      },
+    )
+    listener = new Listener(listening)
+    return listener
+  }
+
+  get at(): string {
+    return formatAddress(this.#listening.address)
+  }
+
+  get port(): number {
+    return this.#listening.address.port
+  }
+
+  [Symbol.dispose](): void {
+    this.#listening.close()
+    for (const { stream } of this.met) stream.destroy()
+  }
+}
+
+/** Says hello and returns the reason in the answer. */
+async function answerTo(stream: Duplex): Promise<string> {
+  const connection = new Connection(stream)
+  connection.send(frameType.hello).catch(() => undefined)
+  try {
+    for await (const frame of connection) {
+      expect(frame.type).toBe(frameType.refuse)
+      return JSON.parse(Buffer.from(frame.payload).toString()).message
+    }
+    return 'closed'
+  } catch (error) {
+    return (error as Error).message
+  } finally {
+    connection.close()
+  }
+}
+
+const failure = (promise: Promise<unknown>) =>
+  promise.then(
+    () => {
+      throw new Error('it was let through')
+    },
+    (error: SubpageError) => `${error.code}: ${error.message}`,
+  )
+
+/** A client of TLS that trusts everything. */
+const tlsClient = (port: number, options: ConnectionOptions = {}) =>
+  connectTls({ host: '127.0.0.1', port, rejectUnauthorized: false, ...options }).on('error', () => undefined)
+
+describe('with certificates', () => {
+  test('a peer of the same CA comes through, by its name', async () => {
+    using listener = await Listener.start(alpha)
+    const stream = await createTransport(beta).connect(listener.at)
+    await new Connection(stream).send(frameType.hello)
+    await expect.poll(() => listener.met.length).toBe(1)
+    const [met] = listener.met
+    expect(met?.peer.name).toBe('beta')
+    met?.accept()
+    const { value } = await new Connection(met?.stream as Duplex)[Symbol.asyncIterator]().next()
+    expect(value).toMatchObject({ type: frameType.hello })
+    expect(listener.refused).toEqual([])
+    stream.destroy()
+  })
+
+  const strangers: [who: string, credentials: () => Promise<() => Credentials>, reason: RegExp][] = [
+    ['of another CA', async () => mixed(await otherCa.credentials('mallory')), /not of the CA/],
+    [
+      'whose certificate has expired',
+      () => ca.credentials('late', ['127.0.0.1'], { days: 1, from: new Date(Date.now() - 48 * hour) }),
+      /has expired/,
+    ],
+    [
+      'whose certificate is not valid yet',
+      () => ca.credentials('early', ['127.0.0.1'], { days: 3, from: new Date(Date.now() + 48 * hour) }),
+      /not valid yet/,
+    ],
+  ]
+  /** Trusts our CA, so that it is we who refuse. */
+  const mixed = (credentials: () => Credentials) => () => ({ ...credentials(), ca: alpha().ca })
+
+  for (const [who, credentials, reason] of strangers) {
+    test(`a primary ${who} is refused, and told why`, async () => {
+      using listener = await Listener.start(alpha)
+      const stream = await createTransport(await credentials()).connect(listener.at)
+      expect(await answerTo(stream)).toMatch(reason)
+      expect(listener.met).toEqual([])
+      expect(listener.refused).toEqual([expect.stringMatching(reason)])
+      expect(listener.refused[0]).toMatch(/^AUTH_REFUSED/)
+    })
+
+    test(`a standby ${who} is not spoken to, and hears of it`, async () => {
+      const theirs = await credentials()
+      // It trusts us; we do not trust it.
+      using listener = await Listener.start(theirs)
+      expect(await failure(createTransport(beta).connect(listener.at))).toMatch(reason)
+      await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/hung up|broke off/)])
+    })
+  }
+
+  test('a peer without a certificate is refused', async () => {
+    using listener = await Listener.start(alpha)
+    expect(await answerTo(tlsClient(listener.port))).toMatch(/shows no certificate/)
+    expect(listener.refused).toEqual([expect.stringMatching(/shows no certificate/)])
+  })
+
+  test('a resumed session does not stand in for a certificate', async () => {
+    using listener = await Listener.start(alpha)
+    const sessions: Buffer[] = []
+    const first = tlsClient(listener.port).on('session', (session) => sessions.push(session))
+    expect(await answerTo(first)).toMatch(/shows no certificate/)
+    const session = sessions[0]
+    const second = tlsClient(listener.port, session ? { session } : {})
+    expect(await answerTo(second)).toMatch(/shows no certificate|not prove/)
+    expect(listener.met).toEqual([])
+  })
+
+  test('the name in the certificate must be the one that is connected to', async () => {
+    using listener = await Listener.start(await ca.credentials('gamma', ['192.0.2.1']))
+    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(
+      /^AUTH_REFUSED.*is not trusted.*another host/,
+    )
+    await expect.poll(() => listener.refused.length).toBe(1)
+  })
+
+  test('an address counts as such, a name by DNS', async () => {
+    using byName = await Listener.start(await ca.credentials('localhost', []))
+    expect(await failure(createTransport(beta).connect(byName.at))).toMatch(/another host/)
+    const stream = await createTransport(beta).connect(`localhost:${byName.port}`)
+    stream.destroy()
+  })
+
+  test('a certificate without the use of a client is refused', async () => {
+    // The CA's own certificate may sign, and nothing else.
+    using listener = await Listener.start(alpha)
+    const [cert, key] = ['ca.crt', 'ca.key'].map((name) => readFileSync(join(ca.directory, name)))
+    const stream = tlsClient(listener.port, { cert: cert as Buffer, key: key as Buffer })
+    expect(await answerTo(stream)).toMatch(/its certificate/)
+    expect(listener.met).toEqual([])
+  })
+
+  test('TLS 1.2 is refused on both sides', async () => {
+    using listener = await Listener.start(alpha)
+    const { ca: trusted, cert, key } = beta()
+    const old = tlsClient(listener.port, { ca: trusted, cert, key, maxVersion: 'TLSv1.2' })
+    const [error] = (await once(old, 'error')) as [NodeJS.ErrnoException]
+    expect(error.code).toMatch(/PROTOCOL_VERSION/)
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED.*TLS 1\.3/)])
+
+    const server = createTlsServer({ ...alpha(), maxVersion: 'TLSv1.2' }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as { port: number }
+    expect(await failure(createTransport(beta).connect(`127.0.0.1:${port}`))).toMatch(/AUTH_REFUSED.*TLS 1\.3/)
+    server.close()
+  })
+
+  test('a plaintext peer is refused in words that it can read', async () => {
+    using listener = await Listener.start(alpha)
+    const stream = await createTransport().connect(listener.at)
+    expect(await answerTo(stream)).toMatch(/without TLS/)
+    expect(listener.refused).toEqual([expect.stringMatching(/without TLS/)])
+  })
+
+  test('a peer that sends rubbish in place of a handshake is refused', async () => {
+    using listener = await Listener.start(alpha)
+    const rubbish = connectTcp(listener.port, '127.0.0.1')
+    rubbish.on('error', () => undefined).write(Buffer.alloc(600, 0x16))
+    await once(rubbish.resume(), 'close')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED/)])
+  })
+
+  test('a renewed certificate serves from the next connection on', async () => {
+    const files = await ca.files('renewed', ['127.0.0.1'], { days: 1, from: new Date(Date.now() - 48 * hour) })
+    const watched = watchCredentials(files)
+    using listener = await Listener.start(watched)
+    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(/expired/)
+    await ca.files('renewed')
+    const stream = await createTransport(beta).connect(listener.at)
+    stream.destroy()
+  })
+})
+
+describe('without certificates', () => {
+  test('a peer on this machine comes through', async () => {
+    using listener = await Listener.start()
+    const stream = await createTransport().connect(listener.at)
+    await new Connection(stream).send(frameType.hello)
+    await expect.poll(() => listener.met[0]?.peer).toMatchObject({ name: undefined })
+    stream.destroy()
+  })
+
+  test('nobody else is listened to or connected to', async () => {
+    const plain = createTransport()
+    const handlers = { connection: () => undefined, refused: () => undefined }
+    for (const host of ['0.0.0.0', '::', '192.0.2.7'])
+      expect(await failure(plain.listen({ host, port: 0 }, handlers))).toMatch(/^TLS_REQUIRED.*subpage cert/)
+    for (const to of ['192.0.2.7:7475', '[2001:db8::7]:7475', '169.254.1.1', '0.0.0.0:7475'])
+      expect(await failure(plain.connect(to))).toMatch(/^TLS_REQUIRED.*subpage cert/)
+  })
+
+  test('a peer that speaks TLS is refused, and understands', async () => {
+    using listener = await Listener.start()
+    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(/AUTH_REFUSED.*does not speak TLS/)
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/without certificates/)])
+  })
+})
+
+describe('strangers', () => {
+  for (const secured of [false, true])
+    test(`who say nothing are cut off (${secured ? 'TLS' : 'plain'})`, async () => {
+      using listener = await Listener.start(secured ? alpha : undefined, { handshakeMs: 100 })
+      const silent = connectTcp(listener.port, '127.0.0.1').on('error', () => undefined)
+      await once(silent.resume(), 'close')
+      await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/no hello within 0.1 s/)])
+    })
+
+  test('who shake hands and say nothing are cut off', async () => {
+    using listener = await Listener.start(alpha, { handshakeMs: 300 })
+    const { ca: trusted, cert, key } = beta()
+    const silent = tlsClient(listener.port, { ca: trusted, cert, key })
+    await once(silent.resume(), 'close')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/no hello within/)])
+  })
+
+  test('who stop in the middle of a handshake are cut off', async () => {
+    using listener = await Listener.start(alpha, { handshakeMs: 200 })
+    const slow = connectTcp(listener.port, '127.0.0.1').on('error', () => undefined)
+    // A record of a handshake, 512 bytes long, of which nothing more comes.
+    slow.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]))
+    await once(slow.resume(), 'close')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/no hello within/)])
+  })
+
+  test('who begin and never say hello are cut off, unless they are accepted', async () => {
+    using listener = await Listener.start(undefined, { handshakeMs: 200 })
+    const [kept, dropped] = [0, 1].map(() => connectTcp(listener.port, '127.0.0.1').resume()) as [Socket, Socket]
+    kept.write('SPG1')
+    await expect.poll(() => listener.met.length).toBe(1)
+    listener.met[0]?.accept()
+    dropped.on('error', () => undefined).write('SPG1')
+    await once(dropped, 'close')
+    expect(listener.met[1]?.stream.errored).toMatchObject({ code: 'AUTH_REFUSED' })
+    expect(kept.closed).toBe(false)
+    kept.destroy()
+  })
+
+  test('are few at a time', async () => {
+    using listener = await Listener.start(alpha, { strangersMaxPerAddress: 2 })
+    const waiting = [0, 1].map(() => connectTcp(listener.port, '127.0.0.1').on('error', () => undefined))
+    await Promise.all(waiting.map((socket) => once(socket, 'connect')))
+    const third = connectTcp(listener.port, '127.0.0.1').on('error', () => undefined)
+    await once(third.resume(), 'close')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/too many/)])
+    for (const socket of waiting) socket.destroy()
+    // A place that was left is free again.
+    await expect
+      .poll(async () => {
+        const stream = await createTransport(beta).connect(listener.at).catch(() => undefined)
+        stream?.destroy()
+        return stream !== undefined
+      })
+      .toBe(true)
+  })
+})
+
+test('nobody there, or nobody who answers, is said in time', async () => {
+  expect(await failure(createTransport(beta).connect('127.0.0.1:1'))).toMatch(/^PEER_UNREACHABLE.*ECONNREFUSED/)
+  const { createServer } = await import('node:net')
+  const mute = createServer().listen(0, '127.0.0.1')
+  await once(mute, 'listening')
+  const { port } = mute.address() as { port: number }
+  const hasty = createTransport(beta, { handshakeMs: 100, strangersMax: 1, strangersMaxPerAddress: 1 })
+  expect(await failure(hasty.connect(`127.0.0.1:${port}`))).toMatch(/^PEER_UNREACHABLE.*no answer/)
+  mute.close()
+})
+
+describe('credentials', () => {
+  test('a key that others can read is refused', async () => {
+    const files = await ca.files('exposed')
+    chmodSync(files.key, 0o640)
+    expect(() => loadCredentials(files)).toThrow(expect.objectContaining({ code: 'SECRET_EXPOSED' }))
+    expect(() => loadCredentials(files)).toThrow(/mode 0640.*chmod 600/)
+  })
+
+  test('a key of another certificate is refused, and not quoted', async () => {
+    const [one, two] = [await ca.files('one'), await ca.files('two')]
+    const error = (() => {
+      try {
+        loadCredentials({ ...one, key: two.key })
+      } catch (thrown) {
+        return thrown
+      }
+    })()
+    expect(error).toBeInstanceOf(SubpageError)
+    expect(String(error)).toMatch(/not a certificate, its key and a CA/)
+    expect(String(error)).not.toMatch(/PRIVATE KEY/)
+  })
+
+  test('a file that is missing is named', async () => {
+    const files = await ca.files('complete')
+    expect(() => loadCredentials({ ...files, ca: '/nonexistent/ca.crt' })).toThrow(/\/nonexistent\/ca\.crt \(ENOENT\)/)
+  })
+})
