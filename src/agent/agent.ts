@@ -19,22 +19,19 @@ import { endLeftover } from '../qemu/leftover.ts'
 import { addressed, type NicRequest } from '../qemu/nic.ts'
 import { readOptions } from '../qemu/option-policy.ts'
 import type { Machine } from '../qemu/options.ts'
-import { isRunning } from '../qemu/process.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
-import { admit, greet, type Present, sharesArbiter } from '../replication/admission.ts'
+import { admit, greet, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
 import type { Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
-import type { EndedGuest } from './ended-guest.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
+import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './hosted-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
-
-export type HostedGuest = RunningGuest | StandbyGuest | EndedGuest
 
 export interface RunRequest {
   name: string
@@ -339,18 +336,4 @@ export class Agent {
       this.events.add(name, 'protection', `cannot go on: ${asSubpageError(error).message}`)
     }
   }
-}
-
-function presentOf(guest: HostedGuest | undefined): Present {
-  if (guest?.kind === 'running') return guest.present
-  return guest?.kind === 'standby' ? guest : { kind: 'nothing' }
-}
-
-/** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */
-function refuseIfAlive({ name, record, end }: EndedGuest): void {
-  if (!record || isRunning(record.process))
-    throw new SubpageError(
-      'GUEST_EXISTS',
-      `${name} is here and may still run (${end.detail}): subpage remove ${name}`,
-    )
 }

@@ -2,7 +2,8 @@
 import { type Static, Type } from 'typebox'
 import { release } from '../release.ts'
 import { formatAddress } from './address.ts'
-import type { Agent, HostedGuest } from './agent.ts'
+import type { Agent } from './agent.ts'
+import type { HostedGuest } from './hosted-guest.ts'
 import { ownMemory } from './own-memory.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })

@@ -131,7 +131,7 @@ export class QemuProcess {
       this.qmp.on('close', () => {
         // A dying process closes its files when its last thread is done with the guest. Should it live, without a control
         // socket, it must not: it could serve beside the copy that takes over.
-        this.kill()
+        if (!this.#released) this.kill()
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
         else resolve(announced ?? { how: 'died', detail: 'its QEMU process ended without a shutdown' })
       })

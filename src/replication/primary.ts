@@ -4,55 +4,22 @@
  * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
 import { EventEmitter } from 'node:events'
-import type { Duplex } from 'node:stream'
-import type { CodecName } from '../delta/capture.ts'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
 import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
 import { checkpoint, type Protection } from './checkpoint.ts'
-import type { Clock } from './clock.ts'
 import { DeltaWriter } from './delta-writer.ts'
 import { type EpochReport, EpochStats } from './epoch-stats.ts'
-import type { Faults } from './fault.ts'
 import { frameType } from './frame.ts'
 import type { Guest, GuestEnd, Pause } from './guest.ts'
-import type { Hello } from './messages.ts'
-import { nextCheckpoint, type Pace } from './pace.ts'
+import { nextCheckpoint } from './pace.ts'
+import { part } from './parting.ts'
+import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
-import type { Succession } from './succession.ts'
 import { handOver } from './switchover.ts'
 import { type Verification, verify } from './verify.ts'
-
-export type PrimaryState = 'Connecting' | 'Seeding' | 'Protected' | 'Lagging' | 'Failed'
-
-export interface PrimaryOptions {
-  guest: Guest
-  /** What the standby is told at the start of each connection. */
-  hello: () => Promise<Hello>
-  connect: () => Promise<Duplex>
-  tracker: TrackerChoice
-  codec: CodecName
-  pace: Pace
-  suspicionMs: number
-  /** `free`: what the guest sends leaves at once; for clients that can bear that it is taken back. */
-  outputs: 'held' | 'free'
-  succession: Succession
-  /** True when a standby may hold a checkpoint from before: after a restart of the agent. */
-  exposed: boolean
-  clock: Clock
-  faults: Faults
-}
-
-interface PrimaryEvents {
-  state: [PrimaryState, string]
-  epoch: [EpochReport]
-  /** A checkpoint was begun and not committed; its pages go with a later one. */
-  missed: [SubpageError]
-  /** The guest goes on without the standby, or has one again. */
-  alone: [boolean]
-}
 
 /** Time between attempts to reach a standby, or an arbiter, that is gone. */
 const retryMs = 500
@@ -292,27 +259,23 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     }
   }
 
-  /** The connection is gone, or the standby refuses: who goes on? */
+  /** The connection is gone, or the standby refuses. */
   async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
     const { guest, clock, succession } = this.#options
     session?.connection.close()
-    // A guest that has died is for the standby to go on with: nothing may be claimed against it.
+    // The end of the guest is on its way to us.
     if (!guest.alive) return void (await guest.ended)
     this.#enter('Connecting', why.message)
     if (why.code === 'HELD_ELSEWHERE' && !succession.arbitrated) return guest.supersede(why.message)
-    while (this.#exposed && !this.#stopping.signal.aborted && guest.alive) {
-      if (!succession.arbitrated) break
-      try {
-        const holder = await succession.claim(this.#stopping.signal)
-        if (holder)
-          return guest.supersede(`${holder.claimant} has taken it over (generation ${holder.generation})`)
-        break
-      } catch (error) {
-        this.#enter('Connecting', `what the guest sends is held back: ${asSubpageError(error).message}`)
-        await clock.sleep(retryMs, this.#stopping.signal)
-      }
-    }
-    if (this.#stopping.signal.aborted || !guest.alive) return
+    const decision = await part({
+      guest,
+      succession,
+      exposed: this.#exposed,
+      clock,
+      stopping: this.#stopping.signal,
+      waiting: (reason) => this.#enter('Connecting', reason),
+    })
+    if (decision === 'over') return
     this.#exposed = false
     await this.#held?.resume()
     this.#held = undefined

@@ -49,7 +49,10 @@ export class Pulse {
     // While we ourselves did not run (a long call, SIGSTOP, a busy host) we did not listen either.
     const stalledMs = now - this.#dueAt
     if (stalledMs > this.#intervalMs) this.#heardAt = Math.min(now, this.#heardAt + stalledMs)
-    if (now - this.#heardAt > this.#suspicionMs) return this.#suspect()
+    if (now - this.#heardAt > this.#suspicionMs) {
+      this.#suspect()
+      return
+    }
     this.#beat()
     this.#dueAt = now + this.#intervalMs
     this.#cancel = this.#clock.after(this.#intervalMs, () => this.#tick())

@@ -7,14 +7,12 @@
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
 import { asSubpageError, invariant, SubpageError } from '../errors.ts'
-import { hashBlocks } from '../memory/hash.ts'
-import { pageBytes } from '../memory/page.ts'
-import { PageRanges } from '../memory/page-ranges.ts'
 import type { Clock } from './clock.ts'
 import type { Connection } from './connection.ts'
 import type { Faults } from './fault.ts'
-import { type Frame, frameType, payloadBytesMax } from './frame.ts'
+import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd, WaitingGuest } from './guest.ts'
+import { sendHashes, sendPage } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
 import { decodeCommit, Ended, type Hello, readJson, type Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
@@ -229,19 +227,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.unprotect:
         void this.discard('the primary ended the protection')
         return
-      case frameType.askHashes: {
-        const hashes = await hashBlocks(image, PageRanges.all(image.pages), pageBytes)
-        for (let at = 0; at < hashes.length; at += payloadBytesMax)
-          await connection.send(frameType.hashes, 0, hashes.subarray(at, at + payloadBytesMax))
-        return
-      }
+      case frameType.askHashes:
+        return await sendHashes(connection, image)
       case frameType.askPage:
-        if (frame.epoch >= image.pages) throw unexpected(`it asks for page ${frame.epoch}`)
-        return await connection.send(
-          frameType.page,
-          frame.epoch,
-          image.read(frame.epoch * pageBytes, pageBytes),
-        )
+        return await sendPage(connection, image, frame.epoch)
       default:
         throw unexpected(`a primary does not send frame type ${frame.type}`)
     }

@@ -8,7 +8,7 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
-import { type ConnectionOptions, createServer as createTlsServer, connect as connectTls } from 'node:tls'
+import { type ConnectionOptions, connect as connectTls, createServer as createTlsServer } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { formatAddress } from '../../src/agent/address.ts'
 import { type Credentials, loadCredentials, watchCredentials } from '../../src/agent/credentials.ts'
@@ -209,7 +209,9 @@ describe('with certificates', () => {
     const server = createTlsServer({ ...alpha(), maxVersion: 'TLSv1.2' }).listen(0, '127.0.0.1')
     await once(server, 'listening')
     const { port } = server.address() as { port: number }
-    expect(await failure(createTransport(beta).connect(`127.0.0.1:${port}`))).toMatch(/AUTH_REFUSED.*TLS 1\.3/)
+    expect(await failure(createTransport(beta).connect(`127.0.0.1:${port}`))).toMatch(
+      /AUTH_REFUSED.*TLS 1\.3/,
+    )
     server.close()
   })
 
@@ -229,7 +231,10 @@ describe('with certificates', () => {
   })
 
   test('a renewed certificate serves from the next connection on', async () => {
-    const files = await ca.files('renewed', ['127.0.0.1'], { days: 1, from: new Date(Date.now() - 48 * hour) })
+    const files = await ca.files('renewed', ['127.0.0.1'], {
+      days: 1,
+      from: new Date(Date.now() - 48 * hour),
+    })
     const watched = watchCredentials(files)
     using listener = await Listener.start(watched)
     expect(await failure(createTransport(beta).connect(listener.at))).toMatch(/expired/)
@@ -259,7 +264,9 @@ describe('without certificates', () => {
 
   test('a peer that speaks TLS is refused, and understands', async () => {
     using listener = await Listener.start()
-    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(/AUTH_REFUSED.*does not speak TLS/)
+    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(
+      /AUTH_REFUSED.*does not speak TLS/,
+    )
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/without certificates/)])
   })
 })
@@ -292,7 +299,10 @@ describe('strangers', () => {
 
   test('who begin and never say hello are cut off, unless they are accepted', async () => {
     using listener = await Listener.start(undefined, { handshakeMs: 200 })
-    const [kept, dropped] = [0, 1].map(() => connectTcp(listener.port, '127.0.0.1').resume()) as [Socket, Socket]
+    const [kept, dropped] = [0, 1].map(() => connectTcp(listener.port, '127.0.0.1').resume()) as [
+      Socket,
+      Socket,
+    ]
     kept.write('SPG1')
     await expect.poll(() => listener.met.length).toBe(1)
     listener.met[0]?.accept()
@@ -314,7 +324,9 @@ describe('strangers', () => {
     // A place that was left is free again.
     await expect
       .poll(async () => {
-        const stream = await createTransport(beta).connect(listener.at).catch(() => undefined)
+        const stream = await createTransport(beta)
+          .connect(listener.at)
+          .catch(() => undefined)
         stream?.destroy()
         return stream !== undefined
       })
@@ -323,7 +335,9 @@ describe('strangers', () => {
 })
 
 test('nobody there, or nobody who answers, is said in time', async () => {
-  expect(await failure(createTransport(beta).connect('127.0.0.1:1'))).toMatch(/^PEER_UNREACHABLE.*ECONNREFUSED/)
+  expect(await failure(createTransport(beta).connect('127.0.0.1:1'))).toMatch(
+    /^PEER_UNREACHABLE.*ECONNREFUSED/,
+  )
   const { createServer } = await import('node:net')
   const mute = createServer().listen(0, '127.0.0.1')
   await once(mute, 'listening')
@@ -357,6 +371,8 @@ describe('credentials', () => {
 
   test('a file that is missing is named', async () => {
     const files = await ca.files('complete')
-    expect(() => loadCredentials({ ...files, ca: '/nonexistent/ca.crt' })).toThrow(/\/nonexistent\/ca\.crt \(ENOENT\)/)
+    expect(() => loadCredentials({ ...files, ca: '/nonexistent/ca.crt' })).toThrow(
+      /\/nonexistent\/ca\.crt \(ENOENT\)/,
+    )
   })
 })

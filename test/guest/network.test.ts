@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { consoleAt, demoGuestOptions, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { consoleAt, demoGuestOptions, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
 import { type GuestFiles, guestFiles } from '../../src/qemu/guest-files.ts'
 import { imageDirectories } from '../../src/qemu/image-files.ts'
 import { launch } from '../../src/qemu/launch.ts'
@@ -77,6 +77,20 @@ async function seal(guest: QemuGuest): Promise<void> {
   expect((await pause.resume()).valid).toBe(true)
 }
 
+/** Where the queue lies is found out at the first question; and the guest's kernel sends things of its own now and then. */
+async function untilWatched(guest: QemuGuest): Promise<void> {
+  await expect
+    .poll(
+      async () => {
+        await seal(guest)
+        await guest.releaseOutputs()
+        return guest.outputPending()
+      },
+      { timeout: 20_000 },
+    )
+    .toBe(false)
+}
+
 async function untilSent(guest: QemuGuest): Promise<void> {
   await expect.poll(() => guest.outputPending(), { timeout: 20_000 }).toBe(true)
 }
@@ -93,16 +107,12 @@ test('nothing leaves before its release, all of it after, in order', async () =>
   await untilAnswered(connection, 'ok 1 5\n')
 
   await guest.holdOutputs()
-  await seal(guest)
-  await guest.releaseOutputs()
-  // Where the queue lies is found out at the first question.
-  await expect.poll(() => guest.outputPending()).toBe(false)
+  await untilWatched(guest)
   const framesBefore = await framesFrom(tap)
   connection.send('add 7\n')
   await untilSent(guest)
   connection.send('add 8\n')
   await seal(guest)
-  expect(guest.outputPending()).toBe(false)
   connection.send('add 9\n')
   await untilSent(guest)
   expect(await framesFrom(tap)).toBe(framesBefore)
@@ -187,9 +197,7 @@ test('the watch follows a driver that sets its queues up anew', async () => {
   await using running = await startSum('driver')
   const { guest } = running
   const { socket, log } = consoleAt(guest.qemu.files.consoleLog)
-  const { typeLine } = await import('../../src/qemu/demo-guest.ts')
-  await seal(guest)
-  await expect.poll(() => guest.outputPending(), { timeout: 20_000 }).toBe(false)
+  await untilWatched(guest)
   await typeLine(
     { socket, log },
     `run cd /sys/bus/virtio/drivers/virtio_net && echo virtio0 >unbind && echo virtio0 >bind && ip link set eth0 up && ip addr add ${guestAddress}/24 dev eth0`,

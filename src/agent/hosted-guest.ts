@@ -1,0 +1,35 @@
+/** What a guest can be to this host: it runs here, waits here to take over, or has ended here. */
+import { SubpageError } from '../errors.ts'
+import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
+import { isRunning } from '../qemu/process.ts'
+import type { Present } from '../replication/admission.ts'
+import type { GuestEnd } from '../replication/guest.ts'
+import type { RunningGuest } from './running-guest.ts'
+import type { StandbyGuest } from './standby-guest.ts'
+
+export type HostedGuest = RunningGuest | StandbyGuest | EndedGuest
+
+/** A guest that no longer runs: kept by name, with its logs, until it is started again or removed. */
+export interface EndedGuest {
+  kind: 'ended'
+  name: string
+  /** Undefined when it is damaged. */
+  record: GuestRecord | undefined
+  files: GuestFiles
+  end: GuestEnd
+}
+
+/** As a primary that asks this host for a standby meets it. */
+export function presentOf(guest: HostedGuest | undefined): Present {
+  if (guest?.kind === 'running') return guest.present
+  return guest?.kind === 'standby' ? guest : { kind: 'nothing' }
+}
+
+/** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */
+export function refuseIfAlive({ name, record, end }: EndedGuest): void {
+  if (!record || isRunning(record.process))
+    throw new SubpageError(
+      'GUEST_EXISTS',
+      `${name} is here and may still run (${end.detail}): subpage remove ${name}`,
+    )
+}
