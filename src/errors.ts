@@ -203,7 +203,7 @@ export class SubpageError extends Error {
   readonly code: ErrorCode
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
-    super(message, options)
+    super(printable(message), options)
     this.name = 'SubpageError'
     this.code = code
   }
@@ -215,6 +215,15 @@ export class SubpageError extends Error {
   get http(): number {
     return errorTable[this.code].http
   }
+}
+
+/**
+ * Text that may come from elsewhere, a peer or a guest's QEMU, without what would command a terminal. Line feeds and tabs
+ * stay.
+ */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, '\ufffd')
 }
 
 /** Turns whatever was thrown into a SubpageError; what was not foreseen is INTERNAL and keeps its cause. */

@@ -23,7 +23,7 @@ import { QemuProcess } from '../qemu/qemu-process.ts'
 import { admit, greet, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
 import type { Hello } from '../replication/messages.ts'
-import type { StandbyOutcome } from '../replication/standby.ts'
+import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
 import { EventLog } from './event-log.ts'
@@ -92,6 +92,12 @@ export class Agent {
   async close(): Promise<void> {
     this.#listening?.close()
     await Promise.all([...this.guests.values()].map((g) => (g.kind === 'running' ? g.detach() : undefined)))
+  }
+
+  /** After a start that failed half way: lets go of everything, so that the process can end. */
+  async abandon(): Promise<void> {
+    await this.close()
+    for (const guest of this.guests.values()) if (guest.kind === 'running') guest.guest.qemu.release()
   }
 
   // ---- guests that run here
@@ -332,6 +338,8 @@ export class Agent {
     this.events.add(name, 'guest', `found again: process ${record.process.pid}`)
     try {
       if (record.protection) guest.resumeProtection(record.protection, true)
+      // The former agent may have died while it ended a protection.
+      else await guest.guest.freeOutputs()
     } catch (error) {
       this.events.add(name, 'protection', `cannot go on: ${asSubpageError(error).message}`)
     }

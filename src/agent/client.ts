@@ -2,7 +2,7 @@
 import { type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { request as secureRequest } from 'node:https'
 import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
-import type { StandbyOutcome } from '../replication/standby.ts'
+import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import type { ProtectBody, RunBody } from './api.ts'
 import type { HostEvent } from './event-log.ts'

@@ -24,20 +24,24 @@ export interface EphemeralOptions {
   host: string
   listen?: string
   env?: Record<string, string>
+  /** A command that runs the agent's, such as `ip netns exec NAME`. */
+  prefix?: string[]
 }
 
 /** Resolves when the agent answers. @throws SubpageError AGENT_UNREACHABLE with what it said */
 export async function startEphemeralAgent(options: EphemeralOptions): Promise<EphemeralAgent> {
-  const child = spawn(
-    process.execPath,
-    [
-      join(packageRoot, 'dist/src/cli/main.js'),
-      ...['agent', '--ephemeral', '--state', options.stateDirectory, '--host', options.host],
-      ...['--listen', options.listen ?? '127.0.0.1:0'],
-    ],
-    // A process group of its own: a Ctrl-C on our terminal is ours to handle first.
-    { stdio: ['pipe', 'ignore', 'pipe'], detached: true, env: { ...process.env, ...options.env } },
-  )
+  const [command = process.execPath, ...args] = [
+    ...(options.prefix ?? []),
+    ...[process.execPath, join(packageRoot, 'dist/src/cli/main.js')],
+    ...['agent', '--ephemeral', '--state', options.stateDirectory, '--host', options.host],
+    ...['--listen', options.listen ?? '127.0.0.1:0'],
+  ]
+  // A process group of its own: a Ctrl-C on our terminal is ours to handle first.
+  const child = spawn(command, args, {
+    stdio: ['pipe', 'ignore', 'pipe'],
+    detached: true,
+    env: { ...process.env, ...options.env },
+  })
   let said = ''
   child.stderr?.setEncoding('utf8')
   const ready = new Promise<void>((resolve, reject) => {

@@ -1,5 +1,6 @@
 /** What happened on this host, in words: the last events are kept, and whoever follows gets each new one. */
 import { EventEmitter } from 'node:events'
+import { printable } from '../errors.ts'
 
 export interface HostEvent {
   /** ISO 8601, UTC. */
@@ -20,7 +21,9 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
   }
 
   add(guest: string, kind: HostEvent['kind'], text: string): void {
-    const event: HostEvent = { time: new Date().toISOString(), guest, kind, text }
+    // An event is one line: what a peer says of itself must not pass for another event.
+    const line = printable(text).replaceAll('\n', ' ')
+    const event: HostEvent = { time: new Date().toISOString(), guest, kind, text: line }
     this.#events.push(event)
     if (this.#events.length > keptEvents) this.#events.shift()
     this.emit('event', event)

@@ -11,7 +11,7 @@ import { realClock } from '../replication/clock.ts'
 import { type Hello, protocolVersion } from '../replication/messages.ts'
 import { Primary } from '../replication/primary.ts'
 import type { PrimaryOptions } from '../replication/primary-options.ts'
-import type { StandbyOutcome } from '../replication/standby.ts'
+import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Succession } from '../replication/succession.ts'
 import type { Host } from './host.ts'
 

@@ -59,10 +59,11 @@ export async function serve(options: ServeOptions): Promise<Agent> {
   process.umask(0o077)
   makePrivateDirectory(resolve(stateDirectory))
   const lock = await lockState(stateDirectory, socket)
+  let started: Agent | undefined
   try {
     const credentials = options.tls ? watchCredentials(options.tls) : undefined
     const { arbiter, chosen } = chooseArbiter(options.arbiter ?? {}, defaultStateDirectory())
-    const agent = await Agent.start({
+    started = await Agent.start({
       stateDirectory,
       name: hostNameOf(options, credentials?.()),
       listen,
@@ -73,6 +74,13 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       arbiterChosen: chosen,
       faults: readFaults(process.env.SUBPAGE_FAULT),
     })
+    const agent = started
+    warnOfExpiry(agent, credentials?.())
+    if (options.api) {
+      const { listen: where, tokenFile } = options.api
+      const address = await listenApi(agent, { address: parseAddress(where), tokenFile, credentials })
+      agent.events.add('', 'guest', `the API listens on ${formatAddress(address)}`)
+    }
     const api = buildApi(agent)
     // The socket of an agent that was killed: nobody answers on it.
     rmSync(socket, { force: true })
@@ -82,11 +90,6 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     api.server.listen(socket)
     process.umask(0o077)
     await once(api.server, 'listening')
-    if (options.api) {
-      const { listen: where, tokenFile } = options.api
-      const address = await listenApi(agent, { address: parseAddress(where), tokenFile, credentials })
-      agent.events.add('', 'guest', `the API listens on ${formatAddress(address)}`)
-    }
 
     const end = async () => {
       await agent.close()
@@ -98,8 +101,21 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     return agent
   } catch (error) {
     lock.close()
+    await started?.abandon()
     throw error
   }
+}
+
+const warningMs = 30 * 86_400_000
+
+/** An agent starts with a certificate that has expired, too: its guests need it, and a new one needs no restart. */
+function warnOfExpiry(agent: Agent, credentials: Credentials | undefined): void {
+  if (!credentials) return
+  const { validFrom, validTo, name } = credentials
+  const words = `the certificate of ${name} is valid from ${validFrom.toISOString()} to ${validTo.toISOString()}`
+  if (Number(validTo) < Date.now() || Number(validFrom) > Date.now())
+    agent.events.add('', 'refused', `${words}: other hosts will refuse this one`)
+  else if (Number(validTo) < Date.now() + warningMs) agent.events.add('', 'guest', `${words}: renew it soon`)
 }
 
 /** With a certificate a host is who its certificate says. @throws SubpageError BAD_ARGUMENT */

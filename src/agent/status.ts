@@ -81,6 +81,10 @@ export const HostStatus = Type.Object({
   release: Type.String(),
   pid: Type.Integer(),
   address: Nullable(Type.String()),
+  /** The host's certificate; null when it speaks to its own machine only. */
+  certificate: Nullable(
+    Type.Object({ name: Type.String(), validTo: Type.String({ description: 'ISO 8601, UTC' }) }),
+  ),
   ownBytes: Type.Integer({
     description: 'memory of the agent itself: neither guest RAM and images nor shadows',
   }),
@@ -94,9 +98,15 @@ export function hostStatus(agent: Agent): HostStatus {
     release,
     pid: process.pid,
     address: agent.address ? formatAddress(agent.address) : null,
+    certificate: certificateOf(agent),
     ownBytes: ownMemory(shadowBytes(agent)),
     guests: [...agent.guests.values()].map(guestStatus),
   }
+}
+
+function certificateOf({ host }: Agent): HostStatus['certificate'] {
+  const credentials = host.transport.credentials?.()
+  return credentials ? { name: credentials.name, validTo: credentials.validTo.toISOString() } : null
 }
 
 function shadowBytes(agent: Agent): number {

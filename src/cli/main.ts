@@ -67,7 +67,7 @@ async function main(): Promise<void> {
     await program.parseAsync(own, { from: 'user' })
   } catch (thrown) {
     const error = asSubpageError(thrown)
-    const json = own.includes('--json')
+    const json = own.includes('--json') || process.env.SUBPAGE_JSON !== undefined
     process.stderr.write(
       json
         ? `${JSON.stringify({ code: error.code, message: error.message })}\n`

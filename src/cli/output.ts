@@ -1,4 +1,6 @@
 /** Where a command prints: data to stdout, everything else to stderr; tables for people, JSON for programs. */
+import { errorCode, exitStatus } from '../errors.ts'
+
 export interface Output {
   json: boolean
   /** Data: text for people, or, with --json, `value`. */
@@ -8,6 +10,11 @@ export interface Output {
 }
 
 export function createOutput(json: boolean): Output {
+  // Whoever read us has heard enough, as `head` does.
+  process.stdout.on('error', (error) => {
+    if (errorCode(error) === 'EPIPE') process.exit(exitStatus.ok)
+    throw error
+  })
   return {
     json,
     data: (value, text) =>

@@ -6,6 +6,9 @@ import type { Region } from './region.ts'
 
 export const hashBytes = 16
 
+/** Up to this many pages are read on the caller's own thread: a thread-pool round trip costs more. */
+const inlinePagesMax = 64
+
 /**
  * XXH3-128 (canonical, big endian) of every block of `blockBytes` in the ranges, in order.
  * @param blockBytes a power of two from 64 to 4096
@@ -15,6 +18,7 @@ export async function hashBlocks(
   ranges: PageRanges,
   blockBytes: number,
 ): Promise<Uint8Array> {
+  if (ranges.pageCount <= inlinePagesMax) return hashBlocksSync(region, ranges, blockBytes)
   const out = hashRoom(region, ranges, blockBytes)
   await addon.hashBlocksAsync(region.handle, ranges.pairs, ranges.runCount, blockBytes, out)
   return out
@@ -67,6 +71,7 @@ export async function compareRegions(
   b: Region,
   ranges: PageRanges,
 ): Promise<Difference | undefined> {
+  if (ranges.pageCount <= inlinePagesMax) return compareRegionsSync(a, b, ranges)
   assertComparable(a, b, ranges)
   return difference(await addon.compareRegionsAsync(a.handle, b.handle, ranges.pairs, ranges.runCount))
 }

@@ -106,7 +106,7 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
     detached: true,
     stdio: ['ignore', log, log],
     env: {
-      ...process.env,
+      ...inherited(),
       ...shimEnvironment({
         ram: files.ram,
         status: files.shimStatus,
@@ -124,6 +124,15 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
   const identity = identify(child.pid)
   if (!identity) throw new SubpageError('QEMU_FAILED', `QEMU ended at once: ${lastWords(files)}`)
   return identity
+}
+
+/**
+ * What QEMU needs of our environment, and no more: a guest that breaks out of it would find our passwords there. Variables
+ * of sanitizers are for tests.
+ */
+function inherited(): NodeJS.ProcessEnv {
+  const wanted = /^(PATH|HOME|TMPDIR|LANG|LC_.*|TZ|LD_LIBRARY_PATH|[A-Z]*SAN_OPTIONS)$/
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => wanted.test(name)))
 }
 
 /** Waits until QEMU answers on its control socket, or has ended, or has done neither for too long. */

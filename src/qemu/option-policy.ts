@@ -4,7 +4,7 @@
  * and files only from the image directories and only to be read. Everything else is refused, on `run` already, so that
  * what one host accepts the other accepts too. docs/security.md gives the reasoning; the facts are QEMU's, 7.2 and 10.0.
  */
-import { SubpageError } from '../errors.ts'
+import { printable, SubpageError } from '../errors.ts'
 import { deviceRefusal } from './device-policy.ts'
 import { blockdevRefusal, driveRefusal, netdevRefusal, propertiesRefusal } from './disk-policy.ts'
 import { imageDirectories, imageRefusal } from './image-files.ts'
@@ -169,6 +169,8 @@ export function readOptions(
     const value = given[++i]
     if (value === undefined) refuse(flag, 'its value is missing')
     if (value.length > valueLengthMax) refuse(flag, `its value is longer than ${valueLengthMax} characters`)
+    if (printable(value) !== value || value.includes('\n'))
+      refuse(flag, 'its value has control characters in it')
     const reason = isMachine ? machineRefusal(value) : rule?.(value, images)
     if (reason !== undefined) refuse(`${flag} ${value}`, reason)
     if (isMachine) type = value.replace(/^type=/, '')

@@ -60,7 +60,7 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
         throw new SubpageError('GUEST_EXISTS', `another ${name} has its standby here already`)
       }
       if (standby.state === 'Failed') return 'renew'
-      if (standby.connected)
+      if (standby.connected && standby.hello.source.claimant !== hello.source.claimant)
         throw new SubpageError('ALREADY_PROTECTED', `${name} has a primary connected already`)
       return 'again'
     }

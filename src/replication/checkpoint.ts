@@ -59,7 +59,7 @@ export async function checkpoint(
   epoch: number,
   whilePaused?: () => void | Promise<void>,
 ): Promise<EpochReport> {
-  const { guest, faults } = protection
+  const { guest, faults, clock } = protection
   const sentBefore = session.connection.bytesSent
 
   const frozen = await freeze(protection, whilePaused)
@@ -69,9 +69,9 @@ export async function checkpoint(
     throw new SubpageError('PAUSE_BROKEN', 'the checkpoint took too long and the guest was resumed meanwhile')
   const deviceState = await frozen.pause.deviceState()
 
-  const sentAt = performance.now()
+  const sentAt = clock.now()
   await commit(protection, session, epoch, frozen, deviceState)
-  const commitUs = (performance.now() - sentAt) * 1000
+  const commitUs = (clock.now() - sentAt) * 1000
   faults('before-release')
   await guest.releaseOutputs()
   faults('after-release')

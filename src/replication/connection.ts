@@ -3,9 +3,9 @@
  * `for await`; the stream is paused while the reader is behind, so memory stays bounded. Sending resolves when the
  * payload has been handed to the kernel and its buffer may be reused.
  */
-import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { SubpageError } from '../errors.ts'
+import { type Clock, realClock } from './clock.ts'
 import { encodeHeader, type Frame, FrameParser, type FrameType, frameType } from './frame.ts'
 
 const none = new Uint8Array(0)
@@ -15,6 +15,7 @@ const lastWordsMs = 1_000
 
 export class Connection {
   readonly #stream: Duplex
+  readonly #clock: Clock
   #sent = 0
   #failure: Error | undefined
   /** Bytes handed to the stream, headers included. */
@@ -22,8 +23,9 @@ export class Connection {
   /** Called for every piece of input, before it makes a frame. */
   onInput: () => void = () => undefined
 
-  constructor(stream: Duplex) {
+  constructor(stream: Duplex, clock: Clock = realClock) {
     this.#stream = stream
+    this.#clock = clock
     // The reader meets the error through the iterator; a writer through its callback.
     stream.on('error', (error) => {
       this.#failure ??= error
@@ -89,17 +91,17 @@ export class Connection {
    */
   async finish(): Promise<void> {
     if (this.#stream.destroyed) return
-    const signal = AbortSignal.timeout(lastWordsMs)
-    const closed = once(this.#stream, 'close', { signal })
+    const closed = new Promise((resolve) => this.#stream.once('close', resolve))
+    // Too slow: there is nobody to tell.
+    const relax = this.#clock.after(lastWordsMs, () => this.close())
     const discard = () => {
       while (this.#stream.read() !== null);
     }
     this.#stream.on('readable', discard)
     this.#stream.end()
     discard()
-    // Too slow, or reset by the peer: there is nobody to tell.
-    await closed.catch(() => undefined)
-    this.close()
+    await closed
+    relax()
   }
 
   /** Tells the peer why, and closes. */

@@ -5,35 +5,38 @@
 import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { codecNames } from '../delta/codec.ts'
-import { SubpageError } from '../errors.ts'
+import { printable, SubpageError } from '../errors.ts'
 
 /** Raised by every change that an older peer would misread. */
 export const protocolVersion = 1
+
+/** A word or a line of another host: shown to people, so without control characters. */
+const line = Type.String({ maxLength: 255, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })
 
 const identity = Type.Object({ pid: Type.Integer(), startTime: Type.String() })
 
 export const Hello = Type.Object({
   protocol: Type.Integer(),
-  release: Type.String(),
+  release: line,
   guest: Type.Object({
     id: Type.String({ pattern: '^[0-9a-f-]{36}$' }),
-    name: Type.String(),
+    name: line,
     ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
     hypervisor: Type.Record(Type.String(), Type.Unknown()),
   }),
   /** Where the guest runs; lets a standby on the same machine see for itself whether its process is gone. */
   source: Type.Object({
-    host: Type.String(),
+    host: line,
     /** Unique name of the host, as the arbiter knows it. */
-    claimant: Type.String(),
+    claimant: line,
     /** Where the host can be reached, for protection the other way round after a failover. */
-    address: Type.String(),
-    bootId: Type.String(),
+    address: line,
+    bootId: line,
     process: identity,
   }),
   generation: Type.Integer({ minimum: 1 }),
   /** Left with the primary's arbiter; absent when it has none. */
-  mark: Type.Optional(Type.String()),
+  mark: Type.Optional(line),
   settings: Type.Object({
     epochMs: Type.Number({ minimum: 1 }),
     pauseShareMax: Type.Optional(Type.Number({ minimum: 0.01, maximum: 1 })),
@@ -46,7 +49,7 @@ export const Hello = Type.Object({
 export type Hello = Static<typeof Hello>
 
 export const Welcome = Type.Object({
-  release: Type.String(),
+  release: line,
   imagePages: Type.Integer(),
   /** Whether the image may hold pages of this guest already, so that comparing hashes pays. */
   image: Type.Union([Type.Literal('fresh'), Type.Literal('held')]),
@@ -69,13 +72,16 @@ export const Ended = Type.Object({
     Type.Literal('panicked'),
     Type.Literal('superseded'),
   ]),
-  detail: Type.String(),
+  detail: Type.String({ maxLength: 4096 }),
 })
+
+/** Whatever a peer says may be shown on a terminal. */
+const harmless = (_key: string, value: unknown) => (typeof value === 'string' ? printable(value) : value)
 
 /** @throws SubpageError FRAME_MALFORMED */
 export function readJson<T extends TSchema>(schema: T, payload: Uint8Array, what: string): Static<T> {
   try {
-    return Value.Parse(schema, JSON.parse(Buffer.from(payload).toString('utf8')))
+    return Value.Parse(schema, JSON.parse(Buffer.from(payload).toString('utf8'), harmless))
   } catch (cause) {
     throw new SubpageError('FRAME_MALFORMED', `${what} has a wrong form`, { cause })
   }

@@ -62,7 +62,7 @@ export class PrimarySession {
     clock: Clock,
     abandon: AbortSignal,
   ): Promise<PrimarySession> {
-    const connection = new Connection(stream)
+    const connection = new Connection(stream, clock)
     const closed = new AbortController()
     abandon.addEventListener('abort', () => connection.close(), { signal: closed.signal })
     const frames = connection[Symbol.asyncIterator]()
@@ -166,6 +166,7 @@ export class PrimarySession {
       const waiter = this.#acks.get(frame.epoch)
       if (!waiter) throw unexpected(`it acknowledges checkpoint ${frame.epoch}, which nobody sent`)
       this.#acks.delete(frame.epoch)
+      this.#pulse.seeded()
       waiter.resolve()
     } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
     else if (frame.type === frameType.refuse) throw refusal(frame.payload)

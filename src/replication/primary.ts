@@ -177,7 +177,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   async #open(): Promise<PrimarySession> {
     const { connect, hello, clock, succession } = this.#options
-    const session = await PrimarySession.open(await connect(), await hello(), clock, this.#abandoned.signal)
+    // Before the connection: the standby waits for it only so long.
+    const words = await hello()
+    const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal)
     succession.agree(session.welcome.arbitrated)
     return session
   }

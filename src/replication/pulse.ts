@@ -5,6 +5,8 @@
 import type { Clock } from './clock.ts'
 
 const beatsPerSuspicion = 5
+/** Until there is a checkpoint that somebody could take over, silence decides nothing: there is no hurry to suspect. */
+const seedingMs = 5_000
 
 export class Pulse {
   readonly #clock: Clock
@@ -12,10 +14,12 @@ export class Pulse {
   readonly #beat: () => void
   readonly #suspect: () => void
   #heardAt: number
+  #working = 0
+  #seeding = true
   #dueAt: number
   #cancel: () => void
 
-  /** @param suspect called once, when the peer has been silent for `suspicionMs` */
+  /** @param suspect called once, when the peer has been silent for too long */
   constructor(clock: Clock, suspicionMs: number, beat: () => void, suspect: () => void) {
     this.#clock = clock
     this.#suspicionMs = suspicionMs
@@ -36,6 +40,22 @@ export class Pulse {
     return this.#heardAt
   }
 
+  /** Input is not read during this work: its silence is ours. */
+  async during<T>(work: Promise<T>): Promise<T> {
+    this.#working++
+    try {
+      return await work
+    } finally {
+      this.#working--
+      this.heard()
+    }
+  }
+
+  /** The first checkpoint is committed: from now on silence counts. */
+  seeded(): void {
+    this.#seeding = false
+  }
+
   stop(): void {
     this.#cancel()
   }
@@ -49,7 +69,8 @@ export class Pulse {
     // While we ourselves did not run (a long call, SIGSTOP, a busy host) we did not listen either.
     const stalledMs = now - this.#dueAt
     if (stalledMs > this.#intervalMs) this.#heardAt = Math.min(now, this.#heardAt + stalledMs)
-    if (now - this.#heardAt > this.#suspicionMs) {
+    const patienceMs = this.#seeding ? Math.max(seedingMs, this.#suspicionMs) : this.#suspicionMs
+    if (this.#working === 0 && now - this.#heardAt > patienceMs) {
       this.#suspect()
       return
     }

@@ -7,47 +7,15 @@
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
 import { asSubpageError, invariant, SubpageError } from '../errors.ts'
-import type { Clock } from './clock.ts'
 import type { Connection } from './connection.ts'
-import type { Faults } from './fault.ts'
 import { type Frame, frameType } from './frame.ts'
-import type { GuestEnd, WaitingGuest } from './guest.ts'
+import type { GuestEnd } from './guest.ts'
 import { sendHashes, sendPage } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
 import { decodeCommit, Ended, type Hello, readJson, type Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
-import type { Succession } from './succession.ts'
+import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
 import { Vigil } from './vigil.ts'
-
-export type StandbyState = 'Connecting' | 'Seeding' | 'Protected' | 'Failed'
-
-/** How a standby ended. */
-export type StandbyOutcome =
-  | {
-      how: 'took-over'
-      reason: string
-      /** Milliseconds since 1970. */
-      at: number
-      takeoverMs: number
-      committed: Omit<Committed, 'deviceState'>
-    }
-  | { how: 'discarded'; reason: string }
-
-interface StandbyEvents {
-  state: [StandbyState, string]
-  outcome: [StandbyOutcome]
-}
-
-export interface StandbyOptions {
-  guest: WaitingGuest
-  /** Of the first connection. */
-  hello: Hello
-  succession: Succession
-  /** Whether the primary's guest is known to be gone, or to run; undefined when it cannot be seen from here. */
-  sourceGone: (hello: Hello) => boolean | undefined
-  clock: Clock
-  faults: Faults
-}
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -57,6 +25,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
   #outcome: Promise<StandbyOutcome> | undefined
   #vigil: Vigil | undefined
   #served = false
+  #serving: Promise<void> = Promise.resolve()
   state: StandbyState = 'Seeding'
   reason = ''
 
@@ -103,14 +72,27 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return isDeepStrictEqual(guest, this.#hello.guest) && generation >= this.generation
   }
 
-  /** Serves one connection to its end. @param arbitrated whether both hosts see the same arbiter */
+  /**
+   * Serves one connection to its end; one at a time: the primary knows best that its former one is of no use any more.
+   * @param arbitrated whether both hosts see the same arbiter
+   */
   async serve(
     connection: Connection,
     frames: AsyncIterator<Frame>,
     hello: Hello,
     arbitrated: boolean,
   ): Promise<void> {
-    invariant(!this.#connection, 'a standby serves one connection at a time')
+    this.#connection?.fail('the primary connected anew')
+    this.#serving = this.#serving.then(() => this.#serve(connection, frames, hello, arbitrated))
+    await this.#serving
+  }
+
+  async #serve(
+    connection: Connection,
+    frames: AsyncIterator<Frame>,
+    hello: Hello,
+    arbitrated: boolean,
+  ): Promise<void> {
     this.#connection = connection
     // A claim that is on its way decides first whether there is anything left to serve.
     await this.#vigil?.end()
@@ -139,9 +121,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.#outcome) break
-        await this.#receive(connection, next.value)
-        // We did not listen while we worked.
-        pulse.heard()
+        await pulse.during(this.#receive(connection, next.value))
+        if (next.value.type === frameType.commit) pulse.seeded()
       }
     } catch (error) {
       const refused = asSubpageError(error)
@@ -154,7 +135,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await this.#keeper.settle()
       this.#connection = undefined
     }
-    if (!this.#outcome) this.#keepVigil(reason, pulse.heardAt)
+    if (this.#outcome) await this.#part(connection)
+    else this.#keepVigil(reason, pulse.heardAt)
   }
 
   /**
@@ -318,6 +300,14 @@ export class Standby extends EventEmitter<StandbyEvents> {
       )
     }
     return this.#outcome
+  }
+
+  /** Our end has begun while the primary was connected: it learns which. */
+  async #part(connection: Connection): Promise<void> {
+    // What a takeover failed of is in the state.
+    const outcome = await this.#outcome?.catch(() => undefined)
+    if (outcome?.how === 'took-over' && !connection.closed) await this.#tooLate(connection)
+    connection.close()
   }
 
   /** To a primary that still speaks for a guest that runs here now. */

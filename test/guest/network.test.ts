@@ -56,6 +56,8 @@ async function startSum(
     await network.attach(client, '10.77.0.1/24', bridge)
     attached = true
   } else expect(qemu.notes).toEqual([])
+  // The client remembers the network card of the guest before.
+  await ip('-netns', client, 'neighbour', 'flush', 'dev', 'eth0')
   await untilConsole(
     consoleAt(files.consoleLog),
     0,

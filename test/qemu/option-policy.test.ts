@@ -193,6 +193,8 @@ const refused: [options: string[], reason: RegExp][] = [
   [['-icount', 'shift=0,rr=record,rrfile=/etc/x'], /not on the list/],
   [['disk.img'], /not an option/],
   [['-append'], /value is missing/],
+  [['-append', 'quiet\u001b[2J'], /control characters/],
+  [['-append', 'a\nb'], /control characters/],
   [['-append', 'x'.repeat(5000)], /longer/],
   [['-__proto__', 'x'], /not on the list/],
   [['-constructor', 'x'], /not on the list/],

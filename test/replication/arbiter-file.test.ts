@@ -28,6 +28,14 @@ const unreachable = (message: RegExp) => ({
 
 describe('file arbiter', () => conformance(open))
 
+it('answers a hundred guests at once', async () => {
+  const arbiter = open()
+  const guests = Array.from({ length: 100 }, () => randomUUID())
+  const answers = await Promise.all(guests.map((guest) => arbiter.claim(guest, 1, 'host-a')))
+  for (const answer of answers) expect(answer.claimant).toBe('host-a')
+  arbiter.close()
+})
+
 describe('what it leaves', () => {
   it('is for its owner alone, and no temporary file', async () => {
     const guest = randomUUID()
@@ -187,7 +195,15 @@ describe('several processes', () => {
     const children = names.map((name) => claimant(name, guest, 60))
     const all = Promise.all(children.map(winners))
     await start(children)
+    // A decision is whole from the first moment it can be seen.
+    const witness = open()
+    const seen: string[] = []
+    while (seen.length < 60) {
+      const holder = await witness.holder(guest, seen.length)
+      if (holder) seen.push(holder.claimant)
+    }
     const [first, ...others] = await all
+    expect(seen).toEqual(first)
     expect(first).toHaveLength(60)
     for (const other of others) expect(other).toEqual(first)
     expect(new Set(first).size).toBeGreaterThan(1)

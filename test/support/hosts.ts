@@ -20,11 +20,18 @@ export class Hosts {
   readonly directory = mkdtempSync(join(tmpdir(), 'subpage-test-'))
   readonly agents: EphemeralAgent[] = []
 
-  async add(host: string, env: Record<string, string> = {}, listen?: string): Promise<EphemeralAgent> {
+  /** @param prefix a command that runs the agent, such as `ip netns exec NAME` */
+  async add(
+    host: string,
+    env: Record<string, string> = {},
+    listen?: string,
+    prefix: string[] = [],
+  ): Promise<EphemeralAgent> {
     const agent = await startEphemeralAgent({
       stateDirectory: join(this.directory, host),
       host,
       env,
+      prefix,
       ...(listen === undefined ? {} : { listen }),
     })
     this.agents.push(agent)

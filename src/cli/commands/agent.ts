@@ -61,12 +61,14 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       ...tlsOf(flags),
       ...apiOf(flags),
     })
+    // Whoever read the events may leave; the agent stays.
+    process.stdout.removeAllListeners('error').on('error', () => undefined)
     agent.events.on('event', (event) =>
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
     if (flags.ephemeral) endWithInput(agent)
     output.note(
-      `subpage agent ${agent.host.name}: ready (state ${agent.stateDirectory}, replication ${text(invocation, 'listen')})`,
+      `subpage agent ${agent.host.name}: ready (state ${agent.stateDirectory}, replication ${agent.host.address()})`,
     )
   },
 }

@@ -76,6 +76,8 @@ export class EtcdGateway {
   /** Index of the endpoint that answered last. */
   #preferred = 0
   #token: string | undefined
+  /** By endpoint. Checking a password costs etcd 0.1 s of processor time: calls that wait for a token share one. */
+  readonly #signingIn = new Map<string, Promise<string>>()
 
   constructor(options: EtcdGatewayOptions) {
     this.#options = options
@@ -145,7 +147,7 @@ export class EtcdGateway {
     if (this.#options.user === undefined)
       return read(await this.#post(endpoint, path, body, undefined, givenUp), schema)
     const known = this.#token
-    const token = known ?? (await this.#authenticate(endpoint, givenUp))
+    const token = known ?? (await this.#signIn(endpoint))
     try {
       return read(await this.#post(endpoint, path, body, token, givenUp), schema)
     } catch (error) {
@@ -153,27 +155,28 @@ export class EtcdGateway {
       if (this.#token === token) this.#token = undefined
       // A token that was made just now may not be known to this member yet: that passes.
       if (known === undefined) throw new Error(error.message)
-      const renewed = await this.#authenticate(endpoint, givenUp)
+      const renewed = this.#token ?? (await this.#signIn(endpoint))
       return read(await this.#post(endpoint, path, body, renewed, givenUp), schema)
     }
   }
 
-  async #authenticate(endpoint: URL, givenUp: AbortSignal): Promise<string> {
-    const { user, password } = this.#options
-    const credentials = { name: user, password: password?.() }
-    const answer = await this.#post(endpoint, '/v3/auth/authenticate', credentials, undefined, givenUp)
-    this.#token = read(answer, Authenticated).token
-    return this.#token
+  #signIn(endpoint: URL): Promise<string> {
+    const underWay = this.#signingIn.get(endpoint.origin)
+    if (underWay) return underWay
+    const signIn = async () => {
+      const { user, password } = this.#options
+      const credentials = { name: user, password: password?.() }
+      const answer = await this.#post(endpoint, '/v3/auth/authenticate', credentials)
+      this.#token = read(answer, Authenticated).token
+      return this.#token
+    }
+    const signingIn = signIn().finally(() => this.#signingIn.delete(endpoint.origin))
+    this.#signingIn.set(endpoint.origin, signingIn)
+    return signingIn
   }
 
   /** One request to one endpoint; no redirects. */
-  #post(
-    endpoint: URL,
-    path: string,
-    body: unknown,
-    token: string | undefined,
-    givenUp: AbortSignal,
-  ): Promise<Answer> {
+  #post(endpoint: URL, path: string, body: unknown, token?: string, givenUp?: AbortSignal): Promise<Answer> {
     const { attemptMs } = this.#options
     const text = Buffer.from(JSON.stringify(body))
     const headers = {
@@ -182,7 +185,8 @@ export class EtcdGateway {
       ...(token === undefined ? {} : { authorization: token }),
     }
     const secure = endpoint.protocol === 'https:'
-    const options = { method: 'POST', headers, signal: givenUp, agent: secure ? this.#https : this.#http }
+    const agent = secure ? this.#https : this.#http
+    const options = { method: 'POST', headers, agent, ...(givenUp ? { signal: givenUp } : {}) }
     return new Promise((resolve, reject) => {
       const url = new URL(path, endpoint)
       const request = secure ? httpsRequest(url, { ...options, ...this.#tls() }) : httpRequest(url, options)

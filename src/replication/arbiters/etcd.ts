@@ -9,6 +9,7 @@
  * Marks hang on a lease and go by themselves. Decisions do not: one that expired would let a second winner in while the
  * first one's guest still runs.
  */
+import { setMaxListeners } from 'node:events'
 import { type Static, Type } from 'typebox'
 import { SubpageError } from '../../errors.ts'
 import type { Arbiter, Holder } from '../arbiter.ts'
@@ -55,6 +56,8 @@ export class EtcdArbiter implements Arbiter {
     this.#prefix = prefix
     this.#limitMs = limitMs
     this.description = this.#gateway.description
+    // One for each call under way.
+    setMaxListeners(0, this.#closed.signal)
   }
 
   async claim(guest: string, generation: number, claimant: string, signal?: AbortSignal): Promise<Holder> {

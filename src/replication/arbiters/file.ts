@@ -9,6 +9,7 @@
  * ROOT is never created: an empty mount point would accept claims that the other host cannot see.
  */
 import { randomUUID } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { constants } from 'node:fs'
 import { type FileHandle, link, mkdir, open, readdir, stat, unlink } from 'node:fs/promises'
 import { isAbsolute, join } from 'node:path'
@@ -54,6 +55,8 @@ export class FileArbiter implements Arbiter {
     this.#root = root
     this.#limitMs = limitMs
     this.description = `file ${root}`
+    // One for each call under way.
+    setMaxListeners(0, this.#closed.signal)
   }
 
   async claim(guest: string, generation: number, claimant: string, signal?: AbortSignal): Promise<Holder> {

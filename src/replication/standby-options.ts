@@ -1,0 +1,37 @@
+/** What a standby is made with, what it tells, and how it can end. */
+import type { Clock } from './clock.ts'
+import type { Faults } from './fault.ts'
+import type { WaitingGuest } from './guest.ts'
+import type { Committed } from './image-keeper.ts'
+import type { Hello } from './messages.ts'
+import type { Succession } from './succession.ts'
+
+export type StandbyState = 'Connecting' | 'Seeding' | 'Protected' | 'Failed'
+
+/** How a standby ended. */
+export type StandbyOutcome =
+  | {
+      how: 'took-over'
+      reason: string
+      /** Milliseconds since 1970. */
+      at: number
+      takeoverMs: number
+      committed: Omit<Committed, 'deviceState'>
+    }
+  | { how: 'discarded'; reason: string }
+
+export interface StandbyEvents {
+  state: [StandbyState, string]
+  outcome: [StandbyOutcome]
+}
+
+export interface StandbyOptions {
+  guest: WaitingGuest
+  /** Of the first connection. */
+  hello: Hello
+  succession: Succession
+  /** Whether the primary's guest is known to be gone, or to run; undefined when it cannot be seen from here. */
+  sourceGone: (hello: Hello) => boolean | undefined
+  clock: Clock
+  faults: Faults
+}

@@ -1,0 +1,83 @@
+/** A real guest protected over mutual TLS: seeded, checkpointed, failed over; and what its files look like meanwhile. */
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { judge } from '../../src/agent/demo.ts'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { consoleAt } from '../../src/qemu/demo-guest.ts'
+import { TestCa, tlsEnvironment } from '../support/certificates.ts'
+import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+
+let hosts: Hosts
+let alpha: EphemeralAgent
+let beta: EphemeralAgent
+let mallory: EphemeralAgent
+
+beforeAll(async () => {
+  hosts = new Hosts()
+  const [ca, otherCa] = [
+    await TestCa.make(join(hosts.directory, 'ca')),
+    await TestCa.make(join(hosts.directory, 'other-ca')),
+  ]
+  alpha = await hosts.add('alpha', tlsEnvironment(await ca.files('alpha')))
+  beta = await hosts.add('beta', tlsEnvironment(await ca.files('beta')))
+  mallory = await hosts.add('mallory', tlsEnvironment(await otherCa.files('mallory')))
+})
+afterAll(async () => hosts[Symbol.asyncDispose]())
+
+test('a guest is protected and survives over mutual TLS', async () => {
+  const { console, status } = await startVictim(alpha, 'guarded')
+  await protect(alpha, 'guarded', beta)
+  expect(await alpha.client.verify('guarded')).toMatchObject({ equal: true })
+  // Who the primary is comes from its certificate.
+  expect(await beta.client.guest('guarded')).toMatchObject({ role: 'Standby', peer: 'alpha' })
+
+  expect(exposed(dirname(status.console), status.pid)).toEqual([])
+  const waiting = await beta.client.guest('guarded')
+  expect(exposed(dirname(waiting.console), waiting.pid)).toEqual([])
+
+  process.kill(status.pid ?? 0, 'SIGKILL')
+  const taken = await until(beta, 'guarded', ({ takeover }) => takeover !== null)
+  expect(await judge(console, consoleAt(taken.console), taken.takeover?.consoleBytes ?? 0)).toMatchObject({
+    continued: true,
+    lost: 0,
+    verified: true,
+  })
+  await beta.client.remove('guarded')
+})
+
+test('a host of another CA gets nowhere, in either direction', async () => {
+  await startVictim(alpha, 'sought')
+  const settings = {
+    epochMs: 25,
+    suspicionMs: 500,
+    outputs: 'held',
+    tracker: 'auto',
+    codec: 'masked',
+  } as const
+  await expect(alpha.client.protect('sought', { to: mallory.address, ...settings })).rejects.toMatchObject({
+    code: 'AUTH_REFUSED',
+    message: expect.stringMatching(/not trusted.*not of the CA/),
+  })
+  expect(await alpha.client.guest('sought')).toMatchObject({ role: 'Alone', state: 'Running' })
+  const heard = async (agent: EphemeralAgent) =>
+    (await agent.client.events()).filter(({ kind }) => kind === 'refused').map(({ text }) => text)
+  await expect.poll(() => heard(mallory)).not.toEqual([])
+  await alpha.client.remove('sought')
+})
+
+test('a guest with files that are not for guests is not started', async () => {
+  await expect(
+    alpha.client.run({ name: 'nosy', ramBytes: 2 ** 28, accel: 'tcg', options: ['-kernel', '/etc/passwd'] }),
+  ).rejects.toMatchObject({ code: 'GUEST_UNPROTECTABLE', message: expect.stringMatching(/--images/) })
+})
+
+/** What of a guest others on this host could open, and what of our environment its QEMU was given. */
+function exposed(directory: string, pid: number | null): string[] {
+  const ram =
+    readFileSync(`/proc/${pid}/maps`, 'latin1').match(/\/dev\/shm\/subpage-\S+/)?.[0] ?? 'no RAM file'
+  const files = [...readdirSync(directory).map((name) => join(directory, name)), ram]
+  const open = files.filter((path) => (statSync(path).mode & 0o077) !== 0)
+  const given = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0')
+  return [...open, ...given.filter((text) => /TLS|TOKEN|PASSWORD|ETCD/.test(text))]
+}

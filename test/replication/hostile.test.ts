@@ -1,0 +1,412 @@
+/**
+ * Peers that break the protocol, on purpose or by damage, with frames that are correct in themselves: each gets one clear
+ * error, its connection is closed, and image, host and guest stay as they were.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { pageBytes } from '../../src/memory/page.ts'
+import { type FrameType, frameType, payloadBytesMax } from '../../src/replication/frame.ts'
+import { encodeCommit, type Hello } from '../../src/replication/messages.ts'
+import { seededRandom } from '../support/random.ts'
+import { dial, digestOf, helloFor, ScriptedHost } from './pair.ts'
+import {
+  acknowledge,
+  asPrimary,
+  asStandby,
+  commitOf,
+  delta,
+  Peer,
+  pages,
+  sendCheckpoint,
+  welcome,
+} from './peers.ts'
+
+const random = seededRandom()
+const nothing = Buffer.alloc(0)
+
+describe('a hostile greeting', () => {
+  async function strange(): Promise<{ host: ScriptedHost; peer: Peer }> {
+    const host = await new ScriptedHost(pages).listen()
+    const peer = new Peer(await dial(host.port))
+    onTestFinished(() => {
+      peer.connection.close()
+      host.close()
+    })
+    return { host, peer }
+  }
+
+  const greetings: [what: string, greet: (peer: Peer) => unknown, code: string, message: RegExp][] = [
+    [
+      'another protocol',
+      (p) => p.socket.write('SSH-2.0-OpenSSH_9.2 and some more words\r\n'),
+      'FRAME_MALFORMED',
+      /SPG1/,
+    ],
+    [
+      'no hello',
+      (p) => p.connection.send(frameType.commit, 1, nothing),
+      'FRAME_MALFORMED',
+      /begins with frame type 6/,
+    ],
+    [
+      'no JSON',
+      (p) => p.connection.send(frameType.hello, 0, Buffer.from('{')),
+      'FRAME_MALFORMED',
+      /hello has a wrong form/,
+    ],
+    [
+      'an empty hello',
+      (p) => p.connection.send(frameType.hello),
+      'FRAME_MALFORMED',
+      /hello has a wrong form/,
+    ],
+    [
+      'hello of nobody',
+      (p) => p.connection.sendJson(frameType.hello, {}),
+      'FRAME_MALFORMED',
+      /hello has a wrong form/,
+    ],
+    [
+      'a later protocol',
+      (p) => p.connection.sendJson(frameType.hello, { ...helloFor({ pages }), protocol: 999 }),
+      'PEER_MISMATCH',
+      /speaks protocol 999/,
+    ],
+  ]
+  test.each(greetings)('%s', async (_, greet, code, message) => {
+    const { host, peer } = await strange()
+    await greet(peer)
+    expect(await peer.refusal()).toEqual({ code, message: expect.stringMatching(message) })
+    await peer.ended
+    expect(host.standby).toBeUndefined()
+    expect(host.refused).toHaveLength(1)
+  })
+
+  test('a connection that ends without a word', async () => {
+    const { host, peer } = await strange()
+    peer.socket.end()
+    await expect.poll(() => host.refused.map(({ code }) => code)).toEqual(['FRAME_MALFORMED'])
+  })
+})
+
+describe('who a standby belongs to', () => {
+  const ours = helloFor({ pages })
+  const other = '11111111-1111-4111-8111-111111111111'
+  const others: [what: string, hello: Hello, belongs: boolean][] = [
+    ['the same guest', helloFor({ pages }), true],
+    ['another release of the same guest', { ...ours, release: 'newer' }, true],
+    ['another name', helloFor({ pages, name: 'other' }), false],
+    ['another size', helloFor({ pages: pages + 1 }), false],
+    ['another machine', { ...ours, guest: { ...ours.guest, hypervisor: { kind: 'other' } } }, false],
+    ['a new guest of the same name', { ...ours, guest: { ...ours.guest, id: other } }, false],
+    ['an older generation', { ...ours, generation: 0 }, false],
+    ['a newer generation', { ...ours, generation: 2 }, true],
+    ['the same guest, moved', { ...ours, source: { ...ours.source, host: 'third' } }, true],
+  ]
+  test.each(others)('%s', async (_, hello, belongs) => {
+    const { host } = await asPrimary()
+    expect(host.standby?.belongsTo(hello)).toBe(belongs)
+  })
+})
+
+describe('a hostile primary', () => {
+  const whole = delta({ 3: 33 })
+  const beyond = delta({ [pages]: 1 }, pages + 1)
+  const flipped = Buffer.from(whole)
+  flipped[0]! ^= 0xff
+
+  /** What it does after one honest checkpoint, and what it is told. */
+  const attacks: [what: string, attack: (peer: Peer) => Promise<unknown>, message: RegExp][] = [
+    ['repeats an epoch', (p) => sendCheckpoint(p, 5, [whole]), /sends epoch 5 again/],
+    ['goes back in time', (p) => sendCheckpoint(p, 4, [whole]), /sends epoch 4 again/],
+    ['commits epoch 0', (p) => p.connection.send(frameType.commit, 0, commitOf([])), /sends epoch 0 again/],
+    ['seeds in the middle', (p) => p.connection.send(frameType.pages, 0, whole), /seeds after its first/],
+    ['sends noise for a delta', (p) => p.connection.send(frameType.pages, 6, Buffer.alloc(99, 7)), /refused/],
+    ['sends an empty delta', (p) => p.connection.send(frameType.pages, 6), /refused/],
+    ['sends a damaged delta', (p) => p.connection.send(frameType.pages, 6, flipped), /refused/],
+    ['names a page outside the image', (p) => p.connection.send(frameType.pages, 6, beyond), /refused/],
+    [
+      'mixes two epochs',
+      async (p) => {
+        await p.connection.send(frameType.pages, 6, whole)
+        await p.connection.send(frameType.pages, 7, whole)
+      },
+      /epoch 7 in the middle of epoch 6/,
+    ],
+    [
+      'commits without a device state',
+      async (p) => {
+        await p.connection.send(frameType.pages, 6, whole)
+        await p.connection.send(frameType.commit, 6, commitOf([whole]))
+      },
+      /no device state/,
+    ],
+    [
+      'sends two device states',
+      async (p) => {
+        await p.connection.send(frameType.device, 6, Buffer.from('a'))
+        await p.connection.send(frameType.device, 6, Buffer.from('b'))
+      },
+      /two device states/,
+    ],
+    [
+      'uses the device state of another epoch',
+      async (p) => {
+        await p.connection.send(frameType.device, 6, Buffer.from('a'))
+        await p.connection.send(frameType.commit, 7, commitOf([]))
+      },
+      /epoch 7 in the middle of epoch 6/,
+    ],
+    ...(
+      [
+        [0, whole.length],
+        [2, whole.length],
+        [1, whole.length - 1],
+        [1, 0],
+      ] as const
+    ).map(([deltas, deltaBytes]): [string, (peer: Peer) => Promise<unknown>, RegExp] => [
+      `counts ${deltas} deltas of ${deltaBytes} bytes where there is 1 of ${whole.length}`,
+      async (p) => {
+        await p.connection.send(frameType.pages, 6, whole)
+        await p.connection.send(frameType.device, 6, Buffer.from('state'))
+        const commit = encodeCommit({ deltas, deltaBytes, consoleBytes: 0 })
+        await p.connection.send(frameType.commit, 6, commit)
+      },
+      /not whole/,
+    ]),
+    ['commits in half a frame', (p) => p.connection.send(frameType.commit, 6, Buffer.alloc(12)), /12 bytes/],
+    ['asks for a page outside', (p) => p.connection.send(frameType.askPage, pages), /asks for page 64/],
+    ['says hello again', (p) => p.connection.sendJson(frameType.hello, helloFor({ pages })), /type 1/],
+    ['hands over what is not committed', (p) => p.connection.send(frameType.handover, 6), /not committed/],
+    ['hands over with nobody to decide', (p) => p.connection.send(frameType.handover, 5), /no arbiter/],
+    ['says that it took over', (p) => p.connection.send(frameType.tookOver, 5), /type 16/],
+    ['acknowledges itself', (p) => p.connection.send(frameType.ack, 6), /type 7/],
+    ['answers unasked', (p) => p.connection.send(frameType.hashes, 0, Buffer.alloc(16)), /type 11/],
+    [
+      'ends in a way of its own',
+      (p) => p.connection.sendJson(frameType.guestEnded, { how: 'x' }),
+      /wrong form/,
+    ],
+    [
+      'floods with deltas beyond the size of the guest',
+      async (p) => {
+        const large = delta(Object.fromEntries(Array.from({ length: pages }, (_, page) => [page, page + 1])))
+        for (;;) await p.connection.send(frameType.pages, 6, large)
+      },
+      /larger than the guest/,
+    ],
+    [
+      'floods with tiny deltas',
+      async (p) => {
+        const tiny = delta({})
+        for (;;)
+          await Promise.all(Array.from({ length: 1000 }, () => p.connection.send(frameType.pages, 6, tiny)))
+      },
+      /larger than the guest/,
+    ],
+  ]
+
+  test.each(attacks)('%s', { timeout: 60_000 }, async (_, attack, message) => {
+    const { host, peer, reconnect } = await asPrimary()
+    await peer.connection.send(frameType.pages, 0, delta({ 1: 1, 2: 2 }))
+    await sendCheckpoint(peer, 5, [delta({ 2: 22 })])
+    await peer.answer(frameType.ack)
+    const image = digestOf(host.waiting.image)
+    const arrayBuffers = process.memoryUsage().arrayBuffers
+
+    // A flood ends when the other side has closed.
+    const attacking = attack(peer).catch(() => undefined)
+    expect((await peer.refusal()).message).toMatch(message)
+    await Promise.all([peer.ended, attacking])
+
+    expect(process.memoryUsage().arrayBuffers - arrayBuffers).toBeLessThan(200 * 2 ** 20)
+    expect(digestOf(host.waiting.image) === image).toBe(true)
+    expect(host.standby?.committed).toEqual({ epoch: 5, consoleBytes: 0 })
+    await expect.poll(() => host.standby?.state).toBe('Connecting')
+    expect(host.standby?.reason).toMatch(message)
+    expect(host.waiting.discarded).toBe(false)
+
+    // An honest primary finds all in order.
+    const honest = await reconnect()
+    await honest.connection.send(frameType.pages, 0, delta({ 4: 4 }))
+    await sendCheckpoint(honest, 6, [delta({ 5: 5 })])
+    await honest.answer(frameType.ack)
+    expect([1, 2, 4, 5].map((page) => host.waiting.image.read(page * pageBytes, 1)[0])).toEqual([1, 22, 4, 5])
+  })
+
+  test('half a checkpoint of a lost connection is not mixed into the next one', async () => {
+    const { host, peer, reconnect } = await asPrimary()
+    await peer.connection.send(frameType.pages, 0, delta({ 1: 1 }))
+    await peer.connection.send(frameType.pages, 1, delta({ 1: 99 }))
+    await peer.connection.send(frameType.device, 1, Buffer.from('old'))
+    await peer.connection.finish()
+    await expect.poll(() => host.standby?.connected).toBe(false)
+    const next = await reconnect()
+    await next.connection.send(frameType.commit, 1, commitOf([]))
+    expect((await next.refusal()).message).toMatch(/no device state/)
+    expect(host.waiting.image.read(pageBytes, 1)[0]).toBe(1)
+    expect(host.standby?.committed).toBeUndefined()
+  })
+
+  test('one that reads nothing is not served beyond what it takes', async () => {
+    const { host, peer } = await asPrimary()
+    peer.socket.pause()
+    const before = process.memoryUsage().arrayBuffers
+    const asked = 200_000
+    let handedOver = 0
+    for (let n = 0; n < asked; n++)
+      peer.connection.send(frameType.askPage, 1).then(
+        () => handedOver++,
+        () => 'closed at the end of the test',
+      )
+    // Until nothing moves any more.
+    await expect
+      .poll(async () => {
+        const before = handedOver
+        await delay(50)
+        return handedOver === before
+      })
+      .toBe(true)
+    expect(handedOver).toBeLessThan(asked)
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(64 * 2 ** 20)
+    expect(host.standby?.connected).toBe(true)
+  })
+})
+
+describe('a hostile standby', () => {
+  const refusal = { code: 'NO_SPACE', message: 'full' }
+  const handshakes: [what: string, play: (peer: Peer) => Promise<unknown>, code: string, message: RegExp][] =
+    [
+      ['hangs up', async (p) => p.socket.end(), 'PEER_UNREACHABLE', /without an answer/],
+      [
+        'speaks another protocol',
+        async (p) => p.socket.write(Buffer.alloc(64, 'x')),
+        'FRAME_MALFORMED',
+        /SPG1/,
+      ],
+      [
+        'acknowledges at once',
+        (p) => p.connection.send(frameType.ack, 1),
+        'FRAME_MALFORMED',
+        /expected a welcome/,
+      ],
+      ['has a smaller image', (p) => welcome(p, pages - 1), 'PEER_MISMATCH', /another size/],
+      [
+        'welcomes in no known form',
+        (p) => p.connection.sendJson(frameType.welcome, {}),
+        'FRAME_MALFORMED',
+        /welcome/,
+      ],
+      [
+        'refuses',
+        (p) => p.connection.sendJson(frameType.refuse, refusal),
+        'NO_SPACE',
+        /the other host: full/,
+      ],
+      ...['constructor', '__proto__', 'toString', 'NO_SUCH_CODE', ''].map(
+        (code): [string, (peer: Peer) => Promise<unknown>, string, RegExp] => [
+          `refuses with the code "${code}"`,
+          (p) => p.connection.sendJson(frameType.refuse, { code, message: 'odd' }),
+          'PEER_UNREACHABLE',
+          /the other host: odd/,
+        ],
+      ),
+      [
+        'refuses in no known form',
+        (p) => p.connection.sendJson(frameType.refuse, { code: 1 }),
+        'FRAME_MALFORMED',
+        /refusal/,
+      ],
+    ]
+  test.each(handshakes)('%s', async (_, play, code, message) => {
+    const { guest, protect } = await asStandby(random, async (peer) => void (await play(peer)))
+    const error = await protect().catch((thrown) => thrown)
+    expect(error).toMatchObject({ code, message: expect.stringMatching(message) })
+    // What status and API would make of it.
+    expect([error.exit, error.http].every(Number.isInteger)).toBe(true)
+    expect([guest.history.size, guest.paused]).toEqual([0, false])
+  })
+
+  const answers: [what: string, type: FrameType, epoch: number, payload: Uint8Array, message: RegExp][] = [
+    [
+      'acknowledges what was never sent',
+      frameType.ack,
+      1_000_000,
+      nothing,
+      /acknowledges checkpoint 1000000/,
+    ],
+    ['acknowledges twice', frameType.ack, 2, nothing, /acknowledges checkpoint 2, which/],
+    ['sends hashes unasked', frameType.hashes, 0, Buffer.alloc(16), /which nobody asked for/],
+    ['sends a page unasked', frameType.page, 1, Buffer.alloc(4096), /which nobody asked for/],
+    ['sends deltas', frameType.pages, 1, nothing, /does not send frame type 4/],
+    ['welcomes again', frameType.welcome, 0, nothing, /does not send frame type 2/],
+    ['took over unasked', frameType.tookOver, 1, nothing, /does not send frame type 16/],
+    ['ends our guest', frameType.guestEnded, 0, nothing, /does not send frame type 8/],
+    ['refuses late', frameType.refuse, 0, Buffer.from(JSON.stringify(refusal)), /the other host: full/],
+  ]
+  test.each(answers)('%s', async (_, type, epoch, payload, message) => {
+    const { guest, protect, connections } = await asStandby(random, async (peer) => {
+      await welcome(peer)
+      await acknowledge(peer, 3)
+      await peer.connection.send(type, epoch, payload)
+    })
+    const primary = await protect()
+    const reasons: string[] = []
+    primary.on('state', (state, reason) => state === 'Connecting' && reasons.push(reason))
+    await expect.poll(() => reasons.length, { timeout: 5000, interval: 2 }).toBe(1)
+    expect(reasons[0]).toMatch(message)
+    expect(guest.paused).toBe(false)
+    guest.work()
+    // It tries again, as after any lost connection.
+    await expect.poll(connections, { timeout: 5000 }).toBe(2)
+  })
+
+  const hashBytes = pages * 16
+  const lies: [what: string, parts: number[], message: RegExp][] = [
+    ['too many hashes', [hashBytes + 16], /answers with 1040 bytes, 1024 were asked for/],
+    ['too many hashes in the end', [hashBytes - 16, 32], /answers with 1040 bytes/],
+    ['empty answers', [0], /answers with 0 bytes/],
+    ['far too many', [payloadBytesMax], /answers with 4194304 bytes/],
+  ]
+  test.each(lies)('verify: %s', async (_, parts, message) => {
+    const { guest, protect } = await asStandby(random, async (peer) => {
+      await welcome(peer)
+      await answering(peer, async () => {
+        for (const bytes of parts) await peer.connection.send(frameType.hashes, 0, Buffer.alloc(bytes))
+      })
+    })
+    const primary = await protect()
+    await expect(primary.verify()).rejects.toMatchObject({
+      code: 'FRAME_MALFORMED',
+      message: expect.stringMatching(message),
+    })
+    expect(guest.paused).toBe(false)
+  })
+
+  test('verify: a page of another size, and a page for a hash', async () => {
+    for (const [type, bytes] of [
+      [frameType.page, pageBytes + 1],
+      [frameType.hashes, 16],
+    ] as const) {
+      const { protect } = await asStandby(random, async (peer) => {
+        await welcome(peer)
+        await answering(peer, async (asked) => {
+          if (asked === frameType.askHashes)
+            await peer.connection.send(frameType.hashes, 0, Buffer.alloc(hashBytes))
+          else await peer.connection.send(type, 0, Buffer.alloc(bytes))
+        })
+      })
+      const primary = await protect()
+      await expect(primary.verify()).rejects.toMatchObject({ code: 'FRAME_MALFORMED' })
+    }
+  })
+
+  /** Acknowledges as it should, and leaves questions to `reply`. */
+  async function answering(peer: Peer, reply: (asked: FrameType) => Promise<void>): Promise<void> {
+    for (;;) {
+      const { type, epoch } = await peer.next()
+      if (type === frameType.commit) await peer.connection.send(frameType.ack, epoch)
+      if (type === frameType.askHashes || type === frameType.askPage) await reply(type)
+    }
+  }
+})
