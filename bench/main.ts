@@ -23,6 +23,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {
   checkpoint: () => import('./checkpoint.ts'),
   delta: () => import('./delta.ts'),
   failover: () => import('./failover.ts'),
+  overhead: () => import('./overhead.ts'),
 }
 
 const names = argv.slice(2).filter((argument) => !argument.startsWith('--'))

@@ -2,8 +2,6 @@
  * The demonstration: two agents on this machine, a guest that verifies itself, its standby, the SIGKILL of its QEMU in
  * the middle of work, and what became of it. Leaves nothing behind.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { invariant } from '../errors.ts'
@@ -20,6 +18,7 @@ import {
 } from '../qemu/demo-guest.ts'
 import type { AgentClient } from './client.ts'
 import { type EphemeralAgent, startEphemeralAgent } from './ephemeral-agent.ts'
+import { makeOwnedDirectory, removeOwnedDirectory } from './owned-directory.ts'
 import type { GuestStatus } from './status.ts'
 
 export interface DemoOptions {
@@ -66,7 +65,7 @@ export async function demo(
   observer: DemoObserver,
   signal: AbortSignal,
 ): Promise<DemoSummary> {
-  const directory = mkdtempSync(join(tmpdir(), 'subpage-demo-'))
+  const directory = makeOwnedDirectory('subpage-demo-')
   const agents: EphemeralAgent[] = []
   try {
     for (const host of ['a', 'b'])
@@ -77,7 +76,7 @@ export async function demo(
     return await scenario(options, observer, a, b, signal)
   } finally {
     await Promise.all(agents.map((agent) => agent.end()))
-    rmSync(directory, { recursive: true, force: true })
+    await removeOwnedDirectory(directory)
   }
 }
 

@@ -28,6 +28,8 @@ const laggingEpochs = 10
 /** A single commit may take this long before it counts as too slow, however short the epochs are. */
 const lateMsMin = 1_000
 const tooSlow = 'the standby or the link does not keep up'
+/** How long an agent that ends waits for the arbiter. */
+const leaveMs = 1_000
 /** How long an end of protection waits for a standby that does not read or answer. */
 const farewellMs = 5_000
 
@@ -207,7 +209,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       await clock.sleep(retryMs, stopping)
     }
     if (end) await ended
-    else if (!this.#detached) {
+    else if (this.#detached) await this.#leave()
+    else {
       await guest.freeOutputs()
       // A standby that has gone already needs no word.
       await session?.connection.send(frameType.unprotect).catch(() => undefined)
@@ -259,6 +262,23 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } finally {
       inTime()
     }
+  }
+
+  /** The agent ends in an orderly way: until the next one is there the guest goes on alone, if the arbiter grants it in time. */
+  async #leave(): Promise<void> {
+    const { guest, clock, succession } = this.#options
+    const late = new AbortController()
+    const inTime = clock.after(leaveMs, () => late.abort())
+    const decision = await part({
+      guest,
+      succession,
+      exposed: this.#exposed,
+      clock,
+      stopping: late.signal,
+      waiting: () => undefined,
+    })
+    inTime()
+    if (decision === 'alone') await guest.freeOutputs()
   }
 
   /** The connection is gone, or the standby refuses. */

@@ -194,6 +194,7 @@ class SimSocket extends Duplex {
   readonly #station: Station
   #peer: SimSocket | undefined
   #greeted = false
+  #ended = false
   /** As the kernel sees it. */
   open = true
 
@@ -238,7 +239,8 @@ class SimSocket extends Duplex {
       if (this.#station.listener?.process === this.process) this.#network.noteHello(this.#station, segment.bytes)
     }
     this.process.enter(() => {
-      if (this.destroyed) return
+      if (this.destroyed || this.#ended) return
+      this.#ended = segment.kind === 'end'
       if (segment.kind === 'data') this.push(segment.bytes)
       else if (segment.kind === 'end') this.push(null)
       else this.destroy(new Error('read ECONNRESET'))

@@ -1,9 +1,8 @@
 /** Hosts for tests: real agents in child processes, with directories that go with them. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { makeOwnedDirectory, removeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
 import {
   type Console,
@@ -17,7 +16,7 @@ export const ramBytes = 160 * 2 ** 20
 const pollMs = 10
 
 export class Hosts {
-  readonly directory = mkdtempSync(join(tmpdir(), 'subpage-test-'))
+  readonly directory = makeOwnedDirectory('subpage-test-')
   readonly agents: EphemeralAgent[] = []
 
   /** @param prefix a command that runs the agent, such as `ip netns exec NAME` */
@@ -40,7 +39,7 @@ export class Hosts {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.agents.map((agent) => agent.end()))
-    rmSync(this.directory, { recursive: true, force: true })
+    await removeOwnedDirectory(this.directory)
   }
 }
 
@@ -61,7 +60,7 @@ export async function protect(
   from: EphemeralAgent,
   name: string,
   to: EphemeralAgent,
-  options: { tracker?: 'auto' | 'userfault' | 'compare'; epochMs?: number } = {},
+  options: { tracker?: 'auto' | 'userfault' | 'compare'; epochMs?: number; pauseShareMax?: number } = {},
 ): Promise<GuestStatus> {
   await from.client.protect(name, {
     to: to.address,

@@ -18,7 +18,7 @@ export const runCommand: Command = {
   args: ['<name>'],
   summary: 'start a guest that can be protected',
   rest: 'QEMU options',
-  help: 'Example:\n  subpage run web --ram 1G --net bridge=br0 -- -smp 2 -kernel vmlinuz -initrd initrd.gz -append console=ttyS0\n\nThe machine type defaults to q35. A bridge that a host does not have is made there and stays; put a network card of the host on it.\nThe address of a card follows from the name of the guest unless it is given: guests of the same name on one network need mac=. The serial console goes to a log that `status` names.',
+  help: 'Example:\n  subpage run web --ram 1G --net bridge=br0 -- -smp 2 -kernel /var/lib/subpage/images/vmlinuz -append console=ttyS0\n\nThe machine type defaults to q35. A bridge that a host does not have is made there and stays; put a network card of the host on it.\nThe address of a card follows from the name of the guest unless it is given: guests of the same name on one network need mac=. The serial console goes to a log that `status` names.',
   flags: [
     ...agentFlags,
     { form: '--ram <size>', summary: 'guest memory', default: '512M' },

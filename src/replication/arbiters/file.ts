@@ -6,7 +6,8 @@
  * answers (an NFS server may repeat a request that succeeded), the file then says who won. No answer is given before the
  * directory is synced, not even by somebody who only read it: what was told must not be lost with the power.
  *
- * ROOT is never created: an empty mount point would accept claims that the other host cannot see.
+ * ROOT is never created: what is made on this host alone would accept claims that the other cannot see. For the same
+ * reason it should be a directory within the share, not the mount point, which is there without the share too.
  */
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'

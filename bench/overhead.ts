@@ -1,0 +1,174 @@
+/**
+ * What protection costs a guest and its clients: request latency that a redis client sees, redis requests per second, and the
+ * steps per second of the victim program, which only computes. The same guest is measured unprotected, protected at a fixed
+ * epoch and at an automatic one, by turns. Two hosts and the bridge are in one namespace, the client is in another.
+ */
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
+import { packageRoot } from '../src/memory/native.ts'
+import {
+  type Console,
+  consoleAt,
+  demoGuestOptions,
+  readConsole,
+  typeLine,
+  untilConsole,
+  victimLines,
+} from '../src/qemu/demo-guest.ts'
+import { automaticPace } from '../src/replication/pace.ts'
+import { Hosts, protect, until } from '../test/support/hosts.ts'
+import { TestNetwork } from '../test/support/network.ts'
+import type { BenchOptions, BenchResult } from './main.ts'
+import type { Latency } from './redis-load.ts'
+
+const runFile = promisify(execFile)
+const guestAddress = '10.79.0.2'
+const redisPort = 6379
+const epochMs = 25
+/** Checkpoints before a measurement begins. */
+const settled = 20
+
+const modes = ['unprotected', 'protected', 'auto'] as const
+type Mode = (typeof modes)[number]
+type Measure<T> = Record<Mode, T[]>
+
+const median = (values: number[]) => values.toSorted((x, y) => x - y)[Math.floor(values.length / 2)] ?? 0
+const each = <T>(value: (mode: Mode) => T) =>
+  Object.fromEntries(modes.map((mode) => [mode, value(mode)])) as Record<Mode, T>
+
+export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
+  const rounds = tiny ? 1 : 5
+  const seconds = tiny ? 1 : 4
+  await using network = await TestNetwork.make()
+  await using hosts = new Hosts()
+  const place = await network.namespace()
+  const inside = ['ip', 'netns', 'exec', place]
+  const a = await hosts.add('a', {}, undefined, inside)
+  const b = await hosts.add('b', {}, undefined, inside)
+  const client = await network.namespace()
+
+  const latency: Measure<Latency> = { unprotected: [], protected: [], auto: [] }
+  const throughput: Measure<number> = { unprotected: [], protected: [], auto: [] }
+  const steps: Measure<number> = { unprotected: [], protected: [], auto: [] }
+  const load = async (mode: 'latency' | 'throughput') => {
+    const program = join(packageRoot, 'dist/bench/redis-load.js')
+    const args = [program, guestAddress, String(redisPort), mode, String(seconds)]
+    const { stdout } = await runFile('ip', ['netns', 'exec', client, process.execPath, ...args])
+    return JSON.parse(stdout)
+  }
+
+  const status = await a.client.run({
+    name: 'redis',
+    ramBytes: 512 * 2 ** 20,
+    accel: 'tcg',
+    options: demoGuestOptions(['workload=redis', `net=${guestAddress}/24`], 'initrd-workloads.gz'),
+    nics: [{ bridge: 'br0' }],
+  })
+  await network.attach(client, '10.79.0.1/24', 'br0', place)
+  await untilServes(consoleAt(status.console))
+  for (let round = 0; round < rounds; round++)
+    for (const mode of turn(round)) {
+      await enter(mode, 'redis', a, b)
+      latency[mode].push(await load('latency'))
+      throughput[mode].push((await load('throughput')).perSecond)
+      await leave(mode, 'redis', a)
+    }
+  await a.client.remove('redis')
+
+  const victim = await a.client.run({
+    name: 'victim',
+    ramBytes: 160 * 2 ** 20,
+    accel: 'tcg',
+    options: demoGuestOptions(['victim_rate=0']),
+  })
+  const console = consoleAt(victim.console)
+  await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
+  for (let round = 0; round < rounds; round++)
+    for (const mode of turn(round)) {
+      await enter(mode, 'victim', a, b)
+      steps[mode].push(await stepsPerSecond(console, seconds))
+      await leave(mode, 'victim', a)
+    }
+  await a.client.remove('victim')
+
+  return report(rounds, latency, throughput, steps)
+}
+
+/** No mode has the place after the same other one every time. */
+function turn(round: number): Mode[] {
+  return modes.map((_, index) => modes[(index + round) % modes.length]!)
+}
+
+async function enter(mode: Mode, name: string, a: EphemeralAgent, b: EphemeralAgent): Promise<void> {
+  if (mode === 'unprotected') return
+  await protect(a, name, b, mode === 'auto' ? automaticPace : { epochMs })
+  await until(a, name, ({ epochs }) => (epochs?.checkpoints ?? 0) >= settled)
+}
+
+async function leave(mode: Mode, name: string, a: EphemeralAgent): Promise<void> {
+  if (mode !== 'unprotected') await a.client.unprotect(name)
+}
+
+/** The workload says nothing on the console, but its own client in the guest can ask. */
+async function untilServes(console: Console): Promise<void> {
+  await untilConsole(console, 0, (text) => text.includes('subpage-guest: ready') || undefined, 120_000)
+  await typeLine(console, 'run until redis-cli ping; do sleep 0.2; done')
+  await untilConsole(console, 0, (text) => text.includes('PONG') || undefined, 60_000)
+}
+
+async function stepsPerSecond(console: Console, seconds: number): Promise<number> {
+  const now = () => ({ step: victimLines(readConsole(console)).at(-1)?.step ?? 0, at: performance.now() })
+  const from = now()
+  await delay(seconds * 1000)
+  const to = now()
+  return Math.round(((to.step - from.step) * 1000) / (to.at - from.at))
+}
+
+function report(
+  rounds: number,
+  latency: Measure<Latency>,
+  throughput: Measure<number>,
+  steps: Measure<number>,
+): BenchResult {
+  const latencyUs = each((mode) => ({
+    p50: median(latency[mode].map(({ p50 }) => p50)),
+    p99: median(latency[mode].map(({ p99 }) => p99)),
+  }))
+  const addedMs = (mode: Mode) => (latencyUs[mode].p50 - latencyUs.unprotected.p50) / 1000
+  const summary = (measure: Measure<number>) => {
+    const perSecond = each((mode) => median(measure[mode]))
+    const lost = (mode: Mode) => 1 - perSecond[mode] / perSecond.unprotected
+    return { ...perSecond, lost: lost('protected'), lostAuto: lost('auto') }
+  }
+  const json = {
+    epochMs,
+    auto: automaticPace,
+    rounds,
+    latencyUs,
+    addedP50Ms: addedMs('protected'),
+    addedP50MsAuto: addedMs('auto'),
+    throughput: summary(throughput),
+    steps: summary(steps),
+  }
+  const percent = (share: number) => `${(share * 100).toFixed(1)} %`
+  const line = (mode: Mode) =>
+    [
+      mode.padEnd(12),
+      `p50 ${(latencyUs[mode].p50 / 1000).toFixed(2)} ms, p99 ${(latencyUs[mode].p99 / 1000).toFixed(2)} ms`,
+      `${json.throughput[mode]} requests/s`,
+      `${json.steps[mode]} steps/s`,
+    ].join('   ')
+  return {
+    json,
+    text: [
+      `epoch ${epochMs} ms (auto: at most ${automaticPace.epochMs} ms), ${rounds} rounds`,
+      ...modes.map(line),
+      `added at p50: ${json.addedP50Ms.toFixed(2)} ms, auto ${json.addedP50MsAuto.toFixed(2)} ms`,
+      `requests lost: ${percent(json.throughput.lost)}, auto ${percent(json.throughput.lostAuto)}`,
+      `steps lost: ${percent(json.steps.lost)}, auto ${percent(json.steps.lostAuto)}`,
+    ].join('\n'),
+  }
+}

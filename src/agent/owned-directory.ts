@@ -1,0 +1,68 @@
+/**
+ * Temporary directories that name their owner: the demo and the tests keep agents and guests in them, and what one that
+ * was killed left behind can be told from what is in use.
+ */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { invariant } from '../errors.ts'
+import { guestFiles, guestNames, readRecord } from '../qemu/guest-files.ts'
+import { endLeftover } from '../qemu/leftover.ts'
+import { identify, isRunning, type ProcessIdentity } from '../qemu/process.ts'
+
+const ownerFile = 'owner'
+
+/** Each host's state directory lies directly in it. */
+export function makeOwnedDirectory(prefix: string): string {
+  const directory = mkdtempSync(join(tmpdir(), prefix))
+  const owner = identify(process.pid)
+  invariant(owner, 'this process runs')
+  writeFileSync(join(directory, ownerFile), JSON.stringify(owner))
+  return directory
+}
+
+/** Ends the guests that are left in it and removes it. Its agents have ended before. */
+export async function removeOwnedDirectory(directory: string): Promise<void> {
+  for (const host of readdirSync(directory, { withFileTypes: true }))
+    if (host.isDirectory()) await endGuests(join(directory, host.name))
+  rmSync(directory, { recursive: true, force: true })
+}
+
+/** Removes those whose owner does not run any more. Returns their names. */
+export async function sweepOwnedDirectories(prefixes: string[]): Promise<string[]> {
+  const swept: string[] = []
+  for (const name of readdirSync(tmpdir())) {
+    const directory = join(tmpdir(), name)
+    if (!prefixes.some((prefix) => name.startsWith(prefix)) || !isAbandoned(directory)) continue
+    await removeOwnedDirectory(directory)
+    swept.push(name)
+  }
+  return swept
+}
+
+async function endGuests(stateDirectory: string): Promise<void> {
+  for (const name of guestNames(stateDirectory)) {
+    const files = guestFiles(stateDirectory, name)
+    await endLeftover(files, readable(files))
+  }
+}
+
+function readable(files: Parameters<typeof readRecord>[0]): ReturnType<typeof readRecord> {
+  try {
+    return readRecord(files)
+  } catch {
+    // A test has damaged it, to see what becomes of that.
+    return undefined
+  }
+}
+
+/** Without an owner that can be read nothing is known, and nothing is touched. */
+function isAbandoned(directory: string): boolean {
+  try {
+    const owner = JSON.parse(readFileSync(join(directory, ownerFile), 'utf8')) as ProcessIdentity
+    return !isRunning(owner)
+  } catch {
+    // Not one of these, or just being made or removed.
+    return false
+  }
+}
