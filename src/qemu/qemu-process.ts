@@ -17,6 +17,8 @@ import { openTaps } from './tap.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
 const inheritMs = 5_000
+/** A QEMU that runs and gives no answer for this long must not keep a starting agent from its other guests. */
+const attachMsMax = 5_000
 /** A QEMU that was told to quit and still runs after this is killed. */
 const quitMs = 5_000
 
@@ -51,7 +53,7 @@ export class QemuProcess {
   /** Finds a process again that another agent started. Undefined when it has ended since. */
   static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
     if (!isRunning(record.process)) return undefined
-    const qmp = await Qmp.connect(files.qmp)
+    const qmp = await Qmp.connect(files.qmp, attachMsMax)
     let found: QemuProcess
     try {
       found = new QemuProcess(files, {

@@ -59,14 +59,14 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
    * Connects and negotiates. Rejects with the socket's own error while QEMU does not listen yet.
    * @throws SubpageError QEMU_FAILED when it gives no answer, GUEST_DIED when it ends meanwhile
    */
-  static async connect(path: string): Promise<Qmp> {
+  static async connect(path: string, limitMs = answerMsMax): Promise<Qmp> {
     const socket = createConnection(path)
     socket.setEncoding('utf8')
     let silent = false
     const patience = setTimeout(() => {
       silent = true
       socket.destroy()
-    }, answerMsMax)
+    }, limitMs)
     try {
       const { greeting, rest } = await readGreeting(socket)
       const v = greeting.QMP?.version.qemu

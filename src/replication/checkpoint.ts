@@ -162,8 +162,11 @@ export async function commit(
       }),
     ),
   ])
+  const committed = Promise.all([sent, acknowledged])
+  // Awaited below; a failure before that is not unhandled.
+  committed.catch(() => undefined)
   faults('after-send')
-  await Promise.all([sent, acknowledged])
+  await committed
   protection.unsynced = PageRanges.empty
   await protection.mayRelease(sentAt)
 }

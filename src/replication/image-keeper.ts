@@ -98,8 +98,13 @@ export class ImageKeeper {
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
     this.#faults('after-ack')
-    this.#applying = this.#apply(deltas)
-    await Promise.all([acknowledged, this.#applying])
+    const applied = this.#apply(deltas).catch((error) => {
+      this.forgetCheckpoint()
+      throw error
+    })
+    // Whoever waits for it looks at `committed` afterwards.
+    this.#applying = applied.catch(() => undefined)
+    await Promise.all([acknowledged, applied])
   }
 
   /** Resolves when nothing is being written to the image; what was not committed is dropped. */

@@ -14,7 +14,7 @@ import { type EpochReport, EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Guest, GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { part } from './parting.ts'
+import { confirmRelease, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
@@ -69,7 +69,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       unsynced: PageRanges.all(guest.ram.pages),
       clock,
       faults,
-      mayRelease: (sentAt) => this.#mayRelease(sentAt),
+      mayRelease: (sentAt) => confirmRelease(options, sentAt, this.#stopping.signal),
     }
   }
 
@@ -183,6 +183,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     const words = await hello()
     const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal)
     succession.agree(session.welcome.arbitrated)
+    try {
+      await succession.anchor(this.#stopping.signal)
+    } catch (error) {
+      session.connection.close()
+      throw error
+    }
     return session
   }
 
@@ -303,17 +309,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     this.#held = undefined
     await guest.freeOutputs()
     this.#goneOn(true)
-  }
-
-  /**
-   * An acknowledgement that comes after the standby had reason to suspect us may be older than its takeover. What it
-   * acknowledges is safe, but this host may no longer speak for the guest.
-   */
-  async #mayRelease(sentAt: number): Promise<void> {
-    const { clock, suspicionMs, succession } = this.#options
-    if (clock.now() - sentAt <= suspicionMs) return
-    const holder = await succession.successor(this.#stopping.signal)
-    if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has claimed the guest meanwhile`)
   }
 
   #goneOn(alone: boolean): void {

@@ -83,7 +83,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
     arbitrated: boolean,
   ): Promise<void> {
     this.#connection?.fail('the primary connected anew')
-    this.#serving = this.#serving.then(() => this.#serve(connection, frames, hello, arbitrated))
+    const serve = () => this.#serve(connection, frames, hello, arbitrated)
+    // How the former one ended was told to it.
+    this.#serving = this.#serving.then(serve, serve)
     await this.#serving
   }
 
@@ -261,9 +263,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
     const startedAt = performance.now()
     const { guest, faults } = this.#options
     return this.#end(async () => {
+      await this.#keeper.settle()
       const { committed } = this.#keeper
       invariant(committed, 'only a committed checkpoint is taken over')
-      await this.#keeper.settle()
       faults('before-load')
       await guest.takeOver(committed.deviceState)
       faults('after-load')

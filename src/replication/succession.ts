@@ -58,6 +58,21 @@ export class Succession {
   }
 
   /**
+   * Writes our generation down with the arbiter too, so that it can be seen later to remember it.
+   * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
+   */
+  async anchor(signal?: AbortSignal): Promise<void> {
+    const { arbiter, guest, claimant } = this.#options
+    if (!arbiter || !this.#shared) return
+    const holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    if (holder.claimant !== claimant)
+      throw new SubpageError(
+        'HELD_ELSEWHERE',
+        `${holder.claimant} holds generation ${this.#generation} of the guest`,
+      )
+  }
+
+  /**
    * Claims the next generation. Undefined: it is ours, and written down. Otherwise who has it.
    * @throws SubpageError ARBITER_UNREACHABLE; the claim is undecided then and has to be repeated
    */
@@ -65,6 +80,13 @@ export class Succession {
     const { arbiter, guest, claimant } = this.#options
     if (!arbiter || !this.#shared)
       throw new SubpageError('ARBITER_UNREACHABLE', 'this pair has no arbiter: only a command decides')
+    // An arbiter that has lost its memory (a share that is not mounted, a cluster set up anew) would grant again what
+    // somebody holds already.
+    if (!(await arbiter.holder(guest, this.#generation, signal)))
+      throw new SubpageError(
+        'ARBITER_UNREACHABLE',
+        `${arbiter.description} does not remember generation ${this.#generation} of the guest, so it must not decide about the next`,
+      )
     this.#undecided = true
     const holder = await arbiter.claim(guest, this.#generation + 1, claimant, signal)
     this.#undecided = false

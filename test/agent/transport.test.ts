@@ -81,6 +81,7 @@ class Listener {
 /** Says hello and returns the reason in the answer. */
 async function answerTo(stream: Duplex): Promise<string> {
   const connection = new Connection(stream)
+  // It may have been closed before; the answer tells.
   connection.send(frameType.hello).catch(() => undefined)
   try {
     for await (const frame of connection) {
@@ -326,6 +327,7 @@ describe('strangers', () => {
       .poll(async () => {
         const stream = await createTransport(beta)
           .connect(listener.at)
+          // Not yet, perhaps: it is asked again.
           .catch(() => undefined)
         stream?.destroy()
         return stream !== undefined

@@ -143,14 +143,26 @@ describe('the course of a protection', () => {
   })
 
   test('without its primary a standby says what it knows', async () => {
-    const pair = await startProtected({ arbiter: new ScriptedArbiter() })
+    const arbiter = new ScriptedArbiter()
+    const pair = await startProtected({ arbiter })
+    arbiter.reachable = false
     await pair.primary?.detach()
+    arbiter.reachable = true
     await expect.poll(() => pair.host.standby?.reason).toMatch(/waiting for the primary/)
     pair.host.gone = false
     await expect.poll(() => pair.host.standby?.reason).toMatch(/still runs there/)
     pair.host.gone = true
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
     expect(pair.host.waiting.whole).toBe(true)
+  })
+
+  test('a primary that leaves goes on alone, and its standby does not take over', async () => {
+    const pair = await startProtected({ arbiter: new ScriptedArbiter() })
+    pair.host.gone = false
+    await pair.primary?.detach()
+    pair.host.gone = true
+    await expect.poll(() => pair.host.standby?.reason).toMatch(/goes on with the guest alone/)
+    expect(pair.host.standby?.committed).toBeUndefined()
   })
 
   test('nobody there: one error, and the guest is left alone', async () => {

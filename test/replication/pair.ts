@@ -6,7 +6,7 @@
 import { once } from 'node:events'
 import { createConnection, createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { asSubpageError, type SubpageError } from '../../src/errors.ts'
+import { asSubpageError, SubpageError } from '../../src/errors.ts'
 import { hashBlocksSync } from '../../src/memory/hash.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
@@ -55,8 +55,10 @@ export class ScriptedArbiter implements Arbiter {
   readonly description = 'the test'
   readonly #decisions = new Map<string, Holder>()
   readonly #marks = new Set<string>()
+  reachable = true
 
   async claim(guest: string, generation: number, claimant: string): Promise<Holder> {
+    if (!this.reachable) throw new SubpageError('ARBITER_UNREACHABLE', 'the test says so')
     const key = `${guest} ${generation}`
     const holder = this.#decisions.get(key) ?? { claimant, generation, at: new Date().toISOString() }
     this.#decisions.set(key, holder)

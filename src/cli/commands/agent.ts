@@ -109,6 +109,7 @@ function apiOf({ apiListen, apiTokenFile }: Invocation['flags']): Pick<ServeOpti
 function endWithInput(agent: Agent): void {
   process.stdin.resume()
   process.stdin.once('end', async () => {
+    // One guest that resists must not keep the others.
     for (const name of [...agent.guests.keys()]) await agent.remove(name).catch(() => undefined)
     process.kill(process.pid, 'SIGTERM')
   })

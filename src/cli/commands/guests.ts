@@ -1,5 +1,6 @@
 /** The commands that are one call to the agent each: run, remove, protect, unprotect, failover, verify. */
 
+import { resolve } from 'node:path'
 import { formatAddress, parseAddress } from '../../agent/address.ts'
 import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus } from '../../agent/status.ts'
@@ -10,6 +11,9 @@ import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
 import { formatBytes, parseMs, parseSize } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
+
+/** Options of QEMU whose value is a file. */
+const fileOptions = new Set(['-kernel', '-initrd', '-dtb', '-bios', '-cdrom'])
 
 const nameOf = ({ args }: Invocation): string => String(args[0])
 
@@ -39,7 +43,7 @@ export const runCommand: Command = {
       name: nameOf(invocation),
       ramBytes: parseSize(text(invocation, 'ram')),
       accel: text(invocation, 'accel') as RunBody['accel'],
-      options: invocation.rest,
+      options: absolutePaths(invocation.rest),
       nics: parseNics(invocation.flags.net === undefined ? '' : text(invocation, 'net')),
     })
     invocation.output.data(
@@ -181,4 +185,9 @@ export const verifyCommand: Command = {
 /** @throws SubpageError BAD_ARGUMENT */
 function readPace(epoch: string): Pace {
   return epoch === 'auto' ? automaticPace : { epochMs: parseMs(epoch) }
+}
+
+/** The agent has a working directory of its own: files are named from the root. */
+function absolutePaths(options: string[]): string[] {
+  return options.map((value, i) => (fileOptions.has(options[i - 1] ?? '') ? resolve(value) : value))
 }

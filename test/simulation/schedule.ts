@@ -1,0 +1,436 @@
+/**
+ * A schedule: everything that goes wrong in one simulation, drawn from its seed, and then what must be true again when
+ * nothing goes wrong any more.
+ */
+import { asSubpageError } from '../../src/errors.ts'
+import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
+import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
+import type { Verification } from '../../src/replication/verify.ts'
+import type { SeededRandom } from '../support/random.ts'
+import { Violation } from './sim-client.ts'
+import type { SimHost } from './sim-host.ts'
+import { type Broken, type PlannedFault, type SimSettings, SimWorld } from './sim-world.ts'
+
+export interface Result {
+  seed: number
+  failure: Error | undefined
+  log: string[]
+  events: number
+  epochs: number
+  takeovers: number
+  packets: number
+  simulatedMs: number
+  /** The guest is gone for a reason that counts. */
+  lost: boolean
+}
+
+/** Real time that one simulation may take before it counts as one that never ends. */
+const eventsMax = 400_000
+const settleMsMax = 90_000
+
+function settingsOf(random: SeededRandom): SimSettings {
+  const chance = (percent: number) => random.integer(1, 100) <= percent
+  const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
+  return {
+    pages: random.integer(4, 14),
+    stepMs: pick([4, 8, 15]),
+    epochMs: pick([25, 40, 100]),
+    pauseShareMax: chance(20) ? 0.3 : undefined,
+    suspicionMs: pick([100, 250, 500]),
+    outputs: chance(8) ? 'free' : 'held',
+    chosen: !chance(10),
+    sameMachine: chance(10),
+    tracker: chance(15) ? 'compare' : 'userfault',
+    codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
+  }
+}
+
+export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {
+  const world = new SimWorld(seed, settingsOf, broken)
+  const run = new Schedule(world)
+  let failure: Error | undefined
+  try {
+    await run.play()
+  } catch (error) {
+    failure = error instanceof Error ? error : new Error(String(error))
+  }
+  for (const host of world.hosts) host.crashAgent()
+  for (const qemu of world.qemus) qemu.ram.close()
+  return {
+    seed,
+    failure: failure ?? world.failure,
+    log: [`settings ${JSON.stringify(world.settings)}`, ...world.log],
+    events: world.time.count,
+    epochs: run.epochs,
+    takeovers: world.takeovers,
+    packets: world.client.packets,
+    simulatedMs: world.time.nowMs,
+    lost: run.lost,
+  }
+}
+
+class Schedule {
+  readonly #world: SimWorld
+  readonly #random: SeededRandom
+  #over = false
+  lost = false
+  epochs = 0
+  /** Something that ends a copy of the guest has happened. */
+  #deaths = 0
+  /** The pair was whole when a copy died, and nothing else went wrong until the other one ran. */
+  #mustSurvive = false
+
+  constructor(world: SimWorld) {
+    this.#world = world
+    this.#random = world.random
+  }
+
+  async play(): Promise<void> {
+    const world = this.#world
+    const [a, b] = world.hosts as [SimHost, SimHost]
+    a.startAgent()
+    b.startAgent()
+    a.agent!.run()
+    this.#command('protect', a, (agent) => agent.protect(this.#protection('b')))
+    this.#plan()
+    const faultsMs = this.#draw(300, 3_000)
+    for (let left = this.#draw(1, 9); left > 0; left--)
+      world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
+    let done = false
+    world.time.after(faultsMs + 50, () => {
+      this.#heal()
+      void this.#settle().then(
+        () => {
+          done = true
+        },
+        (error) => world.fail(error),
+      )
+    })
+    await world.time.run(() => {
+      if (world.failure) throw world.failure
+      if (world.time.count > eventsMax) throw new Violation('it does not come to an end')
+      return done
+    })
+    if (!done) throw new Violation('nothing happens any more, and it is not settled')
+  }
+
+  // ---- what goes wrong
+
+  #plan(): void {
+    for (let left = this.#draw(0, 3); left > 0; left--)
+      this.#world.planned.push({
+        host: this.#pick(['a', 'b']),
+        point: this.#pick(faultPoints) as FaultPoint,
+        passingsLeft: this.#draw(1, 25),
+        action: this.#pick<PlannedFault['action']>(['kill', 'kill', 'stop', 'throw', 'stall']),
+        forMs: this.#duration(),
+      })
+  }
+
+  #disturb(): void {
+    const { network, time } = this.#world
+    const host = this.#pick(this.#world.hosts)
+    const forMs = this.#duration()
+    const kind = this.#pick(disturbances)
+    if (this.#over) return
+    const wasWhole = this.#whole()
+    this.#mustSurvive = false
+    this.#world.note(`-- ${kind} ${host.name} ${forMs} ms`)
+    const later = (run: () => void) => time.after(forMs, () => !this.#over && run())
+    switch (kind) {
+      case 'cut':
+        network.cut()
+        later(() => this.#note('-- healed', () => network.heal()))
+        return
+      case 'slow':
+        network.bytesPerMs = this.#pick([2, 20, 100])
+        later(() => {
+          network.bytesPerMs = 1e6
+        })
+        return
+      case 'delay':
+        network.delayMs = [this.#draw(0, 30), this.#draw(30, 400)]
+        later(() => {
+          network.delayMs = [0.2, 1]
+        })
+        return
+      case 'late-connect':
+        network.connectDelayMs = this.#draw(100, 2_000)
+        later(() => {
+          network.connectDelayMs = 0
+        })
+        return
+      case 'reset':
+        return network.reset(this.#pick(['both', 'one']))
+      case 'hurt':
+        return network.hurt(this.#pick(['truncate', 'damage']))
+      case 'replay':
+        return network.replay()
+      case 'crash':
+        host.crashAgent()
+        time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
+        return
+      case 'stop': {
+        const { agent } = host
+        agent?.process.stop()
+        time.after(forMs, () => this.#note(`-- agent ${host.name} goes on`, () => agent?.process.goOn()))
+        return
+      }
+      case 'qemu-death': {
+        const copies = this.#world.qemus.filter((qemu) => qemu.alive)
+        if (copies.length === 0) return
+        const victim = this.#pick(copies)
+        if (victim.hasGuest) this.#died(wasWhole)
+        victim.die({ how: 'died', detail: 'killed' })
+        return
+      }
+      case 'power-off':
+        // Rare: it ends everything.
+        if (this.#draw(0, 9) > 0) return
+        for (const qemu of this.#world.copies.slice(0, 1)) {
+          this.#world.removed = true
+          qemu.die({ how: 'powered-off', detail: 'it shut itself down' })
+        }
+        return
+      case 'host-death':
+        if (this.#world.settings.sameMachine) return
+        if (this.#world.copies.some((qemu) => qemu.host === host.name)) this.#died(wasWhole)
+        host.loseEverything()
+        time.after(forMs, () => this.#note(`-- host ${host.name} is back`, () => host.comeBack()))
+        return
+      case 'arbiter-outage': {
+        const { arbiter } = this.#world
+        const cut = this.#draw(0, 2)
+        if (cut !== 1) arbiter.cutOff.add('a')
+        if (cut !== 0) arbiter.cutOff.add('b')
+        later(() => arbiter.cutOff.clear())
+        return
+      }
+      case 'arbiter-trouble': {
+        const { arbiter } = this.#world
+        arbiter.lostAnswers = this.#draw(0, 60)
+        arbiter.slowMs = this.#pick([3, 500, 6_000])
+        later(() => this.#calm())
+        return
+      }
+      case 'command':
+        return this.#operate(host)
+    }
+  }
+
+  #operate(host: SimHost): void {
+    const other = this.#world.hosts.find((one) => one !== host)!
+    switch (this.#pick(['switchover', 'switchover', 'failover', 'unprotect', 'protect', 'remove'])) {
+      case 'switchover':
+        return this.#command('switchover', host, (agent) => agent.running().switchover())
+      case 'failover':
+        return this.#command('failover', host, (agent) => agent.failover(false))
+      case 'unprotect':
+        return this.#command('unprotect', host, (agent) => agent.running().unprotect())
+      case 'protect':
+        return this.#command('protect', host, (agent) => agent.protect(this.#protection(other.name)))
+      case 'remove':
+        if (this.#draw(0, 9) > 0 && host.agent?.hosted?.kind === 'running') return
+        return this.#command('remove', host, (agent) => agent.remove())
+    }
+  }
+
+  #command(name: string, host: SimHost, run: (agent: NonNullable<SimHost['agent']>) => Promise<void>): void {
+    const { agent } = host
+    agent?.process.enter(() => {
+      this.#world.note(`-- command ${name} on ${host.name}`)
+      const work = async () => await run(agent)
+      work().then(
+        () => agent.say(`${name} is done`),
+        (error) => {
+          agent.say(`${name}: ${asSubpageError(error).message}`)
+          this.#world.unexpected(asSubpageError(error), agent)
+        },
+      )
+    })
+  }
+
+  #protection(to: string): ProtectionSettings {
+    const { epochMs, pauseShareMax, suspicionMs, outputs, tracker, codec } = this.#world.settings
+    return {
+      to,
+      epochMs,
+      ...(pauseShareMax !== undefined && { pauseShareMax }),
+      suspicionMs,
+      outputs,
+      tracker,
+      codec,
+    }
+  }
+
+  // ---- what must be true
+
+  /** Protected, with everybody at work. */
+  #whole(): boolean {
+    const { network, hosts, arbiter, settings } = this.#world
+    const running = hosts.map(({ agent }) => agent?.hosted).find((hosted) => hosted?.kind === 'running')
+    const standby = hosts.map(({ agent }) => agent?.hosted).find((hosted) => hosted?.kind === 'standby')
+    return (
+      settings.chosen &&
+      settings.outputs === 'held' &&
+      network.up &&
+      network.delayMs[1] < 5 &&
+      network.bytesPerMs > 1000 &&
+      arbiter.cutOff.size === 0 &&
+      arbiter.lostAnswers === 0 &&
+      arbiter.slowMs < 10 &&
+      hosts.every(({ agent }) => agent?.process.state === 'running') &&
+      this.#world.planned.every(({ passingsLeft }) => passingsLeft <= 0) &&
+      running?.kind === 'running' &&
+      running.primary?.state === 'Protected' &&
+      standby?.kind === 'standby' &&
+      standby.standby.state === 'Protected' &&
+      !standby.standby.ending &&
+      !running.succession.undecided
+    )
+  }
+
+  #died(wasWhole: boolean): void {
+    this.#deaths++
+    this.#mustSurvive = wasWhole
+  }
+
+  #calm(): void {
+    const { arbiter } = this.#world
+    arbiter.cutOff.clear()
+    arbiter.lostAnswers = 0
+    arbiter.slowMs = 3
+  }
+
+  #heal(): void {
+    const { network, hosts } = this.#world
+    this.#over = true
+    this.#world.note('-- everything is well again')
+    this.#world.planned.length = 0
+    Object.assign(network, { delayMs: [0.2, 1], bytesPerMs: 1e6, connectDelayMs: 0 })
+    network.heal()
+    this.#calm()
+    for (const host of hosts) {
+      host.comeBack()
+      host.startAgent()
+      host.agent?.process.goOn()
+    }
+  }
+
+  /** Exactly one copy, which serves, and is protected again. */
+  async #settle(): Promise<void> {
+    const world = this.#world
+    const sleep = (ms: number) => new Promise<void>((resolve) => world.time.after(ms, resolve))
+    const until = world.time.nowMs + settleMsMax
+    const seenBefore = world.client.packets
+    let missing = 0
+    while (world.time.nowMs < until) {
+      await sleep(40)
+      const { copies } = world
+      if (copies.length === 0) {
+        if (++missing % 50 === 0) this.#help()
+        if (missing > 250) return this.#judgeLoss()
+        continue
+      }
+      missing = 0
+      if (copies.length !== 1) continue
+      const host = world.host(copies[0]!.host)
+      const hosted = host.agent?.hosted
+      if (hosted?.kind !== 'running' || hosted.guest.qemu !== copies[0]) continue
+      const { primary } = hosted
+      if (!primary) {
+        await this.#protectAgain(host)
+        continue
+      }
+      if (primary.state !== 'Protected' || world.client.packets === seenBefore) continue
+      this.epochs = primary.stats.summary().checkpoints
+      const verified = await Promise.race([
+        primary.verify().catch((error) => error as Error),
+        sleep(5_000).then(() => new Error('no answer')),
+      ])
+      if (verified instanceof Error) continue
+      return this.#judge(verified)
+    }
+    const copies = world.copies.map(({ host, status }) => `${host} ${status}`)
+    const states = world.hosts.map(({ name, agent }) => {
+      const hosted = agent?.hosted
+      if (hosted?.kind === 'running') return `${name} running, ${hosted.primary?.state}`
+      return `${name} ${hosted?.kind === 'standby' ? `standby ${hosted.standby.state}` : hosted?.kind}`
+    })
+    throw new Violation(`not settled: copies ${copies.join(', ')}; ${states.join('; ')}`)
+  }
+
+  /** People come to see after it. */
+  #help(): void {
+    const { settings } = this.#world
+    if (settings.chosen && settings.outputs === 'held') return
+    for (const host of this.#world.hosts)
+      if (host.agent?.hosted?.kind === 'standby' && this.#world.copies.length === 0) {
+        this.#world.forced = true
+        this.#command('failover --force', host, (agent) => agent.failover(true))
+      }
+  }
+
+  async #protectAgain(host: SimHost): Promise<void> {
+    const to = host.name === 'a' ? 'b' : 'a'
+    this.#command('protect', host, (agent) => agent.protect(this.#protection(to)))
+    await new Promise<void>((resolve) => this.#world.time.after(1_000, resolve))
+  }
+
+  #judge({ equal, difference }: Verification): void {
+    if (!equal) throw new Violation(`guest and image differ: ${JSON.stringify(difference)}`)
+    if (this.#world.copies.length > 1) throw new Violation('two copies run')
+  }
+
+  #judgeLoss(): void {
+    this.lost = true
+    if (this.#world.removed) return
+    if (this.#mustSurvive) throw new Violation('the guest died, was protected, and nobody took it over')
+    if (this.#deaths === 0 && !this.#world.diedTakingOver)
+      throw new Violation('the guest is gone, and nothing has killed it')
+  }
+
+  // ---- chance
+
+  #draw(least: number, most: number): number {
+    return this.#random.integer(least, most)
+  }
+
+  #pick<T>(of: readonly T[]): T {
+    return of[this.#draw(0, of.length - 1)]!
+  }
+
+  /** From milliseconds to seconds, short ones as likely as long ones. */
+  #duration(): number {
+    return Math.round(2 ** (this.#draw(0, 118) / 10))
+  }
+
+  #note(text: string, run: () => void): void {
+    if (this.#over) return
+    this.#world.note(text)
+    run()
+  }
+}
+
+const disturbances = [
+  'cut',
+  'cut',
+  'cut',
+  'slow',
+  'delay',
+  'late-connect',
+  'reset',
+  'hurt',
+  'replay',
+  'crash',
+  'crash',
+  'stop',
+  'stop',
+  'qemu-death',
+  'power-off',
+  'host-death',
+  'arbiter-outage',
+  'arbiter-trouble',
+  'command',
+  'command',
+] as const

@@ -1,0 +1,163 @@
+/** Two hosts, what is between them, and what is known of the guest from outside: everything of one simulation. */
+import { type SubpageError, SubpageError as Failure } from '../../src/errors.ts'
+import type { FaultPoint } from '../../src/replication/fault.ts'
+import type { Succession } from '../../src/replication/succession.ts'
+import { type SeededRandom, seededRandom } from '../support/random.ts'
+import { SimArbiter } from './sim-arbiter.ts'
+import { SimClient, type Step, Violation } from './sim-client.ts'
+import { SimTime } from './sim-clock.ts'
+import { type SimAgent, SimHost } from './sim-host.ts'
+import { SimNetwork } from './sim-network.ts'
+import { Killed } from './sim-process.ts'
+import type { SimQemu } from './sim-qemu.ts'
+
+export interface SimSettings {
+  pages: number
+  /** Mean time between two steps of the guest. */
+  stepMs: number
+  epochMs: number
+  pauseShareMax: number | undefined
+  suspicionMs: number
+  outputs: 'held' | 'free'
+  /** The hosts have one arbiter; otherwise each asks its own, and only people decide. */
+  chosen: boolean
+  /** Each can see the processes of the other. */
+  sameMachine: boolean
+  tracker: 'userfault' | 'compare'
+  codec: 'line' | 'page' | 'xor-rle' | 'masked'
+}
+
+/** For the tests that prove that the judge sees what goes wrong. */
+export interface Broken {
+  Succession?: typeof Succession
+  releaseEarly?: boolean
+  trustBrokenPause?: boolean
+  forgetHolding?: boolean
+}
+
+export interface PlannedFault {
+  host: string
+  point: FaultPoint
+  passingsLeft: number
+  action: 'kill' | 'stop' | 'throw' | 'stall'
+  /** Until a stopped agent goes on, or a killed one is started again. */
+  forMs: number
+}
+
+export class SimWorld {
+  readonly seed: number
+  readonly random: SeededRandom
+  readonly time = new SimTime()
+  readonly network: SimNetwork
+  readonly settings: SimSettings
+  readonly broken: Broken
+  readonly client: SimClient
+  readonly hosts: SimHost[]
+  readonly qemus: SimQemu[] = []
+  readonly planned: PlannedFault[] = []
+  readonly log: string[] = []
+  readonly #arbiters: SimArbiter[]
+  /** The guest has been ended by command. */
+  removed = false
+  /** An agent was killed between the decision for it and the guest's first step there. */
+  diedTakingOver = false
+  /** The operator has said that the primary is gone. */
+  forced = false
+  takeovers = 0
+  failure: Error | undefined
+
+  constructor(seed: number, settings: (random: SeededRandom) => SimSettings, broken: Broken = {}) {
+    this.seed = seed
+    this.random = seededRandom(seed)
+    this.broken = broken
+    this.settings = settings(this.random)
+    this.network = new SimNetwork(this.time, this.random)
+    this.client = new SimClient(this.settings.pages)
+    this.#arbiters = [new SimArbiter(this.time, this.random), new SimArbiter(this.time, this.random)]
+    this.hosts = [new SimHost(this, 'a'), new SimHost(this, 'b')]
+  }
+
+  /** The one that counts. */
+  get arbiter(): SimArbiter {
+    return this.#arbiters[0]!
+  }
+
+  arbiterOf(host: string): SimArbiter {
+    return this.#arbiters[this.settings.chosen || host === 'a' ? 0 : 1]!
+  }
+
+  host(name: string): SimHost {
+    return this.hosts[name === 'a' ? 0 : 1]!
+  }
+
+  /** Copies that have the guest. */
+  get copies(): SimQemu[] {
+    return this.qemus.filter((qemu) => qemu.hasGuest)
+  }
+
+  note(text: string): void {
+    this.log.push(`${this.time.nowMs.toFixed(1).padStart(8)} ${text}`)
+  }
+
+  fail(error: Error): void {
+    this.failure ??= error
+  }
+
+  /** What nobody should ever be told. */
+  unexpected(error: SubpageError, agent: SimAgent): void {
+    if (error.code !== 'INTERNAL' || agent.process.state === 'dead') return
+    if (error.cause instanceof Killed || error.message.startsWith('fault point')) return
+    this.fail(error)
+  }
+
+  packet(step: Step, from: SimQemu): void {
+    if (this.settings.outputs === 'free') {
+      // They may be taken back; only the copy that serves now is looked at.
+      if (from === this.copies.at(-1)) this.client.seen = step
+      this.client.packets++
+      return
+    }
+    try {
+      this.client.receive(step)
+    } catch (error) {
+      throw error instanceof Violation ? new Violation(`${error.message}; it came from ${from.host}`) : error
+    }
+  }
+
+  /** A standby's QEMU runs for the first time. */
+  tookOver(qemu: SimQemu): void {
+    this.takeovers++
+    this.note(`${qemu.host}: its copy runs from step ${qemu.step.id}`)
+    if (this.settings.outputs === 'free' || this.forced) {
+      this.forced = false
+      this.client.seen = qemu.step
+    } else if (!this.client.includesSeen(qemu.step))
+      throw new Violation(
+        `${qemu.host} took over at step ${qemu.step.id}, without step ${this.client.seen.id} that a client has seen`,
+      )
+  }
+
+  /** An agent passes a fault point. */
+  passing(agent: SimAgent, point: FaultPoint): void {
+    if (agent.process.state === 'dead') throw new Killed()
+    for (const fault of this.planned) {
+      if (fault.host !== agent.host.name || fault.point !== point || --fault.passingsLeft !== 0) continue
+      this.note(`${fault.host}: ${fault.action} at ${point}`)
+      this.#act(agent, fault)
+    }
+  }
+
+  #act(agent: SimAgent, { action, forMs, point }: PlannedFault): void {
+    const { host } = agent
+    if (action === 'throw') throw new Failure('INTERNAL', `fault point ${point}`)
+    if (action === 'kill') {
+      host.crashAgent()
+      this.time.after(forMs, () => host.startAgent())
+      throw new Killed()
+    }
+    // The guard resumes the guest in the middle of what the agent just does.
+    if (action === 'stall' && host.record) host.record.qemu.breakLease(this.random.integer(1, 4))
+    agent.process.stop()
+    this.time.after(forMs, () => agent.process.goOn())
+  }
+}
