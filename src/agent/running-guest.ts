@@ -182,6 +182,7 @@ export function successionOf(qemu: QemuProcess, host: Host): Succession {
     claimant: host.claimant,
     generation: qemu.record.generation,
     arbiter: host.arbiter,
-    save: (generation) => qemu.updateRecord({ generation }),
+    shared: qemu.record.arbitrated,
+    save: (generation, arbitrated) => qemu.updateRecord({ generation, arbitrated }),
   })
 }

@@ -26,15 +26,18 @@ export function formatBytes(bytes: number): string {
   const steps = ['KiB', 'MiB', 'GiB', 'TiB']
   let value = bytes / 1024
   let step = 0
-  while (value >= 1024 && step < steps.length - 1) {
+  while (Math.round(value) >= 1024 && step < steps.length - 1) {
     value /= 1024
     step++
   }
-  return `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ${steps[step]}`
+  return `${short(value)} ${steps[step]}`
 }
 
 export function formatUs(us: number): string {
-  if (us < 1000) return `${us.toFixed(0)} µs`
-  if (us < 1_000_000) return `${(us / 1000).toFixed(us < 10_000 ? 1 : 0)} ms`
+  if (Math.round(us) < 1000) return `${us.toFixed(0)} µs`
+  if (Math.round(us / 1000) < 1000) return `${short(us / 1000)} ms`
   return `${(us / 1_000_000).toFixed(1)} s`
 }
+
+/** Two digits or more. */
+const short = (value: number) => value.toFixed(value < 9.95 ? 1 : 0)

@@ -21,6 +21,8 @@ export interface GuestRecord {
   id: string
   /** Of the guest; written down before anything is done in it. */
   generation: number
+  /** Whether its hosts have found that they see the same arbiter. */
+  arbitrated: boolean
   name: string
   machine: Machine
   qemuVersion: string
@@ -111,6 +113,7 @@ const recordForm = Type.Object({
   format: Type.Literal(1),
   id: Type.String(),
   generation: Type.Integer({ minimum: 1 }),
+  arbitrated: Type.Boolean(),
   name: Type.String(),
   machine: Type.Object({
     type: Type.String(),

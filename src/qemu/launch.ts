@@ -57,6 +57,7 @@ export async function launch(
       format: 1,
       id,
       generation,
+      arbitrated: false,
       name,
       machine,
       qemuVersion: '',

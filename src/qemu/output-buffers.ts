@@ -90,10 +90,9 @@ export class OutputBuffers {
     if (this.#state !== 'sealed') return
     this.#state = 'collecting'
     const out = this.#set('held', 'off')
-    const again = Promise.all([this.#set('held', 'on'), this.#set('fresh', 'off')])
-    await out
     // These only fail when QEMU has ended, which is noticed elsewhere.
-    again.catch(() => undefined)
+    Promise.all([this.#set('held', 'on'), this.#set('fresh', 'off')]).catch(() => undefined)
+    await out
   }
 
   #set(buffer: Buffer, status: 'on' | 'off'): Promise<unknown> {

@@ -18,8 +18,10 @@ export interface SuccessionOptions {
   generation: number
   /** None: only people decide, by command. */
   arbiter: Arbiter | undefined
-  /** Writes the generation down, durably, before anything is done in it. */
-  save: (generation: number) => void
+  /** Whether the two hosts have found, when they last met, that they see the same arbiter. */
+  shared: boolean
+  /** Writes generation and `shared` down, durably, before anything is done in it. */
+  save: (generation: number, shared: boolean) => void
 }
 
 export class Succession {
@@ -31,7 +33,7 @@ export class Succession {
   constructor(options: SuccessionOptions) {
     this.#options = options
     this.#generation = options.generation
-    this.#shared = options.arbiter !== undefined
+    this.#shared = options.shared && options.arbiter !== undefined
   }
 
   get generation(): number {
@@ -50,7 +52,9 @@ export class Succession {
 
   /** The two hosts have compared their arbiters. */
   agree(shared: boolean): void {
+    if (shared === this.#shared) return
     this.#shared = shared && this.#options.arbiter !== undefined
+    this.#options.save(this.#generation, this.#shared)
   }
 
   get undecided(): boolean {
@@ -105,7 +109,7 @@ export class Succession {
 
   /** Goes on in a generation that was granted to us, to our peer, or by command. */
   adopt(generation: number): void {
-    this.#options.save(generation)
+    this.#options.save(generation, this.#shared)
     this.#generation = generation
     this.#undecided = false
   }

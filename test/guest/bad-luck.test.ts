@@ -2,7 +2,6 @@
  * Bad input and bad luck, on real QEMU with real agents: each ends in a clear error or in a clean recovery. No guest is
  * left paused, nothing of a failed start is left behind, and nothing of a killed agent is in the way of the next one.
  */
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
@@ -20,7 +19,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { parseAddress } from '../../src/agent/address.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
-import { errorTable } from '../../src/errors.ts'
+import { errorTable, exitStatus } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
 import { type GuestFiles, guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
@@ -32,6 +31,7 @@ import { frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
+import { subpage } from '../support/subpage.ts'
 
 const random = seededRandom()
 const mib = 2 ** 20
@@ -92,22 +92,6 @@ async function kill({ process: agent }: EphemeralAgent): Promise<void> {
 const restart = (agent: EphemeralAgent, host: string, env: Record<string, string> = {}) =>
   hosts.add(host, env, agent.address)
 
-/** Runs the command line as a person would, to its end. */
-async function subpage(...args: string[]): Promise<{ status: number | null; out: string; said: string }> {
-  const child = spawn(process.execPath, ['dist/src/cli/main.js', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let [out, said] = ['', '']
-  child.stdout.on('data', (text) => {
-    out += text
-  })
-  child.stderr.on('data', (text) => {
-    said += text
-  })
-  const [status] = await once(child, 'close')
-  return { status, out, said }
-}
-
 describe('wrong names, and what is taken', () => {
   test('every command says that it does not know the guest', async () => {
     const { client } = a
@@ -133,7 +117,7 @@ describe('wrong names, and what is taken', () => {
   })
 
   test('the replication port is in use', async () => {
-    const { status, said } = await subpage('agent', '--state', stateOf('c'), '--listen', a.address)
+    const { status, said } = await subpage(['agent', '--state', stateOf('c'), '--listen', a.address])
     expect({ status, said }).toEqual({
       status: 1,
       said: expect.stringContaining(`${a.address} is taken by another program (ADDRESS_IN_USE)`),
@@ -142,7 +126,7 @@ describe('wrong names, and what is taken', () => {
   })
 
   test('the state directory has an agent', async () => {
-    const { status, said } = await subpage('agent', '--state', stateOf('a'), '--listen', '127.0.0.1:0')
+    const { status, said } = await subpage(['agent', '--state', stateOf('a'), '--listen', '127.0.0.1:0'])
     expect(status).toBe(11)
     expect(said).toContain(`agent a (process ${a.process.pid}) serves ${stateOf('a')}`)
     expect((await a.client.status()).host).toBe('a')
@@ -261,6 +245,9 @@ describe('a standby that cannot be', () => {
     expect(readdirSync(`/proc/${small.process.pid}/root/dev/shm`)).toEqual([])
     expectNothingOf('small', 'lonely')
     expect(await a.client.guest('lonely')).toMatchObject({ role: 'Alone', state: 'Running', tracker: null })
+    expect((await subpage(['status', 'lonely', '--state', stateOf('a')])).status).toBe(
+      exitStatus.notProtected,
+    )
     expect(await runState(filesOf('a', 'lonely'))).toBe('running')
   })
 
@@ -459,6 +446,8 @@ describe('a protected guest', () => {
       })
     await expect(b.client.run({ ...idle, name })).rejects.toMatchObject({ code: 'GUEST_EXISTS' })
     await expectProtected()
+    for (const host of ['a', 'b'])
+      expect((await subpage(['status', name, '--state', stateOf(host)])).status).toBe(exitStatus.ok)
   })
 
   test('verify finds a single byte', async () => {
@@ -469,7 +458,7 @@ describe('a protected guest', () => {
     const byte = Buffer.alloc(1)
     readSync(image, byte, 0, 1, at)
     writeSync(image, Buffer.from([byte[0]! ^ 1]), 0, 1, at)
-    const { status, out } = await subpage('verify', name, '--state', stateOf('a'))
+    const { status, out } = await subpage(['verify', name, '--state', stateOf('a')])
     writeSync(image, byte, 0, 1, at)
     closeSync(image)
     expect({ status, out }).toEqual({
@@ -515,6 +504,9 @@ describe('a protected guest', () => {
   test('whose standby stands still for a while goes on, and is not taken over by it', async () => {
     b.process.kill('SIGSTOP')
     await until(a, name, ({ state }) => state === 'Connecting')
+    const { status, out } = await subpage(['status', name, '--json'], { SUBPAGE_STATE: stateOf('a') })
+    expect(JSON.parse(out)).toMatchObject({ name, state: 'Connecting' })
+    expect([exitStatus.degraded, exitStatus.notProtected]).toContain(status)
     await untilRunning()
     b.process.kill('SIGCONT')
     await expectProtected()

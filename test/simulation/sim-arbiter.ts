@@ -19,6 +19,8 @@ export class SimArbiter {
   readonly cutOff = new Set<string>()
   /** Of a hundred answers so many are lost after the question took effect. */
   lostAnswers = 0
+  /** Tells the log. */
+  note: (text: string) => void = () => undefined
   /** Until a question takes effect, milliseconds at most. */
   slowMs = 3
 
@@ -39,6 +41,7 @@ export class SimArbiter {
       claim: (guest, generation, claimant, signal) =>
         this.#ask(host, process, signal, () => {
           const held = holder(guest, generation) ?? { claimant, generation, at: '' }
+          this.note(`${host}: claims generation ${generation}, ${held.claimant} has it`)
           this.#decisions.set(`${guest}/${generation}`, held)
           return held
         }),

@@ -23,6 +23,7 @@ import { SimQemu } from './sim-qemu.ts'
 import type { SimWorld } from './sim-world.ts'
 
 interface SimRecord {
+  arbitrated?: boolean
   generation: number
   waiting: boolean
   qemu: SimQemu
@@ -152,7 +153,8 @@ export class SimAgent {
       claimant: this.host.name,
       generation,
       arbiter: this.arbiter,
-      save: (generation) => this.updateRecord({ qemu, generation }),
+      shared: this.host.record?.arbitrated ?? false,
+      save: (generation, arbitrated) => this.updateRecord({ qemu, generation, arbitrated }),
     })
   }
 

@@ -195,6 +195,8 @@ class SimSocket extends Duplex {
   #peer: SimSocket | undefined
   #greeted = false
   #ended = false
+  /** Fails the write that is under way. */
+  #giveUp: () => void = () => undefined
   /** As the kernel sees it. */
   open = true
 
@@ -284,12 +286,19 @@ class SimSocket extends Duplex {
       }
     })
     done(error)
+    this.#giveUp()
   }
 
-  #transmit(chunks: Uint8Array[], done: () => void): void {
+  #transmit(chunks: Uint8Array[], done: (error?: Error) => void): void {
+    let waits = true
+    const settle = (error?: Error) => {
+      if (waits) this.process.enter(() => done(error))
+      waits = false
+    }
+    this.#giveUp = () => settle(new Error('write ECANCELED'))
     this.process.leave(() => {
-      const taken = () => this.process.enter(done)
-      if (this.open) this.wire.send({ kind: 'data', bytes: Buffer.concat(chunks) }, () => process.nextTick(taken))
+      if (!this.open) return settle(new Error('write EPIPE'))
+      this.wire.send({ kind: 'data', bytes: Buffer.concat(chunks) }, () => process.nextTick(settle))
     })
   }
 

@@ -74,6 +74,7 @@ export class SimWorld {
     this.network = new SimNetwork(this.time, this.random)
     this.client = new SimClient(this.settings.pages)
     this.#arbiters = [new SimArbiter(this.time, this.random), new SimArbiter(this.time, this.random)]
+    for (const arbiter of this.#arbiters) arbiter.note = (text) => this.note(text)
     this.hosts = [new SimHost(this, 'a'), new SimHost(this, 'b')]
   }
 
