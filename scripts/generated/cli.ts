@@ -39,7 +39,13 @@ export function renderCli(): string {
 }
 
 function section(command: Command): string {
-  const usage = ['subpage', command.name, ...command.args, '[options]', ...(command.rest ? ['--', command.rest] : [])]
+  const usage = [
+    'subpage',
+    command.name,
+    ...command.args,
+    '[options]',
+    ...(command.rest ? ['--', command.rest] : []),
+  ]
   return `## ${command.name}
 
 ${command.summary[0]?.toUpperCase()}${command.summary.slice(1)}.

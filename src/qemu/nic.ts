@@ -69,8 +69,9 @@ export function nicOptions(nics: Nic[], directory: string): string[] {
     '-netdev',
     `tap,id=${nicNetdev(index)},ifname=${tapName(directory, index)},script=no,downscript=no,vhost=off`,
     '-device',
-    // Without romfile= a boot ROM would be guest memory that is not in the RAM file.
-    `virtio-net-pci,netdev=${nicNetdev(index)},mac=${mac},romfile=`,
+    // Without romfile= a boot ROM would be guest memory that is not in the RAM file. The modern form of virtio has registers
+    // for 1,024 queues, which QEMU writes into each checkpoint's device state: 45 KiB, and 0.7 ms of every pause.
+    `virtio-net-pci,netdev=${nicNetdev(index)},mac=${mac},romfile=,disable-legacy=off,disable-modern=on`,
   ])
 }
 

@@ -107,7 +107,14 @@ export function helloFor({ pages, name = 'script' }: { pages: number; name?: str
 
 export function successionFor(claimant: string, arbiter: Arbiter | undefined): Succession {
   const { guest, generation } = helloFor({ pages: 1 })
-  return new Succession({ shared: true, guest: guest.id, claimant, generation, arbiter, save: () => undefined })
+  return new Succession({
+    shared: true,
+    guest: guest.id,
+    claimant,
+    generation,
+    arbiter,
+    save: () => undefined,
+  })
 }
 
 export function digestOf(region: Region): string {

@@ -23,7 +23,15 @@ export async function simulateMany(
   broken: Broken = {},
   stopAtFailure = false,
 ): Promise<Summary> {
-  const summary: Summary = { schedules: 0, events: 0, epochs: 0, takeovers: 0, packets: 0, lost: 0, failed: [] }
+  const summary: Summary = {
+    schedules: 0,
+    events: 0,
+    epochs: 0,
+    takeovers: 0,
+    packets: 0,
+    lost: 0,
+    failed: [],
+  }
   let next = 0
   const worker = async () => {
     while (next < count && !(stopAtFailure && summary.failed.length > 0)) {

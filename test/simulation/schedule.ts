@@ -170,6 +170,10 @@ class Schedule {
         host.crashAgent()
         time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
         return
+      case 'end':
+        host.agent?.process.enter(() => void host.endAgent())
+        time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
+        return
       case 'stop': {
         const { agent } = host
         agent?.process.stop()
@@ -424,6 +428,7 @@ const disturbances = [
   'replay',
   'crash',
   'crash',
+  'end',
   'stop',
   'stop',
   'qemu-death',

@@ -3,13 +3,7 @@ import { SubpageError } from '../../src/errors.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import type { Qmp } from '../../src/qemu/qmp.ts'
-import type {
-  Guest,
-  GuestDescription,
-  GuestEnd,
-  Pause,
-  WaitingGuest,
-} from '../../src/replication/guest.ts'
+import type { Guest, GuestDescription, GuestEnd, Pause, WaitingGuest } from '../../src/replication/guest.ts'
 import type { Tracker } from '../../src/tracking/tracker.ts'
 import type { SimProcess } from './sim-process.ts'
 import type { SimQemu, SimQmp } from './sim-qemu.ts'
@@ -127,8 +121,7 @@ export class SimGuest implements Guest {
     }
     return {
       resume: async () => {
-        this.#lease =
-          this.#lease === undefined ? undefined : this.qemu.renewLease(this.#lease, this.#holdMs)
+        this.#lease = this.#lease === undefined ? undefined : this.qemu.renewLease(this.#lease, this.#holdMs)
         const valid = this.#lease !== undefined
         if (this.#world.broken.releaseEarly) void this.#outputs.release()
         await this.#qmp.run('cont')
@@ -161,7 +154,8 @@ export class SimGuest implements Guest {
   }
 
   #resumed(): void {
-    if (this.#lease !== undefined && this.qemu.leaseUntilMs === this.#lease) this.qemu.leaseUntilMs = undefined
+    if (this.#lease !== undefined && this.qemu.leaseUntilMs === this.#lease)
+      this.qemu.leaseUntilMs = undefined
     this.#lease = undefined
   }
 }

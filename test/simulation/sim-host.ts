@@ -61,6 +61,15 @@ export class SimHost implements Station {
     this.world.network.ended(agent.process, this)
   }
 
+  /** The agent ends in an orderly way; the guest runs on. */
+  async endAgent(): Promise<void> {
+    const { agent } = this
+    if (!agent) return
+    this.listener = undefined
+    if (agent.hosted?.kind === 'running') await agent.hosted.primary?.detach()
+    if (this.agent === agent) this.crashAgent()
+  }
+
   loseEverything(): void {
     this.alive = false
     this.crashAgent()
@@ -76,10 +85,7 @@ export class SimHost implements Station {
   }
 }
 
-type Hosted =
-  | RunningHere
-  | StandbyHere
-  | { kind: 'ended'; qemu: SimQemu; end: GuestEnd }
+type Hosted = RunningHere | StandbyHere | { kind: 'ended'; qemu: SimQemu; end: GuestEnd }
 
 export class SimAgent {
   readonly host: SimHost
@@ -303,9 +309,9 @@ export class SimAgent {
       return
     }
     this.#adopt(running)
-    if (!record.protection) return
     try {
-      running.resumeProtection(record.protection, true)
+      if (record.protection) running.resumeProtection(record.protection, true)
+      else await running.guest.freeOutputs()
     } catch (error) {
       this.say(`cannot go on: ${asSubpageError(error).message}`)
     }

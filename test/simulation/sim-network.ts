@@ -238,7 +238,8 @@ class SimSocket extends Duplex {
     if (segment.kind === 'reset') this.#close()
     if (segment.kind === 'data' && !this.#greeted) {
       this.#greeted = true
-      if (this.#station.listener?.process === this.process) this.#network.noteHello(this.#station, segment.bytes)
+      if (this.#station.listener?.process === this.process)
+        this.#network.noteHello(this.#station, segment.bytes)
     }
     this.process.enter(() => {
       if (this.destroyed || this.#ended) return

@@ -156,7 +156,8 @@ export class SimQemu {
       this.#world.tookOver(this)
       this.#run()
     } else if (this.status === 'paused') this.#run()
-    else if (this.status === 'incoming') throw new Violation('an image without a device state was told to run')
+    else if (this.status === 'incoming')
+      throw new Violation('an image without a device state was told to run')
   }
 
   // ---- the guest

@@ -1,5 +1,5 @@
 /** Two hosts, what is between them, and what is known of the guest from outside: everything of one simulation. */
-import { type SubpageError, SubpageError as Failure } from '../../src/errors.ts'
+import { SubpageError as Failure, type SubpageError } from '../../src/errors.ts'
 import type { FaultPoint } from '../../src/replication/fault.ts'
 import type { Succession } from '../../src/replication/succession.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'

@@ -1,0 +1,86 @@
+/** The simulator can fail: each of these defects, put in on purpose, is found within a few hundred schedules. */
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { applySync } from '../../src/delta/apply.ts'
+import { PageRanges } from '../../src/memory/page-ranges.ts'
+import type { Region } from '../../src/memory/region.ts'
+import type { Faults } from '../../src/replication/fault.ts'
+import { Succession } from '../../src/replication/succession.ts'
+import { simulateMany } from './run-many.ts'
+import type { Broken } from './sim-world.ts'
+
+const keeper = vi.hoisted(() => ({ appliesParts: false, neverForgets: false }))
+
+vi.mock('../../src/replication/image-keeper.ts', async (original) => {
+  const { ImageKeeper } = await original<typeof import('../../src/replication/image-keeper.ts')>()
+  class BrokenKeeper extends ImageKeeper {
+    readonly #image: Region
+    constructor(image: Region, faults: Faults) {
+      super(image, faults)
+      this.#image = image
+    }
+    override hold(epoch: number, delta: Uint8Array): void {
+      super.hold(epoch, delta)
+      if (keeper.appliesParts) applySync(this.#image, delta)
+    }
+    override forgetCheckpoint(): void {
+      if (!keeper.neverForgets) super.forgetCheckpoint()
+    }
+  }
+  return { ImageKeeper: BrokenKeeper }
+})
+
+/** Does not ask anybody. */
+class Reckless extends Succession {
+  override async claim(): Promise<undefined> {
+    this.adopt(this.generation + 1)
+    return undefined
+  }
+}
+
+afterEach(() => {
+  Object.assign(keeper, { appliesParts: false, neverForgets: false })
+  vi.restoreAllMocks()
+})
+
+const schedulesMax = 800
+
+async function finds(broken: Broken = {}): Promise<string> {
+  const { failed, schedules } = await simulateMany(1, schedulesMax, broken, true)
+  console.log(`${schedules} schedules: ${failed[0]?.failure?.message ?? 'not found'}`)
+  return failed[0]?.failure?.message ?? ''
+}
+
+const unsafe = /of different histories|without step .* that a client has seen|torn|differ/
+
+describe('a defect is found', { timeout: 300_000 }, () => {
+  test('both sides win the decision', async () => {
+    expect(await finds({ Succession: Reckless })).toMatch(unsafe)
+  })
+
+  test('outputs leave before the acknowledgement', async () => {
+    expect(await finds({ releaseEarly: true })).toMatch(unsafe)
+  })
+
+  test('outputs are not held', async () => {
+    expect(await finds({ forgetHolding: true })).toMatch(unsafe)
+  })
+
+  test('a pause that the guard has broken counts', async () => {
+    expect(await finds({ trustBrokenPause: true })).toMatch(unsafe)
+  })
+
+  test('pages of a checkpoint that failed are forgotten', async () => {
+    vi.spyOn(PageRanges.prototype, 'union').mockImplementation((other) => other)
+    expect(await finds()).toMatch(unsafe)
+  })
+
+  test('a checkpoint is applied before it is whole', async () => {
+    keeper.appliesParts = true
+    expect(await finds()).toMatch(unsafe)
+  })
+
+  test('a checkpoint outlives the decision of the primary to go on without it', async () => {
+    keeper.neverForgets = true
+    expect(await finds()).toMatch(unsafe)
+  })
+})
