@@ -10,9 +10,9 @@ import { errorCode, SubpageError } from '../errors.ts'
 import { type Address, formatAddress } from './address.ts'
 import type { Agent } from './agent.ts'
 import { buildApi } from './api.ts'
+import { readToken } from './api-token.ts'
 import type { Credentials } from './credentials.ts'
 import { loopbackAddress } from './loopback.ts'
-import { readSecretFile } from './secret-file.ts'
 
 export interface ApiListenOptions {
   address: Address
@@ -20,22 +20,9 @@ export interface ApiListenOptions {
   credentials: (() => Credentials) | undefined
 }
 
-const tokenLengthMin = 32
 const connectionsMax = 64
 /** Guesses are answered one after another, each so much later. */
 const failureMs = 250
-
-/** @throws SubpageError SECRET_EXPOSED, BAD_ARGUMENT */
-export function readToken(path: string): string {
-  const token = readSecretFile(path, 'the API token').toString('utf8').trim()
-  // No message quotes the token.
-  if (token.length < tokenLengthMin || !/^[\x21-\x7e]+$/.test(token))
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `the API token in ${path} must have at least ${tokenLengthMin} printable characters, in one line: openssl rand -hex 32 > ${path}`,
-    )
-  return token
-}
 
 /** @throws SubpageError TLS_REQUIRED, ADDRESS_IN_USE, SECRET_EXPOSED, BAD_ARGUMENT */
 export async function listenApi(

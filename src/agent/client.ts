@@ -16,6 +16,9 @@ export interface ApiEndpoint {
   ca?: Buffer
 }
 
+/** An agent says at once what it knows; one that does not is stopped or stuck. */
+const answerMsMax = 10_000
+
 export class AgentClient {
   readonly #at: string | ApiEndpoint
 
@@ -48,7 +51,8 @@ export class AgentClient {
   }
 
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
-    const response = await this.#open(method, path, body)
+    // Only what changes something may take its time.
+    const response = await this.#open(method, path, body, method === 'GET' ? answerMsMax : 0)
     let text = ''
     for await (const chunk of this.#read(response)) text += String(chunk)
     const value = JSON.parse(text)
@@ -82,7 +86,8 @@ export class AgentClient {
     )
   }
 
-  #open(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
+  /** @param limitMs how long the agent may be silent; 0: for ever */
+  #open(method: string, path: string, body?: unknown, limitMs = 0): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       const text = body === undefined ? undefined : JSON.stringify(body)
       const call = this.#request(
@@ -93,6 +98,7 @@ export class AgentClient {
         },
       )
       call.on('error', (cause) => reject(this.#unreachable(cause)))
+      call.setTimeout(limitMs, () => call.destroy(new Error(`silent for ${limitMs / 1000} s`)))
       call.end(text)
     })
   }

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { SubpageError } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
 import { AgentClient } from './client.ts'
-import { apiSocket } from './serve.ts'
+import { apiSocket } from './state-directory.ts'
 
 export interface EphemeralAgent {
   process: ChildProcess

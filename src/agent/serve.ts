@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { SubpageError } from '../errors.ts'
 import { socketPathBytesMax } from '../qemu/guest-files.ts'
 import { readImageDirectories } from '../qemu/image-files.ts'
@@ -14,6 +14,7 @@ import { listenApi } from './api-listener.ts'
 import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
 import { makePrivateDirectory } from './private-directory.ts'
+import { apiSocket, defaultStateDirectory } from './state-directory.ts'
 import { lockState } from './state-lock.ts'
 import { createTransport } from './transport.ts'
 
@@ -30,15 +31,6 @@ export interface ServeOptions {
   api?: { listen: string; tokenFile: string }
   /** Further directories that guests may read from, separated by colons. */
   images?: string
-}
-
-export const apiSocket = (stateDirectory: string) => join(resolve(stateDirectory), 'api.sock')
-
-/** Where an agent keeps its state unless told otherwise: /run/subpage for root, the session's directory for others. */
-export function defaultStateDirectory(): string {
-  if (process.getuid?.() === 0) return '/run/subpage'
-  const session = process.env.XDG_RUNTIME_DIR
-  return session ? join(session, 'subpage') : `/tmp/subpage-${process.getuid?.()}`
 }
 
 /**

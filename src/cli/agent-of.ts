@@ -1,9 +1,9 @@
 /** The agent that a command speaks to: the one that --api names, by its socket or over TCP, or that of --state. */
 import { readFileSync } from 'node:fs'
-import { readToken } from '../agent/api-listener.ts'
+import { readToken } from '../agent/api-token.ts'
 import { AgentClient } from '../agent/client.ts'
 import { isLoopback } from '../agent/loopback.ts'
-import { apiSocket, defaultStateDirectory } from '../agent/serve.ts'
+import { apiSocket, defaultStateDirectory } from '../agent/state-directory.ts'
 import { SubpageError } from '../errors.ts'
 import type { Flag, Invocation } from './command.ts'
 

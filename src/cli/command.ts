@@ -1,6 +1,6 @@
 /**
  * The form of a command. Help, documentation (docs/cli.md), environment variables and parsing all come from the one
- * table in commands.ts.
+ * table in commands.ts. What only one command needs it imports when it runs: every start loads the whole table.
  */
 import type { Output } from './output.ts'
 

@@ -62,7 +62,8 @@ export class Succession {
   }
 
   /**
-   * Writes our generation down with the arbiter too, so that it can be seen later to remember it.
+   * Before the guest is protected: makes sure that nobody has gone on with it, and writes our generation down with the
+   * arbiter too, so that it can be seen later to remember it.
    * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
    */
   async anchor(signal?: AbortSignal): Promise<void> {
@@ -73,6 +74,13 @@ export class Succession {
       throw new SubpageError(
         'HELD_ELSEWHERE',
         `${holder.claimant} holds generation ${this.#generation} of the guest`,
+      )
+    // We may come back to a standby that knows nothing any more: it took over, and its copy has ended.
+    const successor = await this.successor(signal)
+    if (successor)
+      throw new SubpageError(
+        'HELD_ELSEWHERE',
+        `${successor.claimant} has taken the guest over (generation ${successor.generation})`,
       )
   }
 

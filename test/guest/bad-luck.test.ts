@@ -495,7 +495,7 @@ describe('a protected guest', () => {
     await kill(a)
     a = await restart(a, 'a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
     const { pid } = a.process
-    await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1')).toMatch(/\) T /)
+    await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1'), { timeout: 20_000 }).toMatch(/\) T /)
     await untilRunning()
     a.process.kill('SIGCONT')
     await expectProtected()

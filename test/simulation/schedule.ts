@@ -171,8 +171,7 @@ class Schedule {
         time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
         return
       case 'end':
-        host.agent?.process.enter(() => void host.endAgent())
-        time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
+        host.agent?.process.enter(() => void host.endAgent(forMs))
         return
       case 'stop': {
         const { agent } = host
@@ -185,6 +184,7 @@ class Schedule {
         if (copies.length === 0) return
         const victim = this.#pick(copies)
         if (victim.hasGuest) this.#died(wasWhole)
+        this.#world.hit(victim.host)
         victim.die({ how: 'died', detail: 'killed' })
         return
       }
@@ -390,7 +390,7 @@ class Schedule {
     this.lost = true
     if (this.#world.removed) return
     if (this.#mustSurvive) throw new Violation('the guest died, was protected, and nobody took it over')
-    if (this.#deaths === 0 && !this.#world.diedTakingOver)
+    if (this.#deaths === 0 && !this.#world.hitMidway)
       throw new Violation('the guest is gone, and nothing has killed it')
   }
 

@@ -19,6 +19,8 @@ export class SimArbiter {
   readonly cutOff = new Set<string>()
   /** Of a hundred answers so many are lost after the question took effect. */
   lostAnswers = 0
+  /** Who holds the newest decision. */
+  newest: string | undefined
   /** Tells the log. */
   note: (text: string) => void = () => undefined
   /** Until a question takes effect, milliseconds at most. */
@@ -29,11 +31,6 @@ export class SimArbiter {
     this.#random = random
   }
 
-  /** Who holds it, for the judge. */
-  holderOf(guest: string, generation: number): string | undefined {
-    return this.#decisions.get(`${guest}/${generation}`)?.claimant
-  }
-
   from(host: string, process: SimProcess): Arbiter {
     const holder = (guest: string, generation: number) => this.#decisions.get(`${guest}/${generation}`)
     return {
@@ -41,6 +38,7 @@ export class SimArbiter {
       claim: (guest, generation, claimant, signal) =>
         this.#ask(host, process, signal, () => {
           const held = holder(guest, generation) ?? { claimant, generation, at: '' }
+          this.newest = held.claimant
           this.note(`${host}: claims generation ${generation}, ${held.claimant} has it`)
           this.#decisions.set(`${guest}/${generation}`, held)
           return held

@@ -45,6 +45,8 @@ export class SimHost implements Station {
   }
 
   startAgent(): void {
+    // One that takes too long to end is killed.
+    if (this.agent && !this.listener) this.crashAgent()
     if (!this.alive || this.agent) return
     this.agent = new SimAgent(this)
     this.agent.start()
@@ -54,7 +56,7 @@ export class SimHost implements Station {
   crashAgent(): void {
     const { agent } = this
     if (!agent) return
-    if (agent.takingOver) this.world.diedTakingOver = true
+    this.world.hit(this.name)
     this.agent = undefined
     this.listener = undefined
     agent.process.die()
@@ -62,12 +64,14 @@ export class SimHost implements Station {
   }
 
   /** The agent ends in an orderly way; the guest runs on. */
-  async endAgent(): Promise<void> {
+  async endAgent(forMs: number): Promise<void> {
     const { agent } = this
     if (!agent) return
     this.listener = undefined
     if (agent.hosted?.kind === 'running') await agent.hosted.primary?.detach()
-    if (this.agent === agent) this.crashAgent()
+    if (this.agent !== agent) return
+    this.crashAgent()
+    this.world.time.after(forMs, () => this.startAgent())
   }
 
   loseEverything(): void {
@@ -104,10 +108,6 @@ export class SimAgent {
     this.process = new SimProcess(host.name, host.world.time)
     this.arbiter = host.world.arbiterOf(host.name).from(host.name, this.process)
     this.faults = (point) => host.world.passing(this, point)
-  }
-
-  get takingOver(): boolean {
-    return this.hosted?.kind === 'standby' && this.hosted.standby.ending
   }
 
   start(): void {

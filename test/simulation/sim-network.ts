@@ -207,6 +207,8 @@ class SimSocket extends Duplex {
     this.#station = station
     this.wire = new Wire(network, this)
     network.sockets.add(this)
+    // It may be reset before anybody has taken it.
+    this.on('error', () => undefined)
   }
 
   join(peer: SimSocket): void {

@@ -59,8 +59,8 @@ export class SimWorld {
   readonly #arbiters: SimArbiter[]
   /** The guest has been ended by command. */
   removed = false
-  /** An agent was killed between the decision for it and the guest's first step there. */
-  diedTakingOver = false
+  /** A host was hit between the decision for it and the guest's first step there. */
+  hitMidway = false
   /** The operator has said that the primary is gone. */
   forced = false
   takeovers = 0
@@ -111,6 +111,12 @@ export class SimWorld {
     this.fail(error)
   }
 
+  /** Something on this host is killed. */
+  hit(host: string): void {
+    const runs = this.copies.some((qemu) => qemu.host === host && qemu.status !== 'loaded')
+    if (this.arbiter.newest === host && !runs) this.hitMidway = true
+  }
+
   packet(step: Step, from: SimQemu): void {
     if (this.settings.outputs === 'free') {
       // They may be taken back; only the copy that serves now is looked at.
@@ -150,6 +156,7 @@ export class SimWorld {
 
   #act(agent: SimAgent, { action, forMs, point }: PlannedFault): void {
     const { host } = agent
+    if (point === 'before-load' || point === 'after-load') this.hit(host.name)
     if (action === 'throw') throw new Failure('INTERNAL', `fault point ${point}`)
     if (action === 'kill') {
       host.crashAgent()

@@ -171,7 +171,9 @@ async function sweep(): Promise<void> {
   const namespaces = JSON.parse((await ip('-json', 'netns', 'list')) || '[]') as { name: string }[]
   for (const { name } of namespaces.filter(({ name }) => gone(name))) await ip('netns', 'delete', name)
   const links = JSON.parse(await ip('-json', 'link', 'show')) as { ifname?: string }[]
-  // The other end of a pair goes with the first.
-  for (const { ifname } of links)
-    if (ifname && gone(ifname)) await ip('link', 'delete', ifname).catch(() => undefined)
+  for (const { ifname } of links) {
+    if (ifname === undefined || !gone(ifname)) continue
+    // The other end of a pair goes with the first.
+    await ip('link', 'delete', ifname).catch(() => undefined)
+  }
 }

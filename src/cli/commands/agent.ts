@@ -1,7 +1,7 @@
 /** `subpage agent`: runs the daemon of this host in the foreground. */
 import type { Agent } from '../../agent/agent.ts'
 import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
-import { type ServeOptions, serve } from '../../agent/serve.ts'
+import type { ServeOptions } from '../../agent/serve.ts'
 import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
@@ -51,6 +51,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
   ],
   async run(invocation) {
     const { flags, output } = invocation
+    const { serve } = await import('../../agent/serve.ts')
     const agent = await serve({
       stateDirectory: stateOf(invocation),
       listen: text(invocation, 'listen'),

@@ -1,7 +1,7 @@
 /** `subpage demo`: shows, on one machine, a guest that survives the death of its QEMU. */
 
 import type { RunBody } from '../../agent/api.ts'
-import { type DemoObserver, type DemoSummary, demo } from '../../agent/demo.ts'
+import type { DemoObserver, DemoSummary } from '../../agent/demo.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus } from '../../errors.ts'
 import { type Command, text } from '../command.ts'
@@ -26,6 +26,7 @@ export const demoCommand: Command = {
   ],
   async run(invocation) {
     const { output } = invocation
+    const { demo } = await import('../../agent/demo.ts')
     const interrupted = new AbortController()
     process.once('SIGINT', () => interrupted.abort())
     const summary = await demo(

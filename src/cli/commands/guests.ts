@@ -5,7 +5,6 @@ import { formatAddress, parseAddress } from '../../agent/address.ts'
 import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
-import { parseNics } from '../../qemu/nic.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
@@ -39,6 +38,7 @@ export const runCommand: Command = {
     },
   ],
   async run(invocation) {
+    const { parseNics } = await import('../../qemu/nic.ts')
     const status = await agentOf(invocation).run({
       name: nameOf(invocation),
       ramBytes: parseSize(text(invocation, 'ram')),
