@@ -1,4 +1,7 @@
-/** Two projects: `unit` needs neither QEMU nor privileges and takes seconds; `guest` runs real virtual machines. */
+/**
+ * Three projects: `unit` needs neither QEMU nor privileges and takes less than a minute; `simulation` runs the pair through
+ * thousands of schedules in simulated time; `guest` runs real virtual machines.
+ */
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
@@ -8,8 +11,15 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/guest/**'],
+          exclude: ['test/guest/**', 'test/simulation/**'],
           testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: 'simulation',
+          include: ['test/simulation/**/*.test.ts'],
+          testTimeout: 300_000,
         },
       },
       {

@@ -15,10 +15,11 @@ import {
   writeSync,
 } from 'node:fs'
 import { createConnection } from 'node:net'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { parseAddress } from '../../src/agent/address.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
 import { errorTable, exitStatus } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
@@ -376,6 +377,7 @@ describe('what a killed agent leaves behind', () => {
       await kill(c)
       await asked
       c = await restart(c, 'c')
+      // Not there, as if nobody had asked.
       const found = await c.client.guest('hasty').catch(() => undefined)
       if (found) {
         expect(found, `seed ${random.seed}`).toMatchObject({ state: 'Running' })
@@ -402,6 +404,20 @@ describe('what a killed agent leaves behind', () => {
     expect(await c.client.guest('kept')).toMatchObject({ state: 'Running' })
     await c.client.remove('hung')
     expectNothingOf('c', 'hung')
+  })
+
+  test('what a killed test run or demo leaves is swept', async () => {
+    const lost = new Hosts()
+    const agent = await lost.add('x')
+    await agent.client.run({ ...idle, name: 'orphan' })
+    await kill(agent)
+    const { ram } = guestFiles(join(lost.directory, 'x'), 'orphan')
+    expect(await sweepOwnedDirectories(['subpage-test-'])).not.toContain(basename(lost.directory))
+    expect(processesWith(ram)).toHaveLength(1)
+    // As if another process had owned it, and were gone.
+    writeFileSync(join(lost.directory, 'owner'), JSON.stringify({ pid: process.pid, startTime: '1' }))
+    expect(await sweepOwnedDirectories(['subpage-test-'])).toContain(basename(lost.directory))
+    expect([existsSync(lost.directory), existsSync(ram), processesWith(ram)]).toEqual([false, false, []])
   })
 
   test('SIGTERM: guests run on', async () => {

@@ -96,6 +96,12 @@ class Schedule {
     const faultsMs = this.#draw(300, 3_000)
     for (let left = this.#draw(1, 9); left > 0; left--)
       world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
+    // Bad luck comes in twos: a state that must not last is seen when something else happens right then.
+    world.onFault = (host, forMs) => {
+      if (this.#draw(0, 1) === 0) return
+      const kind = this.#pick(['host-death', 'host-death', 'qemu-death', 'cut', 'crash'] as const)
+      world.time.after(forMs + this.#draw(1, world.settings.epochMs), () => this.#disturb(kind, host))
+    }
     let done = false
     world.time.after(faultsMs + 50, () => {
       this.#heal()
@@ -117,7 +123,7 @@ class Schedule {
   // ---- what goes wrong
 
   #plan(): void {
-    for (let left = this.#draw(0, 3); left > 0; left--)
+    for (let left = Math.max(0, this.#draw(-1, 3)); left > 0; left--)
       this.#world.planned.push({
         host: this.#pick(['a', 'b']),
         point: this.#pick(faultPoints) as FaultPoint,
@@ -127,11 +133,12 @@ class Schedule {
       })
   }
 
-  #disturb(): void {
+  #disturb(
+    kind: (typeof disturbances)[number] = this.#pick(disturbances),
+    host: SimHost = this.#pick(this.#world.hosts),
+  ): void {
     const { network, time } = this.#world
-    const host = this.#pick(this.#world.hosts)
     const forMs = this.#duration()
-    const kind = this.#pick(disturbances)
     if (this.#over) return
     const wasWhole = this.#whole()
     this.#mustSurvive = false
@@ -182,7 +189,7 @@ class Schedule {
       case 'qemu-death': {
         const copies = this.#world.qemus.filter((qemu) => qemu.alive)
         if (copies.length === 0) return
-        const victim = this.#pick(copies)
+        const victim = copies.find((qemu) => qemu.host === host.name) ?? copies[0]!
         if (victim.hasGuest) this.#died(wasWhole)
         this.#world.hit(victim.host)
         victim.die({ how: 'died', detail: 'killed' })

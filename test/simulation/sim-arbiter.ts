@@ -57,11 +57,15 @@ export class SimArbiter {
     return process.ask((answer, fail) => {
       let waits = true
       const settle = (end: () => void) => {
-        if (waits) end()
+        if (!waits) return
         waits = false
+        cancel()
+        signal?.removeEventListener('abort', onAbort)
+        end()
       }
       const giveUp = (why: string) => settle(() => fail(unreachable(why)))
-      signal?.addEventListener('abort', () => giveUp('not waited for any longer'), { once: true })
+      const onAbort = () => giveUp('not waited for any longer')
+      signal?.addEventListener('abort', onAbort)
       const cancel = this.#time.after(limitMs, () => giveUp('no answer in time'))
       if (this.cutOff.has(host) && this.#random.integer(0, 3) > 0) {
         if (this.#random.integer(0, 1)) this.#time.after(1, () => giveUp('refused'))
@@ -70,12 +74,7 @@ export class SimArbiter {
       this.#time.after(this.#some(this.slowMs), () => {
         const result = effect()
         if (this.cutOff.has(host) || this.#random.integer(1, 100) <= this.lostAnswers) return
-        this.#time.after(this.#some(3), () =>
-          settle(() => {
-            cancel()
-            answer(result)
-          }),
-        )
+        this.#time.after(this.#some(3), () => settle(() => answer(result)))
       })
     })
   }

@@ -64,6 +64,8 @@ export class SimWorld {
   /** The operator has said that the primary is gone. */
   forced = false
   takeovers = 0
+  /** A planned fault has happened; its effect lasts for so long. */
+  onFault: (host: SimHost, forMs: number) => void = () => undefined
   failure: Error | undefined
 
   constructor(seed: number, settings: (random: SeededRandom) => SimSettings, broken: Broken = {}) {
@@ -156,6 +158,7 @@ export class SimWorld {
 
   #act(agent: SimAgent, { action, forMs, point }: PlannedFault): void {
     const { host } = agent
+    this.onFault(host, forMs)
     if (point === 'before-load' || point === 'after-load') this.hit(host.name)
     if (action === 'throw') throw new Failure('INTERNAL', `fault point ${point}`)
     if (action === 'kill') {

@@ -60,8 +60,9 @@ export class TestNetwork {
   /**
    * Puts a namespace on a bridge, by an interface `eth0` with this address.
    * @param bridgeIn the namespace of the bridge; ours without
+   * @returns the name of its port
    */
-  async attach(namespace: string, address: string, bridge: string, bridgeIn?: string): Promise<void> {
+  async attach(namespace: string, address: string, bridge: string, bridgeIn?: string): Promise<string> {
     const port = `${this.#prefix}v${made++}`
     await ip('link', 'add', port, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', namespace)
     const where = bridgeIn === undefined ? [] : ['-netns', bridgeIn]
@@ -69,6 +70,7 @@ export class TestNetwork {
     await ip(...where, 'link', 'set', 'dev', port, 'master', bridge, 'up')
     await ip('-netns', namespace, 'address', 'add', address, 'dev', 'eth0')
     await ip('-netns', namespace, 'link', 'set', 'dev', 'eth0', 'up')
+    return port
   }
 
   /** Connects two bridges in two namespaces, as a cable does. */

@@ -90,7 +90,8 @@ static void open_ram(const char *path, const char *layout)
 static void *sweep(void *unused)
 {
     (void)unused;
-    for (swept = 0; swept < pages && atomic_load(&sweeping); swept++)
+    /* At least one page, however late this thread gets to run. */
+    for (swept = 0; swept < pages && (swept == 0 || atomic_load(&sweeping)); swept++)
         (*byte_at(swept * PAGE))++;
     return NULL;
 }
