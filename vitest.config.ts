@@ -1,8 +1,15 @@
 /**
- * Three projects: `unit` needs neither QEMU nor privileges and takes less than a minute; `simulation` runs the pair through
+ * Four projects: `unit` needs neither QEMU nor privileges and takes less than a minute; `process` starts agents and the
+ * command line as real processes; `simulation` runs the pair through
  * thousands of schedules in simulated time; `guest` runs real virtual machines.
  */
 import { defineConfig } from 'vitest/config'
+
+const processTests = [
+  'test/agent/**/*.test.ts',
+  'test/cli/command-line.test.ts',
+  'test/replication/arbiter-file.test.ts',
+]
 
 export default defineConfig({
   test: {
@@ -11,8 +18,15 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/guest/**', 'test/simulation/**'],
+          exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
           testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: 'process',
+          include: processTests,
+          testTimeout: 60_000,
         },
       },
       {
