@@ -1,7 +1,7 @@
 /**
- * Four projects: `unit` needs neither QEMU nor privileges and takes less than a minute; `process` starts agents and the
- * command line as real processes; `simulation` runs the pair through
- * thousands of schedules in simulated time; `guest` runs real virtual machines.
+ * Four projects, one after the other: `unit` needs neither QEMU nor privileges and takes less than a minute; `process`
+ * starts agents and the command line as real processes; `simulation` runs the pair through schedules of faults in simulated
+ * time; `guest` runs real virtual machines.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -17,6 +17,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          sequence: { groupOrder: 0 },
           include: ['test/**/*.test.ts'],
           exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
           testTimeout: 30_000,
@@ -25,6 +26,7 @@ export default defineConfig({
       {
         test: {
           name: 'process',
+          sequence: { groupOrder: 1 },
           include: processTests,
           testTimeout: 60_000,
         },
@@ -32,6 +34,7 @@ export default defineConfig({
       {
         test: {
           name: 'simulation',
+          sequence: { groupOrder: 2 },
           include: ['test/simulation/**/*.test.ts'],
           testTimeout: 300_000,
         },
@@ -39,6 +42,7 @@ export default defineConfig({
       {
         test: {
           name: 'guest',
+          sequence: { groupOrder: 3 },
           include: ['test/guest/**/*.test.ts'],
           globalSetup: ['test/support/global-setup.ts'],
           testTimeout: 180_000,
