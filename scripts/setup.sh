@@ -98,4 +98,8 @@ fi
 
 [ -f dist/src/cli/main.js ] || say 'building'
 npm run --silent build
-bash scripts/build-guest.sh
+if $tests; then
+  bash scripts/build-guest.sh all
+else
+  bash scripts/build-guest.sh
+fi

@@ -22,8 +22,9 @@ const kernelArguments = [
 /** QEMU options of the demo guest. @param append further kernel arguments, such as victim_mib=64 */
 export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz'): string[] {
   const kernel = join(directory, 'vmlinuz')
-  if (!existsSync(kernel))
-    throw new SubpageError('BAD_ARGUMENT', 'the demo guest is not built: run scripts/build-guest.sh')
+  const missing = [kernel, join(directory, initrd)].find((file) => !existsSync(file))
+  if (missing !== undefined)
+    throw new SubpageError('BAD_ARGUMENT', `${missing} is not there: run scripts/build-guest.sh all`)
   return [
     ...['-kernel', kernel, '-initrd', join(directory, initrd)],
     ...['-append', [...kernelArguments, ...append].join(' '), '-no-reboot'],
