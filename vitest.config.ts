@@ -18,6 +18,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           sequence: { groupOrder: 0 },
+          expect: { poll: { timeout: 20_000 } },
           include: ['test/**/*.test.ts'],
           exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
           testTimeout: 30_000,
@@ -27,6 +28,7 @@ export default defineConfig({
         test: {
           name: 'process',
           sequence: { groupOrder: 1 },
+          expect: { poll: { timeout: 20_000 } },
           include: processTests,
           testTimeout: 60_000,
         },
@@ -35,6 +37,7 @@ export default defineConfig({
         test: {
           name: 'simulation',
           sequence: { groupOrder: 2 },
+          expect: { poll: { timeout: 20_000 } },
           include: ['test/simulation/**/*.test.ts'],
           testTimeout: 300_000,
         },
@@ -43,6 +46,7 @@ export default defineConfig({
         test: {
           name: 'guest',
           sequence: { groupOrder: 3 },
+          expect: { poll: { timeout: 20_000 } },
           include: ['test/guest/**/*.test.ts'],
           globalSetup: ['test/support/global-setup.ts'],
           testTimeout: 180_000,

@@ -4,7 +4,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
+import { mkdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { SubpageError } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
 import { AgentClient } from './client.ts'
@@ -37,10 +38,13 @@ export async function startEphemeralAgent(options: EphemeralOptions): Promise<Ep
     ...['--listen', options.listen ?? '127.0.0.1:0'],
   ]
   // A process group of its own: a Ctrl-C on our terminal is ours to handle first.
+  const arbiter = join(dirname(options.stateDirectory), 'arbiter')
+  mkdirSync(arbiter, { recursive: true, mode: 0o700 })
   const child = spawn(command, args, {
     stdio: ['pipe', 'ignore', 'pipe'],
     detached: true,
-    env: { ...process.env, ...options.env },
+    // Decisions about guests that live as long as we do: nothing for the machine's own arbiter.
+    env: { ...process.env, SUBPAGE_ARBITER: `file:${arbiter}`, ...options.env },
   })
   let said = ''
   child.stderr?.setEncoding('utf8')

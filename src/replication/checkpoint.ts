@@ -37,6 +37,9 @@ export interface Protection {
   mayRelease(sentAt: number): Promise<void>
 }
 
+/** How long a pause may last in which something is looked at: comparing takes about 0.1 s for each GiB. */
+const inspectionMs = 30_000
+
 /** A guest that stands still, its changes captured. */
 export interface Frozen {
   pause: Pause
@@ -62,7 +65,7 @@ export async function checkpoint(
   const { guest, faults, clock } = protection
   const sentBefore = session.connection.bytesSent
 
-  const frozen = await freeze(protection, whilePaused)
+  const frozen = await freeze(protection, whilePaused, whilePaused && inspectionMs)
   const resumed = await frozen.pause.resume()
   faults('after-resume')
   if (!resumed.valid)

@@ -5,7 +5,7 @@
  */
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
-import type { Guest } from './guest.ts'
+import type { Guest, Pause } from './guest.ts'
 import type { PrimaryOptions } from './primary-options.ts'
 import type { Succession } from './succession.ts'
 
@@ -45,6 +45,16 @@ export async function part({
     }
   }
   return 'over'
+}
+
+/** The guest goes on without a standby. One that has ended meanwhile has nothing left to say. */
+export async function letOut(guest: Guest, held: Pause | undefined): Promise<void> {
+  try {
+    await held?.resume()
+    await guest.freeOutputs()
+  } catch (error) {
+    if (guest.alive) throw error
+  }
 }
 
 /**

@@ -14,7 +14,7 @@ import { type EpochReport, EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Guest, GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { confirmRelease, part } from './parting.ts'
+import { confirmRelease, letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
@@ -217,7 +217,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     if (end) await ended
     else if (this.#detached) await this.#leave()
     else {
-      await guest.freeOutputs()
+      await letOut(guest, this.#held)
       // A standby that has gone already needs no word.
       await session?.connection.send(frameType.unprotect).catch(() => undefined)
     }
@@ -284,7 +284,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       waiting: () => undefined,
     })
     inTime()
-    if (decision === 'alone') await guest.freeOutputs()
+    if (decision === 'alone') await letOut(guest, this.#held)
   }
 
   /** The connection is gone, or the standby refuses. */
@@ -305,9 +305,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     })
     if (decision === 'over') return
     this.#exposed = false
-    await this.#held?.resume()
+    await letOut(guest, this.#held)
     this.#held = undefined
-    await guest.freeOutputs()
     this.#goneOn(true)
   }
 

@@ -224,7 +224,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
   #sourceEnded(end: GuestEnd): void {
     if (end.how === 'died' && this.#keeper.committed) {
       const { succession } = this.#options
-      if (!this.#outcome) succession.adopt(succession.generation + 1)
+      if (!this.#outcome) {
+        succession.adopt(succession.generation + 1)
+        // Should this agent be restarted soon, the arbiter knows of it. Without it the primary to be asks again.
+        succession.anchor().catch(() => undefined)
+      }
       void this.#takeOver(`the guest died: ${end.detail}`)
     } else void this.discard(`the guest ended: ${end.detail}`)
   }

@@ -99,11 +99,13 @@ export class Succession {
         'ARBITER_UNREACHABLE',
         `${arbiter.description} does not remember generation ${this.#generation} of the guest, so it must not decide about the next`,
       )
+    // It may change while we wait: the peer can have gone on.
+    const next = this.#generation + 1
     this.#undecided = true
-    const holder = await arbiter.claim(guest, this.#generation + 1, claimant, signal)
+    const holder = await arbiter.claim(guest, next, claimant, signal)
     this.#undecided = false
     if (holder.claimant !== claimant) return holder
-    this.adopt(this.#generation + 1)
+    this.adopt(next)
     return undefined
   }
 

@@ -48,7 +48,7 @@ export class Vigil {
 
   async #keep(): Promise<void> {
     const { clock, sourceGone, committed, discard, say, reason } = this.#options
-    while (!this.#over.signal.aborted || this.#options.succession.undecided) {
+    while (!this.#over.signal.aborted) {
       const gone = sourceGone()
       if (gone && !committed()) return discard('the primary is gone and no checkpoint was whole')
       if (gone === false) say(`${reason}; the guest still runs there`)
@@ -56,11 +56,14 @@ export class Vigil {
       else if (await this.#decide(gone === true)) return
       await clock.sleep(lookMs, this.#over.signal)
     }
+    // A claim without an answer, from here or by command, may have been granted: nothing else begins before that is known.
+    while (this.#options.succession.undecided && committed() && !(await this.#claim(sourceGone() === true)))
+      await clock.sleep(retryMs)
   }
 
   /** True when the vigil is over. */
   async #decide(gone: boolean): Promise<boolean> {
-    const { clock, succession, settings, heardAt, reason, say, takeOver, outdated } = this.#options
+    const { clock, succession, settings, heardAt, reason, say } = this.#options
     if (settings.outputs === 'free' && !gone) {
       say(`${reason}; with outputs free two copies could serve, so it is taken over by command only`)
       return false
@@ -73,6 +76,14 @@ export class Vigil {
       say(`${reason}; waiting for the primary`)
       return false
     }
+    if (await this.#claim(gone)) return true
+    await clock.sleep(retryMs, this.#over.signal)
+    return false
+  }
+
+  /** False without an answer. */
+  async #claim(gone: boolean): Promise<boolean> {
+    const { succession, reason, say, takeOver, outdated } = this.#options
     try {
       const holder = await succession.claim()
       // Even a guest that is gone may have gone on alone before: then what we hold is too old.
@@ -84,7 +95,6 @@ export class Vigil {
       return true
     } catch (error) {
       say(`${reason}; not taken over: ${asSubpageError(error).message}`)
-      await clock.sleep(retryMs, this.#over.signal)
       return false
     }
   }

@@ -168,11 +168,14 @@ class Schedule {
         })
         return
       case 'reset':
-        return network.reset(this.#pick(['both', 'one']))
+        network.reset(this.#pick(['both', 'one']))
+        return
       case 'hurt':
-        return network.hurt(this.#pick(['truncate', 'damage']))
+        network.hurt(this.#pick(['truncate', 'damage']))
+        return
       case 'replay':
-        return network.replay()
+        network.replay()
+        return
       case 'crash':
         host.crashAgent()
         time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
@@ -225,7 +228,8 @@ class Schedule {
         return
       }
       case 'command':
-        return this.#operate(host)
+        this.#operate(host)
+        return
     }
   }
 
@@ -233,16 +237,21 @@ class Schedule {
     const other = this.#world.hosts.find((one) => one !== host)!
     switch (this.#pick(['switchover', 'switchover', 'failover', 'unprotect', 'protect', 'remove'])) {
       case 'switchover':
-        return this.#command('switchover', host, (agent) => agent.running().switchover())
+        this.#command('switchover', host, (agent) => agent.running().switchover())
+        return
       case 'failover':
-        return this.#command('failover', host, (agent) => agent.failover(false))
+        this.#command('failover', host, (agent) => agent.failover(false))
+        return
       case 'unprotect':
-        return this.#command('unprotect', host, (agent) => agent.running().unprotect())
+        this.#command('unprotect', host, (agent) => agent.running().unprotect())
+        return
       case 'protect':
-        return this.#command('protect', host, (agent) => agent.protect(this.#protection(other.name)))
+        this.#command('protect', host, (agent) => agent.protect(this.#protection(other.name)))
+        return
       case 'remove':
         if (this.#draw(0, 9) > 0 && host.agent?.hosted?.kind === 'running') return
-        return this.#command('remove', host, (agent) => agent.remove())
+        this.#command('remove', host, (agent) => agent.remove())
+        return
     }
   }
 

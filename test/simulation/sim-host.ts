@@ -68,7 +68,11 @@ export class SimHost implements Station {
     const { agent } = this
     if (!agent) return
     this.listener = undefined
-    if (agent.hosted?.kind === 'running') await agent.hosted.primary?.detach()
+    try {
+      if (agent.hosted?.kind === 'running') await agent.hosted.primary?.detach()
+    } catch (error) {
+      agent.say(`does not end well: ${asSubpageError(error).message}`)
+    }
     if (this.agent !== agent) return
     this.crashAgent()
     this.world.time.after(forMs, () => this.startAgent())

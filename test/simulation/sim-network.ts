@@ -307,7 +307,7 @@ class SimSocket extends Duplex {
 
   #close(): void {
     this.open = false
-    if (!this.#peer || !this.#peer.open) {
+    if (!this.#peer?.open) {
       this.#network.sockets.delete(this)
       if (this.#peer) this.#network.sockets.delete(this.#peer)
     }

@@ -183,7 +183,7 @@ export class TwoHosts {
       return { host, at }
     }
     const [a, b] = [await make('a', 0), await make('b', 1)]
-    await network.cable([a.host.namespace, 'br0'], [b.host.namespace, 'br0'])
+    await network.cable(['br0', a.host.namespace], ['br0', b.host.namespace])
     const client = await network.namespace()
     await network.attach(client, '10.78.0.1/24', 'br0', a.host.namespace)
     const proxy = fork(
@@ -240,10 +240,11 @@ export class TwoHosts {
 /** A process that keeps a host's mounts: its own /dev/shm, and the boot id of another boot. */
 async function hold(namespace: string, bootFile: string, index: number): Promise<ChildProcess> {
   writeFileSync(bootFile, `${index}0000000-0000-4000-8000-00000000000${index}\n`)
-  const script = `mount -t tmpfs -o size=${shmMib}m,mode=1777 none /dev/shm && mount --bind ${bootFile} /proc/sys/kernel/random/boot_id && echo held && exec sleep infinity`
+  const script = `mount -t tmpfs -o size=${shmMib}m,mode=1777 none /dev/shm && mount --bind ${bootFile} /proc/sys/kernel/random/boot_id && echo held && exec cat`
   // `ip netns exec` gives its command a mount namespace of its own.
   const holder = spawn('ip', ['netns', 'exec', namespace, 'sh', '-c', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    // It ends with us, however we end.
+    stdio: ['pipe', 'pipe', 'ignore'],
   })
   await Promise.race([
     once(holder.stdout!, 'data'),

@@ -1,0 +1,135 @@
+/**
+ * The agent that passes a fault point dies there, at a passing drawn at random, and the next agent finds what it left: the
+ * guest runs on exactly one host, is protected again, its image is equal to it, and its victim program whole.
+ */
+import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import {
+  askVictim,
+  consoleAt,
+  readConsole,
+  untilConsole,
+  victimDamage,
+  victimDigest,
+  victimLines,
+} from '../../src/qemu/demo-guest.ts'
+import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
+import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import { seededRandom } from '../support/random.ts'
+
+const name = 'pointed'
+const random = seededRandom()
+const standbyPoint = (point: FaultPoint) => /ack|apply/.test(point)
+const loadPoint = (point: FaultPoint) => /load/.test(point)
+
+let hosts: Hosts
+let from: EphemeralAgent
+let to: EphemeralAgent
+const names = new Map<EphemeralAgent, string>()
+
+async function start(host: string, listen?: string, fault = ''): Promise<EphemeralAgent> {
+  const agent = await hosts.add(host, { SUBPAGE_FAULT: fault }, listen)
+  names.set(agent, host)
+  return agent
+}
+
+const startAgain = (agent: EphemeralAgent, fault?: string) =>
+  start(names.get(agent) ?? '', agent.address, fault)
+
+/** Kills the agent, and starts it with a fault in it. */
+async function withFault(agent: EphemeralAgent, fault: string): Promise<EphemeralAgent> {
+  const gone = once(agent.process, 'exit')
+  agent.process.kill('SIGKILL')
+  await gone
+  return await startAgain(agent, fault)
+}
+
+/** Waits until the agent has died of its fault. */
+async function died({ process: agent }: EphemeralAgent, limitMs = 20_000): Promise<void> {
+  const limit = AbortSignal.timeout(limitMs)
+  if (agent.signalCode === null && agent.exitCode === null) await once(agent, 'exit', { signal: limit })
+  expect(agent.signalCode).toBe('SIGKILL')
+}
+
+async function expectWhole(): Promise<void> {
+  const status = await until(from, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+  await until(to, name, ({ role, state }) => role === 'Standby' && state === 'Protected')
+  expect(await from.client.verify(name)).toMatchObject({ equal: true })
+  const console = consoleAt(status.console)
+  expect(await askVictim(console)).toBe(true)
+  const length = readConsole(console).length
+  const [line] = await untilConsole(
+    console,
+    length,
+    (text) => (victimLines(text).length > 0 ? victimLines(text) : undefined),
+    20_000,
+  )
+  expect(victimDamage(readConsole(console))).toBe(undefined)
+  expect(line?.digest).toBe(victimDigest(line?.step ?? 0))
+}
+
+beforeAll(async () => {
+  hosts = new Hosts()
+  from = await start('a')
+  to = await start('b')
+  await startVictim(from, name)
+  await protect(from, name, to)
+})
+afterAll(async () => hosts[Symbol.asyncDispose]())
+
+const info = (fault: string) => `${fault}, seed ${random.seed}`
+
+test.each(faultPoints.filter((point) => !standbyPoint(point) && !loadPoint(point)))(
+  "the primary's agent dies at %s",
+  async (point) => {
+    const fault = `${point}:${random.integer(1, 20)}=kill`
+    const failing = await withFault(from, fault)
+    await died(failing)
+    await delay(random.integer(0, 300))
+    from = await startAgain(failing)
+    await expectWhole()
+    expect((await from.client.guest(name)).takeover, info(fault)).toBe(null)
+  },
+)
+
+test.each(faultPoints.filter(standbyPoint))("the standby's agent dies at %s", async (point) => {
+  const fault = `${point}:${random.integer(1, 20)}=kill`
+  const failing = await withFault(to, fault)
+  await died(failing)
+  // Its image has gone with it.
+  await until(from, name, ({ role, state }) => role === 'Alone' && state === 'Connecting')
+  to = await startAgain(failing)
+  await expectWhole()
+})
+
+test('the agent that takes over dies at after-load: its guest runs on there', async () => {
+  const failing = await withFault(to, 'after-load=kill')
+  const { pid } = await until(from, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+  process.kill(pid ?? 0, 'SIGKILL')
+  await died(failing)
+  to = await startAgain(failing)
+  ;[from, to] = [to, from]
+  await until(from, name, ({ role }) => role !== 'Standby')
+  // Its record came from the standby: nobody has written down yet whom to protect it to.
+  const { state } = await from.client.guest(name)
+  if (state === 'Running') {
+    await to.client.remove(name).catch(() => undefined)
+    await protect(from, name, to)
+  }
+  await expectWhole()
+})
+
+test('the agent that takes over dies at before-load: the guest runs on exactly one host', async () => {
+  const failing = await withFault(to, 'before-load=kill')
+  await until(from, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+  await from.client.switchover(name).catch(() => undefined)
+  await died(failing)
+  to = await startAgain(failing)
+  await until(from, name, ({ state, reason }) => {
+    process.stderr.write(`before-load: ${state} ${reason}\n`)
+    return state === 'Protected' || state === 'Failed' || state === 'Ended'
+  })
+  await expectWhole()
+})
