@@ -242,17 +242,19 @@ export class Agent {
       const present = this.guests.get(name)
       const admission = await admit(hello, presentOf(present))
       if (present?.kind === 'standby') {
-        if (admission === 'again') return present
+        if (admission === 'again') return present.remember(hello)
         // It tried to take over and could not; the guest lives, so a new one can begin.
         await present.standby.discard('its primary protects the guest anew')
       }
       if (present?.kind === 'running') {
         present.guest.supersede(`${hello.source.host} goes on with it, generation ${hello.generation}`)
         await present.finished()
+        // Before the standby has files of the same names: buried later it would take their memory with it.
+        this.#bury(present, await present.guest.ended)
       }
       if (present?.kind === 'ended') refuseIfAlive(present)
       const guest = await StandbyGuest.start(hello, guestFiles(this.stateDirectory, name), this.host)
-      this.guests.set(name, guest)
+      this.guests.set(name, guest.remember(hello))
       guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
       void guest.waiting.ended.then((end) => {
         if (this.guests.get(name) !== guest) return

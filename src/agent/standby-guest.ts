@@ -48,10 +48,17 @@ export class StandbyGuest {
 
   /** The same protection, the other way round: for when this host has taken over. */
   get reverse(): ProtectionSettings {
-    const { settings, source } = this.hello
-    return { ...settings, to: source.address }
+    return reverseOf(this.hello)
+  }
+
+  /** Should this agent be killed in the middle of a takeover, the next one finds the guest running and protects it. */
+  remember(hello: Hello): this {
+    this.waiting.qemu.updateRecord({ protection: reverseOf(hello) })
+    return this
   }
 }
+
+const reverseOf = ({ settings, source }: Hello): ProtectionSettings => ({ ...settings, to: source.address })
 
 /** On the same machine, by looking at the process; from another one nothing can be known. */
 function sourceGone({ source }: Hello): boolean | undefined {

@@ -25,6 +25,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
   #outcome: Promise<StandbyOutcome> | undefined
   #vigil: Vigil | undefined
   #served = false
+  /** A failover by command waits for the arbiter. */
+  #deciding = false
   #serving: Promise<void> = Promise.resolve()
   state: StandbyState = 'Seeding'
   reason = ''
@@ -155,7 +157,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
       )
     if (!this.#outcome) {
       if (succession.arbitrated) {
-        const holder = await succession.claim()
+        this.#deciding = true
+        const holder = await succession.claim().finally(() => {
+          this.#deciding = false
+        })
         if (holder)
           throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} goes on with ${this.guestName}`)
       } else if (!force)
@@ -193,6 +198,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
         return
       case frameType.pages:
         if (frame.epoch === 0) {
+          // The checkpoint that a failover by command is about must last until that is decided.
+          if (this.#deciding)
+            throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
           this.#enter('Seeding', '')
           return await this.#keeper.seed(frame.payload)
         }
@@ -226,8 +234,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
       const { succession } = this.#options
       if (!this.#outcome) {
         succession.adopt(succession.generation + 1)
-        // Should this agent be restarted soon, the arbiter knows of it. Without it the primary to be asks again.
-        succession.anchor().catch(() => undefined)
+        // The next session writes the generation down with the arbiter. Until then nobody else can go on with the guest, so
+        // nobody has to be asked, not even after a restart of this agent.
+        succession.agree(false)
       }
       void this.#takeOver(`the guest died: ${end.detail}`)
     } else void this.discard(`the guest ended: ${end.detail}`)

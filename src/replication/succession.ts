@@ -92,15 +92,15 @@ export class Succession {
     const { arbiter, guest, claimant } = this.#options
     if (!arbiter || !this.#shared)
       throw new SubpageError('ARBITER_UNREACHABLE', 'this pair has no arbiter: only a command decides')
+    // Fixed before we wait: should the peer go on meanwhile, the decision that it has won must not be passed over.
+    const next = this.#generation + 1
     // An arbiter that has lost its memory (a share that is not mounted, a cluster set up anew) would grant again what
     // somebody holds already.
-    if (!(await arbiter.holder(guest, this.#generation, signal)))
+    if (!(await arbiter.holder(guest, next - 1, signal)))
       throw new SubpageError(
         'ARBITER_UNREACHABLE',
         `${arbiter.description} does not remember generation ${this.#generation} of the guest, so it must not decide about the next`,
       )
-    // It may change while we wait: the peer can have gone on.
-    const next = this.#generation + 1
     this.#undecided = true
     const holder = await arbiter.claim(guest, next, claimant, signal)
     this.#undecided = false

@@ -8,7 +8,7 @@ import { simulate } from './schedule.ts'
 
 const one = process.env.SUBPAGE_SIM_SEED
 const first = Number(one ?? process.env.SUBPAGE_SIM_FIRST ?? 1)
-const count = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 300) : 1
+const count = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 3_000) : 1
 
 test(`${count} schedules from seed ${first}`, { timeout: 600_000 }, async () => {
   const startedAt = performance.now()
@@ -18,6 +18,21 @@ test(`${count} schedules from seed ${first}`, { timeout: 600_000 }, async () => 
   const kinds = failed.map(({ seed, failure }) => `${seed}: ${failure?.message}`)
   expect(failed.length === 0 ? '' : [...kinds, describeFailure(failed[0]!)].join('\n')).toBe('')
 })
+
+/** What each of them found first. A change of what is drawn from a seed makes it another schedule. */
+const knownBad: Record<number, string> = {
+  95: 'a checkpoint that could not be applied kept the standby from being served ever again',
+  211: 'a vigil that ended while a claim by command had no answer looped without a pause',
+  216: 'a primary came back to a standby that had forgotten its takeover, and went on in the old history',
+  1785: 'a restart soon after a takeover: the arbiter had not been told, and outputs were held for ever',
+  5826: 'a failover by command claimed the generation after the one that the primary had just won',
+}
+
+for (const [seed, what] of Object.entries(knownBad))
+  test(`seed ${seed}: ${what}`, async () => {
+    const result = await simulate(Number(seed))
+    expect(result.failure ? describeFailure(result) : '').toBe('')
+  })
 
 test('a seed gives the same schedule again', async () => {
   const [once, again] = await Promise.all([simulate(7), simulate(7)])

@@ -101,6 +101,7 @@ export class TestHost {
   /** The guest as this host has it; undefined when it knows no such guest, or does not answer in time. */
   async guest(name: string, limitMs = 2_000): Promise<GuestStatus | undefined> {
     if (!this.running || !this.agent) return undefined
+    // An agent that is being killed, or does not know the guest.
     const answer = this.agent.client.guest(name).catch(() => undefined)
     return await Promise.race([answer, delay(limitMs, undefined, { ref: false })])
   }
@@ -213,6 +214,7 @@ export class TwoHosts {
   }
 
   async undrop(): Promise<void> {
+    // There may be nothing to delete.
     await this.#nft('delete', 'table', 'inet', 'wire').catch(() => undefined)
   }
 

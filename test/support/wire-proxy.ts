@@ -43,8 +43,8 @@ async function carry(from: Socket, to: Socket): Promise<void> {
     }
     if (rest.length > 0 && !to.write(rest))
       await new Promise<void>((resolve) => {
-        to.once('drain', resolve)
-        to.once('close', resolve)
+        const settle = () => resolve(void to.off('drain', settle).off('close', settle))
+        to.once('drain', settle).once('close', settle)
       })
   }
 }
@@ -69,6 +69,7 @@ function main(): void {
       }
       for (const way of [carry(near, far), carry(far, near)])
         way
+          // Broken connections are what this is about.
           .catch(() => undefined)
           .finally(() => {
             near.destroySoon()
