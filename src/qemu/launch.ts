@@ -4,8 +4,9 @@
  */
 import { spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
-import { SubpageError } from '../errors.ts'
+import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
+import { mappingsOf } from '../tracking/mappings.ts'
 import { shimEnvironment } from '../tracking/shim.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
 import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
@@ -67,6 +68,8 @@ export async function launch(
     }
     writeRecord(files, record)
     const qmp = await connect(files, started)
+    if (!usesRam(started.pid, files.ram))
+      throw new SubpageError('QEMU_FAILED', `QEMU does not use ${files.ram}: it was removed meanwhile`)
     const foreign = foreignRamBlocks(
       await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' }),
     )
@@ -160,6 +163,18 @@ function startFailed(said: string, cause: unknown): SubpageError {
       { cause },
     )
   return new SubpageError('QEMU_FAILED', `QEMU did not start: ${said}`, { cause })
+}
+
+/** Had the file been removed before QEMU opened it, QEMU would have made another one, and what we write would not be its RAM. */
+function usesRam(pid: number, path: string): boolean {
+  try {
+    return mappingsOf(pid, path).length > 0
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return false
+    // It cannot be seen from here.
+    if (errorCode(error) === 'EACCES') return true
+    throw error
+  }
 }
 
 /** The end of QEMU's own log: what it said before it ended. */

@@ -190,7 +190,7 @@ export class TwoHosts {
     const proxy = fork(
       join(packageRoot, 'dist/test/support/wire-proxy.js'),
       [a, b].map(({ host }) => `${host.reached}:${port}=${host.address}:${port}`),
-      { execPath: 'ip', execArgv: ['netns', 'exec', wire, process.execPath] },
+      { detached: true, execPath: 'ip', execArgv: ['netns', 'exec', wire, process.execPath] },
     )
     await once(proxy, 'message')
     return new TwoHosts({ directory, network, hosts: [a.host, b.host], client }, wire, proxy, [a.at, b.at])
@@ -247,6 +247,8 @@ async function hold(namespace: string, bootFile: string, index: number): Promise
   const holder = spawn('ip', ['netns', 'exec', namespace, 'sh', '-c', script], {
     // It ends with us, however we end.
     stdio: ['pipe', 'pipe', 'ignore'],
+    // A Ctrl-C on our terminal is ours.
+    detached: true,
   })
   await Promise.race([
     once(holder.stdout!, 'data'),
