@@ -2,6 +2,7 @@
  * Bad input and bad luck, on real QEMU with real agents: each ends in a clear error or in a clean recovery. No guest is
  * left paused, nothing of a failed start is left behind, and nothing of a killed agent is in the way of the next one.
  */
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import {
   closeSync,
@@ -27,6 +28,7 @@ import { type GuestFiles, guestFiles, readRecord } from '../../src/qemu/guest-fi
 import { launch } from '../../src/qemu/launch.ts'
 import { identify, isRunning } from '../../src/qemu/process.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
+import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
@@ -265,6 +267,8 @@ describe('a standby that cannot be', () => {
   async function hello(change: Record<string, unknown>, name = 'lonely'): Promise<Hello> {
     const record = readRecord(filesOf('a', 'lonely'))!
     const { ramBytes, ...machine } = record.machine
+    const mark = randomUUID()
+    await openArbiter(`file:${join(hosts.directory, 'arbiter')}`).leaveMark(mark)
     return {
       protocol: protocolVersion,
       release: 'any',
@@ -277,6 +281,7 @@ describe('a standby that cannot be', () => {
         process: identify(process.pid)!,
       },
       generation: 1,
+      mark,
       settings: { epochMs: 25, suspicionMs: 500, outputs: 'held', tracker: 'auto', codec: 'masked' },
     }
   }
