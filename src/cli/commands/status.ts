@@ -86,6 +86,17 @@ function details(guest: GuestStatus): string {
       'takeover',
       `${guest.takeover.ms.toFixed(1)} ms, from checkpoint ${guest.takeover.epoch}: ${guest.takeover.reason}`,
     ])
+  if (guest.outputs !== null)
+    rows.push(
+      [
+        'outputs',
+        guest.outputs === 'held'
+          ? 'held until their checkpoint is committed'
+          : 'FREE: a client may see answers that a failover takes back',
+      ],
+      ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
+      ['generation', String(guest.generation)],
+    )
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
