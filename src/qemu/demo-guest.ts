@@ -40,7 +40,7 @@ export interface VictimLine {
 
 /** The victim's reports in a piece of console output; a line cut at either end is left out. */
 export function victimLines(text: string): VictimLine[] {
-  return [...text.matchAll(/^victim step=(\d+) pages=\d+ verify=(\d+) digest=([0-9a-f]+)\r?$/gm)].map(
+  return [...text.matchAll(/^victim step=(\d+) pages=\d+ verify=(\d+) digest=([0-9a-f]{16})\r?\n/gm)].map(
     ([, step, verified, digest]) => ({
       step: Number(step),
       verified: Number(verified),
