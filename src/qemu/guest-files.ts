@@ -75,6 +75,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     directory,
     record: file('guest.json'),
     qmp: file('qmp.sock'),
+    qmpEvents: file('events.sock'),
     guardQmp: file('guard.sock'),
     console: file('console.sock'),
     incoming,

@@ -144,7 +144,7 @@ async function connect(files: GuestFiles, started: ProcessIdentity): Promise<Qmp
   const deadline = performance.now() + startMsMax
   for (;;) {
     try {
-      return await Qmp.connect(files.qmp)
+      return await Qmp.connect(files)
     } catch (error) {
       if (!isRunning(started)) throw startFailed(lastWords(files), error)
       // A QEMU that is just ending closes its socket first: its words come with the next look.

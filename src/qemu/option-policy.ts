@@ -18,6 +18,7 @@ type Rule = 'alone' | ((value: string, images: readonly string[]) => string | un
 
 const word = /^[\w-]+$/
 const onOff = /^(on|off)$/
+const watchdogAction = /^(reset|shutdown|poweroff|inject-nmi|none)$/
 const text = /^[\w .:+@()/-]*$/
 
 const form =
@@ -41,7 +42,6 @@ const globals =
 const rules: Record<string, Rule> = {
   '-S': () => 'a guest is started at once',
   '-no-reboot': 'alone',
-  '-no-shutdown': 'alone',
   '-no-hpet': 'alone',
   '-no-acpi': 'alone',
   '-usb': 'alone',
@@ -86,8 +86,14 @@ const rules: Record<string, Rule> = {
     ...Object.fromEntries(smbios.split(' ').map((key) => [key, text])),
   }),
   '-fw_cfg': list('name', { name: /^opt\/[\w./-]+$/, string: /^[^\0]*$/ }),
-  '-action': list('', { reboot: word, shutdown: word, panic: word, watchdog: word }),
-  '-watchdog-action': form(word),
+  // Nothing may leave a guest standing that shut down or panicked: its end must be the end of QEMU.
+  '-action': list('', {
+    reboot: /^(reset|shutdown)$/,
+    shutdown: /^poweroff$/,
+    panic: /^(shutdown|exit-failure|none)$/,
+    watchdog: watchdogAction,
+  }),
+  '-watchdog-action': form(watchdogAction),
   '-msg': list('', { timestamp: onOff, 'guest-name': onOff }),
 }
 
@@ -103,6 +109,8 @@ const reasons: Record<string, string> = {
   '-mem-path': 'guest RAM is a file of subpage',
   '-mem-prealloc': 'guest RAM is a file of subpage',
   '-numa': 'guest RAM is one file of subpage',
+  '-no-shutdown':
+    'QEMU must end when the guest shuts itself down: this is how that is told apart from a death',
   '-loadvm': 'start the guest without it',
   '-preconfig': 'start the guest without it',
   '-nodefaults': 'subpage sets it already',

@@ -5,6 +5,7 @@
 import { type Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
+import type { QmpSockets } from './qmp.ts'
 
 export interface Machine {
   /** What both hosts must have alike. */
@@ -17,10 +18,9 @@ export interface Machine {
   nics: Nic[]
 }
 
-export interface LaunchPaths {
+export interface LaunchPaths extends QmpSockets {
   directory: string
   ram: string
-  qmp: string
   guardQmp: string
   console: string
   consoleLog: string
@@ -38,8 +38,10 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
       '-object',
       `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${doubleCommas(paths.ram)},share=on`,
     ],
-    ...['-qmp', `unix:${doubleCommas(paths.qmp)},server=on,wait=off`],
-    ...['-qmp', `unix:${doubleCommas(paths.guardQmp)},server=on,wait=off`],
+    ...[paths.qmp, paths.qmpEvents, paths.guardQmp].flatMap((path) => [
+      '-qmp',
+      `unix:${doubleCommas(path)},server=on,wait=off`,
+    ]),
     '-chardev',
     `socket,id=subpage-console,path=${doubleCommas(paths.console)},server=on,wait=off,logfile=${doubleCommas(paths.consoleLog)},logappend=on`,
     ...['-serial', 'chardev:subpage-console'],

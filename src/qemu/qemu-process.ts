@@ -21,6 +21,8 @@ const inheritMs = 5_000
 const attachMsMax = 5_000
 /** A QEMU that was told to quit and still runs after this is killed. */
 const quitMs = 5_000
+/** The same for one that has announced its end: 7.2 can wait for ever when commands reach it while it shuts down. */
+const shutdownMs = 2_000
 
 export class QemuProcess {
   readonly files: GuestFiles
@@ -53,7 +55,7 @@ export class QemuProcess {
   /** Finds a process again that another agent started. Undefined when it has ended since. */
   static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
     if (!isRunning(record.process)) return undefined
-    const qmp = await Qmp.connect(files.qmp, attachMsMax)
+    const qmp = await Qmp.connect(files, attachMsMax)
     let found: QemuProcess
     try {
       found = new QemuProcess(files, {
@@ -127,10 +129,13 @@ export class QemuProcess {
   #watch(): Promise<GuestEnd> {
     return new Promise((resolve) => {
       let announced: GuestEnd | undefined
+      let patience: NodeJS.Timeout | undefined
       this.qmp.on('event', (event) => {
         announced = endOf(event) ?? announced
+        if (event.event === 'SHUTDOWN') patience ??= setTimeout(() => this.kill(), shutdownMs)
       })
       this.qmp.on('close', () => {
+        clearTimeout(patience)
         // A dying process closes its files when its last thread is done with the guest. Should it live, without a control
         // socket, it must not: it could serve beside the copy that takes over.
         if (!this.#released) this.kill()

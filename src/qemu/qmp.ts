@@ -9,6 +9,16 @@ import { EventEmitter } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { SubpageError } from '../errors.ts'
 
+/** Two monitors of one QEMU. */
+export interface QmpSockets {
+  qmp: string
+  /**
+   * Only listened to: a command written to a QEMU that is ending makes the socket fail, and what QEMU had said there last,
+   * such as why it ends, is lost.
+   */
+  qmpEvents: string
+}
+
 export interface QmpCommand {
   execute: string
   arguments?: Record<string, unknown>
@@ -45,6 +55,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   #lastId = 0
   #rest = ''
   #closed = false
+  #listener: Qmp | undefined
 
   private constructor(socket: Socket, version: string, rest: string) {
     super()
@@ -57,9 +68,22 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
 
   /**
    * Connects and negotiates. Rejects with the socket's own error while QEMU does not listen yet.
+   * @param where one monitor for commands and events, or one for each
    * @throws SubpageError QEMU_FAILED when it gives no answer, GUEST_DIED when it ends meanwhile
    */
-  static async connect(path: string, limitMs = answerMsMax): Promise<Qmp> {
+  static async connect(where: string | QmpSockets, limitMs = answerMsMax): Promise<Qmp> {
+    if (typeof where === 'string') return await Qmp.#open(where, limitMs)
+    const client = await Qmp.#open(where.qmp, limitMs)
+    try {
+      client.#listenTo(await Qmp.#open(where.qmpEvents, limitMs))
+    } catch (error) {
+      client.close()
+      throw error
+    }
+    return client
+  }
+
+  static async #open(path: string, limitMs: number): Promise<Qmp> {
     const socket = createConnection(path)
     socket.setEncoding('utf8')
     let silent = false
@@ -82,6 +106,11 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     } finally {
       clearTimeout(patience)
     }
+  }
+
+  #listenTo(listener: Qmp): void {
+    this.#listener = listener
+    listener.on('event', (event) => this.emit('event', event))
   }
 
   get closed(): boolean {
@@ -108,30 +137,9 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     return results
   }
 
-  /** Resolves with the next event of this name; rejects when QEMU ends before. */
-  next(name: string): Promise<QmpEvent> {
-    return new Promise((resolve, reject) => {
-      const done = () => {
-        this.off('event', onEvent)
-        this.off('close', onClose)
-      }
-      const onEvent = (event: QmpEvent) => {
-        if (event.event !== name) return
-        done()
-        resolve(event)
-      }
-      const onClose = () => {
-        done()
-        reject(ended(`waiting for ${name}`))
-      }
-      this.on('event', onEvent)
-      this.on('close', onClose)
-      if (this.#closed) onClose()
-    })
-  }
-
   close(): void {
     this.#socket.destroy()
+    this.#listener?.close()
   }
 
   #receive(text: string): void {
@@ -140,9 +148,14 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     for (const line of lines) {
       if (line.trim() === '') continue
       const message = JSON.parse(line) as QmpMessage
-      if (message.event !== undefined) this.emit('event', message as unknown as QmpEvent)
+      if (message.event !== undefined) this.#heard(message as unknown as QmpEvent)
       else if (message.id !== undefined) this.#settle(message, message.id)
     }
+  }
+
+  #heard(event: QmpEvent): void {
+    // The listener hears the same.
+    if (!this.#listener) this.emit('event', event)
   }
 
   #settle(message: QmpMessage, id: number): void {
@@ -161,7 +174,9 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     this.#closed = true
     for (const pending of this.#pending.values()) pending.reject(ended(pending.command))
     this.#pending.clear()
-    this.emit('close')
+    // Its last words may still be on their way.
+    if (this.#listener && !this.#listener.closed) this.#listener.once('close', () => this.emit('close'))
+    else this.emit('close')
   }
 }
 

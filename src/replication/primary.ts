@@ -208,7 +208,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         session ??= await this.#open()
         await this.#serve(session)
       } catch (error) {
-        if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
+        // The connection stays open for the word that it has ended.
+        if (!guest.alive) await ended
+        else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
       }
       if (stopping.aborted) break
       session = undefined
@@ -291,8 +293,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
     const { guest, clock, succession } = this.#options
     session?.connection.close()
-    // The end of the guest is on its way to us.
-    if (!guest.alive) return void (await guest.ended)
     this.#enter('Connecting', why.message)
     if (why.code === 'HELD_ELSEWHERE' && !succession.arbitrated) return guest.supersede(why.message)
     const decision = await part({

@@ -58,6 +58,7 @@ const accepted: string[][] = [
   ['-fw_cfg', 'name=opt/org.example/key,string=value with spaces'],
   ['-global', 'ICH9-LPC.disable_s3=1'],
   ['-bios', 'bios-256k.bin'],
+  ['-action', 'panic=shutdown,watchdog=reset'],
 ]
 
 const files = 'a directory from which guests may read|does not exist|not a regular file|the whole path'
@@ -189,6 +190,10 @@ const refused: [options: string[], reason: RegExp][] = [
   [['-m', '4G'], /--ram/],
   [['-accel', 'kvm'], /--accel/],
   [['-incoming', 'exec:sh'], /standby/],
+  [['-no-shutdown'], /must end/],
+  [['-action', 'shutdown=pause'], /shutdown=/],
+  [['-action', 'panic=pause'], /panic=/],
+  [['-watchdog-action', 'pause'], /form/],
   [['-name', 'x,process=y'], /name/],
   [['-icount', 'shift=0,rr=record,rrfile=/etc/x'], /not on the list/],
   [['disk.img'], /not an option/],
