@@ -12,55 +12,15 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "../shim/uffd.h"
 #include "addon.h"
+#include "pagemap.h"
 
 #define PAGE_BYTES 4096u
 #define REGION_COUNT_MAX 1024u
-
-/* linux/fs.h of kernels before 6.7 lacks all of these. Named apart from it, so that newer headers do not clash. */
-struct scan_argument {
-    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-struct scan_region {
-    uint64_t start, end, categories;
-};
-_Static_assert(sizeof(struct scan_argument) == 96, "struct pm_scan_arg of the kernel");
-_Static_assert(sizeof(struct scan_region) == 24, "struct page_region of the kernel");
-#define SCAN_IOCTL _IOWR('f', 16, struct scan_argument)
-#define SCAN_WP_MATCHING UINT64_C(1)
-#define SCAN_CHECK_WPASYNC UINT64_C(2)
-#define CATEGORY_WRITTEN (UINT64_C(1) << 1)
-
-/* Returns the count of regions or -1 with errno, and moves `*start` to where the walk stopped. */
-static int scan_some(int fd, uint64_t *start, uint64_t end, uint64_t category, bool rearm,
-                     struct scan_region *regions, size_t room)
-{
-    struct scan_argument argument = {
-        .size = sizeof argument,
-        .flags = rearm ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : 0,
-        .start = *start,
-        .end = end,
-        .vec = (uintptr_t)regions,
-        .vec_len = room,
-        .category_mask = category,
-        .return_mask = category,
-    };
-    int count = ioctl(fd, SCAN_IOCTL, &argument);
-    if (count < 0)
-        return -1;
-    if (argument.walk_end <= *start || argument.walk_end > end) {
-        errno = EIO;
-        return -1;
-    }
-    *start = argument.walk_end;
-    return count;
-}
 
 /*
  * A process that exits gives its memory up first, and a scan of no memory finds nothing and no error. So nothing found

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -141,24 +140,6 @@ static void *guard(void *unused)
     return NULL;
 }
 
-/* Signals belong to QEMU's own threads, so the guard starts with all of them blocked. */
-static bool start_thread(void)
-{
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, 128 * 1024);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&thread, &attributes, guard, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    errno = error;
-    return error == 0;
-}
-
 bool guard_start(const char *lease_path, const char *qmp_path)
 {
     if (strlen(qmp_path) >= sizeof monitor.sun_path) {
@@ -181,5 +162,5 @@ bool guard_start(const char *lease_path, const char *qmp_path)
     if (page == MAP_FAILED)
         return false;
     lease = page;
-    return start_thread();
+    return shim_thread(guard);
 }

@@ -1,15 +1,16 @@
 /*
- * The wrappers: they notice when QEMU maps the guest's RAM file and when it gives parts of it back to the system, and
- * they keep its pages small.
+ * The wrappers: they notice when QEMU maps or unmaps the guest's RAM file and when it gives parts of it back to the
+ * system, and they keep its pages small.
  * Contract and environment: shim.h.
  *
- * The guard starts here too and not when the library is loaded: QEMU may fork into the background (-daemonize) before
+ * The threads start here too and not when the library is loaded: QEMU may fork into the background (-daemonize) before
  * it maps RAM, and threads do not survive a fork.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,22 +22,25 @@
 typedef void *(*mmap_function)(void *, size_t, int, int, int, off_t);
 typedef int (*fallocate_function)(int, int, off_t, off_t);
 typedef int (*madvise_function)(void *, size_t, int);
+typedef int (*munmap_function)(void *, size_t);
 
 static mmap_function next_mmap;
 static fallocate_function next_fallocate;
 static madvise_function next_madvise;
-static char *ram_path, *status_path, *lease_path, *guard_path;
+static munmap_function next_munmap;
+static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off"};
+static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .forget = "off"};
 
 /* Constructors of other libraries may come here before ours has run. */
 static void find_next(void)
 {
-    if (next_mmap && next_fallocate && next_madvise)
+    if (next_mmap && next_fallocate && next_madvise && next_munmap)
         return;
     next_mmap = (mmap_function)dlsym(RTLD_NEXT, "mmap64");
     next_fallocate = (fallocate_function)dlsym(RTLD_NEXT, "fallocate64");
     next_madvise = (madvise_function)dlsym(RTLD_NEXT, "madvise");
+    next_munmap = (munmap_function)dlsym(RTLD_NEXT, "munmap");
 }
 
 static char *take_variable(const char *name)
@@ -80,6 +84,7 @@ __attribute__((constructor)) static void shim_load(void)
     status_path = take_variable("SUBPAGE_SHIM_STATUS");
     lease_path = take_variable("SUBPAGE_LEASE");
     guard_path = take_variable("SUBPAGE_GUARD_QMP");
+    forget_path = take_variable("SUBPAGE_FORGET");
     leave_preload();
     if (ram_path)
         status_write(status_path, &status);
@@ -101,15 +106,53 @@ static bool can_change(int fd, int flags)
            (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 }
 
-static void start_guard_once(void)
+static void note_failure(const char *state, const char *step)
+{
+    if (strcmp(state, "failed") == 0 && !status.failure.error)
+        status.failure = (struct uffd_failure){step, errno};
+}
+
+static void start_threads_once(void)
 {
     static bool tried;
-    if (tried || !lease_path || !guard_path)
+    if (tried)
         return;
     tried = true;
-    status.guard = guard_start(lease_path, guard_path) ? "on" : "failed";
-    if (strcmp(status.guard, "failed") == 0 && !status.failure.error)
-        status.failure = (struct uffd_failure){"starting the guard", errno};
+    if (lease_path && guard_path) {
+        status.guard = guard_start(lease_path, guard_path) ? "on" : "failed";
+        note_failure(status.guard, "starting the guard");
+    }
+    if (forget_path) {
+        status.forget = forget_start(forget_path) ? "on" : "failed";
+        note_failure(status.forget, "starting to forget accesses");
+    }
+}
+
+bool shim_thread(void *(*run)(void *))
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 128 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread, &attributes, run, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    errno = error;
+    return error == 0;
+}
+
+bool shim_forget(uint64_t offset, uint64_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    bool done = watch_forget(&status, offset, bytes);
+    int saved_errno = errno;
+    pthread_mutex_unlock(&lock);
+    errno = saved_errno;
+    return done;
 }
 
 static void *map(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
@@ -123,7 +166,7 @@ static void *map(void *address, size_t bytes, int protection, int flags, int fd,
     }
     pthread_mutex_lock(&lock);
     watch_add(&status, mapped, bytes, (uint64_t)offset);
-    start_guard_once();
+    start_threads_once();
     status_write(status_path, &status);
     pthread_mutex_unlock(&lock);
     errno = saved_errno;
@@ -180,4 +223,16 @@ EXPORTED int madvise(void *address, size_t bytes, int advice)
             return 0;
     }
     return next_madvise(address, bytes, advice);
+}
+
+/* What lies there afterwards is not guest RAM, and dropping its pages could lose data. */
+EXPORTED int munmap(void *address, size_t bytes)
+{
+    find_next();
+    if (!ram_path)
+        return next_munmap(address, bytes);
+    pthread_mutex_lock(&lock);
+    watch_remove(&status, address, bytes);
+    pthread_mutex_unlock(&lock);
+    return next_munmap(address, bytes);
 }

@@ -7,6 +7,7 @@
  *   SUBPAGE_SHIM_STATUS  path of the status file to write (JSON, replaced by rename, mode 0600)
  *   SUBPAGE_LEASE        path of the lease file (lease.h); the guard runs when this and the next are set
  *   SUBPAGE_GUARD_QMP    unix socket of a QMP monitor that only the guard uses
+ *   SUBPAGE_FORGET       path of the file through which the agent has accesses forgotten (forget.h)
  */
 #ifndef SUBPAGE_SHIM_H
 #define SUBPAGE_SHIM_H
@@ -25,6 +26,7 @@ struct shim_status {
     size_t bytes;
     unsigned mapping_count;
     const char *guard; /* off, on, failed */
+    const char *forget; /* off, on, failed */
     struct uffd_failure failure;
 };
 
@@ -38,6 +40,21 @@ bool watch_covers(const struct shim_status *status, const void *address);
 
 /* Part of the RAM file became zero without a write. */
 void watch_discarded(struct shim_status *status, uint64_t offset, uint64_t bytes);
+
+/* One mapping of guest RAM is no more. */
+void watch_remove(const struct shim_status *status, const void *address, size_t bytes);
+
+/* Drops the page-table entries of a range of the RAM file in every watched mapping. False with errno set. */
+bool watch_forget(const struct shim_status *status, uint64_t offset, uint64_t bytes);
+
+/* The same under the shim's lock, so that no mapping goes meanwhile. ENOENT: no mapping has any of it. */
+bool shim_forget(uint64_t offset, uint64_t bytes);
+
+/* Starts a detached thread that gets no signals: those belong to QEMU's own. False with errno set. */
+bool shim_thread(void *(*run)(void *));
+
+/* Starts the thread that forgets accesses. False with errno set. */
+bool forget_start(const char *path);
 
 /* Starts the guard thread. False with errno set when it cannot. The paths are not used after the return. */
 bool guard_start(const char *lease_path, const char *qmp_path);

@@ -56,6 +56,34 @@ bool watch_covers(const struct shim_status *status, const void *address)
     return false;
 }
 
+void watch_remove(const struct shim_status *status, const void *address, size_t bytes)
+{
+    uint64_t start = (uintptr_t)address;
+    for (unsigned i = 0; i < status->mapping_count && i < MAPPING_COUNT_MAX; i++)
+        if (start < mappings[i].address + mappings[i].bytes && mappings[i].address < start + bytes)
+            mappings[i].bytes = 0;
+}
+
+bool watch_forget(const struct shim_status *status, uint64_t offset, uint64_t bytes)
+{
+    bool found = false;
+    for (unsigned i = 0; i < status->mapping_count && i < MAPPING_COUNT_MAX; i++) {
+        const struct mapping *mapping = &mappings[i];
+        uint64_t start = offset > mapping->offset ? offset : mapping->offset;
+        uint64_t end = offset + bytes, mapping_end = mapping->offset + mapping->bytes;
+        if (end > mapping_end)
+            end = mapping_end;
+        if (start >= end)
+            continue;
+        found = true;
+        void *address = (void *)(uintptr_t)(mapping->address + (start - mapping->offset));
+        if (madvise(address, end - start, MADV_DONTNEED) < 0)
+            return false;
+    }
+    errno = found ? errno : ENOENT;
+    return found;
+}
+
 /*
  * Pages that QEMU gives back to the system (the balloon) read as zero afterwards: a change without a write, which the
  * kernel does not report. Disarming them makes the next harvest name them.

@@ -20,6 +20,11 @@ export interface LeaseHandle {
   readonly [opaque]: 'lease'
 }
 
+/** A mapped channel through which accesses are forgotten; native/addon/forget.c. */
+export interface ForgetHandle {
+  readonly [opaque]: 'forget'
+}
+
 export interface Addon {
   regionMap(path: string, writable: boolean, createBytes: number, populate: boolean): RegionHandle
   regionAnonymous(bytes: number): RegionHandle
@@ -75,6 +80,16 @@ export interface Addon {
     rearm: boolean,
     pairs: Uint32Array,
   ): number
+  readonly forgetFileBytes: number
+  readonly forgetRunCountMax: number
+  forgetOpen(path: string): ForgetHandle
+  /** Returns the number of the request; the one before must be done. */
+  forgetPost(channel: ForgetHandle, pairs: Uint32Array, runs: number): number
+  /** Results: requested, done, errno, nanoseconds, pages. */
+  forgetStatus(channel: ForgetHandle, results: Float64Array): void
+  forgetClose(channel: ForgetHandle): void
+  /** Empty when accesses can be forgotten here without harm to write tracking, else the reason. */
+  forgetProbe(): string
   /** Empty when write tracking works here, else the reason. */
   userfaultProbe(): string
   pidfdOpen(pid: number): number

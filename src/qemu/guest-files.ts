@@ -54,6 +54,8 @@ export interface GuestFiles extends LaunchPaths {
   incoming: string
   lease: string
   shimStatus: string
+  /** The channel through which accesses are forgotten. */
+  forget: string
 }
 
 /** A unix socket's path must fit in sockaddr_un (unix(7)). */
@@ -84,6 +86,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     deviceState: file('device.state'),
     lease: file('lease'),
     shimStatus: file('shim.status'),
+    forget: file('forget'),
     ram: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.ram`),
   }
 }

@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
 import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
+import { ForgetChannel } from '../tracking/forget.ts'
 import { mappingsOf } from '../tracking/mappings.ts'
 import { shimEnvironment } from '../tracking/shim.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
@@ -105,6 +106,7 @@ const mib = (bytes: number) => Math.floor(bytes / 2 ** 20)
 function start(name: string, machine: Machine, files: GuestFiles, waiting: boolean): ProcessIdentity {
   const log = openSync(files.qemuLog, 'a', 0o600)
   PauseLease.create(files.lease)
+  ForgetChannel.create(files.forget)
   const child = spawn(qemuBinary, commandLine(name, machine, files, waiting), {
     cwd: files.directory,
     detached: true,
@@ -116,6 +118,7 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
         status: files.shimStatus,
         lease: files.lease,
         guardQmp: files.guardQmp,
+        forget: files.forget,
       }),
     },
   })

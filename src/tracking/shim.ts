@@ -15,15 +15,18 @@ export interface ShimFiles {
   /** Both or none: without them there is no guard, and a pause depends on the agent. */
   lease?: string
   guardQmp?: string
+  /** Where accesses are forgotten (forget.ts); without it they cannot be. */
+  forget?: string
 }
 
-export function shimEnvironment({ ram, status, lease, guardQmp }: ShimFiles): Record<string, string> {
+export function shimEnvironment({ ram, status, lease, guardQmp, forget }: ShimFiles): Record<string, string> {
   return {
     LD_PRELOAD: [shimPath, process.env.LD_PRELOAD].filter(Boolean).join(':'),
     SUBPAGE_RAM: ram,
     SUBPAGE_SHIM_STATUS: status,
     ...(lease === undefined ? {} : { SUBPAGE_LEASE: lease }),
     ...(guardQmp === undefined ? {} : { SUBPAGE_GUARD_QMP: guardQmp }),
+    ...(forget === undefined ? {} : { SUBPAGE_FORGET: forget }),
   }
 }
 
@@ -41,6 +44,7 @@ export interface ShimStatus {
   bytes: number
   mappings: number
   guard: 'off' | 'on' | 'failed'
+  forget: 'off' | 'on' | 'failed'
   failedStep: string
   errno: number
   reason: string

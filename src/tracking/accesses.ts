@@ -1,0 +1,78 @@
+/**
+ * Which pages of a guest's RAM were accessed, read or written: has the kernel forget its page-table entries, and later
+ * looks which are there again. Exact to the page, because memory registered with a userfaultfd is mapped page by page.
+ * It leaves the tracker of written pages alone (native/shim/forget.h), so a protected guest can be watched too.
+ */
+import { SubpageError } from '../errors.ts'
+import { addon } from '../memory/native.ts'
+import type { PageRanges } from '../memory/page-ranges.ts'
+import { ForgetChannel, type Forgotten } from './forget.ts'
+import { category, Pagemap, trackedMappings } from './pagemap.ts'
+import type { TrackerTarget } from './tracker.ts'
+import { WatchedProcess } from './watched-process.ts'
+
+export interface AccessTracker {
+  /** Size of what is watched, in pages. */
+  readonly pages: number
+  /** From now on these pages count as not accessed. @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE */
+  forget(pages: PageRanges): Promise<Forgotten>
+  /** Pages that were accessed since they were forgotten last. @throws SubpageError GUEST_DIED */
+  accessed(): PageRanges
+  /**
+   * Pages that were written since the last call, and re-arms. Only while no tracker of written pages is open on the
+   * same guest: it would miss what is taken away here.
+   */
+  written(): PageRanges
+  close(): void
+}
+
+export interface AccessTarget extends TrackerTarget {
+  /** The file of the channel to the shim. */
+  forgetPath: string
+}
+
+/** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */
+export function openAccesses(target: AccessTarget): AccessTracker {
+  const wrong = addon.forgetProbe()
+  if (wrong !== '')
+    throw new SubpageError('TRACKER_UNAVAILABLE', `accesses cannot be tracked with this kernel: ${wrong}`)
+  const watched = new WatchedProcess(target.pid)
+  let channel: ForgetChannel | undefined
+  try {
+    channel = ForgetChannel.open(target.forgetPath)
+    return new ShimAccesses(target.ramPages, channel, new Pagemap(watched, trackedMappings(target)))
+  } catch (error) {
+    channel?.close()
+    watched.close()
+    throw error
+  }
+}
+
+class ShimAccesses implements AccessTracker {
+  readonly pages: number
+  readonly #channel: ForgetChannel
+  readonly #pagemap: Pagemap
+
+  constructor(pages: number, channel: ForgetChannel, pagemap: Pagemap) {
+    this.pages = pages
+    this.#channel = channel
+    this.#pagemap = pagemap
+  }
+
+  forget(pages: PageRanges): Promise<Forgotten> {
+    return this.#channel.forget(pages)
+  }
+
+  accessed(): PageRanges {
+    return this.#pagemap.scan(category.present, false)
+  }
+
+  written(): PageRanges {
+    return this.#pagemap.scan(category.written, true)
+  }
+
+  close(): void {
+    this.#channel.close()
+    this.#pagemap.close()
+  }
+}

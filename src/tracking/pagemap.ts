@@ -1,0 +1,110 @@
+/**
+ * Reads from outside which pages of guest RAM the kernel calls written, or present, in the process that runs the guest:
+ * PAGEMAP_SCAN over all mappings of the RAM. Source: Linux Documentation/admin-guide/mm/pagemap.rst.
+ */
+import { closeSync, openSync } from 'node:fs'
+import { errorCode, SubpageError } from '../errors.ts'
+import { addon } from '../memory/native.ts'
+import { pageBytes } from '../memory/page.ts'
+import { PageRanges } from '../memory/page-ranges.ts'
+import { type Mapping, mappingsOf } from './mappings.ts'
+import { describeShim, readShimStatus } from './shim.ts'
+import type { TrackerTarget } from './tracker.ts'
+import { processEnded, type WatchedProcess } from './watched-process.ts'
+
+/** Of linux/fs.h. */
+export const category = { written: 1 << 1, present: 1 << 3 } as const
+
+/** Pairs of (first page, page count) that one call returns without another round; the array grows when it was full. */
+const pairCountAtStart = 16 * 1024
+
+export class Pagemap {
+  readonly #watched: WatchedProcess
+  readonly #mappings: Mapping[]
+  readonly #pagemap: number
+  #pairs = new Uint32Array(2 * pairCountAtStart)
+
+  /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE */
+  constructor(watched: WatchedProcess, mappings: Mapping[]) {
+    this.#watched = watched
+    this.#mappings = mappings
+    this.#pagemap = readingProc(watched.pid, () => openSync(`/proc/${watched.pid}/pagemap`, 'r'))
+  }
+
+  /**
+   * @param rearm for written pages: takes the mark away in the same step, so that the next scan finds what came after
+   * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE
+   */
+  scan(wanted: number, rearm: boolean): PageRanges {
+    this.#watched.assertRunning()
+    try {
+      let found = PageRanges.empty
+      for (const mapping of this.#mappings) found = found.union(this.#scanMapping(mapping, wanted, rearm))
+      return found
+    } catch (error) {
+      if (errorCode(error) === 'ESRCH') throw processEnded(this.#watched.pid, error)
+      if (errorCode(error) !== 'EPERM') throw error
+      throw new SubpageError(
+        'TRACKER_UNAVAILABLE',
+        `process ${this.#watched.pid} is no longer registered for write tracking`,
+        { cause: error },
+      )
+    }
+  }
+
+  /** Closes the watched process too. */
+  close(): void {
+    if (this.#watched.close()) closeSync(this.#pagemap)
+  }
+
+  #scanMapping({ start, end, firstPage }: Mapping, wanted: number, rearm: boolean): PageRanges {
+    const span = new Float64Array([start, end])
+    const base = firstPage - start / pageBytes
+    let filled = 0
+    for (;;) {
+      filled += addon.pagemapScan(this.#pagemap, span, base, wanted, rearm, this.#pairs.subarray(2 * filled))
+      if (span[0] === end) break
+      const grown = new Uint32Array(2 * this.#pairs.length)
+      grown.set(this.#pairs)
+      this.#pairs = grown
+    }
+    return PageRanges.fromPairs(this.#pairs.slice(0, 2 * filled))
+  }
+}
+
+/** The mappings to scan: they cover all RAM, and no other one can change it. */
+export function trackedMappings({ pid, ramPath, ramPages, shimStatusPath }: TrackerTarget): Mapping[] {
+  const mappings = readingProc(pid, () => mappingsOf(pid, ramPath)).filter(({ writable }) => writable)
+  const because = (what: string) => {
+    const shim = shimStatusPath === undefined ? undefined : readShimStatus(shimStatusPath)
+    return new SubpageError('TRACKER_UNAVAILABLE', shim ? `${what} (${describeShim(shim)})` : what)
+  }
+  if (mappings.length === 0) throw because(`process ${pid} has no shared mapping of ${ramPath}`)
+  if (mappings.some(({ tracked }) => !tracked))
+    throw because(`the RAM of process ${pid} is not registered for write tracking: it must run with the shim`)
+  mappings.sort((a, b) => a.firstPage - b.firstPage)
+  let covered = 0
+  for (const { start, end, firstPage } of mappings) {
+    if (firstPage > covered) break
+    covered = Math.max(covered, firstPage + (end - start) / pageBytes)
+  }
+  if (covered !== ramPages)
+    throw because(`process ${pid} maps ${covered} pages of ${ramPath} in one piece, its RAM has ${ramPages}`)
+  return mappings
+}
+
+/** Runs what reads /proc/PID and gives its failures their meaning. */
+function readingProc<T>(pid: number, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    const code = errorCode(error)
+    if (code === 'ESRCH') throw processEnded(pid, error)
+    if (code !== 'EACCES' && code !== 'EPERM') throw error
+    throw new SubpageError(
+      'TRACKER_UNAVAILABLE',
+      `may not look into process ${pid}: run as its user, or with CAP_SYS_PTRACE`,
+      { cause: error },
+    )
+  }
+}
