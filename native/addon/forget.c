@@ -167,12 +167,10 @@ static void drop(volatile uint8_t *pages, size_t page_count)
 }
 
 /* `pages` is a whole page table's worth, aligned to it. Returns what this kernel gets wrong, or NULL. */
-static const char *probe(const struct uffd *uffd, int pagemap, volatile uint8_t *pages)
+static const char *probe(int pagemap, volatile uint8_t *pages, double *unused)
 {
-    struct uffd_failure failure;
+    (void)unused;
     uint64_t start = (uintptr_t)pages;
-    if (!uffd_register(uffd, (const void *)pages, TABLE_PAGES * PAGE, &failure))
-        return failure.step;
     for (size_t i = 0; i < TABLE_PAGES; i++)
         pages[i * PAGE] = (uint8_t)i;
     if (count_pages(pagemap, start, TABLE_PAGES, CATEGORY_WRITTEN, true) < 0)
@@ -198,10 +196,10 @@ static const char *probe(const struct uffd *uffd, int pagemap, volatile uint8_t 
     return NULL;
 }
 
-/* forgetProbe() -> '' when accesses can be forgotten here without harm to write tracking, else the reason. */
-static napi_value forget_probe(napi_env env, napi_callback_info info)
+/* Runs `use` on memory of our own that is registered as guest RAM is. Returns NULL, or what is missing here. */
+static const char *on_tracked_memory(const char *(*use)(int, volatile uint8_t *, double *),
+                                     double *result)
 {
-    (void)info;
     struct uffd uffd = {.fd = -1};
     struct uffd_failure failure = {0};
     const char *failed = "shared memory";
@@ -211,9 +209,10 @@ static napi_value forget_probe(napi_env env, napi_callback_info info)
     if (memory >= 0 && pagemap >= 0 && ftruncate(memory, PROBE_BYTES) == 0)
         room = mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     if (room != MAP_FAILED && uffd_open(&uffd, &failure)) {
-        madvise(room, PROBE_BYTES, MADV_NOHUGEPAGE);
         size_t table_bytes = TABLE_PAGES * PAGE;
-        failed = probe(&uffd, pagemap, (uint8_t *)(((uintptr_t)room + table_bytes - 1) / table_bytes * table_bytes));
+        uint8_t *pages = (uint8_t *)(((uintptr_t)room + table_bytes - 1) / table_bytes * table_bytes);
+        madvise(room, PROBE_BYTES, MADV_NOHUGEPAGE);
+        failed = uffd_register(&uffd, pages, table_bytes, &failure) ? use(pagemap, pages, result) : failure.step;
     } else if (failure.step) {
         failed = failure.step;
     }
@@ -225,8 +224,62 @@ static napi_value forget_probe(napi_env env, napi_callback_info info)
         close(pagemap);
     if (memory >= 0)
         close(memory);
+    return failed;
+}
+
+/* forgetProbe() -> '' when accesses can be forgotten here without harm to write tracking, else the reason. */
+static napi_value forget_probe(napi_env env, napi_callback_info info)
+{
+    (void)info;
     napi_value result;
+    const char *failed = on_tracked_memory(probe, NULL);
     napi_create_string_utf8(env, failed ? failed : "", NAPI_AUTO_LENGTH, &result);
+    return result;
+}
+
+static double now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+/* The middle one of several rounds: half of the pages read, half written, as a guest does. */
+static const char *time_faults(int pagemap, volatile uint8_t *pages, double *result)
+{
+    enum { ROUNDS = 7 };
+    double took[ROUNDS];
+    volatile uint8_t sum = 0;
+    for (size_t i = 0; i < TABLE_PAGES; i++)
+        pages[i * PAGE] = 1;
+    for (int round = 0; round < ROUNDS; round++) {
+        if (count_pages(pagemap, (uintptr_t)pages, TABLE_PAGES, CATEGORY_WRITTEN, true) < 0)
+            return "PAGEMAP_SCAN";
+        drop(pages, TABLE_PAGES);
+        double started = now_ns();
+        for (size_t i = 0; i < TABLE_PAGES; i += 2) {
+            sum += pages[i * PAGE];
+            pages[(i + 1) * PAGE]++;
+        }
+        double each = (now_ns() - started) / TABLE_PAGES;
+        int at = round;
+        for (; at > 0 && took[at - 1] > each; at--)
+            took[at] = took[at - 1];
+        took[at] = each;
+    }
+    *result = took[ROUNDS / 2];
+    return NULL;
+}
+
+/* forgetFaultNs() -> nanoseconds that one use of a forgotten page costs on this host, 0 when it cannot be tried. */
+static napi_value forget_fault_ns(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    napi_value result;
+    double ns = 0;
+    if (on_tracked_memory(time_faults, &ns))
+        ns = 0;
+    napi_create_double(env, ns, &result);
     return result;
 }
 
@@ -242,4 +295,5 @@ void subpage_register_forget(napi_env env, napi_value exports)
     export_function(env, exports, "forgetStatus", forget_status);
     export_function(env, exports, "forgetClose", forget_close);
     export_function(env, exports, "forgetProbe", forget_probe);
+    export_function(env, exports, "forgetFaultNs", forget_fault_ns);
 }

@@ -9,6 +9,8 @@ import { asSubpageError, SubpageError } from '../errors.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import type { Agent } from './agent.ts'
 import type { HostEvent } from './event-log.ts'
+import { memoryWatchOf } from './hosted-guest.ts'
+import { WatchQuery } from './memory-watch.ts'
 import { guestStatus, hostStatus } from './status.ts'
 
 export const RunBody = Type.Object(
@@ -111,6 +113,28 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     return { switchedOver: params.name }
   })
   api.post<{ Params: Named }>('/v1/guests/:name/verify', async ({ params }) => agent.verify(params.name))
+
+  api.get<{ Params: Named; Querystring: WatchQuery }>(
+    '/v1/guests/:name/working-set',
+    { schema: { querystring: WatchQuery } },
+    ({ params, query }, reply) => {
+      const send = (event: unknown) => reply.raw.write(`data: ${JSON.stringify(event)}\n\n`)
+      const stop = memoryWatchOf(agent.find(params.name)).listen(
+        {
+          sample: send,
+          failed: ({ code, message }) => {
+            send({ code, message })
+            reply.raw.end()
+          },
+        },
+        query,
+      )
+      reply.hijack()
+      reply.raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
+      reply.raw.flushHeaders()
+      reply.raw.on('close', stop)
+    },
+  )
 
   api.get('/v1/events', async () => agent.events.recent())
   api.get('/v1/events/stream', (_request, reply) => {

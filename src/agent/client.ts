@@ -4,8 +4,10 @@ import { request as secureRequest } from 'node:https'
 import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
+import type { Sample } from '../workingset/sample.ts'
 import type { ProtectBody, RunBody } from './api.ts'
 import type { HostEvent } from './event-log.ts'
+import type { WatchQuery } from './memory-watch.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
@@ -41,13 +43,29 @@ export class AgentClient {
   events = () => this.#call<HostEvent[]>('GET', '/v1/events')
 
   /** All events so far, then each new one; ends with the agent. */
-  async *followEvents(): AsyncGenerator<HostEvent> {
+  followEvents = () => this.#stream<HostEvent>('/v1/events/stream')
+
+  /** What each interval of watching a guest's memory says, until the caller has enough. @throws SubpageError */
+  async *watchMemory(name: string, settings: WatchQuery): AsyncGenerator<Sample> {
+    const query = new URLSearchParams(
+      Object.entries(settings).map(([key, value]): [string, string] => [key, String(value)]),
+    )
+    const stream = this.#stream<Sample | ApiError>(`${guestPath(name)}/working-set?${query}`)
+    for await (const event of stream) {
+      if ('code' in event) throw failure(event)
+      yield event
+    }
+  }
+
+  async *#stream<T>(path: string): AsyncGenerator<T> {
+    const response = await this.#open('GET', path)
     let rest = ''
-    for await (const chunk of this.#read(await this.#open('GET', '/v1/events/stream'))) {
+    for await (const chunk of this.#read(response)) {
       const parts = (rest + String(chunk)).split('\n\n')
       rest = parts.pop() ?? ''
-      for (const part of parts) yield JSON.parse(part.replace(/^data: /, '')) as HostEvent
+      for (const part of parts) yield JSON.parse(part.replace(/^data: /, '')) as T
     }
+    if ((response.statusCode ?? 500) >= 400) throw failure(JSON.parse(rest))
   }
 
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
@@ -57,11 +75,7 @@ export class AgentClient {
     for await (const chunk of this.#read(response)) text += String(chunk)
     const value = JSON.parse(text)
     if ((response.statusCode ?? 500) < 400) return value as T
-    const code = String(value.code)
-    throw new SubpageError(
-      Object.hasOwn(errorTable, code) ? (code as ErrorCode) : 'INTERNAL',
-      String(value.message),
-    )
+    throw failure(value)
   }
 
   /** @throws SubpageError AGENT_UNREACHABLE when the agent ends in the middle of its answer */
@@ -117,5 +131,14 @@ export class AgentClient {
     return secureRequest({ ...to, ...(at.ca ? { ca: at.ca } : {}), minVersion: 'TLSv1.3' }, onAnswer)
   }
 }
+
+interface ApiError {
+  code: string
+  message: string
+}
+
+/** The error that the agent answered with. */
+const failure = ({ code, message }: ApiError) =>
+  new SubpageError(Object.hasOwn(errorTable, code) ? (code as ErrorCode) : 'INTERNAL', String(message))
 
 const guestPath = (name: string) => `/v1/guests/${encodeURIComponent(name)}`

@@ -4,6 +4,7 @@ import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { isRunning } from '../qemu/process.ts'
 import type { Present } from '../replication/admission.ts'
 import type { GuestEnd } from '../replication/guest.ts'
+import type { MemoryWatch } from './memory-watch.ts'
 import type { RunningGuest } from './running-guest.ts'
 import type { StandbyGuest } from './standby-guest.ts'
 
@@ -23,6 +24,14 @@ export interface EndedGuest {
 export function presentOf(guest: HostedGuest | undefined): Present {
   if (guest?.kind === 'running') return guest.present
   return guest?.kind === 'standby' ? guest : { kind: 'nothing' }
+}
+
+/** @throws SubpageError GUEST_UNKNOWN when it runs elsewhere, GUEST_DIED */
+export function memoryWatchOf(guest: HostedGuest): MemoryWatch {
+  if (guest.kind === 'running') return guest.memoryWatch
+  if (guest.kind === 'standby')
+    throw new SubpageError('GUEST_UNKNOWN', `${guest.name} is a standby here; ask the host where it runs`)
+  throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)
 }
 
 /** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */

@@ -14,6 +14,7 @@ import type { PrimaryOptions } from '../replication/primary-options.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Succession } from '../replication/succession.ts'
 import type { Host } from './host.ts'
+import { MemoryWatch } from './memory-watch.ts'
 
 export type TookOver = Extract<StandbyOutcome, { how: 'took-over' }>
 
@@ -21,6 +22,7 @@ export class RunningGuest {
   readonly kind = 'running'
   readonly guest: QemuGuest
   readonly succession: Succession
+  readonly memoryWatch: MemoryWatch
   /** How it came to this host, when by a failover. */
   readonly takeover: TookOver | undefined
   readonly #host: Host
@@ -30,6 +32,7 @@ export class RunningGuest {
 
   constructor(qemu: QemuProcess, host: Host, takeover?: TookOver) {
     this.guest = new QemuGuest(qemu)
+    this.memoryWatch = new MemoryWatch(this.guest)
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu, host)

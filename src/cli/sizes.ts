@@ -12,13 +12,41 @@ export function parseSize(text: string): number {
   return bytes
 }
 
+const msOf: Record<string, number> = { ms: 1, s: 1000, min: 60_000, h: 3_600_000 }
+
 /** Reads "25ms", "25", "1.5s" into milliseconds. @throws SubpageError BAD_ARGUMENT */
 export function parseMs(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*(ms|s)?$/.exec(text.trim())
-  const ms = match ? Number(match[1]) * (match[2] === 's' ? 1000 : 1) : Number.NaN
+  return parseTime(text, ['ms', 's'], '25ms or 1s')
+}
+
+/** Reads longer times too: "10s", "5min", "1h". @throws SubpageError BAD_ARGUMENT */
+export function parseSpan(text: string): number {
+  return parseTime(text, Object.keys(msOf), '10s, 5min or 1h')
+}
+
+function parseTime(text: string, known: string[], example: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/.exec(text.trim())
+  const unit = match?.[2] || 'ms'
+  const ms = match && known.includes(unit) ? Number(match[1]) * (msOf[unit] ?? Number.NaN) : Number.NaN
   if (!(ms > 0))
-    throw new SubpageError('BAD_ARGUMENT', `"${text}" is not a time: write for example 25ms or 1s`)
+    throw new SubpageError('BAD_ARGUMENT', `"${text}" is not a time: write for example ${example}`)
   return ms
+}
+
+/** Reads "1%" or "0.01". @throws SubpageError BAD_ARGUMENT */
+export function parseShare(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*(%)?$/.exec(text.trim())
+  const share = match ? Number(match[1]) / (match[2] ? 100 : 1) : Number.NaN
+  if (!(share > 0 && share <= 1))
+    throw new SubpageError('BAD_ARGUMENT', `"${text}" is not a share: write for example 1% or 0.01`)
+  return share
+}
+
+/** Whole units: 250 ms, 10 s, 5 min, 2 h. */
+export function formatTime(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`
+  if (ms < 120_000) return `${Math.round(ms / 1000)} s`
+  return ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : `${(ms / 3_600_000).toFixed(1)} h`
 }
 
 export function formatBytes(bytes: number): string {

@@ -1,16 +1,20 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
 import { readFileSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
+import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
+import { type AccessTarget, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
 import { isRunning } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
+import { WriteFeed } from './write-feed.ts'
 
 /** A checkpoint's pause takes milliseconds; a pause of this length means that this agent hangs. */
 const leaseMs = 2_000
 
 export class QemuGuest implements Guest {
   readonly qemu: QemuProcess
+  readonly #writes = new WriteFeed()
 
   constructor(qemu: QemuProcess) {
     this.qemu = qemu
@@ -33,16 +37,31 @@ export class QemuGuest implements Guest {
   }
 
   track(choice: TrackerChoice): Tracker {
+    return this.#writes.observe(openTracker(this.#target, choice))
+  }
+
+  /**
+   * For whoever watches which pages the guest uses: beside a protection, without taking anything from it.
+   * @throws SubpageError TRACKER_UNAVAILABLE
+   */
+  watchAccesses() {
+    const accesses = openAccesses(this.#target)
+    return {
+      accesses,
+      beginWrites: (pages: PageRanges) => this.#writes.begin(() => accesses.arm(pages)),
+      endWrites: (pages: PageRanges) => this.#writes.end(() => accesses.written(pages)),
+    }
+  }
+
+  get #target(): AccessTarget {
     const { files, record, ram } = this.qemu
-    return openTracker(
-      {
-        pid: record.process.pid,
-        ramPath: files.ram,
-        ramPages: ram.pages,
-        shimStatusPath: files.shimStatus,
-      },
-      choice,
-    )
+    return {
+      pid: record.process.pid,
+      ramPath: files.ram,
+      ramPages: ram.pages,
+      shimStatusPath: files.shimStatus,
+      forgetPath: files.forget,
+    }
   }
 
   get alive(): boolean {

@@ -19,10 +19,12 @@ export interface AccessTracker {
   /** Pages that were accessed since they were forgotten last. @throws SubpageError GUEST_DIED */
   accessed(): PageRanges
   /**
-   * Pages that were written since the last call, and re-arms. Only while no tracker of written pages is open on the
-   * same guest: it would miss what is taken away here.
+   * From now on these pages count as not written. Only while no tracker of written pages is open on the same guest: it
+   * would miss what is taken away here. Their next write costs another minor fault.
    */
-  written(): PageRanges
+  arm(pages: PageRanges): void
+  /** Those of these pages that were written since they were armed last. */
+  written(pages: PageRanges): PageRanges
   close(): void
 }
 
@@ -67,8 +69,12 @@ class ShimAccesses implements AccessTracker {
     return this.#pagemap.scan(category.present, false)
   }
 
-  written(): PageRanges {
-    return this.#pagemap.scan(category.written, true)
+  arm(pages: PageRanges): void {
+    this.#pagemap.scan(category.written, true, pages)
+  }
+
+  written(pages: PageRanges): PageRanges {
+    return this.#pagemap.scan(category.written, false, pages)
   }
 
   close(): void {

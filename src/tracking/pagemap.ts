@@ -33,13 +33,22 @@ export class Pagemap {
 
   /**
    * @param rearm for written pages: takes the mark away in the same step, so that the next scan finds what came after
+   * @param among looks at these pages only
    * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE
    */
-  scan(wanted: number, rearm: boolean): PageRanges {
+  scan(wanted: number, rearm: boolean, among?: PageRanges): PageRanges {
     this.#watched.assertRunning()
     try {
       let found = PageRanges.empty
-      for (const mapping of this.#mappings) found = found.union(this.#scanMapping(mapping, wanted, rearm))
+      for (const mapping of this.#mappings)
+        found = found.union(
+          this.#scanSpans(
+            among ? spansOf(mapping, among) : [[mapping.start, mapping.end]],
+            mapping,
+            wanted,
+            rearm,
+          ),
+        )
       return found
     } catch (error) {
       if (errorCode(error) === 'ESRCH') throw processEnded(this.#watched.pid, error)
@@ -57,18 +66,42 @@ export class Pagemap {
     if (this.#watched.close()) closeSync(this.#pagemap)
   }
 
-  #scanMapping({ start, end, firstPage }: Mapping, wanted: number, rearm: boolean): PageRanges {
-    const span = new Float64Array([start, end])
+  #scanSpans(
+    spans: Iterable<Span>,
+    { start, firstPage }: Mapping,
+    wanted: number,
+    rearm: boolean,
+  ): PageRanges {
     const base = firstPage - start / pageBytes
+    const span = new Float64Array(2)
     let filled = 0
-    for (;;) {
-      filled += addon.pagemapScan(this.#pagemap, span, base, wanted, rearm, this.#pairs.subarray(2 * filled))
-      if (span[0] === end) break
-      const grown = new Uint32Array(2 * this.#pairs.length)
-      grown.set(this.#pairs)
-      this.#pairs = grown
+    for (const [from, to] of spans) {
+      span[0] = from
+      span[1] = to
+      for (;;) {
+        if (2 * filled === this.#pairs.length) {
+          const grown = new Uint32Array(2 * this.#pairs.length)
+          grown.set(this.#pairs)
+          this.#pairs = grown
+        }
+        const room = this.#pairs.subarray(2 * filled)
+        filled += addon.pagemapScan(this.#pagemap, span, base, wanted, rearm, room)
+        if (span[0] === to) break
+      }
     }
     return PageRanges.fromPairs(this.#pairs.slice(0, 2 * filled))
+  }
+}
+
+type Span = readonly [start: number, end: number]
+
+/** The addresses at which a mapping has these pages. */
+function* spansOf({ start, end, firstPage }: Mapping, pages: PageRanges): Generator<Span> {
+  const endPage = firstPage + (end - start) / pageBytes
+  for (const { first, count } of pages) {
+    const from = Math.max(first, firstPage)
+    const to = Math.min(first + count, endPage)
+    if (from < to) yield [start + (from - firstPage) * pageBytes, start + (to - firstPage) * pageBytes]
   }
 }
 

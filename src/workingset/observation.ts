@@ -19,4 +19,6 @@ export interface Observation {
    * outside it has certainly not been.
    */
   present: PageRanges
+  /** The last of the looks that make up one interval of the estimate; all of them watch the same pages. */
+  endsInterval: boolean
 }

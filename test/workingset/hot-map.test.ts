@@ -8,7 +8,15 @@ const runs = (...pairs: [first: number, count: number][]) => PageRanges.of(pairs
 const all = PageRanges.all(8)
 
 function look(map: HotMap, startMs: number, accessed: PageRanges, watched = all, written = PageRanges.empty) {
-  map.note({ startMs, endMs: startMs + 1000, watched, accessed, written, present: accessed })
+  map.note({
+    startMs,
+    endMs: startMs + 1000,
+    watched,
+    accessed,
+    written,
+    present: accessed,
+    endsInterval: true,
+  })
 }
 
 test('says for how long a page has been idle, and which are cold', () => {
@@ -42,6 +50,7 @@ test('a page that may have been accessed between two looks is not cold', () => {
     accessed: PageRanges.empty,
     written: undefined,
     present: runs([5, 1]),
+    endsInterval: true,
   })
   expect(map.idleMs(5)).toBe(0)
   expect(map.idleMs(6)).toBe(2000)
@@ -79,6 +88,7 @@ test('never calls a page colder than it is, whatever was watched when', () => {
           accessed: set(watched).intersect(present),
           written: undefined,
           present,
+          endsInterval: true,
         })
         for (let page = 0; page < 8; page++)
           expect(map.idleMs(page)).toBeLessThanOrEqual((i + 1) * 1000 - truth[page])

@@ -1,0 +1,84 @@
+/**
+ * Watches which memory a guest of this host uses, while somebody listens. There is one watch for a guest, shared by all who
+ * ask: two that made it forget accesses at their own times would spoil each other's counts.
+ */
+import { type Static, Type } from 'typebox'
+import type { SubpageError } from '../errors.ts'
+import { addon } from '../memory/native.ts'
+import type { QemuGuest } from '../qemu/qemu-guest.ts'
+import { DistEstimator } from '../workingset/dist.ts'
+import type { HotMap } from '../workingset/hot-map.ts'
+import { LiveWatch, liveSettings } from '../workingset/live.ts'
+import { type Sample, sampleOf } from '../workingset/sample.ts'
+
+export const WatchQuery = Type.Object(
+  {
+    intervalMs: Type.Number({ minimum: 50, maximum: 3_600_000, default: liveSettings.intervalMs }),
+    subIntervals: Type.Integer({ minimum: 1, maximum: 64, default: liveSettings.subIntervals }),
+    budget: Type.Number({ minimum: 0.0001, maximum: 1, default: liveSettings.budget }),
+  },
+  { additionalProperties: false },
+)
+export type WatchQuery = Static<typeof WatchQuery>
+
+export interface WatchListener {
+  sample(sample: Sample): void
+  failed(error: SubpageError): void
+}
+
+/** Half of a guess at worst: a fault that cannot be timed here is taken for a slow one. */
+const faultNsUnknown = 5_000
+
+export class MemoryWatch {
+  readonly #guest: QemuGuest
+  readonly #listeners = new Set<WatchListener>()
+  #watch: LiveWatch | undefined
+
+  constructor(guest: QemuGuest) {
+    this.#guest = guest
+  }
+
+  /** Of the watch under way; undefined while nobody listens. */
+  get hotMap(): HotMap | undefined {
+    return this.#watch?.hotMap
+  }
+
+  /**
+   * Hears every interval from now on. The settings are those of whoever came first.
+   * @returns ends it
+   * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE
+   */
+  listen(listener: WatchListener, settings: WatchQuery): () => void {
+    this.#watch ??= this.#begin(settings)
+    this.#listeners.add(listener)
+    return () => {
+      this.#listeners.delete(listener)
+      if (this.#listeners.size === 0) this.#end()
+    }
+  }
+
+  #begin(settings: WatchQuery): LiveWatch {
+    const faultNs = addon.forgetFaultNs() || faultNsUnknown
+    const watch = new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings)
+    const estimator = new DistEstimator(watch.hotMap.pages)
+    watch.on('observation', (observation) => {
+      estimator.add(observation)
+      if (!observation.endsInterval) return
+      const sample = sampleOf(observation, watch, estimator)
+      if (sample) for (const listener of this.#listeners) listener.sample(sample)
+    })
+    watch.on('failed', (error) => {
+      this.#watch = undefined
+      for (const listener of this.#listeners) listener.failed(error)
+      this.#listeners.clear()
+    })
+    return watch.start()
+  }
+
+  #end(): void {
+    const watch = this.#watch
+    this.#watch = undefined
+    // It tells of its failures by itself.
+    void watch?.stop()
+  }
+}

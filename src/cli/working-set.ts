@@ -1,0 +1,104 @@
+/** The working set for people: the recommendation in plain words, then percentiles, idle ages and a heat map. */
+
+import { pageBytes } from '../memory/page.ts'
+import type { Sample } from '../workingset/sample.ts'
+import { percentileStep, type Summary } from '../workingset/summary.ts'
+import { table } from './output.ts'
+import { formatBytes, formatTime } from './sizes.ts'
+
+const barColumns = 40
+const shades = ' .:-=+*#%@'
+
+export function summaryText(summary: Summary, samples: readonly Sample[]): string {
+  return [
+    recommendation(summary),
+    '',
+    ...notes(summary),
+    '',
+    percentiles(summary),
+    '',
+    idleAges(summary),
+    '',
+    heatMap(samples),
+  ].join('\n')
+}
+
+/** "512 MiB given, 180 ± 12 MiB used over the last 10 s; 224 MiB would do". */
+export function recommendation({ givenBytes, used, spanMs, recommendedBytes }: Summary): string {
+  const amount = `${mib(used.bytes)} ± ${mib(used.plusMinusBytes)} MiB`
+  const verdict =
+    recommendedBytes < givenBytes
+      ? `${formatBytes(recommendedBytes)} would do`
+      : 'it needs what it has, or more'
+  return `${formatBytes(givenBytes)} given, ${amount} used over the last ${formatTime(spanMs)}; ${verdict}`
+}
+
+function notes(summary: Summary): string[] {
+  const { used, writtenBytes, readOnlyBytes, phaseChanges, costShare, footprintBytes, intervals } = summary
+  return [
+    used.stable
+      ? `stable for the last intervals (${intervals} in all, ${phaseChanges} changes of phase)`
+      : `not stable yet: watch longer (${intervals} intervals, ${phaseChanges} changes of phase)`,
+    writtenBytes === null
+      ? 'written: not known (a protection began or ended meanwhile)'
+      : `written ${formatBytes(writtenBytes)}, only read ${formatBytes(readOnlyBytes ?? 0)}, in the last interval`,
+    `kernel of the guest: ${formatBytes(footprintBytes)} counted on top`,
+    `cost to the guest: ${(100 * costShare).toFixed(2)} % of its time`,
+  ]
+}
+
+function percentiles({ percentileBytes }: Summary): string {
+  const most = Math.max(...percentileBytes, 1)
+  const rows = percentileBytes.map((bytes, i) => [
+    `p${i * percentileStep}`,
+    formatBytes(bytes),
+    bar(bytes / most),
+  ])
+  return table([['OF INTERVALS', 'USED', ''], ...rows])
+}
+
+function idleAges({ idleBytes }: Summary): string {
+  const most = Math.max(...idleBytes.map(({ bytes }) => bytes), 1)
+  const rows = idleBytes.map(({ atLeastMs, bytes }) => [
+    atLeastMs === 0 ? 'in use' : `${formatTime(atLeastMs)} or more`,
+    formatBytes(bytes),
+    bar(bytes / most),
+  ])
+  return table([['IDLE FOR', 'MEMORY', ''], ...rows])
+}
+
+/** Memory from top to bottom, time from left to right. */
+export function heatMap(samples: readonly Sample[]): string {
+  const columns = samples.slice(-72)
+  const rows = columns[0]?.heat.length ?? 0
+  const lines: string[] = []
+  for (let row = 0; row < rows; row += 4) {
+    const cells = columns.map(({ heat }) => {
+      const known = heat.slice(row, row + 4).filter((percent) => percent >= 0)
+      if (known.length === 0) return '?'
+      const mean = known.reduce((sum, percent) => sum + percent, 0) / known.length
+      return shades[Math.min(shades.length - 1, Math.ceil((mean * (shades.length - 1)) / 100))]
+    })
+    lines.push(cells.join(''))
+  }
+  const height = (columns[0]?.ramPages ?? 0) * pageBytes
+  return `heat map: a line is ${formatBytes((height * 4) / rows)} of memory, a column an interval; @ all in use, blank nothing\n${lines.join('\n')}`
+}
+
+export const lineHead = 'USED              WRITTEN   STABLE  PHASES  COST     WATCHED'
+
+export function lineText(sample: Sample): string {
+  const { dist, written, estimate, phaseChanges, costShare, watchedPages, ramPages } = sample
+  return [
+    `${mib(dist.pages * pageBytes)} ± ${mib(dist.plusMinus * pageBytes)} MiB`.padEnd(16),
+    (written ? formatBytes(written.pages * pageBytes) : '-').padEnd(8),
+    (estimate.stable ? 'yes' : 'no').padEnd(6),
+    String(phaseChanges).padEnd(6),
+    `${(100 * costShare).toFixed(2)} %`.padEnd(7),
+    `${((100 * watchedPages) / ramPages).toFixed(0)} %`,
+  ].join('  ')
+}
+
+const bar = (share: number) => '█'.repeat(Math.round(share * barColumns))
+/** Whole numbers, but small ones with a digit. */
+const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(bytes < 9.95 * 2 ** 20 ? 1 : 0)

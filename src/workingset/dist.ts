@@ -1,0 +1,99 @@
+/**
+ * The rule of Page Reference Logging (Bitchebe, Tchana, Réveillère): `dist[i]` is the number of distinct pages that were
+ * touched more than τ times in interval i, counted here in its sub-intervals; the working set is taken once dist has been
+ * stable for w intervals.
+ *
+ * A change of phase is a dist that leaves the band of the stable ones: the estimate follows at once, and stability is
+ * counted anew.
+ */
+import { PageRanges } from '../memory/page-ranges.ts'
+import type { Estimate, Estimator } from './estimator.ts'
+import type { Observation } from './observation.ts'
+import { type Share, scaleUp } from './share.ts'
+
+export interface DistRule {
+  /** A page belongs to dist when it was touched in more than this many sub-intervals. */
+  tau: number
+  /** Intervals without a change of phase before dist counts as stable. */
+  stableIntervals: number
+  /** Share of dist by which an interval may differ from those before. */
+  tolerance: number
+}
+
+/** docs/working-sets.md has the evidence. */
+export const distRule: DistRule = { tau: 0, stableIntervals: 3, tolerance: 0.1 }
+
+/** Fewer pages than these are noise: the guest kernel's own, as its timers come and go. */
+const noisePages = 256
+
+export class DistEstimator implements Estimator {
+  /** dist[i] of the present phase. */
+  #dist: Share[] = []
+  readonly #pages: number
+  readonly #rule: DistRule
+  readonly #hits: Uint8Array
+  #phases = 0
+
+  constructor(pages: number, rule: DistRule = distRule) {
+    this.#pages = pages
+    this.#rule = rule
+    this.#hits = new Uint8Array(pages)
+  }
+
+  /** How often the working set has changed its size. */
+  get phaseChanges(): number {
+    return Math.max(0, this.#phases - 1)
+  }
+
+  get latest(): Share | undefined {
+    return this.#dist.at(-1)
+  }
+
+  get estimate(): Estimate | undefined {
+    const latest = this.latest
+    if (!latest) return undefined
+    const stable = this.#dist.length >= this.#rule.stableIntervals
+    if (!stable) return { ...latest, stable }
+    const counts = this.#dist.map(({ pages }) => pages)
+    const mean = counts.reduce((sum, count) => sum + count, 0) / counts.length
+    const between = counts.reduce((sum, count) => sum + (count - mean) ** 2, 0) / (counts.length - 1)
+    const within = this.#dist.reduce((sum, { plusMinus }) => sum + plusMinus ** 2, 0) / counts.length ** 2
+    return { pages: mean, plusMinus: Math.sqrt((1.96 ** 2 * between) / counts.length + within), stable }
+  }
+
+  add({ watched, accessed, endsInterval }: Observation): void {
+    for (const { first, count } of accessed)
+      for (let page = first; page < first + count; page++) if (this.#hits[page]! < 255) this.#hits[page]!++
+    if (!endsInterval) return
+    const dist = scaleUp(this.#pages, watched, this.#hot(watched))
+    for (const { first, count } of watched) this.#hits.fill(0, first, first + count)
+    if (this.#dist.length === 0 || this.#leaves(dist)) {
+      this.#dist = []
+      this.#phases++
+    }
+    this.#dist.push(dist)
+    if (this.#dist.length > keptIntervals) this.#dist.shift()
+  }
+
+  #hot(watched: PageRanges): PageRanges {
+    const runs: [first: number, count: number][] = []
+    for (const { first, count } of watched)
+      for (let page = first; page < first + count; page++) {
+        if (this.#hits[page]! <= this.#rule.tau) continue
+        const run = runs.at(-1)
+        if (run && run[0] + run[1] === page) run[1]++
+        else runs.push([page, 1])
+      }
+    return PageRanges.of(runs)
+  }
+
+  #leaves({ pages, plusMinus }: Share): boolean {
+    const counts = this.#dist.map((dist) => dist.pages).sort((a, b) => a - b)
+    const middle = counts[counts.length >> 1]!
+    const margin = Math.max(this.#rule.tolerance * middle, noisePages, plusMinus)
+    return Math.abs(pages - middle) > margin
+  }
+}
+
+/** The present phase is described by its latest intervals: a working set that drifts slowly is followed. */
+const keptIntervals = 60

@@ -1,0 +1,155 @@
+/**
+ * Watches a running guest: interval after interval it has a part of the memory forgotten (all of it, when that is cheap
+ * enough), looks what was accessed since, and tells whoever listens.
+ *
+ * What it costs the guest is bounded. A page that is used again costs a minor fault, whose time is measured on this host;
+ * with that and the share of pages found in use it watches so many pages in each interval that faults and forgetting
+ * together stay below `budget` of the time.
+ */
+import { EventEmitter } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
+import { asSubpageError, type SubpageError } from '../errors.ts'
+import type { PageRanges } from '../memory/page-ranges.ts'
+import type { AccessTracker } from '../tracking/accesses.ts'
+import { HotMap } from './hot-map.ts'
+import type { Observation } from './observation.ts'
+import { type Plan, RotatingPlan } from './plan.ts'
+
+export interface LiveSettings {
+  intervalMs: number
+  /** How many times an interval looks and forgets: what τ is compared with. */
+  subIntervals: number
+  /** Share of the guest's time that watching may cost. */
+  budget: number
+}
+
+/** docs/working-sets.md has the evidence. */
+export const liveSettings: LiveSettings = { intervalMs: 1000, subIntervals: 1, budget: 0.01 }
+
+export interface LiveCost {
+  /** Minor faults that the guest had because of us, and what each costs. */
+  faults: number
+  faultNs: number
+  forgetNs: number
+  /** Share of the time since the start. */
+  share: number
+}
+
+interface LiveEvents {
+  observation: [Observation]
+  failed: [SubpageError]
+}
+
+export interface LiveSource {
+  accesses: AccessTracker
+  /** From now on writes to these pages are of interest. */
+  beginWrites: (pages: PageRanges) => void
+  /** Pages written since then, among these or others too; undefined when nobody knows. */
+  endWrites: (pages: PageRanges) => PageRanges | undefined
+  /** What a minor fault costs the guest on this host. */
+  faultNs: number
+}
+
+/** Room for a working set that grows: the estimate of the last interval may be too small for the next. */
+const growth = 1.25
+const groupsMax = 60_000
+
+export class LiveWatch extends EventEmitter<LiveEvents> {
+  readonly settings: LiveSettings
+  readonly hotMap: HotMap
+  readonly #source: LiveSource
+  readonly #plan: Plan
+  readonly #stopping = new AbortController()
+  readonly #startedMs = performance.now()
+  #faults = 0
+  #forgetNs = 0
+  /** Pages in use as far as known; all, before the first look. */
+  #used: number
+  /** Of one page, as measured: 0 before the first time. */
+  #forgetPageNs = 100
+  #finished: Promise<void> | undefined
+
+  constructor(source: LiveSource, settings: LiveSettings = liveSettings, plan?: Plan) {
+    super()
+    this.#source = source
+    this.settings = settings
+    this.#used = source.accesses.pages
+    this.#plan = plan ?? new RotatingPlan(source.accesses.pages)
+    this.hotMap = new HotMap(source.accesses.pages, performance.now())
+  }
+
+  start(): this {
+    this.#finished ??= this.#run()
+    return this
+  }
+
+  get cost(): LiveCost {
+    const { faultNs } = this.#source
+    const elapsedNs = (performance.now() - this.#startedMs) * 1e6
+    return {
+      faults: this.#faults,
+      faultNs,
+      forgetNs: this.#forgetNs,
+      share: (this.#faults * faultNs + this.#forgetNs) / Math.max(elapsedNs, 1),
+    }
+  }
+
+  /** Resolves when nothing of it touches the guest any more. */
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#finished
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (!this.#stopping.signal.aborted) await this.#interval()
+    } catch (error) {
+      if (!this.#stopping.signal.aborted) this.emit('failed', asSubpageError(error))
+    } finally {
+      this.#source.accesses.close()
+    }
+  }
+
+  async #interval(): Promise<void> {
+    const { subIntervals, intervalMs } = this.settings
+    const watched = this.#plan.next(this.#groups())
+    for (let part = 1; part <= subIntervals; part++) {
+      const startMs = performance.now()
+      this.#source.beginWrites(watched)
+      await this.#forget(watched)
+      // The window is the time after forgetting; what that took is part of the interval.
+      const forgottenMs = performance.now()
+      await delay(Math.max(1, startMs + intervalMs / subIntervals - forgottenMs), undefined, {
+        signal: this.#stopping.signal,
+      })
+      this.#look(watched, forgottenMs, part === subIntervals)
+    }
+  }
+
+  async #forget(watched: PageRanges): Promise<void> {
+    const { ns, pages } = await this.#source.accesses.forget(watched)
+    this.#forgetNs += ns
+    this.#forgetPageNs = ns / Math.max(pages, 1)
+  }
+
+  #look(watched: PageRanges, startMs: number, endsInterval: boolean): void {
+    const present = this.#source.accesses.accessed()
+    const endMs = performance.now()
+    const accessed = present.intersect(watched)
+    const written = this.#source.endWrites(watched)?.intersect(watched)
+    this.#faults += accessed.pageCount
+    this.#used = (accessed.pageCount / Math.max(watched.pageCount, 1)) * this.#source.accesses.pages
+    const observation = { startMs, endMs, watched, accessed, written, present, endsInterval }
+    this.hotMap.note(observation)
+    this.emit('observation', observation)
+  }
+
+  /** Into how many parts memory must be divided so that one of them fits the budget. */
+  #groups(): number {
+    const { budget, intervalMs, subIntervals } = this.settings
+    const { accesses, faultNs } = this.#source
+    const used = Math.min(accesses.pages, this.#used * growth)
+    const costNs = subIntervals * (used * faultNs + accesses.pages * this.#forgetPageNs)
+    return Math.min(groupsMax, Math.max(1, Math.ceil(costNs / (budget * intervalMs * 1e6))))
+  }
+}

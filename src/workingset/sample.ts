@@ -1,0 +1,69 @@
+/**
+ * What one interval of watching has to say, in a form that goes over the agent's API and into files: a few hundred bytes,
+ * whatever the size of the guest.
+ */
+import { type Static, Type } from 'typebox'
+import type { DistEstimator } from './dist.ts'
+import type { LiveWatch } from './live.ts'
+import type { Observation } from './observation.ts'
+import { scaleUp } from './share.ts'
+
+const Pages = Type.Object({ pages: Type.Number(), plusMinus: Type.Number() })
+
+/** Pages idle for at least this long and less than the next. */
+export const idleEdgesMs = [0, 1000, 5000, 15_000, 60_000, 300_000, 900_000, 3_600_000] as const
+/** Rows of the heat map: equal stretches of memory. */
+export const heatRows = 64
+
+export const Sample = Type.Object({
+  atMs: Type.Number({ description: 'milliseconds since 1970, end of the interval' }),
+  windowMs: Type.Number({ description: 'how long accesses were seen' }),
+  ramPages: Type.Integer(),
+  watchedPages: Type.Integer({ description: 'how many pages this interval looked at' }),
+  dist: Pages,
+  estimate: Type.Object({ pages: Type.Number(), plusMinus: Type.Number(), stable: Type.Boolean() }),
+  /** Null when nobody knows, as in the first moments of a protection. */
+  written: Type.Union([Pages, Type.Null()]),
+  phaseChanges: Type.Integer(),
+  idlePages: Type.Array(Type.Integer(), { description: 'by idleEdgesMs; pages not watched yet are in none' }),
+  heat: Type.Array(Type.Integer(), {
+    description:
+      'for each stretch of memory the percentage of watched pages that were accessed; -1: none was watched',
+  }),
+  costShare: Type.Number({ description: 'share of time that watching has cost the guest since it began' }),
+})
+export type Sample = Static<typeof Sample>
+
+/** After an observation that ends an interval. Undefined before the first estimate. */
+export function sampleOf(
+  observation: Observation,
+  watch: LiveWatch,
+  estimator: DistEstimator,
+): Sample | undefined {
+  const { latest, estimate } = estimator
+  if (!latest || !estimate) return undefined
+  const { hotMap } = watch
+  const { watched, written } = observation
+  return {
+    atMs: Date.now(),
+    windowMs: observation.endMs - observation.startMs,
+    ramPages: hotMap.pages,
+    watchedPages: watched.pageCount,
+    dist: latest,
+    estimate,
+    written: written ? scaleUp(hotMap.pages, watched, written) : null,
+    phaseChanges: estimator.phaseChanges,
+    idlePages: hotMap.idleHistogram(idleEdgesMs),
+    heat: heatOf(hotMap.pages, observation),
+    costShare: watch.cost.share,
+  }
+}
+
+function heatOf(pages: number, { watched, accessed }: Observation): number[] {
+  const rowPages = Math.ceil(pages / heatRows)
+  const seen = new Uint32Array(heatRows)
+  const hot = new Uint32Array(heatRows)
+  for (const page of watched.pages()) seen[Math.floor(page / rowPages)]!++
+  for (const page of accessed.pages()) hot[Math.floor(page / rowPages)]!++
+  return Array.from(seen, (count, row) => (count === 0 ? -1 : Math.round((100 * hot[row]!) / count)))
+}

@@ -1,0 +1,82 @@
+/**
+ * What a series of intervals says altogether: percentiles, the share that is only read, and a recommendation in plain
+ * words. A pure function of the samples, live or from a file.
+ */
+import { pageBytes } from '../memory/page.ts'
+import { idleEdgesMs, type Sample } from './sample.ts'
+
+export interface Summary {
+  intervals: number
+  spanMs: number
+  givenBytes: number
+  /** The working set while it was last stable, or of the last interval. */
+  used: { bytes: number; plusMinusBytes: number; stable: boolean }
+  /** Of the intervals, p0, p5, … p100: index i is percentile 5 × i. */
+  percentileBytes: number[]
+  /** Of what an interval used; null when writes are not known. */
+  writtenBytes: number | null
+  readOnlyBytes: number | null
+  /** Not accessed in all of the time that was watched, for certain. */
+  idleBytes: { atLeastMs: number; bytes: number }[]
+  phaseChanges: number
+  costShare: number
+  /** The kernel's own memory, which it needs even when it does not touch it: f of M = wss × page size + f. */
+  footprintBytes: number
+  recommendedBytes: number
+}
+
+export const percentileStep = 5
+/** Memory is given in steps of this. */
+const stepBytes = 32 * 2 ** 20
+/** Beyond what was seen: what is seen in an interval is not all that a guest ever does. */
+const headroom = 1.1
+
+/**
+ * What a Linux guest keeps for itself: 64 bytes for each page (struct page), and its code and data. Measured on the demo
+ * guest's kernel (docs/working-sets.md); `--footprint` says otherwise.
+ */
+export function kernelFootprintBytes(ramBytes: number): number {
+  return Math.round(ramBytes / 64) + 40 * 2 ** 20
+}
+
+/** @param samples at least one */
+export function summarize(samples: readonly Sample[], footprintBytes?: number): Summary {
+  const last = samples.at(-1)
+  if (!last) throw new TypeError('no interval has ended')
+  const givenBytes = last.ramPages * pageBytes
+  const dist = samples.map((sample) => sample.dist.pages * pageBytes).sort((a, b) => a - b)
+  const largest = Math.max(...samples.map(({ dist: { pages, plusMinus } }) => pages + plusMinus)) * pageBytes
+  const written = last.written ? Math.min(last.written.pages, last.dist.pages) * pageBytes : null
+  const footprint = footprintBytes ?? kernelFootprintBytes(givenBytes)
+  const needed = Math.ceil((largest * headroom + footprint) / stepBytes) * stepBytes
+  return {
+    intervals: samples.length,
+    spanMs: last.atMs - samples[0]!.atMs + samples[0]!.windowMs,
+    givenBytes,
+    used: {
+      bytes: last.estimate.pages * pageBytes,
+      plusMinusBytes: last.estimate.plusMinus * pageBytes,
+      stable: last.estimate.stable,
+    },
+    percentileBytes: Array.from({ length: 100 / percentileStep + 1 }, (_, i) =>
+      percentile(dist, i * percentileStep),
+    ),
+    writtenBytes: written,
+    readOnlyBytes: written === null ? null : last.dist.pages * pageBytes - written,
+    idleBytes: idleEdgesMs.map((atLeastMs, i) => ({
+      atLeastMs,
+      bytes: (last.idlePages[i] ?? 0) * pageBytes,
+    })),
+    phaseChanges: last.phaseChanges,
+    costShare: last.costShare,
+    footprintBytes: footprint,
+    recommendedBytes: needed,
+  }
+}
+
+/** Of values in ascending order, between the two nearest. */
+export function percentile(sorted: readonly number[], percent: number): number {
+  const at = ((sorted.length - 1) * percent) / 100
+  const low = sorted[Math.floor(at)] ?? 0
+  return low + ((sorted[Math.ceil(at)] ?? low) - low) * (at - Math.floor(at))
+}
