@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the demo guest from Debian packages, unpacked and never installed:
-#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim) and, with `all`, initrd-workloads.gz (redis, sqlite, ...).
+#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim, workset) and, with `all`, initrd-workloads.gz (redis, sqlite, ...).
 # Usage: scripts/build-guest.sh [demo|all]     (default: demo)
 # Does nothing when the sources have not changed; packages stay in build/guest/cache, so a rebuild needs no network.
 # The newest kernel and libraries are taken up by deleting that folder.
@@ -97,7 +97,7 @@ unpack() { # unpack PACKAGE...: each into $scratch/packages/PACKAGE, once
 # ---- the demo image ----
 
 compile() { # compile SOURCE TARGET
-  gcc -static -O2 -Wall -Wextra -o "$2" "$1" 2>"$scratch/gcc" || {
+  gcc -static -O2 -Wall -Wextra -o "$2" "$1" -lm 2>"$scratch/gcc" || {
     cat "$scratch/gcc" >&2
     die "gcc cannot build $1 (a static C library is needed: apt-get install libc6-dev)"
   }
@@ -143,6 +143,7 @@ install -m 755 guest/power-button "$root/etc/acpi/PWRF/00000080"
 install_modules "$scratch/packages/$kernel" "$root"
 compile guest/victim.c "$root/bin/victim"
 compile guest/sum.c "$root/bin/sum"
+compile guest/workset.c "$root/bin/workset"
 mkdir -p "$root/etc/workloads"
 install -m 755 guest/workloads/demo/* "$root/etc/workloads/"
 

@@ -3,8 +3,8 @@
  * touched more than τ times in interval i, counted here in its sub-intervals; the working set is taken once dist has been
  * stable for w intervals.
  *
- * A change of phase is a dist that leaves the band of the stable ones: the estimate follows at once, and stability is
- * counted anew.
+ * A change of phase is two intervals in a row that leave the band of those before, in the same direction: stability is
+ * counted anew from the first of them. A single one is an outlier; it counts in the percentiles, not in the estimate.
  */
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Estimate, Estimator } from './estimator.ts'
@@ -32,6 +32,9 @@ export class DistEstimator implements Estimator {
   readonly #pages: number
   readonly #rule: DistRule
   readonly #hits: Uint8Array
+  #latest: Share | undefined
+  /** The latest interval, when it left the band: a change of phase if the next one does too. */
+  #outlier: { dist: Share; side: number } | undefined
   #phases = 0
 
   constructor(pages: number, rule: DistRule = distRule) {
@@ -42,18 +45,18 @@ export class DistEstimator implements Estimator {
 
   /** How often the working set has changed its size. */
   get phaseChanges(): number {
-    return Math.max(0, this.#phases - 1)
+    return this.#phases
   }
 
   get latest(): Share | undefined {
-    return this.#dist.at(-1)
+    return this.#latest
   }
 
   get estimate(): Estimate | undefined {
-    const latest = this.latest
+    const latest = this.#dist.at(-1)
     if (!latest) return undefined
     const stable = this.#dist.length >= this.#rule.stableIntervals
-    if (!stable) return { ...latest, stable }
+    if (this.#dist.length < 2) return { ...latest, stable }
     const counts = this.#dist.map(({ pages }) => pages)
     const mean = counts.reduce((sum, count) => sum + count, 0) / counts.length
     const between = counts.reduce((sum, count) => sum + (count - mean) ** 2, 0) / (counts.length - 1)
@@ -67,8 +70,16 @@ export class DistEstimator implements Estimator {
     if (!endsInterval) return
     const dist = scaleUp(this.#pages, watched, this.#hot(watched))
     for (const { first, count } of watched) this.#hits.fill(0, first, first + count)
-    if (this.#dist.length === 0 || this.#leaves(dist)) {
-      this.#dist = []
+    this.#latest = dist
+    const side = this.#leaves(dist)
+    const outlier = this.#outlier
+    this.#outlier = undefined
+    if (this.#dist.length > 0 && side !== 0) {
+      if (outlier?.side !== side) {
+        this.#outlier = { dist, side }
+        return
+      }
+      this.#dist = [outlier.dist]
       this.#phases++
     }
     this.#dist.push(dist)
@@ -87,11 +98,14 @@ export class DistEstimator implements Estimator {
     return PageRanges.of(runs)
   }
 
-  #leaves({ pages, plusMinus }: Share): boolean {
+  /** 0 within the band, else on which side of it. */
+  #leaves({ pages, plusMinus }: Share): number {
     const counts = this.#dist.map((dist) => dist.pages).sort((a, b) => a - b)
-    const middle = counts[counts.length >> 1]!
-    const margin = Math.max(this.#rule.tolerance * middle, noisePages, plusMinus)
-    return Math.abs(pages - middle) > margin
+    const middle = counts[counts.length >> 1] ?? pages
+    const errors = this.#dist.map((dist) => dist.plusMinus).sort((a, b) => a - b)
+    const error = Math.hypot(plusMinus, errors[errors.length >> 1] ?? 0)
+    const margin = Math.max(this.#rule.tolerance * middle, noisePages, 1.5 * error)
+    return Math.abs(pages - middle) > margin ? Math.sign(pages - middle) : 0
   }
 }
 
