@@ -13,6 +13,7 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { recordCommand } from './commands/record.ts'
 import { eventsCommand, statusCommand } from './commands/status.ts'
 
 export const commands: Command[] = [
@@ -28,5 +29,6 @@ export const commands: Command[] = [
   failoverCommand,
   verifyCommand,
   removeCommand,
+  recordCommand,
   certCommand,
 ]
