@@ -13,6 +13,7 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { recordCommand } from './commands/record.ts'
 import { eventsCommand, statusCommand } from './commands/status.ts'
 import { wssCommand } from './commands/wss.ts'
 
@@ -29,6 +30,7 @@ export const commands: Command[] = [
   failoverCommand,
   verifyCommand,
   removeCommand,
+  recordCommand,
   wssCommand,
   certCommand,
 ]

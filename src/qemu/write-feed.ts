@@ -40,11 +40,10 @@ export class WriteFeed {
     }
   }
 
-  /** From now on what is written is of interest. @param arm takes the marks away, when nobody else needs them */
-  begin(arm: () => void): void {
+  /** From now on what is written is of interest. @param arm takes the marks away; false when another program needs them */
+  begin(arm: () => boolean): void {
     this.#harvested = PageRanges.empty
-    this.#disturbed = false
-    if (this.#open === 0) arm()
+    this.#disturbed = this.#open === 0 && !arm()
   }
 
   /** Pages written since `begin`; undefined when that is not known. @param scan reads the marks */

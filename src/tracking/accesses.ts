@@ -3,11 +3,12 @@
  * looks which are there again. Exact to the page, because memory registered with a userfaultfd is mapped page by page.
  * It leaves the tracker of written pages alone (native/shim/forget.h), so a protected guest can be watched too.
  */
+import { closeSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
 import { addon } from '../memory/native.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import { ForgetChannel, type Forgotten } from './forget.ts'
-import { category, Pagemap, trackedMappings } from './pagemap.ts'
+import { category, lockMarks, Pagemap, trackedMappings } from './pagemap.ts'
 import type { TrackerTarget } from './tracker.ts'
 import { WatchedProcess } from './watched-process.ts'
 
@@ -19,10 +20,10 @@ export interface AccessTracker {
   /** Pages that were accessed since they were forgotten last. @throws SubpageError GUEST_DIED */
   accessed(): PageRanges
   /**
-   * From now on these pages count as not written. Only while no tracker of written pages is open on the same guest: it
-   * would miss what is taken away here. Their next write costs another minor fault.
+   * From now on these pages count as not written; their next write costs another minor fault. False, and nothing done,
+   * while a tracker of written pages is open on the same guest: it would miss what is taken away here.
    */
-  arm(pages: PageRanges): void
+  arm(pages: PageRanges): boolean
   /** Those of these pages that were written since they were armed last. */
   written(pages: PageRanges): PageRanges
   close(): void
@@ -42,7 +43,7 @@ export function openAccesses(target: AccessTarget): AccessTracker {
   let channel: ForgetChannel | undefined
   try {
     channel = ForgetChannel.open(target.forgetPath)
-    return new ShimAccesses(target.ramPages, channel, new Pagemap(watched, trackedMappings(target)))
+    return new ShimAccesses(target, channel, new Pagemap(watched, trackedMappings(target)))
   } catch (error) {
     channel?.close()
     watched.close()
@@ -52,11 +53,13 @@ export function openAccesses(target: AccessTarget): AccessTracker {
 
 class ShimAccesses implements AccessTracker {
   readonly pages: number
+  readonly #target: AccessTarget
   readonly #channel: ForgetChannel
   readonly #pagemap: Pagemap
 
-  constructor(pages: number, channel: ForgetChannel, pagemap: Pagemap) {
-    this.pages = pages
+  constructor(target: AccessTarget, channel: ForgetChannel, pagemap: Pagemap) {
+    this.#target = target
+    this.pages = target.ramPages
     this.#channel = channel
     this.#pagemap = pagemap
   }
@@ -69,8 +72,16 @@ class ShimAccesses implements AccessTracker {
     return this.#pagemap.scan(category.present, false)
   }
 
-  arm(pages: PageRanges): void {
-    this.#pagemap.scan(category.written, true, pages)
+  /** The lock is held for the scan only: a tracker that is opened later begins with every page. */
+  arm(pages: PageRanges): boolean {
+    const lock = lockMarks(this.#target)
+    if (lock === undefined) return false
+    try {
+      this.#pagemap.scan(category.written, true, pages)
+      return true
+    } finally {
+      closeSync(lock)
+    }
   }
 
   written(pages: PageRanges): PageRanges {

@@ -61,9 +61,11 @@ export class Pagemap {
     }
   }
 
-  /** Closes the watched process too. */
-  close(): void {
-    if (this.#watched.close()) closeSync(this.#pagemap)
+  /** Closes the watched process too. False when it was closed before. */
+  close(): boolean {
+    if (!this.#watched.close()) return false
+    closeSync(this.#pagemap)
+    return true
   }
 
   #scanSpans(
@@ -103,6 +105,18 @@ function* spansOf({ start, end, firstPage }: Mapping, pages: PageRanges): Genera
     const to = Math.min(first + count, endPage)
     if (from < to) yield [start + (from - firstPage) * pageBytes, start + (to - firstPage) * pageBytes]
   }
+}
+
+/**
+ * The right to take the marks of written pages away. Two who did would each miss what the other took: a protected guest
+ * would lose writes.
+ * @returns a descriptor, closed to give the right back; undefined while somebody else has it
+ */
+export function lockMarks({ pid, ramPath }: TrackerTarget): number | undefined {
+  const fd = readingProc(pid, () => openSync(ramPath, 'r'))
+  if (addon.lockFile(fd)) return fd
+  closeSync(fd)
+  return undefined
 }
 
 /** The mappings to scan: they cover all RAM, and no other one can change it. */

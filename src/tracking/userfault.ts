@@ -2,25 +2,39 @@
  * The exact tracker: QEMU's own userfaultfd (registered by the shim) has the kernel mark written pages, and PAGEMAP_SCAN
  * reads and re-arms the marks from here. Source: Linux Documentation/admin-guide/mm/pagemap.rst.
  *
+ * Reading the marks takes them away, so one program at a time may do it: a lock on the RAM file (flock(2)) sees to that.
  * What it cannot see: writes to the RAM file by another process than QEMU, and mappings made after it was opened.
  * subpage does not do the first to a running guest, and QEMU maps its RAM once, at start.
  */
+import { closeSync } from 'node:fs'
+import { SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
-import { category, Pagemap, trackedMappings } from './pagemap.ts'
+import { category, lockMarks, Pagemap, trackedMappings } from './pagemap.ts'
 import type { Tracker, TrackerTarget } from './tracker.ts'
 import { WatchedProcess } from './watched-process.ts'
 
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */
 export function openUserfault(target: TrackerTarget): Tracker {
   const watched = new WatchedProcess(target.pid)
+  let lock: number | undefined
   let tracker: UserfaultTracker | undefined
   try {
-    tracker = new UserfaultTracker(new Pagemap(watched, trackedMappings(target)), target.ramPages)
+    const mappings = trackedMappings(target)
+    lock = lockMarks(target)
+    if (lock === undefined)
+      throw new SubpageError(
+        'TRACKER_UNAVAILABLE',
+        `another program reads which pages of process ${target.pid} were written: its protection, or a recording of it`,
+      )
+    tracker = new UserfaultTracker(new Pagemap(watched, mappings), lock, target.ramPages)
     tracker.arm()
     return tracker
   } catch (error) {
     if (tracker) tracker.close()
-    else watched.close()
+    else {
+      watched.close()
+      if (lock !== undefined) closeSync(lock)
+    }
     throw error
   }
 }
@@ -28,12 +42,14 @@ export function openUserfault(target: TrackerTarget): Tracker {
 class UserfaultTracker implements Tracker {
   readonly name = 'userfault'
   readonly #pagemap: Pagemap
+  readonly #lock: number
   readonly #ramPages: number
   /** What was written is unknown: before the first harvest, and after one that failed half-way and had re-armed. */
   #everything = true
 
-  constructor(pagemap: Pagemap, ramPages: number) {
+  constructor(pagemap: Pagemap, lock: number, ramPages: number) {
     this.#pagemap = pagemap
+    this.#lock = lock
     this.#ramPages = ramPages
   }
 
@@ -51,6 +67,6 @@ class UserfaultTracker implements Tracker {
   }
 
   close(): void {
-    this.#pagemap.close()
+    if (this.#pagemap.close()) closeSync(this.#lock)
   }
 }
