@@ -185,6 +185,10 @@ export const errorTable = {
     exitStatus.refused,
     403,
   ),
+  TRACE_MALFORMED: entry(
+    'A trace file is cut short, damaged, of another format, or no trace at all.',
+    'The message says which. Copy the file again, read it with the release that wrote it, or record anew.',
+  ),
   TRACKER_UNAVAILABLE: entry(
     'The kernel or the guest does not allow this way of tracking writes.',
     '`subpage check` says which trackers work here; `compare` works everywhere.',
