@@ -14,6 +14,7 @@ import {
   verifyCommand,
 } from './commands/guests.ts'
 import { eventsCommand, statusCommand } from './commands/status.ts'
+import { studyCommand } from './commands/study.ts'
 
 export const commands: Command[] = [
   checkCommand,
@@ -28,5 +29,6 @@ export const commands: Command[] = [
   failoverCommand,
   verifyCommand,
   removeCommand,
+  studyCommand,
   certCommand,
 ]
