@@ -13,6 +13,7 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { reportCommand } from './commands/report.ts'
 import { eventsCommand, statusCommand } from './commands/status.ts'
 import { studyCommand } from './commands/study.ts'
 
@@ -29,6 +30,7 @@ export const commands: Command[] = [
   failoverCommand,
   verifyCommand,
   removeCommand,
+  reportCommand,
   studyCommand,
   certCommand,
 ]
