@@ -124,6 +124,10 @@ export const errorTable = {
     'The image on the standby is not what the guest holds.',
     'This is a defect; keep both files. `subpage unprotect` and `protect` seed the image afresh.',
   ),
+  IMAGE_MALFORMED: entry(
+    'A memory image is cut short, damaged, or not of a kind that is read here.',
+    'Take the image again; raw images, sparse ones and ELF cores of 64 bits are read.',
+  ),
   NETWORK_FAILED: entry(
     'A guest could not be put on its bridge.',
     'The agent needs CAP_NET_ADMIN, /dev/net/tun and the command `ip`; `subpage check` says what is missing.',

@@ -14,6 +14,7 @@
 #include "../core/core.h"
 
 /* A registered subject adds its functions to `exports`. A new file is one line in each of these two lists. */
+void subpage_register_changes(napi_env env, napi_value exports);
 void subpage_register_bench(napi_env env, napi_value exports);
 void subpage_register_region(napi_env env, napi_value exports);
 void subpage_register_delta(napi_env env, napi_value exports);
@@ -22,7 +23,7 @@ void subpage_register_lease(napi_env env, napi_value exports);
 void subpage_register_pagemap(napi_env env, napi_value exports);
 void subpage_register_process(napi_env env, napi_value exports);
 
-#define SUBPAGE_SUBJECTS(X) X(bench) X(region) X(delta) X(hash) X(lease) X(pagemap) X(process)
+#define SUBPAGE_SUBJECTS(X) X(changes) X(bench) X(region) X(delta) X(hash) X(lease) X(pagemap) X(process)
 
 /* Adds one function; a failure here leaves an exception pending and the addon does not load. */
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback callback);

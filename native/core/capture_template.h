@@ -283,10 +283,29 @@ static int entry_xbzrle(const uint8_t *old_page, const uint8_t *new_page, uint8_
     return put_xor_rle(&change, new_page, out);
 }
 
+/* What a recording keeps of a page: its changed lines and bytes. With `update` the shadow follows. */
+static unsigned entry_changes(const uint8_t *ram, uint8_t *shadow, bool update, uint64_t *line_map)
+{
+    struct sp_capture_stats unused = {0};
+    struct change change;
+    if (update) {
+        take_page(ram, shadow, false, &change, &unused);
+    } else {
+        change.line_map = lines_differing(ram, shadow);
+        change.byte_count = 0;
+        for (uint64_t rest = change.line_map; rest; rest &= rest - 1) {
+            size_t at = (size_t)__builtin_ctzll(rest) * SP_LINE_BYTES;
+            change.byte_count += (unsigned)__builtin_popcountll(line_differing(ram + at, shadow + at));
+        }
+    }
+    *line_map = change.line_map;
+    return change.byte_count;
+}
+
 #define SP_KERNEL_ENTRIES                                                                                               \
     .capture = {[SP_CODEC_PAGE] = {entry_page, entry_page_whole},                                                       \
                 [SP_CODEC_LINE] = {entry_line, entry_line_whole},                                                       \
                 [SP_CODEC_XOR_RLE] = {entry_xor_rle, entry_xor_rle_whole},                                              \
                 [SP_CODEC_MASKED] = {entry_masked, entry_masked_whole}},                                                \
     .apply_masked = entry_apply_masked, .apply_lines = entry_apply_lines, .xbzrle_encode = entry_xbzrle,                \
-    .changed_lines = lines_differing
+    .changed_lines = lines_differing, .changes = entry_changes

@@ -88,6 +88,13 @@ uint64_t sp_checksum64(const uint8_t *first, size_t first_bytes, const uint8_t *
 int64_t sp_compare_lines(const uint8_t *a, const uint8_t *b, uint64_t pages, const struct sp_run *runs, size_t run_count);
 
 /*
+ * For recordings: per page of the runs a map of its changed lines (two words, low lines first) and the number of its
+ * changed bytes. With `update` the shadow takes the changes. False: a run outside the memory.
+ */
+bool sp_page_changes(const uint8_t *ram, uint8_t *shadow, uint64_t pages, const struct sp_run *runs, size_t run_count,
+                     bool update, uint32_t *maps, uint16_t *byte_counts);
+
+/*
  * XBZRLE as QEMU's migration documents it: old page, new page, at most SP_PAGE_BYTES of output.
  * Returns the bytes written, 0 when equal, -1 when it would not be shorter than the page.
  */

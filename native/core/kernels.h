@@ -33,6 +33,7 @@ struct sp_kernels {
     sp_apply_lines *apply_lines;
     int (*xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out);
     uint64_t (*changed_lines)(const uint8_t *a, const uint8_t *b);
+    unsigned (*changes)(const uint8_t *ram, uint8_t *shadow, bool update, uint64_t *line_map); /* -> changed bytes */
 };
 
 extern const struct sp_kernels sp_kernels_scalar;

@@ -13,6 +13,7 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { recordCommand } from './commands/record.ts'
 import { reportCommand } from './commands/report.ts'
 import { eventsCommand, statusCommand } from './commands/status.ts'
 import { studyCommand } from './commands/study.ts'
@@ -30,6 +31,7 @@ export const commands: Command[] = [
   failoverCommand,
   verifyCommand,
   removeCommand,
+  recordCommand,
   reportCommand,
   studyCommand,
   certCommand,

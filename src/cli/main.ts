@@ -41,7 +41,10 @@ function addCommand(
   parser.addHelpText('after', `\n${command.help}`)
   parser.action(async (...given) => {
     const flags = given[command.args.length]
-    const args = given.slice(0, command.args.length).filter((value) => value !== undefined)
+    const args = given
+      .slice(0, command.args.length)
+      .flat()
+      .filter((value) => value !== undefined)
     if (rest.length > 0 && command.rest === undefined)
       parser.error(`${command.name} takes nothing after --`, { exitCode: exitStatus.usage })
     finish(

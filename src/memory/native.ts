@@ -45,6 +45,21 @@ export interface Addon {
   compareRegions(a: RegionHandle, b: RegionHandle, pairs: Uint32Array, runs: number): number
   compareRegionsAsync(a: RegionHandle, b: RegionHandle, pairs: Uint32Array, runs: number): Promise<number>
 
+  /** Two words of changed lines into `maps` and a count into `byteCounts` per page. False: a range outside. */
+  pageChanges(
+    ram: RegionHandle,
+    shadow: RegionHandle,
+    pairs: Uint32Array,
+    runs: number,
+    update: boolean,
+    maps: Uint32Array,
+    byteCounts: Uint16Array,
+  ): boolean
+  /** The first data of a file at or after `from`, as [start, end) in `span`; false when only a hole is left. */
+  fileData(fd: number, from: number, span: Float64Array): boolean
+  /** Locks the file until the descriptor is closed; false when another open file holds it. */
+  lockFile(fd: number): boolean
+
   /** For benchmarks: what capture is compared with; native/core/reference.c. */
   copyPages(to: RegionHandle, from: RegionHandle, pairs: Uint32Array, runs: number): boolean
   /** The bytes that the pipe produced. */

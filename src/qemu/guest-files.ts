@@ -77,6 +77,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     qmp: file('qmp.sock'),
     qmpEvents: file('events.sock'),
     guardQmp: file('guard.sock'),
+    observerQmp: file('observer.sock'),
     console: file('console.sock'),
     incoming,
     consoleLog: file('console.log'),

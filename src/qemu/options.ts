@@ -22,6 +22,8 @@ export interface LaunchPaths extends QmpSockets {
   directory: string
   ram: string
   guardQmp: string
+  /** For `subpage record`, which must not take the agent's or the guard's. */
+  observerQmp: string
   console: string
   consoleLog: string
 }
@@ -38,7 +40,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
       '-object',
       `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${doubleCommas(paths.ram)},share=on`,
     ],
-    ...[paths.qmp, paths.qmpEvents, paths.guardQmp].flatMap((path) => [
+    ...[paths.qmp, paths.qmpEvents, paths.guardQmp, paths.observerQmp].flatMap((path) => [
       '-qmp',
       `unix:${doubleCommas(path)},server=on,wait=off`,
     ]),

@@ -2,6 +2,7 @@
  * The exact tracker: QEMU's own userfaultfd (registered by the shim) has the kernel mark written pages, and PAGEMAP_SCAN
  * reads and re-arms the marks from here. Source: Linux Documentation/admin-guide/mm/pagemap.rst.
  *
+ * Reading the marks takes them away, so one program at a time may do it: a lock on the RAM file (flock(2)) sees to that.
  * What it cannot see: writes to the RAM file by another process than QEMU, and mappings made after it was opened.
  * subpage does not do the first to a running guest, and QEMU maps its RAM once, at start.
  */
@@ -23,14 +24,20 @@ const pairCountAtStart = 16 * 1024
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */
 export function openUserfault(target: TrackerTarget): Tracker {
   const watched = new WatchedProcess(target.pid)
+  let lock: number | undefined
   let tracker: UserfaultTracker | undefined
   try {
-    tracker = new UserfaultTracker(watched, trackedMappings(target), target.ramPages)
+    const mappings = trackedMappings(target)
+    lock = lockMarks(target)
+    tracker = new UserfaultTracker(watched, lock, mappings, target.ramPages)
     tracker.arm()
     return tracker
   } catch (error) {
     if (tracker) tracker.close()
-    else watched.close()
+    else {
+      watched.close()
+      if (lock !== undefined) closeSync(lock)
+    }
     throw error
   }
 }
@@ -41,11 +48,13 @@ class UserfaultTracker implements Tracker {
   readonly #mappings: Mapping[]
   readonly #ramPages: number
   readonly #pagemap: number
+  readonly #lock: number
   #pairs = new Uint32Array(2 * pairCountAtStart)
   /** What was written is unknown: before the first harvest, and after one that failed half-way and had re-armed. */
   #everything = true
 
-  constructor(watched: WatchedProcess, mappings: Mapping[], ramPages: number) {
+  constructor(watched: WatchedProcess, lock: number, mappings: Mapping[], ramPages: number) {
+    this.#lock = lock
     this.#watched = watched
     this.#mappings = mappings
     this.#ramPages = ramPages
@@ -66,7 +75,9 @@ class UserfaultTracker implements Tracker {
   }
 
   close(): void {
-    if (this.#watched.close()) closeSync(this.#pagemap)
+    if (!this.#watched.close()) return
+    closeSync(this.#pagemap)
+    closeSync(this.#lock)
   }
 
   #scan(): PageRanges {
@@ -99,6 +110,17 @@ class UserfaultTracker implements Tracker {
     }
     return PageRanges.fromPairs(this.#pairs.slice(0, 2 * filled))
   }
+}
+
+/** Two readers would each miss what the other took: a protected guest would lose writes. Held until closed. */
+function lockMarks({ pid, ramPath }: TrackerTarget): number {
+  const fd = readingProc(pid, () => openSync(ramPath, 'r'))
+  if (addon.lockFile(fd)) return fd
+  closeSync(fd)
+  throw new SubpageError(
+    'TRACKER_UNAVAILABLE',
+    `another program reads which pages of process ${pid} were written: its protection, or a recording of it`,
+  )
 }
 
 /** The mappings to scan: they cover all RAM, and no other one can change it. */

@@ -184,14 +184,25 @@ describe.each(names)('%s', (name) => {
     expect(list(runs([3, 2], [600, 1]).subtract(tracker.harvest()))).toEqual([])
   })
 
-  test('a second tracker finds everything unknown, then goes on', async () => {
-    const { victim } = await watched()
+  test('a tracker after another finds everything unknown, then goes on', async () => {
+    const { victim, tracker } = await watched()
     await victim.run('write 2 1')
+    tracker.close()
     const second = openTracker(victim.target, name)
     trackers.push(second)
     expect(list(second.harvest())).toEqual([[0, pages]])
     await victim.run('write 6 1')
     expectHarvest(second, runs([6, 1]))
+  })
+
+  test('two at a time never take marks from each other', async () => {
+    const { victim, tracker } = await watched()
+    const second = () => trackers.push(openTracker(victim.target, name))
+    // Comparing takes nothing, so any number may.
+    if (name === 'compare') second()
+    else expect(second).toThrow(expect.objectContaining({ code: 'TRACKER_UNAVAILABLE' }))
+    await victim.run('write 6 1')
+    expectHarvest(tracker, runs([6, 1]))
   })
 
   test('says GUEST_DIED once the process has ended', async () => {

@@ -36,7 +36,7 @@ export function amplificationOverTime(summary: TraceSummary): LineChart {
     name: 'amplification-over-time',
     title: 'Amplification over time',
     meaning:
-      'For each byte in changed lines, so many bytes are copied when whole dirty pages are sent. 1 means that pages change as a whole, 64 that a single line of each changes.',
+      'For each byte in changed lines, so many bytes are copied when whole dirty pages are sent. 1 means that pages change as a whole, 64 that a single line of each changes; it is more where pages were written and did not change.',
     style: 'line',
     x: timeAxis(summary),
     y: { label: 'amplification', unit: 'ratio' },
@@ -56,7 +56,7 @@ export function amplificationDistribution(summary: TraceSummary): LineChart {
     meaning:
       'The share of epochs whose amplification is at most the value below. Epochs in which nothing changed are left out.',
     style: 'step',
-    x: { label: 'amplification', unit: 'ratio', from: 0, to: 64 },
+    x: { label: 'amplification', unit: 'ratio', from: 0 },
     y: { label: 'share of epochs', unit: 'share', from: 0, to: 1 },
     series: [cumulative('epochs', amplifications(summary))],
     marks: [{ axis: 'x', at: 10, label: '10×' }],
@@ -70,9 +70,9 @@ export function linesPerPage({ pagesByLines }: TraceSummary): Histogram {
     title: 'Changed lines per dirty page',
     meaning:
       'A page of 4,096 bytes has 64 lines of 64 bytes. Pages on the left changed in a few places and gain most from sending lines; pages at 0 were written without a change; pages at 64 changed everywhere.',
-    x: { label: 'changed lines of a page', unit: 'count', from: -0.5, to: 64.5 },
+    x: { label: 'changed lines of a page', unit: 'count', from: 0, to: 65 },
     y: { label: 'dirty pages', unit: 'count' },
-    bins: pagesByLines.map((count, lines) => ({ from: lines - 0.5, to: lines + 0.5, count })),
+    bins: pagesByLines.map((count, lines) => ({ from: lines, to: lines + 1, count })),
   }
 }
 

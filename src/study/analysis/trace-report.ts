@@ -100,7 +100,7 @@ function facts(summary: TraceSummary): Report['facts'] {
     {
       name: 'Amplification',
       value: `${totals.exact ? '' : '≥ '}${formatValue(amplification(totals), 'ratio')}`,
-      meaning: 'bytes of dirty pages for each byte of changed lines; 64 at most',
+      meaning: 'bytes of dirty pages for each byte of changed lines',
     },
     {
       name: 'Dirty pages an epoch',

@@ -51,7 +51,8 @@ function opacities(chart: HeatMap, largest: number): Uint8Array {
   return bytes
 }
 
-const opacity = (value: number, largest: number) => opacityMin + (1 - opacityMin) * Math.sqrt(value / largest)
+const opacity = (value: number, largest: number) =>
+  opacityMin + (1 - opacityMin) * Math.sqrt(largest > 0 ? value / largest : 0)
 
 /** What the shades mean. */
 function scaleBar(chart: HeatMap, largest: number): Markup[] {

@@ -80,7 +80,8 @@ describe('merged epochs', () => {
         bound.map(({ dirty }) => [...dirty.pages()]),
       )
       exact.forEach((span, i) => {
-        expect([span.exact, bound[i]!.exact]).toEqual([true, false])
+        // An epoch that stands for several, because the recorder was late, is exact alone.
+        expect([span.exact, bound[i]!.exact]).toEqual([true, span.epochCount > length])
         expect(span.changedBytes).toBeLessThanOrEqual(bound[i]!.changedBytes)
         expect(span.changedMaps.every((word, at) => (word & ~bound[i]!.changedMaps[at]!) === 0)).toBe(true)
         expect(span.writtenMaps).toEqual(bound[i]!.writtenMaps)

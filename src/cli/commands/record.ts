@@ -1,0 +1,125 @@
+/** `subpage record`: what a guest, a process or a series of images does to its memory, into a trace file. */
+import { SubpageError } from '../../errors.ts'
+import type { Holes } from '../../study/record/images.ts'
+import type { RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
+import type { RecordTarget } from '../../study/record/target.ts'
+import type { TrackerChoice } from '../../tracking/tracker.ts'
+import { stateOf } from '../agent-of.ts'
+import { type Command, type Invocation, text } from '../command.ts'
+import type { Output } from '../output.ts'
+import { formatBytes, parseMs } from '../sizes.ts'
+
+export const recordCommand: Command = {
+  name: 'record',
+  args: ['[target...]'],
+  summary: 'record what a guest or a process does to its memory',
+  rest: 'COMMAND',
+  help: `Targets:
+  vm:NAME         a guest that an agent of this host runs; --state as the agent has it
+  images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory)
+
+Examples:
+  subpage record vm:web --for 30s --epoch 10ms -o web.trace
+  subpage record images full.mem diff1.mem diff2.mem --holes unchanged -o snapshots.trace
+
+The target is held for a moment at the end of each epoch and runs on as if nobody had watched. Interrupt to end early: the trace
+is whole. \`subpage report FILE\` explains it, on any machine.`,
+  flags: [
+    { form: '-o, --output <file>', summary: 'where the trace goes' },
+    { form: '--for <time>', summary: 'how long (default: until it is interrupted)' },
+    { form: '--epoch <time>', summary: 'length of an epoch', default: '10ms' },
+    {
+      form: '--tracker <tracker>',
+      summary: 'how written pages are found',
+      default: 'auto',
+      choices: ['auto', 'userfault', 'compare'],
+    },
+    { form: '--content', summary: 'keep the changed bytes too, for studies of codecs' },
+    {
+      form: '--holes <meaning>',
+      summary: 'what a hole in an image after the first means',
+      choices: ['unchanged', 'zero'],
+    },
+    { form: '--force', summary: 'replace the file' },
+    { form: '--state <dir>', summary: 'state directory of the agent (default: /run/subpage for root)' },
+  ],
+  async run(invocation) {
+    const { flags, output } = invocation
+    if (flags.output === undefined)
+      throw new SubpageError('BAD_ARGUMENT', 'say where the trace goes: -o FILE')
+    const interrupted = new AbortController()
+    const interrupt = () => interrupted.abort()
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt)
+    const options: RecordOptions = {
+      path: String(flags.output),
+      replace: flags.force === true,
+      epochMs: parseMs(text(invocation, 'epoch')),
+      forMs: flags.for === undefined ? undefined : parseMs(String(flags.for)),
+      content: flags.content === true,
+      signal: interrupted.signal,
+      progress: (so) => output.note(line(so)),
+    }
+    try {
+      const summary = await recordTarget(invocation, options)
+      output.data({ ...summary, path: options.path }, () => report(summary, options.path))
+    } finally {
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupt)
+    }
+  },
+}
+
+async function recordTarget(invocation: Invocation, options: RecordOptions): Promise<RecordSummary> {
+  const { args, flags } = invocation
+  if (args[0] === 'images') {
+    const { recordImages } = await import('../../study/record/images.ts')
+    return await recordImages(args.slice(1), flags.holes as Holes | undefined, options)
+  }
+  const target = await openTarget(invocation)
+  try {
+    announce(invocation.output, target)
+    const { record } = await import('../../study/record/recorder.ts')
+    return await record(target, options)
+  } finally {
+    await target.close()
+  }
+}
+
+async function openTarget(invocation: Invocation): Promise<RecordTarget> {
+  const { args } = invocation
+  const choice = text(invocation, 'tracker') as TrackerChoice
+  const [target = '', ...more] = args
+  if (more.length > 0)
+    throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or ${more.join(' ')}`)
+  if (target.startsWith('vm:')) {
+    const { openVm } = await import('../../study/record/vm-target.ts')
+    return await openVm(stateOf(invocation), target.slice(3), choice)
+  }
+  throw new SubpageError(
+    'BAD_ARGUMENT',
+    target === ''
+      ? 'say what to record: vm:NAME or images A B …'
+      : `"${target}" is no target: write vm:NAME or images A B …`,
+  )
+}
+
+function announce(output: Output, { name, tracker, memoryBytes, notes }: RecordTarget): void {
+  output.note(`recording ${name}: ${formatBytes(memoryBytes)}, tracker ${tracker}`)
+  for (const note of notes) output.note(`  ${note}`)
+}
+
+const line = (so: RecordSummary) =>
+  `  ${seconds(so)}  ${so.epochs} epochs, ${so.dirtyPages} dirty pages, ${so.gaps} gaps, ${formatBytes(so.traceBytes)}`
+
+const seconds = ({ elapsedMs }: RecordSummary) => `${(elapsedMs / 1000).toFixed(1)} s`
+
+const causes = { time: '', interrupted: ' (interrupted)', 'target-ended': ' (the target ended)' }
+
+function report(so: RecordSummary, path: string): string {
+  const lines = so.changedLines * 64
+  const dirty = so.dirtyPages * 4096
+  return [
+    `${path}: ${so.epochs} epochs in ${seconds(so)}${so.cause ? causes[so.cause] : ''}, ${formatBytes(so.traceBytes)}`,
+    `dirty pages ${formatBytes(dirty)}, changed lines ${formatBytes(lines)}, amplification ${lines > 0 ? (dirty / lines).toFixed(1) : '-'}`,
+    so.gaps > 0 ? `${so.gaps} gaps: the recorder fell behind; choose a longer --epoch` : 'no gaps',
+  ].join('\n')
+}

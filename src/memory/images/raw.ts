@@ -1,0 +1,41 @@
+/**
+ * A raw image: byte n of the file is byte n of memory. In a sparse one what is a hole is not held: Firecracker's diff
+ * snapshots leave out what did not change, its full ones and copies what is zero (its docs/snapshotting).
+ */
+import { closeSync } from 'node:fs'
+import { SubpageError } from '../../errors.ts'
+import { addon } from '../native.ts'
+import { pageBytes } from '../page.ts'
+import { PageRanges } from '../page-ranges.ts'
+import { readWhole } from './file-bytes.ts'
+import type { MemoryImage } from './memory-image.ts'
+
+/** Takes `fd` over. */
+export function openRaw(path: string, fd: number, bytes: number): MemoryImage {
+  if (bytes === 0 || bytes % pageBytes !== 0)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${path} is no memory image: it has ${bytes} bytes, which is not a number of whole pages, and is no ELF core`,
+    )
+  const pageCount = bytes / pageBytes
+  return {
+    path,
+    kind: 'raw',
+    areas: [{ firstPage: 0, pageCount, address: 0 }],
+    pageCount,
+    held: dataPages(fd, bytes),
+    read: (first, into) => readWhole(path, fd, first * pageBytes, into),
+    close: () => closeSync(fd),
+  }
+}
+
+/** Pages of which any byte is not in a hole. */
+function dataPages(fd: number, bytes: number): PageRanges {
+  const span = new Float64Array(2)
+  const runs: [number, number][] = []
+  for (let at = 0; at < bytes && addon.fileData(fd, at, span); at = span[1]!) {
+    const first = Math.floor(span[0]! / pageBytes)
+    runs.push([first, Math.ceil(Math.min(span[1]!, bytes) / pageBytes) - first])
+  }
+  return PageRanges.of(runs)
+}

@@ -1,0 +1,256 @@
+/**
+ * Records a target into a trace: at each epoch's end it is held, the dirty pages are compared with a copy of what they
+ * were, and what changed goes to the file after it runs again. Memory stays bounded: the copy, and one epoch.
+ *
+ * An epoch is time in which the target ran. A recorder that comes late loses no page: they are in a longer epoch, and a gap
+ * in the trace says so.
+ */
+import { cpus, hostname, release as kernelRelease } from 'node:os'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
+import { type CapturePosition, capture, captureSync } from '../../delta/capture.ts'
+import { PageChanges } from '../../delta/page-changes.ts'
+import { asSubpageError } from '../../errors.ts'
+import type { PageRanges } from '../../memory/page-ranges.ts'
+import { Region } from '../../memory/region.ts'
+import { release } from '../../release.ts'
+import { lineCount, type TraceEnd, type TraceHeader, TraceWriter } from '../trace.ts'
+import { onlyChanged } from './only-changed.ts'
+import type { Harvest, Held, RecordTarget } from './target.ts'
+
+export interface RecordOptions {
+  path: string
+  replace: boolean
+  epochMs: number
+  /** How long; until `signal` when left out. */
+  forMs: number | undefined
+  content: boolean
+  signal: AbortSignal
+  /** Called after an epoch, about once a second. */
+  progress: (so: RecordSummary) => void
+}
+
+export interface RecordSummary {
+  epochs: number
+  gaps: number
+  dirtyPages: number
+  changedLines: number
+  /** Of the file so far. */
+  traceBytes: number
+  elapsedMs: number
+  cause: TraceEnd['cause'] | undefined
+}
+
+const deltaBytes = 1024 * 1024
+const progressMs = 1000
+/** Before a moment is tried again in which the target could not be held. */
+const retryMs = 1
+
+/** @throws SubpageError FILE_EXISTS, NO_SPACE, TRACKER_UNAVAILABLE, …; no file is left then */
+export async function record(target: RecordTarget, options: RecordOptions): Promise<RecordSummary> {
+  using shadow = Region.anonymous(target.ram.bytes)
+  const writer = new TraceWriter(options.path, headerOf(target, options), { replace: options.replace })
+  try {
+    return await new Recording(target, options, shadow, writer).run()
+  } catch (error) {
+    writer.abandon()
+    throw error
+  }
+}
+
+export function headerOf(
+  target: Omit<RecordTarget, 'hold' | 'harvest' | 'close' | 'ram'>,
+  { epochMs, content }: Pick<RecordOptions, 'epochMs' | 'content'>,
+): TraceHeader {
+  return {
+    format: 1,
+    target: { kind: target.kind, name: target.name },
+    tracker: target.tracker,
+    epochUs: Math.round(epochMs * 1000),
+    memoryBytes: target.memoryBytes,
+    written: target.written,
+    content,
+    counters: [...target.counters],
+    notes: [...target.notes],
+    host: { name: hostname(), kernel: kernelRelease(), cpu: cpus()[0]?.model.trim() ?? 'unknown' },
+    release,
+    startedAt: new Date().toISOString(),
+  }
+}
+
+/** What was seen in one moment; the arrays are the recorder's own and are overwritten in the next. */
+interface Look extends Harvest {
+  deltas: Uint8Array[]
+}
+
+class Recording {
+  readonly #target: RecordTarget
+  readonly #options: RecordOptions
+  readonly #shadow: Region
+  readonly #writer: TraceWriter
+  readonly #changes = new PageChanges()
+  readonly #out = new Uint8Array(deltaBytes)
+  readonly #summary: RecordSummary
+  #began = 0
+
+  constructor(target: RecordTarget, options: RecordOptions, shadow: Region, writer: TraceWriter) {
+    this.#target = target
+    this.#options = options
+    this.#shadow = shadow
+    this.#writer = writer
+    this.#summary = {
+      epochs: 0,
+      gaps: 0,
+      dirtyPages: 0,
+      changedLines: 0,
+      traceBytes: 0,
+      elapsedMs: 0,
+      cause: undefined,
+    }
+  }
+
+  async run(): Promise<RecordSummary> {
+    const { forMs, signal } = this.#options
+    let epochStart = await this.#seed()
+    this.#began = epochStart
+    const end = forMs === undefined ? Number.POSITIVE_INFINITY : epochStart + forMs
+    let cause: TraceEnd['cause'] | undefined
+    let told = epochStart
+    while (cause === undefined) {
+      const due = Math.min(epochStart + this.#options.epochMs, end)
+      if (!(await sleepUntil(due, signal))) cause = 'interrupted'
+      const held = await this.#hold()
+      if (held === 'ended') {
+        cause = 'target-ended'
+        break
+      }
+      this.#write(epochStart, held)
+      epochStart = held.resumedAt
+      if (held.heldAt >= end) cause ??= 'time'
+      if (epochStart - told >= progressMs) {
+        told = epochStart
+        this.#options.progress(this.#so(undefined))
+      }
+    }
+    this.#writer.end(cause, 1000 * (epochStart - this.#began))
+    return this.#so(cause)
+  }
+
+  /** Copies the memory while the target runs, then what it wrote meanwhile. Returns when it ran again. */
+  async #seed(): Promise<number> {
+    const { areas } = this.#target
+    this.#writer.areas(areas)
+    const { dirty } = this.#target.harvest()
+    await this.#base(dirty)
+    const held = await this.#hold()
+    if (held === 'ended') throw this.#ended
+    for (const delta of held.value.deltas) this.#writer.base(delta)
+    if (held.value.newAreas.length > 0) this.#writer.areas(held.value.newAreas)
+    return held.resumedAt
+  }
+
+  async #base(pages: PageRanges): Promise<void> {
+    let from: CapturePosition | undefined
+    do {
+      const { bytes, next } = await capture(this.#target.ram, this.#shadow, pages, {
+        codec: 'masked',
+        whole: true,
+        out: this.#out,
+        ...(from && { from }),
+      })
+      if (this.#options.content) this.#writer.base(this.#out.subarray(0, bytes))
+      from = next
+    } while (from)
+  }
+
+  #ended: unknown
+
+  /** Tries until the target can be held. */
+  async #hold(): Promise<Held<Look> | 'ended'> {
+    for (;;) {
+      try {
+        const held = await this.#target.hold(() => this.#look())
+        if (held) return held
+      } catch (error) {
+        if (asSubpageError(error).code !== 'GUEST_DIED') throw error
+        this.#ended = error
+        return 'ended'
+      }
+      await delay(retryMs)
+    }
+  }
+
+  #look(): Look {
+    const { content } = this.#options
+    const { ram } = this.#target
+    const harvest = this.#target.harvest()
+    this.#changes.compare(ram, this.#shadow, harvest.dirty, !content)
+    return { ...harvest, deltas: content ? this.#capture(harvest.dirty) : [] }
+  }
+
+  #capture(dirty: PageRanges): Uint8Array[] {
+    const deltas: Uint8Array[] = []
+    let from: CapturePosition | undefined
+    do {
+      const { bytes, next, stats } = captureSync(this.#target.ram, this.#shadow, dirty, {
+        codec: 'masked',
+        out: this.#out,
+        ...(from && { from }),
+      })
+      if (stats.changedPages > 0) deltas.push(this.#out.slice(0, bytes))
+      from = next
+    } while (from)
+    return deltas
+  }
+
+  #write(epochStart: number, { value, heldAt, pauseUs, torn }: Held<Look>): void {
+    const { epochMs } = this.#options
+    const startUs = 1000 * (epochStart - this.#began)
+    const lengthUs = 1000 * (heldAt - epochStart)
+    const epochsMissed = Math.floor(lengthUs / 1000 / epochMs) - 1
+    if (epochsMissed > 0 || torn !== undefined)
+      this.#writer.gap({
+        startUs: startUs + 1000 * epochMs,
+        lengthUs: Math.max(0, lengthUs - 1000 * epochMs),
+        cause: 'late',
+        epochsMissed: Math.max(0, epochsMissed),
+        reason: torn ?? 'the recorder fell behind',
+      })
+    if (value.newAreas.length > 0) this.#writer.areas(value.newAreas)
+    for (const delta of value.deltas) this.#writer.content(delta)
+    const { maps, byteCounts } = this.#changes
+    const seen = { dirty: value.dirty, changedMaps: maps, changedBytes: byteCounts }
+    const pages = this.#target.guesses ? onlyChanged(seen) : seen
+    this.#writer.epoch({
+      startUs,
+      lengthUs,
+      pauseUs,
+      ...pages,
+      ...(value.writtenMaps && { writtenMaps: value.writtenMaps }),
+      ...(value.counters && { counters: value.counters }),
+    })
+    this.#summary.dirtyPages += pages.dirty.pageCount
+    for (let page = 0; page < pages.dirty.pageCount; page++)
+      this.#summary.changedLines += lineCount(pages.changedMaps, page)
+  }
+
+  #so(cause: TraceEnd['cause'] | undefined): RecordSummary {
+    const { epochCount, gapCount, bytes } = this.#writer
+    return {
+      ...this.#summary,
+      epochs: epochCount,
+      gaps: gapCount,
+      traceBytes: bytes,
+      elapsedMs: performance.now() - this.#began,
+      cause,
+    }
+  }
+}
+
+/** To a fraction of a millisecond: timers alone come up to one late. False when interrupted. */
+async function sleepUntil(due: number, signal: AbortSignal): Promise<boolean> {
+  const timerMs = Math.floor(due - performance.now()) - 1
+  // An interruption ends the wait; that is all that is to know.
+  if (timerMs > 0) await delay(timerMs, undefined, { signal }).catch(() => undefined)
+  while (!signal.aborted && performance.now() < due) await setImmediate()
+  return !signal.aborted
+}

@@ -1,0 +1,208 @@
+/**
+ * A guest that subpage runs on this host, found by its files: RAM, the shim's tracking, the pause lease, and a monitor of
+ * QEMU's that only recordings use. The agent need not run.
+ *
+ * It is held as a checkpoint holds it, by QMP `stop` under the pause lease: if we die in a pause, the guard inside QEMU
+ * ends it. A guest that is protected is not held, since its checkpoints would fail while we hold it, and the marks of its
+ * tracker belong to its protection (tracking/userfault.ts): there pages are compared while it runs.
+ */
+import { errorCode, SubpageError } from '../../errors.ts'
+import { Region } from '../../memory/region.ts'
+import { type GuestFiles, type GuestRecord, guestFiles, readRecord } from '../../qemu/guest-files.ts'
+import { PauseLease } from '../../qemu/pause-lease.ts'
+import { isRunning } from '../../qemu/process.ts'
+import { Qmp } from '../../qemu/qmp.ts'
+import { openTracker, type Tracker, type TrackerChoice } from '../../tracking/tracker.ts'
+import type { Harvest, Held, RecordTarget } from './target.ts'
+
+/** A pause takes milliseconds; after this long the guard ends it. */
+const leaseMs = 2_000
+/** QEMU answers a second client of a monitor only when the first has gone. */
+const connectMsMax = 2_000
+
+/**
+ * @param stateDirectory of the agent that started it
+ * @throws SubpageError GUEST_UNKNOWN, GUEST_DIED, BAD_ARGUMENT for a standby, TRACKER_UNAVAILABLE
+ */
+export async function openVm(
+  stateDirectory: string,
+  name: string,
+  choice: TrackerChoice,
+): Promise<RecordTarget> {
+  const files = guestFiles(stateDirectory, name)
+  const record = find(files, name, stateDirectory)
+  const tracker = openTracker(
+    {
+      pid: record.process.pid,
+      ramPath: files.ram,
+      ramPages: record.machine.ramBytes / 4096,
+      shimStatusPath: files.shimStatus,
+    },
+    choice,
+  )
+  let ram: Region | undefined
+  try {
+    ram = Region.map(files.ram, { writable: false })
+    if (record.protection) return new VmTarget(record, ram, tracker, undefined)
+    return new VmTarget(record, ram, tracker, {
+      qmp: await connect(files, name),
+      lease: PauseLease.open(files.lease),
+    })
+  } catch (error) {
+    tracker.close()
+    ram?.close()
+    throw error
+  }
+}
+
+function find(files: GuestFiles, name: string, stateDirectory: string): GuestRecord {
+  let record: GuestRecord | undefined
+  try {
+    record = readRecord(files)
+  } catch (cause) {
+    if (errorCode(cause) !== 'EACCES') throw cause
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `may not look into ${files.directory}: record as the agent's user`,
+      {
+        cause,
+      },
+    )
+  }
+  if (record === undefined)
+    throw new SubpageError(
+      'GUEST_UNKNOWN',
+      `no guest ${name} below ${stateDirectory}: \`subpage status\` lists them, --state names another directory`,
+    )
+  if (record.waiting)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${name} is a standby here and does not run: record it on its primary`,
+    )
+  if (!isRunning(record.process)) throw new SubpageError('GUEST_DIED', `the QEMU of ${name} has ended`)
+  return record
+}
+
+async function connect(files: GuestFiles, name: string): Promise<Qmp> {
+  try {
+    const qmp = await Qmp.connect(files.observerQmp, connectMsMax)
+    const { status } = await qmp.run<{ status: string }>('query-status')
+    if (status === 'running') return qmp
+    qmp.close()
+    // A recording would let it run.
+    throw new SubpageError('BAD_ARGUMENT', `${name} does not run, it is ${status}: nothing to record`)
+  } catch (cause) {
+    if (errorCode(cause) === 'ENOENT')
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        `${name} was started by a release whose guests have no monitor for recordings: start it again`,
+        { cause },
+      )
+    if (cause instanceof SubpageError && cause.code === 'QEMU_FAILED')
+      throw new SubpageError('BAD_ARGUMENT', `${name} is being recorded already, or its QEMU hangs`, {
+        cause,
+      })
+    throw cause
+  }
+}
+
+interface Controls {
+  qmp: Qmp
+  lease: PauseLease
+}
+
+class VmTarget implements RecordTarget {
+  readonly kind = 'vm'
+  readonly tracker: Tracker['name']
+  readonly guesses: boolean
+  readonly written = false
+  readonly counters = []
+  readonly notes: string[]
+  readonly ram: Region
+  readonly #record: GuestRecord
+  readonly #tracker: Tracker
+  /** None when it must not be held. */
+  readonly #controls: Controls | undefined
+
+  constructor(record: GuestRecord, ram: Region, tracker: Tracker, controls: Controls | undefined) {
+    this.#record = record
+    this.ram = ram
+    this.#tracker = tracker
+    this.#controls = controls
+    this.tracker = tracker.name
+    this.guesses = tracker.name === 'compare'
+    this.notes = [
+      controls
+        ? 'The guest was paused at the end of each epoch.'
+        : 'The guest is protected, so it was not paused: epochs are not sharp.',
+      ...(this.guesses
+        ? ['Pages were compared: what was written with the same value is not seen.']
+        : ['Written pages include those that devices wrote.']),
+      ...(tracker.fallback === undefined ? [] : [`userfault was not available: ${tracker.fallback}`]),
+    ]
+  }
+
+  get name(): string {
+    return this.#record.name
+  }
+
+  get memoryBytes(): number {
+    return this.ram.bytes
+  }
+
+  get areas() {
+    return [{ firstPage: 0, pageCount: this.ram.pages, address: 0, name: 'ram' }]
+  }
+
+  async hold<T>(look: () => T): Promise<Held<T> | undefined> {
+    if (!this.#controls) {
+      const now = performance.now()
+      return { value: look(), heldAt: now, resumedAt: now, pauseUs: 0, torn: undefined }
+    }
+    const { qmp, lease } = this.#controls
+    try {
+      lease.acquire(leaseMs)
+    } catch (error) {
+      // A pause of the agent's, or one that the guard is ending.
+      if (error instanceof SubpageError && error.code === 'PAUSE_BROKEN') return undefined
+      throw error
+    }
+    const askedAt = performance.now()
+    let valid = false
+    let value: T
+    let heldAt: number
+    try {
+      await qmp.run('stop')
+      heldAt = performance.now()
+      value = look()
+    } finally {
+      valid = lease.release()
+      await this.#resume(qmp)
+      lease.resumed()
+    }
+    const resumedAt = performance.now()
+    return {
+      value,
+      heldAt,
+      resumedAt,
+      pauseUs: 1000 * (resumedAt - askedAt),
+      torn: valid ? undefined : 'the pause took so long that the guard ended it',
+    }
+  }
+
+  /** When QEMU has gone there is nothing to resume, and what failed first says so. */
+  async #resume(qmp: Qmp): Promise<void> {
+    if (!qmp.closed) await qmp.run('cont')
+  }
+
+  harvest(): Harvest {
+    return { dirty: this.#tracker.harvest(), newAreas: [] }
+  }
+
+  close(): void {
+    this.#tracker.close()
+    this.#controls?.lease.close()
+    this.#controls?.qmp.close()
+    this.ram.close()
+  }
+}
