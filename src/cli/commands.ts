@@ -14,7 +14,9 @@ import {
   verifyCommand,
 } from './commands/guests.ts'
 import { recordCommand } from './commands/record.ts'
+import { reportCommand } from './commands/report.ts'
 import { eventsCommand, statusCommand } from './commands/status.ts'
+import { studyCommand } from './commands/study.ts'
 import { wssCommand } from './commands/wss.ts'
 
 export const commands: Command[] = [
@@ -32,5 +34,7 @@ export const commands: Command[] = [
   removeCommand,
   recordCommand,
   wssCommand,
+  reportCommand,
+  studyCommand,
   certCommand,
 ]

@@ -1,6 +1,8 @@
 /** Sizes and times as people read and write them: KiB, MiB, GiB; µs, ms, s. */
 import { SubpageError } from '../errors.ts'
 
+export { formatBytes, formatUs } from '../units.ts'
+
 const units: Record<string, number> = { '': 2 ** 20, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 }
 
 /** Reads "512M", "2GiB", "512" (MiB, as QEMU's -m). @throws SubpageError BAD_ARGUMENT */
@@ -41,31 +43,3 @@ export function parseShare(text: string): number {
     throw new SubpageError('BAD_ARGUMENT', `"${text}" is not a share: write for example 1% or 0.01`)
   return share
 }
-
-/** Whole units: 250 ms, 10 s, 5 min, 2 h. */
-export function formatTime(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`
-  if (ms < 120_000) return `${Math.round(ms / 1000)} s`
-  return ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : `${(ms / 3_600_000).toFixed(1)} h`
-}
-
-export function formatBytes(bytes: number): string {
-  if (bytes < 1024) return `${bytes} B`
-  const steps = ['KiB', 'MiB', 'GiB', 'TiB']
-  let value = bytes / 1024
-  let step = 0
-  while (Math.round(value) >= 1024 && step < steps.length - 1) {
-    value /= 1024
-    step++
-  }
-  return `${short(value)} ${steps[step]}`
-}
-
-export function formatUs(us: number): string {
-  if (Math.round(us) < 1000) return `${us.toFixed(0)} µs`
-  if (Math.round(us / 1000) < 1000) return `${short(us / 1000)} ms`
-  return `${(us / 1_000_000).toFixed(1)} s`
-}
-
-/** Two digits or more. */
-const short = (value: number) => value.toFixed(value < 9.95 ? 1 : 0)

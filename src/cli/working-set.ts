@@ -1,10 +1,10 @@
 /** The working set for people: the recommendation in plain words, then percentiles, idle ages and a heat map. */
 
 import { pageBytes } from '../memory/page.ts'
+import { formatBytes, formatTime } from '../units.ts'
 import type { Sample } from '../workingset/sample.ts'
 import { percentileStep, type Summary } from '../workingset/summary.ts'
 import { table } from './output.ts'
-import { formatBytes, formatTime } from './sizes.ts'
 
 const barColumns = 40
 const shades = ' .:-=+*#%@'

@@ -1,0 +1,64 @@
+/** `subpage study`: repeats the experiments of the papers on this machine. */
+import { exitStatus, SubpageError } from '../../errors.ts'
+import { studies } from '../../study/studies.ts'
+import type { StudySet } from '../../study/study.ts'
+import { type Command, text } from '../command.ts'
+import { table } from '../output.ts'
+import { reportFlags, writeAsAsked } from '../report-flags.ts'
+
+export const studyCommand: Command = {
+  name: 'study',
+  args: ['[name]'],
+  summary: 'repeat a published experiment, or answer a question with figures of this machine',
+  help: `Without a name it lists the studies. What a study needs and this machine lacks is named in the result.
+Example: subpage study amplification --set quick --html amplification.html`,
+  flags: [
+    {
+      form: '--set <set>',
+      summary: 'quick takes about a minute, full what the study needs',
+      default: 'quick',
+      choices: ['quick', 'full'],
+    },
+    {
+      form: '--only <names>',
+      summary: 'only these parts, such as workloads, separated by commas',
+      many: true,
+    },
+    ...reportFlags,
+  ],
+  async run(invocation) {
+    const { args, flags, output } = invocation
+    const name = args[0]
+    if (name === undefined) {
+      const listed = Object.entries(studies).map(([name, { summary }]) => ({ name, summary }))
+      output.data({ studies: listed }, () => table(listed.map(({ name, summary }) => [name, summary])))
+      return exitStatus.ok
+    }
+    const entry = Object.hasOwn(studies, name) ? studies[name] : undefined
+    if (!entry)
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        `no study is named "${name}": choose ${Object.keys(studies).join(', ')}`,
+      )
+    const { terminalOf } = await import('../../study/report/terminal.ts')
+    const study = await entry.load()
+    const interrupted = new AbortController()
+    const interrupt = () => interrupted.abort()
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt)
+    const result = await study
+      .run({
+        set: text(invocation, 'set') as StudySet,
+        ...(typeof flags.only === 'string' && { only: flags.only.split(',').filter((part) => part !== '') }),
+        note: (line) => output.note(line),
+        signal: interrupted.signal,
+      })
+      .catch((error) => {
+        if (interrupted.signal.aborted) return undefined
+        throw error
+      })
+    if (!result) return exitStatus.interrupted
+    await writeAsAsked(invocation, result.report)
+    output.data(result.json, () => result.text(terminalOf(process.stdout, process.env)))
+    return exitStatus.ok
+  },
+}
