@@ -12,6 +12,7 @@
  *   kernel FIRST COUNT  read(2) into the pages       fork                forks a child that ends at once
  *   punch FIRST COUNT   gives the pages back to the system (they read as zero then)
  *   close FD            closes a descriptor
+ *   replace             private memory full of sevens where the first mapping was; later it says how many sevens are left
  *   sweep               a thread stores into page 0, 1, 2, ... until `stop`, which says how many it has done
  *   address             where the first mapping begins      ld_preload    the variable as children see it
  */
@@ -138,6 +139,17 @@ static void run(const char *command, uint64_t a, uint64_t b)
         atomic_store(&sweeping, false);
         pthread_join(sweeper, NULL);
         result = swept;
+    } else if (strcmp(command, "replace") == 0) {
+        static char *replaced;
+        if (!replaced) {
+            check(munmap(first_half, pages * PAGE) == 0, "munmap");
+            replaced = mmap(first_half, pages * PAGE, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+            check(replaced == first_half, "mmap");
+            memset(replaced, 7, pages * PAGE);
+        }
+        for (uint64_t i = 0; i < pages * PAGE; i++)
+            result += replaced[i] == 7;
     } else if (strcmp(command, "address") == 0) {
         result = (uintptr_t)first_half;
     } else if (strcmp(command, "ld_preload") == 0) {

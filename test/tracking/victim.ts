@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { shimEnvironment } from '../../src/tracking/shim.ts'
-import type { TrackerTarget } from '../../src/tracking/tracker.ts'
+import type { AccessTarget } from '../../src/tracking/accesses.ts'
+import { ForgetChannel } from '../../src/tracking/forget.ts'
 
 export interface VictimOptions {
   pages: number
@@ -20,7 +21,7 @@ export interface VictimOptions {
 
 export interface Victim {
   readonly pid: number
-  readonly target: TrackerTarget
+  readonly target: AccessTarget
   readonly statusPath: string
   run(command: string): Promise<string>
   /** Ends the process and waits for it. */
@@ -45,6 +46,8 @@ export class Victims {
   async start({ pages, layout = 'whole', shim = true, memfd = false, environment }: VictimOptions) {
     const id = randomBytes(4).toString('hex')
     const statusPath = join(this.#directory, `${id}.status`)
+    const forget = join(this.#directory, `${id}.forget`)
+    ForgetChannel.create(forget)
     const file = join('/dev/shm', `subpage-test-${id}.ram`)
     if (!memfd) {
       this.#files.push(file)
@@ -56,7 +59,7 @@ export class Victims {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: {
         PATH: process.env.PATH ?? '',
-        ...(shim ? shimEnvironment({ ram, status: statusPath }) : {}),
+        ...(shim ? shimEnvironment({ ram, status: statusPath, forget }) : {}),
         ...environment,
       },
     })
@@ -69,6 +72,7 @@ export class Victims {
         ramPath: memfd ? `/proc/${child.pid}/fd/100` : file,
         ramPages: pages,
         shimStatusPath: statusPath,
+        forgetPath: forget,
       },
     })
     await once(lines, 'line')
