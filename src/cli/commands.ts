@@ -4,6 +4,7 @@ import { agentCommand } from './commands/agent.ts'
 import { certCommand } from './commands/cert.ts'
 import { checkCommand } from './commands/check.ts'
 import { demoCommand } from './commands/demo.ts'
+import { densityCommand } from './commands/density.ts'
 import {
   failoverCommand,
   protectCommand,
@@ -36,5 +37,6 @@ export const commands: Command[] = [
   wssCommand,
   reportCommand,
   studyCommand,
+  densityCommand,
   certCommand,
 ]

@@ -111,6 +111,20 @@ export interface Addon {
   userfaultProbe(): string
   pidfdOpen(pid: number): number
   pidfdExited(fd: number): boolean
+
+  /**
+   * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
+   * src/density/survey.ts reads them. Returns 0 or an errno.
+   */
+  survey(
+    extents: Float64Array,
+    extentCount: number,
+    imageCount: number,
+    shape: Uint32Array,
+    depth: number,
+    memoryBytes: number,
+    results: Float64Array,
+  ): Promise<number>
 }
 
 /** Results: bytes, run, offset, pages, changedPages, changedLines, changedBytes. False: a range outside the memory. */

@@ -1,0 +1,296 @@
+/* See pager.h. */
+#define _GNU_SOURCE
+#include "pager.h"
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store_parts.h"
+
+enum { MESSAGES = 16, RETRY_NS = 20 * 1000 * 1000 };
+
+struct sp_pager {
+    struct sp_store *store;
+    int guest, uffd, stop;
+    pthread_t thread;
+    size_t mapping_count;
+    struct pager_mapping mappings[PAGER_MAPPINGS_MAX];
+    struct pager_stats stats; /* under the lock of the store */
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+unsigned pager_bucket(uint64_t ns)
+{
+    if (ns < 4)
+        return (unsigned)ns;
+    unsigned power = 63 - (unsigned)__builtin_clzll(ns);
+    unsigned bucket = 4 * (power - 1) + (unsigned)(ns >> (power - 2) & 3);
+    return bucket < PAGER_BUCKETS ? bucket : PAGER_BUCKETS - 1;
+}
+
+static uint64_t address_of(const struct sp_pager *pager, uint64_t page)
+{
+    for (size_t i = 0; i < pager->mapping_count; i++) {
+        const struct pager_mapping *mapping = &pager->mappings[i];
+        if (page >= mapping->first_page && page - mapping->first_page < mapping->bytes / SP_PAGE_BYTES)
+            return mapping->address + (page - mapping->first_page) * SP_PAGE_BYTES;
+    }
+    return 0;
+}
+
+static uint64_t page_of(const struct sp_pager *pager, uint64_t address)
+{
+    for (size_t i = 0; i < pager->mapping_count; i++) {
+        const struct pager_mapping *mapping = &pager->mappings[i];
+        if (address >= mapping->address && address - mapping->address < mapping->bytes)
+            return mapping->first_page + (address - mapping->address) / SP_PAGE_BYTES;
+    }
+    return UINT64_MAX;
+}
+
+/* 0, or an errno. A change of the address space that is under way (EAGAIN) passes. */
+static int copy_in(const struct sp_pager *pager, uint64_t address, const uint8_t *content, bool write)
+{
+    for (;;) {
+        struct uffdio_copy copy = {
+            .dst = address,
+            .src = (uintptr_t)content,
+            .len = SP_PAGE_BYTES,
+            /* Armed for the tracker of written pages, unless it is written now. */
+            .mode = write ? 0 : UFFDIO_COPY_MODE_WP,
+        };
+        if (ioctl(pager->uffd, UFFDIO_COPY, &copy) == 0)
+            return 0;
+        if (errno != EAGAIN)
+            return errno;
+    }
+}
+
+static int zero_in(const struct sp_pager *pager, uint64_t address)
+{
+    for (;;) {
+        struct uffdio_zeropage zero = {.range = {.start = address, .len = SP_PAGE_BYTES}};
+        if (ioctl(pager->uffd, UFFDIO_ZEROPAGE, &zero) == 0)
+            return 0;
+        if (errno != EAGAIN)
+            return errno;
+    }
+}
+
+static void wake(const struct sp_pager *pager, uint64_t address, uint64_t bytes)
+{
+    struct uffdio_range range = {.start = address, .len = bytes};
+    (void)ioctl(pager->uffd, UFFDIO_WAKE, &range);
+}
+
+int pager_place(struct sp_pager *pager, uint64_t page, const uint8_t *content)
+{
+    uint64_t address = address_of(pager, page);
+    return address ? copy_in(pager, address, content, false) : EFAULT;
+}
+
+static unsigned kind_of_slot(const struct sp_store *store, uint64_t slot)
+{
+    static const unsigned kinds[] = {
+        [OBJECT_WHOLE] = 1, [OBJECT_PACKED] = 2, [OBJECT_PATCH] = 3, [OBJECT_SWAPPED] = 4};
+    if (slot_kind(slot) != SLOT_OBJECT || slot_value(slot) >= store->object_count)
+        return 0;
+    enum object_kind kind = kind_of(store->objects[slot_value(slot)].place);
+    return kind <= OBJECT_SWAPPED ? kinds[kind] : 0;
+}
+
+/* Answers one fault, all under the lock: a page must not be evicted between the look at its slot and the answer. */
+static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t began_ns)
+{
+    uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
+    struct sp_store *store = pager->store;
+    uint64_t page = page_of(pager, address);
+    int error;
+    store_lock_urgent(store);
+    struct guest *guest = &store->guests[pager->guest];
+    uint64_t slot = page < guest->pages ? guest->slots[page] : 0;
+    if (slot == 0) {
+        error = zero_in(pager, address);
+        if (error == EEXIST) { /* somebody else's fault brought it: let this one look again */
+            error = 0;
+            wake(pager, address, SP_PAGE_BYTES);
+        } else if (!error)
+            pager->stats.zeros++;
+    } else {
+        unsigned kind = kind_of_slot(store, slot);
+        error = store_rebuild(store, slot, content);
+        error = error ? error : copy_in(pager, address, content, write);
+        if (!error) {
+            store_release(store, guest, page);
+            pager->stats.served[kind]++;
+            pager->stats.times[kind][pager_bucket(now_ns() - began_ns)]++;
+        }
+    }
+    if (error) {
+        pager->stats.error = error;
+        pager->stats.retries++;
+    }
+    store_unlock(store);
+    return error;
+}
+
+static bool is_gone(int error)
+{
+    return error == ESRCH || error == ENOENT;
+}
+
+static void answer(struct sp_pager *pager, const struct uffd_msg *message, uint64_t began_ns)
+{
+    if (message->event != UFFD_EVENT_PAGEFAULT)
+        return;
+    uint64_t address = message->arg.pagefault.address & ~(uint64_t)(SP_PAGE_BYTES - 1);
+    int error = serve(pager, address, message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, began_ns);
+    if (!error || is_gone(error))
+        return;
+    /* It keeps waiting; woken after a while it faults again, and is tried again. */
+    struct timespec pause = {0, RETRY_NS};
+    nanosleep(&pause, NULL);
+    wake(pager, address, SP_PAGE_BYTES);
+}
+
+static void *run(void *data)
+{
+    struct sp_pager *pager = data;
+    struct uffd_msg messages[MESSAGES];
+    for (;;) {
+        struct pollfd wait[2] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = pager->stop, .events = POLLIN}};
+        if (poll(wait, 2, -1) < 0 && errno != EINTR)
+            break;
+        if (wait[1].revents)
+            return NULL;
+        if (wait[0].revents & (POLLERR | POLLHUP | POLLNVAL))
+            break;
+        ssize_t got = read(pager->uffd, messages, sizeof messages);
+        uint64_t began_ns = now_ns();
+        if (got < 0 && errno != EAGAIN && errno != EINTR)
+            break;
+        for (ssize_t i = 0; i < got / (ssize_t)sizeof *messages; i++) {
+            answer(pager, &messages[i], began_ns);
+            began_ns = now_ns();
+        }
+    }
+    store_lock(pager->store);
+    pager->stats.ended = true;
+    store_unlock(pager->store);
+    return NULL;
+}
+
+static int register_mapping(const struct sp_pager *pager, const struct pager_mapping *mapping, uint64_t mode)
+{
+    struct uffdio_register range = {.range = {mapping->address, mapping->bytes}, .mode = mode};
+    return ioctl(pager->uffd, UFFDIO_REGISTER, &range) < 0 ? errno : 0;
+}
+
+static int start(struct sp_pager *pager)
+{
+    int error = 0;
+    pthread_attr_t attributes;
+    for (size_t i = 0; i < pager->mapping_count && !error; i++)
+        error = register_mapping(pager, &pager->mappings[i], UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING);
+    if (error || (error = pthread_attr_init(&attributes)))
+        return error;
+    error = pthread_create(&pager->thread, &attributes, run, pager);
+    pthread_attr_destroy(&attributes);
+    /* Who asked a former handler that did not answer asks again. */
+    for (size_t i = 0; i < pager->mapping_count && !error; i++)
+        wake(pager, pager->mappings[i].address, pager->mappings[i].bytes);
+    return error;
+}
+
+static void pager_free(struct sp_pager *pager)
+{
+    if (pager->stop >= 0)
+        close(pager->stop);
+    close(pager->uffd);
+    free(pager);
+}
+
+struct sp_pager *pager_start(struct sp_store *store, int number, int uffd, const struct pager_mapping *mappings,
+                             size_t mapping_count)
+{
+    struct sp_pager *pager = calloc(1, sizeof *pager);
+    int error = !pager ? ENOMEM : mapping_count == 0 || mapping_count > PAGER_MAPPINGS_MAX ? EINVAL : 0;
+    if (error) {
+        free(pager);
+        close(uffd);
+        errno = error;
+        return NULL;
+    }
+    pager->store = store;
+    pager->guest = number;
+    pager->uffd = uffd;
+    pager->mapping_count = mapping_count;
+    memcpy(pager->mappings, mappings, mapping_count * sizeof *mappings);
+    pager->stop = eventfd(0, EFD_CLOEXEC);
+    store_lock(store);
+    struct guest *guest = store_guest(store, number);
+    error = pager->stop < 0 ? errno : !guest ? EINVAL : guest->pager ? EEXIST : 0;
+    if (!error)
+        guest->pager = pager;
+    store_unlock(store);
+    if (!error && (error = start(pager))) {
+        store_lock(store);
+        guest->pager = NULL;
+        store_unlock(store);
+    }
+    if (!error)
+        return pager;
+    pager_free(pager);
+    errno = error;
+    return NULL;
+}
+
+static bool all_back(struct sp_pager *pager)
+{
+    const struct guest *guest = &pager->store->guests[pager->guest];
+    for (uint64_t page = 0; page < guest->pages; page++)
+        if (guest->slots[page])
+            return false;
+    return true;
+}
+
+int pager_stop(struct sp_pager *pager, bool serving)
+{
+    store_lock(pager->store);
+    bool back = serving || pager->stats.ended || all_back(pager);
+    if (back)
+        pager->store->guests[pager->guest].pager = NULL;
+    store_unlock(pager->store);
+    if (!back)
+        return EBUSY;
+    uint64_t one = 1;
+    (void)!write(pager->stop, &one, sizeof one);
+    pthread_join(pager->thread, NULL);
+    for (size_t i = 0; !serving && i < pager->mapping_count; i++) {
+        struct uffdio_range range = {pager->mappings[i].address, pager->mappings[i].bytes};
+        (void)ioctl(pager->uffd, UFFDIO_UNREGISTER, &range);
+        register_mapping(pager, &pager->mappings[i], UFFDIO_REGISTER_MODE_WP);
+    }
+    pager_free(pager);
+    return 0;
+}
+
+void pager_read(struct sp_pager *pager, struct pager_stats *stats)
+{
+    store_lock(pager->store);
+    *stats = pager->stats;
+    store_unlock(pager->store);
+}

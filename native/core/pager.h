@@ -1,0 +1,53 @@
+/*
+ * Brings evicted pages back when a guest touches them: a thread of this process that serves the userfaultfd of the guest's
+ * QEMU (made by the shim, fetched with pidfd_getfd) in MISSING mode. Never the event loop: that may itself wait for an
+ * answer of the very QEMU that waits for a page.
+ *
+ * A page that is in the store comes from there; any other hole is a page of zeros, as without us. Each is put in place
+ * and its slot emptied under one lock of the store. What cannot be brought back (swap unreadable, memory full) keeps its
+ * guest waiting and is tried again: a wrong page is never given.
+ *
+ * The descriptor stays open in QEMU. When this process ends, faults wait for the next one that serves them: its
+ * pager_start has everybody who waits ask again. Source: Linux Documentation/admin-guide/mm/userfaultfd.rst.
+ */
+#ifndef SUBPAGE_PAGER_H
+#define SUBPAGE_PAGER_H
+
+#include "store.h"
+
+/* Where QEMU has mapped a piece of the RAM file, all in whole pages. */
+struct pager_mapping {
+    uint64_t address, bytes, first_page;
+};
+
+enum { PAGER_MAPPINGS_MAX = 64, PAGER_KINDS = 5, PAGER_BUCKETS = 128 };
+
+/* Kinds as the accounts have them: filled, whole, packed, patched, swapped. */
+struct pager_stats {
+    uint64_t served[PAGER_KINDS];
+    uint64_t zeros;   /* holes that were never filled */
+    uint64_t retries; /* could not be brought back yet; `error` says why */
+    int error;
+    bool ended; /* the process is gone */
+    /* Times from reading the fault to its answer, by pager_bucket. */
+    uint64_t times[PAGER_KINDS][PAGER_BUCKETS];
+};
+
+/* Quarters of powers of two of nanoseconds. */
+unsigned pager_bucket(uint64_t ns);
+
+struct sp_pager;
+
+/* Takes the descriptor over, also when it fails (NULL with errno). No page may be evicted before; those that are come back. */
+struct sp_pager *pager_start(struct sp_store *store, int guest, int uffd, const struct pager_mapping *mappings,
+                             size_t mapping_count);
+
+/*
+ * Ends the thread. With `serving` faults wait for another pager; without, QEMU goes on alone, for which every page must be
+ * back (EBUSY otherwise, and nothing changes). Marks of written pages are lost then: all count as written.
+ */
+int pager_stop(struct sp_pager *pager, bool serving);
+
+void pager_read(struct sp_pager *pager, struct pager_stats *stats);
+
+#endif

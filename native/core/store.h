@@ -1,0 +1,101 @@
+/*
+ * The content store: cold pages of many guests in less memory (Difference Engine, OSDI 2008), taken out of the guests' RAM
+ * files by punching holes. A page of a guest is either in its RAM file, or here; its slot says which.
+ *
+ *   filled    one word again and again: in the slot itself
+ *   shared    identical pages are one object: found by hash, compared byte by byte, counted
+ *   patched   the difference to a whole object, when that is below half a page; the reference stays while patches need
+ *             it; a patched page is never a reference, so there are no chains
+ *   packed    lz4, zstd or words (pack.h); never a reference
+ *   swapped   packed, in the swap file
+ *   whole     as it is; may be shared, may be a reference
+ *
+ * Objects, pool and slots lie in files that are mapped shared, so they outlive whoever works on them. There is no journal:
+ * the slots alone say what is in use. An object is written before a slot names it, a slot is one word, and where an object
+ * lies is one word too; so the store is whole after every instruction, and store_open counts references anew. A page that
+ * is in the RAM file and in a slot at once was being moved: the RAM file wins (store_attach).
+ *
+ * Every page that is rebuilt is compared with its hash: a wrong one is an error (EBADMSG), never given out.
+ *
+ * Every function locks the store, page by page where it works on many, and may be called from any thread.
+ */
+#ifndef SUBPAGE_STORE_H
+#define SUBPAGE_STORE_H
+
+#include "core.h"
+#include "similar.h"
+
+struct sp_store;
+
+struct sp_store_options {
+    const char *directory; /* exists; on tmpfs, for it holds memory */
+    const char *swap;      /* file for packed pages, made when missing; NULL: none */
+    uint64_t pages_max;    /* of all guests together */
+    uint64_t index_pages;  /* the indexes are sized for so many and forget beyond */
+    struct sp_sketch_shape shape;
+};
+
+/* Opens or makes a store, and takes up what is in it. NULL with errno; EBADMSG: the files contradict themselves. */
+struct sp_store *store_open(const struct sp_store_options *options);
+void store_close(struct sp_store *store);
+
+/*
+ * The guest of that name, made when the store has none: its RAM file and the domain within which it shares. Returns its
+ * number, or -1 with errno; EEXIST: it is attached already; ERANGE: it is known with another size.
+ */
+int store_attach(struct sp_store *store, const char *name, const char *ram_path, uint16_t domain);
+/* Forgets whatever is stored for it. For a guest that has ended: what was here is gone. */
+int store_forget(struct sp_store *store, const char *name);
+
+enum store_flags { STORE_PATCH = 1 };
+
+struct store_tally {
+    uint64_t filled, shared, patched, whole; /* pages put, by what became of them */
+    uint64_t holes;                          /* nothing was there */
+    uint64_t failed;                         /* stayed where they were: no room */
+};
+
+/*
+ * Moves pages of the runs out of the guest's RAM file. Nobody may write to them meanwhile: the guest is paused, or the
+ * image is at rest. Stops after `pages_max` pages were moved. 0 or an errno (ENOSPC: the store is full; all is as it was).
+ */
+int store_evict(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, unsigned flags,
+                uint64_t pages_max, struct store_tally *tally);
+
+/* Moves pages of the runs back. 0 or an errno; what could not be moved is where it was. `moved` counts. */
+int store_fetch(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, uint64_t *moved);
+
+/* Forgets pages, because their content is about to be replaced whole. */
+int store_drop(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count);
+
+/* Reads one page as the guest would, wherever it is. */
+int store_read(struct sp_store *store, int guest, uint64_t page, uint8_t *out);
+
+/* A bit for each page that is in the store; `out` has (pages + 7) / 8 bytes. */
+int store_map(struct sp_store *store, int guest, uint8_t *out, size_t bytes);
+
+struct store_swept {
+    uint64_t seen, packed, swapped;
+    bool wrapped; /* the end was reached: a pass is complete */
+};
+
+/*
+ * Goes on through the objects, at most `objects_max` of them. Whole ones that nothing patches and that have stayed for
+ * `age_pack` passes are packed; packed ones of `age_swap` passes go to the swap file. Failing is no error: it is a hint.
+ */
+int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack, unsigned age_swap,
+                struct store_swept *swept);
+
+struct store_share {
+    uint64_t pages, resident, holes; /* of the guest's; resident and holes by its RAM file */
+    uint64_t filled, shared, patched, packed, swapped, whole; /* pages in the store, each counted once */
+    uint64_t bytes; /* of the pool, of objects that are shared the guest's part */
+};
+int store_share_of(struct sp_store *store, int guest, struct store_share *share);
+
+struct store_totals {
+    uint64_t objects, pool_bytes, swap_bytes, book_bytes;
+};
+void store_totals(struct sp_store *store, struct store_totals *totals);
+
+#endif

@@ -1,0 +1,446 @@
+/* Pages into the store and out of it. The contract is in store.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
+
+#include "bytes.h"
+#include "store_parts.h"
+#include "survey.h"
+
+/* ---- objects */
+
+static uint32_t *bucket_of(const struct sp_store *store, uint64_t hash)
+{
+    return store->identical + (size_t)((uint32_t)(hash >> 32) & store->identical_mask) * INDEX_WAYS;
+}
+
+/* Different domains never meet, so what one guest holds cannot be found out from another (docs/security.md). */
+static void sketch_in_domain(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes)
+{
+    sp_sketch(page, &store->similar.shape, hashes);
+    for (unsigned i = 0; i < store->similar.shape.groups; i++)
+        if (hashes[i])
+            hashes[i] ^= domain * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+void store_index(struct sp_store *store, uint32_t id, const uint8_t *page)
+{
+    const struct object *object = &store->objects[id];
+    uint32_t *bucket = bucket_of(store, object->hash);
+    unsigned way = 0;
+    while (way < INDEX_WAYS - 1 && bucket[way] != NO_OBJECT && bucket[way] != id)
+        way++;
+    memmove(bucket + 1, bucket, way * sizeof *bucket);
+    bucket[0] = id;
+    if (kind_of(object->place) != OBJECT_WHOLE)
+        return;
+    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
+    sketch_in_domain(store, object->domain, page, hashes);
+    sp_similar_add(&store->similar, hashes, id);
+}
+
+static uint32_t take_object(struct sp_store *store)
+{
+    enum { STEP = 2048 };
+    uint32_t id = store->free_object;
+    if (id != NO_OBJECT) {
+        store->free_object = store->objects[id].reference;
+        return id;
+    }
+    if (store->object_count == store->object_count_max) {
+        errno = ENOSPC;
+        return NO_OBJECT;
+    }
+    if (store->object_count == store->object_room) {
+        if (fallocate(store->objects_fd, 0, (off_t)store->object_room * (off_t)sizeof(struct object),
+                      (off_t)STEP * (off_t)sizeof(struct object)) < 0)
+            return NO_OBJECT;
+        store->object_room += STEP;
+    }
+    return store->object_count++;
+}
+
+static void give_object(struct sp_store *store, uint32_t id)
+{
+    struct object *object = &store->objects[id];
+    __atomic_store_n(&object->place, 0, __ATOMIC_RELEASE);
+    object->refs = object->patches = 0;
+    object->reference = store->free_object;
+    store->free_object = id;
+}
+
+/* Frees what no slot and no patch needs, and then the reference of a patch that went, if that was its last. */
+static void object_settle(struct sp_store *store, uint32_t id)
+{
+    for (;;) {
+        struct object *object = &store->objects[id];
+        uint64_t place = object->place;
+        uint32_t reference = object->reference;
+        if (object->refs > 0 || object->patches > 0)
+            return;
+        give_object(store, id);
+        store->live_objects--;
+        space_give(kind_of(place) == OBJECT_SWAPPED ? &store->swap : &store->pool, offset_of(place), bytes_of(place));
+        if (kind_of(place) != OBJECT_PATCH)
+            return;
+        id = reference;
+        store->objects[id].patches--;
+    }
+}
+
+/* An object with its bytes in the pool; NO_OBJECT with errno. */
+static uint32_t make_object(struct sp_store *store, enum object_kind kind, const uint8_t *data, size_t bytes,
+                            uint64_t hash, uint16_t domain, uint32_t reference)
+{
+    uint32_t id = take_object(store);
+    if (id == NO_OBJECT)
+        return NO_OBJECT;
+    uint64_t offset = space_take(&store->pool, bytes);
+    if (offset == SPACE_NONE) {
+        int error = errno;
+        give_object(store, id);
+        errno = error;
+        return NO_OBJECT;
+    }
+    memcpy(store->pool_map + offset, data, bytes);
+    struct object *object = &store->objects[id];
+    *object = (struct object){.hash = hash, .reference = reference, .domain = domain};
+    __atomic_store_n(&object->place, make_place(kind, bytes, offset), __ATOMIC_RELEASE);
+    store->live_objects++;
+    return id;
+}
+
+static int read_swapped(struct sp_store *store, uint64_t place, uint8_t *page)
+{
+    uint8_t packed[SP_PAGE_BYTES];
+    size_t bytes = bytes_of(place);
+    ssize_t got = pread(store->swap.fd, packed, bytes, (off_t)offset_of(place));
+    if (got < 0)
+        return errno;
+    if ((size_t)got != bytes)
+        return EBADMSG;
+    if (bytes == SP_PAGE_BYTES) {
+        memcpy(page, packed, bytes);
+        return 0;
+    }
+    return sp_unpack(store->packer, packed, bytes, page) ? 0 : EBADMSG;
+}
+
+int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page)
+{
+    uint64_t place = object->place;
+    const uint8_t *data = store->pool_map + offset_of(place);
+    int error = 0;
+    switch (kind_of(place)) {
+    case OBJECT_WHOLE:
+        memcpy(page, data, SP_PAGE_BYTES);
+        break;
+    case OBJECT_PACKED:
+        error = sp_unpack(store->packer, data, bytes_of(place), page) ? 0 : EBADMSG;
+        break;
+    case OBJECT_PATCH: {
+        const struct object *reference = &store->objects[object->reference];
+        if (kind_of(reference->place) != OBJECT_WHOLE)
+            return EBADMSG;
+        memcpy(page, store->pool_map + offset_of(reference->place), SP_PAGE_BYTES);
+        error = sp_patch_apply(page, data, bytes_of(place)) ? 0 : EBADMSG;
+        break;
+    }
+    case OBJECT_SWAPPED:
+        error = read_swapped(store, place, page);
+        break;
+    default:
+        return EBADMSG;
+    }
+    return error ? error : XXH3_64bits(page, SP_PAGE_BYTES) == object->hash ? 0 : EBADMSG;
+}
+
+int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page)
+{
+    uint64_t value = slot_value(slot);
+    switch (slot_kind(slot)) {
+    case SLOT_WORD:
+        for (unsigned i = 0; i < SP_WORDS_PER_PAGE; i++)
+            store64(page + 8 * i, value);
+        return 0;
+    case SLOT_BYTE:
+        memset(page, (int)value, SP_PAGE_BYTES);
+        return 0;
+    case SLOT_OBJECT:
+        return value < store->object_count ? object_rebuild(store, &store->objects[value], page) : EBADMSG;
+    default:
+        return EBADMSG;
+    }
+}
+
+void store_release(struct sp_store *store, struct guest *guest, uint64_t page)
+{
+    uint64_t slot = guest->slots[page];
+    __atomic_store_n(&guest->slots[page], 0, __ATOMIC_RELEASE);
+    if (slot_kind(slot) != SLOT_OBJECT)
+        return;
+    store->objects[slot_value(slot)].refs--;
+    object_settle(store, (uint32_t)slot_value(slot));
+}
+
+/* ---- a page becomes a slot */
+
+static bool fill_slot(const uint8_t *page, uint64_t *slot)
+{
+    if (!sp_page_is_filled(page))
+        return false;
+    uint64_t word = load64(page);
+    if (word >> 56 == 0)
+        *slot = make_slot(SLOT_WORD, word);
+    else if (word == (word & 0xff) * UINT64_C(0x0101010101010101))
+        *slot = make_slot(SLOT_BYTE, word & 0xff);
+    else
+        return false;
+    return true;
+}
+
+static uint32_t find_identical(struct sp_store *store, const uint8_t *page, uint64_t hash, uint16_t domain)
+{
+    uint8_t other[SP_PAGE_BYTES];
+    const uint32_t *bucket = bucket_of(store, hash);
+    for (unsigned way = 0; way < INDEX_WAYS && bucket[way] != NO_OBJECT; way++) {
+        const struct object *object = &store->objects[bucket[way]];
+        /* The index forgets nobody: an id may be free by now, or another page. */
+        if (object->place == 0 || object->hash != hash || object->domain != domain)
+            continue;
+        if (object_rebuild(store, object, other) == 0 && memcmp(page, other, SP_PAGE_BYTES) == 0)
+            return bucket[way];
+    }
+    return NO_OBJECT;
+}
+
+/* The shortest patch against a similar whole object; its length, or 0. */
+static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t domain, uint8_t *patch,
+                         uint32_t *reference)
+{
+    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
+    uint32_t found[SP_SIMILAR_FOUND_MAX];
+    uint8_t other[SP_PAGE_RECORD_MAX];
+    size_t best = 0;
+    sketch_in_domain(store, domain, page, hashes);
+    size_t count = sp_similar_find(&store->similar, hashes, found);
+    for (size_t i = 0; i < count; i++) {
+        const struct object *object = &store->objects[found[i]];
+        if (kind_of(object->place) != OBJECT_WHOLE || object->domain != domain)
+            continue;
+        size_t bytes = sp_patch_make(page, store->pool_map + offset_of(object->place), other);
+        if (bytes == 0 || (best > 0 && bytes >= best))
+            continue;
+        best = bytes;
+        *reference = found[i];
+        memcpy(patch, other, bytes);
+    }
+    return best;
+}
+
+int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *page, unsigned flags, uint64_t *slot,
+              struct store_tally *tally)
+{
+    uint8_t patch[SP_PAGE_RECORD_MAX];
+    uint32_t reference = NO_OBJECT, id;
+    if (fill_slot(page, slot)) {
+        tally->filled++;
+        return 0;
+    }
+    uint64_t hash = XXH3_64bits(page, SP_PAGE_BYTES);
+    id = find_identical(store, page, hash, guest->domain);
+    if (id != NO_OBJECT) {
+        tally->shared++;
+    } else {
+        size_t bytes = flags & STORE_PATCH ? find_patch(store, page, guest->domain, patch, &reference) : 0;
+        id = bytes > 0 ? make_object(store, OBJECT_PATCH, patch, bytes, hash, guest->domain, reference)
+                       : make_object(store, OBJECT_WHOLE, page, SP_PAGE_BYTES, hash, guest->domain, NO_OBJECT);
+        if (id == NO_OBJECT)
+            return errno;
+        if (bytes > 0)
+            store->objects[reference].patches++;
+        store_index(store, id, page);
+        *(bytes > 0 ? &tally->patched : &tally->whole) += 1;
+    }
+    store->objects[id].refs++;
+    *slot = make_slot(SLOT_OBJECT, id);
+    return 0;
+}
+
+/* ---- the operations */
+
+static bool runs_fit(const struct guest *guest, const struct sp_run *runs, size_t run_count)
+{
+    for (size_t i = 0; i < run_count; i++)
+        if ((uint64_t)runs[i].first + runs[i].count > guest->pages)
+            return false;
+    return true;
+}
+
+static int punch(const struct guest *guest, uint64_t first, uint64_t count)
+{
+    if (count == 0)
+        return 0;
+    int result;
+    do
+        result = fallocate(guest->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * SP_PAGE_BYTES),
+                           (off_t)(count * SP_PAGE_BYTES));
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? errno : 0;
+}
+
+/*
+ * Stores up to CHUNK_PAGES pages that are in the RAM file, and punches them out, all under one lock: nobody may bring a
+ * page back between its slot and its hole.
+ */
+static int evict_chunk(struct sp_store *store, struct guest *guest, uint64_t first, uint64_t count, unsigned flags,
+                       struct store_tally *tally)
+{
+    size_t bytes = (size_t)count * SP_PAGE_BYTES;
+    ssize_t got = pread(guest->ram_fd, store->chunk, bytes, (off_t)(first * SP_PAGE_BYTES));
+    if (got != (ssize_t)bytes)
+        return got < 0 ? errno : EIO;
+    uint64_t done = 0;
+    int error = 0;
+    for (; done < count && !error; done++) {
+        uint64_t slot;
+        /* It is in the file, and what is in the file is newer (store.h). */
+        if (guest->slots[first + done])
+            store_release(store, guest, first + done);
+        error = store_put(store, guest, store->chunk + done * SP_PAGE_BYTES, flags, &slot, tally);
+        if (error)
+            break;
+        __atomic_store_n(&guest->slots[first + done], slot, __ATOMIC_RELEASE);
+    }
+    tally->failed += count - done;
+    int punched = punch(guest, first, done);
+    if (punched) /* they are still in the file, and stay */
+        for (uint64_t page = 0; page < done; page++)
+            store_release(store, guest, first + page);
+    return error ? error : punched;
+}
+
+int store_evict(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, unsigned flags,
+                uint64_t pages_max, struct store_tally *tally)
+{
+    uint64_t moved = 0;
+    int error = 0;
+    for (size_t i = 0; i < run_count && !error && moved < pages_max; i++) {
+        uint64_t page = runs[i].first, end = page + runs[i].count;
+        while (page < end && !error && moved < pages_max) {
+            store_lock(store);
+            struct guest *guest = store_guest(store, number);
+            if (!guest || !runs_fit(guest, runs, run_count)) {
+                store_unlock(store);
+                return EINVAL;
+            }
+            off_t at = (off_t)(page * SP_PAGE_BYTES), data = lseek(guest->ram_fd, at, SEEK_DATA);
+            uint64_t first = data < 0 ? end : (uint64_t)data / SP_PAGE_BYTES;
+            first = first < end ? first : end;
+            tally->holes += first - page;
+            off_t hole = first < end ? lseek(guest->ram_fd, (off_t)(first * SP_PAGE_BYTES), SEEK_HOLE) : 0;
+            uint64_t last = hole > 0 ? (uint64_t)hole / SP_PAGE_BYTES : end;
+            uint64_t count = (last < end ? last : end) - first;
+            count = count < CHUNK_PAGES ? count : CHUNK_PAGES;
+            count = count < pages_max - moved ? count : pages_max - moved;
+            if (first < end && count > 0)
+                error = evict_chunk(store, guest, first, count, flags, tally);
+            store_unlock(store);
+            page = first + count;
+            moved += count;
+        }
+    }
+    return error;
+}
+
+int guest_place(struct guest *guest, uint64_t page, const uint8_t *content)
+{
+    if (guest->pager)
+        return pager_place(guest->pager, page, content);
+    ssize_t put;
+    do
+        put = pwrite(guest->ram_fd, content, SP_PAGE_BYTES, (off_t)(page * SP_PAGE_BYTES));
+    while (put < 0 && errno == EINTR);
+    return put == SP_PAGE_BYTES ? 0 : put < 0 ? errno : ENOSPC;
+}
+
+int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, uint64_t *moved)
+{
+    uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
+    int error = 0;
+    *moved = 0;
+    for (size_t i = 0; i < run_count && !error; i++) {
+        uint64_t page = runs[i].first, end = page + runs[i].count;
+        while (page < end && !error) {
+            store_lock(store);
+            struct guest *guest = store_guest(store, number);
+            if (!guest || !runs_fit(guest, runs, run_count)) {
+                store_unlock(store);
+                return EINVAL;
+            }
+            uint64_t stop = page + 256 < end ? page + 256 : end;
+            while (page < stop && guest->slots[page] == 0)
+                page++;
+            if (page < stop) {
+                error = store_rebuild(store, guest->slots[page], content);
+                error = error ? error : guest_place(guest, page, content);
+                if (!error) {
+                    store_release(store, guest, page);
+                    ++*moved;
+                    page++;
+                }
+            }
+            store_unlock(store);
+        }
+    }
+    return error;
+}
+
+int store_drop(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count)
+{
+    store_lock(store);
+    struct guest *guest = store_guest(store, number);
+    bool fits = guest && runs_fit(guest, runs, run_count);
+    for (size_t i = 0; fits && i < run_count; i++)
+        for (uint64_t page = runs[i].first; page < (uint64_t)runs[i].first + runs[i].count; page++)
+            if (guest->slots[page])
+                store_release(store, guest, page);
+    store_unlock(store);
+    return fits ? 0 : EINVAL;
+}
+
+int store_read(struct sp_store *store, int number, uint64_t page, uint8_t *out)
+{
+    int error = EINVAL;
+    store_lock(store);
+    struct guest *guest = store_guest(store, number);
+    if (guest && page < guest->pages) {
+        if (guest->slots[page]) {
+            error = store_rebuild(store, guest->slots[page], out);
+        } else {
+            ssize_t got = pread(guest->ram_fd, out, SP_PAGE_BYTES, (off_t)(page * SP_PAGE_BYTES));
+            error = got == SP_PAGE_BYTES ? 0 : got < 0 ? errno : EIO;
+        }
+    }
+    store_unlock(store);
+    return error;
+}
+
+int store_map(struct sp_store *store, int number, uint8_t *out, size_t bytes)
+{
+    store_lock(store);
+    struct guest *guest = store_guest(store, number);
+    bool fits = guest && bytes >= (guest->pages + 7) / 8;
+    if (fits) {
+        memset(out, 0, bytes);
+        for (uint64_t page = 0; page < guest->pages; page++)
+            out[page / 8] |= (uint8_t)((guest->slots[page] != 0) << (page % 8));
+    }
+    store_unlock(store);
+    return fits ? 0 : EINVAL;
+}

@@ -1,0 +1,147 @@
+/* The sweep through the objects, which packs and swaps what stays, and the accounts. The contract is in store.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store_parts.h"
+
+/* Passes after which an age is no longer counted. */
+enum { AGE_MAX = 255 };
+
+/* Gives an object a new place; the old one is free from then on. */
+static void move_object(struct sp_store *store, struct object *object, uint64_t place)
+{
+    uint64_t before = object->place;
+    __atomic_store_n(&object->place, place, __ATOMIC_RELEASE);
+    space_give(&store->pool, offset_of(before), bytes_of(before));
+}
+
+static bool pack_object(struct sp_store *store, struct object *object)
+{
+    uint8_t packed[SP_PACK_ROOM];
+    size_t bytes = sp_pack(store->packer, store->pool_map + offset_of(object->place), packed);
+    uint64_t offset = bytes ? space_take(&store->pool, bytes) : SPACE_NONE;
+    if (offset == SPACE_NONE) {
+        object->stubborn = bytes == 0;
+        return false;
+    }
+    memcpy(store->pool_map + offset, packed, bytes);
+    move_object(store, object, make_place(OBJECT_PACKED, bytes, offset));
+    return true;
+}
+
+/*
+ * Writes without the lock, so that no guest waits for a disk. Until the bytes are written the object stays where it is,
+ * and whoever asks for it finds it there; afterwards it may have gone, or changed, and the copy is thrown away.
+ */
+static bool swap_object(struct sp_store *store, struct object *object)
+{
+    uint8_t data[SP_PAGE_BYTES];
+    uint64_t place = object->place, hash = object->hash;
+    size_t bytes = bytes_of(place);
+    uint64_t offset = space_take(&store->swap, bytes);
+    if (offset == SPACE_NONE)
+        return false;
+    memcpy(data, store->pool_map + offset_of(place), bytes);
+    store_unlock(store);
+    bool written = pwrite(store->swap.fd, data, bytes, (off_t)offset) == (ssize_t)bytes;
+    store_lock(store);
+    bool same = object->place == place && object->hash == hash && object->patches == 0;
+    if (!written || !same) {
+        space_give(&store->swap, offset, bytes);
+        return false;
+    }
+    move_object(store, object, make_place(OBJECT_SWAPPED, bytes, offset));
+    return true;
+}
+
+int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack, unsigned age_swap,
+                struct store_swept *swept)
+{
+    *swept = (struct store_swept){0};
+    while (swept->seen < objects_max) {
+        store_lock(store);
+        if (store->cursor >= store->object_count) {
+            store->cursor = 0;
+            swept->wrapped = true;
+            store_unlock(store);
+            return 0;
+        }
+        struct object *object = &store->objects[store->cursor++];
+        enum object_kind kind = kind_of(object->place);
+        swept->seen++;
+        if (kind != OBJECT_FREE && object->age < AGE_MAX)
+            object->age++;
+        if (kind == OBJECT_WHOLE && object->patches == 0 && !object->stubborn && object->age >= age_pack)
+            swept->packed += pack_object(store, object);
+        else if (store->has_swap && object->age >= age_swap &&
+                 (kind == OBJECT_PACKED || (kind == OBJECT_WHOLE && object->stubborn && object->patches == 0)))
+            swept->swapped += swap_object(store, object);
+        store_unlock(store);
+    }
+    return 0;
+}
+
+static void add_object(const struct object *object, struct store_share *share, double *bytes)
+{
+    enum object_kind kind = kind_of(object->place);
+    if (kind == OBJECT_SWAPPED) {
+        share->swapped++;
+        return;
+    }
+    *bytes += (double)space_piece_bytes(bytes_of(object->place)) / object->refs;
+    if (kind == OBJECT_PATCH)
+        share->patched++;
+    else if (kind == OBJECT_PACKED)
+        share->packed++;
+    else if (object->refs > 1)
+        share->shared++;
+    else
+        share->whole++;
+}
+
+int store_share_of(struct sp_store *store, int number, struct store_share *share)
+{
+    struct stat status;
+    double bytes = 0;
+    *share = (struct store_share){0};
+    store_lock(store);
+    struct guest *guest = store_guest(store, number);
+    uint64_t stored = 0;
+    for (uint64_t page = 0; guest && page < guest->pages; page++) {
+        uint64_t slot = guest->slots[page];
+        stored += slot != 0;
+        if (slot_kind(slot) == SLOT_OBJECT)
+            add_object(&store->objects[slot_value(slot)], share, &bytes);
+        else if (slot)
+            share->filled++;
+    }
+    if (guest) {
+        share->pages = guest->pages;
+        share->bytes = (uint64_t)bytes;
+        if (fstat(guest->ram_fd, &status) == 0)
+            share->resident = (uint64_t)status.st_blocks * 512 / SP_PAGE_BYTES;
+        uint64_t elsewhere = stored + share->resident;
+        share->holes = elsewhere < guest->pages ? guest->pages - elsewhere : 0;
+    }
+    store_unlock(store);
+    return guest ? 0 : EINVAL;
+}
+
+void store_totals(struct sp_store *store, struct store_totals *totals)
+{
+    store_lock(store);
+    *totals = (struct store_totals){
+        .objects = store->live_objects,
+        .pool_bytes = (uint64_t)store->pool.live * SPACE_SLAB_BYTES,
+        .swap_bytes = (uint64_t)store->swap.live * SPACE_SLAB_BYTES,
+        .book_bytes = (uint64_t)store->object_count * sizeof(struct object) + store->similar_bytes +
+                      ((uint64_t)store->identical_mask + 1) * INDEX_WAYS * sizeof(uint32_t) +
+                      ((uint64_t)store->pool.slab_room + store->swap.slab_room) * sizeof(struct space_slab),
+    };
+    for (int i = 0; i < GUESTS_MAX; i++)
+        totals->book_bytes += store->guests[i].pages * sizeof(uint64_t);
+    store_unlock(store);
+}

@@ -1,0 +1,392 @@
+/*
+ * The store against plain arrays: any order of writes, evictions, reads, drops, sweeps and restarts, and every page is
+ * what it was. A guest is a file in memory; "the guest writes" is a write to it, after its page was brought back.
+ */
+#define _GNU_SOURCE
+#include "memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../native/core/store.h"
+
+enum { GUESTS = 3, PAGES = 150 };
+
+static uint64_t seed;
+static char directory[64], swap_path[96];
+static uint8_t model[GUESTS][PAGES][SP_PAGE_BYTES];
+static int numbers[GUESTS], files[GUESTS];
+static struct sp_store *store;
+
+static uint64_t below(uint64_t limit)
+{
+    return next_random(&seed) % limit;
+}
+
+static char *path_of(const char *leaf)
+{
+    static char path[128];
+    snprintf(path, sizeof path, "%s/%s", directory, leaf);
+    return path;
+}
+
+static char *ram_path(unsigned guest)
+{
+    char leaf[16];
+    snprintf(leaf, sizeof leaf, "ram-%u", guest);
+    return path_of(leaf);
+}
+
+static char *name_of(unsigned guest)
+{
+    static char name[8];
+    snprintf(name, sizeof name, "g%u", guest);
+    return name;
+}
+
+static void open_store(bool with_swap)
+{
+    struct sp_store_options options = {directory, with_swap ? swap_path : NULL, 4096, 64, {2, 1, 1}};
+    store = store_open(&options);
+    CHECK(store);
+    for (unsigned guest = 0; guest < GUESTS; guest++) {
+        numbers[guest] = store_attach(store, name_of(guest), ram_path(guest), guest == 2 ? 7 : 1);
+        CHECK(numbers[guest] >= 0);
+    }
+}
+
+static void begin(uint64_t with_seed)
+{
+    seed = with_seed;
+    snprintf(directory, sizeof directory, "/dev/shm/subpage-test-store-XXXXXX");
+    CHECK(mkdtemp(directory));
+    snprintf(swap_path, sizeof swap_path, "%s/swap", directory);
+    memset(model, 0, sizeof model);
+    for (unsigned guest = 0; guest < GUESTS; guest++) {
+        files[guest] = open(ram_path(guest), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        CHECK(files[guest] >= 0 && ftruncate(files[guest], PAGES * SP_PAGE_BYTES) == 0);
+    }
+    open_store(true);
+}
+
+static void end(void)
+{
+    store_close(store);
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        close(files[guest]);
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    CHECK(system(command) == 0);
+}
+
+static struct sp_run some_run(void)
+{
+    uint32_t first = (uint32_t)below(PAGES);
+    return (struct sp_run){first, (uint32_t)below(PAGES - first) + 1};
+}
+
+/* A page as guests have them: zero, filled, from a small stock (identical), slightly changed (similar), noise. */
+static void new_content(uint8_t *page)
+{
+    uint64_t stock = below(6) * 0x9e3779b97f4a7c15u + 1;
+    switch (below(6)) {
+    case 0:
+        memset(page, below(2) ? 0 : (int)below(256), SP_PAGE_BYTES);
+        break;
+    case 1:
+        for (unsigned i = 0; i < SP_PAGE_BYTES; i += 8)
+            memcpy(page + i, &stock, 8);
+        break;
+    case 2:
+    case 3:
+    case 4:
+        for (unsigned i = 0; i < SP_PAGE_BYTES; i += 8) {
+            uint64_t word = next_random(&stock) & (stock & 256 ? ~UINT64_C(0) : UINT64_C(0xffff));
+            memcpy(page + i, &word, 8);
+        }
+        for (uint64_t i = below(3); i > 0; i--)
+            page[below(SP_PAGE_BYTES)] ^= 1;
+        break;
+    default:
+        for (unsigned i = 0; i < SP_PAGE_BYTES; i++)
+            page[i] = (uint8_t)next_random(&seed);
+    }
+}
+
+static void write_page(unsigned guest, uint32_t page, bool whole)
+{
+    struct sp_run run = {page, 1};
+    uint64_t moved;
+    if (whole) {
+        CHECK(store_drop(store, numbers[guest], &run, 1) == 0);
+        new_content(model[guest][page]);
+    } else {
+        CHECK(store_fetch(store, numbers[guest], &run, 1, &moved) == 0);
+        model[guest][page][below(SP_PAGE_BYTES)] ^= 0x42;
+    }
+    CHECK(pwrite(files[guest], model[guest][page], SP_PAGE_BYTES, (off_t)page * SP_PAGE_BYTES) == SP_PAGE_BYTES);
+}
+
+static void check_page(unsigned guest, uint32_t page)
+{
+    uint8_t content[SP_PAGE_BYTES];
+    CHECK(store_read(store, numbers[guest], page, content) == 0);
+    CHECK(memcmp(content, model[guest][page], SP_PAGE_BYTES) == 0);
+}
+
+static void check_all(void)
+{
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        for (uint32_t page = 0; page < PAGES; page++)
+            check_page(guest, page);
+}
+
+/* What the store says of itself adds up with the file. */
+static void check_accounts(unsigned guest)
+{
+    struct store_share share;
+    CHECK(store_share_of(store, numbers[guest], &share) == 0);
+    uint64_t stored = share.filled + share.shared + share.patched + share.packed + share.swapped + share.whole;
+    CHECK(share.pages == PAGES && stored + share.resident + share.holes == PAGES);
+    CHECK(share.bytes <= stored * SP_PAGE_BYTES);
+}
+
+static void step(void)
+{
+    unsigned guest = (unsigned)below(GUESTS);
+    struct sp_run run = some_run();
+    struct store_tally tally = {0};
+    struct store_swept swept;
+    uint64_t moved;
+    switch (below(10)) {
+    case 0:
+    case 1:
+    case 2:
+        for (uint32_t page = run.first; page < run.first + run.count && page < run.first + 20; page++)
+            write_page(guest, page, below(2));
+        break;
+    case 3:
+    case 4:
+    case 5:
+        CHECK(store_evict(store, numbers[guest], &run, 1, below(2) ? STORE_PATCH : 0, 1 + below(PAGES), &tally) == 0);
+        break;
+    case 6:
+        CHECK(store_fetch(store, numbers[guest], &run, 1, &moved) == 0 && moved <= run.count);
+        break;
+    case 7:
+        CHECK(store_sweep(store, below(400), (unsigned)below(3), (unsigned)below(5), &swept) == 0);
+        break;
+    case 8:
+        check_accounts(guest);
+        break;
+    default:
+        store_close(store);
+        open_store(true);
+    }
+    check_page(guest, run.first);
+}
+
+/* Writes of the guest's own find the page in the file. */
+static void check_files(void)
+{
+    static const struct sp_run all = {0, PAGES};
+    uint8_t content[SP_PAGE_BYTES];
+    uint64_t moved;
+    for (unsigned guest = 0; guest < GUESTS; guest++) {
+        CHECK(store_fetch(store, numbers[guest], &all, 1, &moved) == 0);
+        for (uint32_t page = 0; page < PAGES; page++) {
+            CHECK(pread(files[guest], content, SP_PAGE_BYTES, (off_t)page * SP_PAGE_BYTES) == SP_PAGE_BYTES);
+            CHECK(memcmp(content, model[guest][page], SP_PAGE_BYTES) == 0);
+        }
+    }
+    /* With everything back, nothing is left: no object, no piece of the pool, no page of the swap file. */
+    struct store_totals totals;
+    store_totals(store, &totals);
+    CHECK(totals.objects == 0 && totals.pool_bytes == 0 && totals.swap_bytes == 0);
+}
+
+static void test_any_order(uint64_t with_seed)
+{
+    begin(with_seed);
+    for (unsigned i = 0; i < 250; i++)
+        step();
+    check_all();
+    check_files();
+    end();
+}
+
+static void fill_all(void)
+{
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        for (uint32_t page = 0; page < PAGES; page++)
+            write_page(guest, page, true);
+}
+
+static struct store_tally evict_all(void)
+{
+    static const struct sp_run all = {0, PAGES};
+    struct store_tally tally = {0};
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        CHECK(store_evict(store, numbers[guest], &all, 1, STORE_PATCH, UINT64_MAX, &tally) == 0);
+    return tally;
+}
+
+static void test_saves(void)
+{
+    begin(3);
+    fill_all();
+    struct store_tally tally = evict_all();
+    CHECK(tally.filled > 50 && tally.shared > 20 && tally.patched > 20 && tally.whole > 20);
+    for (unsigned guest = 0; guest < GUESTS; guest++) {
+        struct stat status;
+        CHECK(fstat(files[guest], &status) == 0 && status.st_blocks == 0);
+        check_accounts(guest);
+    }
+    struct store_totals before, after;
+    struct store_swept swept = {0};
+    store_totals(store, &before);
+    while (!swept.wrapped)
+        CHECK(store_sweep(store, 1000, 1, 100, &swept) == 0);
+    CHECK(swept.packed > 5);
+    store_totals(store, &after);
+    CHECK(after.pool_bytes <= before.pool_bytes && after.objects == before.objects && after.swap_bytes == 0);
+    do
+        CHECK(store_sweep(store, 1000, 1, 1, &swept) == 0);
+    while (swept.swapped > 0 || !swept.wrapped);
+    store_totals(store, &after);
+    CHECK(after.swap_bytes > 0 && after.pool_bytes < before.pool_bytes);
+    check_all();
+    store_close(store);
+    open_store(true);
+    check_all();
+    check_files();
+    end();
+}
+
+/* Domains never share: the third guest is in one of its own. */
+static void test_domains(void)
+{
+    begin(4);
+    for (unsigned guest = 0; guest < GUESTS; guest++) {
+        uint64_t stock = 99;
+        for (unsigned i = 0; i < SP_PAGE_BYTES; i++)
+            model[guest][0][i] = (uint8_t)next_random(&stock);
+        CHECK(pwrite(files[guest], model[guest][0], SP_PAGE_BYTES, 0) == SP_PAGE_BYTES);
+    }
+    struct store_tally tally = evict_all();
+    CHECK(tally.whole == 2 && tally.shared == 1);
+    check_all();
+    end();
+}
+
+/* A wrong byte in the pool or in the swap file is found, and not given out. */
+static void test_damage(void)
+{
+    begin(5);
+    fill_all();
+    evict_all();
+    int pool = open(path_of("pool"), O_RDWR | O_CLOEXEC);
+    struct stat status;
+    CHECK(pool >= 0 && fstat(pool, &status) == 0);
+    for (off_t at = 0; at < 400 * 4096; at += 512) {
+        uint8_t byte;
+        if (lseek(pool, at, SEEK_DATA) != at)
+            continue;
+        CHECK(pread(pool, &byte, 1, at) == 1);
+        byte ^= 0x10;
+        CHECK(pwrite(pool, &byte, 1, at) == 1);
+    }
+    close(pool);
+    unsigned refused = 0;
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        for (uint32_t page = 0; page < PAGES; page++) {
+            uint8_t content[SP_PAGE_BYTES];
+            int error = store_read(store, numbers[guest], page, content);
+            CHECK(error == 0 || error == EBADMSG);
+            CHECK(error || memcmp(content, model[guest][page], SP_PAGE_BYTES) == 0);
+            refused += error != 0;
+        }
+    CHECK(refused > 50);
+    end();
+}
+
+/* A move that was cut short: the page is in the file and in its slot. The file wins, and nothing leaks. */
+static void test_cut_short(void)
+{
+    begin(6);
+    fill_all();
+    evict_all();
+    for (uint32_t page = 0; page < PAGES; page += 3) {
+        new_content(model[0][page]);
+        CHECK(pwrite(files[0], model[0][page], SP_PAGE_BYTES, (off_t)page * SP_PAGE_BYTES) == SP_PAGE_BYTES);
+    }
+    store_close(store);
+    open_store(true);
+    check_all();
+    check_files();
+    end();
+}
+
+static void test_refusals(void)
+{
+    begin(7);
+    struct sp_run outside = {PAGES - 1, 2};
+    struct store_tally tally = {0};
+    uint64_t moved;
+    CHECK(store_evict(store, numbers[0], &outside, 1, 0, 1, &tally) == EINVAL);
+    CHECK(store_fetch(store, numbers[0], &outside, 1, &moved) == EINVAL);
+    CHECK(store_drop(store, numbers[0], &outside, 1) == EINVAL);
+    CHECK(store_fetch(store, 999, &outside, 1, &moved) == EINVAL && store_fetch(store, -1, &outside, 1, &moved) == EINVAL);
+    CHECK(store_attach(store, "g0", ram_path(0), 1) == -1 && errno == EEXIST);
+    CHECK(store_attach(store, "../x", ram_path(0), 1) == -1 && errno == EINVAL);
+    CHECK(store_forget(store, "nobody") == ENOENT);
+    CHECK(store_forget(store, "g0") == 0);
+    CHECK(ftruncate(files[1], (PAGES + 1) * SP_PAGE_BYTES) == 0);
+    store_close(store);
+    struct sp_store_options options = {directory, swap_path, 4096, 64, {2, 1, 1}};
+    store = store_open(&options);
+    CHECK(store && store_attach(store, "g1", ram_path(1), 1) == -1 && errno == ERANGE);
+    end();
+}
+
+/* Full: what does not fit stays in its file. */
+static void test_full(void)
+{
+    begin(8);
+    store_close(store);
+    for (unsigned guest = 0; guest < GUESTS; guest++) {
+        char leaf[16];
+        snprintf(leaf, sizeof leaf, "slots-g%u", guest);
+        unlink(path_of(leaf));
+    }
+    unlink(path_of("pool"));
+    unlink(path_of("objects"));
+    struct sp_store_options options = {directory, NULL, 40, 64, {2, 1, 1}};
+    store = store_open(&options);
+    CHECK(store);
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        CHECK((numbers[guest] = store_attach(store, name_of(guest), ram_path(guest), 1)) >= 0);
+    fill_all();
+    static const struct sp_run all = {0, PAGES};
+    struct store_tally tally = {0};
+    CHECK(store_evict(store, numbers[0], &all, 1, 0, UINT64_MAX, &tally) == ENOSPC);
+    CHECK(tally.failed > 0);
+    check_all();
+    end();
+}
+
+int main(void)
+{
+    for (uint64_t with_seed = 1; with_seed <= 12; with_seed++)
+        test_any_order(with_seed * 7919);
+    test_saves();
+    test_domains();
+    test_damage();
+    test_cut_short();
+    test_refusals();
+    test_full();
+    return 0;
+}
