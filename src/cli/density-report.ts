@@ -4,7 +4,8 @@ import { pageBytes } from '../memory/page.ts'
 import { table } from './output.ts'
 import { formatBytes } from './sizes.ts'
 
-const percent = (part: number, whole: number) => (whole === 0 ? '–' : `${((100 * part) / whole).toFixed(1)} %`)
+const percent = (part: number, whole: number) =>
+  whole === 0 ? '–' : `${((100 * part) / whole).toFixed(1)} %`
 
 export function surveyReport(survey: Survey): string {
   const { bytes } = survey
@@ -17,7 +18,9 @@ export function surveyReport(survey: Survey): string {
       survey.patched,
       bytes.shared,
       bytes.patched,
-      survey.patched ? `patch ${mean(survey.patchBytes, survey.patched)}, ${survey.references} references` : '',
+      survey.patched
+        ? `patch ${mean(survey.patchBytes, survey.patched)}, ${survey.references} references`
+        : '',
     ],
     [
       'compressible',

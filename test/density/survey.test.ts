@@ -28,7 +28,8 @@ function changed(page: Buffer, at: number): Buffer {
   return copy
 }
 
-const lines = (seed: number) => Buffer.from(`line ${seed} of a text that packs well; `.repeat(200)).subarray(0, pageBytes)
+const lines = (seed: number) =>
+  Buffer.from(`line ${seed} of a text that packs well; `.repeat(200)).subarray(0, pageBytes)
 
 function image(name: string, pages: Buffer[]): string {
   const path = join(folder, name)
@@ -47,7 +48,10 @@ describe('survey', () => {
   ])
   const second = image('second', [noise(1), changed(noise(2), 100), noise(4), lines(3), lines(5), noise(1)])
 
-  test.each([['256M', 2 ** 28], ['many passes', 8192]])('counts each page once, with %s', async (_, memoryBytes) => {
+  test.each([
+    ['256M', 2 ** 28],
+    ['many passes', 8192],
+  ])('counts each page once, with %s', async (_, memoryBytes) => {
     const found = await survey([rawImage(first), rawImage(second)], { memoryBytes })
     expect(found).toMatchObject({
       pages: 12,
@@ -93,7 +97,8 @@ describe('survey', () => {
   })
 
   test('blocks below the page', async () => {
-    const half = (a: Buffer, b: Buffer) => Buffer.concat([a.subarray(0, pageBytes / 2), b.subarray(0, pageBytes / 2)])
+    const half = (a: Buffer, b: Buffer) =>
+      Buffer.concat([a.subarray(0, pageBytes / 2), b.subarray(0, pageBytes / 2)])
     const path = image('halves', [half(noise(1), noise(2)), half(noise(1), Buffer.alloc(pageBytes))])
     const { blocks } = await survey([rawImage(path)])
     for (const block of blocks) {
