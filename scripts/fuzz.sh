@@ -45,7 +45,7 @@ targets=('delta fuzz_delta' 'page fuzz_delta 0' 'line fuzz_delta 1' 'xor-rle fuz
 seconds=$(awk -v m="$MINUTES" -v n="${#targets[@]}" 'BEGIN { s = int(m * 60 / n); print s < 1 ? 1 : s }')
 for target in "${targets[@]}"; do
   read -r name source codec <<<"$target"
-  "$CC" "${FLAGS[@]}" -fsanitize=fuzzer ${codec:+-DCODEC=$codec} "native/fuzz/$source.c" "${objects[@]}" -lxxhash \
+  "$CC" "${FLAGS[@]}" -fsanitize=fuzzer ${codec:+-DCODEC=$codec} "native/fuzz/$source.c" "${objects[@]}" -lxxhash -llz4 -lzstd \
     -o "$OUT/$name"
   mkdir -p "$OUT/found-$name" "native/fuzz/corpus/$name"
   if ! "$OUT/$name" -max_total_time="$seconds" -max_len=9000 -timeout=5 -print_final_stats=1 \

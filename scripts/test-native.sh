@@ -31,7 +31,7 @@ for source in test/native/test_*.c; do
   if [ -n "${TEST:-}" ] && [ "$TEST" != "$name" ]; then continue; fi
   # shellcheck disable=SC2046
   "$CC" "${FLAGS[@]}" "$source" "${core[@]}" $(sed -n 's/.*build with: \([^*]*\).*/\1/p' "$source") \
-    -lxxhash -lpthread -o "$OUT/$name"
+    -lxxhash -llz4 -lzstd -lpthread -o "$OUT/$name"
   if "$OUT/$name"; then echo "ok $name"; else echo "FAILED $name" >&2; failed=1; fi
 done
 exit $failed

@@ -21,8 +21,9 @@ void subpage_register_hash(napi_env env, napi_value exports);
 void subpage_register_lease(napi_env env, napi_value exports);
 void subpage_register_pagemap(napi_env env, napi_value exports);
 void subpage_register_process(napi_env env, napi_value exports);
+void subpage_register_reduce(napi_env env, napi_value exports);
 
-#define SUBPAGE_SUBJECTS(X) X(bench) X(region) X(delta) X(hash) X(lease) X(pagemap) X(process)
+#define SUBPAGE_SUBJECTS(X) X(bench) X(region) X(delta) X(hash) X(lease) X(pagemap) X(process) X(reduce)
 
 /* Adds one function; a failure here leaves an exception pending and the addon does not load. */
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback callback);
