@@ -15,6 +15,15 @@ export interface RegionHandle {
   readonly [opaque]: 'region'
 }
 
+/** native/addon/reduce.c. */
+export interface ReducerHandle {
+  readonly [opaque]: 'reducer'
+}
+
+export interface RestorerHandle {
+  readonly [opaque]: 'restorer'
+}
+
 /** A mapped pause lease; native/addon/lease.c. */
 export interface LeaseHandle {
   readonly [opaque]: 'lease'
@@ -41,6 +50,29 @@ export interface Addon {
   applyAsync(image: RegionHandle, delta: Uint8Array, results: Float64Array): Promise<string | undefined>
   cpuPath(): string
   selectCpu(name: string): boolean
+
+  /** The state of one direction of one connection; native/core/reduce.h. One operation at a time. */
+  reducerNew(
+    pages: number,
+    dictionary: boolean,
+    sharing: boolean,
+    similar: boolean,
+    blockBytes: number,
+  ): ReducerHandle
+  reducerBegin(reducer: ReducerHandle, references: boolean): void
+  /** False: a range outside the memory. */
+  reducerInclude(reducer: ReducerHandle, pairs: Uint32Array, runs: number): boolean
+  reducerBytes(reducer: ReducerHandle): number
+  reduce(...args: ReduceArguments): string | undefined
+  reduceAsync(...args: ReduceArguments): Promise<string | undefined>
+  restorerNew(): RestorerHandle
+  restore(...args: RestoreArguments): string | undefined
+  restoreAsync(...args: RestoreArguments): Promise<string | undefined>
+  restorerLearn(restorer: RestorerHandle, delta: Uint8Array): void
+  /** Copies what the last operation made; `into` must have its length. */
+  reductionRead(handle: ReducerHandle | RestorerHandle, into: Uint8Array): void
+  reductionDigest(handle: ReducerHandle | RestorerHandle): bigint
+  reductionClose(handle: ReducerHandle | RestorerHandle): void
 
   hashBlocks(...args: HashArguments): boolean
   hashBlocksAsync(...args: HashArguments): Promise<boolean>
@@ -138,6 +170,24 @@ export type CaptureArguments = [
   out: Uint8Array,
   run: number,
   offset: number,
+  results: Float64Array,
+]
+
+/** Results: bytes made (0: send the delta as it is), lines, dictionary lines, shared lines, similar pages, body bytes. */
+export type ReduceArguments = [
+  reducer: ReducerHandle,
+  delta: Uint8Array,
+  shadow: RegionHandle | undefined,
+  method: number,
+  results: Float64Array,
+]
+
+/** Results: bytes made. Returns what is wrong, or undefined. */
+export type RestoreArguments = [
+  restorer: RestorerHandle,
+  reduced: Uint8Array,
+  image: RegionHandle,
+  bytesMax: number,
   results: Float64Array,
 ]
 

@@ -1,0 +1,353 @@
+/*
+ * Reducer and restorer behind handles: the state of one direction of one connection. One operation at a time; a second one
+ * meanwhile is a TypeError, and closing waits for the one that runs.
+ */
+#include <stdlib.h>
+
+#include "../core/reduce.h"
+#include "addon.h"
+
+static const napi_type_tag reducer_tag = {0x3c8f0a6b77d14e52, 0xa4b1d90c2e65f817};
+static const napi_type_tag restorer_tag = {0x7d21b4c9e08f4a36, 0x95e3c7180b6da24f};
+
+struct reduction {
+    struct sp_reducer *reducer;
+    struct sp_restorer *restorer;
+    struct sp_vector out;
+    bool busy, closed;
+};
+
+static void release(struct reduction *state)
+{
+    sp_reducer_free(state->reducer);
+    sp_restorer_free(state->restorer);
+    sp_vector_free(&state->out);
+    state->reducer = NULL;
+    state->restorer = NULL;
+}
+
+static void finalize(napi_env env, void *data, void *hint)
+{
+    (void)env;
+    (void)hint;
+    release(data);
+    free(data);
+}
+
+static napi_value wrap(napi_env env, struct reduction made, const napi_type_tag *tag)
+{
+    napi_value handle;
+    struct reduction *state = (made.reducer || made.restorer) ? malloc(sizeof *state) : NULL;
+    if (state) {
+        *state = made;
+        if (napi_create_object(env, &handle) == napi_ok &&
+            napi_wrap(env, handle, state, finalize, NULL, NULL) == napi_ok)
+            return napi_type_tag_object(env, handle, tag) == napi_ok ? handle : NULL;
+    }
+    release(&made);
+    free(state);
+    napi_throw_error(env, "ENOMEM", "no memory for the state of a connection");
+    return NULL;
+}
+
+/* The state of a handle of this kind, or of either when `tag` is NULL. */
+static struct reduction *unwrap(napi_env env, napi_value handle, const napi_type_tag *tag)
+{
+    void *state = NULL;
+    bool is_reducer = false, is_restorer = false;
+    napi_check_object_type_tag(env, handle, &reducer_tag, &is_reducer);
+    napi_check_object_type_tag(env, handle, &restorer_tag, &is_restorer);
+    bool matches = (is_reducer && tag != &restorer_tag) || (is_restorer && tag != &reducer_tag);
+    if (matches && napi_unwrap(env, handle, &state) == napi_ok)
+        return state;
+    napi_throw_type_error(env, NULL, tag == &reducer_tag ? "not a reducer" : "not a restorer");
+    return NULL;
+}
+
+static struct reduction *get(napi_env env, napi_value handle, const napi_type_tag *tag)
+{
+    struct reduction *state = unwrap(env, handle, tag);
+    if (state && (state->closed || state->busy)) {
+        napi_throw_type_error(env, NULL, state->closed ? "it is closed" : "it is busy");
+        return NULL;
+    }
+    return state;
+}
+
+static napi_value text_or_undefined(napi_env env, const char *problem)
+{
+    napi_value text;
+    return problem && napi_create_string_utf8(env, problem, NAPI_AUTO_LENGTH, &text) == napi_ok ? text : NULL;
+}
+
+/* reducerNew(pages, dictionary, sharing, similar, blockBytes) → handle */
+static napi_value reducer_new(napi_env env, napi_callback_info info)
+{
+    napi_value args[5];
+    uint64_t pages, block_bytes;
+    struct sp_reduce_parts parts;
+    if (!subpage_args(env, info, 5, args) || !subpage_get_uint(env, args[0], UINT32_MAX, "pages", &pages) ||
+        !subpage_get_bool(env, args[1], "dictionary", &parts.dictionary) ||
+        !subpage_get_bool(env, args[2], "sharing", &parts.sharing) ||
+        !subpage_get_bool(env, args[3], "similar", &parts.similar) ||
+        !subpage_get_uint(env, args[4], SP_PAGE_BYTES, "blockBytes", &block_bytes))
+        return NULL;
+    if (block_bytes < SP_LINE_BYTES || (block_bytes & (block_bytes - 1)) != 0) {
+        napi_throw_type_error(env, NULL, "blockBytes must be a power of two from 64 to 4096");
+        return NULL;
+    }
+    parts.block_bytes = (unsigned)block_bytes;
+    return wrap(env, (struct reduction){.reducer = sp_reducer_new(pages, &parts)}, &reducer_tag);
+}
+
+/* restorerNew() → handle */
+static napi_value restorer_new(napi_env env, napi_callback_info info)
+{
+    if (!subpage_args(env, info, 0, NULL))
+        return NULL;
+    return wrap(env, (struct reduction){.restorer = sp_restorer_new()}, &restorer_tag);
+}
+
+/* reducerBegin(handle, references) */
+static napi_value reducer_begin(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    bool references;
+    if (!subpage_args(env, info, 2, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], &reducer_tag);
+    if (state && subpage_get_bool(env, args[1], "references", &references))
+        sp_reducer_begin(state->reducer, references);
+    return NULL;
+}
+
+/* reducerInclude(handle, pairs, runs) → false when a range lies outside the memory */
+static napi_value reducer_include(napi_env env, napi_callback_info info)
+{
+    napi_value args[3], done;
+    const struct sp_run *runs;
+    size_t run_count;
+    if (!subpage_args(env, info, 3, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], &reducer_tag);
+    if (!state || !subpage_get_runs(env, args[1], args[2], &runs, &run_count))
+        return NULL;
+    return napi_get_boolean(env, sp_reducer_include(state->reducer, runs, run_count), &done) == napi_ok ? done : NULL;
+}
+
+struct reduce_job {
+    struct subpage_job job;
+    struct reduction *state;
+    const uint8_t *data;
+    size_t bytes;
+    const uint8_t *memory; /* shadow or image */
+    uint64_t pages;
+    uint64_t number; /* method or bytes_max */
+    double *results;
+    struct sp_reduce_stats stats;
+    const char *problem;
+};
+
+enum { REDUCE_RESULTS = 6, RESTORE_RESULTS = 1 };
+
+static void reduce_execute(struct subpage_job *job)
+{
+    struct reduce_job *reduce = (struct reduce_job *)job;
+    reduce->problem = sp_reduce(reduce->state->reducer, reduce->data, reduce->bytes, reduce->memory,
+                                (enum sp_squeeze)reduce->number, &reduce->state->out, &reduce->stats);
+}
+
+static void restore_execute(struct subpage_job *job)
+{
+    struct reduce_job *reduce = (struct reduce_job *)job;
+    reduce->problem = sp_restore(reduce->state->restorer, reduce->data, reduce->bytes, reduce->memory, reduce->pages,
+                                 (size_t)reduce->number, &reduce->state->out);
+}
+
+static napi_value finish(napi_env env, struct subpage_job *job)
+{
+    struct reduce_job *reduce = (struct reduce_job *)job;
+    struct reduction *state = reduce->state;
+    state->busy = false;
+    reduce->results[0] = (double)state->out.bytes;
+    if (state->reducer) {
+        reduce->results[1] = (double)reduce->stats.lines;
+        reduce->results[2] = (double)reduce->stats.dictionary_lines;
+        reduce->results[3] = (double)reduce->stats.shared_lines;
+        reduce->results[4] = (double)reduce->stats.similar_pages;
+        reduce->results[5] = (double)reduce->stats.body_bytes;
+    }
+    if (state->closed)
+        release(state);
+    return text_or_undefined(env, reduce->problem);
+}
+
+/* Both take (handle, data, region | undefined, number, results) */
+enum { JOB_ARGS = 5 };
+
+static bool from_args(napi_env env, napi_value *args, const napi_type_tag *tag, struct reduce_job *job)
+{
+    bool reduces = tag == &reducer_tag;
+    napi_valuetype type;
+    uint8_t *data;
+    job->state = get(env, args[0], tag);
+    if (!job->state || !subpage_get_bytes(env, args[1], "data", &data, &job->bytes) ||
+        napi_typeof(env, args[2], &type) != napi_ok ||
+        !subpage_get_uint(env, args[3], reduces ? SP_SQUEEZE_COUNT - 1 : INT64_MAX,
+                          reduces ? "the method" : "bytesMax", &job->number) ||
+        !subpage_get_results(env, args[4], reduces ? REDUCE_RESULTS : RESTORE_RESULTS, &job->results))
+        return false;
+    job->data = data;
+    if (!reduces || type != napi_undefined) {
+        struct subpage_region *region = subpage_region_get(env, args[2], false);
+        if (!region)
+            return false;
+        job->memory = region->address;
+        job->pages = region->bytes / SP_PAGE_BYTES;
+        job->job.regions[0] = region;
+    }
+    job->job.execute = reduces ? reduce_execute : restore_execute;
+    job->job.finish = finish;
+    return true;
+}
+
+static napi_value run_inline(napi_env env, napi_callback_info info, const napi_type_tag *tag)
+{
+    napi_value args[JOB_ARGS];
+    struct reduce_job job = {0};
+    if (!subpage_args(env, info, JOB_ARGS, args) || !from_args(env, args, tag, &job))
+        return NULL;
+    job.job.execute(&job.job);
+    return finish(env, &job.job);
+}
+
+static napi_value run_async(napi_env env, napi_callback_info info, const napi_type_tag *tag)
+{
+    napi_value args[JOB_ARGS];
+    if (!subpage_args(env, info, JOB_ARGS, args))
+        return NULL;
+    struct reduce_job *job = subpage_job_new(env, sizeof *job);
+    if (!job)
+        return NULL;
+    if (!from_args(env, args, tag, job)) {
+        subpage_job_drop(&job->job);
+        return NULL;
+    }
+    struct reduction *state = job->state;
+    state->busy = true;
+    napi_value promise = subpage_job_start(env, &job->job, args, JOB_ARGS, "subpage:reduce");
+    if (!promise)
+        state->busy = false;
+    return promise;
+}
+
+/* reduce(handle, delta, shadow | undefined, method, results) → undefined | problem */
+static napi_value reduce_inline(napi_env env, napi_callback_info info)
+{
+    return run_inline(env, info, &reducer_tag);
+}
+
+static napi_value reduce_async(napi_env env, napi_callback_info info)
+{
+    return run_async(env, info, &reducer_tag);
+}
+
+/* restore(handle, reduced, image, bytesMax, results) → undefined | problem */
+static napi_value restore_inline(napi_env env, napi_callback_info info)
+{
+    return run_inline(env, info, &restorer_tag);
+}
+
+static napi_value restore_async(napi_env env, napi_callback_info info)
+{
+    return run_async(env, info, &restorer_tag);
+}
+
+/* restorerLearn(handle, delta): a delta that was sent as it is */
+static napi_value restorer_learn(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    uint8_t *delta;
+    size_t bytes;
+    if (!subpage_args(env, info, 2, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], &restorer_tag);
+    if (state && subpage_get_bytes(env, args[1], "delta", &delta, &bytes))
+        sp_restorer_learn(state->restorer, delta, bytes);
+    return NULL;
+}
+
+/* reductionRead(handle, into): what the last operation made; `into` must have its length */
+static napi_value reduction_read(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    uint8_t *into;
+    size_t bytes;
+    if (!subpage_args(env, info, 2, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], NULL);
+    if (!state || !subpage_get_bytes(env, args[1], "into", &into, &bytes))
+        return NULL;
+    if (bytes != state->out.bytes) {
+        napi_throw_type_error(env, NULL, "into has not the length of what was made");
+        return NULL;
+    }
+    if (bytes > 0)
+        memcpy(into, state->out.data, bytes);
+    return NULL;
+}
+
+/* reductionDigest(handle) → bigint: of all that the dictionary has learnt */
+static napi_value reduction_digest(napi_env env, napi_callback_info info)
+{
+    napi_value args[1], digest;
+    if (!subpage_args(env, info, 1, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], NULL);
+    if (!state)
+        return NULL;
+    uint64_t value = state->reducer ? sp_reducer_digest(state->reducer) : sp_restorer_digest(state->restorer);
+    return napi_create_bigint_uint64(env, value, &digest) == napi_ok ? digest : NULL;
+}
+
+/* reducerBytes(handle) → memory that it takes */
+static napi_value reducer_bytes(napi_env env, napi_callback_info info)
+{
+    napi_value args[1], bytes;
+    if (!subpage_args(env, info, 1, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], &reducer_tag);
+    return state && napi_create_double(env, (double)sp_reducer_bytes(state->reducer), &bytes) == napi_ok ? bytes : NULL;
+}
+
+/* reductionClose(handle): idempotent; deferred while an operation runs */
+static napi_value reduction_close(napi_env env, napi_callback_info info)
+{
+    napi_value args[1];
+    if (!subpage_args(env, info, 1, args))
+        return NULL;
+    struct reduction *state = unwrap(env, args[0], NULL);
+    if (state && !state->closed) {
+        state->closed = true;
+        if (!state->busy)
+            release(state);
+    }
+    return NULL;
+}
+
+void subpage_register_reduce(napi_env env, napi_value exports)
+{
+    export_function(env, exports, "reducerNew", reducer_new);
+    export_function(env, exports, "reducerBegin", reducer_begin);
+    export_function(env, exports, "reducerInclude", reducer_include);
+    export_function(env, exports, "reducerBytes", reducer_bytes);
+    export_function(env, exports, "reduce", reduce_inline);
+    export_function(env, exports, "reduceAsync", reduce_async);
+    export_function(env, exports, "restorerNew", restorer_new);
+    export_function(env, exports, "restore", restore_inline);
+    export_function(env, exports, "restoreAsync", restore_async);
+    export_function(env, exports, "restorerLearn", restorer_learn);
+    export_function(env, exports, "reductionRead", reduction_read);
+    export_function(env, exports, "reductionDigest", reduction_digest);
+    export_function(env, exports, "reductionClose", reduction_close);
+}

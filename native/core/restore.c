@@ -1,0 +1,376 @@
+/*
+ * See reduce.h: the receiver's side. Every length, map and reference is checked before it is used; what comes out is checked
+ * once more as a delta before it is applied.
+ */
+#include "reduce.h"
+
+#include "bytes.h"
+#include "record.h"
+
+/* A sender reduces about 1 MiB at a time. */
+enum { BODY_MAX = 8 << 20 };
+
+struct sp_restorer {
+    struct sp_dictionary *dictionary;
+    struct sp_unsqueezer *unsqueezer;
+    struct sp_vector body;
+};
+
+static const char cut[] = "it is cut short";
+static const char no_memory[] = "out of memory";
+
+struct sp_restorer *sp_restorer_new(void)
+{
+    struct sp_restorer *restorer = calloc(1, sizeof *restorer);
+    if (!restorer)
+        return NULL;
+    restorer->dictionary = calloc(1, sizeof *restorer->dictionary);
+    restorer->unsqueezer = sp_unsqueezer_new();
+    if (!restorer->dictionary || !restorer->unsqueezer) {
+        sp_restorer_free(restorer);
+        return NULL;
+    }
+    return restorer;
+}
+
+void sp_restorer_free(struct sp_restorer *restorer)
+{
+    if (!restorer)
+        return;
+    sp_unsqueezer_free(restorer->unsqueezer);
+    sp_vector_free(&restorer->body);
+    free(restorer->dictionary);
+    free(restorer);
+}
+
+uint64_t sp_restorer_digest(const struct sp_restorer *restorer)
+{
+    return restorer->dictionary->digest;
+}
+
+void sp_restorer_learn(struct sp_restorer *restorer, const uint8_t *delta, size_t bytes)
+{
+    sp_dictionary_learn_delta(restorer->dictionary, delta, bytes);
+}
+
+/* ---- columns ---- */
+
+struct column {
+    const uint8_t *p, *end;
+};
+
+struct source {
+    struct column columns[SP_COLUMN_COUNT];
+    struct sp_dictionary *dictionary;
+    const uint8_t *image;
+    uint64_t image_pages;
+    uint16_t last_code;
+};
+
+/* The next bytes of a column, or NULL. */
+static const uint8_t *take(struct column *column, size_t bytes)
+{
+    if ((size_t)(column->end - column->p) < bytes)
+        return NULL;
+    column->p += bytes;
+    return column->p - bytes;
+}
+
+static bool take_map(struct column *column, uint64_t *map)
+{
+    const uint8_t *top = take(column, 1);
+    *map = 0;
+    if (!top)
+        return false;
+    for (unsigned rest = *top; rest; rest &= rest - 1) {
+        const uint8_t *byte = take(column, 1);
+        if (!byte)
+            return false;
+        *map |= (uint64_t)*byte << (8 * __builtin_ctz(rest));
+    }
+    return true;
+}
+
+static bool take_page_near(struct column *column, uint64_t here, uint64_t pages, uint64_t *page)
+{
+    uint32_t value;
+    column->p = get_uleb(column->p, column->end, &value);
+    if (!column->p) {
+        column->p = column->end;
+        return false;
+    }
+    *page = value & 1 ? here - (value + 1ull) / 2 : here + value / 2;
+    return *page < pages;
+}
+
+/* ---- one page ---- */
+
+/* The content of a page on its way: lines that are whole here, and those of which only some bytes are named. */
+struct content {
+    uint64_t line_map, whole_map;
+    uint8_t lines[SP_LINES_PER_PAGE][SP_LINE_BYTES]; /* of the whole ones */
+    uint8_t words[SP_LINES_PER_PAGE];                /* of the others */
+    const uint8_t *masks, *bytes;                    /* of the others, all together */
+    size_t mask_count, byte_count;
+};
+
+#define FOR_LINES(line, map)                                                                                            \
+    for (uint64_t rest_ = (map), line = 0; rest_ && (line = (uint64_t)__builtin_ctzll(rest_), true); rest_ &= rest_ - 1)
+
+static const char *read_runs(struct source *source, uint64_t here, struct content *content)
+{
+    struct column *column = &source->columns[SP_COLUMN_PAGES];
+    const uint8_t *count = take(column, 1);
+    for (unsigned i = 0; count && i < *count; i++) {
+        const uint8_t *run = take(column, 3);
+        uint64_t page;
+        if (!run || !take_page_near(column, here, source->image_pages, &page))
+            return "a shared block lies outside the image";
+        unsigned to = run[0], lines = run[1], from = run[2];
+        if (lines == 0 || to + lines > SP_LINES_PER_PAGE || from + lines > SP_LINES_PER_PAGE)
+            return "a shared block leaves its page";
+        uint64_t map = (lines == SP_LINES_PER_PAGE ? ~0ull : (1ull << lines) - 1) << to;
+        if ((content->line_map & map) != map || (content->whole_map & map))
+            return "a shared block is not part of the change";
+        content->whole_map |= map;
+        memcpy(content->lines[to], source->image + page * SP_PAGE_BYTES + from * SP_LINE_BYTES,
+               (size_t)lines * SP_LINE_BYTES);
+    }
+    return count ? NULL : cut;
+}
+
+static const char *read_codes(struct source *source, struct content *content)
+{
+    uint64_t code_map, next_map;
+    if (!take_map(&source->columns[SP_COLUMN_MAPS], &code_map) || !take_map(&source->columns[SP_COLUMN_MAPS], &next_map))
+        return cut;
+    if ((code_map & content->line_map) != code_map || (code_map & content->whole_map) || (next_map & ~code_map))
+        return "a known line is not part of the change";
+    FOR_LINES(line, code_map) {
+        uint16_t code = (uint16_t)(source->last_code + 1);
+        if (!(next_map >> line & 1)) {
+            const uint8_t *given = take(&source->columns[SP_COLUMN_CODES], 2);
+            if (!given)
+                return cut;
+            code = (uint16_t)(given[0] | given[1] << 8);
+        }
+        if (!sp_dictionary_line(source->dictionary, code, content->lines[line]))
+            return "a line is not known here";
+        source->last_code = code;
+    }
+    content->whole_map |= code_map;
+    return NULL;
+}
+
+/* The lines that are neither shared nor known; `raw`: all of them whole, without saying so. */
+static const char *read_lines(struct source *source, bool raw, struct content *content, uint64_t *literal_map)
+{
+    struct column *columns = source->columns;
+    content->masks = columns[SP_COLUMN_MASKS].p;
+    content->bytes = columns[SP_COLUMN_BYTES].p;
+    content->mask_count = content->byte_count = 0;
+    *literal_map = 0;
+    FOR_LINES(line, content->line_map & ~content->whole_map) {
+        const uint8_t *words = raw ? NULL : take(&columns[SP_COLUMN_WORDS], 1);
+        if (!raw && !words)
+            return cut;
+        if (raw || *words == 0) {
+            const uint8_t *whole = take(&columns[SP_COLUMN_LINES], SP_LINE_BYTES);
+            if (!whole)
+                return cut;
+            memcpy(content->lines[line], whole, SP_LINE_BYTES);
+            *literal_map |= 1ull << line;
+            continue;
+        }
+        content->words[line] = *words;
+        unsigned count = (unsigned)__builtin_popcount(*words), byte_count = 0;
+        const uint8_t *masks = take(&columns[SP_COLUMN_MASKS], count);
+        for (unsigned i = 0; masks && i < count; i++)
+            byte_count += (unsigned)__builtin_popcount(masks[i]);
+        if (!masks || !take(&columns[SP_COLUMN_BYTES], byte_count))
+            return cut;
+        content->mask_count += count;
+        content->byte_count += byte_count;
+    }
+    content->whole_map |= *literal_map;
+    return NULL;
+}
+
+static void put(struct sp_vector *out, const void *from, size_t bytes)
+{
+    memcpy(out->data + out->bytes, from, bytes);
+    out->bytes += bytes;
+}
+
+static void put_raw(struct sp_vector *out, const uint8_t *page)
+{
+    put(out, (uint8_t[]){0, 1}, 2);
+    put(out, page, SP_PAGE_BYTES);
+}
+
+static void put_masked(struct sp_vector *out, const struct content *content)
+{
+    if (content->whole_map == ~0ull)
+        return put_raw(out, content->lines[0]);
+    unsigned top = nonzero_bytes(content->line_map);
+    out->data[out->bytes++] = (uint8_t)top;
+    for (; top; top &= top - 1)
+        out->data[out->bytes++] = (uint8_t)(content->line_map >> (8 * __builtin_ctz(top)));
+    FOR_LINES(line, content->line_map)
+        out->data[out->bytes++] = content->whole_map >> line & 1 ? 0 : content->words[line];
+    put(out, content->masks, content->mask_count);
+    FOR_LINES(whole, content->whole_map)
+        put(out, content->lines[whole], SP_LINE_BYTES);
+    put(out, content->bytes, content->byte_count);
+}
+
+/* The other page with the named bytes replaced. The columns are followed by room that may be read. */
+static void put_similar(struct sp_vector *out, const uint8_t *base, const struct content *content)
+{
+    uint8_t page[SP_PAGE_BYTES], words[SP_LINES_PER_PAGE], lines[SP_PAGE_BYTES];
+    struct sp_masked_parts parts = {.line_map = content->line_map,
+                                    .words = words,
+                                    .masks = content->masks,
+                                    .word_count = content->mask_count,
+                                    .lines = lines,
+                                    .data = content->bytes};
+    unsigned changed = 0, whole = 0;
+    memcpy(page, base, SP_PAGE_BYTES);
+    FOR_LINES(line, content->line_map) {
+        bool is_whole = content->whole_map >> line & 1;
+        words[changed++] = is_whole ? 0 : content->words[line];
+        if (is_whole)
+            memcpy(lines + (size_t)whole++ * SP_LINE_BYTES, content->lines[line], SP_LINE_BYTES);
+    }
+    sp_kernels_chosen()->apply_masked(page, &parts);
+    put_raw(out, page);
+}
+
+static const char *restore_page(struct source *source, uint64_t page, struct sp_vector *out)
+{
+    struct content content = {0};
+    uint64_t base = 0, literal_map;
+    const char *problem = NULL;
+    const uint8_t *kind = take(&source->columns[SP_COLUMN_PAGES], 1);
+    if (!kind)
+        return cut;
+    unsigned form = *kind & 7, has = *kind & ~7u;
+    if (form == SP_PAGE_ZERO && !has) {
+        put(out, (uint8_t[]){0, 0}, 2);
+        return NULL;
+    }
+    if (form == SP_PAGE_ZERO || form > SP_PAGE_SIMILAR || (has & ~(SP_PAGE_HAS_CODES | SP_PAGE_HAS_RUNS)) ||
+        (form == SP_PAGE_SIMILAR && has))
+        return "a page is of an unknown kind";
+    if (form == SP_PAGE_SIMILAR &&
+        !take_page_near(&source->columns[SP_COLUMN_PAGES], page, source->image_pages, &base))
+        return "a similar page lies outside the image";
+    content.line_map = ~0ull;
+    if (form != SP_PAGE_RAW && !take_map(&source->columns[SP_COLUMN_MAPS], &content.line_map))
+        return cut;
+    if (content.line_map == 0)
+        return "a page has no change";
+    if (has & SP_PAGE_HAS_RUNS)
+        problem = read_runs(source, page, &content);
+    if (!problem && (has & SP_PAGE_HAS_CODES))
+        problem = read_codes(source, &content);
+    if (!problem)
+        problem = read_lines(source, form == SP_PAGE_RAW, &content, &literal_map);
+    if (problem)
+        return problem;
+    if (form == SP_PAGE_SIMILAR) {
+        put_similar(out, source->image + base * SP_PAGE_BYTES, &content);
+        return NULL;
+    }
+    put_masked(out, &content);
+    FOR_LINES(line, literal_map)
+        sp_dictionary_learn(source->dictionary, content.lines[line]);
+    return NULL;
+}
+
+static const char *from_columns(struct source *source, uint32_t pages, size_t bytes_max, struct sp_vector *out)
+{
+    struct column *names = &source->columns[SP_COLUMN_PAGES];
+    uint64_t page = 0;
+    for (uint32_t i = 0; i < pages; i++, page++) {
+        uint32_t gap;
+        const uint8_t *p = get_uleb(names->p, names->end, &gap);
+        if (!p)
+            return "a page number is malformed";
+        names->p = p;
+        page += gap;
+        if (page >= source->image_pages)
+            return "a page lies outside the image";
+        if (!sp_vector_reserve(out, SP_PAGE_RECORD_MAX + 8))
+            return no_memory;
+        out->bytes = (size_t)(put_uleb(out->data + out->bytes, gap) - out->data);
+        const char *problem = restore_page(source, page, out);
+        if (problem)
+            return problem;
+        if (out->bytes > bytes_max)
+            return "it becomes larger than is accepted";
+    }
+    for (unsigned column = 0; column < SP_COLUMN_COUNT; column++)
+        if (source->columns[column].p != source->columns[column].end)
+            return "bytes follow the last page";
+    return NULL;
+}
+
+static const char *seal(struct sp_vector *out, bool whole, uint32_t pages)
+{
+    if (!sp_vector_reserve(out, SP_DELTA_PAD_BYTES))
+        return no_memory;
+    uint8_t header[8] = {'S', 'D', SP_DELTA_VERSION, SP_CODEC_MASKED, whole, 0, 0, 0};
+    memcpy(out->data, header, sizeof header);
+    store32(out->data + 8, pages);
+    store32(out->data + 12, (uint32_t)(out->bytes - SP_DELTA_HEADER_BYTES));
+    put(out, (uint8_t[SP_DELTA_PAD_BYTES]){0}, SP_DELTA_PAD_BYTES);
+    return NULL;
+}
+
+const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, const uint8_t *image,
+                       uint64_t image_pages, size_t bytes_max, struct sp_vector *out)
+{
+    const uint8_t *p = reduced, *end = reduced + bytes;
+    uint32_t pages, lengths[SP_COLUMN_COUNT];
+    size_t total = 0;
+    out->bytes = 0;
+    if (bytes < 4 || p[0] != 'S' || p[1] != 'R')
+        return "it is not a reduced delta";
+    if (p[2] != SP_REDUCED_VERSION)
+        return "it is of an unknown version";
+    unsigned flags = p[3], method = flags >> SP_REDUCED_METHOD_SHIFT & SP_REDUCED_METHOD_MASK;
+    bool plain = flags & SP_REDUCED_PLAIN;
+    if (flags > 15 || method >= SP_SQUEEZE_COUNT || (plain && (flags & SP_REDUCED_WHOLE)))
+        return "it has unknown flags";
+    p = get_uleb(p + 4, end, &pages);
+    for (unsigned column = 0; p && column < (plain ? 1 : SP_COLUMN_COUNT); column++) {
+        p = get_uleb(p, end, &lengths[column]);
+        total += p ? lengths[column] : 0;
+    }
+    if (!p)
+        return cut;
+    if (total > BODY_MAX || total > bytes_max)
+        return "it is larger than is accepted";
+    restorer->body.bytes = 0;
+    struct sp_vector *to = plain ? out : &restorer->body;
+    if (!sp_vector_reserve(to, total + 8))
+        return no_memory;
+    if (!sp_unsqueeze(restorer->unsqueezer, (enum sp_squeeze)method, p, (size_t)(end - p), to->data, total))
+        return "its compressed bytes are damaged";
+    if (plain) {
+        out->bytes = total;
+        sp_restorer_learn(restorer, out->data, total);
+        return NULL;
+    }
+    memset(to->data + total, 0, 8);
+    struct source source = {.dictionary = restorer->dictionary, .image = image, .image_pages = image_pages};
+    const uint8_t *at = to->data;
+    for (unsigned column = 0; column < SP_COLUMN_COUNT; column++, at += lengths[column - 1])
+        source.columns[column] = (struct column){at, at + lengths[column]};
+    if (!sp_vector_reserve(out, SP_DELTA_HEADER_BYTES))
+        return no_memory;
+    out->bytes = SP_DELTA_HEADER_BYTES;
+    const char *problem = from_columns(&source, pages, bytes_max, out);
+    return problem ? problem : seal(out, flags & SP_REDUCED_WHOLE, pages);
+}
