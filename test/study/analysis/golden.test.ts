@@ -38,7 +38,9 @@ describe('golden', () => {
   })
 
   test('JSON', async () => {
-    await expect(`${JSON.stringify(traceJson(shown), null, 2)}\n`).toMatchFileSnapshot('golden/small.json.txt')
+    await expect(`${JSON.stringify(traceJson(shown), null, 2)}\n`).toMatchFileSnapshot(
+      'golden/small.json.txt',
+    )
   })
 
   test('another epoch length', async () => {
