@@ -19,5 +19,5 @@ test('checkpoint', async () => {
 
 test('failover', async () => {
   const { json } = await failover({ tiny: true })
-  expect(json).toMatchObject({ failovers: 1, takeoverMs: { p50: positive, max: positive } })
+  expect(json).toMatchObject({ failovers: 2, takeoverMs: { p50: positive, max: positive } })
 })
