@@ -7,6 +7,8 @@
  * and its slot emptied under one lock of the store. What cannot be brought back (swap unreadable, memory full) keeps its
  * guest waiting and is tried again: a wrong page is never given.
  *
+ * Nothing starts it yet, and no test has run it: what is said here is what it is meant to do.
+ *
  * The descriptor stays open in QEMU. When this process ends, faults wait for the next one that serves them: its
  * pager_start has everybody who waits ask again. Source: Linux Documentation/admin-guide/mm/userfaultfd.rst.
  */

@@ -3,8 +3,8 @@
  *
  * `page` and `line` follow from the maps but for pages that are now all zeros, which cost three bytes: an upper bound.
  * `xor-rle` and `masked` depend on how the changed bytes lie, which the maps do not say. They are estimated from the number
- * of changed bytes, taking it that half the bytes of a changed word differ and that changed words lie in pairs, which is
- * about what recorded guests show.
+ * of changed bytes, taking it that half the bytes of a changed word differ and that changed words lie in pairs: assumptions,
+ * not measured yet.
  */
 import type { CodecName } from '../../delta/codec.ts'
 import { pageBytes } from '../../memory/page.ts'
