@@ -8,8 +8,8 @@
  *   parts  what to note, a sum of enum share_part
  *
  * It notes nothing, and costs nothing, until a reader asks for it in the share. Then all translated code is thrown away
- * (qemu_plugin_reset), when a vCPU next wakes up: within a tick of an idle guest, or at QMP `cont`. A reader that has
- * enough ends the notes; what the calls cost stays.
+ * (qemu_plugin_reset), when a vCPU next wakes up: within a tick of an idle guest, or at QMP `cont`. When the reader has
+ * enough, QEMU 9 and later goes back to code without us in the same way; 7.2 goes on calling us for nothing.
  *
  * What it cannot see: memory that devices write (DMA), that QEMU itself writes for the CPU (accessed and dirty bits in
  * the guest's page tables), and instructions that are fetched.
@@ -106,18 +106,28 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     }
 }
 
-/* When all code that was translated without us is gone, and the callbacks with it. */
+static void on_resume(qemu_plugin_id_t id, unsigned vcpu);
+
+/*
+ * When all translated code is gone, and all callbacks with it. A reader sets `wanted` and then looks at `active`; we do it
+ * the other way round, so one of the two sees what the other has done.
+ */
 static void begin(qemu_plugin_id_t id)
 {
-    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
-    atomic_store(&share.header->active, 1);
+    atomic_store(&share.header->active, 0);
+    if (atomic_load(&share.header->wanted)) {
+        qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+        atomic_store(&share.header->active, 1);
+    }
+    qemu_plugin_register_vcpu_resume_cb(id, on_resume);
 }
 
-/* The way back would be the same again, were it not for what `leaves` is about. */
+/* On 7.2 there is no way back: `leaves` says why. */
 static void on_resume(qemu_plugin_id_t id, unsigned vcpu)
 {
     (void)vcpu;
-    if (atomic_load(&share.header->wanted))
+    uint32_t wanted = atomic_load(&share.header->wanted), active = atomic_load(&share.header->active);
+    if (wanted != active && (wanted || guest_physical))
         qemu_plugin_reset(id, begin);
 }
 

@@ -2,8 +2,9 @@
  * What the plugin inside QEMU has noted of a guest's loads and stores: the file it shares, opened by one reader at a time,
  * because reading marks takes them away. The parts are read by lines.ts, pml.ts, prl.ts and exact.ts.
  *
- * A guest has the plugin when it was started with `--track`. It costs the guest nothing until the first reader opens; from
- * then on every memory access of the guest calls the plugin, for the rest of that QEMU's life.
+ * A guest has the plugin when it was started with `--track`. It costs the guest nothing until a reader opens: then every
+ * memory access of the guest calls the plugin. With QEMU 7.2 that is so for the rest of the process's life, while later
+ * versions go back when the reader closes.
  *
  * What the plugin cannot see: memory written by devices (DMA), accessed and dirty bits that the CPU sets in page tables
  * (QEMU writes them), and instructions that are fetched.
