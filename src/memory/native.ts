@@ -139,6 +139,8 @@ export interface Addon {
   forgetProbe(): string
   /** What a page costs that is used again after it was forgotten, in nanoseconds on this host; 0 when that failed. */
   forgetFaultNs(): number
+  /** What the first write to a page costs after its write mark was taken away, in nanoseconds; 0 when that failed. */
+  writeFaultNs(): number
   /** The layout of the plugin's share as C has it; src/tracking/plugin/layout.ts has it too. */
   pluginLayout(): Record<string, number>
   /** Runs of pages from `from` on whose word is not 0; results[0]: where to go on. `pairs` has room for 33 runs at least. */
