@@ -1,6 +1,6 @@
 /** A guest to measure in, started for the study with QEMU's plugin or without, and gone afterwards. */
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -119,23 +119,26 @@ export class LabGuest {
   go = () => this.qemu.qmp.run('cont')
 
   /**
-   * How much of the endless work gets done, in steps per second of the host's time.
+   * How much of the endless work gets done, in steps per second that the guest's processor runs: on a busy host it waits
+   * for its turn, with a tracker or without.
    * @param each called every `everyMs` meanwhile
    */
   async workRate(ms: number, everyMs: number, each: () => void): Promise<number> {
     const until = performance.now() + ms
     const atMost = until + workMsMax
     let next = performance.now() + everyMs
-    const seen: { atMs: number; step: number }[] = []
+    const [cpu] = await this.qemu.qmp.run<{ 'thread-id': number }[]>('query-cpus-fast')
+    const clock = `/proc/${this.qemu.record.process.pid}/task/${cpu?.['thread-id']}/schedstat`
+    const seen: { ranNs: number; step: number }[] = []
     for (let at = readConsole(this.console).length; performance.now() < until || seen.length < 2; ) {
       this.#signal.throwIfAborted()
       await delay(pollMs)
       if (performance.now() > atMost)
         throw new SubpageError('GUEST_DIED', 'the guest of the study does not work any more')
-      const atMs = performance.now()
       const last = victimLines(readConsole(this.console, at)).at(-1)
       if (last) {
-        seen.push({ atMs, step: last.step })
+        // The first field of proc(5), schedstat: time on a processor.
+        seen.push({ ranNs: Number(readFileSync(clock, 'utf8').split(' ')[0]), step: last.step })
         at = readConsole(this.console).length
       }
       if (performance.now() >= next) {
@@ -145,7 +148,7 @@ export class LabGuest {
     }
     const [first, last] = [seen[0], seen.at(-1)]
     if (!first || !last) throw new TypeError('two reports were waited for')
-    return (1000 * (last.step - first.step)) / (last.atMs - first.atMs)
+    return (1e9 * (last.step - first.step)) / (last.ranNs - first.ranNs)
   }
 
   async end(): Promise<void> {

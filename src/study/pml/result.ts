@@ -162,7 +162,7 @@ export function report(result: Result): Report {
       },
       {
         title: 'What subpage’s trackers cost',
-        text: 'A guest that works without end, in windows with the tracker and without. userfault and compare: the same guest. lines, pml, prl: beside a guest without the plugin, one running at a time. A model of hardware in software costs far more than the hardware would.',
+        text: 'A guest that works without end, in windows with the tracker and without; what counts is the work done in a second of its processor. userfault and compare: the same guest. lines, pml, prl: beside a guest without the plugin, one running at a time. A model of hardware in software costs far more than the hardware would.',
         tables: [overheadTable(result)],
       },
     ],
