@@ -12,7 +12,7 @@ import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { type Mapping, mappingsOf } from './mappings.ts'
 import { describeShim, readShimStatus } from './shim.ts'
-import type { Tracker, TrackerTarget } from './tracker.ts'
+import type { EarlyHarvest, Tracker, TrackerTarget } from './tracker.ts'
 import { processEnded, WatchedProcess } from './watched-process.ts'
 
 /** PAGE_IS_WRITTEN of linux/fs.h. */
@@ -54,26 +54,38 @@ class UserfaultTracker implements Tracker {
 
   /** Proves that a harvest works here. What it finds is not lost: the first harvest reports every page. */
   arm(): void {
-    this.#scan()
+    this.#scan(true)
   }
 
   harvest(): PageRanges {
     const everything = this.#everything
     this.#everything = true
-    const found = this.#scan()
+    const found = this.#scan(true)
     this.#everything = false
     return everything ? PageRanges.all(this.#ramPages) : found
+  }
+
+  readonly early: EarlyHarvest = {
+    peek: () => (this.#everything ? PageRanges.empty : this.#scan(false)),
+    harvest: (within) => {
+      if (this.#everything) return PageRanges.empty
+      this.#everything = true
+      const found = this.#scan(true, within)
+      this.#everything = false
+      return found
+    },
   }
 
   close(): void {
     if (this.#watched.close()) closeSync(this.#pagemap)
   }
 
-  #scan(): PageRanges {
+  #scan(rearm: boolean, within?: PageRanges): PageRanges {
     this.#watched.assertRunning()
     try {
       let found = PageRanges.empty
-      for (const mapping of this.#mappings) found = found.union(this.#scanMapping(mapping))
+      for (const mapping of this.#mappings)
+        found = found.union(this.#scanMapping(mapping, rearm, within ?? PageRanges.all(this.#ramPages)))
       return found
     } catch (error) {
       if (errorCode(error) === 'ESRCH') throw processEnded(this.#watched.pid, error)
@@ -86,16 +98,23 @@ class UserfaultTracker implements Tracker {
     }
   }
 
-  #scanMapping({ start, end, firstPage }: Mapping): PageRanges {
-    const span = new Float64Array([start, end])
+  #scanMapping({ start, end, firstPage }: Mapping, rearm: boolean, within: PageRanges): PageRanges {
     const base = firstPage - start / pageBytes
+    const mapped = PageRanges.of([[firstPage, (end - start) / pageBytes]])
     let filled = 0
-    for (;;) {
-      filled += addon.pagemapScan(this.#pagemap, span, base, written, true, this.#pairs.subarray(2 * filled))
-      if (span[0] === end) break
-      const grown = new Uint32Array(2 * this.#pairs.length)
-      grown.set(this.#pairs)
-      this.#pairs = grown
+    for (const { first, count } of within.intersect(mapped)) {
+      const from = start + (first - firstPage) * pageBytes
+      const to = from + count * pageBytes
+      const span = new Float64Array([from, to])
+      while (span[0] !== to) {
+        if (2 * filled === this.#pairs.length) {
+          const grown = new Uint32Array(2 * this.#pairs.length)
+          grown.set(this.#pairs)
+          this.#pairs = grown
+        }
+        const room = this.#pairs.subarray(2 * filled)
+        filled += addon.pagemapScan(this.#pagemap, span, base, written, rearm, room)
+      }
     }
     return PageRanges.fromPairs(this.#pairs.slice(0, 2 * filled))
   }

@@ -18,8 +18,8 @@ vi.mock('../../src/replication/image-keeper.ts', async (original) => {
       super(image, faults)
       this.#image = image
     }
-    override hold(epoch: number, delta: Uint8Array): void {
-      super.hold(epoch, delta)
+    override async hold(epoch: number, delta: Uint8Array, reduced: boolean): Promise<void> {
+      await super.hold(epoch, delta, reduced)
       if (keeper.appliesParts) applySync(this.#image, delta)
     }
     override forgetCheckpoint(): void {
