@@ -7,6 +7,7 @@ import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastif
 import { type Static, Type } from 'typebox'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
+import { sendingForm } from '../replication/sending.ts'
 import type { Agent } from './agent.ts'
 import type { HostEvent } from './event-log.ts'
 import { memoryWatchOf } from './hosted-guest.ts'
@@ -40,6 +41,7 @@ export const ProtectBody = Type.Object(
       Type.Literal('xor-rle'),
       Type.Literal('masked'),
     ]),
+    ...sendingForm,
   },
   { additionalProperties: false },
 )

@@ -21,6 +21,7 @@ export const Epochs = Type.Object({
     changedLines: Type.Integer(),
     delta: Type.Integer(),
     sent: Type.Integer(),
+    final: Type.Integer({ description: 'of these, sent after the pause: what clients wait for' }),
   }),
   dirtyPages: Type.Integer(),
   changedLines: Type.Integer(),

@@ -1,5 +1,7 @@
 /** What the epochs of one protection have cost: histograms (HdrHistogram, relative error below 1 %) and totals. */
 import { createHistogram } from 'node:perf_hooks'
+import type { PageRanges } from '../memory/page-ranges.ts'
+import type { EarlyPages } from './speculation.ts'
 
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
 export interface EpochReport {
@@ -17,6 +19,11 @@ export interface EpochReport {
   deltaBytes: number
   /** Everything sent for this checkpoint: delta, device state, frame headers. */
   sentBytes: number
+  /** Of these, what was sent after the pause: what a client waits for. */
+  finalBytes: number
+  /** What was sent before, and what the harvest found. */
+  early: EarlyPages | undefined
+  dirty: PageRanges
   consoleBytes: number
 }
 
@@ -33,7 +40,7 @@ export interface EpochSummary {
   pauseUs: Percentiles
   ownUs: Percentiles
   commitUs: Percentiles
-  bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number }
+  bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number; final: number }
   dirtyPages: number
   changedLines: number
   /** Bytes of dirty pages divided by bytes of changed lines; null before anything has changed. */
@@ -50,6 +57,7 @@ export class EpochStats {
   #changedLines = 0
   #delta = 0
   #sent = 0
+  #final = 0
   last: EpochReport | undefined
 
   add(report: EpochReport): void {
@@ -62,6 +70,7 @@ export class EpochStats {
     this.#changedLines += report.changedLines
     this.#delta += report.deltaBytes
     this.#sent += report.sentBytes
+    this.#final += report.finalBytes
   }
 
   addFailed(): void {
@@ -74,6 +83,7 @@ export class EpochStats {
       changedLines: this.#changedLines * 64,
       delta: this.#delta,
       sent: this.#sent,
+      final: this.#final,
     }
     return {
       checkpoints: this.#checkpoints,

@@ -5,6 +5,8 @@ import { hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { Clock } from './clock.ts'
 import { Connection } from './connection.ts'
+import type { DeltaSender } from './delta-sender.ts'
+import { DeviceStateWriter } from './device-state.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
 import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
@@ -30,6 +32,10 @@ export class PrimarySession {
   readonly lost: Promise<SubpageError>
   /** What the standby said of itself when it agreed. */
   readonly welcome: Welcome
+  readonly devices = new DeviceStateWriter()
+  readonly deltas: DeltaSender
+  /** Bytes sent over the connection until the last commit. */
+  sentBytesAtCommit = 0
   readonly #closed: AbortController
   readonly #pulse: Pulse
   readonly #acks = new Map<number, Waiter<void>>()
@@ -43,8 +49,10 @@ export class PrimarySession {
     welcome: Welcome,
     closed: AbortController,
     pulse: Pulse,
+    deltas: DeltaSender,
   ) {
     this.connection = connection
+    this.deltas = deltas
     this.welcome = welcome
     this.#closed = closed
     this.#pulse = pulse
@@ -54,6 +62,7 @@ export class PrimarySession {
 
   /**
    * @param abandon closes the connection, now or later, whatever it is waiting for
+   * @param sender makes what sends this connection's deltas
    * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
    */
   static async open(
@@ -61,6 +70,7 @@ export class PrimarySession {
     hello: Hello,
     clock: Clock,
     abandon: AbortSignal,
+    sender: (connection: Connection) => DeltaSender,
   ): Promise<PrimarySession> {
     const connection = new Connection(stream, clock)
     const closed = new AbortController()
@@ -90,7 +100,7 @@ export class PrimarySession {
         () => void connection.send(frameType.heartbeat).catch(() => undefined),
         () => connection.fail(`the standby was silent for ${suspicionMs} ms`),
       )
-      return new PrimarySession(connection, frames, welcome, closed, pulse)
+      return new PrimarySession(connection, frames, welcome, closed, pulse, sender(connection))
     } catch (error) {
       closed.abort()
       connection.close()
@@ -156,6 +166,8 @@ export class PrimarySession {
     this.#failure = failure
     this.#pulse.stop()
     this.connection.close()
+    this.devices.close()
+    this.deltas.close()
     for (const waiter of [...this.#acks.values(), this.#question, this.#handover]) waiter?.reject(failure)
     this.#closed.abort()
     return failure

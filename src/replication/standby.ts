@@ -14,6 +14,7 @@ import { sendHashes, sendPage } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
 import { decodeCommit, Ended, type Hello, readJson, type Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
+import { reduces } from './sending.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
 import { Vigil } from './vigil.ts'
 
@@ -119,7 +120,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     connection.onInput = () => pulse.heard()
     let reason = 'the primary closed the connection'
     try {
-      this.#keeper.begin()
+      this.#keeper.begin(reduces(hello.settings))
       await connection.sendJson(frameType.welcome, this.#welcome(hello, arbitrated))
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
@@ -137,6 +138,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       if (!this.#outcome) connection.close()
       // The next connection must not write to the image before this one has.
       await this.#keeper.settle()
+      this.#keeper.close()
       this.#connection = undefined
     }
     if (this.#outcome) await this.#part(connection)
@@ -197,14 +199,15 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.heartbeat:
         return
       case frameType.pages:
+      case frameType.reduced:
         if (frame.epoch === 0) {
           // The checkpoint that a failover by command is about must last until that is decided.
           if (this.#deciding)
             throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
           this.#enter('Seeding', '')
-          return await this.#keeper.seed(frame.payload)
+          return await this.#keeper.seed(frame.payload, frame.type === frameType.reduced)
         }
-        return this.#keeper.hold(frame.epoch, frame.payload)
+        return await this.#keeper.hold(frame.epoch, frame.payload, frame.type === frameType.reduced)
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:

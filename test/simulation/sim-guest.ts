@@ -4,7 +4,7 @@ import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import type { Qmp } from '../../src/qemu/qmp.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause, WaitingGuest } from '../../src/replication/guest.ts'
-import type { Tracker } from '../../src/tracking/tracker.ts'
+import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
 import type { SimProcess } from './sim-process.ts'
 import type { SimQemu, SimQmp } from './sim-qemu.ts'
 import type { SimWorld } from './sim-world.ts'
@@ -71,7 +71,17 @@ export class SimGuest implements Guest {
     qemu.tracked.add(dirty)
     let first = true
     const compares = this.#world.settings.tracker === 'compare'
+    const early: EarlyHarvest = {
+      peek: () => (first ? PageRanges.empty : PageRanges.of([...dirty].map((page) => [page, 1]))),
+      harvest: (within) => {
+        if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'the process has ended')
+        const pages = [...dirty].filter((page) => within.has(page))
+        for (const page of pages) dirty.delete(page)
+        return PageRanges.of(pages.map((page) => [page, 1]))
+      },
+    }
     return {
+      ...(!compares && { early }),
       name: this.#world.settings.tracker,
       harvest: () => {
         if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'the process has ended')

@@ -1,6 +1,7 @@
 /** Two hosts, what is between them, and what is known of the guest from outside: everything of one simulation. */
 import { SubpageError as Failure, type SubpageError } from '../../src/errors.ts'
 import type { FaultPoint } from '../../src/replication/fault.ts'
+import type { Sending } from '../../src/replication/sending.ts'
 import type { Succession } from '../../src/replication/succession.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
 import { SimArbiter } from './sim-arbiter.ts'
@@ -25,6 +26,7 @@ export interface SimSettings {
   sameMachine: boolean
   tracker: 'userfault' | 'compare'
   codec: 'line' | 'page' | 'xor-rle' | 'masked'
+  sending: Sending
 }
 
 /** For the tests that prove that the judge sees what goes wrong. */
@@ -33,6 +35,8 @@ export interface Broken {
   releaseEarly?: boolean
   trustBrokenPause?: boolean
   forgetHolding?: boolean
+  /** Deltas go as they are: what reduces them would notice these defects by itself. */
+  plain?: boolean
 }
 
 export interface PlannedFault {
