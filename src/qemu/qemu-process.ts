@@ -38,6 +38,8 @@ export class QemuProcess {
   record: GuestRecord
   #released = false
   #superseded: string | undefined
+  /** By a command of ours: however its process ends now, the guest has not failed. */
+  #toldToEnd = false
 
   constructor(files: GuestFiles, { record, qmp, ram, notes }: Launched) {
     this.files = files
@@ -97,6 +99,7 @@ export class QemuProcess {
 
   /** Ends the process, if it still runs, and frees its memory and files. */
   async end(): Promise<void> {
+    this.#toldToEnd = true
     // A QEMU that does not answer is killed below.
     if (!this.qmp.closed) this.qmp.run('quit').catch(() => undefined)
     await untilGone(this.record.process, quitMs)
@@ -140,7 +143,9 @@ export class QemuProcess {
         // socket, it must not: it could serve beside the copy that takes over.
         if (!this.#released) this.kill()
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
-        else resolve(announced ?? { how: 'died', detail: 'its QEMU process ended without a shutdown' })
+        else if (announced) resolve(announced)
+        else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'QEMU was told to end, and killed' })
+        else resolve({ how: 'died', detail: 'its QEMU process ended without a shutdown' })
       })
     })
   }
