@@ -95,13 +95,15 @@ export async function checkpoint(
     harvestUs: frozen.harvestUs,
     captureUs: frozen.captureUs,
     commitUs,
-    dirtyPages: frozen.dirtyPages,
-    changedLines: frozen.delta.stats.changedLines,
-    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes,
+    // A page that was sent early and again is one dirty page; its lines were sent twice.
+    dirtyPages: frozen.dirtyPages + (early ? early.pages.subtract(frozen.dirty).pageCount : 0),
+    changedLines: frozen.delta.stats.changedLines + (early?.changedLines ?? 0),
+    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes + (early?.deltaBytes ?? 0),
     sentBytes,
     finalBytes: sentBytes - (early?.bytes ?? 0),
     early,
     dirty: frozen.dirty,
+    reduced: session.deltas.reduced,
     consoleBytes: frozen.consoleBytes,
   }
 }

@@ -5,7 +5,7 @@
  * What was captured must be reduced before any of its pages is captured again, for the reducer reads the shadow.
  */
 import { CompressionChoice } from '../delta/compression-choice.ts'
-import { Reducer, type ReduceStats } from '../delta/reduce.ts'
+import { Reducer, type ReduceStats, type SqueezeMethod } from '../delta/reduce.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import type { Connection } from './connection.ts'
@@ -19,17 +19,25 @@ export interface Posted {
   bytes: number
 }
 
+/** What the reducer has found since the connection began, and what it takes. */
+export interface Reduced extends Readonly<ReduceStats> {
+  /** Of the last epoch. */
+  compression: SqueezeMethod
+  /** Of dictionary and indexes. */
+  memoryBytes: number
+}
+
 export class DeltaSender {
   readonly #connection: Connection
   readonly #shadow: Region | undefined
   readonly #reducer: Reducer | undefined
   readonly #compression: CompressionChoice
-  #method: ReturnType<CompressionChoice['next']> = 'off'
+  #method: SqueezeMethod = 'off'
   #epoch = -1
   #total: Posted = { frames: 0, bytes: 0 }
   #bodyBytes = 0
   #reduceUs = 0
-  readonly stats: ReduceStats = {
+  readonly #stats: ReduceStats = {
     lines: 0,
     dictionaryLines: 0,
     sharedLines: 0,
@@ -106,12 +114,12 @@ export class DeltaSender {
     return this.#reducer?.digest ?? 0n
   }
 
-  get method(): string {
-    return this.#method
-  }
-
-  get memoryBytes(): number {
-    return this.#reducer?.memoryBytes ?? 0
+  get reduced(): Reduced {
+    return {
+      ...this.#stats,
+      compression: this.#method,
+      memoryBytes: this.#reducer?.memoryBytes ?? 0,
+    }
   }
 
   close(): void {
@@ -121,10 +129,10 @@ export class DeltaSender {
   async #reduce(delta: Uint8Array): Promise<Uint8Array | undefined> {
     if (!this.#reducer) return undefined
     const startedAt = performance.now()
-    const before = this.stats.bodyBytes
-    const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.stats)
+    const before = this.#stats.bodyBytes
+    const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.#stats)
     this.#reduceUs += (performance.now() - startedAt) * 1000
-    this.#bodyBytes += this.stats.bodyBytes - before
+    this.#bodyBytes += this.#stats.bodyBytes - before
     return reduced
   }
 }

@@ -25,6 +25,9 @@ const runsMax = 1024
 export interface EarlyPages {
   epoch: number
   pages: PageRanges
+  changedLines: number
+  /** Before they were reduced, and as they were sent. */
+  deltaBytes: number
   bytes: number
 }
 
@@ -32,9 +35,6 @@ export class Speculation {
   readonly #protection: Protection
   readonly #settled: SettledPages
   readonly #choice: Speculate
-  /** Pages sent early, and how many of them again, since the protection began. */
-  sentPages = 0
-  wastedPages = 0
 
   constructor(protection: Protection, choice: Speculate) {
     this.#protection = protection
@@ -44,10 +44,6 @@ export class Speculation {
 
   get choice(): Speculate {
     return this.#choice
-  }
-
-  get wastedShare(): number {
-    return this.#settled.wastedShare
   }
 
   /**
@@ -81,7 +77,6 @@ export class Speculation {
   learn(early: EarlyPages | undefined, dirty: PageRanges, bytes: number): void {
     const pages = early?.pages ?? PageRanges.empty
     const again = pages.intersect(dirty)
-    this.wastedPages += again.pageCount
     this.#settled.learn(pages, again, early?.bytes ?? 0, bytes)
   }
 
@@ -104,13 +99,18 @@ export class Speculation {
     const taken = tracker.early?.harvest(wanted) ?? PageRanges.empty
     if (taken.pageCount === 0) return
     const before = this.#protection.early
-    const early = before?.epoch === epoch ? before : { epoch, pages: PageRanges.empty, bytes: 0 }
+    const early =
+      before?.epoch === epoch
+        ? before
+        : { epoch, pages: PageRanges.empty, changedLines: 0, deltaBytes: 0, bytes: 0 }
     // From here on they are not dirty any more: should anything fail, the checkpoint finds them here.
-    this.#protection.early = { ...early, pages: early.pages.union(taken) }
+    const now = { ...early, pages: early.pages.union(taken) }
+    this.#protection.early = now
     const captured = await writer.capture(taken, false)
     const posted = await session.deltas.post(writer, epoch, taken, captured)
-    this.#protection.early.bytes += posted.bytes
-    this.sentPages += taken.pageCount
+    now.changedLines += captured.stats.changedLines
+    now.deltaBytes += captured.bytes
+    now.bytes += posted.bytes
     await posted.sent
   }
 }
