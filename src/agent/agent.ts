@@ -28,7 +28,13 @@ import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
-import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './hosted-guest.ts'
+import {
+  type EndedGuest,
+  type HostedGuest,
+  presentOf,
+  refuseIfAlive,
+  refuseIfPresent,
+} from './hosted-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
@@ -106,7 +112,7 @@ export class Agent {
   async run(request: RunRequest): Promise<RunningGuest> {
     const { type, options } = readOptions(request.options, this.host.images)
     return await this.#exclusively(request.name, async () => {
-      this.#refuseIfPresent(request.name)
+      refuseIfPresent(this.guests.get(request.name), this.host.name)
       const accel = request.accel === 'auto' ? await probeAccel() : request.accel
       const nics = addressed(request.name, request.nics ?? [])
       const machine: Machine = { type, ramBytes: request.ramBytes, accel, options, nics }
@@ -124,16 +130,19 @@ export class Agent {
 
   /** Ends a guest, whatever it is here, and removes what it left. */
   async remove(name: string): Promise<void> {
-    const guest = this.find(name)
-    if (guest.kind === 'standby') await guest.standby.discard('removed by command')
-    else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
-    else {
-      // The guest's orderly end makes the standby discard its copy.
-      await guest.guest.qemu.end()
-      await guest.finished()
-      this.events.add(name, 'guest', 'removed')
-    }
-    if (this.guests.get(name) === guest) this.guests.delete(name)
+    // Its files have the names of those of a standby that would be started meanwhile.
+    await this.#exclusively(name, async () => {
+      const guest = this.find(name)
+      if (guest.kind === 'standby') await guest.standby.discard('removed by command')
+      else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
+      else {
+        // The guest's orderly end makes the standby discard its copy.
+        await guest.guest.qemu.end()
+        await guest.finished()
+        this.events.add(name, 'guest', 'removed')
+      }
+      if (this.guests.get(name) === guest) this.guests.delete(name)
+    })
   }
 
   async protect(name: string, settings: ProtectionSettings): Promise<void> {
@@ -152,7 +161,7 @@ export class Agent {
     return await primary.verify()
   }
 
-  /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE, and what keeps the standby from taking over */
+  /** @throws SubpageError as Primary.switchover */
   async switchover(name: string): Promise<void> {
     await this.#running(name).switchover()
   }
@@ -185,11 +194,9 @@ export class Agent {
     this.guests.set(guest.name, guest)
     this.events.addNotes(guest.name, guest.guest.qemu.notes)
     void guest.guest.ended.then((end) => {
-      this.events.add(
-        guest.name,
-        'guest',
-        `${end.how === 'died' ? 'died' : 'ended'}: ${end.detail}${end.how === 'died' ? ` (${lastWords(guest.guest.qemu.files)})` : ''}`,
-      )
+      const { files } = guest.guest.qemu
+      const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
+      this.events.add(guest.name, 'guest', what)
       void guest.finished().then(() => this.#bury(guest, end))
     })
     return guest
@@ -283,19 +290,12 @@ export class Agent {
     running.resumeProtection(guest.reverse, false)
   }
 
-  #refuseIfPresent(name: string): void {
-    const present = this.guests.get(name)
-    if (!present) return
-    const on = `on host ${this.host.name}`
-    if (present.kind === 'standby')
-      throw new SubpageError('GUEST_EXISTS', `${name} is a standby ${on} already`)
-    if (present.kind === 'running') throw new SubpageError('GUEST_EXISTS', `${name} runs ${on} already`)
-    refuseIfAlive(present)
-  }
-
   async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (this.#starting.has(name))
-      throw new SubpageError('GUEST_EXISTS', `${name} is just being started on host ${this.host.name}`)
+      throw new SubpageError(
+        'GUEST_EXISTS',
+        `${name} is just being started or removed on host ${this.host.name}`,
+      )
     this.#starting.add(name)
     try {
       return await work()
