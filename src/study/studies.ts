@@ -7,4 +7,9 @@ export interface StudyEntry {
   load(): Promise<Study>
 }
 
-export const studies: Readonly<Record<string, StudyEntry>> = {}
+export const studies: Readonly<Record<string, StudyEntry>> = {
+  pml: {
+    summary: 'what logging written pages in hardware would cost, and what each tracker costs a guest',
+    load: async () => (await import('./pml/study.ts')).study,
+  },
+}
