@@ -25,7 +25,8 @@ afterAll(() => hosts[Symbol.asyncDispose]())
 
 async function watch(count: number, wanted = settings): Promise<Sample[]> {
   const samples: Sample[] = []
-  for await (const sample of first.client.watchMemory('web', wanted)) if (samples.push(sample) === count) break
+  for await (const sample of first.client.watchMemory('web', wanted))
+    if (samples.push(sample) === count) break
   return samples
 }
 

@@ -82,7 +82,12 @@ if (available) {
     await victim.run(`load 0 ${many}`)
     await accesses.forget(runs(...Array.from({ length: many / 2 }, (_, i) => [2 * i, 1] as [number, number])))
     const left = accesses.accessed()
-    expect([left.pageCount, left.has(0), left.has(1), left.has(many - 1)]).toEqual([many / 2, false, true, true])
+    expect([left.pageCount, left.has(0), left.has(1), left.has(many - 1)]).toEqual([
+      many / 2,
+      false,
+      true,
+      true,
+    ])
   })
 
   test('a tracker of written pages beside it misses nothing, however often is forgotten while pages are written', async () => {

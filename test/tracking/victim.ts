@@ -6,9 +6,9 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
-import { shimEnvironment } from '../../src/tracking/shim.ts'
 import type { AccessTarget } from '../../src/tracking/accesses.ts'
 import { ForgetChannel } from '../../src/tracking/forget.ts'
+import { shimEnvironment } from '../../src/tracking/shim.ts'
 
 export interface VictimOptions {
   pages: number
