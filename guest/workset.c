@@ -15,7 +15,8 @@
  *   workset ready mib=N pages=N mode=M order=O
  *   workset phase mib=N pages=N
  * and, so that its speed can be told, every second:
- *   workset periods=N pages=N busy_us=N      pages touched in this second, and the time that touching took
+ *   workset periods=N pages=N distinct=N busy_us=N    touches in this second, of how many different pages, and the time that
+ *                                                     touching took
  *
  * busy_us over pages is what a page costs: with somebody watching it may grow, and by that he is judged.
  */
@@ -50,7 +51,14 @@ static struct {
 static uint8_t *memory;
 static uint32_t *permutation;
 static double *cumulative;
+/* In which second each page was touched last. */
+static uint32_t *second_of;
 static volatile uint8_t sink;
+
+static struct {
+    uint64_t periods, pages, distinct, busy_us, since_us;
+    uint32_t second;
+} tally = {.second = 1};
 
 static void fail(const char *what)
 {
@@ -82,6 +90,8 @@ static void touch(uint64_t index)
         page[(index * 64) % PAGE]++;
     else
         sink += page[(index * 64) % PAGE];
+    tally.distinct += second_of[index] != tally.second;
+    second_of[index] = tally.second;
 }
 
 static void shuffle(uint64_t count)
@@ -114,7 +124,8 @@ static void prepare(uint64_t most)
     size_t bytes = most * options.stride * PAGE;
     memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     permutation = malloc(most * sizeof *permutation);
-    if (memory == MAP_FAILED || !permutation)
+    second_of = calloc(most, sizeof *second_of);
+    if (memory == MAP_FAILED || !permutation || !second_of)
         fail("out of memory");
     madvise(memory, bytes, MADV_NOHUGEPAGE);
     for (size_t at = 0; at < bytes; at += PAGE)
@@ -139,18 +150,15 @@ static void sleep_until(uint64_t us)
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 }
 
-static struct {
-    uint64_t periods, pages, busy_us, since_us;
-} tally;
-
 static void report(uint64_t now)
 {
     if (now - tally.since_us < 1000000)
         return;
-    printf("workset periods=%llu pages=%llu busy_us=%llu\n", (unsigned long long)tally.periods,
-           (unsigned long long)tally.pages, (unsigned long long)tally.busy_us);
+    printf("workset periods=%llu pages=%llu distinct=%llu busy_us=%llu\n", (unsigned long long)tally.periods,
+           (unsigned long long)tally.pages, (unsigned long long)tally.distinct, (unsigned long long)tally.busy_us);
     tally.since_us = now;
-    tally.pages = tally.busy_us = 0;
+    tally.pages = tally.distinct = tally.busy_us = 0;
+    tally.second++;
 }
 
 /* Touches `count` pages once, spread over one period. */

@@ -7,4 +7,9 @@ export interface StudyEntry {
   load(): Promise<Study>
 }
 
-export const studies: Readonly<Record<string, StudyEntry>> = {}
+export const studies: Readonly<Record<string, StudyEntry>> = {
+  workingset: {
+    summary: 'how far off the estimates of working sets are, and what watching costs',
+    load: async () => (await import('./working-set/study.ts')).study,
+  },
+}
