@@ -22,16 +22,18 @@ import { guestFiles } from '../../qemu/guest-files.ts'
 import { launch } from '../../qemu/launch.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
-import { DistEstimator } from '../../workingset/dist.ts'
-import type { Estimate } from '../../workingset/estimator.ts'
+import { clearReferences, readReferences } from '../../tracking/referenced.ts'
+import type { Estimate, Estimator } from '../../workingset/estimator.ts'
 import { type LiveSettings, LiveWatch } from '../../workingset/live.ts'
 import type { Observation } from '../../workingset/observation.ts'
 import type { Plan } from '../../workingset/plan.ts'
 import { scaleUp } from '../../workingset/share.ts'
+import { ConsoleReader, type Line } from './console-reader.ts'
 
 /** Room for 400 MiB and the guest's own. */
 const ramBytes = 640 * 2 ** 20
 const startMsMax = 120_000
+const pollMs = 5
 const faultNsUnknown = 5_000
 
 /** What one interval of a watch found. */
@@ -39,16 +41,26 @@ export interface Window {
   /** Of the host's steady clock. */
   startMs: number
   endMs: number
+  /** Of this interval alone, and how many of them were written. */
   pages: number
   writtenPages: number | undefined
   watchedPages: number
   estimate: Estimate
 }
 
-/** A line of the guest's console and when it was seen. */
-export interface Line {
-  atMs: number
-  text: string
+export interface Watched {
+  windows: Window[]
+  /** What the guest said meanwhile. */
+  lines: Line[]
+  /** By the watch's own account. */
+  costShare: number
+}
+
+export interface WatchOrder {
+  intervals: number
+  settings: LiveSettings
+  estimator: Estimator
+  plan?: Plan
 }
 
 export class Lab {
@@ -57,10 +69,12 @@ export class Lab {
   readonly ramPages = ramBytes / 4096
   readonly #guest: QemuGuest
   readonly #directory: string
+  readonly #schedstat: string
   readonly #signal: AbortSignal
 
-  private constructor(guest: QemuGuest, directory: string, signal: AbortSignal) {
+  private constructor(guest: QemuGuest, directory: string, schedstat: string, signal: AbortSignal) {
     this.#guest = guest
+    this.#schedstat = schedstat
     this.#directory = directory
     this.#signal = signal
     this.accel = guest.qemu.record.machine.accel
@@ -76,8 +90,10 @@ export class Lab {
       const files = guestFiles(directory, 'study')
       const identity = { id: randomUUID(), name: 'study', generation: 1 }
       const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
-      const lab = new Lab(new QemuGuest(qemu), directory, signal)
       try {
+        const [cpu] = await qemu.qmp.run<{ 'thread-id': number }[]>('query-cpus-fast')
+        const schedstat = `/proc/${qemu.record.process.pid}/task/${cpu?.['thread-id']}/schedstat`
+        const lab = new Lab(new QemuGuest(qemu), directory, schedstat, signal)
         await untilConsole(
           lab.console,
           0,
@@ -123,14 +139,9 @@ export class Lab {
   }
 
   /** Watches for some intervals, and reads the console meanwhile. */
-  async watch(
-    settings: LiveSettings,
-    intervals: number,
-    plan?: Plan,
-  ): Promise<{ windows: Window[]; lines: Line[]; costShare: number }> {
+  async watch({ intervals, settings, estimator, plan }: WatchOrder): Promise<Watched> {
     const faultNs = addon.forgetFaultNs() || faultNsUnknown
     const watch = new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings, plan)
-    const estimator = new DistEstimator(this.ramPages)
     const windows: Window[] = []
     let failure: SubpageError | undefined
     watch.on('failed', (error) => {
@@ -140,12 +151,11 @@ export class Lab {
       estimator.add(observation)
       if (observation.endsInterval) windows.push(windowOf(this.ramPages, observation, estimator))
     })
-    const reader = new ConsoleReader(this.console)
+    const reader = this.#reader()
     watch.start()
     try {
       while (windows.length < intervals && !failure) {
-        this.#signal.throwIfAborted()
-        await delay(10)
+        await this.#moment()
         reader.read()
       }
     } finally {
@@ -157,55 +167,56 @@ export class Lab {
 
   /** Reads the console for so long. */
   async listen(ms: number): Promise<Line[]> {
-    const reader = new ConsoleReader(this.console)
+    const reader = this.#reader()
     const until = performance.now() + ms
     while (performance.now() < until) {
-      this.#signal.throwIfAborted()
-      await delay(10)
+      await this.#moment()
       reader.read()
     }
     return reader.lines
   }
 
-  /** Time that the guest's processor has run, in nanoseconds: of its thread in QEMU (proc(5), schedstat). */
-  async processorNs(): Promise<number> {
-    const [cpu] = await this.#guest.qemu.qmp.run<{ 'thread-id': number }[]>('query-cpus-fast')
-    const pid = this.#guest.qemu.record.process.pid
-    return Number(readFileSync(`/proc/${pid}/task/${cpu?.['thread-id']}/schedstat`, 'utf8').split(' ')[0])
+  /**
+   * Pages of the guest that were accessed in each of some intervals, by the accessed bits of QEMU's page tables: a count
+   * that has nothing to do with forgetting, and reaches all of the memory. TCG only.
+   */
+  async referenced(intervals: number, intervalMs: number): Promise<number[]> {
+    const { record, files } = this.#guest.qemu
+    const counts: number[] = []
+    while (counts.length < intervals) {
+      clearReferences(record.process.pid)
+      await this.listen(intervalMs)
+      const ram = readReferences(record.process.pid).filter(({ name }) => name === files.ram)
+      counts.push(ram.reduce((pages, { referencedPages }) => pages + referencedPages, 0))
+    }
+    return counts
+  }
+
+  #reader(): ConsoleReader {
+    return new ConsoleReader(this.console, () => this.#processorNs())
+  }
+
+  async #moment(): Promise<void> {
+    this.#signal.throwIfAborted()
+    await delay(pollMs)
+  }
+
+  /** Time that the guest's processor has run: of its thread in QEMU (proc(5), schedstat). */
+  #processorNs(): number {
+    return Number(readFileSync(this.#schedstat, 'utf8').split(' ')[0])
   }
 }
 
-function windowOf(ramPages: number, observation: Observation, estimator: DistEstimator): Window {
-  const { startMs, endMs, watched, written } = observation
-  if (!estimator.latest || !estimator.estimate)
-    throw new TypeError('an interval has ended, so there is an estimate')
+function windowOf(ramPages: number, observation: Observation, estimator: Estimator): Window {
+  const { startMs, endMs, watched, accessed, written } = observation
+  const { estimate } = estimator
+  if (!estimate) throw new TypeError('an interval has ended, so there is an estimate')
   return {
     startMs,
     endMs,
-    pages: estimator.latest.pages,
+    pages: scaleUp(ramPages, watched, accessed).pages,
     writtenPages: written && scaleUp(ramPages, watched, written).pages,
     watchedPages: watched.pageCount,
-    estimate: estimator.estimate,
-  }
-}
-
-/** Whole lines as they come, with the time at which they were seen. */
-class ConsoleReader {
-  readonly lines: Line[] = []
-  readonly #console: Console
-  #at: number
-
-  constructor(console: Console) {
-    this.#console = console
-    this.#at = readConsole(console).length
-  }
-
-  read(): void {
-    const text = readConsole(this.#console, this.#at)
-    const end = text.lastIndexOf('\n') + 1
-    if (end === 0) return
-    this.#at += end
-    const atMs = performance.now()
-    for (const line of text.slice(0, end - 1).split('\n')) this.lines.push({ atMs, text: line })
+    estimate,
   }
 }

@@ -1,23 +1,32 @@
 /**
- * Measures one case: each estimator watches the same program for the same number of intervals, one after the other, and is
- * compared with the truth. Errors are fractions of the truth.
+ * Measures one case: each way watches the same program for the same number of intervals, in turn and several times, and
+ * every estimate is compared with the truth of its own time. Errors are fractions of the truth.
  */
+import { DistEstimator } from '../../workingset/dist.ts'
 import { liveSettings } from '../../workingset/live.ts'
-import { RandomPagesPlan } from '../../workingset/plan.ts'
-import { mean, median } from '../report/statistics.ts'
+import { mean } from '../report/statistics.ts'
 import type { Case } from './cases.ts'
-import type { Lab, Line, Window } from './lab.ts'
+import { type Line, numbersIn } from './console-reader.ts'
+import type { Lab, Watched, Window } from './lab.ts'
+import { access, type Way, ways } from './ways.ts'
+
+/** What one way has said of one case. */
+export interface Judged {
+  /** Means over the rounds, with the way's own half width of its 95 % interval. */
+  pages: number
+  plusMinusPages: number
+  /** One for each round. */
+  errors: number[]
+  /** In how many rounds the truth lay within the estimate's own error bar. */
+  covered: number
+}
 
 export interface Measured {
   name: string
+  truth: Case['truth']
   truthPages: number
-  /** The estimate that `subpage wss` gives, with its own half width of the 95 % interval. */
-  accessPages: number
-  plusMinusPages: number
-  error: number
-  /** VMware's way: the mean over as many intervals, each of 100 pages at random. */
-  samplingPages: number
-  samplingError: number
+  /** By the names of `ways`. */
+  ways: Record<string, Judged>
   /** What a log of written pages sees (PML). */
   writtenPages: number | null
   writtenError: number | null
@@ -25,13 +34,30 @@ export interface Measured {
   costShare: number
 }
 
+/** An estimate beside the truth of its time. */
+interface Verdict {
+  /** The case, or a phase of it. */
+  name: string
+  way: Way
+  truthPages: number
+  pages: number
+  plusMinusPages: number
+  windows: Window[]
+  costShare: number
+}
+
 /** Every page in every interval: exact, whatever it costs. */
 const exact = { ...liveSettings, budget: 1 }
 const phaseWindowsMin = 3
+const referencedIntervals = 2
 
 /** What the guest uses in an interval while it does nothing, in pages. */
 export async function measureIdle(lab: Lab): Promise<number> {
-  const { windows } = await lab.watch(exact, 4)
+  const { windows } = await lab.watch({
+    intervals: 4,
+    settings: exact,
+    estimator: new DistEstimator(lab.ramPages),
+  })
   return mean(windows.slice(1).map(({ pages }) => pages))
 }
 
@@ -39,63 +65,83 @@ export async function measureCase(
   lab: Lab,
   study: Case,
   idlePages: number,
-  intervals: number,
+  { intervals, rounds }: { intervals: number; rounds: number },
 ): Promise<Measured[]> {
   await lab.begin(study.command, study.ready)
   try {
-    if (study.truth === 'watched') return [await measureReal(lab, study, intervals)]
-    const count = study.truth === 'phases' ? phaseIntervals(study) : intervals
     // What the start has left behind is no part of it.
     await lab.listen(1000)
-    const access = await lab.watch(liveSettings, count)
-    const sampling = await lab.watch(liveSettings, count, new RandomPagesPlan(lab.ramPages))
-    if (study.truth === 'phases') return phases(lab.ramPages, study, access, sampling, idlePages)
-    const told = [...access.lines, ...sampling.lines].flatMap(({ text }) => number(/distinct=(\d+)/, text))
-    return [compare(lab.ramPages, study.name, mean(told) + idlePages, access, sampling.windows)]
+    const verdicts: Verdict[] = []
+    // The phases of one watch are as good as rounds.
+    for (let round = 0; round < (study.truth === 'phases' ? 1 : rounds); round++)
+      for (const way of ways) verdicts.push(...(await judge(lab, study, way, idlePages, intervals)))
+    return [...new Set(verdicts.map(({ name }) => name))].flatMap((name) => {
+      const all = verdicts.filter((verdict) => verdict.name === name)
+      return ways.every((way) => all.some((verdict) => verdict.way === way))
+        ? [measured(name, study, all, lab.ramPages)]
+        : []
+    })
   } finally {
     await lab.stop(study.ends)
   }
 }
 
-async function measureReal(lab: Lab, study: Case, intervals: number): Promise<Measured> {
-  const half = Math.ceil(intervals / 2)
-  const before = await lab.watch(exact, half)
-  const access = await lab.watch(liveSettings, intervals)
-  const sampling = await lab.watch(liveSettings, intervals, new RandomPagesPlan(lab.ramPages))
-  const after = await lab.watch(exact, half)
-  const truth = mean([...before.windows, ...after.windows].map(({ pages }) => pages))
-  return compare(lab.ramPages, study.name, truth, access, sampling.windows)
+async function judge(
+  lab: Lab,
+  study: Case,
+  way: Way,
+  idlePages: number,
+  intervals: number,
+): Promise<Verdict[]> {
+  if (study.truth === 'phases') {
+    const watched = await way.watch(lab, phaseIntervals(study))
+    return phaseVerdicts(study, way, watched, idlePages)
+  }
+  if (study.truth === 'told') {
+    const watched = await way.watch(lab, intervals)
+    const told = mean(numbersIn(watched.lines, /distinct=(\d+)/)) + ownPages(watched.lines)
+    return [verdict(study.name, way, told + idlePages, watched)]
+  }
+  const before = await lab.referenced(referencedIntervals, liveSettings.intervalMs)
+  const watched = await way.watch(lab, intervals)
+  const after = await lab.referenced(referencedIntervals, liveSettings.intervalMs)
+  return [verdict(study.name, way, mean([...before, ...after]), watched)]
 }
 
-interface Watched {
-  windows: Window[]
-  lines: Line[]
-  costShare: number
+/** What the program needs to keep account. */
+const ownPages = (lines: Line[]) => mean(numbersIn(lines, /own=(\d+)/))
+
+function verdict(name: string, way: Way, truthPages: number, { windows, costShare }: Watched): Verdict {
+  const { pages, plusMinus } = windows.at(-1)!.estimate
+  return { name, way, truthPages, pages, plusMinusPages: plusMinus, windows, costShare }
 }
 
-function compare(
-  ramPages: number,
-  name: string,
-  truthPages: number,
-  { windows, costShare }: Watched,
-  sampled: Window[],
-): Measured {
-  const last = windows.at(-1)!
-  const sampling = mean(sampled.map(({ pages }) => pages))
+function measured(name: string, { truth }: Case, verdicts: Verdict[], ramPages: number): Measured {
+  const own = verdicts.filter(({ way }) => way === access)
+  const windows = own.flatMap(({ windows }) => windows)
   const written = windows.flatMap(({ writtenPages }) => (writtenPages === undefined ? [] : [writtenPages]))
-  const off = (pages: number) => Math.abs(pages - truthPages) / truthPages
+  const truthPages = mean(own.map(({ truthPages }) => truthPages))
   return {
     name,
+    truth,
     truthPages,
-    accessPages: last.estimate.pages,
-    plusMinusPages: last.estimate.plusMinus,
-    error: off(last.estimate.pages),
-    samplingPages: sampling,
-    samplingError: off(sampling),
+    ways: Object.fromEntries(
+      ways.map((way) => [way.name, judged(verdicts.filter((verdict) => verdict.way === way))]),
+    ),
     writtenPages: written.length > 0 ? mean(written) : null,
-    writtenError: written.length > 0 ? off(mean(written)) : null,
+    writtenError: written.length > 0 ? Math.abs(mean(written) - truthPages) / truthPages : null,
     watchedShare: mean(windows.map(({ watchedPages }) => watchedPages)) / ramPages,
-    costShare,
+    costShare: mean(own.map(({ costShare }) => costShare)),
+  }
+}
+
+function judged(verdicts: Verdict[]): Judged {
+  const off = verdicts.map(({ pages, truthPages }) => Math.abs(pages - truthPages))
+  return {
+    pages: mean(verdicts.map(({ pages }) => pages)),
+    plusMinusPages: mean(verdicts.map(({ plusMinusPages }) => plusMinusPages)),
+    errors: verdicts.map(({ truthPages }, i) => off[i]! / truthPages),
+    covered: verdicts.filter(({ plusMinusPages }, i) => off[i]! <= plusMinusPages).length,
   }
 }
 
@@ -111,92 +157,33 @@ interface Phase {
 function phaseIntervals({ command }: Case): number {
   const count = /phases=([\d,]+)/.exec(command)?.[1]?.split(',').length ?? 1
   const ms = Number(/phase_ms=(\d+)/.exec(command)?.[1])
-  return Math.ceil(((count + 1) * ms) / liveSettings.intervalMs)
+  return Math.ceil(((2 * count + 1) * ms) / liveSettings.intervalMs)
 }
 
 /** The estimate at the end of each whole phase against its size. */
-function phases(
-  ramPages: number,
-  study: Case,
-  access: Watched,
-  sampling: Watched,
-  idlePages: number,
-): Measured[] {
-  const found = phasesIn(access.lines)
-  return found.flatMap((phase) => {
-    const windows = within(phase, access.windows)
-    const same = phasesIn(sampling.lines).filter(({ pages }) => pages === phase.pages)
-    const sampled = same.flatMap((other) => within(other, sampling.windows))
-    if (windows.length < phaseWindowsMin || sampled.length < phaseWindowsMin) return []
+function phaseVerdicts(study: Case, way: Way, watched: Watched, idlePages: number): Verdict[] {
+  return phasesIn(watched.lines).flatMap((phase) => {
+    const windows = within(phase, watched.windows)
+    if (windows.length < phaseWindowsMin) return []
     const name = `${study.name}: ${phase.pages / 256} MiB`
-    return [compare(ramPages, name, phase.pages + idlePages, { ...access, windows }, sampled)]
+    const found = verdict(name, way, phase.pages + ownPages(watched.lines) + idlePages, {
+      ...watched,
+      windows,
+    })
+    // Sampling knows no phases: it is given them.
+    return [way === access ? found : { ...found, pages: mean(windows.map(({ pages }) => pages)) }]
   })
 }
 
 function phasesIn(lines: Line[]): Phase[] {
-  const starts = lines.flatMap(({ atMs, text }) =>
-    number(/^workset phase .*pages=(\d+)/, text).map((pages) => ({ atMs, pages })),
+  const starts = lines.flatMap((line) =>
+    numbersIn([line], /^workset phase .*pages=(\d+)/).map((pages) => ({ atMs: line.atMs, pages })),
   )
   return starts.slice(0, -1).map(({ atMs, pages }, i) => ({ fromMs: atMs, toMs: starts[i + 1]!.atMs, pages }))
 }
 
-/** The console is read every 10 ms, and the guest's own clock may be a little late. */
+/** The console is read every few milliseconds, and the guest's own clock may be a little late. */
 const slackMs = 60
 
 const within = ({ fromMs, toMs }: Phase, windows: Window[]) =>
   windows.filter(({ startMs, endMs }) => startMs >= fromMs && endMs <= toMs - slackMs)
-
-// ---- slowdown
-
-export interface Slowdown {
-  /** Processor time for a page, watched against unwatched, in pairs of windows; the middle one, less 1. */
-  slowdown: number
-  pairs: number[]
-  costShare: number
-}
-
-/** A program that never rests, with and without somebody watching, in turn. */
-export async function measureSlowdown(lab: Lab, pairCount: number, windowMs: number): Promise<Slowdown> {
-  await lab.begin('workset mib=64 mode=mixed order=random period_ms=1', /^workset ready/m)
-  try {
-    await lab.listen(1000)
-    const pairs: number[] = []
-    const costs: number[] = []
-    const watched = async () => {
-      const { lines, costShare } = await lab.watch(
-        liveSettings,
-        Math.round(windowMs / liveSettings.intervalMs),
-      )
-      costs.push(costShare)
-      return lines
-    }
-    for (let pair = 0; pair < pairCount; pair++) {
-      // Which comes first changes, so that a drift of the host favours neither.
-      const order =
-        pair % 2 === 0 ? [watched, () => lab.listen(windowMs)] : [() => lab.listen(windowMs), watched]
-      const first = await nsPerPage(lab, order[0]!)
-      const second = await nsPerPage(lab, order[1]!)
-      pairs.push(pair % 2 === 0 ? first / second - 1 : second / first - 1)
-    }
-    return { slowdown: median(pairs), pairs, costShare: mean(costs) }
-  } finally {
-    await lab.stop('workset')
-  }
-}
-
-/** Processor time of the guest over the pages that it touched in whole seconds of its own. */
-async function nsPerPage(lab: Lab, during: () => Promise<Line[]>): Promise<number> {
-  const startNs = await lab.processorNs()
-  const startMs = performance.now()
-  const lines = await during()
-  const ns = (await lab.processorNs()) - startNs
-  const ms = performance.now() - startMs
-  const touched = lines.flatMap(({ text }) => number(/^workset periods=\d+ pages=(\d+)/, text))
-  // A line is what a second of the guest's clock has touched; its processor is never idle.
-  return ns / ((mean(touched) * ms) / 1000)
-}
-
-function number(pattern: RegExp, text: string): number[] {
-  const match = pattern.exec(text)
-  return match ? [Number(match[1])] : []
-}

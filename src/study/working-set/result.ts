@@ -1,15 +1,19 @@
 /** The result of the study of working sets, for people: text and page. */
 import { formatBytes } from '../../units.ts'
 import type { Report, Table } from '../report/page.ts'
+import { mean, sum } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
-import type { Measured, Slowdown } from './measure.ts'
+import type { Judged, Measured } from './measure.ts'
+import type { Slowdown } from './slowdown.ts'
 import type { Headline } from './study.ts'
+import { access, sampling, ways } from './ways.ts'
 
 export interface Result {
   accel: string
   ramPages: number
   idlePages: number
   intervals: number
+  rounds: number
   measured: Measured[]
   slowdown: Slowdown
   headline: Headline
@@ -18,30 +22,58 @@ export interface Result {
 const size = (pages: number) => formatBytes(pages * 4096)
 const percent = (share: number | null) => (share === null ? '–' : `${(100 * share).toFixed(1)} %`)
 
+const byWay = ({ ways: judged }: Measured, name: string): Judged => judged[name]!
+const error = (measured: Measured, name: string) => mean(byWay(measured, name).errors)
+
 function table({ measured }: Result): Table {
   return {
     name: 'cases',
     title: 'Estimates against the truth',
-    heading: ['case', 'truth', 'estimate', '±', 'error', 'sampling', 'written only', 'watched', 'cost'],
-    numbers: [1, 2, 3, 4, 5, 6, 7, 8],
-    rows: measured.map((one) => [
-      one.name,
-      size(one.truthPages),
-      size(one.accessPages),
-      size(one.plusMinusPages),
-      percent(one.error),
-      percent(one.samplingError),
-      percent(one.writtenError),
-      percent(one.watchedShare),
-      `${(100 * one.costShare).toFixed(2)} %`,
-    ]),
+    heading: [
+      'case',
+      'truth',
+      'estimate',
+      '±',
+      'covers',
+      'error',
+      'sampling',
+      'written only',
+      'watched',
+      'cost',
+    ],
+    numbers: [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    rows: measured.map((one) => {
+      const { pages, plusMinusPages, covered, errors } = byWay(one, access.name)
+      return [
+        one.name,
+        size(one.truthPages),
+        size(pages),
+        size(plusMinusPages),
+        `${covered}/${errors.length}`,
+        percent(mean(errors)),
+        percent(error(one, sampling.name)),
+        percent(one.writtenError),
+        percent(one.watchedShare),
+        `${(100 * one.costShare).toFixed(2)} %`,
+      ]
+    }),
   }
 }
 
-function lead({ headline, measured }: Result): string {
-  const worse = measured.filter(({ error, samplingError }) => error > samplingError).length
-  return `In ${headline.cases} cases the estimate is off by ${percent(headline.errorP50)} in the median and ${percent(headline.errorP95)} at the 95th percentile, sampling by ${percent(headline.samplingErrorP50)}${worse === 0 ? '; it is nearer than sampling in every case' : `; sampling was nearer in ${worse}`}. Watching made a busy guest ${percent(headline.slowdown)} slower.`
+function lead({ headline, measured, slowdown }: Result): string {
+  const worse = measured.filter((one) => error(one, access.name) > error(one, sampling.name)).length
+  const covered = sum(measured.map((one) => byWay(one, access.name).covered))
+  const estimates = sum(measured.map((one) => byWay(one, access.name).errors.length))
+  return [
+    `In ${headline.cases} cases the estimate is off by ${percent(headline.errorP50)} in the median and ${percent(headline.errorP95)} at the 95th percentile, sampling by ${percent(headline.samplingErrorP50)}`,
+    worse === 0 ? '; it is nearer than sampling in every case. ' : `; sampling was nearer in ${worse}. `,
+    `The error bar held the truth in ${covered} of ${estimates} estimates. `,
+    `Watching made a busy guest ${percent(headline.slowdown)} slower (between ${percent(slowdown.low)} and ${percent(slowdown.high)}).`,
+  ].join('')
 }
+
+const truths =
+  'The truth: synthetic programs say how many pages they touch, and what an idle guest touches is added; of real programs, the accessed bits of the page tables, before and after.'
 
 export function text(result: Result, terminal: Terminal): string {
   return [
@@ -51,6 +83,7 @@ export function text(result: Result, terminal: Terminal): string {
     '',
     lead(result),
     `An idle guest uses ${size(result.idlePages)} in an interval; that is part of the truth. Errors are shares of the truth.`,
+    truths,
   ].join('\n')
 }
 
@@ -76,7 +109,7 @@ export function report(result: Result): Report {
     sections: [
       {
         title: 'Errors',
-        text: 'Programs whose working set is known run in a guest; each estimator watches as many intervals as the others, one after the other.',
+        text: `Programs run in a guest; each way watches as many intervals as the others, one after the other. ${truths}`,
         charts: [
           {
             kind: 'bars',
@@ -86,10 +119,10 @@ export function report(result: Result): Report {
               'How far off each estimate is, as a share of the truth. "written only" is what a log of written pages (PML) can see: it misses what is only read.',
             layout: 'grouped',
             value: { label: 'error', unit: 'share' },
-            series: ['subpage wss', 'sampling', 'written only'],
-            rows: measured.map(({ name, error, samplingError, writtenError }) => ({
-              name,
-              values: [error, samplingError, writtenError ?? Number.NaN],
+            series: [...ways.map(({ title }) => title), 'written only'],
+            rows: measured.map((one) => ({
+              name: one.name,
+              values: [...ways.map(({ name }) => error(one, name)), one.writtenError ?? Number.NaN],
             })),
           },
         ],
@@ -97,7 +130,7 @@ export function report(result: Result): Report {
       },
       {
         title: 'Slowdown',
-        text: `Processor time for a page that a busy guest touches, watched against unwatched, in ${result.slowdown.pairs.length} pairs of windows; the middle one counts. By its own account watching cost ${(100 * result.slowdown.costShare).toFixed(2)} % of the time.`,
+        text: `Processor time for a page that a busy guest touches, watched against unwatched, in ${result.slowdown.pairs.length} pairs of windows; the middle one counts, and lies between ${percent(result.slowdown.low)} and ${percent(result.slowdown.high)} with 95 % confidence. By its own account watching cost ${(100 * result.slowdown.costShare).toFixed(2)} % of the time.`,
         charts: [
           {
             kind: 'line',
@@ -115,6 +148,6 @@ export function report(result: Result): Report {
         ],
       },
     ],
-    source: `a guest with ${size(result.ramPages)} under ${result.accel}, ${result.intervals} intervals of 1 s a case`,
+    source: `a guest with ${size(result.ramPages)} under ${result.accel}, ${result.rounds} rounds of ${result.intervals} intervals of 1 s a case`,
   }
 }

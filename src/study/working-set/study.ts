@@ -8,14 +8,17 @@ import { ascending, percentile } from '../report/statistics.ts'
 import type { Study, StudyOptions, StudyResult } from '../study.ts'
 import { cases } from './cases.ts'
 import { Lab } from './lab.ts'
-import { type Measured, measureCase, measureIdle, measureSlowdown } from './measure.ts'
+import { type Measured, measureCase, measureIdle } from './measure.ts'
 import { report, text } from './result.ts'
+import { measureSlowdown } from './slowdown.ts'
+import { access, sampling, type Way } from './ways.ts'
 
 const sets = {
-  quick: { intervals: 4, pairs: 4, windowMs: 2000 },
-  full: { intervals: 6, pairs: 12, windowMs: 4000 },
+  quick: { intervals: 4, rounds: 1, pairs: 6 },
+  full: { intervals: 6, rounds: 3, pairs: 40 },
 }
 
+/** Errors are of every estimate, in every round of every case. */
 export interface Headline {
   cases: number
   errorP50: number
@@ -34,7 +37,7 @@ export const study: Study = {
         'BAD_ARGUMENT',
         `no part is named ${only?.join(', ')}: they begin with ${[...new Set(cases.map(({ name }) => name.split(' ')[0]))].join(', ')}`,
       )
-    const { intervals, pairs, windowMs } = sets[set]
+    const { intervals, rounds, pairs } = sets[set]
     note('starting a guest')
     const lab = await Lab.start(signal)
     try {
@@ -42,16 +45,16 @@ export const study: Study = {
       const measured: Measured[] = []
       for (const part of chosen) {
         note(part.name)
-        measured.push(...(await measureCase(lab, part, idlePages, intervals)))
+        measured.push(...(await measureCase(lab, part, idlePages, { intervals, rounds })))
       }
       note('slowdown')
-      const slowdown = await measureSlowdown(lab, pairs, windowMs)
-      const errors = ascending(measured.map(({ error }) => error))
+      const slowdown = await measureSlowdown(lab, pairs)
+      const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
       const headline: Headline = {
         cases: measured.length,
-        errorP50: percentile(errors, 0.5),
-        errorP95: percentile(errors, 0.95),
-        samplingErrorP50: percentile(ascending(measured.map(({ samplingError }) => samplingError)), 0.5),
+        errorP50: percentile(errors(access), 0.5),
+        errorP95: percentile(errors(access), 0.95),
+        samplingErrorP50: percentile(errors(sampling), 0.5),
         slowdown: slowdown.slowdown,
       }
       const result = {
@@ -59,6 +62,7 @@ export const study: Study = {
         ramPages: lab.ramPages,
         idlePages,
         intervals,
+        rounds,
         measured,
         slowdown,
         headline,
