@@ -7,7 +7,7 @@ export interface Case {
   /**
    * `told`: the program says how many different pages it touches; the guest's own are measured while it is idle, and added.
    * `phases`: as that, and its size changes in known steps. `referenced`: a real program, whose truth is what the accessed
-   * bits of the page tables say before and after.
+   * bits of the page tables say at the end of each interval.
    */
   truth: 'told' | 'phases' | 'referenced'
   /** Run in the guest until it says `ready`; then ended by the names. */
@@ -28,9 +28,9 @@ const workset = (name: string, options: string, more: Partial<Case> = {}): Case 
 /** Long enough that three whole intervals fall into a phase. */
 const phaseMs = 7000
 
-/** Up to 20,000 values of 1,000 bytes; then read and written at random. */
+/** Once it listens on port 6379: up to 20,000 values of 1,000 bytes; then read and written at random. */
 const redis = [
-  'redis-server --save "" --loglevel warning --dir /tmp & sleep 1',
+  'redis-server --save "" --loglevel warning --dir /tmp & until grep -q :18EB /proc/net/tcp; do sleep 0.1; done',
   'redis-benchmark -q -P 64 -n 40000 -r 20000 -d 1000 -t set >/dev/null',
   'echo redis ready',
   'redis-benchmark -q -l -P 16 -r 20000 -d 1000 -t set,get >/dev/null',

@@ -46,6 +46,8 @@ export interface Window {
   writtenPages: number | undefined
   watchedPages: number
   estimate: Estimate
+  /** By the accessed bits. */
+  referencedPages?: number
 }
 
 export interface Watched {
@@ -61,6 +63,8 @@ export interface WatchOrder {
   settings: LiveSettings
   estimator: Estimator
   plan?: Plan
+  /** Take the accessed bits at the end of each interval. */
+  metered?: boolean
 }
 
 export class Lab {
@@ -139,7 +143,7 @@ export class Lab {
   }
 
   /** Watches for some intervals, and reads the console meanwhile. */
-  async watch({ intervals, settings, estimator, plan }: WatchOrder): Promise<Watched> {
+  async watch({ intervals, settings, estimator, plan, metered }: WatchOrder): Promise<Watched> {
     const faultNs = addon.forgetFaultNs() || faultNsUnknown
     const watch = new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings, plan)
     const windows: Window[] = []
@@ -149,9 +153,12 @@ export class Lab {
     })
     watch.on('observation', (observation) => {
       estimator.add(observation)
-      if (observation.endsInterval) windows.push(windowOf(this.ramPages, observation, estimator))
+      if (!observation.endsInterval) return
+      const window = windowOf(this.ramPages, observation, estimator)
+      windows.push(metered ? { ...window, referencedPages: this.#takeReferenced() } : window)
     })
     const reader = this.#reader()
+    if (metered) this.#takeReferenced()
     watch.start()
     try {
       while (windows.length < intervals && !failure) {
@@ -177,19 +184,14 @@ export class Lab {
   }
 
   /**
-   * Pages of the guest that were accessed in each of some intervals, by the accessed bits of QEMU's page tables: a count
+   * Pages of the guest that were accessed since this was asked last, by the accessed bits of QEMU's page tables: a count
    * that has nothing to do with forgetting, and reaches all of the memory. TCG only.
    */
-  async referenced(intervals: number, intervalMs: number): Promise<number[]> {
+  #takeReferenced(): number {
     const { record, files } = this.#guest.qemu
-    const counts: number[] = []
-    while (counts.length < intervals) {
-      clearReferences(record.process.pid)
-      await this.listen(intervalMs)
-      const ram = readReferences(record.process.pid).filter(({ name }) => name === files.ram)
-      counts.push(ram.reduce((pages, { referencedPages }) => pages + referencedPages, 0))
-    }
-    return counts
+    const ram = readReferences(record.process.pid).filter(({ name }) => name === files.ram)
+    clearReferences(record.process.pid)
+    return ram.reduce((pages, { referencedPages }) => pages + referencedPages, 0)
   }
 
   #reader(): ConsoleReader {

@@ -49,7 +49,6 @@ interface Verdict {
 /** Every page in every interval: exact, whatever it costs. */
 const exact = { ...liveSettings, budget: 1 }
 const phaseWindowsMin = 3
-const referencedIntervals = 2
 
 /** What the guest uses in an interval while it does nothing, in pages. */
 export async function measureIdle(lab: Lab): Promise<number> {
@@ -93,19 +92,14 @@ async function judge(
   idlePages: number,
   intervals: number,
 ): Promise<Verdict[]> {
-  if (study.truth === 'phases') {
-    const watched = await way.watch(lab, phaseIntervals(study))
-    return phaseVerdicts(study, way, watched, idlePages)
-  }
-  if (study.truth === 'told') {
-    const watched = await way.watch(lab, intervals)
-    const told = mean(numbersIn(watched.lines, /distinct=(\d+)/)) + ownPages(watched.lines)
-    return [verdict(study.name, way, told + idlePages, watched)]
-  }
-  const before = await lab.referenced(referencedIntervals, liveSettings.intervalMs)
-  const watched = await way.watch(lab, intervals)
-  const after = await lab.referenced(referencedIntervals, liveSettings.intervalMs)
-  return [verdict(study.name, way, mean([...before, ...after]), watched)]
+  const metered = study.truth === 'referenced'
+  const watched = await way.watch(lab, study.truth === 'phases' ? phaseIntervals(study) : intervals, metered)
+  const { lines, windows } = watched
+  if (study.truth === 'phases') return phaseVerdicts(study, way, watched, idlePages)
+  const truth = metered
+    ? mean(windows.map(({ referencedPages }) => referencedPages ?? Number.NaN))
+    : mean(numbersIn(lines, /distinct=(\d+)/)) + ownPages(lines) + idlePages
+  return [verdict(study.name, way, truth, watched)]
 }
 
 /** What the program needs to keep account. */

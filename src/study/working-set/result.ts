@@ -73,7 +73,7 @@ function lead({ headline, measured, slowdown }: Result): string {
 }
 
 const truths =
-  'The truth: synthetic programs say how many pages they touch, and what an idle guest touches is added; of real programs, the accessed bits of the page tables, before and after.'
+  'The truth: synthetic programs say how many pages they touch, and what an idle guest touches is added; of real programs, the accessed bits of the page tables at the end of each interval.'
 
 export function text(result: Result, terminal: Terminal): string {
   return [

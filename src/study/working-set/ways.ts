@@ -11,27 +11,29 @@ import type { Lab, Watched } from './lab.ts'
 export interface Way {
   name: string
   title: string
-  watch(lab: Lab, intervals: number): Promise<Watched>
+  /** @param metered take the accessed bits too, as a truth */
+  watch(lab: Lab, intervals: number, metered: boolean): Promise<Watched>
 }
 
 /** What `subpage wss` does, with its defaults. */
 export const access: Way = {
   name: 'access',
   title: 'subpage wss',
-  watch: (lab, intervals) =>
-    lab.watch({ intervals, settings: liveSettings, estimator: new DistEstimator(lab.ramPages) }),
+  watch: (lab, intervals, metered) =>
+    lab.watch({ intervals, settings: liveSettings, estimator: new DistEstimator(lab.ramPages), metered }),
 }
 
 /** VMware's: 100 pages at random, others in each interval. */
 export const sampling: Way = {
   name: 'sampling',
   title: 'sampling',
-  watch: (lab, intervals) =>
+  watch: (lab, intervals, metered) =>
     lab.watch({
       intervals,
       settings: liveSettings,
       estimator: new SamplingEstimator(lab.ramPages),
       plan: new RandomPagesPlan(lab.ramPages),
+      metered,
     }),
 }
 
