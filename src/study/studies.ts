@@ -4,7 +4,15 @@ import type { Study } from './study.ts'
 export interface StudyEntry {
   /** What it answers, in one line. */
   summary: string
+  /** It records guests, and takes recordings in their place. */
+  takesTraces?: true
   load(): Promise<Study>
 }
 
-export const studies: Readonly<Record<string, StudyEntry>> = {}
+export const studies: Readonly<Record<string, StudyEntry>> = {
+  sync: {
+    summary: 'what each way of sending less saves, in total and at the end of an epoch',
+    takesTraces: true,
+    load: async () => (await import('./sync/study.ts')).study,
+  },
+}
