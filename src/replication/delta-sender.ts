@@ -13,6 +13,9 @@ import type { Captured, DeltaWriter } from './delta-writer.ts'
 import { type FrameType, frameType } from './frame.ts'
 import { reduces, type Sending } from './sending.ts'
 
+/** Where frames go. */
+export type FrameSink = Pick<Connection, 'send'>
+
 /** What of an epoch is on its way. */
 export interface Posted {
   frames: number
@@ -28,7 +31,7 @@ export interface Reduced extends Readonly<ReduceStats> {
 }
 
 export class DeltaSender {
-  readonly #connection: Connection
+  readonly #connection: FrameSink
   readonly #shadow: Region | undefined
   readonly #reducer: Reducer | undefined
   readonly #compression: CompressionChoice
@@ -46,7 +49,7 @@ export class DeltaSender {
   }
 
   /** @param shadow what the deltas are captured against; undefined when it does not hold whole pages */
-  constructor(connection: Connection, pages: number, shadow: Region | undefined, sending: Sending) {
+  constructor(connection: FrameSink, pages: number, shadow: Region | undefined, sending: Sending) {
     this.#connection = connection
     this.#shadow = shadow
     this.#reducer = reduces(sending)

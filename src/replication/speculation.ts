@@ -12,9 +12,9 @@ import type { PrimarySession } from './primary-session.ts'
 import { SettledPages, type Speculate } from './settled-pages.ts'
 
 /** Parts of an epoch after which to look for settled pages. */
-const passesAt = [0.4, 0.75]
+export const passesAt = [0.4, 0.75]
 /** In shorter epochs looking costs more than it saves. */
-const epochMsMin = 8
+export const epochMsMin = 8
 /** More dirty pages than this are sent whatever is believed of them: a pause should not have to capture them all. */
 const manyPages = 8192
 const slicePages = 2048
@@ -31,12 +31,18 @@ export interface EarlyPages {
   bytes: number
 }
 
+/** What it needs of a protection, and of its session. */
+export interface Speculative extends Pick<Protection, 'tracker' | 'writer' | 'unsynced' | 'early' | 'clock'> {
+  readonly guest: { readonly ram: { readonly pages: number } }
+}
+export type SpeculativeSession = Pick<PrimarySession, 'deltas' | 'closed'>
+
 export class Speculation {
-  readonly #protection: Protection
+  readonly #protection: Speculative
   readonly #settled: SettledPages
   readonly #choice: Speculate
 
-  constructor(protection: Protection, choice: Speculate) {
+  constructor(protection: Speculative, choice: Speculate) {
     this.#protection = protection
     this.#settled = new SettledPages(protection.guest.ram.pages, choice)
     this.#choice = choice
@@ -51,7 +57,7 @@ export class Speculation {
    * @param startedAt by the clock
    */
   async during(
-    session: PrimarySession,
+    session: SpeculativeSession,
     epoch: number,
     startedAt: number,
     epochMs: number,
@@ -68,7 +74,7 @@ export class Speculation {
       const ms = startedAt + part * epochMs - clock.now()
       if (ms > 0) await Promise.race([noticed, clock.sleep(ms, interrupted)])
       if (isDue || interrupted.aborted) break
-      await this.#pass(session, epoch)
+      await this.pass(session, epoch)
     }
     await due
   }
@@ -80,7 +86,8 @@ export class Speculation {
     this.#settled.learn(pages, again, early?.bytes ?? 0, bytes)
   }
 
-  async #pass(session: PrimarySession, epoch: number): Promise<void> {
+  /** Sends what is believed to stay as it is until the epoch's end. */
+  async pass(session: SpeculativeSession, epoch: number): Promise<void> {
     const { tracker, unsynced } = this.#protection
     // Pages that go whole go at the end: their order with these would matter.
     if (!tracker.early || unsynced.pageCount > 0) return
@@ -94,7 +101,7 @@ export class Speculation {
     }
   }
 
-  async #send(session: PrimarySession, epoch: number, wanted: PageRanges): Promise<void> {
+  async #send(session: SpeculativeSession, epoch: number, wanted: PageRanges): Promise<void> {
     const { tracker, writer } = this.#protection
     const taken = tracker.early?.harvest(wanted) ?? PageRanges.empty
     if (taken.pageCount === 0) return
