@@ -14,10 +14,11 @@ import { type EpochReport, EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Guest, GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { confirmRelease, letOut, part } from './parting.ts'
+import { letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
+import { leaveToSpeak } from './speech.ts'
 import { handOver } from './switchover.ts'
 import { type Verification, verify } from './verify.ts'
 
@@ -69,7 +70,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       unsynced: PageRanges.all(guest.ram.pages),
       clock,
       faults,
-      mayRelease: (sentAt) => confirmRelease(options, sentAt, this.#stopping.signal),
+      mayRelease: (session, sentAt) => leaveToSpeak(options, sentAt, () => session.probe()),
     }
   }
 
