@@ -6,7 +6,8 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { consoleAt, demoGuestOptions, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { consoleAt, demoGuestOptions, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { tapName } from '../../src/qemu/nic.ts'
 import { ip } from '../support/network.ts'
 import { type TestHost, TwoHosts } from '../support/two-hosts.ts'
 
@@ -20,12 +21,14 @@ beforeAll(async () => {
 afterAll(async () => hosts[Symbol.asyncDispose]())
 
 /** Counts what comes from the guest's copy on a host, also after its tap has gone. */
-async function countFrames({ namespace }: TestHost): Promise<() => Promise<number>> {
+async function countFrames({ namespace, stateDirectory }: TestHost): Promise<() => Promise<number>> {
   const nft = (line: string) => ip('netns', 'exec', namespace, 'nft', line)
   await nft('add table bridge seen')
   await nft('add counter bridge seen frames')
   await nft('add chain bridge seen in { type filter hook prerouting priority 0; }')
-  await nft('add rule bridge seen in iifname "sp*" counter name "frames"')
+  await nft(
+    `add rule bridge seen in iifname "${tapName(join(stateDirectory, 'guests', name), 0)}" counter name "frames"`,
+  )
   return async () => {
     const [, packets] = /packets (\d+)/.exec(await nft('list counter bridge seen frames')) ?? []
     return Number(packets)
@@ -44,7 +47,6 @@ test('the old copy does not speak once more after the takeover', { timeout: 180_
   const [a, b] = hosts.hosts
   const frames = await countFrames(a)
   await b.start()
-  // The guest's client makes each checkpoint one with something to release; some pass before the one that is stopped.
   const { client } = await a.start('before-release:40=stop')
   const status = await client.run({
     name,
@@ -53,12 +55,10 @@ test('the old copy does not speak once more after the takeover', { timeout: 180_
     options: demoGuestOptions(['workload=sum', `net=${guestAddress}/24`]),
     nics: [{ bridge: 'br0' }],
   })
-  await untilConsole(
-    consoleAt(status.console),
-    0,
-    (text) => text.includes('sum listening') || undefined,
-    60_000,
-  )
+  const console = consoleAt(status.console)
+  await untilConsole(console, 0, (text) => text.includes('sum listening') || undefined, 60_000)
+  // So that each checkpoint has something to release.
+  await typeLine(console, 'run ping -q -i 0.004 10.78.0.1 >/dev/null &')
   const connection = await hosts.network.connect(hosts.client, guestAddress, 7070)
   let sums = 0
   let over = false
