@@ -181,6 +181,42 @@ static napi_value expiries(napi_env env, napi_callback_info info)
     return handle ? bigint(env, atomic_load(&handle->lease->expiries)) : NULL;
 }
 
+/* leaseSpeak(lease, until): milliseconds on the clock of speakNowMs; Infinity: freely, 0: not at all. */
+static napi_value speak(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2];
+    double until_ms;
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (napi_get_value_double(env, argv[1], &until_ms) != napi_ok || !(until_ms >= 0))
+        return bad_arguments(env, "leaseSpeak(lease, until in ms)");
+    uint64_t until = SPEAK_FREELY;
+    if (until_ms * 1e6 < 9e18)
+        until = until_ms < 1 ? SPEAK_NEVER : (uint64_t)(until_ms * 1e6);
+    atomic_store(&handle->lease->speak_until, until);
+    return NULL;
+}
+
+/* leaseSilenced(lease) -> how many packets came too late and were dropped. */
+static napi_value silenced(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1], result;
+    struct handle *handle = arguments(env, info, 1, argv);
+    if (!handle)
+        return NULL;
+    uint64_t count = atomic_load(&handle->lease->silenced);
+    return napi_create_double(env, (double)count, &result) == napi_ok ? result : NULL;
+}
+
+/* speakNowMs() -> CLOCK_BOOTTIME. */
+static napi_value speak_now(napi_env env, napi_callback_info info)
+{
+    napi_value result;
+    (void)info;
+    return napi_create_double(env, (double)speak_now_ns() / 1e6, &result) == napi_ok ? result : NULL;
+}
+
 static napi_value lease_close(napi_env env, napi_callback_info info)
 {
     napi_value argv[1];
@@ -201,5 +237,8 @@ void subpage_register_lease(napi_env env, napi_value exports)
     export_function(env, exports, "leaseClear", clear);
     export_function(env, exports, "leaseWord", word);
     export_function(env, exports, "leaseExpiries", expiries);
+    export_function(env, exports, "leaseSpeak", speak);
+    export_function(env, exports, "leaseSilenced", silenced);
+    export_function(env, exports, "speakNowMs", speak_now);
     export_function(env, exports, "leaseClose", lease_close);
 }

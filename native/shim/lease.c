@@ -140,16 +140,11 @@ static void *guard(void *unused)
     return NULL;
 }
 
-bool guard_start(const char *lease_path, const char *qmp_path)
+struct lease *lease_map(const char *path)
 {
-    if (strlen(qmp_path) >= sizeof monitor.sun_path) {
-        errno = ENAMETOOLONG;
-        return false;
-    }
-    strcpy(monitor.sun_path, qmp_path);
-    int fd = open(lease_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return false;
+        return NULL;
     struct stat file;
     void *page = MAP_FAILED;
     if (fstat(fd, &file) == 0 && file.st_size >= LEASE_FILE_BYTES)
@@ -159,8 +154,16 @@ bool guard_start(const char *lease_path, const char *qmp_path)
     int error = errno;
     close(fd);
     errno = error;
-    if (page == MAP_FAILED)
+    return page == MAP_FAILED ? NULL : page;
+}
+
+bool guard_start(struct lease *mapped, const char *qmp_path)
+{
+    if (strlen(qmp_path) >= sizeof monitor.sun_path) {
+        errno = ENAMETOOLONG;
         return false;
-    lease = page;
+    }
+    strcpy(monitor.sun_path, qmp_path);
+    lease = mapped;
     return shim_thread(guard);
 }

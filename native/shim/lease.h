@@ -8,7 +8,7 @@
  *   a deadline      the agent holds a pause until then (CLOCK_MONOTONIC, ns)
  *   LEASE_EXPIRED   the guard found the deadline passed and is resuming the guest
  *
- * and its second word counts the pauses that the guard has ended. Every change is one compare-and-swap:
+ * and its second word counts the pauses that the guard has ended. (The third and fourth are the fence's: fence.h.) Every change is one compare-and-swap:
  *
  *   who    from -> to                  when
  *   agent  FREE -> deadline            before it sends `stop`                                 (lease_take)
@@ -43,17 +43,31 @@
 #define LEASE_EXPIRED UINT64_MAX
 #define LEASE_HOLD_NS_MAX (UINT64_C(60) * 1000 * 1000 * 1000)
 
+/* What `speak_until` holds beside a deadline; fence.h says what it means. */
+#define SPEAK_FREELY UINT64_C(0)
+#define SPEAK_NEVER UINT64_C(1)
+
 struct lease {
     _Atomic uint64_t word;
     _Atomic uint64_t expiries;
+    _Atomic uint64_t speak_until;
+    _Atomic uint64_t silenced;
 };
-_Static_assert(sizeof(struct lease) == 16, "the lease is read by two programs");
+_Static_assert(sizeof(struct lease) == 32, "the lease is read by two programs");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a word shared by two processes must not need a lock");
 
 static inline uint64_t lease_now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Goes on while the machine sleeps: what ran out meanwhile has run out. */
+static inline uint64_t speak_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 

@@ -116,6 +116,11 @@ export interface Addon {
   leaseClear(lease: LeaseHandle, held: bigint): boolean
   leaseWord(lease: LeaseHandle): bigint
   leaseExpiries(lease: LeaseHandle): bigint
+  /** Until when packets may leave QEMU, by speakNowMs; Infinity: freely, 0: not at all. */
+  leaseSpeak(lease: LeaseHandle, untilMs: number): void
+  leaseSilenced(lease: LeaseHandle): number
+  /** CLOCK_BOOTTIME. */
+  speakNowMs(): number
   leaseClose(lease: LeaseHandle): void
 
   /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */

@@ -5,6 +5,7 @@
 import { asSubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
+import { ShimFence } from './fence.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
 import { netdevIds } from './nic.ts'
@@ -31,6 +32,7 @@ export class QemuProcess {
   readonly lease: PauseLease
   /** Settles once, when the process has ended or let go of its control socket. */
   readonly ended: Promise<GuestEnd>
+  readonly fence: ShimFence
   readonly outputs: OutputBuffers
   readonly outputWatch: OutputWatch
   /** What the operator should know; the agent takes it from here and tells. */
@@ -49,7 +51,8 @@ export class QemuProcess {
     this.lease = PauseLease.open(files.lease)
     this.notes = notes
     const netdevs = netdevIds(record.machine)
-    this.outputs = new OutputBuffers(qmp, netdevs.length)
+    this.fence = new ShimFence(files.lease)
+    this.outputs = new OutputBuffers(qmp, netdevs.length, this.fence)
     this.outputWatch = new OutputWatch(qmp, netdevs, ram, { pid: record.process.pid, path: files.ram })
     this.ended = this.#watch()
   }
@@ -127,6 +130,7 @@ export class QemuProcess {
     this.qmp.close()
     this.ram.close()
     this.lease.close()
+    this.fence.close()
   }
 
   #watch(): Promise<GuestEnd> {

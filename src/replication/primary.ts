@@ -16,11 +16,12 @@ import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Guest, GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { confirmRelease, letOut, part } from './parting.ts'
+import { letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
 import { Speculation } from './speculation.ts'
+import { leaveToSpeak } from './speech.ts'
 import { handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
@@ -73,7 +74,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       early: undefined,
       clock,
       faults,
-      mayRelease: (sentAt) => confirmRelease(options, sentAt, this.#stopping.signal),
+      mayRelease: (session, sentAt) => leaveToSpeak(options, sentAt, () => session.probe()),
     }
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
@@ -164,9 +165,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   }
 
   async #open(): Promise<PrimarySession> {
-    const { connect, hello, clock, succession } = this.#options
+    const { connect, clock, succession } = this.#options
     // Before the connection: the standby waits for it only so long.
-    const words = await hello()
+    const words = await this.#options.hello()
     const sender = (connection: Connection) => this.#senderOver(connection)
     const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal, sender)
     succession.agree(session.welcome.arbitrated)
