@@ -37,6 +37,15 @@ static void on_child(int signal)
     (void)signal; /* only to wake ppoll */
 }
 
+/* Tracking ends with the last copy of its descriptor; then the target is let go. */
+static void let_go(void)
+{
+    if (watch.uffd >= 0)
+        close(watch.uffd);
+    watch.uffd = -1;
+    target_detach(&target);
+}
+
 static int failed(const char *step, int error)
 {
     message_begin(&reply, MESSAGE_FAILED);
@@ -45,7 +54,7 @@ static int failed(const char *step, int error)
     message_send(&reply);
     if (not_begun)
         kill(target.pid, SIGKILL);
-    target_detach(&target);
+    let_go();
     return 1;
 }
 
@@ -200,7 +209,7 @@ static int serve(void)
         if (!message_send(&reply))
             break;
     }
-    target_detach(&target);
+    let_go();
     return 0;
 }
 
@@ -280,7 +289,7 @@ int main(int argc, char **argv)
     if (!runs)
         target.holding = false;
     if (!message_send(&reply)) {
-        target_detach(&target);
+        let_go();
         return 1;
     }
     return serve();

@@ -37,15 +37,14 @@ static bool is_own(const char *permissions, unsigned long inode, const char *nam
     return permissions[1] == 'w' && is_memory(name);
 }
 
+/*
+ * Neighbours are not joined: a mapping of the kernel's is registered as a whole or not at all, so that a scan which is
+ * refused has not taken any marks away.
+ */
 static void add(struct space *space, uint64_t start, uint64_t end, bool is_private, const char *name)
 {
     if (*name == '\0')
         name = "anonymous";
-    struct mapping *last = space->mapping_count > 0 ? &space->mappings[space->mapping_count - 1] : NULL;
-    if (last && last->end == start && last->is_private == is_private && strncmp(last->name, name, 63) == 0) {
-        last->end = end;
-        return;
-    }
     space->mappings =
         grown(space->mappings, space->mapping_count, &space->mapping_room, sizeof *space->mappings);
     struct mapping *mapping = &space->mappings[space->mapping_count++];

@@ -21,6 +21,8 @@ import { type Failed, type HeldAnswer, Holder, type Ready, type Watched } from '
  * TRACKER_UNAVAILABLE when `choice` is userfault and cannot be had; GUEST_DIED
  */
 export async function openProcess(watched: Watched, choice: TrackerChoice): Promise<RecordTarget> {
+  if ('pid' in watched && watched.pid === process.pid)
+    throw new SubpageError('BAD_ARGUMENT', `process ${watched.pid} is this one, which cannot watch itself`)
   const holder = new Holder(watched, choice, Math.floor(totalmem() / pageBytes))
   let mirror: Region | undefined
   try {
@@ -212,7 +214,6 @@ function whyRefused(pid: number): string {
   if (tracer !== 0)
     return `process ${tracer} (${commandOf(tracer)}) traces it already, and a process has one tracer: end that first`
   if (field('Kthread') === '1') return 'it is a thread of the kernel'
-  if (pid === process.pid) return 'it is this one'
   const owner = Number(field('Uid'))
   if (process.geteuid!() !== 0 && owner !== process.geteuid!())
     return `it belongs to user ${owner}: record as that user, or with CAP_SYS_PTRACE`
