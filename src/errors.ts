@@ -93,8 +93,8 @@ export const errorTable = {
     'The connection is closed and opened anew; if it recurs, the network or the peer damages data.',
   ),
   GUEST_DIED: entry(
-    'The QEMU process of the guest has ended.',
-    'Its own last words are in the message and in its log.',
+    'The QEMU process of the guest, or the process that was recorded, has ended.',
+    "The message says how; a guest's own last words are in its log.",
   ),
   GUEST_EXISTS: entry(
     'A guest of this name exists on this host.',
@@ -165,6 +165,12 @@ export const errorTable = {
     'Check the address, the firewall, and that `subpage agent` runs there.',
     exitStatus.failed,
     502,
+  ),
+  PROCESS_REFUSED: entry(
+    'A process may not be watched, or cannot be held.',
+    'The message says why: another tracer, another user, a rule of this host. The process goes on.',
+    exitStatus.refused,
+    403,
   ),
   QEMU_FAILED: entry(
     'QEMU refused to start or to do what it was asked.',
