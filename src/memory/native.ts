@@ -115,10 +115,14 @@ export interface Addon {
 
   readonly leaseFree: bigint
   readonly leaseExpired: bigint
+  readonly leaseLocked: bigint
   leaseOpen(path: string): LeaseHandle
   leaseTake(lease: LeaseHandle, holdMs: number): bigint
   leaseRenew(lease: LeaseHandle, held: bigint, holdMs: number): bigint
   leaseClear(lease: LeaseHandle, held: bigint): boolean
+  /** Whether `held` was in force until now; the caller has the lock of the file. */
+  leaseEnter(lease: LeaseHandle, held: bigint): boolean
+  leaseLeave(lease: LeaseHandle, holdMs: number): bigint
   leaseWord(lease: LeaseHandle): bigint
   leaseExpiries(lease: LeaseHandle): bigint
   leaseClose(lease: LeaseHandle): void
