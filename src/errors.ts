@@ -189,6 +189,10 @@ export const errorTable = {
     exitStatus.failed,
     409,
   ),
+  STORE_DAMAGED: entry(
+    'What the content store holds is not what was put there: its memory or its swap file was changed.',
+    'A guest that needs such a page waits rather than reads a wrong one. Check the disk of the swap file; a protected guest can be failed over.',
+  ),
   TLS_REQUIRED: entry(
     'Without certificates an agent speaks to its own machine only.',
     'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key.',

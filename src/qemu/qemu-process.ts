@@ -75,6 +75,7 @@ export class QemuProcess {
     }
     await found.outputs.readBack()
     // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
+    await found.lease.unlocked()
     found.lease.inherit(inheritMs)
     const { status } = await qmp.run<{ status: string }>('query-status')
     if (status === 'paused') await qmp.run('cont')
