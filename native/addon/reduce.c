@@ -14,11 +14,26 @@ struct reduction {
     struct sp_reducer *reducer;
     struct sp_restorer *restorer;
     struct sp_vector out;
+    int64_t told_bytes;
     bool busy, closed;
 };
 
-static void release(struct reduction *state)
+/*
+ * What the collector is told that a handle keeps alive: the dictionary, and a compression window once one is in use. Not
+ * told, it leaves the handles of lost connections lying about for long.
+ */
+enum { TOLD_BYTES = (int)sizeof(struct sp_dictionary) + (4 << 20) };
+
+static void tell_collector(napi_env env, struct reduction *state, int64_t bytes)
 {
+    int64_t total;
+    napi_adjust_external_memory(env, bytes - state->told_bytes, &total);
+    state->told_bytes = bytes;
+}
+
+static void release(napi_env env, struct reduction *state)
+{
+    tell_collector(env, state, 0);
     sp_reducer_free(state->reducer);
     sp_restorer_free(state->restorer);
     sp_vector_free(&state->out);
@@ -28,9 +43,8 @@ static void release(struct reduction *state)
 
 static void finalize(napi_env env, void *data, void *hint)
 {
-    (void)env;
     (void)hint;
-    release(data);
+    release(env, data);
     free(data);
 }
 
@@ -40,11 +54,14 @@ static napi_value wrap(napi_env env, struct reduction made, const napi_type_tag 
     struct reduction *state = (made.reducer || made.restorer) ? malloc(sizeof *state) : NULL;
     if (state) {
         *state = made;
+        tell_collector(env, state, TOLD_BYTES);
         if (napi_create_object(env, &handle) == napi_ok &&
             napi_wrap(env, handle, state, finalize, NULL, NULL) == napi_ok)
             return napi_type_tag_object(env, handle, tag) == napi_ok ? handle : NULL;
     }
-    release(&made);
+    if (state)
+        tell_collector(env, state, 0);
+    release(env, &made);
     free(state);
     napi_throw_error(env, "ENOMEM", "no memory for the state of a connection");
     return NULL;
@@ -178,7 +195,7 @@ static napi_value finish(napi_env env, struct subpage_job *job)
         reduce->results[5] = (double)reduce->stats.body_bytes;
     }
     if (state->closed)
-        release(state);
+        release(env, state);
     return text_or_undefined(env, reduce->problem);
 }
 
@@ -330,7 +347,7 @@ static napi_value reduction_close(napi_env env, napi_callback_info info)
     if (state && !state->closed) {
         state->closed = true;
         if (!state->busy)
-            release(state);
+            release(env, state);
     }
     return NULL;
 }

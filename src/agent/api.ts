@@ -7,6 +7,7 @@ import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastif
 import { type Static, Type } from 'typebox'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
+import { sendingForm } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { Agent } from './agent.ts'
 import type { HostEvent } from './event-log.ts'
@@ -43,6 +44,7 @@ export const ProtectBody = Type.Object(
       Type.Literal('xor-rle'),
       Type.Literal('masked'),
     ]),
+    ...sendingForm,
   },
   { additionalProperties: false },
 )

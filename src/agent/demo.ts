@@ -16,6 +16,7 @@ import {
   victimDigest,
   victimLines,
 } from '../qemu/demo-guest.ts'
+import { sendingDefault } from '../replication/sending.ts'
 import type { AgentClient } from './client.ts'
 import { type EphemeralAgent, startEphemeralAgent } from './ephemeral-agent.ts'
 import { makeOwnedDirectory, removeOwnedDirectory } from './owned-directory.ts'
@@ -102,6 +103,7 @@ async function scenario(
     outputs: 'held',
     tracker: 'auto',
     codec: 'masked',
+    ...sendingDefault,
   })
   observer.say('host a protects it to b: first all its memory, then what changes, checkpoint by checkpoint')
   const last = await watch(a.client, watchMs, observer, signal)

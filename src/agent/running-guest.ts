@@ -128,13 +128,14 @@ export class RunningGuest {
   }
 
   #options(settings: ProtectionSettings, exposed: boolean): PrimaryOptions {
-    const { epochMs, pauseShareMax, tracker, codec, outputs, suspicionMs, to } = settings
+    const { epochMs, pauseShareMax, tracker, codec, outputs, suspicionMs, to, ...sending } = settings
     return {
       guest: this.guest,
       hello: () => this.#hello(settings),
       connect: () => this.#host.transport.connect(to),
       tracker,
       codec,
+      sending,
       pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
       suspicionMs,
       outputs,

@@ -34,7 +34,7 @@ export interface ReduceStats {
 }
 
 /** Up to this many bytes are handled on the event loop's own thread: a thread-pool round trip costs more. */
-const inlineBytesMax = 16 * 1024
+const inlineBytesMax = 64 * 1024
 
 export class Reducer {
   readonly #handle: ReducerHandle

@@ -24,6 +24,11 @@ export interface RestorerHandle {
   readonly [opaque]: 'restorer'
 }
 
+/** A content store; native/addon/store.c. */
+export interface StoreHandle {
+  readonly [opaque]: 'store'
+}
+
 /** A mapped pause lease; native/addon/lease.c. */
 export interface LeaseHandle {
   readonly [opaque]: 'lease'
@@ -110,12 +115,21 @@ export interface Addon {
 
   readonly leaseFree: bigint
   readonly leaseExpired: bigint
+  readonly leaseLocked: bigint
   leaseOpen(path: string): LeaseHandle
   leaseTake(lease: LeaseHandle, holdMs: number): bigint
   leaseRenew(lease: LeaseHandle, held: bigint, holdMs: number): bigint
   leaseClear(lease: LeaseHandle, held: bigint): boolean
+  /** Whether `held` was in force until now; the caller has the lock of the file. */
+  leaseEnter(lease: LeaseHandle, held: bigint): boolean
+  leaseLeave(lease: LeaseHandle, holdMs: number): bigint
   leaseWord(lease: LeaseHandle): bigint
   leaseExpiries(lease: LeaseHandle): bigint
+  /** Until when packets may leave QEMU, by speakNowMs; Infinity: freely, 0: not at all. */
+  leaseSpeak(lease: LeaseHandle, untilMs: number): void
+  leaseSilenced(lease: LeaseHandle): number
+  /** CLOCK_BOOTTIME. */
+  speakNowMs(): number
   leaseClose(lease: LeaseHandle): void
 
   /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
@@ -163,6 +177,52 @@ export interface Addon {
   pidfdOpen(pid: number): number
   pidfdExited(fd: number): boolean
 
+  /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
+  storeOpen(
+    directory: string,
+    swap: string,
+    pagesMax: number,
+    indexPages: number,
+    shape: Uint32Array,
+  ): StoreHandle
+  storeAttach(store: StoreHandle, name: string, ramPath: string, domain: number): number
+  storeForget(store: StoreHandle, name: string): Errno
+  /** Flags: 1 patch, 2 only what becomes smaller. Results: filled, shared, patched, whole, holes, failed, left. */
+  storeEvict(...args: [...StoreRuns, flags: number, pagesMax: number, results: Float64Array]): Promise<Errno>
+  /** Results: pages moved. */
+  storeFetch(...args: [...StoreRuns, results: Float64Array]): Promise<Errno>
+  storeDrop(...args: StoreRuns): Errno
+  /** `into` has the length of a page. */
+  storeRead(store: StoreHandle, guest: number, page: number, into: Uint8Array): Errno
+  /** A bit for each page that is in the store. */
+  storeMap(store: StoreHandle, guest: number, into: Uint8Array): Errno
+  /** Results: seen, packed, swapped, wrapped. */
+  storeSweep(
+    store: StoreHandle,
+    objectsMax: number,
+    agePack: number,
+    ageSwap: number,
+    results: Float64Array,
+  ): Promise<Errno>
+  /** Results: pages, resident, holes, filled, shared, patched, packed, swapped, whole, bytes. */
+  storeShare(store: StoreHandle, guest: number, results: Float64Array): Errno
+  /** Results: objects, pool bytes, swap bytes, bytes of its books. */
+  storeTotals(store: StoreHandle, results: Float64Array): void
+  storeClose(store: StoreHandle): void
+  /** Serves the page faults of a process; mappings: address, bytes, first page each. */
+  pagerStart(
+    store: StoreHandle,
+    guest: number,
+    pidfd: number,
+    uffd: number,
+    mappings: Float64Array,
+    count: number,
+  ): void
+  /** `serving`: another process will serve; without it every page must be back (EBUSY). */
+  pagerStop(store: StoreHandle, guest: number, serving: boolean): Errno
+  /** Results as src/density/pager.ts reads them; false without a pager. */
+  pagerRead(store: StoreHandle, guest: number, results: Float64Array): boolean
+
   /**
    * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
    * src/density/survey.ts reads them. Returns 0 or an errno.
@@ -177,6 +237,9 @@ export interface Addon {
     results: Float64Array,
   ): Promise<number>
 }
+
+type Errno = number
+type StoreRuns = [store: StoreHandle, guest: number, pairs: Uint32Array, runs: number]
 
 /** Results: bytes, run, offset, pages, changedPages, changedLines, changedBytes. False: a range outside the memory. */
 export type CaptureArguments = [

@@ -10,6 +10,7 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
+import type { Sending } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Nic } from './nic.ts'
@@ -34,7 +35,7 @@ export interface GuestRecord {
   protection?: ProtectionSettings
 }
 
-export interface ProtectionSettings {
+export interface ProtectionSettings extends Sending {
   /** Replication address of the other host, host:port. */
   to: string
   epochMs: number

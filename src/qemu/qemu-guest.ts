@@ -112,8 +112,8 @@ export class QemuGuest implements Guest {
     return this.qemu.outputs.free()
   }
 
-  releaseOutputs(): Promise<void> {
-    return this.qemu.outputs.release()
+  releaseOutputs(untilMs: number): Promise<void> {
+    return this.qemu.outputs.release(untilMs)
   }
 
   outputPending(): boolean | undefined {

@@ -18,6 +18,7 @@ import { frameType } from './frame.ts'
 import type { Guest, Pause } from './guest.ts'
 import { encodeCommit } from './messages.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { EarlyPages } from './speculation.ts'
 
 /** What a protection carries from one checkpoint to the next. */
 export interface Protection {
@@ -28,13 +29,15 @@ export interface Protection {
   readonly writer: DeltaWriter
   /** Pages whose shadow is not what the standby holds. */
   unsynced: PageRanges
+  /** What of the coming epoch was sent before its end; in the shadow, and with the standby once the checkpoint commits. */
+  early: EarlyPages | undefined
   readonly faults: Faults
   readonly clock: Clock
   /**
-   * Called with an acknowledgement in hand, before anything the guest sent is let out. `sentAt` is by the clock.
-   * @throws SubpageError HELD_ELSEWHERE when the acknowledgement came too late to act on it
+   * Called with an acknowledgement in hand, before anything the guest sent is let out: until when that may be. Times are by
+   * the clock.
    */
-  mayRelease(sentAt: number): Promise<void>
+  mayRelease(session: PrimarySession, sentAt: number): Promise<number>
 }
 
 /** How long a pause may last in which something is looked at: comparing takes about 0.1 s for each GiB. */
@@ -46,6 +49,9 @@ export interface Frozen {
   delta: Captured
   /** Pages that go whole. */
   rewritten: Captured
+  /** All that may be in either, and what the harvest found. */
+  pages: PageRanges
+  dirty: PageRanges
   dirtyPages: number
   consoleBytes: number
   harvestUs: number
@@ -63,7 +69,7 @@ export async function checkpoint(
   whilePaused?: () => void | Promise<void>,
 ): Promise<EpochReport> {
   const { guest, faults, clock } = protection
-  const sentBefore = session.connection.bytesSent
+  const sentBefore = session.sentBytesAtCommit
 
   const frozen = await freeze(protection, whilePaused, whilePaused && inspectionMs)
   const resumed = await frozen.pause.resume()
@@ -73,10 +79,13 @@ export async function checkpoint(
   const deviceState = await frozen.pause.deviceState()
 
   const sentAt = clock.now()
-  await commit(protection, session, epoch, frozen, deviceState)
+  const { early } = protection
+  const untilMs = await commit(protection, session, epoch, frozen, deviceState)
+  const sentBytes = session.connection.bytesSent - sentBefore
+  session.sentBytesAtCommit = session.connection.bytesSent
   const commitUs = (clock.now() - sentAt) * 1000
   faults('before-release')
-  await guest.releaseOutputs()
+  await guest.releaseOutputs(untilMs)
   faults('after-release')
 
   return {
@@ -86,10 +95,15 @@ export async function checkpoint(
     harvestUs: frozen.harvestUs,
     captureUs: frozen.captureUs,
     commitUs,
-    dirtyPages: frozen.dirtyPages,
-    changedLines: frozen.delta.stats.changedLines,
-    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes,
-    sentBytes: session.connection.bytesSent - sentBefore,
+    // A page that was sent early and again is one dirty page; its lines were sent twice.
+    dirtyPages: frozen.dirtyPages + (early ? early.pages.subtract(frozen.dirty).pageCount : 0),
+    changedLines: frozen.delta.stats.changedLines + (early?.changedLines ?? 0),
+    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes + (early?.deltaBytes ?? 0),
+    sentBytes,
+    finalBytes: sentBytes - (early?.bytes ?? 0),
+    early,
+    dirty: frozen.dirty,
+    reduced: session.deltas.reduced,
     consoleBytes: frozen.consoleBytes,
   }
 }
@@ -112,7 +126,8 @@ export async function freeze(
     const harvestStart = performance.now()
     const dirty = tracker.harvest()
     // From here to the commit the pages count as unsynced: an exception on the way needs no further care.
-    protection.unsynced = whole.union(dirty)
+    const pages = whole.union(dirty)
+    protection.unsynced = pages.union(protection.early?.pages ?? PageRanges.empty)
     faults('after-harvest')
     const captureStart = performance.now()
     const known = dirty.subtract(whole)
@@ -126,6 +141,8 @@ export async function freeze(
       pause,
       delta,
       rewritten,
+      pages,
+      dirty,
       // A tracker that compares reports every page; only those that differ were dirty.
       dirtyPages: tracker.name === 'compare' ? delta.stats.changedPages : known.pageCount,
       consoleBytes,
@@ -138,30 +155,33 @@ export async function freeze(
   }
 }
 
-/** Sends a checkpoint and waits until the standby holds it whole. */
+/** Sends a checkpoint and waits until the standby holds it whole. Returns until when its outputs may be let out. */
 export async function commit(
   protection: Protection,
   session: PrimarySession,
   epoch: number,
-  { delta, rewritten, consoleBytes }: Frozen,
+  { delta, rewritten, pages, consoleBytes }: Frozen,
   deviceState: Uint8Array,
-): Promise<void> {
+): Promise<number> {
   const { writer, faults, clock } = protection
-  const { connection } = session
+  const { connection, deltas, devices } = session
   faults('before-send')
   const sentAt = clock.now()
+  const sentBefore = connection.bytesSent
+  const posted = await deltas.post(writer, epoch, pages, delta, rewritten)
+  const devicePayload = devices.encode(deviceState)
   const acknowledged = session.acknowledged(epoch)
   const sent = Promise.all([
-    writer.send(connection, epoch, delta),
-    writer.send(connection, epoch, rewritten),
-    connection.send(frameType.device, epoch, deviceState),
+    posted.sent,
+    connection.send(frameType.device, epoch, devicePayload),
     connection.send(
       frameType.commit,
       epoch,
       encodeCommit({
-        deltas: delta.chunks.length + rewritten.chunks.length,
-        deltaBytes: delta.bytes + rewritten.bytes,
+        deltas: deltas.total.frames,
+        deltaBytes: deltas.total.bytes,
         consoleBytes,
+        digest: deltas.digest,
       }),
     ),
   ])
@@ -170,6 +190,8 @@ export async function commit(
   committed.catch(() => undefined)
   faults('after-send')
   await committed
+  deltas.committed(connection.bytesSent - sentBefore, (clock.now() - sentAt) * 1000)
   protection.unsynced = PageRanges.empty
-  await protection.mayRelease(sentAt)
+  protection.early = undefined
+  return await protection.mayRelease(session, sentAt)
 }

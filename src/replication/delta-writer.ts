@@ -1,12 +1,10 @@
 /**
- * Captures ranges of pages into reusable buffers and sends them as frames. A checkpoint is captured whole before the
- * guest runs again, so buffers are taken as needed and given back once the kernel has their bytes.
+ * Captures ranges of pages into reusable buffers. A checkpoint is captured whole before the guest runs again, so buffers are
+ * taken as needed, and given back by whoever has sent them.
  */
 import { type CaptureStats, type CodecName, capture, captureSync } from '../delta/capture.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
-import type { Connection } from './connection.ts'
-import { frameType } from './frame.ts'
 
 const bufferBytes = 2 ** 20
 /** Buffers kept for the next epoch; what a burst needed beyond is left to the garbage collector. */
@@ -67,22 +65,13 @@ export class DeltaWriter {
       if (part.stats.changedPages > 0 || whole) {
         result.chunks.push({ buffer, bytes: part.bytes })
         result.bytes += part.bytes
-      } else this.#keep(buffer)
+      } else this.keep(buffer)
     } while (from !== undefined)
     return result
   }
 
-  /** Sends the chunks in order and takes the buffers back. */
-  async send(connection: Connection, epoch: number, captured: Captured): Promise<void> {
-    await Promise.all(
-      captured.chunks.map(async ({ buffer, bytes }) => {
-        await connection.send(frameType.pages, epoch, buffer.subarray(0, bytes))
-        this.#keep(buffer)
-      }),
-    )
-  }
-
-  #keep(buffer: Uint8Array): void {
+  /** A buffer whose bytes nobody needs any more. */
+  keep(buffer: Uint8Array): void {
     if (this.#free.length < keptBuffers) this.#free.push(buffer)
   }
 }

@@ -1,5 +1,8 @@
 /** What the epochs of one protection have cost: histograms (HdrHistogram, relative error below 1 %) and totals. */
 import { createHistogram } from 'node:perf_hooks'
+import type { PageRanges } from '../memory/page-ranges.ts'
+import type { Reduced } from './delta-sender.ts'
+import type { EarlyPages } from './speculation.ts'
 
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
 export interface EpochReport {
@@ -17,6 +20,13 @@ export interface EpochReport {
   deltaBytes: number
   /** Everything sent for this checkpoint: delta, device state, frame headers. */
   sentBytes: number
+  /** Of these, what was sent after the pause: what a client waits for. */
+  finalBytes: number
+  /** What was sent before, and what the harvest found. */
+  early: EarlyPages | undefined
+  dirty: PageRanges
+  /** What made the delta smaller, since the connection began. */
+  reduced: Reduced
   consoleBytes: number
 }
 
@@ -33,8 +43,11 @@ export interface EpochSummary {
   pauseUs: Percentiles
   ownUs: Percentiles
   commitUs: Percentiles
-  bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number }
+  bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number; final: number }
   dirtyPages: number
+  /** Sent before the end of their epoch; again: written after that, and sent once more. */
+  earlyPages: number
+  earlyPagesAgain: number
   changedLines: number
   /** Bytes of dirty pages divided by bytes of changed lines; null before anything has changed. */
   amplification: number | null
@@ -50,6 +63,9 @@ export class EpochStats {
   #changedLines = 0
   #delta = 0
   #sent = 0
+  #final = 0
+  #early = 0
+  #earlyAgain = 0
   last: EpochReport | undefined
 
   add(report: EpochReport): void {
@@ -62,6 +78,10 @@ export class EpochStats {
     this.#changedLines += report.changedLines
     this.#delta += report.deltaBytes
     this.#sent += report.sentBytes
+    this.#final += report.finalBytes
+    if (!report.early) return
+    this.#early += report.early.pages.pageCount
+    this.#earlyAgain += report.early.pages.intersect(report.dirty).pageCount
   }
 
   addFailed(): void {
@@ -74,6 +94,7 @@ export class EpochStats {
       changedLines: this.#changedLines * 64,
       delta: this.#delta,
       sent: this.#sent,
+      final: this.#final,
     }
     return {
       checkpoints: this.#checkpoints,
@@ -83,6 +104,8 @@ export class EpochStats {
       commitUs: percentiles(this.#commit),
       bytes,
       dirtyPages: this.#dirtyPages,
+      earlyPages: this.#early,
+      earlyPagesAgain: this.#earlyAgain,
       changedLines: this.#changedLines,
       amplification: bytes.changedLines === 0 ? null : bytes.dirtyPages / bytes.changedLines,
     }

@@ -25,6 +25,7 @@ export const frameType = {
   heartbeat: 14,
   handover: 15,
   tookOver: 16,
+  reduced: 17,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

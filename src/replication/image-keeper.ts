@@ -3,8 +3,10 @@
  * the image, checked on arrival, until its commit.
  */
 import { apply, applySync, checkDelta } from '../delta/apply.ts'
+import { Restorer } from '../delta/reduce.ts'
 import { SubpageError } from '../errors.ts'
 import type { Region } from '../memory/region.ts'
+import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
 import type { Commit } from './messages.ts'
 
@@ -28,7 +30,12 @@ export class ImageKeeper {
   #committed: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
   #deltas: Uint8Array[] = []
+  /** Of the frames, and of the deltas that they became. */
+  #receivedBytes = 0
   #deltaBytes = 0
+  /** What this connection's deltas and device states are told by. */
+  #restorer: Restorer | undefined
+  #devices: DeviceStateReader | undefined
   #device: Uint8Array | undefined
   #partialEpoch: number | undefined
   /** The last epoch of this connection. */
@@ -46,9 +53,15 @@ export class ImageKeeper {
     return this.#committed
   }
 
-  /** A new connection: it may seed, and counts its epochs from anywhere. */
-  begin(): void {
+  /**
+   * A new connection: it may seed, and counts its epochs from anywhere.
+   * @param reduces whether its deltas may be reduced
+   */
+  begin(reduces: boolean): void {
     this.#dropPartial()
+    this.close()
+    this.#restorer = reduces ? new Restorer() : undefined
+    this.#devices = new DeviceStateReader()
     this.#seeding = true
     this.#lastEpoch = 0
   }
@@ -59,27 +72,27 @@ export class ImageKeeper {
   }
 
   /** Changes the image at once: until the next commit there is no checkpoint to take over. */
-  async seed(delta: Uint8Array): Promise<void> {
+  async seed(payload: Uint8Array, reduced: boolean): Promise<void> {
     if (!this.#seeding) throw unexpected('it seeds after its first checkpoint')
-    checkDelta(delta, this.#image.pages)
+    const delta = await this.#deltaOf(payload, reduced, this.#bytesMax)
     this.#committed = undefined
     await this.#apply([delta])
   }
 
-  hold(epoch: number, delta: Uint8Array): void {
+  async hold(epoch: number, payload: Uint8Array, reduced: boolean): Promise<void> {
     this.#partOf(epoch)
-    checkDelta(delta, this.#image.pages)
+    const room = this.#bytesMax - this.#deltaBytes - this.#deltas.length * frameOverheadBytes
+    const delta = await this.#deltaOf(payload, reduced, room)
+    if (delta.length + frameOverheadBytes > room) throw unexpected('its checkpoint is larger than the guest')
+    this.#receivedBytes += payload.length
     this.#deltaBytes += delta.length
     this.#deltas.push(delta)
-    const held = this.#deltaBytes + this.#deltas.length * frameOverheadBytes
-    if (held > this.#image.bytes + overheadBytesMax)
-      throw unexpected('its checkpoint is larger than the guest')
   }
 
-  holdDevice(epoch: number, state: Uint8Array): void {
+  holdDevice(epoch: number, payload: Uint8Array): void {
     this.#partOf(epoch)
     if (this.#device) throw unexpected(`checkpoint ${epoch} has two device states`)
-    this.#device = state
+    this.#device = this.#devices?.decode(payload)
   }
 
   /** Acknowledges before it applies: from there on the checkpoint is ours, and a takeover waits for `settle`. */
@@ -87,8 +100,10 @@ export class ImageKeeper {
     this.#partOf(epoch)
     const device = this.#device
     if (!device) throw unexpected('its checkpoint has no device state')
-    if (commit.deltas !== this.#deltas.length || commit.deltaBytes !== this.#deltaBytes)
+    if (commit.deltas !== this.#deltas.length || commit.deltaBytes !== this.#receivedBytes)
       throw unexpected('its checkpoint is not whole')
+    if (commit.digest !== 0n && commit.digest !== this.#restorer?.digest)
+      throw unexpected('its dictionary of lines is another one than ours')
     const deltas = this.#deltas
     this.#dropPartial()
     this.#seeding = false
@@ -113,6 +128,28 @@ export class ImageKeeper {
     await this.#applying
   }
 
+  /** Lets go of what belongs to a connection. */
+  close(): void {
+    this.#restorer?.close()
+    this.#devices?.close()
+    this.#restorer = undefined
+    this.#devices = undefined
+  }
+
+  get #bytesMax(): number {
+    return this.#image.bytes + overheadBytesMax
+  }
+
+  /** Restored if need be, and checked. What a reduced one refers to is in the image: nothing is being applied now. */
+  async #deltaOf(payload: Uint8Array, reduced: boolean, bytesMax: number): Promise<Uint8Array> {
+    if (reduced && !this.#restorer) throw unexpected('it sends reduced deltas and did not say so')
+    const delta =
+      reduced && this.#restorer ? await this.#restorer.restore(payload, this.#image, bytesMax) : payload
+    checkDelta(delta, this.#image.pages)
+    if (!reduced) this.#restorer?.learn(delta)
+    return delta
+  }
+
   async #apply(deltas: Uint8Array[]): Promise<void> {
     this.#faults('before-apply')
     for (const delta of deltas)
@@ -131,6 +168,7 @@ export class ImageKeeper {
 
   #dropPartial(): void {
     this.#deltas = []
+    this.#receivedBytes = 0
     this.#deltaBytes = 0
     this.#device = undefined
     this.#partialEpoch = undefined

@@ -6,6 +6,7 @@ import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { codecNames } from '../delta/codec.ts'
 import { printable, SubpageError } from '../errors.ts'
+import { sendingForm } from './sending.ts'
 
 /** Raised by every change that an older peer would misread. */
 export const protocolVersion = 1
@@ -44,6 +45,7 @@ export const Hello = Type.Object({
     outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
     tracker: Type.Enum(['auto', 'userfault', 'compare']),
     codec: Type.Enum([...codecNames]),
+    ...sendingForm,
   }),
 })
 export type Hello = Static<typeof Hello>
@@ -89,22 +91,25 @@ export function readJson<T extends TSchema>(schema: T, payload: Uint8Array, what
 
 /** Closes a checkpoint: what the standby must have received before it may acknowledge. */
 export interface Commit {
-  /** Frames of type `pages` in this checkpoint. */
+  /** Frames of type `pages` and `reduced` in this checkpoint. */
   deltas: number
   /** Sum of their payloads. */
   deltaBytes: number
   /** Length of the guest's console output at the checkpoint. */
   consoleBytes: number
+  /** Of the primary's line dictionary after the last delta; 0 when it has none. */
+  digest: bigint
 }
 
-const commitBytes = 24
+const commitBytes = 32
 
-/** deltas u32 · zero u32 · deltaBytes u64 · consoleBytes u64, little endian. */
+/** deltas u32 · zero u32 · deltaBytes u64 · consoleBytes u64 · digest u64, little endian. */
 export function encodeCommit(commit: Commit): Uint8Array {
   const bytes = Buffer.alloc(commitBytes)
   bytes.writeUInt32LE(commit.deltas, 0)
   bytes.writeBigUInt64LE(BigInt(commit.deltaBytes), 8)
   bytes.writeBigUInt64LE(BigInt(commit.consoleBytes), 16)
+  bytes.writeBigUInt64LE(commit.digest, 24)
   return bytes
 }
 
@@ -117,6 +122,7 @@ export function decodeCommit(payload: Uint8Array): Commit {
     deltas: bytes.readUInt32LE(0),
     deltaBytes: Number(bytes.readBigUInt64LE(8)),
     consoleBytes: Number(bytes.readBigUInt64LE(16)),
+    digest: bytes.readBigUInt64LE(24),
   }
   const sizes = [commit.deltaBytes, commit.consoleBytes]
   if (bytes.readUInt32LE(4) !== 0 || !sizes.every(Number.isSafeInteger))

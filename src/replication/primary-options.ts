@@ -9,6 +9,7 @@ import type { Faults } from './fault.ts'
 import type { Guest } from './guest.ts'
 import type { Hello } from './messages.ts'
 import type { Pace } from './pace.ts'
+import type { Sending } from './sending.ts'
 import type { Succession } from './succession.ts'
 
 export type PrimaryState = 'Connecting' | 'Seeding' | 'Protected' | 'Lagging' | 'Failed'
@@ -20,6 +21,8 @@ export interface PrimaryOptions {
   connect: () => Promise<Duplex>
   tracker: TrackerChoice
   codec: CodecName
+  /** Absent: every delta goes as it is. */
+  sending?: Sending
   pace: Pace
   suspicionMs: number
   /** `free`: what the guest sends leaves at once; for clients that can bear that it is taken back. */

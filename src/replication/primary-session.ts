@@ -5,6 +5,8 @@ import { hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { Clock } from './clock.ts'
 import { Connection } from './connection.ts'
+import type { DeltaSender } from './delta-sender.ts'
+import { DeviceStateWriter } from './device-state.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
 import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
@@ -30,9 +32,15 @@ export class PrimarySession {
   readonly lost: Promise<SubpageError>
   /** What the standby said of itself when it agreed. */
   readonly welcome: Welcome
+  readonly devices = new DeviceStateWriter()
+  readonly deltas: DeltaSender
+  /** Bytes sent over the connection until the last commit. */
+  sentBytesAtCommit = 0
   readonly #closed: AbortController
   readonly #pulse: Pulse
   readonly #acks = new Map<number, Waiter<void>>()
+  #probe: (Waiter<void> & { number: number }) | undefined
+  #probes = 0
   #question: Question | undefined
   #handover: Waiter<void> | undefined
   #failure: SubpageError | undefined
@@ -43,8 +51,10 @@ export class PrimarySession {
     welcome: Welcome,
     closed: AbortController,
     pulse: Pulse,
+    deltas: DeltaSender,
   ) {
     this.connection = connection
+    this.deltas = deltas
     this.welcome = welcome
     this.#closed = closed
     this.#pulse = pulse
@@ -54,6 +64,7 @@ export class PrimarySession {
 
   /**
    * @param abandon closes the connection, now or later, whatever it is waiting for
+   * @param sender makes what sends this connection's deltas
    * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
    */
   static async open(
@@ -61,6 +72,7 @@ export class PrimarySession {
     hello: Hello,
     clock: Clock,
     abandon: AbortSignal,
+    sender: (connection: Connection) => DeltaSender,
   ): Promise<PrimarySession> {
     const connection = new Connection(stream, clock)
     const closed = new AbortController()
@@ -90,7 +102,7 @@ export class PrimarySession {
         () => void connection.send(frameType.heartbeat).catch(() => undefined),
         () => connection.fail(`the standby was silent for ${suspicionMs} ms`),
       )
-      return new PrimarySession(connection, frames, welcome, closed, pulse)
+      return new PrimarySession(connection, frames, welcome, closed, pulse, sender(connection))
     } catch (error) {
       closed.abort()
       connection.close()
@@ -110,6 +122,15 @@ export class PrimarySession {
   /** Resolves when the standby holds this checkpoint whole. */
   acknowledged(epoch: number): Promise<void> {
     return this.#wait<void>((waiter) => this.#acks.set(epoch, waiter))
+  }
+
+  /** Resolves when the standby has answered: at some moment since this call it listened to us. One at a time. */
+  async probe(): Promise<void> {
+    const number = ++this.#probes
+    const answered = this.#wait<void>((waiter) => {
+      this.#probe = { ...waiter, number }
+    })
+    await Promise.all([this.connection.send(frameType.heartbeat, number), answered])
   }
 
   /** The guest stands still and its last checkpoint is committed: resolves when the standby runs it. */
@@ -156,7 +177,10 @@ export class PrimarySession {
     this.#failure = failure
     this.#pulse.stop()
     this.connection.close()
-    for (const waiter of [...this.#acks.values(), this.#question, this.#handover]) waiter?.reject(failure)
+    this.devices.close()
+    this.deltas.close()
+    for (const waiter of [...this.#acks.values(), this.#probe, this.#question, this.#handover])
+      waiter?.reject(failure)
     this.#closed.abort()
     return failure
   }
@@ -171,8 +195,9 @@ export class PrimarySession {
     } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
     else if (frame.type === frameType.refuse) throw refusal(frame.payload)
     else if (frame.type === frameType.tookOver && this.#handover) this.#handover.resolve()
-    else if (frame.type !== frameType.heartbeat)
-      throw unexpected(`a standby does not send frame type ${frame.type}`)
+    else if (frame.type === frameType.heartbeat) {
+      if (frame.epoch === this.#probe?.number) this.#probe.resolve()
+    } else throw unexpected(`a standby does not send frame type ${frame.type}`)
   }
 
   #answered({ type, payload }: Frame): void {

@@ -9,16 +9,21 @@ import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
 import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
 import { checkpoint, type Protection } from './checkpoint.ts'
+import type { Connection } from './connection.ts'
+import { DeltaSender } from './delta-sender.ts'
 import { DeltaWriter } from './delta-writer.ts'
-import { type EpochReport, EpochStats } from './epoch-stats.ts'
+import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Guest, GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { confirmRelease, letOut, part } from './parting.ts'
+import { letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { seed } from './seed.ts'
+import { Speculation } from './speculation.ts'
+import { leaveToSpeak } from './speech.ts'
 import { handOver } from './switchover.ts'
+import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
 
 /** Time between attempts to reach a standby, or an arbiter, that is gone. */
@@ -33,14 +38,13 @@ const leaveMs = 1_000
 /** How long an end of protection waits for a standby that does not read or answer. */
 const farewellMs = 5_000
 
-type Task = (session: PrimarySession, epoch: number) => Promise<EpochReport | undefined>
-
 export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #options: PrimaryOptions
   readonly #protection: Protection
+  readonly #speculation: Speculation
   readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
-  readonly #tasks: Task[] = []
+  readonly #tasks = new Tasks()
   #epoch = 0
   #detached = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
@@ -67,10 +71,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       shadow,
       writer: new DeltaWriter(guest.ram, shadow, options.codec),
       unsynced: PageRanges.all(guest.ram.pages),
+      early: undefined,
       clock,
       faults,
-      mayRelease: (sentAt) => confirmRelease(options, sentAt, this.#stopping.signal),
+      mayRelease: (session, sentAt) => leaveToSpeak(options, sentAt, () => session.probe()),
     }
+    this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
 
   /**
@@ -105,11 +111,11 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /** Compares guest and image, within the next checkpoint. */
   verify(): Promise<Verification> {
-    return this.#task(async (session, epoch, done) => {
+    return this.#tasks.add(async (session, epoch, done) => {
       const { report, verification } = await verify(this.#protection, session, epoch)
       done(verification)
       return report
-    })
+    }, this.#finished)
   }
 
   /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
@@ -120,7 +126,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         'ARBITER_UNREACHABLE',
         'a switchover needs an arbiter that both hosts see: should the answer be lost, it says who has the guest',
       )
-    await this.#task<void>(async (session, epoch, done) => {
+    await this.#tasks.add<void>(async (session, epoch, done) => {
       await handOver(this.#protection, session, epoch, (pause) => {
         this.#held = pause
       })
@@ -128,7 +134,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       guest.supersede('switched over to the standby')
       done()
       return undefined
-    })
+    }, this.#finished)
   }
 
   /**
@@ -158,30 +164,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     await this.#finished
   }
 
-  /** Runs in place of the next checkpoint. Rejects when the protection ends before. */
-  #task<T>(
-    run: (session: PrimarySession, epoch: number, done: (value: T) => void) => ReturnType<Task>,
-  ): Promise<T> {
-    return new Promise((resolve, reject) => {
-      this.#tasks.push(async (session, epoch) => {
-        try {
-          return await run(session, epoch, resolve)
-        } catch (error) {
-          reject(error)
-          throw error
-        }
-      })
-      // Does nothing when there is a verdict.
-      const unanswered = () => reject(new SubpageError('NOT_PROTECTED', 'the protection ended meanwhile'))
-      this.#finished.then(unanswered, unanswered)
-    })
-  }
-
   async #open(): Promise<PrimarySession> {
-    const { connect, hello, clock, succession } = this.#options
+    const { connect, clock, succession } = this.#options
     // Before the connection: the standby waits for it only so long.
-    const words = await hello()
-    const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal)
+    const words = await this.#options.hello()
+    const sender = (connection: Connection) => this.#senderOver(connection)
+    const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal, sender)
     succession.agree(session.welcome.arbitrated)
     try {
       await succession.anchor(this.#stopping.signal)
@@ -190,6 +178,11 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       throw error
     }
     return session
+  }
+
+  #senderOver(connection: Connection): DeltaSender {
+    const { guest, sending = {} } = this.#options
+    return new DeltaSender(connection, guest.ram.pages, this.#protection.shadow, sending)
   }
 
   async #run(first: PrimarySession | undefined): Promise<void> {
@@ -231,7 +224,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     const { guest, clock, pace, outputs } = this.#options
     const stopping = this.#stopping.signal
     this.#enter('Seeding', '')
+    this.#protection.early = undefined
     await seed(this.#protection, session, stopping)
+    session.sentBytesAtCommit = session.connection.bytesSent
     if (stopping.aborted) return
     if (outputs === 'held') await guest.holdOutputs()
     // From the first commit on the standby can take over.
@@ -242,7 +237,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       const pauseUs = await this.#epochOf(session)
       this.#goneOn(false)
       // A lost connection or an end of protection is noticed at once.
-      await nextCheckpoint(pace, guest, clock, startedAt, pauseUs, interrupted)
+      const due = nextCheckpoint(pace, guest, clock, startedAt, pauseUs, interrupted)
+      // A link that does not take what is sent early delays the checkpoint, too.
+      const inTime = clock.after(pace.epochMs + this.#lateMs, () => this.#lag(tooSlow))
+      await this.#speculation
+        .during(session, this.#epoch + 1, startedAt, pace.epochMs, due, interrupted)
+        .finally(inTime)
       if (session.closed.aborted) throw await session.lost
     }
   }
@@ -251,12 +251,13 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async #epochOf(session: PrimarySession): Promise<number> {
     const { clock } = this.#options
     const epoch = ++this.#epoch
-    const take = this.#tasks.shift() ?? ((s, e) => checkpoint(this.#protection, s, e))
+    const take = this.#tasks.next() ?? ((s, e) => checkpoint(this.#protection, s, e))
     const inTime = clock.after(this.#lateMs, () => this.#lag(tooSlow))
     try {
       const report = await take(session, epoch)
       if (!report) return 0
       this.stats.add(report)
+      this.#speculation.learn(report.early, report.dirty, report.sentBytes)
       this.emit('epoch', report)
       const lagging = report.commitUs > this.#lateMs * 1000
       this.#enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
@@ -264,6 +265,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } catch (error) {
       this.stats.addFailed()
       if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
+      // Nothing of it was sent but what went early: the next attempt completes it.
+      this.#epoch--
       this.#lag(error.message)
       this.emit('missed', error)
       return 0

@@ -80,6 +80,8 @@ async function send(
   while (left.pageCount > 0 && !signal.aborted) {
     const [slice, rest] = left.take(slicePages)
     left = rest
-    await writer.send(session.connection, noEpoch, await writer.capture(slice, whole))
+    const captured = await writer.capture(slice, whole)
+    const { sent } = await session.deltas.post(writer, noEpoch, slice, captured)
+    await sent
   }
 }

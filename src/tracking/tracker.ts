@@ -23,7 +23,17 @@ export interface Tracker {
    * @throws SubpageError GUEST_DIED when the process has ended, TRACKER_UNAVAILABLE when tracking was lost
    */
   harvest(): PageRanges
+  /** Before the epoch's end; absent where it would cost as much as a harvest. */
+  readonly early?: EarlyHarvest
   close(): void
+}
+
+/** Some of the written pages, while the guest runs. */
+export interface EarlyHarvest {
+  /** What a harvest would report; nothing changes. Empty when every page would be. @throws as harvest does */
+  peek(): PageRanges
+  /** As harvest, for these pages only; all others stay as they are. @throws as harvest does */
+  harvest(within: PageRanges): PageRanges
 }
 
 export interface TrackerTarget {

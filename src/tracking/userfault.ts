@@ -10,7 +10,7 @@ import { closeSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { category, lockMarks, Pagemap, trackedMappings } from './pagemap.ts'
-import type { Tracker, TrackerTarget } from './tracker.ts'
+import type { EarlyHarvest, Tracker, TrackerTarget } from './tracker.ts'
 import { WatchedProcess } from './watched-process.ts'
 
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */
@@ -64,6 +64,17 @@ class UserfaultTracker implements Tracker {
     const found = this.#pagemap.scan(category.written, true)
     this.#everything = false
     return everything ? PageRanges.all(this.#ramPages) : found
+  }
+
+  readonly early: EarlyHarvest = {
+    peek: () => (this.#everything ? PageRanges.empty : this.#pagemap.scan(category.written, false)),
+    harvest: (within) => {
+      if (this.#everything) return PageRanges.empty
+      this.#everything = true
+      const found = this.#pagemap.scan(category.written, true, within)
+      this.#everything = false
+      return found
+    },
   }
 
   close(): void {

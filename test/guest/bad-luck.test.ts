@@ -30,6 +30,7 @@ import { identify, isRunning } from '../../src/qemu/process.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Connection } from '../../src/replication/connection.ts'
+import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
@@ -320,8 +321,11 @@ describe('a standby that cannot be', () => {
   test('a device state that QEMU cannot load: Failed, said, and removable', async () => {
     const { connection, frames, answer } = await greet(await hello({}, 'broken'))
     expect(answer).toMatchObject({ image: 'fresh' })
-    await connection.send(frameType.device, 1, Buffer.from('no state of any QEMU'))
-    await connection.send(frameType.commit, 1, encodeCommit({ deltas: 0, deltaBytes: 0, consoleBytes: 0 }))
+    const devices = new DeviceStateWriter()
+    await connection.send(frameType.device, 1, devices.encode(Buffer.from('no state of any QEMU')))
+    devices.close()
+    const nothing = { deltas: 0, deltaBytes: 0, consoleBytes: 0, digest: 0n }
+    await connection.send(frameType.commit, 1, encodeCommit(nothing))
     let next = await frames.next()
     while (next.value?.type === frameType.heartbeat) next = await frames.next()
     expect(next.value).toMatchObject({ type: frameType.ack })

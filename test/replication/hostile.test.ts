@@ -144,15 +144,15 @@ describe('a hostile primary', () => {
     [
       'sends two device states',
       async (p) => {
-        await p.connection.send(frameType.device, 6, Buffer.from('a'))
-        await p.connection.send(frameType.device, 6, Buffer.from('b'))
+        await p.sendDevice(6, 'a')
+        await p.sendDevice(6, 'b')
       },
       /two device states/,
     ],
     [
       'uses the device state of another epoch',
       async (p) => {
-        await p.connection.send(frameType.device, 6, Buffer.from('a'))
+        await p.sendDevice(6, 'a')
         await p.connection.send(frameType.commit, 7, commitOf([]))
       },
       /epoch 7 in the middle of epoch 6/,
@@ -168,8 +168,8 @@ describe('a hostile primary', () => {
       `counts ${deltas} deltas of ${deltaBytes} bytes where there is 1 of ${whole.length}`,
       async (p) => {
         await p.connection.send(frameType.pages, 6, whole)
-        await p.connection.send(frameType.device, 6, Buffer.from('state'))
-        const commit = encodeCommit({ deltas, deltaBytes, consoleBytes: 0 })
+        await p.sendDevice(6, 'state')
+        const commit = encodeCommit({ deltas, deltaBytes, consoleBytes: 0, digest: 0n })
         await p.connection.send(frameType.commit, 6, commit)
       },
       /not whole/,
@@ -238,7 +238,7 @@ describe('a hostile primary', () => {
     const { host, peer, reconnect } = await asPrimary()
     await peer.connection.send(frameType.pages, 0, delta({ 1: 1 }))
     await peer.connection.send(frameType.pages, 1, delta({ 1: 99 }))
-    await peer.connection.send(frameType.device, 1, Buffer.from('old'))
+    await peer.sendDevice(1, 'old')
     await peer.connection.finish()
     await expect.poll(() => host.standby?.connected).toBe(false)
     const next = await reconnect()

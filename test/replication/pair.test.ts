@@ -278,7 +278,7 @@ describe('the takeover', () => {
     await peer.answer(frameType.ack)
     const next = delta({ 1: 22 })
     await peer.connection.send(frameType.pages, 2, next)
-    await peer.connection.send(frameType.device, 2, Buffer.from('2'))
+    await peer.sendDevice(2, '2')
     // The answer proves that the standby has read up to here.
     await peer.connection.send(frameType.askPage, 1)
     await peer.answer(frameType.page)

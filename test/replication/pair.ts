@@ -20,6 +20,7 @@ import type { GuestEnd } from '../../src/replication/guest.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
+import type { Sending } from '../../src/replication/sending.ts'
 import { Standby } from '../../src/replication/standby.ts'
 import type { StandbyOutcome } from '../../src/replication/standby-options.ts'
 import { Succession } from '../../src/replication/succession.ts'
@@ -101,8 +102,16 @@ export function helloFor({ pages, name = 'script' }: { pages: number; name?: str
       process: { pid: 1, startTime: '1' },
     },
     generation: 1,
-    settings: { epochMs: 2, suspicionMs, outputs: 'held', tracker: 'auto', codec: 'masked' },
+    settings: { epochMs: 2, suspicionMs, outputs: 'held', tracker: 'auto', codec: 'masked', ...everyPart },
   }
+}
+
+/** Deltas go through all that makes them smaller. */
+const everyPart: Sending = {
+  reduce: ['dictionary', 'sharing', 'similar'],
+  blockBytes: 256,
+  compress: 'zstd',
+  speculate: 'auto',
 }
 
 export function successionFor(claimant: string, arbiter: Arbiter | undefined): Succession {
@@ -179,6 +188,15 @@ export class ScriptedGuest {
     let everything = true
     return {
       name: 'userfault',
+      early: {
+        peek: () =>
+          everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1])),
+        harvest: (within) => {
+          const pages = [...this.#dirty].filter((page) => within.has(page))
+          for (const page of pages) this.#dirty.delete(page)
+          return PageRanges.of(pages.map((page) => [page, 1]))
+        },
+      },
       harvest: () => {
         const all = everything
         everything = true
@@ -363,6 +381,7 @@ export class Pair {
       connect: () => connect(port),
       tracker: 'auto',
       codec: 'masked',
+      sending: everyPart,
       pace: { epochMs },
       suspicionMs,
       outputs: 'held',

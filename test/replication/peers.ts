@@ -8,6 +8,7 @@ import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
+import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { type Frame, type FrameType, frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello } from '../../src/replication/messages.ts'
 import { Primary } from '../../src/replication/primary.ts'
@@ -22,6 +23,7 @@ export class Peer {
   readonly connection: Connection
   /** Settles when the other side has closed. */
   readonly ended: Promise<void>
+  readonly #devices = new DeviceStateWriter()
   readonly #received: Frame[] = []
   #wake = () => {}
   #done = false
@@ -43,6 +45,10 @@ export class Peer {
     }
     this.#done = true
     this.#wake()
+  }
+
+  async sendDevice(epoch: number, state: string): Promise<void> {
+    await this.connection.send(frameType.device, epoch, this.#devices.encode(Buffer.from(state)))
   }
 
   async next(): Promise<Frame> {
@@ -90,16 +96,13 @@ export const commitOf = (deltas: Uint8Array[], consoleBytes = 0): Uint8Array =>
     deltas: deltas.length,
     deltaBytes: deltas.reduce((sum, { length }) => sum + length, 0),
     consoleBytes,
+    digest: 0n,
   })
 
-export async function sendCheckpoint(
-  { connection }: Peer,
-  epoch: number,
-  deltas: Uint8Array[],
-): Promise<void> {
-  for (const bytes of deltas) await connection.send(frameType.pages, epoch, bytes)
-  await connection.send(frameType.device, epoch, Buffer.from(`state ${epoch}`))
-  await connection.send(frameType.commit, epoch, commitOf(deltas))
+export async function sendCheckpoint(peer: Peer, epoch: number, deltas: Uint8Array[]): Promise<void> {
+  for (const bytes of deltas) await peer.connection.send(frameType.pages, epoch, bytes)
+  await peer.sendDevice(epoch, `state ${epoch}`)
+  await peer.connection.send(frameType.commit, epoch, commitOf(deltas))
 }
 
 /** A real standby, and us as its primary. */

@@ -18,8 +18,8 @@ vi.mock('../../src/replication/image-keeper.ts', async (original) => {
       super(image, faults)
       this.#image = image
     }
-    override hold(epoch: number, delta: Uint8Array): void {
-      super.hold(epoch, delta)
+    override async hold(epoch: number, delta: Uint8Array, reduced: boolean): Promise<void> {
+      await super.hold(epoch, delta, reduced)
       if (keeper.appliesParts) applySync(this.#image, delta)
     }
     override forgetCheckpoint(): void {
@@ -46,7 +46,8 @@ const schedulesMax = 1_200
 
 /** Begins near the first seed that finds it: a test is to prove that it can, not to search. */
 async function finds(broken: Broken = {}, firstSeed = 1): Promise<string> {
-  const { failed, schedules } = await simulateMany(firstSeed, schedulesMax, broken, true)
+  const plain = { ...broken, plain: true }
+  const { failed, schedules } = await simulateMany(firstSeed, schedulesMax, plain, true)
   console.log(
     `${schedules} schedules, seed ${failed[0]?.seed}: ${failed[0]?.failure?.message ?? 'not found'}`,
   )
@@ -66,6 +67,10 @@ describe('a defect is found', { timeout: 300_000 }, () => {
 
   test('outputs are not held', async () => {
     expect(await finds({ forgetHolding: true })).toMatch(unsafe)
+  })
+
+  test('a release is executed however late', async () => {
+    expect(await finds({ openFence: true }, 630)).toMatch(/speaks for the guest, at step .* took it over/)
   })
 
   test('a pause that the guard has broken counts', async () => {

@@ -5,8 +5,9 @@
 import { asSubpageError } from '../../src/errors.ts'
 import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
+import type { Sending } from '../../src/replication/sending.ts'
 import type { Verification } from '../../src/replication/verify.ts'
-import type { SeededRandom } from '../support/random.ts'
+import { type SeededRandom, seededRandom } from '../support/random.ts'
 import { Violation } from './sim-client.ts'
 import type { SimHost } from './sim-host.ts'
 import { type Broken, type PlannedFault, type SimSettings, SimWorld } from './sim-world.ts'
@@ -28,6 +29,18 @@ export interface Result {
 const eventsMax = 400_000
 const settleMsMax = 90_000
 
+/** Drawn apart from everything else, so that what a seed stands for stays the same. */
+function sendingOf(seed: number): Sending {
+  const { integer } = seededRandom(seed ^ 0x5eed)
+  const pick = <T>(of: readonly T[]) => of[integer(0, of.length - 1)]!
+  return {
+    reduce: pick([[], ['dictionary'], ['sharing', 'similar'], ['dictionary', 'sharing', 'similar']]),
+    blockBytes: pick([64, 1024]),
+    compress: pick(['off', 'lz4', 'zstd']),
+    speculate: pick(['off', 'auto', 'always']),
+  }
+}
+
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
@@ -42,6 +55,7 @@ function settingsOf(random: SeededRandom): SimSettings {
     sameMachine: chance(10),
     tracker: chance(15) ? 'compare' : 'userfault',
     codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
+    sending: sendingOf(random.seed),
   }
 }
 
@@ -189,6 +203,21 @@ class Schedule {
         time.after(forMs, () => this.#note(`-- agent ${host.name} goes on`, () => agent?.process.goOn()))
         return
       }
+      case 'host-stop': {
+        const { agent } = host
+        const stopped = this.#world.qemus.filter((qemu) => qemu.alive && qemu.host === host.name)
+        const wake = () => {
+          for (const qemu of stopped) qemu.goOn()
+        }
+        const goOn = [() => agent?.process.goOn(), wake]
+        if (this.#draw(0, 1)) goOn.reverse()
+        agent?.process.stop()
+        for (const qemu of stopped) qemu.stop()
+        time.after(forMs, () => this.#note(`-- host ${host.name} goes on`, () => goOn[0]!()))
+        time.after(forMs + this.#draw(0, 3), () => goOn[1]!())
+        time.after(forMs, () => this.#over && goOn[0]!())
+        return
+      }
       case 'qemu-death': {
         const copies = this.#world.qemus.filter((qemu) => qemu.alive)
         if (copies.length === 0) return
@@ -271,7 +300,7 @@ class Schedule {
   }
 
   #protection(to: string): ProtectionSettings {
-    const { epochMs, pauseShareMax, suspicionMs, outputs, tracker, codec } = this.#world.settings
+    const { epochMs, pauseShareMax, suspicionMs, outputs, tracker, codec, sending } = this.#world.settings
     return {
       to,
       epochMs,
@@ -280,6 +309,7 @@ class Schedule {
       outputs,
       tracker,
       codec,
+      ...(!this.#world.broken.plain && sending),
     }
   }
 
@@ -447,6 +477,7 @@ const disturbances = [
   'end',
   'stop',
   'stop',
+  'host-stop',
   'qemu-death',
   'power-off',
   'host-death',

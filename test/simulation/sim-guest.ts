@@ -4,7 +4,7 @@ import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import type { Qmp } from '../../src/qemu/qmp.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause, WaitingGuest } from '../../src/replication/guest.ts'
-import type { Tracker } from '../../src/tracking/tracker.ts'
+import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
 import type { SimProcess } from './sim-process.ts'
 import type { SimQemu, SimQmp } from './sim-qemu.ts'
 import type { SimWorld } from './sim-world.ts'
@@ -30,7 +30,9 @@ export class SimGuest implements Guest {
     this.qemu = qemu
     this.description = describe(world)
     this.#qmp = qemu.connect(process)
-    this.#outputs = new OutputBuffers(this.#qmp as unknown as Qmp, 1)
+    this.#outputs = new OutputBuffers(this.#qmp as unknown as Qmp, 1, {
+      speakUntil: (ms) => process.leave(() => qemu.fence(ms)),
+    })
     this.ended = new Promise((resolve) =>
       this.#qmp.onClose(() =>
         resolve(
@@ -71,7 +73,17 @@ export class SimGuest implements Guest {
     qemu.tracked.add(dirty)
     let first = true
     const compares = this.#world.settings.tracker === 'compare'
+    const early: EarlyHarvest = {
+      peek: () => (first ? PageRanges.empty : PageRanges.of([...dirty].map((page) => [page, 1]))),
+      harvest: (within) => {
+        if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'the process has ended')
+        const pages = [...dirty].filter((page) => within.has(page))
+        for (const page of pages) dirty.delete(page)
+        return PageRanges.of(pages.map((page) => [page, 1]))
+      },
+    }
     return {
+      ...(!compares && { early }),
       name: this.#world.settings.tracker,
       harvest: () => {
         if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'the process has ended')
@@ -123,7 +135,7 @@ export class SimGuest implements Guest {
       resume: async () => {
         this.#lease = this.#lease === undefined ? undefined : this.qemu.renewLease(this.#lease, this.#holdMs)
         const valid = this.#lease !== undefined
-        if (this.#world.broken.releaseEarly) void this.#outputs.release()
+        if (this.#world.broken.releaseEarly) void this.#outputs.release(Number.POSITIVE_INFINITY)
         await this.#qmp.run('cont')
         this.#resumed()
         const pauseUs = (this.#world.time.nowMs - startedAt) * 1000
@@ -145,8 +157,8 @@ export class SimGuest implements Guest {
     return this.#outputs.free()
   }
 
-  releaseOutputs(): Promise<void> {
-    return this.#outputs.release()
+  releaseOutputs(untilMs: number): Promise<void> {
+    return this.#outputs.release(untilMs)
   }
 
   outputPending(): boolean {

@@ -395,13 +395,14 @@ export class RunningHere {
 
   #options(settings: ProtectionSettings, exposed: boolean): PrimaryOptions {
     const { world, process, faults, host } = this.#agent
-    const { epochMs, pauseShareMax, tracker, codec, outputs, suspicionMs, to } = settings
+    const { epochMs, pauseShareMax, tracker, codec, outputs, suspicionMs, to, ...sending } = settings
     return {
       guest: this.guest,
       hello: () => this.#agent.hello(settings, this),
       connect: () => world.network.connect(process, host, world.host(to)),
       tracker,
       codec,
+      sending,
       pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
       suspicionMs,
       outputs,

@@ -16,6 +16,8 @@ export class SimProcess {
   readonly #time: SimTime
   readonly #arriving: (() => void)[] = []
   readonly #leaving: (() => void)[] = []
+  /** Take a sleep's listener off its signal: Node keeps a signal that is listened to, and all behind it, for ever. */
+  readonly #asleep = new Set<() => void>()
   state: 'running' | 'stopped' | 'dead' = 'running'
 
   constructor(name: string, time: SimTime) {
@@ -35,13 +37,16 @@ export class SimProcess {
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           if (signal?.aborted) return resolve()
+          const forget = () => signal?.removeEventListener('abort', done)
           const done = () => {
             cancel()
-            signal?.removeEventListener('abort', done)
+            forget()
+            this.#asleep.delete(forget)
             resolve()
           }
           const cancel = after(ms, done)
           signal?.addEventListener('abort', done)
+          this.#asleep.add(forget)
         }),
     }
   }
@@ -86,6 +91,8 @@ export class SimProcess {
     this.state = 'dead'
     this.#arriving.length = 0
     this.#leaving.length = 0
+    for (const forget of this.#asleep) forget()
+    this.#asleep.clear()
   }
 
   /** What has come meanwhile, one after the other, each to its end. */

@@ -1,6 +1,7 @@
 /** Two hosts, what is between them, and what is known of the guest from outside: everything of one simulation. */
 import { SubpageError as Failure, type SubpageError } from '../../src/errors.ts'
 import type { FaultPoint } from '../../src/replication/fault.ts'
+import type { Sending } from '../../src/replication/sending.ts'
 import type { Succession } from '../../src/replication/succession.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
 import { SimArbiter } from './sim-arbiter.ts'
@@ -25,6 +26,7 @@ export interface SimSettings {
   sameMachine: boolean
   tracker: 'userfault' | 'compare'
   codec: 'line' | 'page' | 'xor-rle' | 'masked'
+  sending: Sending
 }
 
 /** For the tests that prove that the judge sees what goes wrong. */
@@ -33,6 +35,9 @@ export interface Broken {
   releaseEarly?: boolean
   trustBrokenPause?: boolean
   forgetHolding?: boolean
+  /** Deltas go as they are: what reduces them would notice these defects by itself. */
+  plain?: boolean
+  openFence?: boolean
 }
 
 export interface PlannedFault {
@@ -64,6 +69,10 @@ export class SimWorld {
   /** The operator has said that the primary is gone. */
   forced = false
   takeovers = 0
+  /** The copy that took over last: whoever had the guest before must not speak any more. */
+  #speaker: SimQemu | undefined
+  /** Packets that a fence has dropped. */
+  silenced = 0
   /** A planned fault has happened; its effect lasts for so long. */
   onFault: (host: SimHost, forMs: number) => void = () => undefined
   failure: Error | undefined
@@ -126,6 +135,10 @@ export class SimWorld {
       this.client.packets++
       return
     }
+    if (this.#speaker && from !== this.#speaker)
+      throw new Violation(
+        `${from.host} speaks for the guest, at step ${step.id}, after ${this.#speaker.host} took it over`,
+      )
     try {
       this.client.receive(step)
     } catch (error) {
@@ -137,6 +150,7 @@ export class SimWorld {
   tookOver(qemu: SimQemu): void {
     this.takeovers++
     this.note(`${qemu.host}: its copy runs from step ${qemu.step.id}`)
+    this.#speaker = qemu
     if (this.settings.outputs === 'free' || this.forced) {
       this.forced = false
       this.client.seen = qemu.step

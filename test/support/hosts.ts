@@ -1,6 +1,7 @@
 /** Hosts for tests: real agents in child processes, with directories that go with them. */
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { ProtectBody } from '../../src/agent/api.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { makeOwnedDirectory, removeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
@@ -11,6 +12,7 @@ import {
   untilConsole,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
+import { sendingDefault } from '../../src/replication/sending.ts'
 
 export const ramBytes = 160 * 2 ** 20
 const pollMs = 10
@@ -60,7 +62,7 @@ export async function protect(
   from: EphemeralAgent,
   name: string,
   to: EphemeralAgent,
-  options: { tracker?: 'auto' | 'userfault' | 'compare'; epochMs?: number; pauseShareMax?: number } = {},
+  options: Partial<ProtectBody> = {},
 ): Promise<GuestStatus> {
   await from.client.protect(name, {
     to: to.address,
@@ -69,6 +71,7 @@ export async function protect(
     outputs: 'held',
     tracker: 'auto',
     codec: 'masked',
+    ...sendingDefault,
     ...options,
   })
   return await until(from, name, (status) => status.state === 'Protected')

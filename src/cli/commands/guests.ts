@@ -9,6 +9,7 @@ import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
+import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, parseMs, parseSize } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
 
@@ -106,6 +107,7 @@ export const protectCommand: Command = {
       default: 'masked',
       choices: ['masked', 'line', 'xor-rle', 'page'],
     },
+    ...sendingFlags,
   ],
   async run(invocation) {
     if (invocation.flags.to === undefined)
@@ -118,6 +120,7 @@ export const protectCommand: Command = {
       suspicionMs: parseMs(text(invocation, 'suspicion')),
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
+      ...readSending(invocation),
     })
     const status = await untilProtected(agent, nameOf(invocation))
     invocation.output.data(

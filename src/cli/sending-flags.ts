@@ -1,0 +1,55 @@
+/** The flags of `protect` that make it send less. Their names and values are those of the settings on the wire. */
+import { SubpageError } from '../errors.ts'
+import type { Sending } from '../replication/sending.ts'
+import type { Flag, Invocation } from './command.ts'
+import { text } from './command.ts'
+
+const parts = ['dictionary', 'sharing', 'similar'] as const
+
+export const sendingFlags: Flag[] = [
+  {
+    form: '--reduce <parts>',
+    summary:
+      'what is left out because the standby has it: dictionary, sharing, similar, several with commas; all, none',
+    default: 'all',
+  },
+  {
+    form: '--block <bytes>',
+    summary: 'size of the blocks that sharing looks for',
+    default: '1024',
+    choices: ['64', '128', '256', '512', '1024', '2048', '4096'],
+  },
+  {
+    form: '--compress <method>',
+    summary: 'auto: whichever has the bytes there soonest, as measured; never slower than the link',
+    default: 'auto',
+    choices: ['auto', 'off', 'lz4', 'zstd'],
+  },
+  {
+    form: '--speculate <choice>',
+    summary: 'send pages before the epoch ends when they are believed to stay as they are',
+    default: 'auto',
+    choices: ['auto', 'always', 'off'],
+  },
+]
+
+/** @throws SubpageError BAD_ARGUMENT */
+export function readSending(invocation: Invocation): Sending {
+  return {
+    reduce: readParts(text(invocation, 'reduce')),
+    blockBytes: Number(text(invocation, 'block')) as NonNullable<Sending['blockBytes']>,
+    compress: text(invocation, 'compress') as NonNullable<Sending['compress']>,
+    speculate: text(invocation, 'speculate') as NonNullable<Sending['speculate']>,
+  }
+}
+
+function readParts(given: string): (typeof parts)[number][] {
+  if (given === 'all') return [...parts]
+  if (given === 'none') return []
+  return given.split(',').map((word) => {
+    const part = parts.find((name) => name === word.trim())
+    if (!part)
+      throw new SubpageError('BAD_ARGUMENT', `--reduce takes ${parts.join(', ')}, all or none, not "${word}"`)
+    return part
+  })
+}

@@ -1,0 +1,141 @@
+/**
+ * Sends what was captured: reduced and compressed as the settings say, in order, over one connection. Its dictionary begins
+ * with the connection, as the standby's does: a checkpoint that fails takes both with it.
+ *
+ * What was captured must be reduced before any of its pages is captured again, for the reducer reads the shadow.
+ */
+import { CompressionChoice } from '../delta/compression-choice.ts'
+import { Reducer, type ReduceStats, type SqueezeMethod } from '../delta/reduce.ts'
+import type { PageRanges } from '../memory/page-ranges.ts'
+import type { Region } from '../memory/region.ts'
+import type { Connection } from './connection.ts'
+import type { Captured, DeltaWriter } from './delta-writer.ts'
+import { type FrameType, frameType } from './frame.ts'
+import { reduces, type Sending } from './sending.ts'
+
+/** Where frames go. */
+export type FrameSink = Pick<Connection, 'send'>
+
+/** What of an epoch is on its way. */
+export interface Posted {
+  frames: number
+  bytes: number
+}
+
+/** What the reducer has found since the connection began, and what it takes. */
+export interface Reduced extends Readonly<ReduceStats> {
+  /** Of the last epoch. */
+  compression: SqueezeMethod
+  /** Of dictionary and indexes. */
+  memoryBytes: number
+}
+
+export class DeltaSender {
+  readonly #connection: FrameSink
+  readonly #shadow: Region | undefined
+  readonly #reducer: Reducer | undefined
+  readonly #compression: CompressionChoice
+  #method: SqueezeMethod = 'off'
+  #epoch = -1
+  #total: Posted = { frames: 0, bytes: 0 }
+  #bodyBytes = 0
+  #reduceUs = 0
+  readonly #stats: ReduceStats = {
+    lines: 0,
+    dictionaryLines: 0,
+    sharedLines: 0,
+    similarPages: 0,
+    bodyBytes: 0,
+  }
+
+  /** @param shadow what the deltas are captured against; undefined when it does not hold whole pages */
+  constructor(connection: FrameSink, pages: number, shadow: Region | undefined, sending: Sending) {
+    this.#connection = connection
+    this.#shadow = shadow
+    this.#reducer = reduces(sending)
+      ? new Reducer(pages, sending.reduce ?? [], sending.blockBytes)
+      : undefined
+    this.#compression = new CompressionChoice(sending.compress ?? 'off')
+  }
+
+  /** Frames of the present epoch so far. */
+  get total(): Readonly<Posted> {
+    return this.#total
+  }
+
+  /** Of an epoch, 0 being seeding: then the standby's image does not stand still, and nothing refers to it. */
+  #begin(epoch: number): void {
+    if (epoch === this.#epoch) return
+    this.#reducer?.begin(epoch > 0)
+    this.#method = this.#compression.next(this.#bodyBytes)
+    this.#epoch = epoch
+    this.#total = { frames: 0, bytes: 0 }
+    this.#bodyBytes = 0
+    this.#reduceUs = 0
+  }
+
+  /**
+   * Resolves once everything is reduced and handed over; `posted.sent` when the kernel has it.
+   * @param pages that the epoch holds, as far as they are known: a superset of those in `captured`
+   */
+  async post(
+    writer: DeltaWriter,
+    epoch: number,
+    pages: PageRanges,
+    ...captured: Captured[]
+  ): Promise<Posted & { sent: Promise<void> }> {
+    this.#begin(epoch)
+    this.#reducer?.include(pages)
+    const posted: Posted = { frames: 0, bytes: 0 }
+    const sent: Promise<void>[] = []
+    for (const { buffer, bytes } of captured.flatMap(({ chunks }) => chunks)) {
+      const delta = buffer.subarray(0, bytes)
+      const reduced = await this.#reduce(delta)
+      const payload = reduced ?? delta
+      const type: FrameType = reduced ? frameType.reduced : frameType.pages
+      posted.frames++
+      posted.bytes += payload.length
+      const handed = this.#connection.send(type, epoch, payload).then(() => writer.keep(buffer))
+      // Awaited with all others; it may fail while the next one is still being reduced.
+      handed.catch(() => undefined)
+      sent.push(handed)
+    }
+    const all = Promise.all(sent).then(() => undefined)
+    this.#total.frames += posted.frames
+    this.#total.bytes += posted.bytes
+    // Awaited by the caller, later; a failure before that is not unhandled.
+    all.catch(() => undefined)
+    return { ...posted, sent: all }
+  }
+
+  /** The standby has the epoch: what the link took for it. */
+  committed(sentBytes: number, linkUs: number): void {
+    this.#compression.learn(this.#method, this.#bodyBytes, this.#reduceUs, sentBytes, linkUs)
+  }
+
+  get digest(): bigint {
+    return this.#reducer?.digest ?? 0n
+  }
+
+  get reduced(): Reduced {
+    return {
+      ...this.#stats,
+      compression: this.#method,
+      memoryBytes: this.#reducer?.memoryBytes ?? 0,
+    }
+  }
+
+  close(): void {
+    this.#reducer?.close()
+  }
+
+  async #reduce(delta: Uint8Array): Promise<Uint8Array | undefined> {
+    if (!this.#reducer) return undefined
+    const startedAt = performance.now()
+    const before = this.#stats.bodyBytes
+    const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.#stats)
+    this.#reduceUs += (performance.now() - startedAt) * 1000
+    this.#bodyBytes += this.#stats.bodyBytes - before
+    return reduced
+  }
+}

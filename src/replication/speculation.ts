@@ -1,0 +1,128 @@
+/**
+ * Sends pages before their epoch ends, while the guest runs: less is left for the pause and for the commit that clients wait
+ * for. A page is re-armed before it is captured, so a later write shows in the harvest at the end, and only what that write
+ * changed goes again. The standby keeps what comes early beside its image until the checkpoint commits.
+ *
+ * It also bounds memory: when more is dirty than a pause should capture at once, it goes now, in pieces, each accepted by the
+ * link before the next is captured.
+ */
+import { PageRanges } from '../memory/page-ranges.ts'
+import type { Protection } from './checkpoint.ts'
+import type { PrimarySession } from './primary-session.ts'
+import { SettledPages, type Speculate } from './settled-pages.ts'
+
+/** Parts of an epoch after which to look for settled pages. */
+export const passesAt = [0.4, 0.75]
+/** In shorter epochs looking costs more than it saves. */
+export const epochMsMin = 8
+/** More dirty pages than this are sent whatever is believed of them: a pause should not have to capture them all. */
+const manyPages = 8192
+const slicePages = 2048
+/** Each chosen run costs a system call, about 2 µs. */
+const runsMax = 1024
+
+/** What of the coming epoch has been sent. */
+export interface EarlyPages {
+  epoch: number
+  pages: PageRanges
+  changedLines: number
+  /** Before they were reduced, and as they were sent. */
+  deltaBytes: number
+  bytes: number
+}
+
+/** What it needs of a protection, and of its session. */
+export interface Speculative extends Pick<Protection, 'tracker' | 'writer' | 'unsynced' | 'early' | 'clock'> {
+  readonly guest: { readonly ram: { readonly pages: number } }
+}
+export type SpeculativeSession = Pick<PrimarySession, 'deltas' | 'closed'>
+
+export class Speculation {
+  readonly #protection: Speculative
+  readonly #settled: SettledPages
+  readonly #choice: Speculate
+
+  constructor(protection: Speculative, choice: Speculate) {
+    this.#protection = protection
+    this.#settled = new SettledPages(protection.guest.ram.pages, choice)
+    this.#choice = choice
+  }
+
+  get choice(): Speculate {
+    return this.#choice
+  }
+
+  /**
+   * Goes along with an epoch until it is due. No pass is under way when it resolves.
+   * @param startedAt by the clock
+   */
+  async during(
+    session: SpeculativeSession,
+    epoch: number,
+    startedAt: number,
+    epochMs: number,
+    due: Promise<void>,
+    interrupted: AbortSignal,
+  ): Promise<void> {
+    const { clock, tracker } = this.#protection
+    if (this.#choice === 'off' || !tracker.early || epochMs < epochMsMin) return await due
+    let isDue = false
+    const noticed = due.then(() => {
+      isDue = true
+    })
+    for (const part of passesAt) {
+      const ms = startedAt + part * epochMs - clock.now()
+      if (ms > 0) await Promise.race([noticed, clock.sleep(ms, interrupted)])
+      if (isDue || interrupted.aborted) break
+      await this.pass(session, epoch)
+    }
+    await due
+  }
+
+  /** The checkpoint of an epoch has been committed. @param dirty what its harvest found @param bytes all that it took */
+  learn(early: EarlyPages | undefined, dirty: PageRanges, bytes: number): void {
+    const pages = early?.pages ?? PageRanges.empty
+    const again = pages.intersect(dirty)
+    this.#settled.learn(pages, again, early?.bytes ?? 0, bytes)
+  }
+
+  /** Sends what is believed to stay as it is until the epoch's end. */
+  async pass(session: SpeculativeSession, epoch: number): Promise<void> {
+    const { tracker, unsynced } = this.#protection
+    // Pages that go whole go at the end: their order with these would matter.
+    if (!tracker.early || unsynced.pageCount > 0) return
+    const dirty = tracker.early.peek()
+    const many = dirty.pageCount > manyPages
+    let left = fewRuns(many ? dirty : this.#settled.choose(dirty))
+    while (left.pageCount > 0 && !session.closed.aborted) {
+      const [slice, rest] = left.take(slicePages)
+      left = rest
+      await this.#send(session, epoch, slice)
+    }
+  }
+
+  async #send(session: SpeculativeSession, epoch: number, wanted: PageRanges): Promise<void> {
+    const { tracker, writer } = this.#protection
+    const taken = tracker.early?.harvest(wanted) ?? PageRanges.empty
+    if (taken.pageCount === 0) return
+    const before = this.#protection.early
+    const early =
+      before?.epoch === epoch
+        ? before
+        : { epoch, pages: PageRanges.empty, changedLines: 0, deltaBytes: 0, bytes: 0 }
+    // From here on they are not dirty any more: should anything fail, the checkpoint finds them here.
+    const now = { ...early, pages: early.pages.union(taken) }
+    this.#protection.early = now
+    const captured = await writer.capture(taken, false)
+    const posted = await session.deltas.post(writer, epoch, taken, captured)
+    now.changedLines += captured.stats.changedLines
+    now.deltaBytes += captured.bytes
+    now.bytes += posted.bytes
+    await posted.sent
+  }
+}
+
+function fewRuns(pages: PageRanges): PageRanges {
+  if (pages.runCount <= runsMax) return pages
+  return PageRanges.fromPairs(pages.pairs.slice(0, 2 * runsMax))
+}
