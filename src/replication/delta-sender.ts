@@ -29,6 +29,7 @@ export class DeltaSender {
   #total: Posted = { frames: 0, bytes: 0 }
   #bodyBytes = 0
   #reduceUs = 0
+  #memoryBytes = 0
   readonly stats: ReduceStats = {
     lines: 0,
     dictionaryLines: 0,
@@ -41,9 +42,9 @@ export class DeltaSender {
   constructor(connection: Connection, pages: number, shadow: Region | undefined, sending: Sending) {
     this.#connection = connection
     this.#shadow = shadow
-    this.#reducer = reduces(sending)
-      ? new Reducer(pages, sending.reduce ?? [], sending.blockBytes)
-      : undefined
+    // Without whole pages nothing can be compared with what the standby holds elsewhere.
+    const parts = (sending.reduce ?? []).filter((part) => shadow !== undefined || part === 'dictionary')
+    this.#reducer = reduces(sending) ? new Reducer(pages, parts, sending.blockBytes) : undefined
     this.#compression = new CompressionChoice(sending.compress ?? 'off')
   }
 
@@ -99,6 +100,7 @@ export class DeltaSender {
 
   /** The standby has the epoch: what the link took for it. */
   committed(sentBytes: number, linkUs: number): void {
+    this.#memoryBytes = this.#reducer?.memoryBytes ?? 0
     this.#compression.learn(this.#method, this.#bodyBytes, this.#reduceUs, sentBytes, linkUs)
   }
 
@@ -110,11 +112,13 @@ export class DeltaSender {
     return this.#method
   }
 
+  /** As of the last commit: a reducer at work cannot be asked. */
   get memoryBytes(): number {
-    return this.#reducer?.memoryBytes ?? 0
+    return this.#memoryBytes
   }
 
   close(): void {
+    this.#memoryBytes = 0
     this.#reducer?.close()
   }
 

@@ -97,6 +97,7 @@ function details(guest: GuestStatus): string {
       ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
       ['generation', String(guest.generation)],
     )
+  if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
@@ -116,6 +117,16 @@ function details(guest: GuestStatus): string {
     )
   }
   return table(rows)
+}
+
+const shadowTexts = {
+  full: "a copy of the guest's memory",
+  cache: 'copies of the pages that are written most',
+  hash: "hashes of the guest's memory",
+}
+
+function memoryText({ shadow, shadowBytes, reducerBytes }: NonNullable<GuestStatus['memory']>): string {
+  return `up to ${formatBytes(shadowBytes)} here for ${shadowTexts[shadow]}, ${formatBytes(reducerBytes)} for what repeats`
 }
 
 export const eventsCommand: Command = {
