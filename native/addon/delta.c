@@ -196,28 +196,47 @@ static napi_value difference_finish(napi_env env, struct subpage_job *job)
     return napi_create_int64(env, ((struct difference_job *)job)->line, &line) == napi_ok ? line : NULL;
 }
 
-/* shadowDifferenceAsync(ram, shadow, blockLines, slots, seed) → index of the first line that differs, -1 none */
-static napi_value shadow_difference_async(napi_env env, napi_callback_info info)
+/* shadowDifference(ram, shadow, blockLines, slots, seed) → index of the first line that differs, -1 none */
+enum { DIFFERENCE_ARGS = 2 + SHADOW_ARGS };
+
+static bool difference_from_args(napi_env env, napi_value *args, struct difference_job *job)
 {
-    napi_value args[2 + SHADOW_ARGS];
-    if (!subpage_args(env, info, 2 + SHADOW_ARGS, args))
-        return NULL;
-    struct difference_job *job = subpage_job_new(env, sizeof *job);
-    if (!job)
-        return NULL;
     struct subpage_region *ram = subpage_region_get(env, args[0], false);
     struct subpage_region *shadow = ram ? subpage_region_get(env, args[1], true) : NULL;
-    if (!shadow || !shadow_from_args(env, args + 2, shadow, pages_of(ram), &job->shadow)) {
-        subpage_job_drop(&job->job);
-        return NULL;
-    }
+    if (!shadow || !shadow_from_args(env, args + 2, shadow, pages_of(ram), &job->shadow))
+        return false;
     job->ram = ram->address;
     job->pages = pages_of(ram);
     job->job.regions[0] = ram;
     job->job.regions[1] = shadow;
+    return true;
+}
+
+static napi_value shadow_difference(napi_env env, napi_callback_info info)
+{
+    napi_value args[DIFFERENCE_ARGS];
+    struct difference_job job = {0};
+    if (!subpage_args(env, info, DIFFERENCE_ARGS, args) || !difference_from_args(env, args, &job))
+        return NULL;
+    difference_execute(&job.job);
+    return difference_finish(env, &job.job);
+}
+
+static napi_value shadow_difference_async(napi_env env, napi_callback_info info)
+{
+    napi_value args[DIFFERENCE_ARGS];
+    if (!subpage_args(env, info, DIFFERENCE_ARGS, args))
+        return NULL;
+    struct difference_job *job = subpage_job_new(env, sizeof *job);
+    if (!job)
+        return NULL;
+    if (!difference_from_args(env, args, job)) {
+        subpage_job_drop(&job->job);
+        return NULL;
+    }
     job->job.execute = difference_execute;
     job->job.finish = difference_finish;
-    return subpage_job_start(env, &job->job, args, 2 + SHADOW_ARGS, "subpage:difference");
+    return subpage_job_start(env, &job->job, args, DIFFERENCE_ARGS, "subpage:difference");
 }
 
 struct apply_job {
@@ -340,6 +359,7 @@ void subpage_register_delta(napi_env env, napi_value exports)
     export_function(env, exports, "capture", capture_inline);
     export_function(env, exports, "captureAsync", capture_async);
     export_function(env, exports, "hashedSet", hashed_set);
+    export_function(env, exports, "shadowDifference", shadow_difference);
     export_function(env, exports, "shadowDifferenceAsync", shadow_difference_async);
     export_function(env, exports, "checkDelta", check_delta);
     export_function(env, exports, "apply", apply_inline);

@@ -48,6 +48,8 @@ export interface Shadow {
 export const hashGrainDefault: Grain = 256
 
 const hashBytes = 16
+/** Up to this many pages are compared on the caller's own thread: a thread-pool round trip costs more. */
+const inlinePagesMax = 64
 
 export function fullShadow(pages: number, grainBytes?: Grain): Shadow {
   const region = Region.anonymous(pages * pageBytes)
@@ -113,7 +115,12 @@ export async function shadowDifference(
   ram: Region,
   { region, form }: Shadow,
 ): Promise<Difference | undefined> {
-  return differenceAt(await addon.shadowDifferenceAsync(ram.handle, region.handle, ...shadowArguments(form)))
+  const args = [ram.handle, region.handle, ...shadowArguments(form)] as const
+  return differenceAt(
+    ram.pages <= inlinePagesMax
+      ? addon.shadowDifference(...args)
+      : await addon.shadowDifferenceAsync(...args),
+  )
 }
 
 function* inOneStep(pages: PageRanges, whole: boolean): Generator<CaptureStep> {

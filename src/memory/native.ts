@@ -50,7 +50,8 @@ export interface Addon {
     ...args: [...ShadowArguments, pages: number, first: number, content: Uint8Array]
   ): void
   /** Index of the first line in which memory and shadow differ; -1 none. */
-  shadowDifferenceAsync(ram: RegionHandle, shadow: RegionHandle, ...args: ShadowArguments): Promise<number>
+  shadowDifference(ram: RegionHandle, shadow: RegionHandle, ...form: ShadowArguments): number
+  shadowDifferenceAsync(ram: RegionHandle, shadow: RegionHandle, ...form: ShadowArguments): Promise<number>
   /** Results: codec, whole, pages. Returns what is wrong, or undefined. */
   checkDelta(delta: Uint8Array, imagePages: number, results: Float64Array): string | undefined
   apply(image: RegionHandle, delta: Uint8Array, results: Float64Array): string | undefined
