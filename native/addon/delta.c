@@ -9,8 +9,53 @@ static uint64_t pages_of(const struct subpage_region *region)
     return region->bytes / SP_PAGE_BYTES;
 }
 
-/* capture(ram, shadow, pairs, runs, codec, whole, out, run, offset, results) */
-enum { CAPTURE_ARGS = 10 };
+/*
+ * Three arguments say what a shadow is: blockLines, slots (of a cache, else undefined), seed (of hashes, else undefined).
+ * `region` is its memory. @param pages of the guest
+ */
+enum { SHADOW_ARGS = 3 };
+
+static bool shadow_from_args(napi_env env, napi_value *args, const struct subpage_region *region, uint64_t pages,
+                             struct sp_shadow *shadow)
+{
+    napi_valuetype slots_type, seed_type;
+    uint64_t block_lines;
+    if (!subpage_get_uint(env, args[0], SP_LINES_PER_PAGE, "blockLines", &block_lines) ||
+        napi_typeof(env, args[1], &slots_type) != napi_ok || napi_typeof(env, args[2], &seed_type) != napi_ok)
+        return false;
+    if (block_lines == 0 || (block_lines & (block_lines - 1)) != 0) {
+        napi_throw_type_error(env, NULL, "blockLines must be a power of two");
+        return false;
+    }
+    shadow->memory = region->address;
+    shadow->block_lines = (unsigned)block_lines;
+    if (seed_type != napi_undefined) {
+        bool exact;
+        if (napi_get_value_bigint_uint64(env, args[2], &shadow->seed, &exact) != napi_ok) {
+            napi_throw_type_error(env, NULL, "the seed must be a bigint");
+            return false;
+        }
+        shadow->hashed = true;
+        if (region->bytes / SP_BLOCK_HASH_BYTES / (SP_LINES_PER_PAGE / block_lines) >= pages)
+            return true;
+    } else if (slots_type != napi_undefined) {
+        uint32_t *slot_of;
+        size_t count;
+        if (!subpage_get_u32s(env, args[1], "slots", &slot_of, &count))
+            return false;
+        shadow->slot_of = slot_of;
+        shadow->slots = pages_of(region);
+        if (count >= pages)
+            return true;
+    } else if (pages_of(region) == pages) {
+        return true;
+    }
+    napi_throw_type_error(env, NULL, "the shadow has no room for so much memory");
+    return false;
+}
+
+/* capture(ram, shadow, pairs, runs, codec, whole, out, run, offset, results, blockLines, slots, seed) */
+enum { CAPTURE_ARGS = 10 + SHADOW_ARGS };
 
 struct capture_job {
     struct subpage_job job;
@@ -32,18 +77,14 @@ static bool capture_from_args(napi_env env, napi_value *args, struct capture_job
         !subpage_get_bytes(env, args[6], "out", &out, &capture->capacity) ||
         !subpage_get_uint(env, args[7], capture->run_count, "the run to begin with", &run) ||
         !subpage_get_uint(env, args[8], UINT32_MAX, "the offset to begin with", &offset) ||
-        !subpage_get_results(env, args[9], CAPTURE_RESULTS, &job->results))
+        !subpage_get_results(env, args[9], CAPTURE_RESULTS, &job->results) ||
+        !shadow_from_args(env, args + 10, shadow, pages_of(ram), &capture->shadow))
         return false;
-    if (ram->bytes != shadow->bytes) {
-        napi_throw_type_error(env, NULL, "RAM and shadow differ in size");
-        return false;
-    }
     if (capture->capacity < SP_DELTA_MIN_CAPACITY) {
         napi_throw_type_error(env, NULL, "out is too small for one page");
         return false;
     }
     capture->ram = ram->address;
-    capture->shadow = shadow->address;
     capture->pages = pages_of(ram);
     capture->codec = (enum sp_codec)codec;
     capture->out = out;
@@ -109,6 +150,93 @@ static napi_value capture_async(napi_env env, napi_callback_info info)
     job->job.execute = capture_execute;
     job->job.finish = capture_finish;
     return subpage_job_start(env, &job->job, args, CAPTURE_ARGS, "subpage:capture");
+}
+
+/* hashedSet(table, blockLines, undefined, seed, pages, first, content): whole pages that do not change meanwhile */
+static napi_value hashed_set(napi_env env, napi_callback_info info)
+{
+    napi_value args[7];
+    struct sp_shadow shadow = {0};
+    uint64_t pages, first;
+    uint8_t *content;
+    size_t bytes;
+    if (!subpage_args(env, info, 7, args))
+        return NULL;
+    struct subpage_region *table = subpage_region_get(env, args[0], true);
+    if (!table || !subpage_get_uint(env, args[4], 1ull << 32, "the number of pages", &pages) ||
+        !shadow_from_args(env, args + 1, table, pages, &shadow) ||
+        !subpage_get_uint(env, args[5], pages, "the first page", &first) ||
+        !subpage_get_bytes(env, args[6], "content", &content, &bytes))
+        return NULL;
+    if (!shadow.hashed || bytes / SP_PAGE_BYTES > pages - first) {
+        napi_throw_type_error(env, NULL, "not hashes, or the content reaches beyond the memory");
+        return NULL;
+    }
+    sp_hashed_set(&shadow, first, content, bytes / SP_PAGE_BYTES);
+    return NULL;
+}
+
+struct difference_job {
+    struct subpage_job job;
+    const uint8_t *ram;
+    uint64_t pages;
+    struct sp_shadow shadow;
+    int64_t line;
+};
+
+static void difference_execute(struct subpage_job *job)
+{
+    struct difference_job *difference = (struct difference_job *)job;
+    difference->line = sp_shadow_difference(difference->ram, difference->pages, &difference->shadow);
+}
+
+static napi_value difference_finish(napi_env env, struct subpage_job *job)
+{
+    napi_value line;
+    return napi_create_int64(env, ((struct difference_job *)job)->line, &line) == napi_ok ? line : NULL;
+}
+
+/* shadowDifference(ram, shadow, blockLines, slots, seed) → index of the first line that differs, -1 none */
+enum { DIFFERENCE_ARGS = 2 + SHADOW_ARGS };
+
+static bool difference_from_args(napi_env env, napi_value *args, struct difference_job *job)
+{
+    struct subpage_region *ram = subpage_region_get(env, args[0], false);
+    struct subpage_region *shadow = ram ? subpage_region_get(env, args[1], true) : NULL;
+    if (!shadow || !shadow_from_args(env, args + 2, shadow, pages_of(ram), &job->shadow))
+        return false;
+    job->ram = ram->address;
+    job->pages = pages_of(ram);
+    job->job.regions[0] = ram;
+    job->job.regions[1] = shadow;
+    return true;
+}
+
+static napi_value shadow_difference(napi_env env, napi_callback_info info)
+{
+    napi_value args[DIFFERENCE_ARGS];
+    struct difference_job job = {0};
+    if (!subpage_args(env, info, DIFFERENCE_ARGS, args) || !difference_from_args(env, args, &job))
+        return NULL;
+    difference_execute(&job.job);
+    return difference_finish(env, &job.job);
+}
+
+static napi_value shadow_difference_async(napi_env env, napi_callback_info info)
+{
+    napi_value args[DIFFERENCE_ARGS];
+    if (!subpage_args(env, info, DIFFERENCE_ARGS, args))
+        return NULL;
+    struct difference_job *job = subpage_job_new(env, sizeof *job);
+    if (!job)
+        return NULL;
+    if (!difference_from_args(env, args, job)) {
+        subpage_job_drop(&job->job);
+        return NULL;
+    }
+    job->job.execute = difference_execute;
+    job->job.finish = difference_finish;
+    return subpage_job_start(env, &job->job, args, DIFFERENCE_ARGS, "subpage:difference");
 }
 
 struct apply_job {
@@ -230,6 +358,9 @@ void subpage_register_delta(napi_env env, napi_value exports)
 {
     export_function(env, exports, "capture", capture_inline);
     export_function(env, exports, "captureAsync", capture_async);
+    export_function(env, exports, "hashedSet", hashed_set);
+    export_function(env, exports, "shadowDifference", shadow_difference);
+    export_function(env, exports, "shadowDifferenceAsync", shadow_difference_async);
     export_function(env, exports, "checkDelta", check_delta);
     export_function(env, exports, "apply", apply_inline);
     export_function(env, exports, "applyAsync", apply_async);

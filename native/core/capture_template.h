@@ -101,7 +101,6 @@ static inline unsigned put_line_map(uint8_t *out, uint64_t map)
     return 1 + (unsigned)__builtin_popcount(top);
 }
 
-
 INLINE size_t encode_line(const uint8_t *shadow, const struct change *change, uint8_t *out)
 {
     size_t at = put_line_map(out, change->line_map);
@@ -271,6 +270,35 @@ SP_DEFINE_ENTRY(line)
 SP_DEFINE_ENTRY(xor_rle)
 SP_DEFINE_ENTRY(masked)
 
+/* Every bit of a group of `block_lines` is set when one of them was. */
+static inline uint64_t whole_blocks(uint64_t map, unsigned block_lines)
+{
+    for (unsigned shift = 1; shift < block_lines; shift *= 2)
+        map |= map >> shift;
+    map &= block_lines == 64 ? 1 : ~0ull / ((1ull << block_lines) - 1);
+    for (unsigned shift = 1; shift < block_lines; shift *= 2)
+        map |= map << shift;
+    return map;
+}
+
+static size_t entry_encode_lines(const uint8_t *page, uint64_t line_map, uint8_t *out)
+{
+    if (lines_nonzero(page) == 0)
+        return put_zero(out);
+    struct change change = {.line_map = line_map};
+    return encode_line(page, &change, out);
+}
+
+static size_t entry_blocks(const uint8_t *ram, uint8_t *shadow, unsigned block_lines, uint8_t *out,
+                           struct sp_capture_stats *stats)
+{
+    struct change change;
+    take_page(ram, shadow, false, &change, stats);
+    if (change.line_map == 0)
+        return 0;
+    return entry_encode_lines(shadow, whole_blocks(change.line_map, block_lines), out);
+}
+
 /* XBZRLE alone, for comparison and for the published vector: does not touch the old page. */
 static int entry_xbzrle(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out)
 {
@@ -307,5 +335,6 @@ static unsigned entry_changes(const uint8_t *ram, uint8_t *shadow, bool update, 
                 [SP_CODEC_LINE] = {entry_line, entry_line_whole},                                                       \
                 [SP_CODEC_XOR_RLE] = {entry_xor_rle, entry_xor_rle_whole},                                              \
                 [SP_CODEC_MASKED] = {entry_masked, entry_masked_whole}},                                                \
+    .capture_blocks = entry_blocks, .encode_lines = entry_encode_lines,                                                 \
     .apply_masked = entry_apply_masked, .apply_lines = entry_apply_lines, .xbzrle_encode = entry_xbzrle,                \
     .changed_lines = lines_differing, .changes = entry_changes

@@ -42,15 +42,35 @@ struct sp_capture_stats {
     uint64_t changed_bytes;
 };
 
+/* A page of a cache that has no slot. */
+#define SP_NO_SLOT UINT32_MAX
+
+/*
+ * What is remembered of the memory that the other side holds, in one of three forms.
+ *   full    `memory` holds every page at its place
+ *   cache   `slot_of` is set: page p is at slot slot_of[p] of `memory`, or nowhere (SP_NO_SLOT)
+ *   hashes  `hashed`: `memory` holds SP_BLOCK_HASH_BYTES for each block of each page (hashed.c)
+ */
+struct sp_shadow {
+    uint8_t *memory;
+    const uint32_t *slot_of;
+    uint64_t slots; /* in `memory` */
+    bool hashed;
+    uint64_t seed; /* of the hashes */
+    unsigned block_lines; /* lines in a block: a power of two, 1 to 64 */
+};
+
+enum { SP_BLOCK_HASH_BYTES = 16 };
+
 struct sp_capture {
     /* Set by the caller. */
     const uint8_t *ram;
-    uint8_t *shadow;
+    struct sp_shadow shadow;
     uint64_t pages; /* in both; runs beyond it are refused */
     const struct sp_run *runs;
     size_t run_count;
     enum sp_codec codec;
-    bool whole; /* encode against a zero page and set the shadow, whatever it held */
+    bool whole; /* encode against a zero page and set the shadow, whatever it held; a cache need not hold the page */
     uint8_t *out;
     size_t capacity; /* at least SP_DELTA_MIN_CAPACITY */
     /* Where to begin; afterwards where to go on. `run == run_count` means that nothing is left. */
@@ -61,7 +81,10 @@ struct sp_capture {
     struct sp_capture_stats stats;
 };
 
-/* Fills `out` once with a self-contained delta. False: the runs or the position name a page outside the memory. */
+/*
+ * Fills `out` once with a self-contained delta. False: the runs or the position name a page outside the memory, or one that
+ * the cache does not hold and that does not go whole. With hashes, changed blocks go as `line` records.
+ */
 bool sp_capture_run(struct sp_capture *job);
 
 struct sp_delta_summary {
@@ -83,6 +106,15 @@ bool sp_hash_blocks(const uint8_t *memory, uint64_t pages, const struct sp_run *
 
 /* XXH3-64 of two buffers as if they were one; the second may be empty. */
 uint64_t sp_checksum64(const uint8_t *first, size_t first_bytes, const uint8_t *second, size_t second_bytes);
+
+/* The page as it is now, remembered by its hashes; `content` does not change meanwhile. */
+void sp_hashed_set(const struct sp_shadow *shadow, uint64_t first_page, const uint8_t *content, uint64_t pages);
+
+/*
+ * Index of the first line in which memory and what is remembered of it differ, -1 none. Pages that a cache does not hold
+ * are passed over; hashes name the first line of the block. -2: a slot outside the cache.
+ */
+int64_t sp_shadow_difference(const uint8_t *ram, uint64_t pages, const struct sp_shadow *shadow);
 
 /* Index of the first line that differs within the runs; -1 none, -2 a run outside the memory. */
 int64_t sp_compare_lines(const uint8_t *a, const uint8_t *b, uint64_t pages, const struct sp_run *runs, size_t run_count);

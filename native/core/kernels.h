@@ -29,12 +29,30 @@ typedef void sp_apply_lines(uint8_t *page, uint64_t line_map, const uint8_t *dat
 struct sp_kernels {
     const char *name;
     sp_capture_page *capture[SP_CODEC_COUNT][2]; /* [codec][whole] */
+    /* As capture of `line`, but a block of `block_lines` goes whole when one of its lines has changed. */
+    size_t (*capture_blocks)(const uint8_t *ram, uint8_t *shadow, unsigned block_lines, uint8_t *out,
+                             struct sp_capture_stats *stats);
+    /* A `line` record of these lines of a page that nobody writes; zero and raw pages in their own forms. */
+    size_t (*encode_lines)(const uint8_t *page, uint64_t line_map, uint8_t *out);
     sp_apply_masked *apply_masked;
     sp_apply_lines *apply_lines;
     int (*xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page, uint8_t *out);
     uint64_t (*changed_lines)(const uint8_t *a, const uint8_t *b);
     unsigned (*changes)(const uint8_t *ram, uint8_t *shadow, bool update, uint64_t *line_map); /* -> changed bytes */
 };
+
+/* Hashes as a shadow (hashed.c), made ready for many pages. */
+struct sp_hashed {
+    uint8_t *hashes;
+    unsigned block_lines;
+    uint64_t seed;
+    uint64_t zero[2]; /* hash of a block of zeros */
+    uint8_t secret[192];
+};
+
+void sp_hashed_open(struct sp_hashed *hashed, const struct sp_shadow *shadow);
+/* Remembers a page that nobody writes. Returns the map of lines in the blocks whose hashes were others. */
+uint64_t sp_hashed_take(const struct sp_hashed *hashed, uint64_t page, const uint8_t *content);
 
 extern const struct sp_kernels sp_kernels_scalar;
 #if defined(__x86_64__)

@@ -14,7 +14,7 @@ static const struct sp_run all = {0, PAGES};
 static size_t capture(const uint8_t *before, const uint8_t *after, const char *path, int codec, bool whole, uint8_t *out)
 {
     uint8_t shadow[BYTES];
-    struct sp_capture job = {.ram = after, .shadow = shadow, .pages = PAGES, .runs = &all, .run_count = 1,
+    struct sp_capture job = {.ram = after, .shadow = {.memory = shadow, .block_lines = 1}, .pages = PAGES, .runs = &all, .run_count = 1,
                              .codec = (enum sp_codec)codec, .whole = whole, .out = out, .capacity = ROOM};
     memcpy(shadow, before, BYTES);
     if (!sp_cpu_select(path) || !sp_capture_run(&job) || job.run != 1 || memcmp(shadow, after, BYTES) != 0)

@@ -1,5 +1,6 @@
 /** What the agent says of itself and its guests: the schema of `status`, and how it is filled. */
 import { type Static, Type } from 'typebox'
+import { shadowKinds } from '../delta/shadow.ts'
 import { release } from '../release.ts'
 import { formatAddress } from './address.ts'
 import type { Agent } from './agent.ts'
@@ -46,7 +47,6 @@ const Last = Type.Object({
     sharedLines: Type.Integer({ description: 'of these, in the image already, elsewhere' }),
     similarPages: Type.Integer({ description: 'new pages sent as a change of another' }),
     bodyBytes: Type.Integer({ description: 'what was left before compression' }),
-    memoryBytes: Type.Integer({ description: 'of dictionary and indexes' }),
   }),
 })
 
@@ -68,6 +68,14 @@ export const GuestStatus = Type.Object({
   pauseShareMax: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
+  /** What protecting takes of this host's memory. */
+  memory: Nullable(
+    Type.Object({
+      shadow: Type.Enum([...shadowKinds]),
+      shadowBytes: Type.Integer({ description: 'at most; memory that is all zeros takes none' }),
+      reducerBytes: Type.Integer({ description: 'dictionary, and indexes of what the standby holds' }),
+    }),
+  ),
   generation: Type.Integer(),
   /** Who decides when the two hosts have lost each other; null: only people. */
   arbiter: Nullable(Type.String()),
@@ -124,8 +132,8 @@ function certificateOf({ host }: Agent): HostStatus['certificate'] {
 
 function shadowBytes(agent: Agent): number {
   return [...agent.guests.values()]
-    .filter((guest) => guest.kind === 'running' && guest.primary !== undefined)
-    .reduce((sum, guest) => sum + guestStatus(guest).ramBytes, 0)
+    .map((guest) => (guest.kind === 'running' ? (guest.primary?.memory.shadowBytes ?? 0) : 0))
+    .reduce((sum, bytes) => sum + bytes, 0)
 }
 
 export function guestStatus(guest: HostedGuest): GuestStatus {
@@ -143,6 +151,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     epochMs: null,
     pauseShareMax: null,
     outputs: null,
+    memory: null,
     generation: record?.generation ?? 0,
     arbiter: null,
     epochs: null,
@@ -197,6 +206,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
+    memory: primary.memory,
     arbiter: guest.succession.arbiter,
     epochs: primary.stats.summary(),
     last: last

@@ -1,8 +1,10 @@
 /** The flags of `protect` that make it send less. Their names and values are those of the settings on the wire. */
+import { grains } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
 import type { Sending } from '../replication/sending.ts'
 import type { Flag, Invocation } from './command.ts'
 import { text } from './command.ts'
+import { parseSize } from './sizes.ts'
 
 const parts = ['dictionary', 'sharing', 'similar'] as const
 
@@ -31,6 +33,17 @@ export const sendingFlags: Flag[] = [
     default: 'auto',
     choices: ['auto', 'always', 'off'],
   },
+  {
+    form: '--shadow <kind>',
+    summary:
+      "what is remembered of the standby's memory: full, a copy of all of it; cache=SIZE, of what is written again and again; hash, hashes only",
+    default: 'full',
+  },
+  {
+    form: '--grain <bytes>',
+    summary:
+      'size of the blocks in which changes are told apart: 64, 128, 256, 1024 or 4096; with --shadow hash (256 if not given) and --codec line (64)',
+  },
 ]
 
 /** @throws SubpageError BAD_ARGUMENT */
@@ -40,7 +53,23 @@ export function readSending(invocation: Invocation): Sending {
     blockBytes: Number(text(invocation, 'block')) as NonNullable<Sending['blockBytes']>,
     compress: text(invocation, 'compress') as NonNullable<Sending['compress']>,
     speculate: text(invocation, 'speculate') as NonNullable<Sending['speculate']>,
+    shadow: readShadow(text(invocation, 'shadow')),
+    ...(invocation.flags.grain !== undefined && { grainBytes: readGrain(text(invocation, 'grain')) }),
   }
+}
+
+function readShadow(given: string): NonNullable<Sending['shadow']> {
+  if (given === 'full' || given === 'hash') return given
+  const size = /^cache=(.+)$/.exec(given)?.[1]
+  if (size !== undefined) return { cacheBytes: parseSize(size) }
+  throw new SubpageError('BAD_ARGUMENT', `--shadow takes full, cache=SIZE or hash, not "${given}"`)
+}
+
+function readGrain(given: string): NonNullable<Sending['grainBytes']> {
+  const grain = grains.find((bytes) => String(bytes) === given)
+  if (!grain)
+    throw new SubpageError('BAD_ARGUMENT', `--grain takes one of ${grains.join(', ')}, not "${given}"`)
+  return grain
 }
 
 function readParts(given: string): (typeof parts)[number][] {

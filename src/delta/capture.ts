@@ -5,8 +5,9 @@
  * One call fills `out` once. What does not fit is left for the next call, which begins at `next`. Every filled output is
  * a delta of its own: it can be checked and applied alone.
  */
-import { addon, type CaptureArguments } from '../memory/native.ts'
-import { pageBytes } from '../memory/page.ts'
+import { invariant } from '../errors.ts'
+import { addon, type CaptureArguments, type ShadowArguments } from '../memory/native.ts'
+import { lineBytes, pageBytes } from '../memory/page.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import { type CodecName, codecNumbers } from './codec.ts'
@@ -30,8 +31,25 @@ export interface CapturePosition {
   readonly offset: number
 }
 
+/** Sizes of the blocks in which changes are told apart. */
+export const grains = [64, 128, 256, 1024, 4096] as const
+export type Grain = (typeof grains)[number]
+
+/** What the memory of a shadow is when it is not a copy of everything (native/core/core.h). */
+export interface ShadowForm {
+  /** With hashes, and with a copy under the codec `line`: a block that has changed goes whole. */
+  grainBytes?: Grain
+  /** A cache: in which page of the shadow each page of the memory is; `noSlot`: nowhere. */
+  slots?: Uint32Array
+  /** Hashes, 16 bytes for each block, keyed with this. Changed blocks go as `line` records. */
+  seed?: bigint
+}
+
+export const noSlot = 0xffffffff
+
 export interface CaptureOptions {
   codec: CodecName
+  form?: ShadowForm
   /**
    * The shadow of these pages is not what the standby holds (seeding, a failed checkpoint): encode each against a zero
    * page and set the shadow. All non-zero lines count as changed.
@@ -57,8 +75,7 @@ export function captureSync(
   ranges: PageRanges,
   options: CaptureOptions,
 ): Captured {
-  const args = captureArguments(ram, shadow, ranges, options, inlineResults)
-  addon.capture(...args)
+  assertCaptured(addon.capture(...captureArguments(ram, shadow, ranges, options, inlineResults)))
   return report(inlineResults, ranges)
 }
 
@@ -70,24 +87,30 @@ export async function capture(
   options: CaptureOptions,
 ): Promise<Captured> {
   const results = new Float64Array(resultCount)
-  await addon.captureAsync(...captureArguments(ram, shadow, ranges, options, results))
+  assertCaptured(await addon.captureAsync(...captureArguments(ram, shadow, ranges, options, results)))
   return report(results, ranges)
+}
+
+/** Ranges and position are checked before; what is left is a page that a cache should hold. */
+function assertCaptured(done: boolean): void {
+  invariant(done, 'a page goes as a change only when the cache holds it')
 }
 
 const resultCount = 7
 const inlineResults = new Float64Array(resultCount)
 const start: CapturePosition = { run: 0, offset: 0 }
+const copy: ShadowForm = {}
 
 function captureArguments(
   ram: Region,
   shadow: Region,
   ranges: PageRanges,
-  { codec, whole = false, out, from = start }: CaptureOptions,
+  { codec, whole = false, out, from = start, form = copy }: CaptureOptions,
   results: Float64Array,
 ): CaptureArguments {
   const number = codecNumbers[codec]
   if (number === undefined) throw new TypeError(`no codec is named ${String(codec)}`)
-  if (ram.bytes !== shadow.bytes)
+  if (ram.bytes !== shadow.bytes && !form.slots && form.seed === undefined)
     throw new TypeError(`RAM has ${ram.bytes} bytes and its shadow ${shadow.bytes}: they must be equal`)
   if (ranges.endPage > ram.pages)
     throw new TypeError(`the ranges reach to page ${ranges.endPage} of memory with ${ram.pages} pages`)
@@ -111,7 +134,13 @@ function captureArguments(
     from.run,
     from.offset,
     results,
+    ...shadowArguments(form),
   ]
+}
+
+/** For the wrappers of native functions only. */
+export function shadowArguments({ grainBytes = lineBytes, slots, seed }: ShadowForm): ShadowArguments {
+  return [grainBytes / lineBytes, slots, seed]
 }
 
 function report(results: Float64Array, ranges: PageRanges): Captured {

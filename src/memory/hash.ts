@@ -73,12 +73,12 @@ export async function compareRegions(
 ): Promise<Difference | undefined> {
   if (ranges.pageCount <= inlinePagesMax) return compareRegionsSync(a, b, ranges)
   assertComparable(a, b, ranges)
-  return difference(await addon.compareRegionsAsync(a.handle, b.handle, ranges.pairs, ranges.runCount))
+  return differenceAt(await addon.compareRegionsAsync(a.handle, b.handle, ranges.pairs, ranges.runCount))
 }
 
 export function compareRegionsSync(a: Region, b: Region, ranges: PageRanges): Difference | undefined {
   assertComparable(a, b, ranges)
-  return difference(addon.compareRegions(a.handle, b.handle, ranges.pairs, ranges.runCount))
+  return differenceAt(addon.compareRegions(a.handle, b.handle, ranges.pairs, ranges.runCount))
 }
 
 function assertComparable(a: Region, b: Region, ranges: PageRanges): void {
@@ -86,7 +86,8 @@ function assertComparable(a: Region, b: Region, ranges: PageRanges): void {
   assertInside(ranges, b)
 }
 
-function difference(index: number): Difference | undefined {
+/** @param index of a line of the memory, negative for none */
+export function differenceAt(index: number): Difference | undefined {
   if (index < 0) return undefined
   const linesPerPage = pageBytes / lineBytes
   return { page: Math.floor(index / linesPerPage), line: index % linesPerPage }

@@ -49,6 +49,14 @@ export interface Addon {
 
   capture(...args: CaptureArguments): boolean
   captureAsync(...args: CaptureArguments): Promise<boolean>
+  /** Remembers whole pages from `first` on by their hashes. @param pages of the guest */
+  hashedSet(
+    table: RegionHandle,
+    ...args: [...ShadowArguments, pages: number, first: number, content: Uint8Array]
+  ): void
+  /** Index of the first line in which memory and shadow differ; -1 none. */
+  shadowDifference(ram: RegionHandle, shadow: RegionHandle, ...form: ShadowArguments): number
+  shadowDifferenceAsync(ram: RegionHandle, shadow: RegionHandle, ...form: ShadowArguments): Promise<number>
   /** Results: codec, whole, pages. Returns what is wrong, or undefined. */
   checkDelta(delta: Uint8Array, imagePages: number, results: Float64Array): string | undefined
   apply(image: RegionHandle, delta: Uint8Array, results: Float64Array): string | undefined
@@ -253,6 +261,7 @@ export type CaptureArguments = [
   run: number,
   offset: number,
   results: Float64Array,
+  ...shadow: ShadowArguments,
 ]
 
 export type PluginRunsArguments = [
@@ -263,6 +272,8 @@ export type PluginRunsArguments = [
   pairs: Uint32Array,
   results: Float64Array,
 ]
+/** What a shadow is (native/core/core.h): the slot of each page in a cache, the seed of hashes; neither: a full copy. */
+export type ShadowArguments = [blockLines: number, slots: Uint32Array | undefined, seed: bigint | undefined]
 
 /** Results: bytes made (0: send the delta as it is), lines, dictionary lines, shared lines, similar pages, body bytes. */
 export type ReduceArguments = [

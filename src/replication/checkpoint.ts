@@ -6,9 +6,9 @@
  * checkpoint that the standby has committed, or in `unsynced`, the pages whose shadow is not what the standby holds;
  * those go whole with the next checkpoint. Seeding begins with all pages there.
  */
+import type { Shadow } from '../delta/shadow.ts'
 import { SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
-import type { Region } from '../memory/region.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import type { Clock } from './clock.ts'
 import type { Captured, DeltaWriter } from './delta-writer.ts'
@@ -24,8 +24,8 @@ import type { EarlyPages } from './speculation.ts'
 export interface Protection {
   readonly guest: Guest
   readonly tracker: Tracker
-  /** What the standby holds, except for the unsynced pages. */
-  readonly shadow: Region
+  /** What is remembered of what the standby holds; the unsynced pages excepted. */
+  readonly shadow: Shadow
   readonly writer: DeltaWriter
   /** Pages whose shadow is not what the standby holds. */
   unsynced: PageRanges

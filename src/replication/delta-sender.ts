@@ -22,12 +22,10 @@ export interface Posted {
   bytes: number
 }
 
-/** What the reducer has found since the connection began, and what it takes. */
+/** What the reducer has found since the connection began. */
 export interface Reduced extends Readonly<ReduceStats> {
   /** Of the last epoch. */
   compression: SqueezeMethod
-  /** Of dictionary and indexes. */
-  memoryBytes: number
 }
 
 export class DeltaSender {
@@ -40,6 +38,7 @@ export class DeltaSender {
   #total: Posted = { frames: 0, bytes: 0 }
   #bodyBytes = 0
   #reduceUs = 0
+  #memoryBytes = 0
   readonly #stats: ReduceStats = {
     lines: 0,
     dictionaryLines: 0,
@@ -52,9 +51,9 @@ export class DeltaSender {
   constructor(connection: FrameSink, pages: number, shadow: Region | undefined, sending: Sending) {
     this.#connection = connection
     this.#shadow = shadow
-    this.#reducer = reduces(sending)
-      ? new Reducer(pages, sending.reduce ?? [], sending.blockBytes)
-      : undefined
+    // Without whole pages nothing can be compared with what the standby holds elsewhere.
+    const parts = (sending.reduce ?? []).filter((part) => shadow !== undefined || part === 'dictionary')
+    this.#reducer = reduces(sending) ? new Reducer(pages, parts, sending.blockBytes) : undefined
     this.#compression = new CompressionChoice(sending.compress ?? 'off')
   }
 
@@ -110,6 +109,7 @@ export class DeltaSender {
 
   /** The standby has the epoch: what the link took for it. */
   committed(sentBytes: number, linkUs: number): void {
+    this.#memoryBytes = this.#reducer?.memoryBytes ?? 0
     this.#compression.learn(this.#method, this.#bodyBytes, this.#reduceUs, sentBytes, linkUs)
   }
 
@@ -118,14 +118,16 @@ export class DeltaSender {
   }
 
   get reduced(): Reduced {
-    return {
-      ...this.#stats,
-      compression: this.#method,
-      memoryBytes: this.#reducer?.memoryBytes ?? 0,
-    }
+    return { ...this.#stats, compression: this.#method }
+  }
+
+  /** As of the last commit: a reducer at work cannot be asked. */
+  get memoryBytes(): number {
+    return this.#memoryBytes
   }
 
   close(): void {
+    this.#memoryBytes = 0
     this.#reducer?.close()
   }
 

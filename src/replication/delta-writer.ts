@@ -3,6 +3,7 @@
  * taken as needed, and given back by whoever has sent them.
  */
 import { type CaptureStats, type CodecName, capture, captureSync } from '../delta/capture.ts'
+import type { CaptureStep, Shadow } from '../delta/shadow.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 
@@ -27,10 +28,10 @@ export interface Captured {
 export class DeltaWriter {
   readonly #free: Uint8Array[] = []
   readonly #ram: Region
-  readonly #shadow: Region
+  readonly #shadow: Shadow
   readonly #codec: CodecName
 
-  constructor(ram: Region, shadow: Region, codec: CodecName) {
+  constructor(ram: Region, shadow: Shadow, codec: CodecName) {
     this.#ram = ram
     this.#shadow = shadow
     this.#codec = codec
@@ -46,13 +47,20 @@ export class DeltaWriter {
       bytes: 0,
       stats: { pages: 0, changedPages: 0, changedLines: 0, changedBytes: 0 },
     }
-    if (ranges.pageCount === 0) return result
-    const run = ranges.pageCount <= inlinePagesMax ? captureSync : capture
+    for (const step of this.#shadow.steps(ranges, whole))
+      if (step.pages.pageCount > 0) await this.#captureAlike(step, result)
+    return result
+  }
+
+  async #captureAlike({ pages, whole }: CaptureStep, result: Captured): Promise<void> {
+    const { region, form } = this.#shadow
+    const run = pages.pageCount <= inlinePagesMax ? captureSync : capture
     let from: Awaited<ReturnType<typeof capture>>['next']
     do {
       const buffer = this.#free.pop() ?? new Uint8Array(bufferBytes)
-      const part = await run(this.#ram, this.#shadow, ranges, {
+      const part = await run(this.#ram, region, pages, {
         codec: this.#codec,
+        form,
         whole,
         out: buffer,
         ...(from === undefined ? {} : { from }),
@@ -67,7 +75,6 @@ export class DeltaWriter {
         result.bytes += part.bytes
       } else this.keep(buffer)
     } while (from !== undefined)
-    return result
   }
 
   /** A buffer whose bytes nobody needs any more. */

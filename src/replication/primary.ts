@@ -5,20 +5,18 @@
  */
 import { EventEmitter } from 'node:events'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { PageRanges } from '../memory/page-ranges.ts'
-import { Region } from '../memory/region.ts'
-import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
+import type { Tracker } from '../tracking/tracker.ts'
 import { checkpoint, type Protection } from './checkpoint.ts'
 import type { Connection } from './connection.ts'
 import { DeltaSender } from './delta-sender.ts'
-import { DeltaWriter } from './delta-writer.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
-import type { Guest, GuestEnd, Pause } from './guest.ts'
+import type { GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
 import { letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
+import { type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
@@ -45,6 +43,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
+  /** Of the newest connection. */
+  #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
@@ -63,19 +63,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     this.#options = options
     this.#exposed = options.exposed
     this.alone = !options.exposed
-    const { guest, clock, faults } = options
-    const shadow = Region.anonymous(guest.ram.bytes)
-    this.#protection = {
-      guest,
-      tracker: trackOrClose(guest, options.tracker, shadow),
-      shadow,
-      writer: new DeltaWriter(guest.ram, shadow, options.codec),
-      unsynced: PageRanges.all(guest.ram.pages),
-      early: undefined,
-      clock,
-      faults,
-      mayRelease: (session, sentAt) => leaveToSpeak(options, sentAt, () => session.probe()),
-    }
+    this.#protection = protectionOf(options, (session, sentAt) =>
+      leaveToSpeak(options, sentAt, () => session.probe()),
+    )
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
 
@@ -103,6 +93,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   get trackerName(): Tracker['name'] {
     return this.#protection.tracker.name
+  }
+
+  /** What protecting takes of this host's memory, in bytes. */
+  get memory(): ProtectionMemory {
+    const { kind, bytes } = this.#protection.shadow
+    return { shadow: kind, shadowBytes: bytes, reducerBytes: this.#sender?.memoryBytes ?? 0 }
   }
 
   get options(): Readonly<PrimaryOptions> {
@@ -182,7 +178,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   #senderOver(connection: Connection): DeltaSender {
     const { guest, sending = {} } = this.#options
-    return new DeltaSender(connection, guest.ram.pages, this.#protection.shadow, sending)
+    this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
+    return this.#sender
   }
 
   async #run(first: PrimarySession | undefined): Promise<void> {
@@ -338,14 +335,5 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #release(): void {
     this.#protection.tracker.close()
     this.#protection.shadow.close()
-  }
-}
-
-function trackOrClose(guest: Guest, choice: TrackerChoice, shadow: Region): Tracker {
-  try {
-    return guest.track(choice)
-  } catch (error) {
-    shadow.close()
-    throw error
   }
 }

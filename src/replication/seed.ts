@@ -6,6 +6,7 @@
 import { hashBlocks, hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
+import { Region } from '../memory/region.ts'
 import type { Protection } from './checkpoint.ts'
 import type { PrimarySession } from './primary-session.ts'
 
@@ -41,7 +42,7 @@ export async function seed(
   }
 }
 
-/** Brings the shadow up to the guest and compares it with the image. */
+/** Brings the shadow up to the guest and compares what it was set to with the image. */
 async function differingPages(
   { guest, shadow }: Protection,
   session: PrimarySession,
@@ -50,11 +51,14 @@ async function differingPages(
   const { ram } = guest
   const theirs = await session.imageHashes(ram.pages)
   const different: [number, number][] = []
+  // The guest runs on: only a copy stands still and can be compared.
+  using still = Region.anonymous(Math.min(slicePages, ram.pages) * pageBytes)
   for (let first = 0; first < ram.pages && !signal.aborted; first += slicePages) {
     const count = Math.min(slicePages, ram.pages - first)
-    // The guest runs on: only what is in the shadow stands still and can be compared.
-    shadow.write(first * pageBytes, ram.read(first * pageBytes, count * pageBytes))
-    const ours = await hashBlocks(shadow, PageRanges.of([[first, count]]), pageBytes)
+    const content = ram.read(first * pageBytes, count * pageBytes)
+    shadow.set(first, content)
+    still.write(0, content)
+    const ours = await hashBlocks(still, PageRanges.of([[0, count]]), pageBytes)
     for (let page = 0; page < count; page++) {
       const at = (first + page) * hashBytes
       if (

@@ -1,7 +1,10 @@
 /** How a protection sends: what is left out, what is compressed, what is sent early. Both hosts know the settings. */
 import { type Static, Type } from 'typebox'
+import { type CodecName, grains } from '../delta/capture.ts'
 import { compressChoices } from '../delta/compression-choice.ts'
 import { reduceParts, shareBlockBytes } from '../delta/reduce.ts'
+import { cacheShadow, fullShadow, hashShadow, type Shadow } from '../delta/shadow.ts'
+import { SubpageError } from '../errors.ts'
 import { speculateChoices } from './settled-pages.ts'
 
 /** Members of the settings of a protection; what is absent is not done. */
@@ -11,6 +14,16 @@ export const sendingForm = {
   blockBytes: Type.Optional(Type.Enum([...shareBlockBytes])),
   compress: Type.Optional(Type.Enum([...compressChoices])),
   speculate: Type.Optional(Type.Enum([...speculateChoices])),
+  /** What the primary remembers of the standby's memory; absent: `full`. */
+  shadow: Type.Optional(
+    Type.Union([
+      Type.Literal('full'),
+      Type.Object({ cacheBytes: Type.Integer({ minimum: 4096 }) }, { additionalProperties: false }),
+      Type.Literal('hash'),
+    ]),
+  ),
+  /** Size of the blocks in which changes are told apart. */
+  grainBytes: Type.Optional(Type.Enum([...grains])),
 }
 
 const Sending = Type.Object(sendingForm)
@@ -25,3 +38,18 @@ export const sendingDefault: Sending = {
 
 /** Whether deltas go through a reducer at all. */
 export const reduces = ({ reduce = [], compress = 'off' }: Sending) => reduce.length > 0 || compress !== 'off'
+
+/** @throws SubpageError BAD_ARGUMENT when a codec goes below every block; NO_SPACE */
+export function makeShadow(
+  pages: number,
+  codec: CodecName,
+  { shadow = 'full', grainBytes }: Sending,
+): Shadow {
+  if (shadow === 'hash') return hashShadow(pages, grainBytes)
+  if (grainBytes !== undefined && codec !== 'line')
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `a grain of ${grainBytes} bytes is for the codec line and for hashes: ${codec} has one of its own`,
+    )
+  return shadow === 'full' ? fullShadow(pages, grainBytes) : cacheShadow(pages, shadow.cacheBytes, grainBytes)
+}

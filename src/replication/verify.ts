@@ -1,10 +1,13 @@
 /**
- * Compares the guest's memory with the standby's image, in two steps that meet in the shadow. Within a checkpoint's
- * pause, guest and shadow are compared byte by byte; afterwards, before the next checkpoint, shadow and image are
- * compared over XXH3-128 of every page. A difference in the first step is a write that the tracker missed, in the
- * second a delta that went wrong on its way or in the image.
+ * Compares the guest's memory with the standby's image, in two steps. Within a checkpoint's pause the guest is compared with
+ * its shadow, as far as the shadow knows it; afterwards, before the next checkpoint, with the image over XXH3-128 of every
+ * page. A difference in the first step is a write that the tracker missed, in the second a delta that went wrong on its way
+ * or in the image; where the shadow does not know the page, it may be either.
+ *
+ * A shadow that is a full copy is hashed in the guest's place, while that runs again. Without one the pause lasts longer.
  */
-import { compareRegions, hashBlocks } from '../memory/hash.ts'
+import { type Shadow, shadowDifference } from '../delta/shadow.ts'
+import { type Difference, hashBlocks, hashBytes } from '../memory/hash.ts'
 import { lineBytes, pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
@@ -17,10 +20,8 @@ export interface Verification {
   pages: number
   epoch: number
   /** The first page that differs, in it the first line, and which copy is wrong. */
-  difference?: { page: number; line: number; in: 'shadow' | 'image' }
+  difference?: Difference & { in: 'shadow' | 'image' }
 }
-
-const hashBytes = 16
 
 export async function verify(
   protection: Protection,
@@ -29,13 +30,15 @@ export async function verify(
 ): Promise<{ report: EpochReport; verification: Verification }> {
   const { guest, shadow } = protection
   const all = PageRanges.all(guest.ram.pages)
-  let missed: { page: number; line: number } | undefined
+  let missed: Difference | undefined
+  let hashes: Uint8Array | undefined
   const report = await checkpoint(protection, session, epoch, async () => {
-    missed = await compareRegions(guest.ram, shadow, all)
+    missed = await shadowDifference(guest.ram, shadow)
+    if (!shadow.copy) hashes = await hashBlocks(guest.ram, all, pageBytes)
   })
   const difference = missed
     ? { ...missed, in: 'shadow' as const }
-    : await compareWithImage(shadow, all, session)
+    : await compareWithImage(guest.ram, shadow, all, session, hashes)
   return {
     report,
     verification: {
@@ -47,18 +50,22 @@ export async function verify(
   }
 }
 
-async function compareWithImage(shadow: Region, all: PageRanges, session: PrimarySession) {
+async function compareWithImage(
+  ram: Region,
+  { copy }: Shadow,
+  all: PageRanges,
+  session: PrimarySession,
+  hashes?: Uint8Array,
+) {
   const [ours, theirs] = await Promise.all([
-    hashBlocks(shadow, all, pageBytes),
+    hashes ?? hashBlocks(copy ?? ram, all, pageBytes),
     session.imageHashes(all.pageCount),
   ])
   const page = firstDifference(ours, theirs, hashBytes)
   if (page === undefined) return undefined
-  const line = firstDifference(
-    shadow.read(page * pageBytes, pageBytes),
-    await session.imagePage(page),
-    lineBytes,
-  )
+  // Without a copy the guest may have written the page again: then the line may be a later one's.
+  const now = (copy ?? ram).read(page * pageBytes, pageBytes)
+  const line = firstDifference(now, await session.imagePage(page), lineBytes)
   return { page, line: line ?? 0, in: 'image' as const }
 }
 

@@ -7,6 +7,7 @@ import type { DeltaBench } from '../../bench/delta.ts'
 import { run } from '../../bench/delta.ts'
 import { patternNames } from '../../bench/delta-patterns.ts'
 import { readEpochs, writeEpochs } from '../../bench/recorded-epochs.ts'
+import { run as runShadow, type ShadowBench } from '../../bench/shadow.ts'
 import { codecNames } from '../../src/delta/codec.ts'
 import { cpuPaths } from '../../src/delta/cpu.ts'
 import { noise } from './memories.ts'
@@ -32,6 +33,22 @@ it('measures every codec, path, pattern and order, for capture and apply', async
   expect(size('line', 'mix')).toBeLessThan(size('page', 'mix'))
   expect(size('masked', 'mix') / size('xor-rle', 'mix')).toBeLessThan(1.02)
   expect(size('masked', 'code-zero')).toBeLessThan(4)
+})
+
+it('compares what caches hold, on patterns and on a recorded trace', async () => {
+  const trace = join(import.meta.dirname, '../study/analysis/small.trace')
+  const { rows, hash } = (await runShadow({ tiny: true }, [trace])).json as ShadowBench
+  expect(hash).toMatch(/^[0-9a-f]{1,16}$/)
+  expect(rows.map(({ pattern }) => pattern)).toContain('trace small')
+  for (const { hitRate } of rows) {
+    expect(Object.keys(hitRate)).toEqual(['ours', 'qemuAge', 'lru'])
+    for (const rate of Object.values(hitRate)) expect(rate).toBeLessThanOrEqual(1)
+  }
+  // These ranks follow from the policies, whatever the machine: a round that is larger than the cache defeats both others.
+  const rate = (pattern: string) => rows.filter((row) => row.pattern === pattern).at(-1)!.hitRate
+  expect(rate('rounds').ours).toBeGreaterThan(0.3)
+  expect(rate('rounds').lru).toBe(0)
+  expect(rate('skewed').ours).toBeGreaterThan(rate('skewed').qemuAge!)
 })
 
 it('reads recorded epochs as they were written, and nothing else', () => {

@@ -30,7 +30,7 @@ static uint8_t *ram, *shadow, *image, *expected;
 
 static struct sp_capture job_of(enum sp_codec codec, bool whole, uint8_t *out, size_t capacity)
 {
-    return (struct sp_capture){.ram = ram, .shadow = shadow, .pages = PAGES, .runs = everything, .run_count = 1,
+    return (struct sp_capture){.ram = ram, .shadow = {.memory = shadow, .block_lines = 1}, .pages = PAGES, .runs = everything, .run_count = 1,
                                .codec = codec, .whole = whole, .out = out, .capacity = capacity};
 }
 

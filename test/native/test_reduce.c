@@ -58,7 +58,7 @@ static void write_epoch(uint8_t *dirty)
 
 static size_t capture(enum sp_codec codec, bool whole, const struct sp_run *runs, size_t run_count)
 {
-    struct sp_capture job = {.ram = ram, .shadow = shadow, .pages = PAGES, .runs = runs, .run_count = run_count,
+    struct sp_capture job = {.ram = ram, .shadow = {.memory = shadow, .block_lines = 1}, .pages = PAGES, .runs = runs, .run_count = run_count,
                              .codec = codec, .whole = whole, .out = delta, .capacity = CAPACITY};
     CHECK(sp_capture_run(&job));
     CHECK(job.run == run_count);

@@ -351,6 +351,8 @@ export interface PairOptions {
   random: SeededRandom
   /** Whom both ask; without it only commands decide. */
   arbiter?: Arbiter
+  /** Beside what makes deltas smaller. */
+  sending?: Sending
   /** Instead of a direct connection to the host. */
   connect?: (port: number) => Promise<Duplex>
 }
@@ -366,7 +368,7 @@ export class Pair {
   private constructor(
     guest: ScriptedGuest,
     host: ScriptedHost,
-    { epochMs = 2, connect = dial, arbiter }: PairOptions,
+    { epochMs = 2, connect = dial, arbiter, sending }: PairOptions,
   ) {
     this.guest = guest
     this.host = host
@@ -381,7 +383,7 @@ export class Pair {
       connect: () => connect(port),
       tracker: 'auto',
       codec: 'masked',
-      sending: everyPart,
+      sending: { ...everyPart, ...sending },
       pace: { epochMs },
       suspicionMs,
       outputs: 'held',

@@ -2,7 +2,9 @@
  * A schedule: everything that goes wrong in one simulation, drawn from its seed, and then what must be true again when
  * nothing goes wrong any more.
  */
+import { grains } from '../../src/delta/capture.ts'
 import { asSubpageError } from '../../src/errors.ts'
+import { pageBytes } from '../../src/memory/page.ts'
 import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
 import type { Sending } from '../../src/replication/sending.ts'
@@ -30,7 +32,7 @@ const eventsMax = 400_000
 const settleMsMax = 90_000
 
 /** Drawn apart from everything else, so that what a seed stands for stays the same. */
-function sendingOf(seed: number): Sending {
+function sendingOf(seed: number, tracker: string): Sending {
   const { integer } = seededRandom(seed ^ 0x5eed)
   const pick = <T>(of: readonly T[]) => of[integer(0, of.length - 1)]!
   return {
@@ -38,13 +40,22 @@ function sendingOf(seed: number): Sending {
     blockBytes: pick([64, 1024]),
     compress: pick(['off', 'lz4', 'zstd']),
     speculate: pick(['off', 'auto', 'always']),
+    ...shadowOf(pick, tracker),
   }
+}
+
+function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
+  const kind = pick(['full', 'cache', 'hash'])
+  // Not with a tracker that names every page.
+  if (kind === 'cache' && tracker !== 'compare')
+    return { shadow: { cacheBytes: pick([1, 3, 64]) * pageBytes } }
+  return kind === 'hash' ? { shadow: 'hash', grainBytes: pick(grains) } : {}
 }
 
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  return {
+  const settings: Omit<SimSettings, 'sending'> = {
     pages: random.integer(4, 14),
     stepMs: pick([4, 8, 15]),
     epochMs: pick([25, 40, 100]),
@@ -55,8 +66,8 @@ function settingsOf(random: SeededRandom): SimSettings {
     sameMachine: chance(10),
     tracker: chance(15) ? 'compare' : 'userfault',
     codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
-    sending: sendingOf(random.seed),
   }
+  return { ...settings, sending: sendingOf(random.seed, settings.tracker) }
 }
 
 export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {

@@ -97,6 +97,7 @@ function details(guest: GuestStatus): string {
       ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
       ['generation', String(guest.generation)],
     )
+  if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
@@ -125,16 +126,26 @@ function details(guest: GuestStatus): string {
 
 function reducedRows(reduced: NonNullable<GuestStatus['last']>['reduced'] | undefined): string[][] {
   if (!reduced) return []
-  const { lines, dictionaryLines, sharedLines, similarPages, compression, memoryBytes } = reduced
+  const { lines, dictionaryLines, sharedLines, similarPages, compression } = reduced
   return [
     [
       'reduced',
-      `of ${lines} changed lines ${share(dictionaryLines, lines)} were known, ${share(sharedLines, lines)} elsewhere in the image; ${similarPages} similar pages; compression ${compression}; ${formatBytes(memoryBytes)} of memory`,
+      `of ${lines} changed lines ${share(dictionaryLines, lines)} were known, ${share(sharedLines, lines)} elsewhere in the image; ${similarPages} similar pages; compression ${compression}`,
     ],
   ]
 }
 
 const share = (part: number, of: number) => `${of === 0 ? 0 : Math.round((100 * part) / of)} %`
+
+const shadowTexts = {
+  full: "a copy of the guest's memory",
+  cache: 'copies of the pages that are written most',
+  hash: "hashes of the guest's memory",
+}
+
+function memoryText({ shadow, shadowBytes, reducerBytes }: NonNullable<GuestStatus['memory']>): string {
+  return `up to ${formatBytes(shadowBytes)} here for ${shadowTexts[shadow]}, ${formatBytes(reducerBytes)} for what repeats`
+}
 
 export const eventsCommand: Command = {
   name: 'events',

@@ -9,7 +9,8 @@ import { bitsOf, Malformed, Reader, setBits, uleb } from './bytes.ts'
 import { changedLines, decodeLineMap, encodeLineMap, lineOf } from './line-map.ts'
 
 export interface PageCodec {
-  encode(before: Uint8Array, after: Uint8Array): number[] | undefined
+  /** @param grainBytes of `line`: blocks go whole; the others know none */
+  encode(before: Uint8Array, after: Uint8Array, grainBytes?: number): number[] | undefined
   decode(first: number, reader: Reader, page: Uint8Array): void
 }
 
@@ -23,8 +24,8 @@ const page: PageCodec = {
 
 /** Whole changed lines: what a tracker on a cache-coherent link would send. */
 const line: PageCodec = {
-  encode(before, after) {
-    const lines = changedLines(before, after)
+  encode(before, after, grainBytes) {
+    const lines = changedLines(before, after, grainBytes)
     return [...encodeLineMap(lines), ...lines.flatMap((index) => [...lineOf(after, index)])]
   },
   decode(first, reader, target) {

@@ -22,15 +22,17 @@ export interface OracleInput {
   ranges: PageRanges
   codec: CodecName
   whole: boolean
+  /** A block that has changed goes whole; for `line`. With hashes as a shadow the bytes are the same. */
+  grainBytes?: number
 }
 
 /** The delta of all pages in the ranges, in one piece. */
-export function encodeDelta({ before, after, ranges, codec, whole }: OracleInput): Uint8Array {
+export function encodeDelta({ before, after, ranges, codec, whole, grainBytes }: OracleInput): Uint8Array {
   const body: number[] = []
   let records = 0
   let nextPage = 0
   for (const page of ranges.pages()) {
-    const record = encodeRecord(pageOf(before, page), pageOf(after, page), codec, whole)
+    const record = encodeRecord(pageOf(before, page), pageOf(after, page), codec, whole, grainBytes)
     if (record.length === 0) continue
     body.push(...uleb(page - nextPage))
     for (const byte of record) body.push(byte)
@@ -54,13 +56,14 @@ export function encodeRecord(
   after: Uint8Array,
   codec: CodecName,
   whole: boolean,
+  grainBytes?: number,
 ): number[] {
   const base = whole ? zeroPage : before
   // `page` knows no unchanged pages: it sends what is dirty.
   if (!whole && codec !== 'page' && base.every((byte, i) => byte === after[i])) return []
   if (isZero(after)) return [0, kindZero]
   const raw = [0, kindRaw, ...after]
-  const record = pageCodecs[codec].encode(base, after)
+  const record = pageCodecs[codec].encode(base, after, whole ? undefined : grainBytes)
   return record && record.length < raw.length ? record : raw
 }
 

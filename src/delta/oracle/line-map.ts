@@ -2,11 +2,12 @@
 import { lineBytes, linesPerPage } from '../../memory/page.ts'
 import { bitsOf, Malformed, type Reader, setBits } from './bytes.ts'
 
-/** The lines in which two pages differ, ascending. */
-export function changedLines(before: Uint8Array, after: Uint8Array): number[] {
-  return Array.from({ length: linesPerPage }, (_, line) => line).filter((line) =>
-    lineOf(before, line).some((byte, i) => byte !== after[line * lineBytes + i]),
-  )
+/** The lines of the blocks in which two pages differ, ascending. */
+export function changedLines(before: Uint8Array, after: Uint8Array, grainBytes = lineBytes): number[] {
+  return Array.from({ length: linesPerPage }, (_, line) => line).filter((line) => {
+    const start = Math.floor((line * lineBytes) / grainBytes) * grainBytes
+    return before.subarray(start, start + grainBytes).some((byte, i) => byte !== after[start + i])
+  })
 }
 
 export function lineOf(page: Uint8Array, line: number): Uint8Array {

@@ -3,6 +3,7 @@
  * link: what is captured, reduced, sent early, restored and applied is done by the code of `protect`. After each epoch the
  * image is compared with the memory, byte by byte.
  */
+import type { Shadow } from '../../delta/shadow.ts'
 import { invariant } from '../../errors.ts'
 import { compareRegionsSync } from '../../memory/hash.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
@@ -13,7 +14,7 @@ import { DeltaWriter } from '../../replication/delta-writer.ts'
 import { DeviceStateWriter } from '../../replication/device-state.ts'
 import { type FrameType, frameType, headerBytes } from '../../replication/frame.ts'
 import { ImageKeeper } from '../../replication/image-keeper.ts'
-import { reduces } from '../../replication/sending.ts'
+import { makeShadow, reduces } from '../../replication/sending.ts'
 import {
   type EarlyPages,
   epochMsMin,
@@ -63,7 +64,7 @@ export class ReplayedPair implements EpochCourse {
   readonly #technique: Technique
   readonly #epochMs: number
   readonly #ram: Region
-  readonly #shadow: Region
+  readonly #shadow: Shadow
   readonly #image: Region
   readonly #keeper: ImageKeeper
   readonly #devices = new DeviceStateWriter()
@@ -81,7 +82,7 @@ export class ReplayedPair implements EpochCourse {
     this.#technique = technique
     this.#epochMs = epochMs
     this.#ram = ram
-    this.#shadow = Region.anonymous(ram.bytes)
+    this.#shadow = makeShadow(ram.pages, technique.codec, technique.sending)
     this.#image = Region.anonymous(ram.bytes)
     this.#keeper = new ImageKeeper(this.#image, () => undefined)
     const sink = {
@@ -91,7 +92,7 @@ export class ReplayedPair implements EpochCourse {
       },
     }
     this.#session = {
-      deltas: new DeltaSender(sink, ram.pages, this.#shadow, technique.sending),
+      deltas: new DeltaSender(sink, ram.pages, this.#shadow.copy, technique.sending),
       closed: new AbortController().signal,
     }
     this.#protection = {
