@@ -25,7 +25,7 @@ import { openLines } from '../../src/tracking/plugin/lines.ts'
 import { openPml } from '../../src/tracking/plugin/pml.ts'
 import { loggedMoreThan, openPrl } from '../../src/tracking/plugin/prl.ts'
 import { PluginShare } from '../../src/tracking/plugin/share.ts'
-import { Hosts, ramBytes } from '../support/hosts.ts'
+import { Hosts, protect, ramBytes } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
 const hosts = new Hosts()
@@ -109,7 +109,21 @@ test('recorded with lines: what changed was seen being written, and silent store
   expect(changed).toBeGreaterThan(5000)
   expect(written).toBeGreaterThan(changed)
   expect(written).toBeLessThan(3 * changed)
+  const report = await subpage(['report', traceFile, '--json'])
+  expect(JSON.parse(report.out)).toMatchObject({ changedLines: changed, writtenLines: written })
+  expect((await subpage(['report', traceFile])).out).toMatch(/Silent lines +\d/)
   expect(await askVictim(console)).toBe(true)
+})
+
+test('a guest with the plugin is protected as any other, and recorded beside its protection', async () => {
+  const b = await hosts.add('b')
+  await protect(a, 'seen', b)
+  expect(await record('--for', '0.3s', '--epoch', '50ms', '--tracker', 'lines')).toMatchObject({ status: 0 })
+  const { header } = readTrace(traceFile)
+  expect(header).toMatchObject({ tracker: 'lines', written: true })
+  expect(header.notes.join(' ')).toMatch(/not paused.*missing from this recording.*another program reads/)
+  expect(await a.client.verify('seen')).toMatchObject({ equal: true })
+  await a.client.unprotect('seen')
 })
 
 test('recorded with pml and prl: their counters are those of the guest', async () => {
