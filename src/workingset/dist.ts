@@ -70,6 +70,11 @@ export class DistEstimator implements Estimator {
     if (!endsInterval) return
     const dist = scaleUp(this.#pages, watched, this.#hot(watched))
     for (const { first, count } of watched) this.#hits.fill(0, first, first + count)
+    this.addInterval(dist)
+  }
+
+  /** An interval whose dist is known already, whichever pages they were. */
+  addInterval(dist: Share): void {
     this.#latest = dist
     const side = this.#leaves(dist)
     const outlier = this.#outlier

@@ -4,7 +4,7 @@
  */
 import { type Static, Type } from 'typebox'
 import type { DistEstimator } from './dist.ts'
-import type { LiveWatch } from './live.ts'
+import type { HotMap } from './hot-map.ts'
 import type { Observation } from './observation.ts'
 import { scaleUp } from './share.ts'
 
@@ -25,7 +25,10 @@ export const Sample = Type.Object({
   /** Null when nobody knows, as in the first moments of a protection. */
   written: Type.Union([Pages, Type.Null()]),
   phaseChanges: Type.Integer(),
-  idlePages: Type.Array(Type.Integer(), { description: 'by idleEdgesMs; pages not watched yet are in none' }),
+  idlePages: Type.Array(Type.Integer(), {
+    description:
+      'by idleEdgesMs; pages not watched yet are in none. Empty where nobody knows which pages they are',
+  }),
   heat: Type.Array(Type.Integer(), {
     description:
       'for each stretch of memory the percentage of watched pages that were accessed; -1: none was watched',
@@ -34,18 +37,21 @@ export const Sample = Type.Object({
 })
 export type Sample = Static<typeof Sample>
 
-/** After an observation that ends an interval. Undefined before the first estimate. */
+/**
+ * After an observation that ends an interval. Undefined before the first estimate.
+ * @param watch the map has been told of the observation already
+ */
 export function sampleOf(
   observation: Observation,
-  watch: LiveWatch,
   estimator: DistEstimator,
+  watch: { hotMap: HotMap; costShare: number; atMs: number },
 ): Sample | undefined {
   const { latest, estimate } = estimator
   if (!latest || !estimate) return undefined
-  const { hotMap } = watch
+  const { hotMap, costShare, atMs } = watch
   const { watched, written } = observation
   return {
-    atMs: Date.now(),
+    atMs,
     windowMs: observation.endMs - observation.startMs,
     ramPages: hotMap.pages,
     watchedPages: watched.pageCount,
@@ -55,7 +61,7 @@ export function sampleOf(
     phaseChanges: estimator.phaseChanges,
     idlePages: hotMap.idleHistogram(idleEdgesMs),
     heat: heatOf(hotMap.pages, observation),
-    costShare: watch.cost.share,
+    costShare,
   }
 }
 
