@@ -7,6 +7,7 @@
  *   mode      read | write | mixed (every other page is written, the others only read)
  *   order     forward | random (a permutation, another one each period)
  *             strided:K (uses every K-th page of an area of K x mib; the others lie idle after the start)
+ *             straddling (8 bytes across the middle and the end of each page, as they are already: silent stores)
  *             zipf:S (pages are chosen with probability 1/rank^(S/100); those chosen in a period are counted and reported)
  *   period_ms all pages are touched once in this time, spread evenly over it (100)
  *   report_ms how often it says how much it has touched (1000)
@@ -36,7 +37,7 @@
 /* Touched in one go between two looks at the clock. */
 #define BATCH_PAGES 256u
 
-enum order { FORWARD, RANDOM, STRIDED, ZIPF };
+enum order { FORWARD, RANDOM, STRIDED, STRADDLING, ZIPF };
 
 static struct {
     uint64_t pages, stride, period_us, phase_us, report_us, seed;
@@ -83,9 +84,21 @@ static uint64_t random_number(void)
     return z ^ (z >> 31);
 }
 
+/* Stores what is there, in one instruction. */
+static void store_across(uint8_t *border)
+{
+    struct __attribute__((packed)) { uint64_t value; } volatile *unaligned = (void *)(border - 4);
+    unaligned->value = unaligned->value;
+}
+
 static void touch(uint64_t index)
 {
     uint8_t *page = memory + index * options.stride * PAGE;
+    if (options.order == STRADDLING) {
+        store_across(page + PAGE / 2);
+        store_across(page + PAGE);
+        return;
+    }
     bool write = options.writes && (!options.reads || (index & 1));
     if (write)
         page[(index * 64) % PAGE]++;
@@ -122,7 +135,8 @@ static uint64_t zipf_page(uint64_t count)
 
 static void prepare(uint64_t most)
 {
-    size_t bytes = most * options.stride * PAGE;
+    /* The last page may be stored across. */
+    size_t bytes = (most * options.stride + 1) * PAGE;
     memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     permutation = malloc(most * sizeof *permutation);
     counted_in = calloc(most, sizeof *counted_in);
@@ -219,6 +233,8 @@ static void read_options(int argc, char **argv)
             options.order_name = value;
             if (strcmp(value, "random") == 0)
                 options.order = RANDOM;
+            else if (strcmp(value, "straddling") == 0)
+                options.order = STRADDLING;
             else if (sscanf(value, "strided:%llu", (unsigned long long *)&options.stride) == 1)
                 options.order = STRIDED;
             else if (sscanf(value, "zipf:%lf", &options.exponent) == 1) {

@@ -77,7 +77,6 @@ fi
 
 plugin=(native/plugin/*.c)
 if [ ${#plugin[@]} -gt 0 ]; then
-  FLAGS+=($(pkg-config --cflags glib-2.0 2>/dev/null || true))
   compile "${plugin[@]}"
   link "$OUT/plugin.so"
 fi

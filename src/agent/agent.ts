@@ -5,7 +5,6 @@
 import { randomUUID } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { probeAccel } from '../qemu/accel.ts'
 import {
   type GuestFiles,
   type GuestRecord,
@@ -16,10 +15,8 @@ import {
 } from '../qemu/guest-files.ts'
 import { lastWords, launch } from '../qemu/launch.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import { addressed, type NicRequest } from '../qemu/nic.ts'
-import { readOptions } from '../qemu/option-policy.ts'
-import type { Machine } from '../qemu/options.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
+import { machineOf, type RunRequest } from '../qemu/run-request.ts'
 import { admit, greet, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
 import type { Hello } from '../replication/messages.ts'
@@ -32,15 +29,6 @@ import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './h
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
-
-export interface RunRequest {
-  name: string
-  ramBytes: number
-  accel: 'auto' | 'kvm' | 'tcg'
-  options: string[]
-  /** Network cards on bridges of this host, and of the standby's. */
-  nics?: NicRequest[]
-}
 
 export interface AgentOptions
   extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {
@@ -104,19 +92,16 @@ export class Agent {
 
   /** @throws SubpageError GUEST_EXISTS, GUEST_UNPROTECTABLE, NO_SPACE, QEMU_FAILED, … */
   async run(request: RunRequest): Promise<RunningGuest> {
-    const { type, options } = readOptions(request.options, this.host.images)
     return await this.#exclusively(request.name, async () => {
       this.#refuseIfPresent(request.name)
-      const accel = request.accel === 'auto' ? await probeAccel() : request.accel
-      const nics = addressed(request.name, request.nics ?? [])
-      const machine: Machine = { type, ramBytes: request.ramBytes, accel, options, nics }
+      const machine = await machineOf(request, this.host.images)
       const files = guestFiles(this.stateDirectory, request.name)
       const identity = { id: randomUUID(), name: request.name, generation: 1 }
       const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
       this.events.add(
         request.name,
         'guest',
-        `started: QEMU ${qemu.record.qemuVersion}, ${accel}, process ${qemu.record.process.pid}`,
+        `started: QEMU ${qemu.record.qemuVersion}, ${machine.accel}, process ${qemu.record.process.pid}`,
       )
       return this.#adopt(new RunningGuest(qemu, this.host))
     })

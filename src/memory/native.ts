@@ -139,6 +139,25 @@ export interface Addon {
   forgetProbe(): string
   /** What a page costs that is used again after it was forgotten, in nanoseconds on this host; 0 when that failed. */
   forgetFaultNs(): number
+  /** What the first write to a page costs after its write mark was taken away, in nanoseconds; 0 when that failed. */
+  writeFaultNs(): number
+  /** The layout of the plugin's share as C has it; src/tracking/plugin/layout.ts has it too. */
+  pluginLayout(): Record<string, number>
+  /** Runs of pages from `from` on whose word is not 0; results[0]: where to go on. `pairs` has room for 33 runs at least. */
+  pluginFindWords(...args: PluginRunsArguments): number
+  /** Takes the words of these pages, two numbers each. */
+  pluginTakeWords(
+    share: RegionHandle,
+    offset: number,
+    pages: number,
+    pairs: Uint32Array,
+    runs: number,
+    maps: Uint32Array,
+  ): void
+  /** As pluginFindWords, for parts with a bit per page; takes what it finds. */
+  pluginTakeBits(...args: PluginRunsArguments): number
+  /** Takes 16-bit numbers, one per page. */
+  pluginTakeCounts(share: RegionHandle, offset: number, pages: number, into: Uint8Array): void
   /** Empty when write tracking works here, else the reason. */
   userfaultProbe(): string
   pidfdOpen(pid: number): number
@@ -170,6 +189,15 @@ export type CaptureArguments = [
   out: Uint8Array,
   run: number,
   offset: number,
+  results: Float64Array,
+]
+
+export type PluginRunsArguments = [
+  share: RegionHandle,
+  offset: number,
+  pages: number,
+  from: number,
+  pairs: Uint32Array,
   results: Float64Array,
 ]
 

@@ -131,6 +131,6 @@ export class QemuGuest implements Guest {
 
 /** What both hosts must have alike for the device state of one to load on the other. */
 export function describe({ record }: QemuProcess): GuestDescription {
-  const { ramBytes, ...machine } = record.machine
+  const { ramBytes, track: _, ...machine } = record.machine
   return { id: record.id, name: record.name, ramBytes, hypervisor: { qemu: record.qemuVersion, ...machine } }
 }

@@ -3,7 +3,7 @@ import { SubpageError } from '../../errors.ts'
 import type { Holes } from '../../study/record/images.ts'
 import type { RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
 import type { RecordTarget } from '../../study/record/target.ts'
-import type { TrackerChoice } from '../../tracking/tracker.ts'
+import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
 import type { Output } from '../output.ts'
@@ -22,6 +22,7 @@ Examples:
   subpage record vm:web --for 30s --epoch 10ms -o web.trace
   subpage record images full.mem diff1.mem diff2.mem --holes unchanged -o snapshots.trace
 
+The trackers lines, pml and prl need a guest that was started with run --track.
 The target is held for a moment at the end of each epoch and runs on as if nobody had watched. Interrupt to end early: the trace
 is whole. \`subpage report FILE\` explains it, on any machine.`,
   flags: [
@@ -32,7 +33,7 @@ is whole. \`subpage report FILE\` explains it, on any machine.`,
       form: '--tracker <tracker>',
       summary: 'how written pages are found',
       default: 'auto',
-      choices: ['auto', 'userfault', 'compare'],
+      choices: ['auto', 'userfault', 'compare', 'lines', 'pml', 'prl'],
     },
     { form: '--content', summary: 'keep the changed bytes too, for studies of codecs' },
     {
@@ -86,7 +87,7 @@ async function recordTarget(invocation: Invocation, options: RecordOptions): Pro
 
 async function openTarget(invocation: Invocation): Promise<RecordTarget> {
   const { args } = invocation
-  const choice = text(invocation, 'tracker') as TrackerChoice
+  const choice = text(invocation, 'tracker') as RecordTracker
   const [target = '', ...more] = args
   if (more.length > 0)
     throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or ${more.join(' ')}`)

@@ -225,7 +225,7 @@ class Recording {
       lengthUs,
       pauseUs,
       ...pages,
-      ...(value.writtenMaps && { writtenMaps: value.writtenMaps }),
+      ...(value.writtenMaps && { writtenMaps: withChanged(value.writtenMaps, maps) }),
       ...(value.counters && { counters: value.counters }),
     })
     this.#summary.dirtyPages += pages.dirty.pageCount
@@ -244,6 +244,12 @@ class Recording {
       cause,
     }
   }
+}
+
+/** A line that changed was written, by whomever: a device's writes have no marks of their own. */
+function withChanged(written: Uint32Array, changed: Uint32Array): Uint32Array {
+  for (let i = 0; i < written.length; i++) written[i]! |= changed[i]!
+  return written
 }
 
 /** To a fraction of a millisecond: timers alone come up to one late. False when interrupted. */
