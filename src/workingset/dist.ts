@@ -68,11 +68,11 @@ export class DistEstimator implements Estimator {
     return { pages: mean, plusMinus: Math.sqrt((1.96 ** 2 * between) / counts.length + within), stable }
   }
 
-  add({ watched, accessed, endsInterval }: Observation): void {
+  add({ watched, sampled, accessed, endsInterval }: Observation): void {
     for (const { first, count } of accessed)
       for (let page = first; page < first + count; page++) if (this.#hits[page]! < 255) this.#hits[page]!++
     if (!endsInterval) return
-    const dist = scaleUp(this.#pages, watched, this.#hot(watched))
+    const dist = scaleUp(this.#pages, watched, this.#hot(watched), sampled)
     for (const { first, count } of watched) this.#hits.fill(0, first, first + count)
     this.addInterval(dist)
   }

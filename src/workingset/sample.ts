@@ -3,6 +3,7 @@
  * whatever the size of the guest.
  */
 import { type Static, Type } from 'typebox'
+import type { PageRanges } from '../memory/page-ranges.ts'
 import type { DistEstimator } from './dist.ts'
 import type { HotMap } from './hot-map.ts'
 import type { Observation } from './observation.ts'
@@ -19,7 +20,7 @@ export const Sample = Type.Object({
   atMs: Type.Number({ description: 'milliseconds since 1970, end of the interval' }),
   windowMs: Type.Number({ description: 'how long accesses were seen' }),
   ramPages: Type.Integer(),
-  watchedPages: Type.Integer({ description: 'how many pages this interval looked at' }),
+  watchedPages: Type.Integer({ description: 'how many pages this interval has an answer for' }),
   dist: Pages,
   estimate: Type.Object({ pages: Type.Number(), plusMinus: Type.Number(), stable: Type.Boolean() }),
   /** Null when nobody knows, as in the first moments of a protection. */
@@ -31,7 +32,7 @@ export const Sample = Type.Object({
   }),
   heat: Type.Array(Type.Integer(), {
     description:
-      'for each stretch of memory the percentage of watched pages that were accessed; -1: none was watched',
+      'for each stretch of memory the percentage of its pages that were accessed; -1: nobody has looked',
   }),
   costShare: Type.Number({ description: 'share of time that watching has cost the guest since it began' }),
 })
@@ -49,7 +50,7 @@ export function sampleOf(
   const { latest, estimate } = estimator
   if (!latest || !estimate) return undefined
   const { hotMap, costShare, atMs } = watch
-  const { watched, written } = observation
+  const { watched, written, sampled } = observation
   return {
     atMs,
     windowMs: observation.endMs - observation.startMs,
@@ -57,7 +58,7 @@ export function sampleOf(
     watchedPages: watched.pageCount,
     dist: latest,
     estimate,
-    written: written ? scaleUp(hotMap.pages, watched, written) : null,
+    written: written ? scaleUp(hotMap.pages, watched, written, sampled) : null,
     phaseChanges: estimator.phaseChanges,
     idlePages: hotMap.idleHistogram(idleEdgesMs),
     heat: heatOf(hotMap.pages, observation),
@@ -65,11 +66,22 @@ export function sampleOf(
   }
 }
 
-function heatOf(pages: number, { watched, accessed }: Observation): number[] {
+/** Pages that were not watched are taken to be as hot as the sample that stands for them. */
+function heatOf(pages: number, { watched, accessed, sampled }: Observation): number[] {
   const rowPages = Math.ceil(pages / heatRows)
-  const seen = new Uint32Array(heatRows)
-  const hot = new Uint32Array(heatRows)
-  for (const page of watched.pages()) seen[Math.floor(page / rowPages)]!++
-  for (const page of accessed.pages()) hot[Math.floor(page / rowPages)]!++
-  return Array.from(seen, (count, row) => (count === 0 ? -1 : Math.round((100 * hot[row]!) / count)))
+  const perRow = (ranges: PageRanges) => {
+    const counts = new Uint32Array(heatRows)
+    for (const page of ranges.pages()) counts[Math.floor(page / rowPages)]!++
+    return counts
+  }
+  const part = sampled?.part ?? watched
+  const [seen, hot] = [perRow(watched), perRow(accessed)]
+  const [inPart, hotInPart] = [perRow(part), perRow(accessed.intersect(part))]
+  const overall = accessed.intersect(part).pageCount / Math.max(part.pageCount, 1)
+  return Array.from(seen, (count, row) => {
+    const all = Math.max(0, Math.min(rowPages, pages - row * rowPages))
+    if (all === 0 || (count === 0 && !sampled)) return -1
+    const ratio = inPart[row] ? hotInPart[row]! / inPart[row]! : overall
+    return Math.round((100 * (hot[row]! + (all - count) * ratio)) / all)
+  })
 }

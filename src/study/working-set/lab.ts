@@ -245,14 +245,14 @@ export class Lab {
 }
 
 function windowOf(ramPages: number, observation: Observation, estimator: Estimator): Window {
-  const { startMs, endMs, watched, accessed, written } = observation
+  const { startMs, endMs, watched, accessed, written, sampled } = observation
   const { estimate } = estimator
   if (!estimate) throw new TypeError('an interval has ended, so there is an estimate')
   return {
     startMs,
     endMs,
-    pages: scaleUp(ramPages, watched, accessed).pages,
-    writtenPages: written && scaleUp(ramPages, watched, written).pages,
+    pages: scaleUp(ramPages, watched, accessed, sampled).pages,
+    writtenPages: written && scaleUp(ramPages, watched, written, sampled).pages,
     watchedPages: watched.pageCount,
     estimate,
   }
