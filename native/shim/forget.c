@@ -18,10 +18,11 @@
 
 static struct forget *request;
 
-static uint64_t now_ns(void)
+/* Of this thread's processor: what it waited for one is no cost to the guest. */
+static uint64_t processor_ns(void)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
@@ -52,7 +53,7 @@ static void serve(void)
     if (count > FORGET_RUN_COUNT_MAX)
         count = FORGET_RUN_COUNT_MAX;
     memcpy(runs, request->runs, count * sizeof runs[0]);
-    uint64_t started = now_ns(), pages = 0;
+    uint64_t started = processor_ns(), pages = 0;
     int error = 0;
     for (uint32_t i = 0; i < count; i++) {
         int failed = forget_run(&runs[i]);
@@ -61,7 +62,7 @@ static void serve(void)
     }
     request->error = error;
     request->pages = pages;
-    request->ns = now_ns() - started;
+    request->ns = processor_ns() - started;
 }
 
 static void *forgetter(void *unused)

@@ -51,7 +51,7 @@ struct forget {
     uint32_t run_count;
     /* Of the first piece that could not be forgotten; 0 when all could. */
     int32_t error;
-    /* Time that the request took, and pages that it covered. */
+    /* Processor time that the request took, and pages that it covered. */
     uint64_t ns, pages;
     struct forget_run runs[FORGET_RUN_COUNT_MAX];
 };

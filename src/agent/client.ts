@@ -1,6 +1,8 @@
 /** Talks to an agent over its API socket; what the agent answers with an error becomes that SubpageError here. */
+
 import { type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { request as secureRequest } from 'node:https'
+import { addAbortSignal } from 'node:stream'
 import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
@@ -45,20 +47,21 @@ export class AgentClient {
   /** All events so far, then each new one; ends with the agent. */
   followEvents = () => this.#stream<HostEvent>('/v1/events/stream')
 
-  /** What each interval of watching a guest's memory says, until the caller has enough. @throws SubpageError */
-  async *watchMemory(name: string, settings: WatchQuery): AsyncGenerator<Sample> {
+  /** What each interval of watching a guest's memory says, until the caller has enough or aborts. @throws SubpageError */
+  async *watchMemory(name: string, settings: WatchQuery, signal?: AbortSignal): AsyncGenerator<Sample> {
     const query = new URLSearchParams(
       Object.entries(settings).map(([key, value]): [string, string] => [key, String(value)]),
     )
-    const stream = this.#stream<Sample | ApiError>(`${guestPath(name)}/working-set?${query}`)
+    const stream = this.#stream<Sample | ApiError>(`${guestPath(name)}/working-set?${query}`, signal)
     for await (const event of stream) {
       if ('code' in event) throw failure(event)
       yield event
     }
   }
 
-  async *#stream<T>(path: string): AsyncGenerator<T> {
+  async *#stream<T>(path: string, signal?: AbortSignal): AsyncGenerator<T> {
     const response = await this.#open('GET', path)
+    if (signal) addAbortSignal(signal, response)
     let rest = ''
     for await (const chunk of this.#read(response)) {
       const parts = (rest + String(chunk)).split('\n\n')

@@ -64,7 +64,11 @@ export class MemoryWatch {
     watch.on('observation', (observation) => {
       estimator.add(observation)
       if (!observation.endsInterval) return
-      const sample = sampleOf(observation, watch, estimator)
+      const sample = sampleOf(observation, estimator, {
+        hotMap: watch.hotMap,
+        costShare: watch.cost.share,
+        atMs: Date.now(),
+      })
       if (sample) for (const listener of this.#listeners) listener.sample(sample)
     })
     watch.on('failed', (error) => {

@@ -9,41 +9,58 @@ import { table } from './output.ts'
 const barColumns = 40
 const shades = ' .:-=+*#%@'
 
-export function summaryText(summary: Summary, samples: readonly Sample[]): string {
+/** What was watched: a guest, a process, or a recording. */
+export type TargetKind = 'vm' | 'pid' | 'trace'
+
+export function summaryText(summary: Summary, samples: readonly Sample[], kind: TargetKind): string {
   return [
-    recommendation(summary),
+    recommendation(summary, kind),
     '',
-    ...notes(summary),
+    ...notesOn(summary, kind),
     '',
     percentiles(summary),
     '',
-    idleAges(summary),
-    '',
+    ...(summary.idleBytes.length > 0 ? [idleAges(summary), ''] : []),
     heatMap(samples),
   ].join('\n')
 }
 
 /** "512 MiB given, 180 ± 12 MiB used over the last 10 s; 224 MiB would do". */
-export function recommendation({ givenBytes, used, spanMs, recommendedBytes }: Summary): string {
+export function recommendation(summary: Summary, kind: TargetKind): string {
+  const { givenBytes, used, spanMs, recommendedBytes } = summary
   const amount = `${mib(used.bytes)} ± ${mib(used.plusMinusBytes)} MiB`
+  const given = formatBytes(givenBytes)
+  if (kind === 'trace')
+    return `${given} recorded, ${amount} written within an interval, of ${formatTime(spanMs)}`
   const verdict =
     recommendedBytes < givenBytes
       ? `${formatBytes(recommendedBytes)} would do`
       : 'it needs what it has, or more'
-  return `${formatBytes(givenBytes)} given, ${amount} used over the last ${formatTime(spanMs)}; ${verdict}`
+  return `${given} ${kind === 'vm' ? 'given' : 'resident'}, ${amount} used over the last ${formatTime(spanMs)}; ${verdict}`
 }
 
-function notes(summary: Summary): string[] {
+/** What the figures do not say by themselves. */
+export function notesOn(summary: Summary, kind: TargetKind): string[] {
   const { used, writtenBytes, readOnlyBytes, phaseChanges, costShare, footprintBytes, intervals } = summary
+  const stable = used.stable
+    ? `Stable for the last intervals (${intervals} in all, ${phaseChanges} changes of phase).`
+    : `Not stable yet: watch longer (${intervals} intervals, ${phaseChanges} changes of phase).`
+  if (kind === 'trace')
+    return [stable, 'A recording holds what was written: memory that was only read is not counted.']
+  const cost = `Cost: ${(100 * costShare).toFixed(2)} % of its time.`
+  if (kind === 'pid')
+    return [
+      stable,
+      'By the accessed bits of its page tables: memory used without rest may be missed, as much as a TLB holds; reads and writes are not told apart.',
+      cost,
+    ]
   return [
-    used.stable
-      ? `stable for the last intervals (${intervals} in all, ${phaseChanges} changes of phase)`
-      : `not stable yet: watch longer (${intervals} intervals, ${phaseChanges} changes of phase)`,
+    stable,
     writtenBytes === null
-      ? 'written: not known (a protection began or ended meanwhile)'
-      : `written ${formatBytes(writtenBytes)}, only read ${formatBytes(readOnlyBytes ?? 0)}, in the last interval`,
-    `kernel of the guest: ${formatBytes(footprintBytes)} counted on top`,
-    `cost to the guest: ${(100 * costShare).toFixed(2)} % of its time`,
+      ? 'Written: not known (a protection began or ended meanwhile).'
+      : `Written ${formatBytes(writtenBytes)}, only read ${formatBytes(readOnlyBytes ?? 0)}, in the last interval.`,
+    `Kernel of the guest: ${formatBytes(footprintBytes)} counted on top.`,
+    cost,
   ]
 }
 

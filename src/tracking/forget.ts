@@ -14,7 +14,7 @@ const pollMs = 1
 
 export interface Forgotten {
   pages: number
-  /** What the thread inside QEMU took. */
+  /** Processor time of the thread inside QEMU. */
   ns: number
 }
 

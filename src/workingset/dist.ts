@@ -4,7 +4,8 @@
  * stable for w intervals.
  *
  * A change of phase is two intervals in a row that leave the band of those before, in the same direction: stability is
- * counted anew from the first of them. A single one is an outlier; it counts in the percentiles, not in the estimate.
+ * counted anew from the first of them. A single one is an outlier: it counts in the percentiles, but not in the estimate
+ * unless such intervals keep coming; then the working set fluctuates, and the estimate is the mean of all, and not stable.
  */
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Estimate, Estimator } from './estimator.ts'
@@ -33,8 +34,9 @@ export class DistEstimator implements Estimator {
   readonly #rule: DistRule
   readonly #hits: Uint8Array
   #latest: Share | undefined
-  /** The latest interval, when it left the band: a change of phase if the next one does too. */
-  #outlier: { dist: Share; side: number } | undefined
+  /** Intervals of the present phase that left its band: a change of phase when the next one does too. */
+  #outliers: { dist: Share; side: number; interval: number }[] = []
+  #interval = 0
   #phases = 0
 
   constructor(pages: number, rule: DistRule = distRule) {
@@ -55,35 +57,41 @@ export class DistEstimator implements Estimator {
   get estimate(): Estimate | undefined {
     const latest = this.#dist.at(-1)
     if (!latest) return undefined
-    const stable = this.#dist.length >= this.#rule.stableIntervals
-    if (this.#dist.length < 2) return { ...latest, stable }
-    const counts = this.#dist.map(({ pages }) => pages)
+    const fluctuates = this.#outliers.length > outlierShareMax * this.#dist.length
+    const counted = fluctuates ? [...this.#dist, ...this.#outliers.map(({ dist }) => dist)] : this.#dist
+    const stable = !fluctuates && this.#dist.length >= this.#rule.stableIntervals
+    if (counted.length < 2) return { ...latest, stable }
+    const counts = counted.map(({ pages }) => pages)
     const mean = counts.reduce((sum, count) => sum + count, 0) / counts.length
     const between = counts.reduce((sum, count) => sum + (count - mean) ** 2, 0) / (counts.length - 1)
-    const within = this.#dist.reduce((sum, { plusMinus }) => sum + plusMinus ** 2, 0) / counts.length ** 2
+    const within = counted.reduce((sum, { plusMinus }) => sum + plusMinus ** 2, 0) / counts.length ** 2
     return { pages: mean, plusMinus: Math.sqrt((1.96 ** 2 * between) / counts.length + within), stable }
   }
 
-  add({ watched, accessed, endsInterval }: Observation): void {
+  add({ watched, sampled, accessed, endsInterval }: Observation): void {
     for (const { first, count } of accessed)
       for (let page = first; page < first + count; page++) if (this.#hits[page]! < 255) this.#hits[page]!++
     if (!endsInterval) return
-    const dist = scaleUp(this.#pages, watched, this.#hot(watched))
+    const dist = scaleUp(this.#pages, watched, this.#hot(watched), sampled)
     for (const { first, count } of watched) this.#hits.fill(0, first, first + count)
+    this.addInterval(dist)
+  }
+
+  /** An interval whose dist is known already, whichever pages they were. */
+  addInterval(dist: Share): void {
     this.#latest = dist
-    const side = this.#leaves(dist)
-    const outlier = this.#outlier
-    this.#outlier = undefined
-    if (this.#dist.length > 0 && side !== 0) {
-      if (outlier?.side !== side) {
-        this.#outlier = { dist, side }
-        return
-      }
-      this.#dist = [outlier.dist]
+    const side = this.#dist.length > 0 ? this.#leaves(dist) : 0
+    const before = this.#outliers.at(-1)
+    if (side !== 0 && before?.side === side && before.interval === this.#interval - 1) {
+      this.#dist = [before.dist, dist]
+      this.#outliers = []
       this.#phases++
-    }
-    this.#dist.push(dist)
+    } else if (side !== 0) this.#outliers.push({ dist, side, interval: this.#interval })
+    else this.#dist.push(dist)
+    this.#interval++
     if (this.#dist.length > keptIntervals) this.#dist.shift()
+    if (this.#outliers[0] && this.#outliers[0].interval < this.#interval - keptIntervals)
+      this.#outliers.shift()
   }
 
   #hot(watched: PageRanges): PageRanges {
@@ -111,3 +119,5 @@ export class DistEstimator implements Estimator {
 
 /** The present phase is described by its latest intervals: a working set that drifts slowly is followed. */
 const keptIntervals = 60
+/** More than one outlier for so many other intervals is no accident. */
+const outlierShareMax = 0.2

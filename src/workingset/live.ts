@@ -13,7 +13,7 @@ import type { PageRanges } from '../memory/page-ranges.ts'
 import type { AccessTracker } from '../tracking/accesses.ts'
 import { HotMap } from './hot-map.ts'
 import type { Observation } from './observation.ts'
-import { type Plan, RotatingPlan } from './plan.ts'
+import { type Choice, type Plan, RotatingPlan } from './plan.ts'
 
 export interface LiveSettings {
   intervalMs: number
@@ -52,6 +52,7 @@ export interface LiveSource {
 
 /** Room for a working set that grows: the estimate of the last interval may be too small for the next. */
 const growth = 1.25
+const usedShareMin = 0.02
 const groupsMax = 60_000
 
 export class LiveWatch extends EventEmitter<LiveEvents> {
@@ -63,8 +64,10 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   readonly #startedMs = performance.now()
   #faults = 0
   #forgetNs = 0
-  /** Pages in use as far as known; all, before the first look. */
-  #used: number
+  /** Of the pages that were forgotten, those that were used again; all, before the first look. */
+  #usedShare = 1
+  /** Pages that came into use in the latest interval, forgotten before it. */
+  #newlyUsed = 0
   /** Of one page, as measured: 0 before the first time. */
   #forgetPageNs = 100
   #finished: Promise<void> | undefined
@@ -73,7 +76,6 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     super()
     this.#source = source
     this.settings = settings
-    this.#used = source.accesses.pages
     this.#plan = plan ?? new RotatingPlan(source.accesses.pages)
     this.hotMap = new HotMap(source.accesses.pages, performance.now())
   }
@@ -112,44 +114,55 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
 
   async #interval(): Promise<void> {
     const { subIntervals, intervalMs } = this.settings
-    const watched = this.#plan.next(this.#groups())
+    let present = this.#source.accesses.accessed()
+    const choice = this.#plan.next(this.#groups(present), present)
     for (let part = 1; part <= subIntervals; part++) {
       const startMs = performance.now()
-      this.#source.beginWrites(watched)
-      await this.#forget(watched)
+      this.#source.beginWrites(choice.watched)
+      await this.#forget(present.intersect(choice.watched))
       // The window is the time after forgetting; what that took is part of the interval.
       const forgottenMs = performance.now()
       await delay(Math.max(1, startMs + intervalMs / subIntervals - forgottenMs), undefined, {
         signal: this.#stopping.signal,
       })
-      this.#look(watched, forgottenMs, part === subIntervals)
+      present = this.#look(choice, forgottenMs, part === subIntervals)
     }
   }
 
-  async #forget(watched: PageRanges): Promise<void> {
-    const { ns, pages } = await this.#source.accesses.forget(watched)
+  async #forget(pages: PageRanges): Promise<void> {
+    if (pages.pageCount === 0) return
+    const { ns, pages: count } = await this.#source.accesses.forget(pages)
     this.#forgetNs += ns
-    this.#forgetPageNs = ns / Math.max(pages, 1)
+    this.#forgetPageNs = ns / Math.max(count, 1)
   }
 
-  #look(watched: PageRanges, startMs: number, endsInterval: boolean): void {
+  #look({ watched, sampled }: Choice, startMs: number, endsInterval: boolean): PageRanges {
     const present = this.#source.accesses.accessed()
     const endMs = performance.now()
     const accessed = present.intersect(watched)
     const written = this.#source.endWrites(watched)?.intersect(watched)
     this.#faults += accessed.pageCount
-    this.#used = (accessed.pageCount / Math.max(watched.pageCount, 1)) * this.#source.accesses.pages
-    const observation = { startMs, endMs, watched, accessed, written, present, endsInterval }
+    const forgotten = sampled?.part ?? watched
+    const again = accessed.intersect(forgotten).pageCount
+    this.#usedShare = again / Math.max(forgotten.pageCount, 1)
+    this.#newlyUsed = accessed.pageCount - again
+    const observation = {
+      ...{ startMs, endMs, watched, accessed, written, present, endsInterval },
+      ...(sampled && { sampled }),
+    }
     this.hotMap.note(observation)
     this.emit('observation', observation)
+    return present
   }
 
-  /** Into how many parts memory must be divided so that one of them fits the budget. */
-  #groups(): number {
+  /** Into how many parts memory must be divided so that forgetting one of them fits the budget. */
+  #groups(present: PageRanges): number {
     const { budget, intervalMs, subIntervals } = this.settings
-    const { accesses, faultNs } = this.#source
-    const used = Math.min(accesses.pages, this.#used * growth)
-    const costNs = subIntervals * (used * faultNs + accesses.pages * this.#forgetPageNs)
-    return Math.min(groupsMax, Math.max(1, Math.ceil(costNs / (budget * intervalMs * 1e6))))
+    const { faultNs } = this.#source
+    const pageNs = Math.min(1, this.#usedShare * growth + usedShareMin) * faultNs + this.#forgetPageNs
+    const budgetNs = (budget * intervalMs * 1e6) / subIntervals
+    // Pages that come into use cost a fault whatever is chosen; half of the budget is not theirs.
+    const leftNs = Math.max(budgetNs / 2, budgetNs - this.#newlyUsed * faultNs)
+    return Math.min(groupsMax, Math.max(1, Math.ceil((present.pageCount * pageNs) / leftNs)))
   }
 }

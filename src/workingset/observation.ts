@@ -4,12 +4,22 @@
  */
 import type { PageRanges } from '../memory/page-ranges.ts'
 
+export interface Sampled {
+  part: PageRanges
+  of: number
+}
+
 export interface Observation {
   /** The window in which accesses were seen, in milliseconds of one steady clock. */
   startMs: number
   endMs: number
   /** Pages that were watched in all of the window: counted as not accessed at its start. */
   watched: PageRanges
+  /**
+   * When not every page was watched: this part of `watched` is a sample of the pages that nobody else stands for, `of` in
+   * all; the rest of `watched` stands for itself. Without it, all of `watched` is a sample of the whole memory.
+   */
+  sampled?: Sampled
   /** Those of them that were accessed in the window. */
   accessed: PageRanges
   /** Those of them that were written in the window; undefined when nobody knows. */

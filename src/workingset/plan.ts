@@ -1,13 +1,27 @@
 /**
- * Which pages to watch in the next interval. All of them when the budget allows it; else a part, another one each time, in
- * turn: blocks of neighbouring pages, one drawn at random from each stretch of `groups` blocks, so that every page has its
- * turn once in `groups` intervals and no stride of the guest can hide between them.
+ * Which pages to watch in the next interval.
+ *
+ * A page that has been forgotten and not been used since is watched for nothing: it needs no forgetting, and if it is used
+ * its one fault is due anyway. So all of them are watched, and the budget goes to the others, the pages that have an entry:
+ * in turn, blocks of neighbours, one drawn at random from each stretch of `groups` blocks, so that every page has its turn
+ * once in `groups` intervals and no stride of the guest can hide between them. After the first round nearly all that have
+ * an entry are the working set itself, and a sample of what is nearly all alike says much.
  */
 import { PageRanges } from '../memory/page-ranges.ts'
+import type { Sampled } from './observation.ts'
+
+export interface Choice {
+  watched: PageRanges
+  /** As in an observation. */
+  sampled?: Sampled
+}
 
 export interface Plan {
-  /** @param groups into how many parts memory is divided at present */
-  next(groups: number): PageRanges
+  /**
+   * @param groups into how many parts memory is divided at present
+   * @param present pages that have an entry, so that they would have to be forgotten
+   */
+  next(groups: number, present: PageRanges): Choice
 }
 
 /** Neighbours are forgotten in one call, which costs about as much as one page's fault. */
@@ -26,10 +40,11 @@ export class RotatingPlan implements Plan {
     this.#random = random
   }
 
-  next(groups: number): PageRanges {
+  next(groups: number, present: PageRanges): Choice {
+    const all = PageRanges.all(this.#pages)
     if (groups <= 1) {
       this.#groups = 0
-      return PageRanges.all(this.#pages)
+      return { watched: all }
     }
     if (groups !== this.#groups || this.#turn === groups) this.#shuffle(groups)
     const turn = this.#turn++
@@ -38,7 +53,8 @@ export class RotatingPlan implements Plan {
       const first = (stretch * groups + order[turn]!) * blockPages
       if (first < this.#pages) runs.push([first, Math.min(blockPages, this.#pages - first)])
     })
-    return PageRanges.of(runs)
+    const part = PageRanges.of(runs).intersect(present)
+    return { watched: all.subtract(present).union(part), sampled: { part, of: present.pageCount } }
   }
 
   #shuffle(groups: number): void {
@@ -61,10 +77,10 @@ export class RandomPagesPlan implements Plan {
     this.#random = random
   }
 
-  next(): PageRanges {
+  next(): Choice {
     const chosen = new Set<number>()
     while (chosen.size < this.#count) chosen.add(Math.floor(this.#random() * this.#pages))
-    return PageRanges.of([...chosen].map((page) => [page, 1] as const))
+    return { watched: PageRanges.of([...chosen].map((page) => [page, 1] as const)) }
   }
 }
 

@@ -3,8 +3,9 @@
  * whatever the size of the guest.
  */
 import { type Static, Type } from 'typebox'
+import type { PageRanges } from '../memory/page-ranges.ts'
 import type { DistEstimator } from './dist.ts'
-import type { LiveWatch } from './live.ts'
+import type { HotMap } from './hot-map.ts'
 import type { Observation } from './observation.ts'
 import { scaleUp } from './share.ts'
 
@@ -19,51 +20,68 @@ export const Sample = Type.Object({
   atMs: Type.Number({ description: 'milliseconds since 1970, end of the interval' }),
   windowMs: Type.Number({ description: 'how long accesses were seen' }),
   ramPages: Type.Integer(),
-  watchedPages: Type.Integer({ description: 'how many pages this interval looked at' }),
+  watchedPages: Type.Integer({ description: 'how many pages this interval has an answer for' }),
   dist: Pages,
   estimate: Type.Object({ pages: Type.Number(), plusMinus: Type.Number(), stable: Type.Boolean() }),
   /** Null when nobody knows, as in the first moments of a protection. */
   written: Type.Union([Pages, Type.Null()]),
   phaseChanges: Type.Integer(),
-  idlePages: Type.Array(Type.Integer(), { description: 'by idleEdgesMs; pages not watched yet are in none' }),
+  idlePages: Type.Array(Type.Integer(), {
+    description:
+      'by idleEdgesMs; pages not watched yet are in none. Empty where nobody knows which pages they are',
+  }),
   heat: Type.Array(Type.Integer(), {
     description:
-      'for each stretch of memory the percentage of watched pages that were accessed; -1: none was watched',
+      'for each stretch of memory the percentage of its pages that were accessed; -1: nobody has looked',
   }),
   costShare: Type.Number({ description: 'share of time that watching has cost the guest since it began' }),
 })
 export type Sample = Static<typeof Sample>
 
-/** After an observation that ends an interval. Undefined before the first estimate. */
+/**
+ * After an observation that ends an interval. Undefined before the first estimate.
+ * @param watch the map has been told of the observation already
+ */
 export function sampleOf(
   observation: Observation,
-  watch: LiveWatch,
   estimator: DistEstimator,
+  watch: { hotMap: HotMap; costShare: number; atMs: number },
 ): Sample | undefined {
   const { latest, estimate } = estimator
   if (!latest || !estimate) return undefined
-  const { hotMap } = watch
-  const { watched, written } = observation
+  const { hotMap, costShare, atMs } = watch
+  const { watched, written, sampled } = observation
   return {
-    atMs: Date.now(),
+    atMs,
     windowMs: observation.endMs - observation.startMs,
     ramPages: hotMap.pages,
     watchedPages: watched.pageCount,
     dist: latest,
     estimate,
-    written: written ? scaleUp(hotMap.pages, watched, written) : null,
+    written: written ? scaleUp(hotMap.pages, watched, written, sampled) : null,
     phaseChanges: estimator.phaseChanges,
     idlePages: hotMap.idleHistogram(idleEdgesMs),
     heat: heatOf(hotMap.pages, observation),
-    costShare: watch.cost.share,
+    costShare,
   }
 }
 
-function heatOf(pages: number, { watched, accessed }: Observation): number[] {
+/** Pages that were not watched are taken to be as hot as the sample that stands for them. */
+function heatOf(pages: number, { watched, accessed, sampled }: Observation): number[] {
   const rowPages = Math.ceil(pages / heatRows)
-  const seen = new Uint32Array(heatRows)
-  const hot = new Uint32Array(heatRows)
-  for (const page of watched.pages()) seen[Math.floor(page / rowPages)]!++
-  for (const page of accessed.pages()) hot[Math.floor(page / rowPages)]!++
-  return Array.from(seen, (count, row) => (count === 0 ? -1 : Math.round((100 * hot[row]!) / count)))
+  const perRow = (ranges: PageRanges) => {
+    const counts = new Uint32Array(heatRows)
+    for (const page of ranges.pages()) counts[Math.floor(page / rowPages)]!++
+    return counts
+  }
+  const part = sampled?.part ?? watched
+  const [seen, hot] = [perRow(watched), perRow(accessed)]
+  const [inPart, hotInPart] = [perRow(part), perRow(accessed.intersect(part))]
+  const overall = accessed.intersect(part).pageCount / Math.max(part.pageCount, 1)
+  return Array.from(seen, (count, row) => {
+    const all = Math.max(0, Math.min(rowPages, pages - row * rowPages))
+    if (all === 0 || (count === 0 && !sampled)) return -1
+    const ratio = inPart[row] ? hotInPart[row]! / inPart[row]! : overall
+    return Math.round((100 * (hot[row]! + (all - count) * ratio)) / all)
+  })
 }

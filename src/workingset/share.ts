@@ -7,6 +7,7 @@
  * one piece it is nearly nothing, for pages scattered at random it is that of simple random sampling.
  */
 import type { PageRanges } from '../memory/page-ranges.ts'
+import type { Sampled } from './observation.ts'
 
 export interface Share {
   pages: number
@@ -19,17 +20,27 @@ const z95 = 1.96
 /**
  * @param pages of the guest
  * @param found those of `watched` that have the property
+ * @param sampled the part of `watched` that stands for others too; all of it when left out
  */
-export function scaleUp(pages: number, watched: PageRanges, found: PageRanges): Share {
-  if (watched.pageCount === 0) return { pages: 0, plusMinus: pages }
+export function scaleUp(pages: number, watched: PageRanges, found: PageRanges, sampled?: Sampled): Share {
+  if (!sampled) return scalePart(pages, watched, found)
+  const inSample = found.intersect(sampled.part)
+  const share = scalePart(sampled.of, sampled.part, inSample)
+  return { pages: found.pageCount - inSample.pageCount + share.pages, plusMinus: share.plusMinus }
+}
+
+/** A ratio estimator, since blocks may hold unequal numbers of pages. */
+function scalePart(pages: number, watched: PageRanges, found: PageRanges): Share {
+  if (watched.pageCount === 0) return { pages: pages / 2, plusMinus: pages / 2 }
   const scale = pages / watched.pageCount
   const share = { pages: found.pageCount * scale, plusMinus: 0 }
   if (watched.pageCount >= pages || watched.runCount < 2) return share
-  const counts = countsIn(watched, found)
+  const ratio = found.pageCount / watched.pageCount
+  const off = countsIn(watched, found).map((count, i) => count - ratio * (watched.end(i) - watched.first(i)))
   let differences = 0
-  for (let i = 1; i < counts.length; i++) differences += (counts[i]! - counts[i - 1]!) ** 2
+  for (let i = 1; i < off.length; i++) differences += (off[i]! - off[i - 1]!) ** 2
   const unwatched = 1 - watched.pageCount / pages
-  const variance = (unwatched * counts.length * differences) / (2 * (counts.length - 1))
+  const variance = (unwatched * off.length * differences) / (2 * (off.length - 1))
   // Where all looked alike, one block may still have been missed: the rule of three.
   const atLeast = 3 * (watched.pageCount / watched.runCount) * unwatched
   share.plusMinus = scale * Math.max(z95 * Math.sqrt(variance), found.pageCount > 0 ? atLeast / 2 : 0)

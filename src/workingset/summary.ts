@@ -16,7 +16,7 @@ export interface Summary {
   /** Of what an interval used; null when writes are not known. */
   writtenBytes: number | null
   readOnlyBytes: number | null
-  /** Not accessed in all of the time that was watched, for certain. */
+  /** How much has been idle for how long, for certain; empty where nobody knows. */
   idleBytes: { atLeastMs: number; bytes: number }[]
   phaseChanges: number
   costShare: number
@@ -63,9 +63,9 @@ export function summarize(samples: readonly Sample[], footprintBytes?: number): 
     ),
     writtenBytes: written,
     readOnlyBytes: written === null ? null : last.dist.pages * pageBytes - written,
-    idleBytes: idleEdgesMs.map((atLeastMs, i) => ({
-      atLeastMs,
-      bytes: (last.idlePages[i] ?? 0) * pageBytes,
+    idleBytes: last.idlePages.map((pages, i) => ({
+      atLeastMs: idleEdgesMs[i] ?? 0,
+      bytes: pages * pageBytes,
     })),
     phaseChanges: last.phaseChanges,
     costShare: last.costShare,

@@ -1,22 +1,30 @@
-/** `subpage wss`: how much memory a guest needs, found out by watching which of its pages it uses. */
+/** `subpage wss`: how much memory a guest or a process needs, found out by watching which of its pages it uses. */
+import { existsSync } from 'node:fs'
 import type { WatchQuery } from '../../agent/memory-watch.ts'
-import { SubpageError } from '../../errors.ts'
+import { exitStatus, SubpageError } from '../../errors.ts'
 import type { Sample } from '../../workingset/sample.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
+import { reportFlags, writeAsAsked } from '../report-flags.ts'
 import { parseShare, parseSize, parseSpan } from '../sizes.ts'
 
 export const wssCommand: Command = {
   name: 'wss',
   args: ['<target>'],
-  summary: 'how much memory a guest works with',
-  help: `Examples:
-  subpage wss web
-  subpage wss web --for 1h --interval 10s --json
-  subpage wss web --watch
+  summary: 'how much memory a guest or a process works with',
+  help: `Targets:
+  vm:NAME    a guest of this host, running alone or protected; vm: may be left out
+  pid:PID    any process of this host
+  FILE       a recording of \`subpage record\`: what was written only
 
-Nothing is changed in the guest, and a protected one can be watched too. See docs/working-sets.md for what is measured, how
-sure it is and how to read it.`,
+Examples:
+  subpage wss web
+  subpage wss web --for 1h --interval 10s --html web.html
+  subpage wss web --watch
+  subpage wss pid:4711 --for 1min --json
+
+Nothing is changed in the guest or the process. See docs/working-sets.md for what is measured, how sure it is and how to
+read it. Interrupted, it says what it has seen so far.`,
   flags: [
     ...agentFlags,
     { form: '--for <time>', summary: 'how long to watch', default: '10s' },
@@ -35,52 +43,109 @@ sure it is and how to read it.`,
       summary: 'what the kernel of the guest keeps for itself (default: estimated)',
     },
     { form: '--watch', summary: 'print every interval, until interrupted' },
+    ...reportFlags,
   ],
   async run(invocation) {
-    const { output, flags } = invocation
-    const { summaryText, lineText, lineHead } = await import('../working-set.ts')
+    const { output, flags, args } = invocation
+    const target = targetOf(String(args[0]))
+    const { summaryText, lineText, lineHead, recommendation, notesOn } = await import('../working-set.ts')
     const { summarize } = await import('../../workingset/summary.ts')
-    const footprint = flags.footprint === undefined ? undefined : parseSize(text(invocation, 'footprint'))
+    const asked = flags.footprint === undefined ? undefined : parseSize(text(invocation, 'footprint'))
+    const footprint = asked ?? (target.kind === 'vm' ? undefined : 0)
     const watching = flags.watch === true
+    const interrupted = new AbortController()
+    const interrupt = () => interrupted.abort()
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt)
     const samples: Sample[] = []
     if (watching && !output.json) output.data(undefined, () => lineHead)
-    for await (const sample of samplesOf(
-      invocation,
-      watching ? undefined : parseSpan(text(invocation, 'for')),
-    )) {
+    for await (const sample of samplesOf(invocation, target, interrupted.signal)) {
       samples.push(sample)
       if (watching) output.data(sample, () => lineText(sample))
     }
-    if (watching) return
-    if (samples.length === 0)
+    if (samples.length === 0) {
+      if (interrupted.signal.aborted) return exitStatus.interrupted
       throw new SubpageError(
         'BAD_ARGUMENT',
-        '--for must be longer than --interval, so that an interval can end',
+        `no interval has ended: watch ${target.name} for longer than --interval`,
       )
+    }
     const summary = summarize(samples, footprint)
-    output.data({ ...summary, samples }, () => summaryText(summary, samples))
+    if (flags.html !== undefined || flags.csv !== undefined) {
+      const { workingSetReport } = await import('../../study/analysis/working-set-report.ts')
+      const lead = recommendation(summary, target.kind)
+      const notes = notesOn(summary, target.kind)
+      await writeAsAsked(invocation, workingSetReport({ target: target.name, lead, notes, summary, samples }))
+    }
+    if (!watching)
+      output.data({ target: target.name, ...summary, samples }, () =>
+        summaryText(summary, samples, target.kind),
+      )
+    return interrupted.signal.aborted ? exitStatus.interrupted : exitStatus.ok
   },
 }
 
-/** @param forMs undefined: for ever */
-async function* samplesOf(invocation: Invocation, forMs: number | undefined): AsyncGenerator<Sample> {
+type Target =
+  | { kind: 'vm'; name: string; guest: string }
+  | { kind: 'pid'; name: string; pid: number }
+  | { kind: 'trace'; name: string; path: string }
+
+function targetOf(target: string): Target {
+  const [, kind, rest] = /^(vm|pid):(.*)$/.exec(target) ?? []
+  if (kind === 'pid') {
+    const pid = Number(rest)
+    if (!Number.isInteger(pid) || pid <= 0)
+      throw new SubpageError('BAD_ARGUMENT', `${target}: name a process by its number, as in pid:4711`)
+    return { kind, name: target, pid }
+  }
+  if (kind === undefined && existsSync(target)) return { kind: 'trace', name: target, path: target }
+  const guest = rest ?? target
+  return { kind: 'vm', name: `vm:${guest}`, guest }
+}
+
+/** Ends when the time is over, the recording ends, or somebody interrupts. */
+async function* samplesOf(
+  invocation: Invocation,
+  target: Target,
+  signal: AbortSignal,
+): AsyncGenerator<Sample> {
+  const intervalMs = parseSpan(text(invocation, 'interval'))
+  if (target.kind === 'trace') {
+    const { readTrace } = await import('../../study/trace.ts')
+    const { samplesOfTrace } = await import('../../study/analysis/working-set-trace.ts')
+    yield* samplesOfTrace(readTrace(target.path), intervalMs)
+    return
+  }
+  const forMs =
+    invocation.flags.watch === true ? Number.POSITIVE_INFINITY : parseSpan(text(invocation, 'for'))
+  if (forMs < intervalMs)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      '--for must be longer than --interval, so that an interval can end',
+    )
+  const startedAt = performance.now()
   const settings: WatchQuery = {
-    intervalMs: parseSpan(text(invocation, 'interval')),
+    intervalMs,
     subIntervals: 1,
     budget: parseShare(text(invocation, 'budget')),
   }
-  const startedAt = performance.now()
-  for await (const sample of agentOf(invocation).watchMemory(nameOf(invocation), settings)) {
-    yield sample
-    // One that would end after the time is not waited for.
-    if (forMs !== undefined && performance.now() - startedAt + settings.intervalMs / 2 > forMs) return
+  try {
+    for await (const sample of await source(invocation, target, settings, signal)) {
+      yield sample
+      // One that would end after the time is not waited for.
+      if (performance.now() - startedAt + intervalMs / 2 > forMs) return
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
   }
 }
 
-function nameOf({ args }: Invocation): string {
-  const target = String(args[0])
-  const [, kind, rest] = /^(vm|pid):(.*)$/.exec(target) ?? [undefined, 'vm', target]
-  if (kind === 'pid')
-    throw new SubpageError('BAD_ARGUMENT', `${target}: name a guest of this host, as in vm:NAME`)
-  return rest!
+async function source(
+  invocation: Invocation,
+  target: Exclude<Target, { kind: 'trace' }>,
+  settings: WatchQuery,
+  signal: AbortSignal,
+): Promise<AsyncIterable<Sample>> {
+  if (target.kind === 'vm') return agentOf(invocation).watchMemory(target.guest, settings, signal)
+  const { watchProcess } = await import('../../workingset/process.ts')
+  return watchProcess(target.pid, settings.intervalMs, signal)
 }

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { SubpageError } from '../../errors.ts'
 import { addon } from '../../memory/native.ts'
-import { probeAccel } from '../../qemu/accel.ts'
+import { chooseAccel } from '../../qemu/accel.ts'
 import {
   type Console,
   consoleAt,
@@ -22,6 +22,8 @@ import { guestFiles } from '../../qemu/guest-files.ts'
 import { launch } from '../../qemu/launch.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
+import type { PluginPart } from '../../tracking/plugin/layout.ts'
+import { PluginShare } from '../../tracking/plugin/share.ts'
 import { clearReferences, readReferences } from '../../tracking/referenced.ts'
 import type { Estimate, Estimator } from '../../workingset/estimator.ts'
 import { type LiveSettings, LiveWatch } from '../../workingset/live.ts'
@@ -65,6 +67,8 @@ export interface WatchOrder {
   plan?: Plan
   /** Take the accessed bits at the end of each interval. */
   metered?: boolean
+  /** Called then too. */
+  atInterval?: () => void
 }
 
 export class Lab {
@@ -75,6 +79,7 @@ export class Lab {
   readonly #directory: string
   readonly #schedstat: string
   readonly #signal: AbortSignal
+  #ended = false
 
   private constructor(guest: QemuGuest, directory: string, schedstat: string, signal: AbortSignal) {
     this.#guest = guest
@@ -85,12 +90,22 @@ export class Lab {
     this.console = consoleAt(guest.qemu.files.consoleLog)
   }
 
-  /** @throws SubpageError BAD_ARGUMENT when the guest's image is not built; what `launch` throws */
-  static async start(signal: AbortSignal): Promise<Lab> {
+  /**
+   * @param track what QEMU's plugin is to note; TCG then
+   * @throws SubpageError BAD_ARGUMENT when the guest's image is not built; what `launch` throws
+   */
+  static async start(signal: AbortSignal, track: PluginPart[] = []): Promise<Lab> {
     const options = demoGuestOptions(['workload=idle'], 'initrd-workloads.gz')
     const directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
     try {
-      const machine = { type: 'q35', ramBytes, accel: await probeAccel(), options, nics: [] }
+      const machine = {
+        type: 'q35',
+        ramBytes,
+        accel: await chooseAccel({ accel: 'auto', track }),
+        options,
+        nics: [],
+        track,
+      }
       const files = guestFiles(directory, 'study')
       const identity = { id: randomUUID(), name: 'study', generation: 1 }
       const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
@@ -116,6 +131,8 @@ export class Lab {
   }
 
   async end(): Promise<void> {
+    if (this.#ended) return
+    this.#ended = true
     await this.#guest.qemu.end()
     rmSync(this.#directory, { recursive: true, force: true })
   }
@@ -143,7 +160,8 @@ export class Lab {
   }
 
   /** Watches for some intervals, and reads the console meanwhile. */
-  async watch({ intervals, settings, estimator, plan, metered }: WatchOrder): Promise<Watched> {
+  async watch(order: WatchOrder): Promise<Watched> {
+    const { intervals, settings, estimator, plan, metered } = order
     const faultNs = addon.forgetFaultNs() || faultNsUnknown
     const watch = new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings, plan)
     const windows: Window[] = []
@@ -154,6 +172,7 @@ export class Lab {
     watch.on('observation', (observation) => {
       estimator.add(observation)
       if (!observation.endsInterval) return
+      order.atInterval?.()
       const window = windowOf(this.ramPages, observation, estimator)
       windows.push(metered ? { ...window, referencedPages: this.#takeReferenced() } : window)
     })
@@ -170,6 +189,22 @@ export class Lab {
     }
     if (failure) throw failure
     return { windows, lines: reader.lines, costShare: watch.cost.share }
+  }
+
+  /** Has the plugin note accesses from now on; the guest is slower from then on. */
+  async openShare(): Promise<PluginShare> {
+    const share = PluginShare.open(this.#guest.qemu.files.accesses)
+    try {
+      await share.untilActive(async () => {
+        const { qmp } = this.#guest.qemu
+        await qmp.run('stop')
+        await qmp.run('cont')
+      })
+      return share
+    } catch (error) {
+      share.close()
+      throw error
+    }
   }
 
   /** Reads the console for so long. */
@@ -210,14 +245,14 @@ export class Lab {
 }
 
 function windowOf(ramPages: number, observation: Observation, estimator: Estimator): Window {
-  const { startMs, endMs, watched, accessed, written } = observation
+  const { startMs, endMs, watched, accessed, written, sampled } = observation
   const { estimate } = estimator
   if (!estimate) throw new TypeError('an interval has ended, so there is an estimate')
   return {
     startMs,
     endMs,
-    pages: scaleUp(ramPages, watched, accessed).pages,
-    writtenPages: written && scaleUp(ramPages, watched, written).pages,
+    pages: scaleUp(ramPages, watched, accessed, sampled).pages,
+    writtenPages: written && scaleUp(ramPages, watched, written, sampled).pages,
     watchedPages: watched.pageCount,
     estimate,
   }

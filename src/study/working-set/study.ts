@@ -8,6 +8,7 @@ import { ascending, percentile } from '../report/statistics.ts'
 import type { Study, StudyOptions, StudyResult } from '../study.ts'
 import { cases } from './cases.ts'
 import { Lab } from './lab.ts'
+import { measureLogged } from './logged.ts'
 import { type Measured, measureCase, measureIdle } from './measure.ts'
 import { report, text } from './result.ts'
 import { measureSlowdown } from './slowdown.ts'
@@ -49,6 +50,8 @@ export const study: Study = {
       }
       note('slowdown')
       const slowdown = await measureSlowdown(lab, pairs)
+      await lab.end()
+      const logged = await measureLogged(chosen, intervals, note, signal)
       const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
       const headline: Headline = {
         cases: measured.length,
@@ -65,6 +68,7 @@ export const study: Study = {
         rounds,
         measured,
         slowdown,
+        logged,
         headline,
       }
       return { json: { set, ...result }, text: (terminal) => text(result, terminal), report: report(result) }

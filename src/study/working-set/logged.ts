@@ -1,0 +1,89 @@
+/**
+ * The estimates beside the exact record of every access, in a guest whose QEMU has the plugin: `subpage wss`, Page Reference
+ * Logging and Page Modification Logging look at the same intervals, and so does the truth.
+ */
+import { DistEstimator } from '../../workingset/dist.ts'
+import { liveSettings } from '../../workingset/live.ts'
+import { exactSource, type ObservationSource, pmlSource, prlSource } from '../../workingset/logged.ts'
+import { mean } from '../report/statistics.ts'
+import type { Case } from './cases.ts'
+import { Lab } from './lab.ts'
+
+interface Judged {
+  pages: number
+  error: number
+}
+
+export interface Logged {
+  name: string
+  /** Pages accessed in an interval, the mean. */
+  exactPages: number
+  access: Judged & { plusMinusPages: number; covered: boolean }
+  prl: Judged
+  pml: Judged
+}
+
+/** A page belongs to the working set when it was logged at all. */
+const tau = 0
+
+/** Cases with phases are left out: the slower guest makes other phases of them. */
+export async function measureLogged(
+  cases: readonly Case[],
+  intervals: number,
+  note: (text: string) => void,
+  signal: AbortSignal,
+): Promise<Logged[]> {
+  note('starting a guest with the plugin')
+  const lab = await Lab.start(signal, ['pml', 'prl', 'accesses'])
+  try {
+    const found: Logged[] = []
+    for (const study of cases) {
+      if (study.truth === 'phases') continue
+      note(`${study.name}, every access`)
+      found.push(await measure(lab, study, intervals))
+    }
+    return found
+  } finally {
+    await lab.end()
+  }
+}
+
+async function measure(lab: Lab, study: Case, intervals: number): Promise<Logged> {
+  await lab.begin(study.command, study.ready)
+  try {
+    using share = await lab.openShare()
+    await lab.listen(1000)
+    const exact: number[] = []
+    const [prl, pml] = [new DistEstimator(lab.ramPages), new DistEstimator(lab.ramPages)]
+    const truth = exactSource(share)
+    const logs: [DistEstimator, ObservationSource][] = [
+      [prl, prlSource(share, tau)],
+      [pml, pmlSource(share)],
+    ]
+    const { windows } = await lab.watch({
+      intervals,
+      settings: liveSettings,
+      estimator: new DistEstimator(lab.ramPages),
+      atInterval: () => {
+        exact.push(truth.look().accessed.pageCount)
+        for (const [estimator, source] of logs) estimator.add(source.look())
+      },
+    })
+    const exactPages = mean(exact)
+    const judge = (pages: number): Judged => ({ pages, error: Math.abs(pages - exactPages) / exactPages })
+    const { pages, plusMinus } = windows.at(-1)!.estimate
+    return {
+      name: study.name,
+      exactPages,
+      access: {
+        ...judge(pages),
+        plusMinusPages: plusMinus,
+        covered: Math.abs(pages - exactPages) <= plusMinus,
+      },
+      prl: judge(prl.estimate?.pages ?? 0),
+      pml: judge(pml.estimate?.pages ?? 0),
+    }
+  } finally {
+    await lab.stop(study.ends)
+  }
+}
