@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the demo guest from Debian packages, unpacked and never installed:
-#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim, workset) and, with `all`, initrd-workloads.gz (redis, sqlite, ...).
+#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim, workset) and, with `all`, initrd-workloads.gz (redis, sqlite, cc1, ...).
 # Usage: scripts/build-guest.sh [demo|all]     (default: demo)
 # Does nothing when the sources have not changed; packages stay in build/guest/cache, so a rebuild needs no network.
 # The newest kernel and libraries are taken up by deleting that folder.
@@ -80,6 +80,19 @@ kernel_package() { # the cached kernel, else the one the distribution's meta pac
     name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
     [ -z "$name" ] || break
     update_lists linux-image-cloud-amd64 || die "package 'linux-image-cloud-amd64' is not in the package lists (Debian's main section has it)"
+  done
+  echo "$name"
+}
+
+compiler_package() { # the cached one with gcc's cc1, else the one the distribution's meta package names
+  local deb name
+  deb=$(find "$cache" -name 'cpp-[0-9]*.deb' | sort -V | tail -1)
+  if [ -n "$deb" ]; then basename "$deb" | cut -d_ -f1; return; fi
+  need_apt cpp
+  while :; do
+    name=$(apt-cache depends cpp 2>/dev/null | sed -n 's/^ *Depends: \(cpp-[0-9]*\)$/\1/p' | head -1)
+    [ -z "$name" ] || break
+    update_lists cpp || die "package 'cpp' is not in the package lists (Debian's main section has it)"
   done
   echo "$name"
 }
@@ -198,9 +211,14 @@ add_libraries() { # add_libraries ROOT: what the programs in it need, and what t
 
 if $need_workloads; then
   mkdir -p "$root/usr/bin"
-  unpack "${workload_packages[@]}"
+  compiler=$(compiler_package)
+  unpack "${workload_packages[@]}" "$compiler"
   install -m 755 "$scratch"/packages/{redis-tools/usr/bin/{redis-check-rdb,redis-benchmark},sqlite3/usr/bin/sqlite3,memcached/usr/bin/memcached,stress-ng/usr/bin/stress-ng} "$root/usr/bin/"
   mv "$root/usr/bin/redis-check-rdb" "$root/usr/bin/redis-server" # one program under several names
+  install -m 755 "$(find "$scratch/packages/$compiler" -name cc1 -type f)" "$root/usr/bin/cc1"
+  strip "$root/usr/bin/cc1"
+  mkdir -p "$root/usr/src"
+  for source in victim sum workset; do gcc -E -P "guest/$source.c" -o "$root/usr/src/$source.i"; done
   add_libraries "$root"
   install -m 755 guest/workloads/full/* "$root/etc/workloads/"
   pack "$root" "$out/initrd-workloads.gz"

@@ -41,7 +41,7 @@ done
 
 # Name, source, and the codec when one decoder is aimed at.
 targets=('delta fuzz_delta' 'page fuzz_delta 0' 'line fuzz_delta 1' 'xor-rle fuzz_delta 2' 'masked fuzz_delta 3'
-  'capture fuzz_capture' 'page-at-rest fuzz_page')
+  'capture fuzz_capture' 'page-at-rest fuzz_page' 'restore fuzz_restore' 'reduce fuzz_reduce')
 seconds=$(awk -v m="$MINUTES" -v n="${#targets[@]}" 'BEGIN { s = int(m * 60 / n); print s < 1 ? 1 : s }')
 for target in "${targets[@]}"; do
   read -r name source codec <<<"$target"

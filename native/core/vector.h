@@ -31,6 +31,9 @@ static inline bool sp_vector_put(struct sp_vector *vector, const void *from, siz
 {
     if (!sp_vector_reserve(vector, bytes))
         return false;
+    /* Nothing may come from nowhere, and go nowhere. */
+    if (bytes == 0)
+        return true;
     memcpy(vector->data + vector->bytes, from, bytes);
     vector->bytes += bytes;
     return true;

@@ -4,24 +4,18 @@
  */
 import { PageChanges } from '../../delta/page-changes.ts'
 import { lineBytes, linesPerPage, pageBytes } from '../../memory/page.ts'
-import type { Region } from '../../memory/region.ts'
-import type { Trace } from '../trace.ts'
-import { copyOf, play, RecordedWrites } from './recorded-writes.ts'
+import { play, RecordedWrites, type Recording } from './recorded-writes.ts'
 
 export const blockSizes = [64, 128, 256, 1024, 4096] as const
 
 /** Bytes of all epochs, by block size. */
-export async function changedBlocks(
-  trace: Trace,
-  base: Region,
-  epochMs: number,
-): Promise<Record<number, number>> {
-  using ram = copyOf(base)
-  using shadow = copyOf(base)
+export async function changedBlocks(recording: Recording, epochMs: number): Promise<Record<number, number>> {
+  using ram = recording.copy()
+  using shadow = recording.copy()
   const writes = new RecordedWrites()
   const changes = new PageChanges()
   const bytes = Object.fromEntries(blockSizes.map((size) => [size, 0]))
-  await play(trace, ram, writes, epochMs, {
+  await play(recording, ram, writes, epochMs, {
     within: async () => undefined,
     end: async () => {
       const dirty = writes.harvest()

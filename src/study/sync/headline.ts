@@ -39,3 +39,24 @@ export function reduction(
 }
 
 export const wasted = ({ wastedBytes, totalBytes }: EpochCost) => wastedBytes / Math.max(1, totalBytes)
+
+/** Whether what is added ever costs more than it saves. */
+export interface Judgement {
+  /** The largest share of the bytes of plain `masked` that a technique above it took in a cell, and where. */
+  worst: number
+  worstWhere: string
+  worstGoal: number
+}
+
+/** Techniques that build on `masked`. Sending always early is there for comparison only. */
+const builtOnMasked = ['+ sharing', '+ dictionary', '+ similar', '+ compression', '+ speculation'] as const
+
+export function judge(cells: readonly Cell[]): Judgement {
+  let [worst, worstWhere] = [0, '']
+  for (const { workload, epochMs, costs } of cells)
+    for (const name of builtOnMasked) {
+      const share = costs[name]!.totalBytes / costs.masked!.totalBytes
+      if (share > worst) [worst, worstWhere] = [share, `"${name}" under ${workload} with ${epochMs} ms`]
+    }
+  return { worst, worstWhere, worstGoal: 1.02 }
+}

@@ -1,8 +1,7 @@
 /** One recording under every technique and epoch length. */
-import type { Region } from '../../memory/region.ts'
 import type { Trace } from '../trace.ts'
 import { changedBlocks } from './changed-blocks.ts'
-import { baseOf, copyOf, play } from './recorded-writes.ts'
+import { play, Recording } from './recorded-writes.ts'
 import { type EpochCost, nothing, ReplayedPair } from './replayed-pair.ts'
 import type { Technique } from './technique.ts'
 
@@ -25,16 +24,16 @@ export async function measure(
   note: (text: string) => void,
   signal: AbortSignal,
 ): Promise<Cell[]> {
-  using base = baseOf(trace)
+  using recording = new Recording(trace)
   const cells: Cell[] = []
   for (const epochMs of epochLengths) {
     note(`${workload}, epochs of ${epochMs} ms`)
-    const blockBytes = await changedBlocks(trace, base, epochMs)
+    const blockBytes = await changedBlocks(recording, epochMs)
     const costs: Record<string, EpochCost> = {}
     let epochs = 0
     for (const technique of techniques) {
       signal.throwIfAborted()
-      const each = await replay(trace, base, technique, epochMs)
+      const each = await replay(recording, technique, epochMs)
       epochs = each.length
       costs[technique.name] = sum(each)
     }
@@ -43,17 +42,12 @@ export async function measure(
   return cells
 }
 
-async function replay(
-  trace: Trace,
-  base: Region,
-  technique: Technique,
-  epochMs: number,
-): Promise<EpochCost[]> {
-  using ram = copyOf(base)
-  const pair = new ReplayedPair(ram, technique, epochMs)
+async function replay(recording: Recording, technique: Technique, epochMs: number): Promise<EpochCost[]> {
+  using ram = recording.copy()
+  const pair = new ReplayedPair(recording, ram, technique, epochMs)
   try {
     await pair.seed()
-    await play(trace, ram, pair.writes, epochMs, pair)
+    await play(recording, ram, pair.writes, epochMs, pair)
     pair.finish()
     return pair.costs
   } finally {

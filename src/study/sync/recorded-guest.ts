@@ -13,7 +13,7 @@ import { record } from '../record/recorder.ts'
 import { openVm } from '../record/vm-target.ts'
 import type { Workload } from './workloads.ts'
 
-const name = 'study'
+const name = 'sync'
 const ramBytes = 512 * 2 ** 20
 const startMsMax = 120_000
 /** Fine enough to show what an epoch of 10 ms looks like in its middle. */
@@ -33,7 +33,7 @@ export class RecordedGuest {
   /** @throws SubpageError BAD_ARGUMENT when the guest's image is not built; what `launch` throws */
   static async start(signal: AbortSignal): Promise<RecordedGuest> {
     const options = demoGuestOptions(['workload=idle'], 'initrd-workloads.gz')
-    const directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
+    const directory = mkdtempSync(join(tmpdir(), 'subpage-sync-'))
     try {
       const machine = { type: 'q35', ramBytes, accel: await probeAccel(), options, nics: [] }
       const files = guestFiles(directory, name)
@@ -72,15 +72,16 @@ export class RecordedGuest {
     return [...said.matchAll(/^study: lacks (\S+)/gm)].map(([, program]) => program!)
   }
 
-  /** Records the guest under a workload, which is gone afterwards. @returns the trace, in a folder that is gone with the guest */
-  async record(workload: Workload, forMs: number): Promise<string> {
+  /** Records the guest under a workload, which is gone afterwards. @throws SubpageError FILE_EXISTS */
+  async record(workload: Workload, path: string, forMs: number): Promise<void> {
+    const from = readConsole(this.#console).length
     // A group of its own: ended with all its programs.
     await this.#say(
-      `setsid sh -c '${workload.command.replaceAll("'", `'\\''`)}' >/dev/null 2>&1 & echo $! >/run/study`,
+      `setsid sh -c '${workload.command.replaceAll("'", `'\\''`)}' >/dev/ttyS0 2>&1 & echo $! >/run/study`,
     )
     try {
-      await delay(workload.settleS * 1000, undefined, { signal: this.#signal })
-      const path = join(this.#directory, `${workload.name}.trace`)
+      await this.#until(workload.ready, from)
+      await delay(workload.settleMs, undefined, { signal: this.#signal })
       const target = await openVm(this.#directory, name, 'auto')
       try {
         await record(target, {
@@ -96,7 +97,6 @@ export class RecordedGuest {
         await target.close()
       }
       this.#signal.throwIfAborted()
-      return path
     } finally {
       if (!this.#signal.aborted) await this.#say('kill -9 -- -$(cat /run/study); sleep 0.2; rm -rf /tmp/*')
     }

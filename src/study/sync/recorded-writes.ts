@@ -9,7 +9,8 @@ import { Region } from '../../memory/region.ts'
 import type { EarlyHarvest, Tracker } from '../../tracking/tracker.ts'
 import type { Trace, TraceEpoch } from '../trace.ts'
 
-const pieceBytes = 2 ** 20
+const piecePages = 256
+const contentBytesMax = 2 ** 29
 
 /** Pages that were written since the last harvest, as the recording's tracker named them. */
 export class RecordedWrites implements Tracker {
@@ -39,23 +40,59 @@ export class RecordedWrites implements Tracker {
   close(): void {}
 }
 
-/** The memory when the recording began. */
-export function baseOf(trace: Trace): Region {
-  const pages = Math.max(1, ...trace.areas().map(({ firstPage, pageCount }) => firstPage + pageCount))
-  const base = Region.anonymous(pages * pageBytes)
-  for (const delta of trace.base()) applySync(base, delta)
-  return base
-}
+/** A recording in memory: it is played many times. */
+export class Recording {
+  readonly stepMs: number
+  readonly steps: TraceEpoch[] = []
+  /** Only its beginning is here: the rest is more than is kept in memory. */
+  readonly cut: boolean
+  /** When the recording began. */
+  readonly memory: Region
+  /** Of the memory: all that is not zero lies in these. */
+  readonly used: PageRanges
 
-/** Pieces that hold nothing take no memory in the copy. */
-export function copyOf(base: Region): Region {
-  const copy = Region.anonymous(base.bytes)
-  const zero = Buffer.alloc(pieceBytes)
-  for (let at = 0; at < base.bytes; at += pieceBytes) {
-    const piece = base.read(at, Math.min(pieceBytes, base.bytes - at))
-    if (!zero.subarray(0, piece.length).equals(piece)) copy.write(at, piece)
+  constructor(trace: Trace) {
+    const pages = Math.max(1, ...trace.areas().map(({ firstPage, pageCount }) => firstPage + pageCount))
+    this.memory = Region.anonymous(pages * pageBytes)
+    for (const delta of trace.base()) applySync(this.memory, delta)
+    const zero = Buffer.alloc(piecePages * pageBytes)
+    const used: [number, number][] = []
+    for (let first = 0; first < pages; first += piecePages) {
+      const count = Math.min(piecePages, pages - first)
+      const piece = this.memory.read(first * pageBytes, count * pageBytes)
+      if (!zero.subarray(0, piece.length).equals(piece)) used.push([first, count])
+    }
+    this.used = PageRanges.of(used)
+    this.stepMs = trace.header.epochUs / 1000
+    let bytes = 0
+    for (const step of trace.epochs()) {
+      bytes += (step.content ?? []).reduce((sum, { length }) => sum + length, 0)
+      if (bytes > contentBytesMax) break
+      this.steps.push(step)
+    }
+    this.cut = bytes > contentBytesMax
   }
-  return copy
+
+  /** Of the memory when the recording began. */
+  copy(): Region {
+    const copy = Region.anonymous(this.memory.bytes)
+    this.read((firstPage, content) => copy.write(firstPage * pageBytes, content))
+    return copy
+  }
+
+  /** Hands over the memory before the first epoch, piece by piece; what is left out is zeros. */
+  read(take: (firstPage: number, content: Uint8Array) => void): void {
+    for (let left = this.used; left.pageCount > 0; ) {
+      const [piece, rest] = left.take(piecePages)
+      left = rest
+      for (const { first, count } of piece)
+        take(first, this.memory.read(first * pageBytes, count * pageBytes))
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.memory.close()
+  }
 }
 
 /** What happens at the moments of an epoch of a replay. */
@@ -71,27 +108,24 @@ export interface EpochCourse {
  * over at the end is no epoch.
  */
 export async function play(
-  trace: Trace,
+  { steps, stepMs }: Recording,
   ram: Region,
   writes: RecordedWrites,
   epochMs: number,
   course: EpochCourse,
 ): Promise<void> {
   let lengthMs = 0
-  for (const step of trace.epochs()) {
+  for (const step of steps) {
     advance(step, ram, writes)
     lengthMs += step.lengthUs / 1000
-    // Steps are of a hundredth of a millisecond more or less than was asked for.
-    if (lengthMs < epochMs - stepTolerance(trace)) await course.within(lengthMs / epochMs)
+    // An epoch that misses its length by less than a quarter of a step is over.
+    if (lengthMs < epochMs - stepMs / 4) await course.within(lengthMs / epochMs)
     else {
       await course.end(lengthMs)
       lengthMs = 0
     }
   }
 }
-
-/** An epoch that misses its length by less than a quarter of a step is over. */
-const stepTolerance = (trace: Trace) => trace.header.epochUs / 4000
 
 function advance(step: TraceEpoch, ram: Region, writes: RecordedWrites): void {
   for (const delta of step.content ?? []) applySync(ram, delta)

@@ -22,7 +22,7 @@ import {
   Speculation,
   type Speculative,
 } from '../../replication/speculation.ts'
-import { type EpochCourse, RecordedWrites } from './recorded-writes.ts'
+import { type EpochCourse, RecordedWrites, type Recording } from './recorded-writes.ts'
 import type { Technique } from './technique.ts'
 
 /** As `protect` seeds. */
@@ -77,13 +77,23 @@ export class ReplayedPair implements EpochCourse {
   /** Sent and not yet received. */
   #frames: Frame[] = []
   #cost = nothing()
+  #unseeded: PageRanges
+  /** All that was ever sent. */
+  #sent: PageRanges
 
-  constructor(ram: Region, technique: Technique, epochMs: number) {
+  /** @param ram a copy of the recording's memory, into which it is played */
+  constructor(recording: Recording, ram: Region, technique: Technique, epochMs: number) {
     this.#technique = technique
     this.#epochMs = epochMs
     this.#ram = ram
-    this.#shadow = makeShadow(ram.pages, technique.codec, technique.sending)
-    this.#image = Region.anonymous(ram.bytes)
+    this.#sent = recording.used
+    // What a reducer learns while it seeds matters later; without one seeding is a copy.
+    const learns = (technique.sending.reduce ?? []).length > 0
+    const shadow = makeShadow(ram.pages, technique.codec, technique.sending)
+    this.#shadow = shadow
+    if (!learns) recording.read((firstPage, content) => shadow.set(firstPage, content))
+    this.#image = learns ? Region.anonymous(ram.bytes) : recording.copy()
+    this.#unseeded = learns ? recording.used : PageRanges.empty
     this.#keeper = new ImageKeeper(this.#image, () => undefined)
     const sink = {
       // The buffer is used again as soon as this resolves, as with a socket.
@@ -111,7 +121,7 @@ export class ReplayedPair implements EpochCourse {
     this.#keeper.begin(reduces(this.#technique.sending))
     const { deltas } = this.#session
     const { writer } = this.#protection
-    for (let left = PageRanges.all(this.#ram.pages); left.pageCount > 0; ) {
+    for (let left = this.#unseeded; left.pageCount > 0; ) {
       const [slice, rest] = left.take(slicePages)
       left = rest
       await deltas.post(writer, 0, slice, await writer.capture(slice, true))
@@ -165,14 +175,16 @@ export class ReplayedPair implements EpochCourse {
     this.costs.push(cost)
     this.#cost = nothing()
     this.#pass = 0
-    this.#compare((early?.pages ?? PageRanges.empty).union(dirty))
+    const sent = (early?.pages ?? PageRanges.empty).union(dirty)
+    this.#sent = this.#sent.union(sent)
+    this.#compare(sent)
   }
 
   /** The whole image is the memory. @throws Error when it is not: what was sent is wrong, and so is every figure */
   finish(): void {
     // What was written after the last epoch's end was not sent, or not committed.
     const left = this.writes.harvest().union(this.#protection.early?.pages ?? PageRanges.empty)
-    this.#compare(PageRanges.all(this.#ram.pages).subtract(left))
+    this.#compare(this.#sent.subtract(left))
   }
 
   close(): void {
