@@ -1,6 +1,8 @@
 /** What the agent says of itself and its guests: the schema of `status`, and how it is filled. */
 import { type Static, Type } from 'typebox'
+import type { QemuProcess } from '../qemu/qemu-process.ts'
 import { release } from '../release.ts'
+import { readShimStatus } from '../tracking/shim.ts'
 import { formatAddress } from './address.ts'
 import type { Agent } from './agent.ts'
 import type { HostedGuest } from './hosted-guest.ts'
@@ -55,6 +57,8 @@ export const GuestStatus = Type.Object({
   pauseShareMax: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
+  /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
+  fence: Nullable(Type.Object({ on: Type.Boolean(), silenced: Type.Integer() })),
   generation: Type.Integer(),
   /** Who decides when the two hosts have lost each other; null: only people. */
   arbiter: Nullable(Type.String()),
@@ -130,6 +134,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     epochMs: null,
     pauseShareMax: null,
     outputs: null,
+    fence: null,
     generation: record?.generation ?? 0,
     arbiter: null,
     epochs: null,
@@ -184,6 +189,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
+    fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter: guest.succession.arbiter,
     epochs: primary.stats.summary(),
     last: last
@@ -199,6 +205,10 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
       : null,
     committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,
   }
+}
+
+function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
+  return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
 }
 
 function processOf(guest: Exclude<HostedGuest, { kind: 'ended' }>) {

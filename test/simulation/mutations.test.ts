@@ -37,6 +37,12 @@ class Reckless extends Succession {
   }
 }
 
+/** Keeps what it was granted and cannot use. */
+class Keeping extends Succession {
+  override async giveBack(): Promise<void> {}
+  override async giveBackLeft(): Promise<void> {}
+}
+
 afterEach(() => {
   Object.assign(keeper, { appliesParts: false, neverForgets: false })
   vi.restoreAllMocks()
@@ -70,6 +76,10 @@ describe('a defect is found', { timeout: 300_000 }, () => {
 
   test('a release is executed however late', async () => {
     expect(await finds({ openFence: true }, 630)).toMatch(/speaks for the guest, at step .* took it over/)
+  })
+
+  test('a generation that was never used is not given back', async () => {
+    expect(await finds({ Succession: Keeping }, 1085)).toBe('the guest is gone, and nothing has killed it')
   })
 
   test('a pause that the guard has broken counts', async () => {

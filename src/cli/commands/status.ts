@@ -97,6 +97,13 @@ function details(guest: GuestStatus): string {
       ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
       ['generation', String(guest.generation)],
     )
+  if (guest.fence)
+    rows.push([
+      'fence',
+      guest.fence.on
+        ? `on, ${guest.fence.silenced} packets came too late`
+        : 'OFF: this QEMU does not load the shim; a host that stopped may speak once more after a takeover',
+    ])
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
