@@ -33,7 +33,7 @@ import {
   refuseIfPresent,
 } from './hosted-guest.ts'
 import { RunningGuest } from './running-guest.ts'
-import { StandbyGuest } from './standby-guest.ts'
+import { endLeft, StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
 
 export interface AgentOptions
@@ -313,7 +313,7 @@ export class Agent {
   async #find(name: string, files: GuestFiles, record: GuestRecord | undefined): Promise<void> {
     // A start that was cut short; or a standby: its image may be torn, and the frames that would mend it died with the
     // former agent. Its primary seeds anew.
-    if (!record || record.waiting) return await endLeftover(files, record)
+    if (!record || record.waiting) return await endLeft(files, record, this.host)
     const qemu = await QemuProcess.attach(files, record)
     if (!qemu) {
       rmSync(files.ram, { force: true })

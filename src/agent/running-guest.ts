@@ -1,7 +1,7 @@
 /** A guest that runs on this host, with its protection if it has one. */
 import { randomUUID } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
-import type { ProtectionSettings } from '../qemu/guest-files.ts'
+import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
 import { bootId } from '../qemu/process.ts'
 import { QemuGuest } from '../qemu/qemu-guest.ts'
 import type { QemuProcess } from '../qemu/qemu-process.ts'
@@ -35,7 +35,7 @@ export class RunningGuest {
     this.memoryWatch = new MemoryWatch(this.guest)
     this.#host = host
     this.takeover = takeover
-    this.succession = successionOf(qemu, host)
+    this.succession = successionOf(qemu.record, host, qemu)
   }
 
   get name(): string {
@@ -180,13 +180,13 @@ export class RunningGuest {
 }
 
 /** The generation of a guest of this host is written down in its record. */
-export function successionOf(qemu: QemuProcess, host: Host): Succession {
+export function successionOf(record: GuestRecord, host: Host, qemu?: QemuProcess): Succession {
   return new Succession({
-    guest: qemu.record.id,
+    guest: record.id,
     claimant: host.claimant,
-    generation: qemu.record.generation,
+    generation: record.generation,
     arbiter: host.arbiter,
-    shared: qemu.record.arbitrated,
-    save: (generation, arbitrated) => qemu.updateRecord({ generation, arbitrated }),
+    shared: record.arbitrated,
+    save: (generation, arbitrated) => qemu?.updateRecord({ generation, arbitrated }),
   })
 }

@@ -1,5 +1,7 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
-import type { GuestFiles, ProtectionSettings } from '../qemu/guest-files.ts'
+import { asSubpageError } from '../errors.ts'
+import type { GuestFiles, GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
+import { endLeftover } from '../qemu/leftover.ts'
 import { bootId, isRunning } from '../qemu/process.ts'
 import { WaitingQemu } from '../qemu/waiting-qemu.ts'
 import { realClock } from '../replication/clock.ts'
@@ -18,7 +20,7 @@ export class StandbyGuest {
     this.standby = new Standby({
       guest: waiting,
       hello,
-      succession: successionOf(waiting.qemu, host),
+      succession: successionOf(waiting.qemu.record, host, waiting.qemu),
       sourceGone,
       clock: realClock,
       faults: host.faults,
@@ -56,6 +58,17 @@ export class StandbyGuest {
     this.waiting.qemu.updateRecord({ protection: reverseOf(hello) })
     return this
   }
+}
+
+/**
+ * Ends what an earlier agent has left of a standby, or of a start. What it was granted, and never used, goes back; now or
+ * never, since later there may be another standby that uses it.
+ */
+export async function endLeft(files: GuestFiles, record: GuestRecord | undefined, host: Host): Promise<void> {
+  await endLeftover(files, record)
+  if (!record) return
+  const given = successionOf(record, host).giveBackLeft()
+  await given.catch((error) => host.events.add(record.name, 'protection', asSubpageError(error).message))
 }
 
 const reverseOf = ({ settings, source }: Hello): ProtectionSettings => ({ ...settings, to: source.address })

@@ -1,7 +1,9 @@
 /** What the agent says of itself and its guests: the schema of `status`, and how it is filled. */
 import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
+import type { QemuProcess } from '../qemu/qemu-process.ts'
 import { release } from '../release.ts'
+import { readShimStatus } from '../tracking/shim.ts'
 import { formatAddress } from './address.ts'
 import type { Agent } from './agent.ts'
 import type { HostedGuest } from './hosted-guest.ts'
@@ -76,6 +78,8 @@ export const GuestStatus = Type.Object({
       reducerBytes: Type.Integer({ description: 'dictionary, and indexes of what the standby holds' }),
     }),
   ),
+  /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
+  fence: Nullable(Type.Object({ on: Type.Boolean(), silenced: Type.Integer() })),
   generation: Type.Integer(),
   /** Who decides when the two hosts have lost each other; null: only people. */
   arbiter: Nullable(Type.String()),
@@ -152,6 +156,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     pauseShareMax: null,
     outputs: null,
     memory: null,
+    fence: null,
     generation: record?.generation ?? 0,
     arbiter: null,
     epochs: null,
@@ -207,6 +212,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
     memory: primary.memory,
+    fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter: guest.succession.arbiter,
     epochs: primary.stats.summary(),
     last: last
@@ -223,6 +229,10 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
       : null,
     committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,
   }
+}
+
+function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
+  return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
 }
 
 function processOf(guest: Exclude<HostedGuest, { kind: 'ended' }>) {

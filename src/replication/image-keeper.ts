@@ -112,8 +112,7 @@ export class ImageKeeper {
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
-    this.#faults('after-ack')
-    const applied = this.#apply(deltas).catch((error) => {
+    const applied = this.#apply(deltas, true).catch((error) => {
       this.forgetCheckpoint()
       throw error
     })
@@ -150,7 +149,8 @@ export class ImageKeeper {
     return delta
   }
 
-  async #apply(deltas: Uint8Array[]): Promise<void> {
+  async #apply(deltas: Uint8Array[], acknowledged = false): Promise<void> {
+    if (acknowledged) this.#faults('after-ack')
     this.#faults('before-apply')
     for (const delta of deltas)
       if (delta.length <= inlineBytesMax) applySync(this.#image, delta)

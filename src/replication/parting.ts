@@ -21,6 +21,8 @@ export interface Parting {
 }
 
 const retryMs = 500
+/** So long a copy that was superseded stays, silent: a standby that cannot run the guest after all gives it back. */
+const giveBackMs = 5_000
 
 /** `alone`: the guest goes on here, without the standby. `over`: it does not, or somebody else sees to it. */
 export async function part({
@@ -31,13 +33,20 @@ export async function part({
   stopping,
   waiting,
 }: Parting): Promise<'alone' | 'over'> {
+  let supersededAt: number | undefined
   // A guest that has died is for the standby to go on with: nothing may be claimed against it.
   while (guest.alive && !stopping.aborted) {
     if (!exposed || !succession.arbitrated) return 'alone'
     try {
       const holder = await succession.claim(stopping)
       if (!holder) return 'alone'
-      guest.supersede(`${holder.claimant} has taken it over (generation ${holder.generation})`)
+      supersededAt ??= clock.now()
+      const detail = `${holder.claimant} has taken it over (generation ${holder.generation})`
+      if (clock.now() - supersededAt >= giveBackMs) guest.supersede(detail)
+      else {
+        waiting(`${detail}, or may still give it back`)
+        await clock.sleep(retryMs, stopping)
+      }
     } catch (error) {
       waiting(`what the guest sends is held back: ${asSubpageError(error).message}`)
       await clock.sleep(retryMs, stopping)

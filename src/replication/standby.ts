@@ -17,7 +17,7 @@ import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
-import { Vigil } from './vigil.ts'
+import { handBack, Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -188,6 +188,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     if (this.state === 'Failed') this.#outcome = undefined
     return this.#end(async () => {
       await this.#options.guest.discard()
+      await handBack(this.#options)
       return { how: 'discarded', reason }
     })
   }
@@ -278,13 +279,14 @@ export class Standby extends EventEmitter<StandbyEvents> {
     announce: () => Promise<void> = () => Promise.resolve(),
   ): Promise<StandbyOutcome> {
     const startedAt = performance.now()
-    const { guest, faults, sourceGone } = this.#options
+    const { guest, faults, sourceGone, succession } = this.#options
     return this.#end(async () => {
       await this.#keeper.settle()
       if (!sourceGone(this.#hello)) await this.#promises.lapsed(this.#hello.settings.suspicionMs)
       const { committed } = this.#keeper
       invariant(committed, 'only a committed checkpoint is taken over')
       faults('before-load')
+      succession.use()
       await guest.takeOver(committed.deviceState)
       faults('after-load')
       // The guest runs here whether or not that arrives.

@@ -29,6 +29,26 @@ export interface VigilOptions {
 const lookMs = 50
 /** Between two attempts to get an answer from the arbiter. */
 const retryMs = 500
+/** Somebody waits for the discard. */
+const handBackTries = 10
+
+/**
+ * A standby that is discarded, and has not run the guest, while a claim of it may be granted: the primary, which holds back
+ * meanwhile, gets the guest back.
+ */
+export async function handBack({
+  clock,
+  succession,
+}: Pick<VigilOptions, 'clock' | 'succession'>): Promise<void> {
+  for (let tries = handBackTries; tries > 0; tries--) {
+    try {
+      return await succession.giveBack()
+    } catch {
+      // The arbiter gives no answer; the primary waits for one, too.
+      await clock.sleep(retryMs)
+    }
+  }
+}
 
 export class Vigil {
   readonly #options: VigilOptions

@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
+import { Succession } from '../../src/replication/succession.ts'
 
 const opened: Arbiter[] = []
 
@@ -45,6 +46,25 @@ export function conformance(open: () => Arbiter, { runs = 20 } = {}): void {
       const won = await first.claim(guest, 1, 'host-a')
       first.close()
       expect(await host().claim(guest, 1, 'host-b')).toEqual(won)
+    })
+
+    it('can be given back: then they are void, and the next generation is open to both', async () => {
+      const guest = randomUUID()
+      const side = (claimant: string) =>
+        new Succession({
+          ...{ guest, claimant, generation: 1, shared: true },
+          ...{ arbiter: host(), save: () => undefined },
+        })
+      const [primary, standby] = [side('host-a'), side('host-b')]
+      await primary.anchor()
+      expect(await standby.claim()).toBeUndefined()
+      expect(await primary.claim()).toMatchObject({ claimant: 'host-b', generation: 2 })
+      await standby.giveBack()
+      expect(await primary.claim()).toBeUndefined()
+      expect(primary.generation).toBe(3)
+      // Whoever still counts from before meets the same decision.
+      expect(await side('host-b').claim()).toMatchObject({ claimant: 'host-a', generation: 3 })
+      expect(await side('host-b').successor()).toMatchObject({ claimant: 'host-a', generation: 3 })
     })
 
     it('have exactly one winner among many who claim at once, and all agree', () =>

@@ -37,6 +37,12 @@ class Reckless extends Succession {
   }
 }
 
+/** Keeps what it was granted and cannot use. */
+class Keeping extends Succession {
+  override async giveBack(): Promise<void> {}
+  override async giveBackLeft(): Promise<void> {}
+}
+
 afterEach(() => {
   Object.assign(keeper, { appliesParts: false, neverForgets: false })
   vi.restoreAllMocks()
@@ -54,7 +60,8 @@ async function finds(broken: Broken = {}, firstSeed = 1): Promise<string> {
   return failed[0]?.failure?.message ?? ''
 }
 
-const unsafe = /of different histories|without step .* that a client has seen|torn|differ/
+const unsafe =
+  /speaks for the guest|of different histories|without step .* that a client has seen|torn|differ/
 
 describe('a defect is found', { timeout: 300_000 }, () => {
   test('both sides win the decision', async () => {
@@ -71,6 +78,10 @@ describe('a defect is found', { timeout: 300_000 }, () => {
 
   test('a release is executed however late', async () => {
     expect(await finds({ openFence: true }, 630)).toMatch(/speaks for the guest, at step .* took it over/)
+  })
+
+  test('a generation that was never used is not given back', async () => {
+    expect(await finds({ Succession: Keeping }, 1085)).toBe('the guest is gone, and nothing has killed it')
   })
 
   test('a pause that the guard has broken counts', async () => {

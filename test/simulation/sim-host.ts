@@ -297,8 +297,11 @@ export class SimAgent {
     if (!record) return
     const { qemu } = record
     if (record.waiting) {
+      const left = this.succession(qemu, record.generation)
       this.host.record = undefined
-      return qemu.die({ how: 'stopped', detail: 'left over from a former agent' })
+      qemu.die({ how: 'stopped', detail: 'left over from a former agent' })
+      await left.giveBackLeft().catch((error) => this.say(asSubpageError(error).message))
+      return
     }
     if (!qemu.alive) {
       this.hosted = { kind: 'ended', qemu, end: { how: 'died', detail: 'it ended while no agent ran' } }

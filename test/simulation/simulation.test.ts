@@ -22,6 +22,7 @@ test(`${count} schedules from seed ${first}`, { timeout: 600_000 }, async () => 
 /** What each of them found first. A change of what is drawn from a seed makes it another schedule. */
 const knownBad: Record<number, string> = {
   95: 'a checkpoint that could not be applied kept the standby from being served ever again',
+  182: 'a step that failed between acknowledging and applying left a checkpoint that was never applied',
   211: 'a vigil that ended while a claim by command had no answer looped without a pause',
   216: 'a primary came back to a standby that had forgotten its takeover, and went on in the old history',
   1785: 'a restart soon after a takeover: the arbiter had not been told, and outputs were held for ever',

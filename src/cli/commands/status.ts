@@ -98,6 +98,13 @@ function details(guest: GuestStatus): string {
       ['generation', String(guest.generation)],
     )
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
+  if (guest.fence)
+    rows.push([
+      'fence',
+      guest.fence.on
+        ? `on, ${guest.fence.silenced} packets came too late`
+        : 'OFF: this QEMU does not load the shim; a host that stopped may speak once more after a takeover',
+    ])
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
