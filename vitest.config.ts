@@ -9,6 +9,7 @@ const processTests = [
   'test/agent/**/*.test.ts',
   'test/cli/command-line.test.ts',
   'test/replication/arbiter-file.test.ts',
+  'test/study/process/**/*.test.ts',
 ]
 
 export default defineConfig({

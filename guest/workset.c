@@ -1,21 +1,24 @@
 /*
  * A program with a known working set, for measuring those who estimate it. Static; runs in the guest.
  *
- *   workset mib=N [mode=M] [order=O] [period_ms=T] [phases=N,N,...] [phase_ms=T] [seed=N]
+ *   workset mib=N [mode=M] [order=O] [period_ms=T] [report_ms=T] [phases=N,N,...] [phase_ms=T] [seed=N]
  *
  *   mib       size of the memory it works on; all of it is touched in every period
  *   mode      read | write | mixed (every other page is written, the others only read)
  *   order     forward | random (a permutation, another one each period)
  *             strided:K (uses every K-th page of an area of K x mib; the others lie idle after the start)
+ *             straddling (8 bytes across the middle and the end of each page, as they are already: silent stores)
  *             zipf:S (pages are chosen with probability 1/rank^(S/100); those chosen in a period are counted and reported)
  *   period_ms all pages are touched once in this time, spread evenly over it (100)
+ *   report_ms how often it says how much it has touched (1000)
  *   phases    sizes in MiB, one after another for ever, each for phase_ms (5000); mib is then the largest of them
  *
  * Says on standard output, once all memory has been touched for the first time and whenever a phase begins:
  *   workset ready mib=N pages=N mode=M order=O
  *   workset phase mib=N pages=N
- * and, so that its speed can be told, every second:
- *   workset periods=N pages=N busy_us=N      pages touched in this second, and the time that touching took
+ * and, so that its speed can be told, every report_ms:
+ *   workset periods=N pages=N distinct=N own=N busy_us=N    touches in this time, of how many different pages, how many it
+ *                                                           used to keep account, and how long touching took
  *
  * busy_us over pages is what a page costs: with somebody watching it may grow, and by that he is judged.
  */
@@ -34,23 +37,30 @@
 /* Touched in one go between two looks at the clock. */
 #define BATCH_PAGES 256u
 
-enum order { FORWARD, RANDOM, STRIDED, ZIPF };
+enum order { FORWARD, RANDOM, STRIDED, STRADDLING, ZIPF };
 
 static struct {
-    uint64_t pages, stride, period_us, phase_us, seed;
+    uint64_t pages, stride, period_us, phase_us, report_us, seed;
     const char *mode_name, *order_name;
     bool reads, writes;
     enum order order;
     double exponent;
     uint64_t phase_pages[PHASE_COUNT_MAX];
     unsigned phase_count;
-} options = {.stride = 1, .period_us = 100000, .phase_us = 5000000, .seed = 1, .mode_name = "mixed",
-             .order_name = "forward", .reads = true, .writes = true};
+} options = {.stride = 1, .period_us = 100000, .phase_us = 5000000, .report_us = 1000000, .seed = 1,
+             .mode_name = "mixed", .order_name = "forward", .reads = true, .writes = true};
 
 static uint8_t *memory;
 static uint32_t *permutation;
 static double *cumulative;
+/* In which report each page was counted last. */
+static uint32_t *counted_in;
 static volatile uint8_t sink;
+
+static struct {
+    uint64_t periods, pages, distinct, busy_us, since_us;
+    uint32_t report;
+} tally = {.report = 1};
 
 static void fail(const char *what)
 {
@@ -74,14 +84,28 @@ static uint64_t random_number(void)
     return z ^ (z >> 31);
 }
 
+/* Stores what is there, in one instruction. */
+static void store_across(uint8_t *border)
+{
+    struct __attribute__((packed)) { uint64_t value; } volatile *unaligned = (void *)(border - 4);
+    unaligned->value = unaligned->value;
+}
+
 static void touch(uint64_t index)
 {
     uint8_t *page = memory + index * options.stride * PAGE;
+    if (options.order == STRADDLING) {
+        store_across(page + PAGE / 2);
+        store_across(page + PAGE);
+        return;
+    }
     bool write = options.writes && (!options.reads || (index & 1));
     if (write)
         page[(index * 64) % PAGE]++;
     else
         sink += page[(index * 64) % PAGE];
+    tally.distinct += counted_in[index] != tally.report;
+    counted_in[index] = tally.report;
 }
 
 static void shuffle(uint64_t count)
@@ -111,10 +135,12 @@ static uint64_t zipf_page(uint64_t count)
 
 static void prepare(uint64_t most)
 {
-    size_t bytes = most * options.stride * PAGE;
+    /* The last page may be stored across. */
+    size_t bytes = (most * options.stride + 1) * PAGE;
     memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     permutation = malloc(most * sizeof *permutation);
-    if (memory == MAP_FAILED || !permutation)
+    counted_in = calloc(most, sizeof *counted_in);
+    if (memory == MAP_FAILED || !permutation || !counted_in)
         fail("out of memory");
     madvise(memory, bytes, MADV_NOHUGEPAGE);
     for (size_t at = 0; at < bytes; at += PAGE)
@@ -139,18 +165,27 @@ static void sleep_until(uint64_t us)
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 }
 
-static struct {
-    uint64_t periods, pages, busy_us, since_us;
-} tally;
+/* Pages beside those that it is told to touch: its tables, and the page tables of its memory. */
+static uint64_t own_pages(void)
+{
+    uint64_t bytes = options.pages * sizeof *counted_in;
+    if (options.order == RANDOM || options.order == ZIPF)
+        bytes += options.pages * sizeof *permutation;
+    if (options.order == ZIPF)
+        bytes += options.pages * sizeof *cumulative;
+    return bytes / PAGE + options.pages * options.stride / (PAGE / 8);
+}
 
 static void report(uint64_t now)
 {
-    if (now - tally.since_us < 1000000)
+    if (now - tally.since_us < options.report_us)
         return;
-    printf("workset periods=%llu pages=%llu busy_us=%llu\n", (unsigned long long)tally.periods,
-           (unsigned long long)tally.pages, (unsigned long long)tally.busy_us);
+    printf("workset periods=%llu pages=%llu distinct=%llu own=%llu busy_us=%llu\n",
+           (unsigned long long)tally.periods, (unsigned long long)tally.pages, (unsigned long long)tally.distinct,
+           (unsigned long long)own_pages(), (unsigned long long)tally.busy_us);
     tally.since_us = now;
-    tally.pages = tally.busy_us = 0;
+    tally.pages = tally.distinct = tally.busy_us = 0;
+    tally.report++;
 }
 
 /* Touches `count` pages once, spread over one period. */
@@ -186,6 +221,8 @@ static void read_options(int argc, char **argv)
             options.period_us = strtoull(value, NULL, 10) * 1000;
         else if (strcmp(argv[i], "phase_ms") == 0)
             options.phase_us = strtoull(value, NULL, 10) * 1000;
+        else if (strcmp(argv[i], "report_ms") == 0)
+            options.report_us = strtoull(value, NULL, 10) * 1000;
         else if (strcmp(argv[i], "seed") == 0)
             options.seed = strtoull(value, NULL, 10);
         else if (strcmp(argv[i], "mode") == 0) {
@@ -196,6 +233,8 @@ static void read_options(int argc, char **argv)
             options.order_name = value;
             if (strcmp(value, "random") == 0)
                 options.order = RANDOM;
+            else if (strcmp(value, "straddling") == 0)
+                options.order = STRADDLING;
             else if (sscanf(value, "strided:%llu", (unsigned long long *)&options.stride) == 1)
                 options.order = STRIDED;
             else if (sscanf(value, "zipf:%lf", &options.exponent) == 1) {

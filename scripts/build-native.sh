@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds build/native/{subpage.node,shim.so,plugin.so}. Idempotent and quick: an object is compiled again only when its
+# Builds build/native/{subpage.node,shim.so,plugin.so,holder}. Idempotent and quick: an object is compiled again only when its
 # source or a header changed; concurrent calls wait for each other; results are moved into place whole.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,7 +44,8 @@ compile() {
   for pid in "${pids[@]}"; do wait "$pid"; done
 }
 
-# link OUTPUT LIBRARIES... : from `objects`, when one of them is newer
+# link OUTPUT LIBRARIES... : from `objects`, when one of them is newer; LINK=() makes a program, else a shared object
+LINK=(-shared)
 link() {
   local output=$1 object stale=false
   shift
@@ -52,7 +53,7 @@ link() {
     if [ ! "$output" -nt "$object" ]; then stale=true; fi
   done
   if $stale; then
-    "$CC" -shared -o "$output.new" "${objects[@]}" "$@"
+    "$CC" "${LINK[@]}" -o "$output.new" "${objects[@]}" "$@"
     mv "$output.new" "$output"
   fi
   objects=()
@@ -77,7 +78,10 @@ fi
 
 plugin=(native/plugin/*.c)
 if [ ${#plugin[@]} -gt 0 ]; then
-  FLAGS+=($(pkg-config --cflags glib-2.0 2>/dev/null || true))
   compile "${plugin[@]}"
   link "$OUT/plugin.so"
 fi
+
+compile native/holder/*.c
+LINK=()
+link "$OUT/holder"

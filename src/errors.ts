@@ -93,8 +93,8 @@ export const errorTable = {
     'The connection is closed and opened anew; if it recurs, the network or the peer damages data.',
   ),
   GUEST_DIED: entry(
-    'The QEMU process of the guest has ended.',
-    'Its own last words are in the message and in its log.',
+    'The QEMU process of the guest, or the process that was recorded, has ended.',
+    "The message says how; a guest's own last words are in its log.",
   ),
   GUEST_EXISTS: entry(
     'A guest of this name exists on this host.',
@@ -166,6 +166,12 @@ export const errorTable = {
     exitStatus.failed,
     502,
   ),
+  PROCESS_REFUSED: entry(
+    'A process may not be watched, or cannot be held.',
+    'The message says why: another tracer, another user, a rule of this host. The process goes on.',
+    exitStatus.refused,
+    403,
+  ),
   QEMU_FAILED: entry(
     'QEMU refused to start or to do what it was asked.',
     "Read QEMU's own words in the message.",
@@ -182,6 +188,10 @@ export const errorTable = {
     'Wait until `subpage status` says Protected, or give --force if you know that the primary is gone.',
     exitStatus.failed,
     409,
+  ),
+  STORE_DAMAGED: entry(
+    'What the content store holds is not what was put there: its memory or its swap file was changed.',
+    'A guest that needs such a page waits rather than reads a wrong one. Check the disk of the swap file; a protected guest can be failed over.',
   ),
   TLS_REQUIRED: entry(
     'Without certificates an agent speaks to its own machine only.',

@@ -244,15 +244,47 @@ static double now_ns(void)
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
+enum { TIMED_ROUNDS = 7 };
+
+/* Puts a time among the sorted ones before it. */
+static void note_time(double *sorted, int count, double ns)
+{
+    int at = count;
+    for (; at > 0 && sorted[at - 1] > ns; at--)
+        sorted[at] = sorted[at - 1];
+    sorted[at] = ns;
+}
+
+/* First writes to pages whose write marks were taken away, less what writes cost that meet no protection. */
+static const char *time_write_faults(int pagemap, volatile uint8_t *pages, double *result)
+{
+    double first[TIMED_ROUNDS], again[TIMED_ROUNDS];
+    for (size_t i = 0; i < TABLE_PAGES; i++)
+        pages[i * PAGE] = 1;
+    for (int round = 0; round < TIMED_ROUNDS; round++) {
+        if (count_pages(pagemap, (uintptr_t)pages, TABLE_PAGES, CATEGORY_WRITTEN, true) < 0)
+            return "PAGEMAP_SCAN";
+        double started = now_ns();
+        for (size_t i = 0; i < TABLE_PAGES; i++)
+            pages[i * PAGE]++;
+        double between = now_ns();
+        for (size_t i = 0; i < TABLE_PAGES; i++)
+            pages[i * PAGE]++;
+        note_time(first, round, (between - started) / TABLE_PAGES);
+        note_time(again, round, (now_ns() - between) / TABLE_PAGES);
+    }
+    *result = first[TIMED_ROUNDS / 2] - again[TIMED_ROUNDS / 2];
+    return NULL;
+}
+
 /* The middle one of several rounds: half of the pages read, half written, as a guest does. */
 static const char *time_faults(int pagemap, volatile uint8_t *pages, double *result)
 {
-    enum { ROUNDS = 7 };
-    double took[ROUNDS];
+    double took[TIMED_ROUNDS];
     volatile uint8_t sum = 0;
     for (size_t i = 0; i < TABLE_PAGES; i++)
         pages[i * PAGE] = 1;
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < TIMED_ROUNDS; round++) {
         if (count_pages(pagemap, (uintptr_t)pages, TABLE_PAGES, CATEGORY_WRITTEN, true) < 0)
             return "PAGEMAP_SCAN";
         drop(pages, TABLE_PAGES);
@@ -261,26 +293,33 @@ static const char *time_faults(int pagemap, volatile uint8_t *pages, double *res
             sum += pages[i * PAGE];
             pages[(i + 1) * PAGE]++;
         }
-        double each = (now_ns() - started) / TABLE_PAGES;
-        int at = round;
-        for (; at > 0 && took[at - 1] > each; at--)
-            took[at] = took[at - 1];
-        took[at] = each;
+        note_time(took, round, (now_ns() - started) / TABLE_PAGES);
     }
-    *result = took[ROUNDS / 2];
+    *result = took[TIMED_ROUNDS / 2];
     return NULL;
+}
+
+static napi_value timed(napi_env env, const char *(*use)(int, volatile uint8_t *, double *))
+{
+    napi_value result;
+    double ns = 0;
+    if (on_tracked_memory(use, &ns))
+        ns = 0;
+    return napi_create_double(env, ns, &result) == napi_ok ? result : NULL;
 }
 
 /* forgetFaultNs() -> nanoseconds that one use of a forgotten page costs on this host, 0 when it cannot be tried. */
 static napi_value forget_fault_ns(napi_env env, napi_callback_info info)
 {
     (void)info;
-    napi_value result;
-    double ns = 0;
-    if (on_tracked_memory(time_faults, &ns))
-        ns = 0;
-    napi_create_double(env, ns, &result);
-    return result;
+    return timed(env, time_faults);
+}
+
+/* writeFaultNs() -> nanoseconds that the first write to a tracked page costs on this host, 0 when it cannot be tried. */
+static napi_value write_fault_ns(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    return timed(env, time_write_faults);
 }
 
 void subpage_register_forget(napi_env env, napi_value exports)
@@ -296,4 +335,5 @@ void subpage_register_forget(napi_env env, napi_value exports)
     export_function(env, exports, "forgetClose", forget_close);
     export_function(env, exports, "forgetProbe", forget_probe);
     export_function(env, exports, "forgetFaultNs", forget_fault_ns);
+    export_function(env, exports, "writeFaultNs", write_fault_ns);
 }

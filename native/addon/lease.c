@@ -181,6 +181,68 @@ static napi_value expiries(napi_env env, napi_callback_info info)
     return handle ? bigint(env, atomic_load(&handle->lease->expiries)) : NULL;
 }
 
+/* leaseSpeak(lease, until): milliseconds on the clock of speakNowMs; Infinity: freely, 0: not at all. */
+static napi_value speak(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2];
+    double until_ms;
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (napi_get_value_double(env, argv[1], &until_ms) != napi_ok || !(until_ms >= 0))
+        return bad_arguments(env, "leaseSpeak(lease, until in ms)");
+    uint64_t until = SPEAK_FREELY;
+    if (until_ms * 1e6 < 9e18)
+        until = until_ms < 1 ? SPEAK_NEVER : (uint64_t)(until_ms * 1e6);
+    atomic_store(&handle->lease->speak_until, until);
+    return NULL;
+}
+
+/* leaseSilenced(lease) -> how many packets came too late and were dropped. */
+static napi_value silenced(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1], result;
+    struct handle *handle = arguments(env, info, 1, argv);
+    if (!handle)
+        return NULL;
+    uint64_t count = atomic_load(&handle->lease->silenced);
+    return napi_create_double(env, (double)count, &result) == napi_ok ? result : NULL;
+}
+
+/* speakNowMs() -> CLOCK_BOOTTIME. */
+static napi_value speak_now(napi_env env, napi_callback_info info)
+{
+    napi_value result;
+    (void)info;
+    return napi_create_double(env, (double)speak_now_ns() / 1e6, &result) == napi_ok ? result : NULL;
+}
+
+/* leaseEnter(lease, held) -> whether `held` was in force; the caller has the lock of the file. */
+static napi_value enter(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2], result;
+    uint64_t held;
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (!read_deadline(env, argv[1], &held))
+        return bad_arguments(env, "leaseEnter(lease, held)");
+    return napi_get_boolean(env, lease_enter(handle->lease, held), &result) == napi_ok ? result : NULL;
+}
+
+/* leaseLeave(lease, holdMs) -> the deadline that is in force from now on; before the lock is given back. */
+static napi_value leave(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2];
+    uint64_t hold_ns;
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (!read_hold(env, argv[1], &hold_ns))
+        return bad_arguments(env, "leaseLeave(lease, holdMs up to 60000)");
+    return bigint(env, lease_leave(handle->lease, hold_ns));
+}
+
 static napi_value lease_close(napi_env env, napi_callback_info info)
 {
     napi_value argv[1];
@@ -193,13 +255,19 @@ static napi_value lease_close(napi_env env, napi_callback_info info)
 void subpage_register_lease(napi_env env, napi_value exports)
 {
     napi_value free_word = bigint(env, LEASE_FREE), expired_word = bigint(env, LEASE_EXPIRED);
+    napi_set_named_property(env, exports, "leaseLocked", bigint(env, LEASE_LOCKED));
     napi_set_named_property(env, exports, "leaseFree", free_word);
     napi_set_named_property(env, exports, "leaseExpired", expired_word);
     export_function(env, exports, "leaseOpen", lease_open);
     export_function(env, exports, "leaseTake", take);
     export_function(env, exports, "leaseRenew", renew);
     export_function(env, exports, "leaseClear", clear);
+    export_function(env, exports, "leaseEnter", enter);
+    export_function(env, exports, "leaseLeave", leave);
     export_function(env, exports, "leaseWord", word);
     export_function(env, exports, "leaseExpiries", expiries);
+    export_function(env, exports, "leaseSpeak", speak);
+    export_function(env, exports, "leaseSilenced", silenced);
+    export_function(env, exports, "speakNowMs", speak_now);
     export_function(env, exports, "leaseClose", lease_close);
 }

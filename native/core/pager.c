@@ -3,6 +3,7 @@
 #include "pager.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ enum { MESSAGES = 16, RETRY_NS = 20 * 1000 * 1000 };
 
 struct sp_pager {
     struct sp_store *store;
-    int guest, uffd, stop;
+    int guest, uffd, pidfd, stop;
     pthread_t thread;
     size_t mapping_count;
     struct pager_mapping mappings[PAGER_MAPPINGS_MAX];
@@ -133,7 +134,11 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
         unsigned kind = kind_of_slot(store, slot);
         error = store_rebuild(store, slot, content);
         error = error ? error : copy_in(pager, address, content, write);
-        if (!error) {
+        if (error == EEXIST) { /* it was being moved when our predecessor died: the RAM file wins (store.h) */
+            store_release(store, guest, page);
+            wake(pager, address, SP_PAGE_BYTES);
+            error = 0;
+        } else if (!error) {
             store_release(store, guest, page);
             pager->stats.served[kind]++;
             pager->stats.times[kind][pager_bucket(now_ns() - began_ns)]++;
@@ -171,12 +176,14 @@ static void *run(void *data)
     struct sp_pager *pager = data;
     struct uffd_msg messages[MESSAGES];
     for (;;) {
-        struct pollfd wait[2] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = pager->stop, .events = POLLIN}};
-        if (poll(wait, 2, -1) < 0 && errno != EINTR)
+        struct pollfd wait[3] = {{.fd = pager->uffd, .events = POLLIN},
+                                 {.fd = pager->stop, .events = POLLIN},
+                                 {.fd = pager->pidfd, .events = POLLIN}};
+        if (poll(wait, 3, -1) < 0 && errno != EINTR)
             break;
         if (wait[1].revents)
             return NULL;
-        if (wait[0].revents & (POLLERR | POLLHUP | POLLNVAL))
+        if (wait[2].revents || wait[0].revents & (POLLERR | POLLHUP | POLLNVAL))
             break;
         ssize_t got = read(pager->uffd, messages, sizeof messages);
         uint64_t began_ns = now_ns();
@@ -219,12 +226,14 @@ static void pager_free(struct sp_pager *pager)
 {
     if (pager->stop >= 0)
         close(pager->stop);
+    if (pager->pidfd >= 0)
+        close(pager->pidfd);
     close(pager->uffd);
     free(pager);
 }
 
-struct sp_pager *pager_start(struct sp_store *store, int number, int uffd, const struct pager_mapping *mappings,
-                             size_t mapping_count)
+struct sp_pager *pager_start(struct sp_store *store, int number, int uffd, int pidfd,
+                             const struct pager_mapping *mappings, size_t mapping_count)
 {
     struct sp_pager *pager = calloc(1, sizeof *pager);
     int error = !pager ? ENOMEM : mapping_count == 0 || mapping_count > PAGER_MAPPINGS_MAX ? EINVAL : 0;
@@ -240,9 +249,10 @@ struct sp_pager *pager_start(struct sp_store *store, int number, int uffd, const
     pager->mapping_count = mapping_count;
     memcpy(pager->mappings, mappings, mapping_count * sizeof *mappings);
     pager->stop = eventfd(0, EFD_CLOEXEC);
+    pager->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
     store_lock(store);
     struct guest *guest = store_guest(store, number);
-    error = pager->stop < 0 ? errno : !guest ? EINVAL : guest->pager ? EEXIST : 0;
+    error = pager->stop < 0 || pager->pidfd < 0 ? errno : !guest ? EINVAL : guest->pager ? EEXIST : 0;
     if (!error)
         guest->pager = pager;
     store_unlock(store);

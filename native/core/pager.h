@@ -7,8 +7,6 @@
  * and its slot emptied under one lock of the store. What cannot be brought back (swap unreadable, memory full) keeps its
  * guest waiting and is tried again: a wrong page is never given.
  *
- * Nothing starts it yet, and no test has run it: what is said here is what it is meant to do.
- *
  * The descriptor stays open in QEMU. When this process ends, faults wait for the next one that serves them: its
  * pager_start has everybody who waits ask again. Source: Linux Documentation/admin-guide/mm/userfaultfd.rst.
  */
@@ -40,9 +38,12 @@ unsigned pager_bucket(uint64_t ns);
 
 struct sp_pager;
 
-/* Takes the descriptor over, also when it fails (NULL with errno). No page may be evicted before; those that are come back. */
-struct sp_pager *pager_start(struct sp_store *store, int guest, int uffd, const struct pager_mapping *mappings,
-                             size_t mapping_count);
+/*
+ * Takes the userfaultfd over, also when it fails (NULL with errno). No page may be evicted before; those that are come
+ * back. `pidfd` names the process whose faults they are, so that its end is noticed; it is duplicated.
+ */
+struct sp_pager *pager_start(struct sp_store *store, int guest, int uffd, int pidfd,
+                             const struct pager_mapping *mappings, size_t mapping_count);
 
 /*
  * Ends the thread. With `serving` faults wait for another pager; without, QEMU goes on alone, for which every page must be

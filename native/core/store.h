@@ -47,17 +47,21 @@ int store_attach(struct sp_store *store, const char *name, const char *ram_path,
 /* Forgets whatever is stored for it. For a guest that has ended: what was here is gone. */
 int store_forget(struct sp_store *store, const char *name);
 
-enum store_flags { STORE_PATCH = 1 };
+enum store_flags {
+    STORE_PATCH = 1,
+    STORE_SMALLER = 2, /* only what is filled, shared or a patch; other pages stay where they are */
+};
 
 struct store_tally {
     uint64_t filled, shared, patched, whole; /* pages put, by what became of them */
     uint64_t holes;                          /* nothing was there */
     uint64_t failed;                         /* stayed where they were: no room */
+    uint64_t left;                           /* stayed, because they would not become smaller */
 };
 
 /*
  * Moves pages of the runs out of the guest's RAM file. Nobody may write to them meanwhile: the guest is paused, or the
- * image is at rest. Stops after `pages_max` pages were moved. 0 or an errno (ENOSPC: the store is full; all is as it was).
+ * image is at rest. Stops after `pages_max` pages were looked at. 0 or an errno (ENOSPC: the store is full; all is as it was).
  */
 int store_evict(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, unsigned flags,
                 uint64_t pages_max, struct store_tally *tally);

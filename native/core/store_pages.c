@@ -258,6 +258,11 @@ int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *
         tally->shared++;
     } else {
         size_t bytes = flags & STORE_PATCH ? find_patch(store, page, guest->domain, patch, &reference) : 0;
+        if (bytes == 0 && flags & STORE_SMALLER) {
+            *slot = 0;
+            tally->left++;
+            return 0;
+        }
         id = bytes > 0 ? make_object(store, OBJECT_PATCH, patch, bytes, hash, guest->domain, reference)
                        : make_object(store, OBJECT_WHOLE, page, SP_PAGE_BYTES, hash, guest->domain, NO_OBJECT);
         if (id == NO_OBJECT)
@@ -294,6 +299,23 @@ static int punch(const struct guest *guest, uint64_t first, uint64_t count)
     return result < 0 ? errno : 0;
 }
 
+/* Punches out those of the pages that have a slot. What cannot be punched is still in the file, and stays there. */
+static int punch_stored(struct sp_store *store, struct guest *guest, uint64_t page, uint64_t end)
+{
+    int error = 0;
+    while (page < end) {
+        uint64_t last = page;
+        while (last < end && guest->slots[last])
+            last++;
+        int failed = punch(guest, page, last - page);
+        for (; failed && page < last; page++)
+            store_release(store, guest, page);
+        error = error ? error : failed;
+        page = last + 1;
+    }
+    return error;
+}
+
 /*
  * Stores up to CHUNK_PAGES pages that are in the RAM file, and punches them out, all under one lock: nobody may bring a
  * page back between its slot and its hole.
@@ -318,10 +340,7 @@ static int evict_chunk(struct sp_store *store, struct guest *guest, uint64_t fir
         __atomic_store_n(&guest->slots[first + done], slot, __ATOMIC_RELEASE);
     }
     tally->failed += count - done;
-    int punched = punch(guest, first, done);
-    if (punched) /* they are still in the file, and stay */
-        for (uint64_t page = 0; page < done; page++)
-            store_release(store, guest, first + page);
+    int punched = punch_stored(store, guest, first, first + done);
     return error ? error : punched;
 }
 

@@ -113,7 +113,7 @@ int object_rebuild(struct sp_store *store, const struct object *object, uint8_t 
 /* Empties the slot of a page and lets go of its object. */
 void store_release(struct sp_store *store, struct guest *guest, uint64_t page);
 
-/* Finds what a page becomes, and makes it: a slot that counts already. 0, or ENOSPC. */
+/* Finds what a page becomes, and makes it: a slot that counts already, or 0: it stays. 0, or ENOSPC. */
 int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *page, unsigned flags, uint64_t *slot,
               struct store_tally *tally);
 

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -27,6 +28,7 @@
 #define REFUSAL_COUNT_MAX 5
 
 static struct lease *lease;
+static int lease_fd;
 static struct sockaddr_un monitor = {.sun_family = AF_UNIX};
 
 static void sleep_ns(uint64_t ns)
@@ -122,6 +124,16 @@ static void resume_until_done(void)
     lease_finish(lease);
 }
 
+/* Whether a pause that was held by the lock of the file has lost its holder. */
+static bool take_orphan(void)
+{
+    if (atomic_load(&lease->word) != LEASE_LOCKED || flock(lease_fd, LOCK_EX | LOCK_NB) < 0)
+        return false;
+    bool orphaned = lease_orphaned(lease);
+    flock(lease_fd, LOCK_UN);
+    return orphaned;
+}
+
 static void *guard(void *unused)
 {
     (void)unused;
@@ -129,7 +141,7 @@ static void *guard(void *unused)
     /* QEMU itself died or restarted with an old file: what the predecessor began is taken up. */
     for (;;) {
         uint64_t now = lease_now_ns();
-        if (lease_expire(lease, now) || atomic_load(&lease->word) == LEASE_EXPIRED) {
+        if (lease_expire(lease, now) || take_orphan() || atomic_load(&lease->word) == LEASE_EXPIRED) {
             resume_until_done();
             continue;
         }
@@ -140,27 +152,34 @@ static void *guard(void *unused)
     return NULL;
 }
 
-bool guard_start(const char *lease_path, const char *qmp_path)
+struct lease *lease_map(const char *path)
 {
-    if (strlen(qmp_path) >= sizeof monitor.sun_path) {
-        errno = ENAMETOOLONG;
-        return false;
-    }
-    strcpy(monitor.sun_path, qmp_path);
-    int fd = open(lease_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return false;
+        return NULL;
     struct stat file;
     void *page = MAP_FAILED;
     if (fstat(fd, &file) == 0 && file.st_size >= LEASE_FILE_BYTES)
         page = mmap(NULL, LEASE_FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     else
         errno = EINVAL;
-    int error = errno;
-    close(fd);
-    errno = error;
-    if (page == MAP_FAILED)
+    if (page == MAP_FAILED) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return NULL;
+    }
+    lease_fd = fd;
+    return page;
+}
+
+bool guard_start(struct lease *mapped, const char *qmp_path)
+{
+    if (strlen(qmp_path) >= sizeof monitor.sun_path) {
+        errno = ENAMETOOLONG;
         return false;
-    lease = page;
+    }
+    strcpy(monitor.sun_path, qmp_path);
+    lease = mapped;
     return shim_thread(guard);
 }

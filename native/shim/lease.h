@@ -6,14 +6,18 @@
  *
  *   LEASE_FREE      nobody holds a pause
  *   a deadline      the agent holds a pause until then (CLOCK_MONOTONIC, ns)
- *   LEASE_EXPIRED   the guard found the deadline passed and is resuming the guest
+ *   LEASE_LOCKED    whoever has the lock of the lease file (flock(2)) holds the pause, however long it takes
+ *   LEASE_EXPIRED   the guard found the deadline passed, or the lock free, and is resuming the guest
  *
- * and its second word counts the pauses that the guard has ended. Every change is one compare-and-swap:
+ * and its second word counts the pauses that the guard has ended. (The third and fourth are the fence's: fence.h.) Every change is one compare-and-swap:
  *
  *   who    from -> to                  when
  *   agent  FREE -> deadline            before it sends `stop`                                 (lease_take)
  *   agent  deadline -> new deadline    all is captured, before it sends `cont`                (lease_renew)
  *   agent  deadline -> FREE            QEMU has answered `cont`                               (lease_clear)
+ *   keeper deadline -> LOCKED          it has the lock, before it moves pages                 (lease_enter)
+ *   keeper LOCKED -> new deadline      all is moved, before it gives the lock back            (lease_leave)
+ *   guard  LOCKED -> EXPIRED           it got the lock itself                                 (lease_orphaned)
  *   guard  overdue deadline -> EXPIRED before it connects to QEMU                             (lease_expire)
  *   guard  EXPIRED -> FREE             QEMU has answered the guard's `cont`                   (lease_finish)
  *
@@ -27,6 +31,9 @@
  * - Agent restarted: it finds FREE; or a deadline of its predecessor, which it adopts by renew (then `cont`, clear) or
  *   leaves to the guard; or EXPIRED, and waits. Deadlines differ between agents, so no CAS mistakes one for another.
  * - A deadline further away than LEASE_HOLD_NS_MAX was not written by a sane agent: overdue.
+ * - Who moves pages out of guest RAM would lose what the guest writes meanwhile, so a deadline is not enough for it: it
+ *   could be stopped for longer, between reading a page and removing it. The kernel gives a lock back when its holder
+ *   has died, and never before: then nobody moves pages any more, and the guard resumes the guest.
  * What it does not cover: an agent stopped between take and sending `stop` for longer than the lease, that then sends
  * `stop` and is killed before its `cont`. A restarted agent finds that guest paused and resumes it.
  */
@@ -41,13 +48,20 @@
 #define LEASE_FILE_BYTES 4096
 #define LEASE_FREE UINT64_C(0)
 #define LEASE_EXPIRED UINT64_MAX
+#define LEASE_LOCKED (UINT64_MAX - 1)
 #define LEASE_HOLD_NS_MAX (UINT64_C(60) * 1000 * 1000 * 1000)
+
+/* What `speak_until` holds beside a deadline; fence.h says what it means. */
+#define SPEAK_FREELY UINT64_C(0)
+#define SPEAK_NEVER UINT64_C(1)
 
 struct lease {
     _Atomic uint64_t word;
     _Atomic uint64_t expiries;
+    _Atomic uint64_t speak_until;
+    _Atomic uint64_t silenced;
 };
-_Static_assert(sizeof(struct lease) == 16, "the lease is read by two programs");
+_Static_assert(sizeof(struct lease) == 32, "the lease is read by two programs");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a word shared by two processes must not need a lock");
 
 static inline uint64_t lease_now_ns(void)
@@ -57,15 +71,23 @@ static inline uint64_t lease_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Goes on while the machine sleeps: what ran out meanwhile has run out. */
+static inline uint64_t speak_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static inline bool lease_cas(struct lease *lease, uint64_t from, uint64_t to)
 {
     return atomic_compare_exchange_strong(&lease->word, &from, to);
 }
 
-/* A held pause, as opposed to the two states that are no deadline. */
+/* A held pause, as opposed to the states that are no deadline. */
 static inline bool lease_is_deadline(uint64_t word)
 {
-    return word != LEASE_FREE && word != LEASE_EXPIRED;
+    return word != LEASE_FREE && word != LEASE_EXPIRED && word != LEASE_LOCKED;
 }
 
 /* Returns the deadline, or 0 when the lease is not free. */
@@ -85,6 +107,25 @@ static inline uint64_t lease_renew(struct lease *lease, uint64_t held, uint64_t 
 static inline bool lease_clear(struct lease *lease, uint64_t held)
 {
     return lease_is_deadline(held) && lease_cas(lease, held, LEASE_FREE);
+}
+
+/* The caller has the lock of the file. False when the lease is not `held` any more. */
+static inline bool lease_enter(struct lease *lease, uint64_t held)
+{
+    return lease_is_deadline(held) && lease_cas(lease, held, LEASE_LOCKED);
+}
+
+/* Before the lock is given back. Returns the new deadline. */
+static inline uint64_t lease_leave(struct lease *lease, uint64_t hold_ns)
+{
+    uint64_t deadline = lease_now_ns() + hold_ns;
+    return lease_cas(lease, LEASE_LOCKED, deadline) ? deadline : 0;
+}
+
+/* The caller has got the lock of the file, so whoever entered is gone. True when the pause is now the guard's to end. */
+static inline bool lease_orphaned(struct lease *lease)
+{
+    return lease_cas(lease, LEASE_LOCKED, LEASE_EXPIRED);
 }
 
 /* True when a deadline was overdue and is now the guard's to act on. */

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "fence.h"
 #include "shim.h"
 
 typedef void *(*mmap_function)(void *, size_t, int, int, int, off_t);
@@ -30,7 +31,7 @@ static madvise_function next_madvise;
 static munmap_function next_munmap;
 static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .forget = "off"};
+static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .fence = "off", .forget = "off"};
 
 /* Constructors of other libraries may come here before ours has run. */
 static void find_next(void)
@@ -118,9 +119,16 @@ static void start_threads_once(void)
     if (tried)
         return;
     tried = true;
-    if (lease_path && guard_path) {
-        status.guard = guard_start(lease_path, guard_path) ? "on" : "failed";
-        note_failure(status.guard, "starting the guard");
+    if (lease_path) {
+        struct lease *lease = lease_map(lease_path);
+        status.fence = lease ? "on" : "failed";
+        note_failure(status.fence, "mapping the lease");
+        if (lease)
+            fence_start(lease);
+        if (guard_path) {
+            status.guard = lease && guard_start(lease, guard_path) ? "on" : "failed";
+            note_failure(status.guard, "starting the guard");
+        }
     }
     if (forget_path) {
         status.forget = forget_start(forget_path) ? "on" : "failed";

@@ -5,7 +5,7 @@
  * Environment, read once and then removed so that children of QEMU are not affected:
  *   SUBPAGE_RAM          path of the file that holds the guest's RAM; shared mappings of it are watched
  *   SUBPAGE_SHIM_STATUS  path of the status file to write (JSON, replaced by rename, mode 0600)
- *   SUBPAGE_LEASE        path of the lease file (lease.h); the guard runs when this and the next are set
+ *   SUBPAGE_LEASE        path of the lease file (lease.h): the fence heeds it; the guard runs when the next is set too
  *   SUBPAGE_GUARD_QMP    unix socket of a QMP monitor that only the guard uses
  *   SUBPAGE_FORGET       path of the file through which the agent has accesses forgotten (forget.h)
  */
@@ -26,6 +26,7 @@ struct shim_status {
     size_t bytes;
     unsigned mapping_count;
     const char *guard; /* off, on, failed */
+    const char *fence; /* off, on, failed */
     const char *forget; /* off, on, failed */
     struct uffd_failure failure;
 };
@@ -56,7 +57,12 @@ bool shim_thread(void *(*run)(void *));
 /* Starts the thread that forgets accesses. False with errno set. */
 bool forget_start(const char *path);
 
-/* Starts the guard thread. False with errno set when it cannot. The paths are not used after the return. */
-bool guard_start(const char *lease_path, const char *qmp_path);
+struct lease;
+
+/* NULL with errno set. */
+struct lease *lease_map(const char *path);
+
+/* Starts the guard thread. False with errno set when it cannot. The path is not used after the return. */
+bool guard_start(struct lease *lease, const char *qmp_path);
 
 #endif

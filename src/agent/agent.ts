@@ -5,7 +5,6 @@
 import { randomUUID } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { probeAccel } from '../qemu/accel.ts'
 import {
   type GuestFiles,
   type GuestRecord,
@@ -16,10 +15,8 @@ import {
 } from '../qemu/guest-files.ts'
 import { lastWords, launch } from '../qemu/launch.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import { addressed, type NicRequest } from '../qemu/nic.ts'
-import { readOptions } from '../qemu/option-policy.ts'
-import type { Machine } from '../qemu/options.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
+import { machineOf, type RunRequest } from '../qemu/run-request.ts'
 import { admit, greet, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
 import type { Hello } from '../replication/messages.ts'
@@ -28,19 +25,16 @@ import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
-import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './hosted-guest.ts'
+import {
+  type EndedGuest,
+  type HostedGuest,
+  presentOf,
+  refuseIfAlive,
+  refuseIfPresent,
+} from './hosted-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
-
-export interface RunRequest {
-  name: string
-  ramBytes: number
-  accel: 'auto' | 'kvm' | 'tcg'
-  options: string[]
-  /** Network cards on bridges of this host, and of the standby's. */
-  nics?: NicRequest[]
-}
 
 export interface AgentOptions
   extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {
@@ -104,19 +98,16 @@ export class Agent {
 
   /** @throws SubpageError GUEST_EXISTS, GUEST_UNPROTECTABLE, NO_SPACE, QEMU_FAILED, … */
   async run(request: RunRequest): Promise<RunningGuest> {
-    const { type, options } = readOptions(request.options, this.host.images)
     return await this.#exclusively(request.name, async () => {
-      this.#refuseIfPresent(request.name)
-      const accel = request.accel === 'auto' ? await probeAccel() : request.accel
-      const nics = addressed(request.name, request.nics ?? [])
-      const machine: Machine = { type, ramBytes: request.ramBytes, accel, options, nics }
+      refuseIfPresent(this.guests.get(request.name), this.host.name)
+      const machine = await machineOf(request, this.host.images)
       const files = guestFiles(this.stateDirectory, request.name)
       const identity = { id: randomUUID(), name: request.name, generation: 1 }
       const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
       this.events.add(
         request.name,
         'guest',
-        `started: QEMU ${qemu.record.qemuVersion}, ${accel}, process ${qemu.record.process.pid}`,
+        `started: QEMU ${qemu.record.qemuVersion}, ${machine.accel}, process ${qemu.record.process.pid}`,
       )
       return this.#adopt(new RunningGuest(qemu, this.host))
     })
@@ -124,16 +115,19 @@ export class Agent {
 
   /** Ends a guest, whatever it is here, and removes what it left. */
   async remove(name: string): Promise<void> {
-    const guest = this.find(name)
-    if (guest.kind === 'standby') await guest.standby.discard('removed by command')
-    else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
-    else {
-      // The guest's orderly end makes the standby discard its copy.
-      await guest.guest.qemu.end()
-      await guest.finished()
-      this.events.add(name, 'guest', 'removed')
-    }
-    if (this.guests.get(name) === guest) this.guests.delete(name)
+    // Its files have the names of those of a standby that would be started meanwhile.
+    await this.#exclusively(name, async () => {
+      const guest = this.find(name)
+      if (guest.kind === 'standby') await guest.standby.discard('removed by command')
+      else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
+      else {
+        // The guest's orderly end makes the standby discard its copy.
+        await guest.guest.qemu.end()
+        await guest.finished()
+        this.events.add(name, 'guest', 'removed')
+      }
+      if (this.guests.get(name) === guest) this.guests.delete(name)
+    })
   }
 
   async protect(name: string, settings: ProtectionSettings): Promise<void> {
@@ -152,7 +146,7 @@ export class Agent {
     return await primary.verify()
   }
 
-  /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE, and what keeps the standby from taking over */
+  /** @throws SubpageError as Primary.switchover */
   async switchover(name: string): Promise<void> {
     await this.#running(name).switchover()
   }
@@ -185,11 +179,9 @@ export class Agent {
     this.guests.set(guest.name, guest)
     this.events.addNotes(guest.name, guest.guest.qemu.notes)
     void guest.guest.ended.then((end) => {
-      this.events.add(
-        guest.name,
-        'guest',
-        `${end.how === 'died' ? 'died' : 'ended'}: ${end.detail}${end.how === 'died' ? ` (${lastWords(guest.guest.qemu.files)})` : ''}`,
-      )
+      const { files } = guest.guest.qemu
+      const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
+      this.events.add(guest.name, 'guest', what)
       void guest.finished().then(() => this.#bury(guest, end))
     })
     return guest
@@ -283,19 +275,12 @@ export class Agent {
     running.resumeProtection(guest.reverse, false)
   }
 
-  #refuseIfPresent(name: string): void {
-    const present = this.guests.get(name)
-    if (!present) return
-    const on = `on host ${this.host.name}`
-    if (present.kind === 'standby')
-      throw new SubpageError('GUEST_EXISTS', `${name} is a standby ${on} already`)
-    if (present.kind === 'running') throw new SubpageError('GUEST_EXISTS', `${name} runs ${on} already`)
-    refuseIfAlive(present)
-  }
-
   async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (this.#starting.has(name))
-      throw new SubpageError('GUEST_EXISTS', `${name} is just being started on host ${this.host.name}`)
+      throw new SubpageError(
+        'GUEST_EXISTS',
+        `${name} is just being started or removed on host ${this.host.name}`,
+      )
     this.#starting.add(name)
     try {
       return await work()

@@ -8,6 +8,7 @@ import { type Static, Type } from 'typebox'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
+import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { Agent } from './agent.ts'
 import type { HostEvent } from './event-log.ts'
 import { memoryWatchOf } from './hosted-guest.ts'
@@ -21,6 +22,8 @@ export const RunBody = Type.Object(
     accel: Type.Union([Type.Literal('auto'), Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 512 }),
     nics: Type.Optional(Type.Array(NicRequest, { maxItems: nicsMax })),
+    /** What QEMU's plugin notes of the guest's accesses; with tcg only. */
+    track: Type.Optional(Type.Array(Type.Enum(pluginPartNames), { maxItems: 8 })),
   },
   { additionalProperties: false },
 )

@@ -42,3 +42,12 @@ export function refuseIfAlive({ name, record, end }: EndedGuest): void {
       `${name} is here and may still run (${end.detail}): subpage remove ${name}`,
     )
 }
+
+/** @throws SubpageError GUEST_EXISTS when there is a guest of the name that is wanted */
+export function refuseIfPresent(present: HostedGuest | undefined, host: string): void {
+  if (present?.kind === 'ended') refuseIfAlive(present)
+  else if (present) {
+    const what = present.kind === 'standby' ? 'is a standby' : 'runs'
+    throw new SubpageError('GUEST_EXISTS', `${present.name} ${what} on host ${host} already`)
+  }
+}

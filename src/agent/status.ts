@@ -25,6 +25,8 @@ export const Epochs = Type.Object({
     final: Type.Integer({ description: 'of these, sent after the pause: what clients wait for' }),
   }),
   dirtyPages: Type.Integer(),
+  earlyPages: Type.Integer({ description: 'of these, sent before the end of their epoch' }),
+  earlyPagesAgain: Type.Integer({ description: 'sent early in vain: written again, and sent again' }),
   changedLines: Type.Integer(),
   amplification: Nullable(Type.Number()),
 })
@@ -37,6 +39,15 @@ const Last = Type.Object({
   dirtyPages: Type.Integer(),
   changedLines: Type.Integer(),
   sentBytes: Type.Integer(),
+  /** What makes the deltas smaller; counts since the connection began. */
+  reduced: Type.Object({
+    compression: Type.String({ description: 'off, lz4 or zstd, as chosen for this epoch' }),
+    lines: Type.Integer({ description: 'changed lines that were looked up' }),
+    dictionaryLines: Type.Integer({ description: 'of these, known to the dictionary' }),
+    sharedLines: Type.Integer({ description: 'of these, in the image already, elsewhere' }),
+    similarPages: Type.Integer({ description: 'new pages sent as a change of another' }),
+    bodyBytes: Type.Integer({ description: 'what was left before compression' }),
+  }),
 })
 
 export const GuestStatus = Type.Object({
@@ -207,6 +218,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
           dirtyPages: last.dirtyPages,
           changedLines: last.changedLines,
           sentBytes: last.sentBytes,
+          reduced: last.reduced,
         }
       : null,
     committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,

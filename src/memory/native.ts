@@ -24,6 +24,11 @@ export interface RestorerHandle {
   readonly [opaque]: 'restorer'
 }
 
+/** A content store; native/addon/store.c. */
+export interface StoreHandle {
+  readonly [opaque]: 'store'
+}
+
 /** A mapped pause lease; native/addon/lease.c. */
 export interface LeaseHandle {
   readonly [opaque]: 'lease'
@@ -118,12 +123,21 @@ export interface Addon {
 
   readonly leaseFree: bigint
   readonly leaseExpired: bigint
+  readonly leaseLocked: bigint
   leaseOpen(path: string): LeaseHandle
   leaseTake(lease: LeaseHandle, holdMs: number): bigint
   leaseRenew(lease: LeaseHandle, held: bigint, holdMs: number): bigint
   leaseClear(lease: LeaseHandle, held: bigint): boolean
+  /** Whether `held` was in force until now; the caller has the lock of the file. */
+  leaseEnter(lease: LeaseHandle, held: bigint): boolean
+  leaseLeave(lease: LeaseHandle, holdMs: number): bigint
   leaseWord(lease: LeaseHandle): bigint
   leaseExpiries(lease: LeaseHandle): bigint
+  /** Until when packets may leave QEMU, by speakNowMs; Infinity: freely, 0: not at all. */
+  leaseSpeak(lease: LeaseHandle, untilMs: number): void
+  leaseSilenced(lease: LeaseHandle): number
+  /** CLOCK_BOOTTIME. */
+  speakNowMs(): number
   leaseClose(lease: LeaseHandle): void
 
   /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
@@ -147,10 +161,75 @@ export interface Addon {
   forgetProbe(): string
   /** What a page costs that is used again after it was forgotten, in nanoseconds on this host; 0 when that failed. */
   forgetFaultNs(): number
+  /** What the first write to a page costs after its write mark was taken away, in nanoseconds; 0 when that failed. */
+  writeFaultNs(): number
+  /** The layout of the plugin's share as C has it; src/tracking/plugin/layout.ts has it too. */
+  pluginLayout(): Record<string, number>
+  /** Runs of pages from `from` on whose word is not 0; results[0]: where to go on. `pairs` has room for 33 runs at least. */
+  pluginFindWords(...args: PluginRunsArguments): number
+  /** Takes the words of these pages, two numbers each. */
+  pluginTakeWords(
+    share: RegionHandle,
+    offset: number,
+    pages: number,
+    pairs: Uint32Array,
+    runs: number,
+    maps: Uint32Array,
+  ): void
+  /** As pluginFindWords, for parts with a bit per page; takes what it finds. */
+  pluginTakeBits(...args: PluginRunsArguments): number
+  /** Takes 16-bit numbers, one per page. */
+  pluginTakeCounts(share: RegionHandle, offset: number, pages: number, into: Uint8Array): void
   /** Empty when write tracking works here, else the reason. */
   userfaultProbe(): string
   pidfdOpen(pid: number): number
   pidfdExited(fd: number): boolean
+
+  /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
+  storeOpen(
+    directory: string,
+    swap: string,
+    pagesMax: number,
+    indexPages: number,
+    shape: Uint32Array,
+  ): StoreHandle
+  storeAttach(store: StoreHandle, name: string, ramPath: string, domain: number): number
+  storeForget(store: StoreHandle, name: string): Errno
+  /** Flags: 1 patch, 2 only what becomes smaller. Results: filled, shared, patched, whole, holes, failed, left. */
+  storeEvict(...args: [...StoreRuns, flags: number, pagesMax: number, results: Float64Array]): Promise<Errno>
+  /** Results: pages moved. */
+  storeFetch(...args: [...StoreRuns, results: Float64Array]): Promise<Errno>
+  storeDrop(...args: StoreRuns): Errno
+  /** `into` has the length of a page. */
+  storeRead(store: StoreHandle, guest: number, page: number, into: Uint8Array): Errno
+  /** A bit for each page that is in the store. */
+  storeMap(store: StoreHandle, guest: number, into: Uint8Array): Errno
+  /** Results: seen, packed, swapped, wrapped. */
+  storeSweep(
+    store: StoreHandle,
+    objectsMax: number,
+    agePack: number,
+    ageSwap: number,
+    results: Float64Array,
+  ): Promise<Errno>
+  /** Results: pages, resident, holes, filled, shared, patched, packed, swapped, whole, bytes. */
+  storeShare(store: StoreHandle, guest: number, results: Float64Array): Errno
+  /** Results: objects, pool bytes, swap bytes, bytes of its books. */
+  storeTotals(store: StoreHandle, results: Float64Array): void
+  storeClose(store: StoreHandle): void
+  /** Serves the page faults of a process; mappings: address, bytes, first page each. */
+  pagerStart(
+    store: StoreHandle,
+    guest: number,
+    pidfd: number,
+    uffd: number,
+    mappings: Float64Array,
+    count: number,
+  ): void
+  /** `serving`: another process will serve; without it every page must be back (EBUSY). */
+  pagerStop(store: StoreHandle, guest: number, serving: boolean): Errno
+  /** Results as src/density/pager.ts reads them; false without a pager. */
+  pagerRead(store: StoreHandle, guest: number, results: Float64Array): boolean
 
   /**
    * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
@@ -167,6 +246,9 @@ export interface Addon {
   ): Promise<number>
 }
 
+type Errno = number
+type StoreRuns = [store: StoreHandle, guest: number, pairs: Uint32Array, runs: number]
+
 /** Results: bytes, run, offset, pages, changedPages, changedLines, changedBytes. False: a range outside the memory. */
 export type CaptureArguments = [
   ram: RegionHandle,
@@ -182,6 +264,14 @@ export type CaptureArguments = [
   ...shadow: ShadowArguments,
 ]
 
+export type PluginRunsArguments = [
+  share: RegionHandle,
+  offset: number,
+  pages: number,
+  from: number,
+  pairs: Uint32Array,
+  results: Float64Array,
+]
 /** What a shadow is (native/core/core.h): the slot of each page in a cache, the seed of hashes; neither: a full copy. */
 export type ShadowArguments = [blockLines: number, slots: Uint32Array | undefined, seed: bigint | undefined]
 

@@ -11,6 +11,7 @@ import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
 import type { Sending } from '../replication/sending.ts'
+import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
@@ -90,6 +91,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     shimStatus: file('shim.status'),
     forget: file('forget'),
     ram: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.ram`),
+    accesses: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.accesses`),
   }
 }
 
@@ -106,6 +108,7 @@ export function prepareFiles(files: GuestFiles): void {
 
 export function removeFiles(files: GuestFiles): void {
   rmSync(files.ram, { force: true })
+  rmSync(files.accesses, { force: true })
   rmSync(files.directory, { recursive: true, force: true })
 }
 
@@ -127,6 +130,7 @@ const recordForm = Type.Object({
     accel: Type.String(),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic),
+    track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
   }),
   qemuVersion: Type.String(),
   process: Type.Object({ pid: Type.Integer({ minimum: 1 }), startTime: Type.String() }),

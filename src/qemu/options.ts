@@ -2,9 +2,12 @@
  * The command line that both hosts start a guest with. The user's options in it have passed option-policy.ts. The reasons
  * are facts of QEMU, checked on 7.2 and 10.0.
  */
+
+import type { PluginPart } from '../tracking/plugin/layout.ts'
 import { type Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
+import { pluginOption } from './plugin.ts'
 import type { QmpSockets } from './qmp.ts'
 
 export interface Machine {
@@ -14,6 +17,8 @@ export interface Machine {
   accel: 'kvm' | 'tcg'
   /** The user's options, without -machine. */
   options: string[]
+  /** What QEMU's plugin notes of its accesses; nothing when left out. Of this host alone: a standby runs without. */
+  track?: PluginPart[]
   /** Network cards by `--net`; the user's options may have others. */
   nics: Nic[]
 }
@@ -21,6 +26,8 @@ export interface Machine {
 export interface LaunchPaths extends QmpSockets {
   directory: string
   ram: string
+  /** The file that QEMU's plugin shares. */
+  accesses: string
   guardQmp: string
   /** For `subpage record`, which must not take the agent's or the guard's. */
   observerQmp: string
@@ -52,6 +59,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...nicOptions(machine.nics, paths.directory),
     ...machine.options,
     ...bufferOptions(netdevIds(machine)),
+    ...pluginOption(machine, paths.accesses),
     ...(incoming ? ['-incoming', 'defer'] : []),
   ]
 }

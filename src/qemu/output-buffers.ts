@@ -12,10 +12,14 @@
  * into the network, then `fresh` into `held`, and is collecting again; in between the other buffer is on, so nothing slips
  * through. Turning a buffer off empties it, in order, also while the guest stands still.
  *
+ * QEMU executes a release when it comes to it, so the fence says until when that may be; from `hold` to the first release
+ * nothing may leave at all.
+ *
  * QEMU requires a time after which a buffer empties by itself. It counts time in which the guest runs, from when the
  * buffer was last turned on, and 4000 s (66 min) is near the largest: held outputs must be committed or freed, or the guest
- * ended, before that. A buffer takes 10,000 packets; more are dropped, as by a network that is overloaded.
+ * ended, before that; what it empties by itself the fence drops. A buffer takes 10,000 packets; more are dropped, as by a network that is overloaded.
  */
+import type { Fence } from './fence.ts'
 import type { Qmp, QmpCommand } from './qmp.ts'
 
 const selfReleaseUs = 4_000_000_000
@@ -38,11 +42,13 @@ export function bufferOptions(netdevs: string[]): string[] {
 export class OutputBuffers {
   readonly #qmp: Qmp
   readonly #netdevs: number
+  readonly #fence: Fence
   #state: 'free' | 'collecting' | 'sealed' = 'free'
 
   /** Of a QEMU that was just started. @param netdevs how many network backends it has */
-  constructor(qmp: Qmp, netdevs: number) {
+  constructor(qmp: Qmp, netdevs: number, fence: Fence) {
     this.#qmp = qmp
+    this.#fence = fence
     this.#netdevs = netdevs
   }
 
@@ -62,6 +68,7 @@ export class OutputBuffers {
     if (!statuses.includes('on')) return
     // Whichever was on: from here on it is as after a pause whose checkpoint failed.
     this.#state = 'sealed'
+    this.#fence.speakUntil(0)
     await Promise.all([this.#set('held', 'on'), this.#set('fresh', 'on')])
   }
 
@@ -69,11 +76,14 @@ export class OutputBuffers {
     if (this.#state !== 'free') return
     this.#state = 'collecting'
     await this.#set('held', 'on')
+    this.#fence.speakUntil(0)
   }
 
+  /** Nobody else can go on with the guest. */
   async free(): Promise<void> {
     if (this.#state === 'free') return
     this.#state = 'free'
+    this.#fence.speakUntil(Number.POSITIVE_INFINITY)
     await Promise.all([this.#set('fresh', 'off'), this.#set('held', 'off')])
   }
 
@@ -85,10 +95,14 @@ export class OutputBuffers {
     return [...mend, ...this.#commands('fresh', 'on')]
   }
 
-  /** Resolves when everything from before the last pause is on its way. */
-  async release(): Promise<void> {
+  /**
+   * Resolves when everything from before the last pause is on its way.
+   * @param untilMs what leaves later than that, by the clock, is dropped
+   */
+  async release(untilMs: number): Promise<void> {
     if (this.#state !== 'sealed') return
     this.#state = 'collecting'
+    this.#fence.speakUntil(untilMs)
     const out = this.#set('held', 'off')
     // These only fail when QEMU has ended, which is noticed elsewhere.
     Promise.all([this.#set('held', 'on'), this.#set('fresh', 'off')]).catch(() => undefined)

@@ -4,11 +4,13 @@
  *
  *   acquire -> `stop` -> capture -> release -> `cont` -> resumed
  */
-import { writeFileSync } from 'node:fs'
+import { closeSync, openSync, writeFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { SubpageError } from '../errors.ts'
 import { addon, type LeaseHandle } from '../memory/native.ts'
 
 const none = 0n
+const lockedPollMs = 2
 
 export class PauseLease {
   readonly #lease: LeaseHandle
@@ -69,6 +71,19 @@ export class PauseLease {
     return this.#held !== none
   }
 
+  /**
+   * Hands the pause to another process for a while, which holds it by a lock in place of a deadline (`holdLocked`).
+   * @param work gets what we hold, and resolves with what we hold then
+   */
+  async lend(work: (held: bigint) => Promise<bigint>): Promise<void> {
+    this.#held = await work(this.#held)
+  }
+
+  /** Resolves when no other process holds a pause by the lock. */
+  async unlocked(): Promise<void> {
+    while (addon.leaseWord(this.#lease) === addon.leaseLocked) await delay(lockedPollMs)
+  }
+
   /** True from a passed deadline until the guest runs again. */
   get expired(): boolean {
     return addon.leaseWord(this.#lease) === addon.leaseExpired
@@ -81,5 +96,36 @@ export class PauseLease {
 
   close(): void {
     addon.leaseClose(this.#lease)
+  }
+}
+
+/**
+ * Holds the pause of a guest for as long as `work` takes, by the lock of the lease file: the guest stands still until then,
+ * and runs again if this process dies. For whoever moves pages of its RAM.
+ * @param held the pause, which a lease of another process has begun; that lease goes on with what is returned
+ * @throws SubpageError PAUSE_BROKEN when the pause has ended before
+ */
+export async function holdLocked<T>(
+  path: string,
+  held: bigint,
+  holdMs: number,
+  work: () => Promise<T>,
+): Promise<{ value: T; held: bigint }> {
+  const lock = openSync(path, 'r')
+  let lease: LeaseHandle | undefined
+  try {
+    lease = addon.leaseOpen(path)
+    if (!addon.lockFile(lock) || !addon.leaseEnter(lease, held))
+      throw new SubpageError('PAUSE_BROKEN', 'the pause has ended before pages could be moved in it')
+    try {
+      return { value: await work(), held: addon.leaseLeave(lease, holdMs) }
+    } catch (error) {
+      // Whoever lent the pause cannot know what it is now: the guard ends it.
+      addon.leaseLeave(lease, 1)
+      throw error
+    }
+  } finally {
+    if (lease) addon.leaseClose(lease)
+    closeSync(lock)
   }
 }

@@ -112,8 +112,8 @@ export class QemuGuest implements Guest {
     return this.qemu.outputs.free()
   }
 
-  releaseOutputs(): Promise<void> {
-    return this.qemu.outputs.release()
+  releaseOutputs(untilMs: number): Promise<void> {
+    return this.qemu.outputs.release(untilMs)
   }
 
   outputPending(): boolean | undefined {
@@ -131,6 +131,6 @@ export class QemuGuest implements Guest {
 
 /** What both hosts must have alike for the device state of one to load on the other. */
 export function describe({ record }: QemuProcess): GuestDescription {
-  const { ramBytes, ...machine } = record.machine
+  const { ramBytes, track: _, ...machine } = record.machine
   return { id: record.id, name: record.name, ramBytes, hypervisor: { qemu: record.qemuVersion, ...machine } }
 }

@@ -5,6 +5,7 @@
 import { asSubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
+import { ShimFence } from './fence.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
 import { netdevIds } from './nic.ts'
@@ -31,6 +32,7 @@ export class QemuProcess {
   readonly lease: PauseLease
   /** Settles once, when the process has ended or let go of its control socket. */
   readonly ended: Promise<GuestEnd>
+  readonly fence: ShimFence
   readonly outputs: OutputBuffers
   readonly outputWatch: OutputWatch
   /** What the operator should know; the agent takes it from here and tells. */
@@ -38,6 +40,8 @@ export class QemuProcess {
   record: GuestRecord
   #released = false
   #superseded: string | undefined
+  /** By a command of ours: however its process ends now, the guest has not failed. */
+  #toldToEnd = false
 
   constructor(files: GuestFiles, { record, qmp, ram, notes }: Launched) {
     this.files = files
@@ -47,7 +51,8 @@ export class QemuProcess {
     this.lease = PauseLease.open(files.lease)
     this.notes = notes
     const netdevs = netdevIds(record.machine)
-    this.outputs = new OutputBuffers(qmp, netdevs.length)
+    this.fence = new ShimFence(files.lease)
+    this.outputs = new OutputBuffers(qmp, netdevs.length, this.fence)
     this.outputWatch = new OutputWatch(qmp, netdevs, ram, { pid: record.process.pid, path: files.ram })
     this.ended = this.#watch()
   }
@@ -70,6 +75,7 @@ export class QemuProcess {
     }
     await found.outputs.readBack()
     // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
+    await found.lease.unlocked()
     found.lease.inherit(inheritMs)
     const { status } = await qmp.run<{ status: string }>('query-status')
     if (status === 'paused') await qmp.run('cont')
@@ -97,6 +103,7 @@ export class QemuProcess {
 
   /** Ends the process, if it still runs, and frees its memory and files. */
   async end(): Promise<void> {
+    this.#toldToEnd = true
     // A QEMU that does not answer is killed below.
     if (!this.qmp.closed) this.qmp.run('quit').catch(() => undefined)
     await untilGone(this.record.process, quitMs)
@@ -124,6 +131,7 @@ export class QemuProcess {
     this.qmp.close()
     this.ram.close()
     this.lease.close()
+    this.fence.close()
   }
 
   #watch(): Promise<GuestEnd> {
@@ -140,7 +148,9 @@ export class QemuProcess {
         // socket, it must not: it could serve beside the copy that takes over.
         if (!this.#released) this.kill()
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
-        else resolve(announced ?? { how: 'died', detail: 'its QEMU process ended without a shutdown' })
+        else if (announced) resolve(announced)
+        else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'QEMU was told to end, and killed' })
+        else resolve({ how: 'died', detail: 'its QEMU process ended without a shutdown' })
       })
     })
   }

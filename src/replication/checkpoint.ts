@@ -34,10 +34,10 @@ export interface Protection {
   readonly faults: Faults
   readonly clock: Clock
   /**
-   * Called with an acknowledgement in hand, before anything the guest sent is let out. `sentAt` is by the clock.
-   * @throws SubpageError HELD_ELSEWHERE when the acknowledgement came too late to act on it
+   * Called with an acknowledgement in hand, before anything the guest sent is let out: until when that may be. Times are by
+   * the clock.
    */
-  mayRelease(sentAt: number): Promise<void>
+  mayRelease(session: PrimarySession, sentAt: number): Promise<number>
 }
 
 /** How long a pause may last in which something is looked at: comparing takes about 0.1 s for each GiB. */
@@ -80,12 +80,12 @@ export async function checkpoint(
 
   const sentAt = clock.now()
   const { early } = protection
-  await commit(protection, session, epoch, frozen, deviceState)
+  const untilMs = await commit(protection, session, epoch, frozen, deviceState)
   const sentBytes = session.connection.bytesSent - sentBefore
   session.sentBytesAtCommit = session.connection.bytesSent
   const commitUs = (clock.now() - sentAt) * 1000
   faults('before-release')
-  await guest.releaseOutputs()
+  await guest.releaseOutputs(untilMs)
   faults('after-release')
 
   return {
@@ -95,13 +95,15 @@ export async function checkpoint(
     harvestUs: frozen.harvestUs,
     captureUs: frozen.captureUs,
     commitUs,
-    dirtyPages: frozen.dirtyPages,
-    changedLines: frozen.delta.stats.changedLines,
-    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes,
+    // A page that was sent early and again is one dirty page; its lines were sent twice.
+    dirtyPages: frozen.dirtyPages + (early ? early.pages.subtract(frozen.dirty).pageCount : 0),
+    changedLines: frozen.delta.stats.changedLines + (early?.changedLines ?? 0),
+    deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes + (early?.deltaBytes ?? 0),
     sentBytes,
     finalBytes: sentBytes - (early?.bytes ?? 0),
     early,
     dirty: frozen.dirty,
+    reduced: session.deltas.reduced,
     consoleBytes: frozen.consoleBytes,
   }
 }
@@ -153,14 +155,14 @@ export async function freeze(
   }
 }
 
-/** Sends a checkpoint and waits until the standby holds it whole. */
+/** Sends a checkpoint and waits until the standby holds it whole. Returns until when its outputs may be let out. */
 export async function commit(
   protection: Protection,
   session: PrimarySession,
   epoch: number,
   { delta, rewritten, pages, consoleBytes }: Frozen,
   deviceState: Uint8Array,
-): Promise<void> {
+): Promise<number> {
   const { writer, faults, clock } = protection
   const { connection, deltas, devices } = session
   faults('before-send')
@@ -191,5 +193,5 @@ export async function commit(
   deltas.committed(connection.bytesSent - sentBefore, (clock.now() - sentAt) * 1000)
   protection.unsynced = PageRanges.empty
   protection.early = undefined
-  await protection.mayRelease(sentAt)
+  return await protection.mayRelease(session, sentAt)
 }

@@ -5,7 +5,7 @@
  * What was captured must be reduced before any of its pages is captured again, for the reducer reads the shadow.
  */
 import { CompressionChoice } from '../delta/compression-choice.ts'
-import { Reducer, type ReduceStats } from '../delta/reduce.ts'
+import { Reducer, type ReduceStats, type SqueezeMethod } from '../delta/reduce.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import type { Connection } from './connection.ts'
@@ -13,24 +13,33 @@ import type { Captured, DeltaWriter } from './delta-writer.ts'
 import { type FrameType, frameType } from './frame.ts'
 import { reduces, type Sending } from './sending.ts'
 
+/** Where frames go. */
+export type FrameSink = Pick<Connection, 'send'>
+
 /** What of an epoch is on its way. */
 export interface Posted {
   frames: number
   bytes: number
 }
 
+/** What the reducer has found since the connection began. */
+export interface Reduced extends Readonly<ReduceStats> {
+  /** Of the last epoch. */
+  compression: SqueezeMethod
+}
+
 export class DeltaSender {
-  readonly #connection: Connection
+  readonly #connection: FrameSink
   readonly #shadow: Region | undefined
   readonly #reducer: Reducer | undefined
   readonly #compression: CompressionChoice
-  #method: ReturnType<CompressionChoice['next']> = 'off'
+  #method: SqueezeMethod = 'off'
   #epoch = -1
   #total: Posted = { frames: 0, bytes: 0 }
   #bodyBytes = 0
   #reduceUs = 0
   #memoryBytes = 0
-  readonly stats: ReduceStats = {
+  readonly #stats: ReduceStats = {
     lines: 0,
     dictionaryLines: 0,
     sharedLines: 0,
@@ -39,7 +48,7 @@ export class DeltaSender {
   }
 
   /** @param shadow what the deltas are captured against; undefined when it does not hold whole pages */
-  constructor(connection: Connection, pages: number, shadow: Region | undefined, sending: Sending) {
+  constructor(connection: FrameSink, pages: number, shadow: Region | undefined, sending: Sending) {
     this.#connection = connection
     this.#shadow = shadow
     // Without whole pages nothing can be compared with what the standby holds elsewhere.
@@ -108,8 +117,8 @@ export class DeltaSender {
     return this.#reducer?.digest ?? 0n
   }
 
-  get method(): string {
-    return this.#method
+  get reduced(): Reduced {
+    return { ...this.#stats, compression: this.#method }
   }
 
   /** As of the last commit: a reducer at work cannot be asked. */
@@ -125,10 +134,10 @@ export class DeltaSender {
   async #reduce(delta: Uint8Array): Promise<Uint8Array | undefined> {
     if (!this.#reducer) return undefined
     const startedAt = performance.now()
-    const before = this.stats.bodyBytes
-    const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.stats)
+    const before = this.#stats.bodyBytes
+    const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.#stats)
     this.#reduceUs += (performance.now() - startedAt) * 1000
-    this.#bodyBytes += this.stats.bodyBytes - before
+    this.#bodyBytes += this.#stats.bodyBytes - before
     return reduced
   }
 }

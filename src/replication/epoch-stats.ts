@@ -1,6 +1,7 @@
 /** What the epochs of one protection have cost: histograms (HdrHistogram, relative error below 1 %) and totals. */
 import { createHistogram } from 'node:perf_hooks'
 import type { PageRanges } from '../memory/page-ranges.ts'
+import type { Reduced } from './delta-sender.ts'
 import type { EarlyPages } from './speculation.ts'
 
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
@@ -24,6 +25,8 @@ export interface EpochReport {
   /** What was sent before, and what the harvest found. */
   early: EarlyPages | undefined
   dirty: PageRanges
+  /** What made the delta smaller, since the connection began. */
+  reduced: Reduced
   consoleBytes: number
 }
 
@@ -42,6 +45,9 @@ export interface EpochSummary {
   commitUs: Percentiles
   bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number; final: number }
   dirtyPages: number
+  /** Sent before the end of their epoch; again: written after that, and sent once more. */
+  earlyPages: number
+  earlyPagesAgain: number
   changedLines: number
   /** Bytes of dirty pages divided by bytes of changed lines; null before anything has changed. */
   amplification: number | null
@@ -58,6 +64,8 @@ export class EpochStats {
   #delta = 0
   #sent = 0
   #final = 0
+  #early = 0
+  #earlyAgain = 0
   last: EpochReport | undefined
 
   add(report: EpochReport): void {
@@ -71,6 +79,9 @@ export class EpochStats {
     this.#delta += report.deltaBytes
     this.#sent += report.sentBytes
     this.#final += report.finalBytes
+    if (!report.early) return
+    this.#early += report.early.pages.pageCount
+    this.#earlyAgain += report.early.pages.intersect(report.dirty).pageCount
   }
 
   addFailed(): void {
@@ -93,6 +104,8 @@ export class EpochStats {
       commitUs: percentiles(this.#commit),
       bytes,
       dirtyPages: this.#dirtyPages,
+      earlyPages: this.#early,
+      earlyPagesAgain: this.#earlyAgain,
       changedLines: this.#changedLines,
       amplification: bytes.changedLines === 0 ? null : bytes.dirtyPages / bytes.changedLines,
     }

@@ -47,8 +47,11 @@ export interface Guest {
   holdOutputs(): Promise<void>
   /** Lets everything out that waits, and holds nothing back any more. */
   freeOutputs(): Promise<void>
-  /** Releases what the guest had sent before the last pause: that checkpoint is committed. */
-  releaseOutputs(): Promise<void>
+  /**
+   * Releases what the guest had sent before the last pause: that checkpoint is committed.
+   * @param untilMs by the clock: what has not left by then must not leave, even if the hypervisor comes to it later
+   */
+  releaseOutputs(untilMs: number): Promise<void>
   /** Whether the guest has sent anything since the last pause. Undefined: that cannot be told for its network cards. */
   outputPending(): boolean | undefined
 }

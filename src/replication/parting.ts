@@ -3,10 +3,9 @@
  * pair without an arbiter, where only people let a standby take over. Otherwise the next generation is claimed, for as
  * long as it takes to get an answer.
  */
-import { asSubpageError, SubpageError } from '../errors.ts'
+import { asSubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { Guest, Pause } from './guest.ts'
-import type { PrimaryOptions } from './primary-options.ts'
 import type { Succession } from './succession.ts'
 
 export interface Parting {
@@ -55,20 +54,4 @@ export async function letOut(guest: Guest, held: Pause | undefined): Promise<voi
   } catch (error) {
     if (guest.alive) throw error
   }
-}
-
-/**
- * An acknowledgement that comes after the standby had reason to suspect us may be older than its takeover. What it
- * acknowledges is safe, but this host may no longer speak for the guest.
- * @param sentAt when the checkpoint was sent, by the clock
- * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
- */
-export async function confirmRelease(
-  { clock, suspicionMs, succession }: Pick<PrimaryOptions, 'clock' | 'suspicionMs' | 'succession'>,
-  sentAt: number,
-  stopping: AbortSignal,
-): Promise<void> {
-  if (clock.now() - sentAt <= suspicionMs) return
-  const holder = await succession.successor(stopping)
-  if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has claimed the guest meanwhile`)
 }

@@ -39,6 +39,8 @@ export class PrimarySession {
   readonly #closed: AbortController
   readonly #pulse: Pulse
   readonly #acks = new Map<number, Waiter<void>>()
+  #probe: (Waiter<void> & { number: number }) | undefined
+  #probes = 0
   #question: Question | undefined
   #handover: Waiter<void> | undefined
   #failure: SubpageError | undefined
@@ -122,6 +124,15 @@ export class PrimarySession {
     return this.#wait<void>((waiter) => this.#acks.set(epoch, waiter))
   }
 
+  /** Resolves when the standby has answered: at some moment since this call it listened to us. One at a time. */
+  async probe(): Promise<void> {
+    const number = ++this.#probes
+    const answered = this.#wait<void>((waiter) => {
+      this.#probe = { ...waiter, number }
+    })
+    await Promise.all([this.connection.send(frameType.heartbeat, number), answered])
+  }
+
   /** The guest stands still and its last checkpoint is committed: resolves when the standby runs it. */
   async handOver(epoch: number): Promise<void> {
     const answered = this.#wait<void>((waiter) => {
@@ -168,7 +179,8 @@ export class PrimarySession {
     this.connection.close()
     this.devices.close()
     this.deltas.close()
-    for (const waiter of [...this.#acks.values(), this.#question, this.#handover]) waiter?.reject(failure)
+    for (const waiter of [...this.#acks.values(), this.#probe, this.#question, this.#handover])
+      waiter?.reject(failure)
     this.#closed.abort()
     return failure
   }
@@ -183,8 +195,9 @@ export class PrimarySession {
     } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
     else if (frame.type === frameType.refuse) throw refusal(frame.payload)
     else if (frame.type === frameType.tookOver && this.#handover) this.#handover.resolve()
-    else if (frame.type !== frameType.heartbeat)
-      throw unexpected(`a standby does not send frame type ${frame.type}`)
+    else if (frame.type === frameType.heartbeat) {
+      if (frame.epoch === this.#probe?.number) this.#probe.resolve()
+    } else throw unexpected(`a standby does not send frame type ${frame.type}`)
   }
 
   #answered({ type, payload }: Frame): void {

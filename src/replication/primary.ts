@@ -13,12 +13,13 @@ import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { confirmRelease, letOut, part } from './parting.ts'
+import { letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { Speculation } from './speculation.ts'
+import { leaveToSpeak } from './speech.ts'
 import { handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
@@ -62,8 +63,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     this.#options = options
     this.#exposed = options.exposed
     this.alone = !options.exposed
-    this.#protection = protectionOf(options, (sentAt) =>
-      confirmRelease(options, sentAt, this.#stopping.signal),
+    this.#protection = protectionOf(options, (session, sentAt) =>
+      leaveToSpeak(options, sentAt, () => session.probe()),
     )
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
@@ -160,9 +161,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   }
 
   async #open(): Promise<PrimarySession> {
-    const { connect, hello, clock, succession } = this.#options
+    const { connect, clock, succession } = this.#options
     // Before the connection: the standby waits for it only so long.
-    const words = await hello()
+    const words = await this.#options.hello()
     const sender = (connection: Connection) => this.#senderOver(connection)
     const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal, sender)
     succession.agree(session.welcome.arbitrated)

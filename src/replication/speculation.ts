@@ -12,9 +12,9 @@ import type { PrimarySession } from './primary-session.ts'
 import { SettledPages, type Speculate } from './settled-pages.ts'
 
 /** Parts of an epoch after which to look for settled pages. */
-const passesAt = [0.4, 0.75]
+export const passesAt = [0.4, 0.75]
 /** In shorter epochs looking costs more than it saves. */
-const epochMsMin = 8
+export const epochMsMin = 8
 /** More dirty pages than this are sent whatever is believed of them: a pause should not have to capture them all. */
 const manyPages = 8192
 const slicePages = 2048
@@ -25,18 +25,24 @@ const runsMax = 1024
 export interface EarlyPages {
   epoch: number
   pages: PageRanges
+  changedLines: number
+  /** Before they were reduced, and as they were sent. */
+  deltaBytes: number
   bytes: number
 }
 
+/** What it needs of a protection, and of its session. */
+export interface Speculative extends Pick<Protection, 'tracker' | 'writer' | 'unsynced' | 'early' | 'clock'> {
+  readonly guest: { readonly ram: { readonly pages: number } }
+}
+export type SpeculativeSession = Pick<PrimarySession, 'deltas' | 'closed'>
+
 export class Speculation {
-  readonly #protection: Protection
+  readonly #protection: Speculative
   readonly #settled: SettledPages
   readonly #choice: Speculate
-  /** Pages sent early, and how many of them again, since the protection began. */
-  sentPages = 0
-  wastedPages = 0
 
-  constructor(protection: Protection, choice: Speculate) {
+  constructor(protection: Speculative, choice: Speculate) {
     this.#protection = protection
     this.#settled = new SettledPages(protection.guest.ram.pages, choice)
     this.#choice = choice
@@ -46,16 +52,12 @@ export class Speculation {
     return this.#choice
   }
 
-  get wastedShare(): number {
-    return this.#settled.wastedShare
-  }
-
   /**
    * Goes along with an epoch until it is due. No pass is under way when it resolves.
    * @param startedAt by the clock
    */
   async during(
-    session: PrimarySession,
+    session: SpeculativeSession,
     epoch: number,
     startedAt: number,
     epochMs: number,
@@ -72,7 +74,7 @@ export class Speculation {
       const ms = startedAt + part * epochMs - clock.now()
       if (ms > 0) await Promise.race([noticed, clock.sleep(ms, interrupted)])
       if (isDue || interrupted.aborted) break
-      await this.#pass(session, epoch)
+      await this.pass(session, epoch)
     }
     await due
   }
@@ -81,11 +83,11 @@ export class Speculation {
   learn(early: EarlyPages | undefined, dirty: PageRanges, bytes: number): void {
     const pages = early?.pages ?? PageRanges.empty
     const again = pages.intersect(dirty)
-    this.wastedPages += again.pageCount
     this.#settled.learn(pages, again, early?.bytes ?? 0, bytes)
   }
 
-  async #pass(session: PrimarySession, epoch: number): Promise<void> {
+  /** Sends what is believed to stay as it is until the epoch's end. */
+  async pass(session: SpeculativeSession, epoch: number): Promise<void> {
     const { tracker, unsynced } = this.#protection
     // Pages that go whole go at the end: their order with these would matter.
     if (!tracker.early || unsynced.pageCount > 0) return
@@ -99,18 +101,23 @@ export class Speculation {
     }
   }
 
-  async #send(session: PrimarySession, epoch: number, wanted: PageRanges): Promise<void> {
+  async #send(session: SpeculativeSession, epoch: number, wanted: PageRanges): Promise<void> {
     const { tracker, writer } = this.#protection
     const taken = tracker.early?.harvest(wanted) ?? PageRanges.empty
     if (taken.pageCount === 0) return
     const before = this.#protection.early
-    const early = before?.epoch === epoch ? before : { epoch, pages: PageRanges.empty, bytes: 0 }
+    const early =
+      before?.epoch === epoch
+        ? before
+        : { epoch, pages: PageRanges.empty, changedLines: 0, deltaBytes: 0, bytes: 0 }
     // From here on they are not dirty any more: should anything fail, the checkpoint finds them here.
-    this.#protection.early = { ...early, pages: early.pages.union(taken) }
+    const now = { ...early, pages: early.pages.union(taken) }
+    this.#protection.early = now
     const captured = await writer.capture(taken, false)
     const posted = await session.deltas.post(writer, epoch, taken, captured)
-    this.#protection.early.bytes += posted.bytes
-    this.sentPages += taken.pageCount
+    now.changedLines += captured.stats.changedLines
+    now.deltaBytes += captured.bytes
+    now.bytes += posted.bytes
     await posted.sent
   }
 }

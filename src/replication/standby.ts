@@ -15,12 +15,14 @@ import { type Committed, ImageKeeper } from './image-keeper.ts'
 import { decodeCommit, Ended, type Hello, readJson, type Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
+import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
 import { Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
   readonly #keeper: ImageKeeper
+  readonly #promises: Promises
   #hello: Hello
   #connection: Connection | undefined
   #outcome: Promise<StandbyOutcome> | undefined
@@ -36,6 +38,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     super()
     this.#options = options
     this.#hello = options.hello
+    this.#promises = new Promises(options.clock)
     this.#keeper = new ImageKeeper(options.guest.image, options.faults)
   }
 
@@ -121,7 +124,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
     let reason = 'the primary closed the connection'
     try {
       this.#keeper.begin(reduces(hello.settings))
-      await connection.sendJson(frameType.welcome, this.#welcome(hello, arbitrated))
+      const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.guest.image.pages }
+      const welcome = { release: hello.release, arbitrated, ...image } as Welcome
+      await connection.sendJson(frameType.welcome, welcome)
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
@@ -170,7 +175,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
           'STANDBY_NOT_READY',
           'these hosts have no arbiter that could say whether the primary still runs: give --force if you know that it is gone',
         )
-      else succession.adopt(succession.generation + 1)
+      else {
+        this.#promises.waive()
+        succession.adopt(succession.generation + 1)
+      }
     }
     return await this.#takeOver(reason)
   }
@@ -184,20 +192,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
     })
   }
 
-  #welcome(hello: Hello, arbitrated: boolean): Welcome {
-    return {
-      release: hello.release,
-      imagePages: this.#options.guest.image.pages,
-      image: this.#served ? 'held' : 'fresh',
-      arbitrated,
-    }
-  }
-
   async #receive(connection: Connection, frame: Frame): Promise<void> {
     const { image } = this.#options.guest
     switch (frame.type) {
       case frameType.heartbeat:
-        return
+        return frame.epoch > 0 ? await this.#promises.give(connection, frame.type, frame.epoch) : undefined
       case frameType.pages:
       case frameType.reduced:
         if (frame.epoch === 0) {
@@ -212,7 +211,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
         await this.#keeper.commit(frame.epoch, decodeCommit(frame.payload), () =>
-          connection.send(frameType.ack, frame.epoch),
+          this.#promises.give(connection, frameType.ack, frame.epoch),
         )
         return this.#enter('Protected', '')
       case frameType.guestEnded:
@@ -240,6 +239,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         // The next session writes the generation down with the arbiter. Until then nobody else can go on with the guest, so
         // nobody has to be asked, not even after a restart of this agent.
         succession.agree(false)
+        this.#promises.waive()
       }
       void this.#takeOver(`the guest died: ${end.detail}`)
     } else void this.discard(`the guest ended: ${end.detail}`)
@@ -251,6 +251,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     // Should our answer be lost, the arbiter tells the primary.
     const holder = await this.#options.succession.claim()
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} goes on with ${this.guestName}`)
+    this.#promises.waive()
     await this.#takeOver('switched over from the primary', () => connection.send(frameType.tookOver, epoch))
   }
 
@@ -277,9 +278,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
     announce: () => Promise<void> = () => Promise.resolve(),
   ): Promise<StandbyOutcome> {
     const startedAt = performance.now()
-    const { guest, faults } = this.#options
+    const { guest, faults, sourceGone } = this.#options
     return this.#end(async () => {
       await this.#keeper.settle()
+      if (!sourceGone(this.#hello)) await this.#promises.lapsed(this.#hello.settings.suspicionMs)
       const { committed } = this.#keeper
       invariant(committed, 'only a committed checkpoint is taken over')
       faults('before-load')

@@ -22,7 +22,7 @@ export async function handOver(
 ): Promise<void> {
   const frozen = await freeze(protection, undefined, handoverMs)
   held(frozen.pause)
-  await commit(protection, session, epoch, frozen, await frozen.pause.deviceState())
-  await protection.guest.releaseOutputs()
+  const untilMs = await commit(protection, session, epoch, frozen, await frozen.pause.deviceState())
+  await protection.guest.releaseOutputs(untilMs)
   await session.handOver(epoch)
 }

@@ -4,7 +4,23 @@ import type { Study } from './study.ts'
 export interface StudyEntry {
   /** What it answers, in one line. */
   summary: string
+  /** It records guests, and takes recordings in their place. */
+  takesTraces?: true
   load(): Promise<Study>
 }
 
-export const studies: Readonly<Record<string, StudyEntry>> = {}
+export const studies: Readonly<Record<string, StudyEntry>> = {
+  pml: {
+    summary: 'what logging written pages in hardware would cost, and what each tracker costs a guest',
+    load: async () => (await import('./pml/study.ts')).study,
+  },
+  workingset: {
+    summary: 'how far off the estimates of working sets are, and what watching costs',
+    load: async () => (await import('./working-set/study.ts')).study,
+  },
+  sync: {
+    summary: 'what each way of sending less saves, in total and at the end of an epoch',
+    takesTraces: true,
+    load: async () => (await import('./sync/study.ts')).study,
+  },
+}

@@ -12,6 +12,10 @@ export interface StudyOptions {
   set: StudySet
   /** Only these parts (workloads, mostly), by name; every part of the set when left out. */
   only?: readonly string[]
+  /** Recordings to take in place of guests; for studies of the table that take some. */
+  traces?: readonly string[]
+  /** A folder for the recordings that the study makes; they are not kept without it. */
+  keep?: string
   /** Progress, for people. */
   note(text: string): void
   /** Somebody wants it to end: stop what was started and throw. */

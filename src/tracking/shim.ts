@@ -12,7 +12,7 @@ export const shimPath = join(packageRoot, 'build/native/shim.so')
 export interface ShimFiles {
   ram: string
   status: string
-  /** Both or none: without them there is no guard, and a pause depends on the agent. */
+  /** With both there is a guard; without it a pause depends on the agent. The fence needs the lease alone. */
   lease?: string
   guardQmp?: string
   /** Where accesses are forgotten (forget.ts); without it they cannot be. */
@@ -44,6 +44,8 @@ export interface ShimStatus {
   bytes: number
   mappings: number
   guard: 'off' | 'on' | 'failed'
+  /** `on`: what QEMU sends to a tap passes the fence (native/shim/fence.h). */
+  fence: 'off' | 'on' | 'failed'
   forget: 'off' | 'on' | 'failed'
   failedStep: string
   errno: number

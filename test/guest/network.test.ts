@@ -16,6 +16,7 @@ import type { Machine } from '../../src/qemu/options.ts'
 import { QemuGuest } from '../../src/qemu/qemu-guest.ts'
 import { QemuProcess } from '../../src/qemu/qemu-process.ts'
 import { WaitingQemu } from '../../src/qemu/waiting-qemu.ts'
+import { realClock } from '../../src/replication/clock.ts'
 import { type Connection, framesFrom, ip, TestNetwork } from '../support/network.ts'
 
 const guestAddress = '10.77.0.2'
@@ -72,6 +73,9 @@ async function startSum(
 }
 let attached = false
 
+/** As a standby would promise. */
+const soon = () => realClock.now() + 20_000
+
 /** A checkpoint without a standby: the pause alone. */
 async function seal(guest: QemuGuest): Promise<void> {
   const pause = await guest.pause()
@@ -85,7 +89,7 @@ async function untilWatched(guest: QemuGuest): Promise<void> {
     .poll(
       async () => {
         await seal(guest)
-        await guest.releaseOutputs()
+        await guest.releaseOutputs(soon())
         return guest.outputPending()
       },
       { timeout: 20_000 },
@@ -121,19 +125,19 @@ test('nothing leaves before its release, all of it after, in order', async () =>
   expect(connection.received).toBe('ok 1 5\n')
 
   // What was sent before the pause goes; what was sent since goes with a later one, here after one that failed.
-  await guest.releaseOutputs()
+  await guest.releaseOutputs(soon())
   await connection.until((text) => text.startsWith('ok 1 5\nok 2 12\n'))
   expect(connection.received).not.toContain('ok 4')
   await seal(guest)
   await seal(guest)
-  await guest.releaseOutputs()
+  await guest.releaseOutputs(soon())
   const sums = 'ok 1 5\nok 2 12\nok 3 20\nok 4 29\n'
   // The client's own acknowledgements make the guest send again; each checkpoint lets one step of it out.
   await expect
     .poll(
       async () => {
         await seal(guest)
-        await guest.releaseOutputs()
+        await guest.releaseOutputs(soon())
         return connection.received
       },
       { timeout: 20_000 },
@@ -148,6 +152,37 @@ test('nothing leaves before its release, all of it after, in order', async () =>
   await untilAnswered(connection, `${sums}ok 4 29\nok 4 29\n`)
 })
 
+test('a release that QEMU executes too late lets nothing out', async () => {
+  await using running = await startSum('late')
+  const { guest, tap } = running
+  const { fence, record } = guest.qemu
+  const connection = await network.connect(client, guestAddress, port)
+  await guest.holdOutputs()
+  connection.send('add 1\n')
+  await untilSent(guest)
+  await seal(guest)
+  const framesBefore = await framesFrom(tap)
+  process.kill(record.process.pid, 'SIGSTOP')
+  const untilMs = realClock.now() + 100
+  const released = guest.releaseOutputs(untilMs)
+  await expect.poll(() => realClock.now()).toBeGreaterThan(untilMs)
+  process.kill(record.process.pid, 'SIGCONT')
+  await released
+  expect(fence.silenced).toBeGreaterThan(0)
+  expect(await framesFrom(tap)).toBe(framesBefore)
+  // What was dropped is sent again by the guest's TCP, and leaves in time.
+  await expect
+    .poll(
+      async () => {
+        await seal(guest)
+        await guest.releaseOutputs(soon())
+        return connection.received
+      },
+      { timeout: 20_000 },
+    )
+    .toBe('ok 1 1\n')
+})
+
 test('an answer to ARP waits too', async () => {
   await using running = await startSum('arp')
   const { guest, tap } = running
@@ -160,7 +195,7 @@ test('an answer to ARP waits too', async () => {
   await seal(guest)
   expect(await framesFrom(tap)).toBe(framesBefore)
   expect(await ip('-netns', client, 'neighbour', 'show', guestAddress)).toMatch(/INCOMPLETE/)
-  await guest.releaseOutputs()
+  await guest.releaseOutputs(soon())
   await expect.poll(() => ip('-netns', client, 'neighbour', 'show', guestAddress)).toMatch(/REACHABLE/)
   await guest.freeOutputs()
   const connection = await connecting
@@ -190,7 +225,7 @@ test('a restarted agent finds held output held', async () => {
   expect(connection.received).toBe('')
   await seal(again)
   expect(await framesFrom(tap)).toBe(framesBefore)
-  await again.releaseOutputs()
+  await again.releaseOutputs(soon())
   await untilAnswered(connection, 'ok 1 1\n')
   await found.end()
 })
@@ -271,6 +306,6 @@ async function checkpoint(guest: QemuGuest, { image }: WaitingQemu): Promise<Uin
     image.write(at, guest.ram.read(at, Math.min(step, image.bytes - at)))
   const deviceState = await pause.deviceState()
   await pause.resume()
-  await guest.releaseOutputs()
+  await guest.releaseOutputs(soon())
   return deviceState
 }

@@ -171,7 +171,7 @@ static void step(void)
     case 3:
     case 4:
     case 5:
-        CHECK(store_evict(store, numbers[guest], &run, 1, below(2) ? STORE_PATCH : 0, 1 + below(PAGES), &tally) == 0);
+        CHECK(store_evict(store, numbers[guest], &run, 1, (unsigned)below(4), 1 + below(PAGES), &tally) == 0);
         break;
     case 6:
         CHECK(store_fetch(store, numbers[guest], &run, 1, &moved) == 0 && moved <= run.count);
@@ -261,6 +261,27 @@ static void test_saves(void)
     check_all();
     store_close(store);
     open_store(true);
+    check_all();
+    check_files();
+    end();
+}
+
+/* What would not become smaller stays in its file, and whoever comes later finds no whole pages made for it. */
+static void test_smaller(void)
+{
+    static const struct sp_run all = {0, PAGES};
+    struct store_tally tally = {0};
+    struct store_totals totals;
+    begin(7);
+    fill_all();
+    CHECK(store_evict(store, numbers[0], &all, 1, STORE_PATCH | STORE_SMALLER, UINT64_MAX, &tally) == 0);
+    store_totals(store, &totals);
+    CHECK(tally.filled > 10 && tally.left > 10 && tally.whole == 0 && totals.pool_bytes == 0);
+    check_accounts(0);
+    CHECK(store_evict(store, numbers[1], &all, 1, STORE_PATCH, UINT64_MAX, &tally) == 0);
+    tally = (struct store_tally){0};
+    CHECK(store_evict(store, numbers[0], &all, 1, STORE_PATCH | STORE_SMALLER, UINT64_MAX, &tally) == 0);
+    CHECK(tally.shared > 0 && tally.patched > 0 && tally.whole == 0);
     check_all();
     check_files();
     end();
@@ -383,6 +404,7 @@ int main(void)
     for (uint64_t with_seed = 1; with_seed <= 12; with_seed++)
         test_any_order(with_seed * 7919);
     test_saves();
+    test_smaller();
     test_domains();
     test_damage();
     test_cut_short();

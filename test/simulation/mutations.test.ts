@@ -69,6 +69,10 @@ describe('a defect is found', { timeout: 300_000 }, () => {
     expect(await finds({ forgetHolding: true })).toMatch(unsafe)
   })
 
+  test('a release is executed however late', async () => {
+    expect(await finds({ openFence: true }, 630)).toMatch(/speaks for the guest, at step .* took it over/)
+  })
+
   test('a pause that the guard has broken counts', async () => {
     expect(await finds({ trustBrokenPause: true }, 600)).toMatch(unsafe)
   })

@@ -214,6 +214,21 @@ class Schedule {
         time.after(forMs, () => this.#note(`-- agent ${host.name} goes on`, () => agent?.process.goOn()))
         return
       }
+      case 'host-stop': {
+        const { agent } = host
+        const stopped = this.#world.qemus.filter((qemu) => qemu.alive && qemu.host === host.name)
+        const wake = () => {
+          for (const qemu of stopped) qemu.goOn()
+        }
+        const goOn = [() => agent?.process.goOn(), wake]
+        if (this.#draw(0, 1)) goOn.reverse()
+        agent?.process.stop()
+        for (const qemu of stopped) qemu.stop()
+        time.after(forMs, () => this.#note(`-- host ${host.name} goes on`, () => goOn[0]!()))
+        time.after(forMs + this.#draw(0, 3), () => goOn[1]!())
+        time.after(forMs, () => this.#over && goOn[0]!())
+        return
+      }
       case 'qemu-death': {
         const copies = this.#world.qemus.filter((qemu) => qemu.alive)
         if (copies.length === 0) return
@@ -473,6 +488,7 @@ const disturbances = [
   'end',
   'stop',
   'stop',
+  'host-stop',
   'qemu-death',
   'power-off',
   'host-death',

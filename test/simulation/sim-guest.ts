@@ -30,7 +30,9 @@ export class SimGuest implements Guest {
     this.qemu = qemu
     this.description = describe(world)
     this.#qmp = qemu.connect(process)
-    this.#outputs = new OutputBuffers(this.#qmp as unknown as Qmp, 1)
+    this.#outputs = new OutputBuffers(this.#qmp as unknown as Qmp, 1, {
+      speakUntil: (ms) => process.leave(() => qemu.fence(ms)),
+    })
     this.ended = new Promise((resolve) =>
       this.#qmp.onClose(() =>
         resolve(
@@ -133,7 +135,7 @@ export class SimGuest implements Guest {
       resume: async () => {
         this.#lease = this.#lease === undefined ? undefined : this.qemu.renewLease(this.#lease, this.#holdMs)
         const valid = this.#lease !== undefined
-        if (this.#world.broken.releaseEarly) void this.#outputs.release()
+        if (this.#world.broken.releaseEarly) void this.#outputs.release(Number.POSITIVE_INFINITY)
         await this.#qmp.run('cont')
         this.#resumed()
         const pauseUs = (this.#world.time.nowMs - startedAt) * 1000
@@ -155,8 +157,8 @@ export class SimGuest implements Guest {
     return this.#outputs.free()
   }
 
-  releaseOutputs(): Promise<void> {
-    return this.#outputs.release()
+  releaseOutputs(untilMs: number): Promise<void> {
+    return this.#outputs.release(untilMs)
   }
 
   outputPending(): boolean {

@@ -1,7 +1,7 @@
 /**
  * A QEMU process: it outlives its agent. The guest in it makes steps, each written to memory and sometimes sent to a
- * client through the two buffers of QEMU's filters. The guard of the pause lease is part of it. Its control socket runs
- * commands in order, a little later.
+ * client through the two buffers of QEMU's filters and the fence. The guard of the pause lease is part of it. Its control
+ * socket runs commands in order, a little later. Stopped, it does nothing; then what has waited happens at once.
  */
 import { SubpageError } from '../../src/errors.ts'
 import { Region } from '../../src/memory/region.ts'
@@ -28,6 +28,9 @@ export class SimQemu {
   fresh: Step[] | undefined
   held: Step[] | undefined
   leaseUntilMs: number | undefined
+  #speaksUntilMs = Number.POSITIVE_INFINITY
+  #stopped = false
+  readonly #waiting: (() => void)[] = []
   #guardActs = false
   #cancelStep: (() => void) | undefined
   #readyAtMs = 0
@@ -79,6 +82,26 @@ export class SimQemu {
     for (const qmp of this.#connections) qmp.lose()
   }
 
+  /** SIGSTOP. */
+  stop(): void {
+    this.#stopped = true
+  }
+
+  goOn(): void {
+    this.#stopped = false
+    for (const run of this.#waiting.splice(0)) run()
+  }
+
+  /** As native/shim/fence.c. */
+  fence(untilMs: number): void {
+    if (!this.#world.broken.openFence) this.#speaksUntilMs = untilMs
+  }
+
+  #whenRunning(run: () => void): void {
+    if (this.#stopped) this.#waiting.push(run)
+    else run()
+  }
+
   /** The agent hangs in a pause: the guard lets the guest run, and it makes some steps at once. */
   breakLease(steps: number): void {
     if (this.status !== 'paused' || this.leaseUntilMs === undefined) return
@@ -98,10 +121,12 @@ export class SimQemu {
       if (this.leaseUntilMs !== until || this.status === 'dead') return
       this.leaseUntilMs = undefined
       this.#guardActs = true
-      this.#world.time.after(1, () => {
-        this.#guardActs = false
-        if (this.status === 'paused') this.#run()
-      })
+      this.#world.time.after(1, () =>
+        this.#whenRunning(() => {
+          this.#guardActs = false
+          if (this.status === 'paused') this.#run()
+        }),
+      )
     })
     return until
   }
@@ -117,9 +142,11 @@ export class SimQemu {
     const { time, random } = this.#world
     const atMs = Math.max(this.#readyAtMs, time.nowMs + random.integer(20, 900) / 1000)
     this.#readyAtMs = atMs
-    time.after(atMs - time.nowMs, () => {
-      if (this.alive) done(commands.map((command) => this.#execute(command)))
-    })
+    time.after(atMs - time.nowMs, () =>
+      this.#whenRunning(() => {
+        if (this.alive) done(commands.map((command) => this.#execute(command)))
+      }),
+    )
   }
 
   #execute({ execute, arguments: args }: QmpCommand): unknown {
@@ -174,7 +201,9 @@ export class SimQemu {
   #later(): void {
     this.#cancelStep?.()
     const { time, random, settings } = this.#world
-    this.#cancelStep = time.after(random.integer(1, settings.stepMs * 2), () => this.#live())
+    this.#cancelStep = time.after(random.integer(1, settings.stepMs * 2), () =>
+      this.#whenRunning(() => this.status === 'running' && this.#live()),
+    )
   }
 
   #live(): void {
@@ -201,7 +230,12 @@ export class SimQemu {
   /** Beyond the first buffer. */
   #pass(step: Step): void {
     if (this.held) this.held.push(step)
-    else this.#world.packet(step, this)
+    else this.#speak(step)
+  }
+
+  #speak(step: Step): void {
+    if (this.#world.time.nowMs < this.#speaksUntilMs) this.#world.packet(step, this)
+    else this.#world.silenced++
   }
 
   #switch(buffer: 'held' | 'fresh', on: boolean): void {
@@ -209,7 +243,7 @@ export class SimQemu {
     if (on) this[buffer] ??= []
     else {
       this[buffer] = undefined
-      for (const step of packets) buffer === 'fresh' ? this.#pass(step) : this.#world.packet(step, this)
+      for (const step of packets) buffer === 'fresh' ? this.#pass(step) : this.#speak(step)
     }
   }
 }

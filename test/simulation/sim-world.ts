@@ -37,6 +37,7 @@ export interface Broken {
   forgetHolding?: boolean
   /** Deltas go as they are: what reduces them would notice these defects by itself. */
   plain?: boolean
+  openFence?: boolean
 }
 
 export interface PlannedFault {
@@ -68,6 +69,10 @@ export class SimWorld {
   /** The operator has said that the primary is gone. */
   forced = false
   takeovers = 0
+  /** The copy that took over last: whoever had the guest before must not speak any more. */
+  #speaker: SimQemu | undefined
+  /** Packets that a fence has dropped. */
+  silenced = 0
   /** A planned fault has happened; its effect lasts for so long. */
   onFault: (host: SimHost, forMs: number) => void = () => undefined
   failure: Error | undefined
@@ -130,6 +135,10 @@ export class SimWorld {
       this.client.packets++
       return
     }
+    if (this.#speaker && from !== this.#speaker)
+      throw new Violation(
+        `${from.host} speaks for the guest, at step ${step.id}, after ${this.#speaker.host} took it over`,
+      )
     try {
       this.client.receive(step)
     } catch (error) {
@@ -141,6 +150,7 @@ export class SimWorld {
   tookOver(qemu: SimQemu): void {
     this.takeovers++
     this.note(`${qemu.host}: its copy runs from step ${qemu.step.id}`)
+    this.#speaker = qemu
     if (this.settings.outputs === 'free' || this.forced) {
       this.forced = false
       this.client.seen = qemu.step

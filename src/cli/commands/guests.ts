@@ -6,6 +6,7 @@ import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
+import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
@@ -33,6 +34,12 @@ export const runCommand: Command = {
       choices: ['auto', 'kvm', 'tcg'],
     },
     {
+      form: '--track <parts>',
+      summary:
+        'let QEMU note every access, for `record` and studies: lines, pml, prl, accesses, separated by commas; with tcg only',
+      many: true,
+    },
+    {
       form: '--net <card>',
       summary: 'a network card: bridge=NAME[,mac=ADDRESS]; the bridge must have this name on both hosts',
       many: true,
@@ -45,6 +52,7 @@ export const runCommand: Command = {
       ramBytes: parseSize(text(invocation, 'ram')),
       accel: text(invocation, 'accel') as RunBody['accel'],
       options: absolutePaths(invocation.rest),
+      ...(invocation.flags.track !== undefined && { track: parseTrack(text(invocation, 'track')) }),
       nics: parseNics(invocation.flags.net === undefined ? '' : text(invocation, 'net')),
     })
     invocation.output.data(
@@ -183,6 +191,15 @@ export const verifyCommand: Command = {
     )
     return difference ? exitStatus.failed : exitStatus.ok
   },
+}
+
+/** @throws SubpageError BAD_ARGUMENT */
+function parseTrack(value: string): PluginPart[] {
+  return value.split(',').map((word) => {
+    const part = pluginPartNames.find((name) => name === word.trim())
+    if (part) return part
+    throw new SubpageError('BAD_ARGUMENT', `cannot track "${word}": choose of ${pluginPartNames.join(', ')}`)
+  })
 }
 
 /** @throws SubpageError BAD_ARGUMENT */

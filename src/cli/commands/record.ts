@@ -3,6 +3,7 @@ import { SubpageError } from '../../errors.ts'
 import type { Holes } from '../../study/record/images.ts'
 import type { RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
 import type { RecordTarget } from '../../study/record/target.ts'
+import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import type { TrackerChoice } from '../../tracking/tracker.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
@@ -16,14 +17,19 @@ export const recordCommand: Command = {
   rest: 'COMMAND',
   help: `Targets:
   vm:NAME         a guest that an agent of this host runs; --state as the agent has it
+  pid:PID         a process that runs
+  -- COMMAND …    a command, from its first instruction; what it prints goes to standard error
   images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory)
 
 Examples:
   subpage record vm:web --for 30s --epoch 10ms -o web.trace
+  subpage record pid:4711 --for 10s -o redis.trace
+  subpage record --epoch 1ms -o sort.trace -- sort big.txt
   subpage record images full.mem diff1.mem diff2.mem --holes unchanged -o snapshots.trace
 
+The trackers lines, pml and prl need a guest that was started with run --track.
 The target is held for a moment at the end of each epoch and runs on as if nobody had watched. Interrupt to end early: the trace
-is whole. \`subpage report FILE\` explains it, on any machine.`,
+is whole. Of processes the one that is named is recorded, or the command itself, and what it turns into by exec; not its children. \`subpage report FILE\` explains it, on any machine.`,
   flags: [
     { form: '-o, --output <file>', summary: 'where the trace goes' },
     { form: '--for <time>', summary: 'how long (default: until it is interrupted)' },
@@ -32,7 +38,7 @@ is whole. \`subpage report FILE\` explains it, on any machine.`,
       form: '--tracker <tracker>',
       summary: 'how written pages are found',
       default: 'auto',
-      choices: ['auto', 'userfault', 'compare'],
+      choices: ['auto', 'userfault', 'compare', 'lines', 'pml', 'prl'],
     },
     { form: '--content', summary: 'keep the changed bytes too, for studies of codecs' },
     {
@@ -85,21 +91,35 @@ async function recordTarget(invocation: Invocation, options: RecordOptions): Pro
 }
 
 async function openTarget(invocation: Invocation): Promise<RecordTarget> {
-  const { args } = invocation
-  const choice = text(invocation, 'tracker') as TrackerChoice
+  const { args, rest } = invocation
+  const choice = text(invocation, 'tracker') as RecordTracker
   const [target = '', ...more] = args
+  if (rest.length > 0) {
+    if (target !== '')
+      throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or the command after --`)
+    const { openProcess } = await import('../../study/record/process/process-target.ts')
+    return await openProcess({ command: rest }, ofProcess(choice))
+  }
   if (more.length > 0)
     throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or ${more.join(' ')}`)
   if (target.startsWith('vm:')) {
     const { openVm } = await import('../../study/record/vm-target.ts')
     return await openVm(stateOf(invocation), target.slice(3), choice)
   }
+  if (/^pid:[1-9]\d{0,9}$/.test(target)) {
+    const { openProcess } = await import('../../study/record/process/process-target.ts')
+    return await openProcess({ pid: Number(target.slice(4)) }, ofProcess(choice))
+  }
+  const targets = 'vm:NAME, pid:PID, images A B … or -- COMMAND'
   throw new SubpageError(
     'BAD_ARGUMENT',
-    target === ''
-      ? 'say what to record: vm:NAME or images A B …'
-      : `"${target}" is no target: write vm:NAME or images A B …`,
+    target === '' ? `say what to record: ${targets}` : `"${target}" is no target: write ${targets}`,
   )
+}
+
+function ofProcess(choice: RecordTracker): TrackerChoice {
+  if (choice === 'auto' || choice === 'userfault' || choice === 'compare') return choice
+  throw new SubpageError('BAD_ARGUMENT', `tracker ${choice} sees a guest's processor; a process has none`)
 }
 
 function announce(output: Output, { name, tracker, memoryBytes, notes }: RecordTarget): void {
@@ -112,13 +132,16 @@ const line = (so: RecordSummary) =>
 
 const seconds = ({ elapsedMs }: RecordSummary) => `${(elapsedMs / 1000).toFixed(1)} s`
 
-const causes = { time: '', interrupted: ' (interrupted)', 'target-ended': ' (the target ended)' }
+function ending({ cause, endedHow }: RecordSummary): string {
+  if (cause === 'target-ended') return ` (the target ended${endedHow ? `: ${endedHow}` : ''})`
+  return cause === 'interrupted' ? ' (interrupted)' : ''
+}
 
 function report(so: RecordSummary, path: string): string {
   const lines = so.changedLines * 64
   const dirty = so.dirtyPages * 4096
   return [
-    `${path}: ${so.epochs} epochs in ${seconds(so)}${so.cause ? causes[so.cause] : ''}, ${formatBytes(so.traceBytes)}`,
+    `${path}: ${so.epochs} epochs in ${seconds(so)}${ending(so)}, ${formatBytes(so.traceBytes)}`,
     `dirty pages ${formatBytes(dirty)}, changed lines ${formatBytes(lines)}, amplification ${lines > 0 ? (dirty / lines).toFixed(1) : '-'}`,
     so.gaps > 0 ? `${so.gaps} gaps: the recorder fell behind; choose a longer --epoch` : 'no gaps',
   ].join('\n')

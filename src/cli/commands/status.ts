@@ -113,11 +113,29 @@ function details(guest: GuestStatus): string {
         'bytes',
         `dirty pages ${formatBytes(e.bytes.dirtyPages)}, changed lines ${formatBytes(e.bytes.changedLines)}, sent ${formatBytes(e.bytes.sent)}`,
       ],
+      ...reducedRows(guest.last?.reduced),
+      [
+        'sent early',
+        `${e.earlyPages} pages, ${share(e.earlyPagesAgain, e.earlyPages)} of them in vain; after the pause ${formatBytes(e.bytes.final)}`,
+      ],
       ['amplification', e.amplification === null ? '-' : e.amplification.toFixed(1)],
     )
   }
   return table(rows)
 }
+
+function reducedRows(reduced: NonNullable<GuestStatus['last']>['reduced'] | undefined): string[][] {
+  if (!reduced) return []
+  const { lines, dictionaryLines, sharedLines, similarPages, compression } = reduced
+  return [
+    [
+      'reduced',
+      `of ${lines} changed lines ${share(dictionaryLines, lines)} were known, ${share(sharedLines, lines)} elsewhere in the image; ${similarPages} similar pages; compression ${compression}`,
+    ],
+  ]
+}
+
+const share = (part: number, of: number) => `${of === 0 ? 0 : Math.round((100 * part) / of)} %`
 
 const shadowTexts = {
   full: "a copy of the guest's memory",

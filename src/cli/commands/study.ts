@@ -24,6 +24,12 @@ Example: subpage study amplification --set quick --html amplification.html`,
       summary: 'only these parts, such as workloads, separated by commas',
       many: true,
     },
+    {
+      form: '--trace <files>',
+      summary: 'take recordings with content in place of guests (sync), separated by commas',
+      many: true,
+    },
+    { form: '--keep <folder>', summary: 'keep the recordings that the study makes, for --trace' },
     ...reportFlags,
   ],
   async run(invocation) {
@@ -40,6 +46,8 @@ Example: subpage study amplification --set quick --html amplification.html`,
         'BAD_ARGUMENT',
         `no study is named "${name}": choose ${Object.keys(studies).join(', ')}`,
       )
+    if ((flags.trace !== undefined || flags.keep !== undefined) && !entry.takesTraces)
+      throw new SubpageError('BAD_ARGUMENT', `the study ${name} makes and takes no recordings`)
     const { terminalOf } = await import('../../study/report/terminal.ts')
     const study = await entry.load()
     const interrupted = new AbortController()
@@ -48,7 +56,9 @@ Example: subpage study amplification --set quick --html amplification.html`,
     const result = await study
       .run({
         set: text(invocation, 'set') as StudySet,
-        ...(typeof flags.only === 'string' && { only: flags.only.split(',').filter((part) => part !== '') }),
+        ...(typeof flags.only === 'string' && { only: parts(flags.only) }),
+        ...(typeof flags.trace === 'string' && { traces: parts(flags.trace) }),
+        ...(typeof flags.keep === 'string' && { keep: flags.keep }),
         note: (line) => output.note(line),
         signal: interrupted.signal,
       })
@@ -62,3 +72,5 @@ Example: subpage study amplification --set quick --html amplification.html`,
     return exitStatus.ok
   },
 }
+
+const parts = (list: string) => list.split(',').filter((part) => part !== '')

@@ -117,10 +117,23 @@ function facts(summary: TraceSummary): Report['facts'] {
       value: formatValue(summary.pagesByLines[0]! / Math.max(1, totals.dirtyPages), 'share'),
       meaning: 'written, but nothing changed',
     },
+    ...silentLines(summary),
     {
       name: 'Recorded',
       value: header.epochUs > 0 ? formatValue(end.lengthUs / 1e6, 'seconds') : `${end.epochCount + 1} images`,
       meaning: `${formatBytes(summary.heat.bytes)} of memory, tracker ${header.tracker}`,
+    },
+  ]
+}
+
+/** Only a tracker of lines knows them. */
+function silentLines({ totals: { writtenLines, changedLines } }: TraceSummary): Report['facts'] {
+  if (writtenLines === undefined) return []
+  return [
+    {
+      name: 'Silent lines',
+      value: formatValue(1 - changedLines / Math.max(1, writtenLines), 'share'),
+      meaning: `stored to, but nothing changed: of ${formatValue(writtenLines, 'count')} lines`,
     },
   ]
 }

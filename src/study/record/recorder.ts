@@ -38,6 +38,8 @@ export interface RecordSummary {
   traceBytes: number
   elapsedMs: number
   cause: TraceEnd['cause'] | undefined
+  /** How the target ended, in words, when that is the cause. */
+  endedHow?: string
 }
 
 const deltaBytes = 1024 * 1024
@@ -143,8 +145,8 @@ class Recording {
     await this.#base(dirty)
     const held = await this.#hold()
     if (held === 'ended') throw this.#ended
-    for (const delta of held.value.deltas) this.#writer.base(delta)
     if (held.value.newAreas.length > 0) this.#writer.areas(held.value.newAreas)
+    for (const delta of held.value.deltas) this.#writer.base(delta)
     return held.resumedAt
   }
 
@@ -202,8 +204,17 @@ class Recording {
     return deltas
   }
 
-  #write(epochStart: number, { value, heldAt, pauseUs, torn }: Held<Look>): void {
+  #write(start: number, { value, heldAt, pauseUs, torn, lost }: Held<Look>): void {
     const { epochMs } = this.#options
+    if (lost)
+      this.#writer.gap({
+        startUs: 1000 * (start - this.#began),
+        lengthUs: 1000 * (lost.until - start),
+        cause: 'lost',
+        epochsMissed: Math.floor((lost.until - start) / epochMs),
+        reason: lost.reason,
+      })
+    const epochStart = lost?.until ?? start
     const startUs = 1000 * (epochStart - this.#began)
     const lengthUs = 1000 * (heldAt - epochStart)
     const epochsMissed = Math.floor(lengthUs / 1000 / epochMs) - 1
@@ -225,7 +236,7 @@ class Recording {
       lengthUs,
       pauseUs,
       ...pages,
-      ...(value.writtenMaps && { writtenMaps: value.writtenMaps }),
+      ...(value.writtenMaps && { writtenMaps: withChanged(value.writtenMaps, maps) }),
       ...(value.counters && { counters: value.counters }),
     })
     this.#summary.dirtyPages += pages.dirty.pageCount
@@ -234,6 +245,7 @@ class Recording {
   }
 
   #so(cause: TraceEnd['cause'] | undefined): RecordSummary {
+    const { endedHow } = this.#target
     const { epochCount, gapCount, bytes } = this.#writer
     return {
       ...this.#summary,
@@ -242,8 +254,15 @@ class Recording {
       traceBytes: bytes,
       elapsedMs: performance.now() - this.#began,
       cause,
+      ...(endedHow !== undefined && { endedHow }),
     }
   }
+}
+
+/** A line that changed was written, by whomever: a device's writes have no marks of their own. */
+function withChanged(written: Uint32Array, changed: Uint32Array): Uint32Array {
+  for (let i = 0; i < written.length; i++) written[i]! |= changed[i]!
+  return written
 }
 
 /** To a fraction of a millisecond: timers alone come up to one late. False when interrupted. */

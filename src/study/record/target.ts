@@ -15,6 +15,8 @@ export interface Held<T> {
   pauseUs: number
   /** Why the moment was not sharp; undefined when all is well. */
   torn: string | undefined
+  /** What was written from the last time until then is not known (same clock). */
+  lost?: { until: number; reason: string }
 }
 
 export interface Harvest {
@@ -39,7 +41,10 @@ export interface RecordTarget {
   readonly notes: readonly string[]
   readonly areas: readonly TraceArea[]
   readonly memoryBytes: number
+  /** What `areas` count pages of, and those to come; not all of it need hold something. */
   readonly ram: Region
+  /** How it ended, in words, once it has. */
+  readonly endedHow?: string | undefined
   /**
    * Holds the target, looks, and lets it run again whatever happens.
    * @returns undefined when it cannot be held just now: try again in a moment

@@ -12,8 +12,8 @@ import { type GuestFiles, type GuestRecord, guestFiles, readRecord } from '../..
 import { PauseLease } from '../../qemu/pause-lease.ts'
 import { isRunning } from '../../qemu/process.ts'
 import { Qmp } from '../../qemu/qmp.ts'
-import { openTracker, type Tracker, type TrackerChoice } from '../../tracking/tracker.ts'
 import type { Harvest, Held, RecordTarget } from './target.ts'
+import { openVmTracking, type RecordTracker, type VmTracking } from './vm-tracking.ts'
 
 /** A pause takes milliseconds; after this long the guard ends it. */
 const leaseMs = 2_000
@@ -27,29 +27,35 @@ const connectMsMax = 2_000
 export async function openVm(
   stateDirectory: string,
   name: string,
-  choice: TrackerChoice,
+  choice: RecordTracker,
 ): Promise<RecordTarget> {
   const files = guestFiles(stateDirectory, name)
   const record = find(files, name, stateDirectory)
-  const tracker = openTracker(
+  const tracking = openVmTracking(
     {
       pid: record.process.pid,
       ramPath: files.ram,
       ramPages: record.machine.ramBytes / 4096,
       shimStatusPath: files.shimStatus,
     },
+    files.accesses,
     choice,
   )
   let ram: Region | undefined
+  let controls: Controls | undefined
   try {
     ram = Region.map(files.ram, { writable: false })
-    if (record.protection) return new VmTarget(record, ram, tracker, undefined)
-    return new VmTarget(record, ram, tracker, {
-      qmp: await connect(files, name),
-      lease: PauseLease.open(files.lease),
+    if (!record.protection)
+      controls = { qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
+    const target = new VmTarget(record, ram, tracking, controls)
+    await tracking.begin(async () => {
+      await target.hold(() => undefined)
     })
+    return target
   } catch (error) {
-    tracker.close()
+    tracking.close()
+    controls?.lease.close()
+    controls?.qmp.close()
     ram?.close()
     throw error
   }
@@ -113,32 +119,31 @@ interface Controls {
 
 class VmTarget implements RecordTarget {
   readonly kind = 'vm'
-  readonly tracker: Tracker['name']
+  readonly tracker: RecordTarget['tracker']
   readonly guesses: boolean
-  readonly written = false
-  readonly counters = []
-  readonly notes: string[]
+  readonly written: boolean
+  readonly counters: readonly string[]
+  readonly notes: readonly string[]
   readonly ram: Region
   readonly #record: GuestRecord
-  readonly #tracker: Tracker
+  readonly #tracking: VmTracking
   /** None when it must not be held. */
   readonly #controls: Controls | undefined
 
-  constructor(record: GuestRecord, ram: Region, tracker: Tracker, controls: Controls | undefined) {
+  constructor(record: GuestRecord, ram: Region, tracking: VmTracking, controls: Controls | undefined) {
     this.#record = record
     this.ram = ram
-    this.#tracker = tracker
+    this.#tracking = tracking
     this.#controls = controls
-    this.tracker = tracker.name
-    this.guesses = tracker.name === 'compare'
+    this.tracker = tracking.tracker
+    this.guesses = tracking.guesses
+    this.written = tracking.written
+    this.counters = tracking.counters
     this.notes = [
       controls
         ? 'The guest was paused at the end of each epoch.'
         : 'The guest is protected, so it was not paused: epochs are not sharp.',
-      ...(this.guesses
-        ? ['Pages were compared: what was written with the same value is not seen.']
-        : ['Written pages include those that devices wrote.']),
-      ...(tracker.fallback === undefined ? [] : [`userfault was not available: ${tracker.fallback}`]),
+      ...tracking.notes,
     ]
   }
 
@@ -196,11 +201,11 @@ class VmTarget implements RecordTarget {
   }
 
   harvest(): Harvest {
-    return { dirty: this.#tracker.harvest(), newAreas: [] }
+    return { ...this.#tracking.harvest(), newAreas: [] }
   }
 
   close(): void {
-    this.#tracker.close()
+    this.#tracking.close()
     this.#controls?.lease.close()
     this.#controls?.qmp.close()
     this.ram.close()

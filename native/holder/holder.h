@@ -1,0 +1,167 @@
+/*
+ * The holder: a small program that watches one ordinary process for a recording. It holds the process at the end of an
+ * epoch, asks the kernel which pages were written, copies them into memory that it shares with subpage, and lets the
+ * process run again.
+ *
+ * It is a program of its own, and not a part of subpage's process, so that the target survives whatever happens to
+ * subpage: when the control socket closes the holder lets go in order, and when the holder itself is killed the kernel
+ * does (ptrace(2): tracees of a tracer that died are detached and go on; userfaultfd: memory is unregistered when the
+ * last descriptor closes).
+ *
+ * The target is held with PTRACE_INTERRUPT, not SIGSTOP: its parent does not see it stop, no stop signal mixes with the
+ * target's own job control, and the stop ends with its tracer. The only thing that runs inside the target are two system
+ * calls per address space, userfaultfd(2) and close(2) (inject.c); everything else is done from here, through a copy of
+ * the descriptor (pidfd_getfd(2)).
+ *
+ * The other side is src/study/record/process/holder.ts. Both are of one build: the protocol has no version.
+ */
+#ifndef SUBPAGE_HOLDER_H
+#define SUBPAGE_HOLDER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { PAGE_BYTES = 4096 };
+
+/* ---- threads.c: stops and starts all threads of the target ---- */
+
+enum thread_state { THREAD_RUNNING, THREAD_STOPPED, THREAD_LISTENING };
+
+struct thread {
+    pid_t tid;
+    enum thread_state state;
+    bool group_stop; /* stopped by job control; goes on listening, not running */
+    bool can_call;   /* stopped where a system call can be put in */
+    int signal;      /* to be delivered when it goes on */
+};
+
+struct target {
+    pid_t pid;
+    struct thread *threads;
+    size_t count, room;
+    bool holding;    /* threads that stop stay stopped */
+    bool ended;      /* all threads are gone */
+    int exit_status; /* as waitpid(2) gives it, when `reaped` */
+    bool reaped;     /* the status is known: the target is our child, or a thread told */
+    bool executed;   /* another program runs now; held in its first moment, its memory is not prepared */
+};
+
+/* Seizes every thread. Returns 0 or an errno. */
+int target_seize(struct target *target, pid_t pid);
+/* Handles what has happened to threads; never waits. */
+void target_events(struct target *target);
+/* Stops all threads. False when not all stopped in time (one waits in the kernel) or the target ended. */
+bool target_hold(struct target *target, int timeout_ms);
+/* Stopped threads go on. */
+void target_release(struct target *target);
+/* A stopped thread that can run a system call; 0 when there is none. */
+pid_t target_stopped_thread(const struct target *target);
+void target_detach(struct target *target);
+
+/* ---- inject.c ---- */
+
+/*
+ * Has a stopped thread make one system call, and leaves its registers, signal mask and pending system call as they were.
+ * Returns what the call returned (-errno), or INJECT_FAILED with errno when it could not be made.
+ */
+long inject_syscall(pid_t tid, uint64_t syscall_address, long number, const long arguments[3]);
+#define INJECT_FAILED (-100000L)
+/* Address of a system call instruction in the target's memory; 0 when none is found, or calls cannot be made in it. */
+uint64_t find_syscall(pid_t pid);
+
+/* ---- space.c: the target's memory as numbered pages ---- */
+
+/* Part of the address space. Its pages have numbers that follow each other. */
+struct piece {
+    uint64_t start, end;
+    uint64_t first_page;
+    char name[64];
+};
+
+/* A mapping whose content is the target's own. */
+struct mapping {
+    uint64_t start, end;
+    bool is_private;
+    char name[64];
+};
+
+struct space {
+    struct piece *pieces; /* by address */
+    size_t count, room;
+    uint64_t page_count, page_limit;
+    struct mapping *mappings; /* of the present moment, by address */
+    size_t mapping_count, mapping_room;
+    struct piece *news; /* what has got numbers since subpage was last told */
+    size_t news_count, news_room;
+};
+
+/* Reads the mappings of the process. Returns 0 or an errno. */
+int space_read(struct space *space, pid_t pid);
+/* Gives numbers to pages of a mapping that have none. False when the limit is reached. */
+bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end);
+/* The piece that holds an address, which has a number. */
+const struct piece *space_find(const struct space *space, uint64_t address);
+/* Another program runs: its memory has nothing to do with that of the former one. Numbers are not used again. */
+void space_forget(struct space *space);
+
+/* ---- harvest.c ---- */
+
+struct run {
+    uint32_t first, count;
+};
+
+struct harvest {
+    struct run *runs; /* by page, apart */
+    size_t run_count, run_room;
+    uint64_t page_count;
+};
+
+struct watch {
+    pid_t pid;
+    int pagemap;
+    int uffd; /* -1: pages are not tracked, all that are present count */
+    uint8_t *mirror;
+    struct space space;
+    struct harvest harvest;
+    const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
+    int error;
+};
+
+/* Prepares the address space of a held target for tracking. False with `failed` and `error`. */
+bool watch_prepare(struct watch *watch, pid_t stopped_thread);
+
+/* Finds the pages that were written since the last time, copies them into the mirror. Returns 0 or an errno. */
+int harvest_pages(struct watch *watch);
+
+/* ---- control.c: messages to and from subpage ---- */
+
+enum { CONTROL_FD = 3 };
+
+/* Messages begin with their length (without these four bytes) and kind; numbers are little endian. */
+enum message_kind {
+    MESSAGE_READY = 1,  /* pid, mirror descriptor, tracked; then why not */
+    MESSAGE_FAILED = 2, /* errno; then the step */
+    MESSAGE_HELD = 3,   /* see reply_held */
+    MESSAGE_BUSY = 4,   /* not all threads could be stopped */
+    MESSAGE_ENDED = 5,  /* known, wait status */
+};
+
+struct message {
+    uint8_t *bytes;
+    size_t length, room;
+};
+
+void message_begin(struct message *message, enum message_kind kind);
+void message_u64(struct message *message, uint64_t value);
+void message_text(struct message *message, const char *text);
+void message_bytes(struct message *message, const void *bytes, size_t length);
+/* False when subpage is gone. */
+bool message_send(struct message *message);
+
+/* Grows an array so that one more element fits; the program ends when there is no memory. */
+void *grown(void *array, size_t count, size_t *room, size_t element_bytes);
+uint64_t now_ns(void);
+
+#endif

@@ -1,0 +1,164 @@
+/*
+ * A system call made by a stopped thread of another process. Only two are ever made: the one that opens a userfaultfd, and
+ * the close of that descriptor.
+ *
+ * The thread stands in PTRACE_EVENT_STOP, where the kernel has not yet decided whether the system call that was
+ * interrupted is made again. So the registers are put back in a stop of that very kind: the decision is then taken as if
+ * nothing had been in between. Signals are blocked meanwhile. Source: ptrace(2), signal(7).
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#include "holder.h"
+
+#ifdef __x86_64__
+
+#ifndef PTRACE_GETSIGMASK
+#define PTRACE_GETSIGMASK 0x420a
+#define PTRACE_SETSIGMASK 0x420b
+#endif
+
+enum { STEPS_MAX = 16, CODE_SEGMENT_64 = 0x33 };
+
+/* Goes on until the next stop. Returns its wait status, -1 when the thread is gone. */
+static int step(int request, pid_t tid)
+{
+    int status;
+    if (ptrace(request, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
+        return -1;
+    return status;
+}
+
+/* To the entry or the exit of a system call. */
+static bool step_syscall(pid_t tid)
+{
+    for (int i = 0; i < STEPS_MAX; i++) {
+        int status = step(PTRACE_SYSCALL, tid);
+        if (status < 0)
+            return false;
+        if (status >> 16 == 0 && WSTOPSIG(status) == (SIGTRAP | 0x80))
+            return true;
+    }
+    errno = EIO;
+    return false;
+}
+
+/* To a stop in which registers can be put back. */
+static bool step_stop(pid_t tid)
+{
+    if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
+        return false;
+    for (int i = 0; i < STEPS_MAX; i++) {
+        int status = step(PTRACE_CONT, tid);
+        if (status < 0)
+            return false;
+        if (status >> 16 == 128)
+            return true;
+    }
+    errno = EIO;
+    return false;
+}
+
+static long make(pid_t tid, const struct user_regs_struct *saved, uint64_t address, long number, const long arguments[3])
+{
+    struct user_regs_struct call = *saved;
+    call.rip = address;
+    call.orig_rax = (unsigned long)-1; /* no system call is to be made again now */
+    call.rax = (unsigned long)number;
+    call.rdi = (unsigned long)arguments[0];
+    call.rsi = (unsigned long)arguments[1];
+    call.rdx = (unsigned long)arguments[2];
+    if (ptrace(PTRACE_SETREGS, tid, 0, &call) < 0 || !step_syscall(tid) || !step_syscall(tid) ||
+        ptrace(PTRACE_GETREGS, tid, 0, &call) < 0)
+        return INJECT_FAILED;
+    return (long)call.rax;
+}
+
+long inject_syscall(pid_t tid, uint64_t syscall_address, long number, const long arguments[3])
+{
+    struct user_regs_struct saved;
+    uint64_t mask, all = ~UINT64_C(0);
+    if (ptrace(PTRACE_GETREGS, tid, 0, &saved) < 0 || ptrace(PTRACE_GETSIGMASK, tid, sizeof mask, &mask) < 0)
+        return INJECT_FAILED;
+    if (saved.cs != CODE_SEGMENT_64) {
+        errno = ENOEXEC;
+        return INJECT_FAILED;
+    }
+    const long base = PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
+    if (ptrace(PTRACE_SETSIGMASK, tid, sizeof all, &all) < 0 ||
+        ptrace(PTRACE_SETOPTIONS, tid, 0, base | PTRACE_O_TRACESYSGOOD) < 0)
+        return INJECT_FAILED;
+    long result = make(tid, &saved, syscall_address, number, arguments);
+    int error = errno;
+    step_stop(tid);
+    ptrace(PTRACE_SETREGS, tid, 0, &saved);
+    ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask);
+    ptrace(PTRACE_SETOPTIONS, tid, 0, base);
+    errno = error;
+    return result;
+}
+
+/* Looks for the instruction in one mapping. */
+static uint64_t search(pid_t pid, uint64_t start, uint64_t end)
+{
+    static uint8_t code[65536];
+    for (uint64_t at = start; at < end; at += sizeof code - 1) {
+        size_t bytes = end - at < sizeof code ? (size_t)(end - at) : sizeof code;
+        struct iovec here = {code, bytes}, there = {(void *)at, bytes};
+        if (process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)bytes)
+            return 0;
+        const uint8_t *found = memmem(code, bytes, "\x0f\x05", 2);
+        if (found)
+            return at + (uint64_t)(found - code);
+    }
+    return 0;
+}
+
+uint64_t find_syscall(pid_t pid)
+{
+    char path[64], line[4352];
+    uint64_t found = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    /* The vDSO has one; in a program without it the others are searched. */
+    for (int pass = 0; pass < 2 && !found; pass++) {
+        FILE *maps = fopen(path, "re");
+        if (!maps)
+            return 0;
+        while (!found && fgets(line, sizeof line, maps)) {
+            unsigned long start, end;
+            char permissions[5];
+            bool is_vdso = strstr(line, "[vdso]") != NULL;
+            if (sscanf(line, "%lx-%lx %4s", &start, &end, permissions) == 3 && permissions[0] == 'r' &&
+                permissions[2] == 'x' && (pass == 1 || is_vdso) && !strstr(line, "[vsyscall]"))
+                found = search(pid, start, end);
+        }
+        fclose(maps);
+    }
+    return found;
+}
+
+#else
+
+long inject_syscall(pid_t tid, uint64_t syscall_address, long number, const long arguments[3])
+{
+    (void)tid, (void)syscall_address, (void)number, (void)arguments;
+    errno = ENOSYS;
+    return INJECT_FAILED;
+}
+
+uint64_t find_syscall(pid_t pid)
+{
+    (void)pid;
+    errno = ENOSYS;
+    return 0;
+}
+
+#endif

@@ -1,0 +1,296 @@
+/*
+ * holder TRACKER PAGES pid PID | holder TRACKER PAGES run COMMAND...
+ * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most.
+ * On descriptor 3: one byte from subpage asks for a hold; closing it ends the recording.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "holder.h"
+
+enum { HOLD_MS = 100, START_MS = 2000 };
+
+static struct target target;
+static struct watch watch = {.pagemap = -1, .uffd = -1};
+static struct message reply;
+static const char *tracker;
+static bool runs; /* a command of ours */
+/* When the former program was replaced, since the last hold; 0 when it was not. */
+static uint64_t executed_ns;
+/* A command of ours that has not begun: when it cannot be recorded it does not begin. */
+static bool not_begun;
+/* Subpage has not yet looked at what is there at the start: a command stands until it has, so that all of it is recorded. */
+static bool first_look = true;
+
+static void on_child(int signal)
+{
+    (void)signal; /* only to wake ppoll */
+}
+
+/* Tracking ends with the last copy of its descriptor; then the target is let go. */
+static void let_go(void)
+{
+    if (watch.uffd >= 0)
+        close(watch.uffd);
+    watch.uffd = -1;
+    target_detach(&target);
+}
+
+static int failed(const char *step, int error)
+{
+    message_begin(&reply, MESSAGE_FAILED);
+    message_u64(&reply, (uint64_t)error);
+    message_text(&reply, step);
+    message_send(&reply);
+    if (not_begun)
+        kill(target.pid, SIGKILL);
+    let_go();
+    return 1;
+}
+
+/* The command, stopped before it becomes itself: it waits until it is seized. */
+static int start(char **command, int *exec_error)
+{
+    int go[2], result[2];
+    if (pipe2(go, O_CLOEXEC) < 0 || pipe2(result, O_CLOEXEC) < 0)
+        return errno;
+    pid_t pid = fork();
+    if (pid < 0)
+        return errno;
+    if (pid == 0) {
+        char byte;
+        sigset_t none;
+        close(go[1]);
+        sigemptyset(&none);
+        for (int number = 1; number < NSIG; number++)
+            signal(number, SIG_DFL);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        close(CONTROL_FD);
+        if (read(go[0], &byte, 1) == 1)
+            execvp(command[0], command);
+        int error = errno;
+        if (write(result[1], &error, sizeof error) < 0)
+            _exit(126);
+        _exit(127);
+    }
+    close(go[0]);
+    close(result[1]);
+    not_begun = true;
+    int error = target_seize(&target, pid);
+    if (error || write(go[1], "g", 1) != 1)
+        return error ? error : errno;
+    close(go[1]);
+    if (read(result[0], exec_error, sizeof *exec_error) != sizeof *exec_error)
+        *exec_error = 0;
+    close(result[0]);
+    return 0;
+}
+
+/* Makes the memory of the program that has just begun, or that is held, ready. */
+static bool prepare(void)
+{
+    char path[64];
+    if (watch.pagemap >= 0)
+        close(watch.pagemap);
+    snprintf(path, sizeof path, "/proc/%d/pagemap", target.pid);
+    watch.pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    if (watch.pagemap < 0) {
+        watch.failed = path;
+        watch.error = errno;
+        return false;
+    }
+    if (strcmp(tracker, "compare") == 0)
+        return true;
+    return watch_prepare(&watch, target_stopped_thread(&target));
+}
+
+/* Another program has begun, and stands before its first instruction. False when it cannot be watched. */
+static bool take_up(void)
+{
+    if (!target.executed || target_stopped_thread(&target) == 0)
+        return true;
+    target.executed = false;
+    executed_ns = now_ns();
+    space_forget(&watch.space);
+    return prepare();
+}
+
+static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns)
+{
+    struct space *space = &watch.space;
+    message_begin(&reply, MESSAGE_HELD);
+    message_u64(&reply, asked_ns);
+    message_u64(&reply, held_ns);
+    message_u64(&reply, resumed_ns);
+    message_u64(&reply, executed_ns);
+    message_u64(&reply, target.count);
+    message_u64(&reply, space->news_count);
+    for (size_t i = 0; i < space->news_count; i++) {
+        message_u64(&reply, space->news[i].first_page);
+        message_u64(&reply, (space->news[i].end - space->news[i].start) / PAGE_BYTES);
+        message_u64(&reply, space->news[i].start);
+        message_text(&reply, space->news[i].name);
+    }
+    message_u64(&reply, watch.harvest.run_count);
+    message_bytes(&reply, watch.harvest.runs, watch.harvest.run_count * sizeof *watch.harvest.runs);
+    space->news_count = 0;
+    executed_ns = 0;
+}
+
+static void answer_ended(void)
+{
+    message_begin(&reply, MESSAGE_ENDED);
+    message_u64(&reply, target.reaped);
+    message_u64(&reply, (uint64_t)target.exit_status);
+}
+
+/* One epoch's end. Returns what ended the recording, or NULL. */
+static const char *hold(int *error)
+{
+    uint64_t asked = now_ns();
+    const char *step = NULL;
+    *error = 0;
+    bool held = !target.executed && target_hold(&target, HOLD_MS) && !target.executed;
+    if (held) {
+        uint64_t held_ns = now_ns();
+        *error = harvest_pages(&watch);
+        if (*error && *error != ESRCH)
+            step = *error == ENOSPC ? "it has more memory than can be recorded here" : "its written pages";
+        if (!first_look || !runs)
+            target_release(&target);
+        if (!*error)
+            answer_held(asked, held_ns, now_ns());
+        first_look = false;
+        held = !*error;
+    } else
+        target_release(&target);
+    if (step)
+        return step;
+    target_events(&target);
+    if (!held && target.ended)
+        answer_ended();
+    else if (!held)
+        message_begin(&reply, MESSAGE_BUSY);
+    return NULL;
+}
+
+/* Until subpage has enough. */
+static int serve(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    for (;;) {
+        struct pollfd control = {.fd = CONTROL_FD, .events = POLLIN};
+        char request;
+        int error;
+        target_events(&target);
+        if (!take_up())
+            return failed(watch.failed, watch.error);
+        if (!target.holding)
+            target_release(&target);
+        int ready = ppoll(&control, 1, NULL, &none);
+        if (ready < 0 && errno == EINTR)
+            continue;
+        if (ready < 0 || read(CONTROL_FD, &request, 1) != 1)
+            break;
+        const char *step = hold(&error);
+        if (step)
+            return failed(step, error);
+        if (!message_send(&reply))
+            break;
+    }
+    let_go();
+    return 0;
+}
+
+/* Memory that both sides map; it takes room only where a page of the target was copied to. */
+static int open_mirror(uint64_t pages, int *mirror)
+{
+    *mirror = memfd_create("subpage-mirror", MFD_CLOEXEC);
+    if (*mirror < 0 || ftruncate(*mirror, (off_t)(pages * PAGE_BYTES)) < 0)
+        return errno;
+    void *at = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, *mirror, 0);
+    if (at == MAP_FAILED)
+        return errno;
+    watch.mirror = at;
+    watch.space.page_limit = pages;
+    return 0;
+}
+
+/* The command has become itself and stands before its first instruction. */
+static bool await_exec(void)
+{
+    uint64_t deadline = now_ns() + START_MS * UINT64_C(1000000);
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    const struct timespec tick = {.tv_nsec = 10000000};
+    while (!target.executed || target_stopped_thread(&target) == 0) {
+        target_events(&target);
+        if (target.ended || now_ns() > deadline)
+            return false;
+        if (!target.executed || target_stopped_thread(&target) == 0)
+            sigtimedwait(&child, NULL, &tick);
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 5) {
+        fputs("this program is started by `subpage record`\n", stderr);
+        return 2;
+    }
+    runs = strcmp(argv[3], "run") == 0;
+    int mirror, exec_error = 0, error;
+    tracker = argv[1];
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
+    struct sigaction wake = {.sa_handler = on_child};
+    sigaction(SIGCHLD, &wake, NULL);
+    /* An interrupt from the terminal is for subpage, which then closes the socket. */
+    for (const int *number = (const int[]){SIGINT, SIGQUIT, SIGHUP, SIGTSTP, SIGPIPE, 0}; *number; number++)
+        signal(*number, SIG_IGN);
+    if ((error = open_mirror(strtoull(argv[2], NULL, 10), &mirror)))
+        return failed("memory for a copy", error);
+    if (runs) {
+        if ((error = start(argv + 4, &exec_error)))
+            return failed("ptrace", error);
+        if (exec_error)
+            return failed("exec", exec_error);
+    } else if ((error = target_seize(&target, (pid_t)atoi(argv[4]))))
+        return failed("ptrace", error);
+    watch.pid = target.pid;
+    target.holding = true;
+    if (!(runs ? await_exec() : target_hold(&target, START_MS)))
+        return failed(target.ended ? "ended" : "hold", 0);
+    target.executed = false;
+    if (!prepare() && (watch.pagemap < 0 || strcmp(tracker, "userfault") == 0))
+        return failed(watch.failed, watch.error);
+    message_begin(&reply, MESSAGE_READY);
+    message_u64(&reply, (uint64_t)target.pid);
+    message_u64(&reply, (uint64_t)mirror);
+    message_u64(&reply, watch.uffd >= 0);
+    message_u64(&reply, (uint64_t)watch.error);
+    message_text(&reply, watch.failed ? watch.failed : "");
+    not_begun = false;
+    if (!runs)
+        target.holding = false;
+    if (!message_send(&reply)) {
+        let_go();
+        return 1;
+    }
+    return serve();
+}

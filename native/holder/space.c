@@ -1,0 +1,183 @@
+/*
+ * The target's memory as numbered pages. An address space is sparse and changes; a trace numbers pages from 0. A page gets
+ * its number when it is first seen to hold something, together with its neighbours in the mapping, and keeps it as long
+ * as the program runs: what is mapped there later has the same one.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "holder.h"
+
+/* Mappings may be reserved far larger than what is used of them: they are numbered in blocks of this size. */
+static const uint64_t block_bytes = UINT64_C(64) << 20;
+
+/* Shared memory that is no file of somebody else's. */
+static bool is_memory(const char *name)
+{
+    return strncmp(name, "/dev/zero", 9) == 0 || strncmp(name, "/memfd:", 7) == 0 || strncmp(name, "/SYSV", 5) == 0 ||
+           strncmp(name, "/dev/shm/", 9) == 0;
+}
+
+/*
+ * Private memory that can be written, or that belongs to no file and may have been writable before (compilers at run time
+ * switch between writing and executing), and shared memory that is not a file on disk.
+ */
+static bool is_own(const char *permissions, unsigned long inode, const char *name)
+{
+    if (permissions[0] != 'r' || strcmp(name, "[vvar]") == 0 || strcmp(name, "[vdso]") == 0 ||
+        strcmp(name, "[vsyscall]") == 0 || strcmp(name, "[vvar_vclock]") == 0)
+        return false;
+    if (permissions[3] == 'p')
+        return permissions[1] == 'w' || inode == 0;
+    return permissions[1] == 'w' && is_memory(name);
+}
+
+/*
+ * Neighbours are not joined: a mapping of the kernel's is registered as a whole or not at all, so that a scan which is
+ * refused has not taken any marks away.
+ */
+static void add(struct space *space, uint64_t start, uint64_t end, bool is_private, const char *name)
+{
+    if (*name == '\0')
+        name = "anonymous";
+    space->mappings =
+        grown(space->mappings, space->mapping_count, &space->mapping_room, sizeof *space->mappings);
+    struct mapping *mapping = &space->mappings[space->mapping_count++];
+    *mapping = (struct mapping){.start = start, .end = end, .is_private = is_private};
+    strncpy(mapping->name, name, sizeof mapping->name - 1);
+}
+
+/* One line: start-end perms offset dev inode name. strtoul and not sscanf: this runs in every epoch. */
+static void read_line(struct space *space, char *line)
+{
+    char *at = line;
+    uint64_t start = strtoul(at, &at, 16);
+    uint64_t end = strtoul(at + 1, &at, 16);
+    const char *permissions = at + 1;
+    at = strchr(at + 6, ' ');       /* after the offset */
+    at = at ? strchr(at + 1, ' ') : NULL; /* after the device */
+    if (!at)
+        return;
+    unsigned long inode = strtoul(at + 1, &at, 10);
+    while (*at == ' ')
+        at++;
+    if (is_own(permissions, inode, at) && start < end)
+        add(space, start, end, permissions[3] == 'p', at);
+}
+
+int space_read(struct space *space, pid_t pid)
+{
+    static char *text;
+    static size_t room;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    size_t used = 0;
+    for (;;) {
+        if (room - used < 8192) {
+            room = room ? 2 * room : 65536;
+            text = realloc(text, room);
+            if (!text)
+                abort();
+        }
+        ssize_t got = read(fd, text + used, room - used - 1);
+        if (got < 0) {
+            int error = errno;
+            close(fd);
+            return error;
+        }
+        if (got == 0)
+            break;
+        used += (size_t)got;
+    }
+    close(fd);
+    if (used == 0)
+        return ESRCH; /* the memory is gone: the process ends */
+    text[used] = '\0';
+    space->mapping_count = 0;
+    for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
+        *end = '\0';
+        read_line(space, line);
+    }
+    return 0;
+}
+
+/* The first piece that ends behind an address. */
+static size_t position(const struct space *space, uint64_t address)
+{
+    size_t low = 0, high = space->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (space->pieces[middle].end <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const struct piece *space_find(const struct space *space, uint64_t address)
+{
+    size_t at = position(space, address);
+    return at < space->count && space->pieces[at].start <= address ? &space->pieces[at] : NULL;
+}
+
+static bool insert(struct space *space, size_t at, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    uint64_t pages = (end - start) / PAGE_BYTES;
+    if (space->page_count + pages > space->page_limit)
+        return false;
+    struct piece *before = at > 0 ? &space->pieces[at - 1] : NULL;
+    if (before && before->end == start && strcmp(before->name, mapping->name) == 0 &&
+        before->first_page + (start - before->start) / PAGE_BYTES == space->page_count) {
+        before->end = end; /* it has the latest numbers: they go on */
+    } else {
+        space->pieces = grown(space->pieces, space->count, &space->room, sizeof *space->pieces);
+        memmove(&space->pieces[at + 1], &space->pieces[at], (space->count - at) * sizeof *space->pieces);
+        struct piece *piece = &space->pieces[at];
+        *piece = (struct piece){.start = start, .end = end, .first_page = space->page_count};
+        memcpy(piece->name, mapping->name, sizeof piece->name);
+        space->count++;
+    }
+    space->news = grown(space->news, space->news_count, &space->news_room, sizeof *space->news);
+    struct piece *news = &space->news[space->news_count++];
+    *news = (struct piece){.start = start, .end = end, .first_page = space->page_count};
+    memcpy(news->name, mapping->name, sizeof news->name);
+    space->page_count += pages;
+    return true;
+}
+
+bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    /* The blocks that hold the range, as far as they are of this mapping. */
+    uint64_t from = start / block_bytes * block_bytes, to = (end + block_bytes - 1) / block_bytes * block_bytes;
+    if (from < mapping->start)
+        from = mapping->start;
+    if (to > mapping->end)
+        to = mapping->end;
+    while (from < to) {
+        size_t at = position(space, from);
+        uint64_t next = at < space->count ? space->pieces[at].start : UINT64_MAX;
+        if (next <= from) {
+            from = space->pieces[at].end;
+            continue;
+        }
+        uint64_t until = next < to ? next : to;
+        if (!insert(space, at, mapping, from, until))
+            return false;
+        from = until;
+    }
+    return true;
+}
+
+void space_forget(struct space *space)
+{
+    space->count = 0;
+}

@@ -1,0 +1,117 @@
+/**
+ * Serves the page faults of a guest whose pages are in the store: native threads of this process, one for each guest
+ * (native/core/pager.h). The userfaultfd is that of its QEMU, which the shim has made and which stays open there, so a
+ * process that serves after us finds everybody who still waits.
+ */
+import { closeSync } from 'node:fs'
+import { constants } from 'node:os'
+import { SubpageError } from '../errors.ts'
+import { addon } from '../memory/native.ts'
+import { trackedMappings } from '../tracking/pagemap.ts'
+import { describeShim, readShimStatus } from '../tracking/shim.ts'
+import type { TrackerTarget } from '../tracking/tracker.ts'
+import type { Store } from './store.ts'
+
+/** How a page was held when it was asked for. */
+export const servedKinds = ['filled', 'whole', 'packed', 'patched', 'swapped'] as const
+export type ServedKind = (typeof servedKinds)[number]
+
+const buckets = 128
+const head = servedKinds.length + 4
+
+export interface Served {
+  pages: number
+  /** Microseconds from reading the fault to its answer; null when there was none. */
+  us: { p50: number; p99: number } | null
+}
+
+export interface PagerStats {
+  served: Record<ServedKind, Served>
+  /** Faults of pages that never held anything. */
+  zeros: number
+  /** Answers that had to be put off, and the latest reason; an empty one when there was none. */
+  retries: number
+  reason: string
+  /** The process is gone. */
+  ended: boolean
+}
+
+/**
+ * From now on no fault of this process is answered by anybody else.
+ * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE when its faults cannot be served
+ */
+export function startPager(store: Store, guest: number, target: TrackerTarget & { shimStatusPath: string }) {
+  const shim = readShimStatus(target.shimStatusPath)
+  if (shim?.tracking !== 'ok' || shim.kind !== 'full')
+    throw new SubpageError(
+      'TRACKER_UNAVAILABLE',
+      `page faults of process ${target.pid} cannot be served: ${shim ? (shim.tracking === 'ok' ? 'it may only be tracked; run the agent as root, or allow /dev/userfaultfd' : describeShim(shim)) : 'it runs without the shim'}`,
+    )
+  const mappings = trackedMappings(target)
+  const pidfd = addon.pidfdOpen(target.pid)
+  try {
+    const fields = mappings.flatMap(({ start, end, firstPage }) => [start, end - start, firstPage])
+    addon.pagerStart(store.handle, guest, pidfd, shim.uffd, Float64Array.from(fields), mappings.length)
+  } catch (cause) {
+    throw new SubpageError(
+      'TRACKER_UNAVAILABLE',
+      `page faults of process ${target.pid} cannot be served: ${(cause as Error).message}`,
+      { cause },
+    )
+  } finally {
+    closeSync(pidfd)
+  }
+}
+
+/**
+ * Every page must be back, else false is returned and it is served on. The process of the guest goes on alone, and all its
+ * pages count as written. Also for a process that has ended.
+ */
+export function stopPager(store: Store, guest: number): boolean {
+  const error = addon.pagerStop(store.handle, guest, false)
+  return error === 0 || error === constants.errno.ENOENT
+}
+
+/** Undefined for a guest that is not served. */
+export function readPager(store: Store, guest: number): PagerStats | undefined {
+  const results = new Float64Array(head + servedKinds.length * buckets)
+  if (!addon.pagerRead(store.handle, guest, results)) return undefined
+  const [zeros, retries, errno, ended] = results.subarray(servedKinds.length) as unknown as number[]
+  const served = servedKinds.map((kind, index) => {
+    const times = results.subarray(head + index * buckets, head + (index + 1) * buckets)
+    return [kind, { pages: results[index]!, us: percentiles(times) }] as const
+  })
+  return {
+    served: Object.fromEntries(served) as Record<ServedKind, Served>,
+    zeros: zeros!,
+    retries: retries!,
+    reason: errno === 0 ? '' : reasonOf(errno!),
+    ended: ended !== 0,
+  }
+}
+
+function percentiles(times: Float64Array): Served['us'] {
+  const total = times.reduce((sum, count) => sum + count, 0)
+  if (total === 0) return null
+  const at = (share: number) => {
+    let before = 0
+    const bucket = times.findIndex((count) => {
+      before += count
+      return before >= share * total
+    })
+    return startNs(bucket + 1) / 1000
+  }
+  return { p50: at(0.5), p99: at(0.99) }
+}
+
+/** Where a bucket begins: quarters of powers of two (pager_bucket). */
+const startNs = (bucket: number) =>
+  bucket < 4 ? bucket : (4 + (bucket % 4)) * 2 ** (Math.floor(bucket / 4) - 1)
+
+function reasonOf(errno: number): string {
+  const { ENOSPC, ENOMEM, EBADMSG } = constants.errno
+  if (errno === ENOSPC || errno === ENOMEM)
+    return 'no memory to bring a page back into: free some in /dev/shm'
+  if (errno === EBADMSG) return 'a stored page is damaged'
+  return `errno ${errno}`
+}

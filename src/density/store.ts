@@ -1,0 +1,226 @@
+/**
+ * The content store of a host (native/core/store.h): cold pages of many guests, identical ones once, similar ones as
+ * patches, packed, swapped. What it holds lies in files and outlives the process; one process at a time may open it.
+ */
+import { mkdirSync } from 'node:fs'
+import { constants } from 'node:os'
+import { SubpageError } from '../errors.ts'
+import { addon, type StoreHandle } from '../memory/native.ts'
+import { pageBytes } from '../memory/page.ts'
+import { PageRanges } from '../memory/page-ranges.ts'
+import { defaultShape, type SketchShape, shapeFields } from './shape.ts'
+
+export interface StoreOptions {
+  /** Its own; on tmpfs, for it holds memory. */
+  directory: string
+  /** File for packed pages that nobody has asked for in a long time. */
+  swap?: string
+  /** Of all guests together; the files are sparse, so a generous number costs nothing. */
+  pagesMax: number
+  /** The indexes remember so many pages and forget beyond: a bound of memory, about 24 bytes a page. */
+  indexPages: number
+  shape?: SketchShape
+}
+
+export interface EvictOptions {
+  /** Look for patches too. */
+  patch: boolean
+  /** Leave pages in the RAM file that are neither filled with one word, nor identical to another, nor a patch. */
+  onlySmaller?: boolean
+  /** Stops after so many pages. */
+  pagesMax?: number
+}
+
+/** Pages, by what became of them. */
+export interface EvictTally {
+  filled: number
+  shared: number
+  patched: number
+  whole: number
+  /** Nothing was in the RAM file. */
+  holes: number
+  /** Stayed for want of room. */
+  failed: number
+  /** Stayed, since they would not become smaller. */
+  left: number
+}
+
+/** Where the pages of one guest are; each counts once. */
+export interface PageSplit {
+  pages: number
+  resident: number
+  holes: number
+  filled: number
+  shared: number
+  patched: number
+  packed: number
+  swapped: number
+  whole: number
+  /** Of the store's memory, the part that is this guest's. */
+  storeBytes: number
+}
+
+export interface StoreTotals {
+  objects: number
+  poolBytes: number
+  swapBytes: number
+  bookBytes: number
+}
+
+export class Store {
+  /** For pager.ts. */
+  readonly handle: StoreHandle
+
+  private constructor(handle: StoreHandle) {
+    this.handle = handle
+  }
+
+  /** @throws SubpageError NO_SPACE, STORE_DAMAGED, BAD_ARGUMENT */
+  static open({ directory, swap = '', pagesMax, indexPages, shape = defaultShape }: StoreOptions): Store {
+    try {
+      mkdirSync(directory, { recursive: true, mode: 0o700 })
+      return new Store(addon.storeOpen(directory, swap, pagesMax, indexPages, shapeFields(shape)))
+    } catch (cause) {
+      throw storeError(cause, `cannot open the store in ${directory}`)
+    }
+  }
+
+  /**
+   * Takes a guest in, and what is stored for it. Returns its number.
+   * @param domain guests of one domain share pages, those of different ones never
+   * @throws SubpageError BAD_ARGUMENT, NO_SPACE
+   */
+  attach(name: string, ramPath: string, domain: number): number {
+    try {
+      return addon.storeAttach(this.handle, name, ramPath, domain)
+    } catch (cause) {
+      throw storeError(cause, `cannot take ${name} into the store`)
+    }
+  }
+
+  /** Throws away what is stored for a guest that has ended; fine when there is nothing. @throws TypeError while it is served */
+  forget(name: string): void {
+    const error = addon.storeForget(this.handle, name)
+    if (error === constants.errno.EBUSY) throw new TypeError(`${name} is served`)
+  }
+
+  /** Nobody may write to these pages meanwhile. A store that is full is no error: see `failed`. @throws SubpageError */
+  async evict(guest: number, pages: PageRanges, options: EvictOptions): Promise<EvictTally> {
+    const flags = (options.patch ? 1 : 0) | (options.onlySmaller ? 2 : 0)
+    const results = new Float64Array(7)
+    const error = await addon.storeEvict(
+      this.handle,
+      guest,
+      pages.pairs,
+      pages.runCount,
+      flags,
+      options.pagesMax ?? 0xffff_ffff,
+      results,
+    )
+    if (!isFull(error)) check(error, 'evict pages')
+    const [filled, shared, patched, whole, holes, failed, left] = results as unknown as Seven
+    // Pages after the one that failed were not looked at.
+    return {
+      filled,
+      shared,
+      patched,
+      whole,
+      holes,
+      failed: isFull(error) ? Math.max(1, failed) : failed,
+      left,
+    }
+  }
+
+  /** Brings pages back into the RAM file. Returns how many were in the store. @throws SubpageError NO_SPACE, STORE_DAMAGED */
+  async fetch(guest: number, pages: PageRanges): Promise<number> {
+    const results = new Float64Array(1)
+    check(
+      await addon.storeFetch(this.handle, guest, pages.pairs, pages.runCount, results),
+      'bring pages back',
+    )
+    return results[0]!
+  }
+
+  /** Forgets pages whose content is about to be replaced whole. */
+  drop(guest: number, pages: PageRanges): void {
+    check(addon.storeDrop(this.handle, guest, pages.pairs, pages.runCount), 'drop pages')
+  }
+
+  /** One page as the guest sees it, wherever it is. @throws SubpageError STORE_DAMAGED */
+  read(guest: number, page: number): Uint8Array {
+    const content = new Uint8Array(pageBytes)
+    check(addon.storeRead(this.handle, guest, page, content), `read page ${page}`)
+    return content
+  }
+
+  /** Pages of the guest that are in the store. */
+  stored(guest: number, pages: number): PageRanges {
+    const bits = new Uint8Array(Math.ceil(pages / 8))
+    check(addon.storeMap(this.handle, guest, bits), 'read the map of pages')
+    const runs: [number, number][] = []
+    for (let page = 0; page < pages; page++) {
+      if (((bits[page >> 3]! >> (page & 7)) & 1) === 0) continue
+      const run = runs.at(-1)
+      if (run && run[0] + run[1] === page) run[1]++
+      else runs.push([page, 1])
+    }
+    return PageRanges.of(runs)
+  }
+
+  /**
+   * Goes on through what is stored, at most so many pages: packs what has stayed for `agePack` rounds, swaps what has
+   * stayed for `ageSwap`.
+   */
+  async sweep(objectsMax: number, agePack: number, ageSwap: number) {
+    const results = new Float64Array(4)
+    check(await addon.storeSweep(this.handle, objectsMax, agePack, ageSwap, results), 'sweep')
+    return { seen: results[0]!, packed: results[1]!, swapped: results[2]!, wrapped: results[3] !== 0 }
+  }
+
+  split(guest: number): PageSplit {
+    const results = new Float64Array(10)
+    check(addon.storeShare(this.handle, guest, results), 'count pages')
+    const [pages, resident, holes, filled, shared, patched, packed] = results as unknown as Seven
+    const [swapped, whole, storeBytes] = results.subarray(7) as unknown as [number, number, number]
+    return { pages, resident, holes, filled, shared, patched, packed, swapped, whole, storeBytes }
+  }
+
+  get totals(): StoreTotals {
+    const results = new Float64Array(4)
+    addon.storeTotals(this.handle, results)
+    return {
+      objects: results[0]!,
+      poolBytes: results[1]!,
+      swapBytes: results[2]!,
+      bookBytes: results[3]!,
+    }
+  }
+
+  /** What is under way is finished first. What is stored stays. */
+  close(): void {
+    addon.storeClose(this.handle)
+  }
+}
+
+type Seven = [number, number, number, number, number, number, number]
+
+const isFull = (error: number) => error === constants.errno.ENOSPC || error === constants.errno.ENOMEM
+
+/** @throws SubpageError */
+function check(error: number, what: string): void {
+  if (error === 0) return
+  if (error === constants.errno.EINVAL) throw new TypeError(`cannot ${what}: no such guest or page`)
+  if (error === constants.errno.EBADMSG)
+    throw new SubpageError('STORE_DAMAGED', `cannot ${what}: what is stored is not what was put there`)
+  const name = Object.entries(constants.errno).find(([, number]) => number === error)?.[0] ?? String(error)
+  throw new SubpageError(isFull(error) ? 'NO_SPACE' : 'INTERNAL', `cannot ${what}: ${name}`)
+}
+
+function storeError(cause: unknown, what: string): unknown {
+  if (!(cause instanceof Error) || !('code' in cause)) return cause
+  const message = `${what}: ${cause.message}`
+  if (cause.code === 'EBADMSG') return new SubpageError('STORE_DAMAGED', message, { cause })
+  if (cause.code === 'ENOSPC' || cause.code === 'ENOMEM')
+    return new SubpageError('NO_SPACE', message, { cause })
+  return new SubpageError('BAD_ARGUMENT', message, { cause })
+}

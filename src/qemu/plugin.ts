@@ -1,0 +1,39 @@
+/**
+ * Starts QEMU with the plugin that notes the guest's accesses (native/plugin/plugin.c). What it has noted is read with
+ * tracking/plugin/share.ts.
+ */
+import { join } from 'node:path'
+import { SubpageError } from '../errors.ts'
+import { packageRoot } from '../memory/native.ts'
+import { pluginParts } from '../tracking/plugin/layout.ts'
+import { doubleCommas } from './option-syntax.ts'
+import type { Machine } from './options.ts'
+
+const pluginPath = join(packageRoot, 'build/native/plugin.so')
+
+/** @throws SubpageError BAD_ARGUMENT for a machine whose memory map is not known */
+export function pluginOption({ type, ramBytes, track = [] }: Machine, sharePath: string): string[] {
+  if (track.length === 0) return []
+  const parts = track.reduce((sum, part) => sum | pluginParts[part], 0)
+  return [
+    '-plugin',
+    `${doubleCommas(pluginPath)},share=${doubleCommas(sharePath)},ram=${ramBytes},low=${lowMemoryBytes(type, ramBytes)},parts=${parts}`,
+  ]
+}
+
+const gib = 2 ** 30
+
+/**
+ * How much of the RAM lies below 4 GiB; the rest begins there, and the RAM file has it right behind. QEMU's hw/i386/pc_q35.c
+ * and pc_piix.c, for machines whose `max-ram-below-4g` was left alone.
+ * @throws SubpageError BAD_ARGUMENT
+ */
+export function lowMemoryBytes(type: string, ramBytes: number): number {
+  const [machine = ''] = type.split(',')
+  if (/q35/.test(machine)) return ramBytes >= 2.75 * gib ? 2 * gib : ramBytes
+  if (/^(pc|ubuntu|pc-i440fx-.*)$/.test(machine)) return ramBytes >= 3.5 * gib ? 3 * gib : ramBytes
+  throw new SubpageError(
+    'BAD_ARGUMENT',
+    `cannot track accesses of a machine of type ${machine}: use q35 or pc`,
+  )
+}

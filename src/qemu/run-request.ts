@@ -1,0 +1,31 @@
+/** What somebody asks for who starts a guest, and the machine that becomes of it. */
+import type { PluginPart } from '../tracking/plugin/layout.ts'
+import { chooseAccel } from './accel.ts'
+import { addressed, type NicRequest } from './nic.ts'
+import { readOptions } from './option-policy.ts'
+import type { Machine } from './options.ts'
+
+export interface RunRequest {
+  name: string
+  ramBytes: number
+  accel: 'auto' | 'kvm' | 'tcg'
+  options: string[]
+  /** Network cards on bridges of this host, and of the standby's. */
+  nics?: NicRequest[]
+  /** What QEMU's plugin notes of the guest's accesses. */
+  track?: PluginPart[]
+}
+
+/** @throws SubpageError GUEST_UNPROTECTABLE, BAD_ARGUMENT */
+export async function machineOf(request: RunRequest, images: readonly string[]): Promise<Machine> {
+  const { name, ramBytes, nics = [], track = [] } = request
+  const { type, options } = readOptions(request.options, images)
+  return {
+    type,
+    ramBytes,
+    accel: await chooseAccel(request),
+    options,
+    nics: addressed(name, nics),
+    ...(track.length > 0 && { track: [...new Set(track)] }),
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * The holder as seen from here: a program (native/holder) that watches one process for us, and the messages of its control
+ * socket. It is a process of its own, so that the target goes on whatever happens to us.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import type { Socket } from 'node:net'
+import { join } from 'node:path'
+import { packageRoot } from '../../../memory/native.ts'
+import { PageRanges } from '../../../memory/page-ranges.ts'
+import type { TrackerChoice } from '../../../tracking/tracker.ts'
+import type { TraceArea } from '../../trace.ts'
+
+export const holderPath = join(packageRoot, 'build/native/holder')
+
+export type Watched = { pid: number } | { command: readonly string[] }
+
+/** The `kind` of messages; native/holder/holder.h has the same. */
+const kinds = { ready: 1, failed: 2, held: 3, busy: 4, ended: 5 } as const
+
+export interface Ready {
+  kind: 'ready'
+  pid: number
+  /** Descriptor in the holder. */
+  mirror: number
+  tracked: boolean
+  /** Why it is not tracked. */
+  errno: number
+  step: string
+}
+
+export interface Failed {
+  kind: 'failed'
+  errno: number
+  step: string
+}
+
+export interface HeldAnswer {
+  kind: 'held'
+  /** CLOCK_MONOTONIC: when the hold was asked for, when all threads stood, when they went on. */
+  askedNs: bigint
+  heldNs: bigint
+  resumedNs: bigint
+  /** When another program took the place of the former one since the last hold; 0n when none did. */
+  executedNs: bigint
+  threads: number
+  newAreas: TraceArea[]
+  dirty: PageRanges
+}
+
+/** `status` as waitpid(2) gives it; undefined when nobody told. */
+export type Answer =
+  | Ready
+  | Failed
+  | HeldAnswer
+  | { kind: 'busy' }
+  | { kind: 'ended'; status: number | undefined }
+
+export class Holder {
+  readonly #child: ChildProcess
+  readonly #socket: Socket
+  #received: Buffer = Buffer.alloc(0)
+  #waiting: ((answer: Answer | undefined) => void) | undefined
+  #answers: Answer[] = []
+  #closed = false
+
+  /** What a command prints goes to our standard error: standard output is for our own data. */
+  constructor(watched: Watched, tracker: TrackerChoice, pages: number) {
+    const what = 'pid' in watched ? ['pid', String(watched.pid)] : ['run', ...watched.command]
+    this.#child = spawn(holderPath, [tracker, String(pages), ...what], {
+      stdio: ['inherit', 2, 'inherit', 'pipe'],
+    })
+    this.#socket = this.#child.stdio[3] as Socket
+    this.#socket.on('data', (bytes: Buffer) => this.#take(bytes))
+    const end = () => {
+      this.#closed = true
+      this.#waiting?.(undefined)
+    }
+    this.#socket.on('close', end)
+    // What a broken socket means is what its closing means.
+    this.#socket.on('error', end)
+    this.#child.on('error', end)
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid
+  }
+
+  hold(): Promise<Answer | undefined> {
+    if (!this.#closed) this.#socket.write('h')
+    return this.answer()
+  }
+
+  /** The next answer; undefined when the holder has gone. */
+  answer(): Promise<Answer | undefined> {
+    const ready = this.#answers.shift()
+    if (ready || this.#closed) return Promise.resolve(ready)
+    return new Promise((resolve) => {
+      this.#waiting = (answer) => {
+        this.#waiting = undefined
+        resolve(answer)
+      }
+    })
+  }
+
+  /** Lets the target go, and waits until it has been let go. */
+  async close(): Promise<void> {
+    const ended = new Promise<void>((resolve) => {
+      if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined)
+        resolve()
+      else this.#child.once('exit', () => resolve())
+    })
+    this.#socket.destroy()
+    await ended
+  }
+
+  #take(bytes: Buffer): void {
+    this.#received = this.#received.length === 0 ? bytes : Buffer.concat([this.#received, bytes])
+    while (this.#received.length >= 4) {
+      const end = 4 + this.#received.readUInt32LE(0)
+      if (this.#received.length < end) return
+      const answer = parse(new Fields(this.#received.subarray(4, end)))
+      this.#received = this.#received.subarray(end)
+      if (this.#waiting) this.#waiting(answer)
+      else this.#answers.push(answer)
+    }
+  }
+}
+
+class Fields {
+  readonly #bytes: Buffer
+  #at = 0
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes
+  }
+
+  byte(): number {
+    return this.#bytes[this.#at++]!
+  }
+
+  big(): bigint {
+    const value = this.#bytes.readBigUInt64LE(this.#at)
+    this.#at += 8
+    return value
+  }
+
+  number(): number {
+    return Number(this.big())
+  }
+
+  text(): string {
+    return this.bytes(this.number()).toString()
+  }
+
+  bytes(length: number): Buffer {
+    this.#at += length
+    return this.#bytes.subarray(this.#at - length, this.#at)
+  }
+}
+
+function parse(fields: Fields): Answer {
+  switch (fields.byte()) {
+    case kinds.ready: {
+      const [pid, mirror, tracked, errno] = [
+        fields.number(),
+        fields.number(),
+        fields.number(),
+        fields.number(),
+      ]
+      return { kind: 'ready', pid, mirror, tracked: tracked !== 0, errno, step: fields.text() }
+    }
+    case kinds.failed:
+      return { kind: 'failed', errno: fields.number(), step: fields.text() }
+    case kinds.held:
+      return parseHeld(fields)
+    case kinds.ended: {
+      const known = fields.number() !== 0
+      const status = fields.number()
+      return { kind: 'ended', status: known ? status : undefined }
+    }
+    default:
+      return { kind: 'busy' }
+  }
+}
+
+function parseHeld(fields: Fields): HeldAnswer {
+  const [askedNs, heldNs, resumedNs, executedNs] = [fields.big(), fields.big(), fields.big(), fields.big()]
+  const threads = fields.number()
+  const newAreas = Array.from({ length: fields.number() }, () => {
+    const [firstPage, pageCount, address] = [fields.number(), fields.number(), fields.number()]
+    return { firstPage, pageCount, address, name: fields.text() }
+  })
+  const runs = fields.number()
+  const pairs = new Uint32Array(2 * runs)
+  // Copied: the message may lie anywhere, and is gone with the next one.
+  new Uint8Array(pairs.buffer).set(fields.bytes(8 * runs))
+  return {
+    kind: 'held',
+    askedNs,
+    heldNs,
+    resumedNs,
+    executedNs,
+    threads,
+    newAreas,
+    dirty: PageRanges.fromPairs(pairs, runs),
+  }
+}

@@ -1,0 +1,233 @@
+/**
+ * An ordinary process as something to record: one that runs already, or a command that is started for it. Both are watched
+ * the same way, by the holder (native/holder/holder.h says how, and why the target survives us).
+ *
+ * One process is recorded: the one that is named, or the command itself; not its children. When it executes another
+ * program, as a shell's `exec` does, the recording goes on with that one from its first instruction.
+ */
+import { readFileSync } from 'node:fs'
+import { constants, totalmem } from 'node:os'
+import { getSystemErrorName } from 'node:util'
+import { SubpageError } from '../../../errors.ts'
+import { pageBytes } from '../../../memory/page.ts'
+import { Region } from '../../../memory/region.ts'
+import type { TrackerChoice } from '../../../tracking/tracker.ts'
+import type { TraceArea } from '../../trace.ts'
+import type { Harvest, Held, RecordTarget } from '../target.ts'
+import { type Failed, type HeldAnswer, Holder, type Ready, type Watched } from './holder.ts'
+
+/**
+ * @throws SubpageError BAD_ARGUMENT when there is no such process or command; PROCESS_REFUSED when it may not be watched;
+ * TRACKER_UNAVAILABLE when `choice` is userfault and cannot be had; GUEST_DIED
+ */
+export async function openProcess(watched: Watched, choice: TrackerChoice): Promise<RecordTarget> {
+  if ('pid' in watched && watched.pid === process.pid)
+    throw new SubpageError('BAD_ARGUMENT', `process ${watched.pid} is this one, which cannot watch itself`)
+  const holder = new Holder(watched, choice, Math.floor(totalmem() / pageBytes))
+  let mirror: Region | undefined
+  try {
+    const ready = await holder.answer()
+    if (ready?.kind === 'failed') throw failure(watched, ready)
+    if (ready?.kind !== 'ready')
+      throw new SubpageError('INTERNAL', 'the holder of the process does not answer')
+    mirror = Region.map(`/proc/${holder.pid}/fd/${ready.mirror}`, { writable: false })
+    const target = new ProcessTarget(watched, ready, holder, mirror)
+    await target.begin()
+    return target
+  } catch (error) {
+    await holder.close()
+    mirror?.close()
+    throw error
+  }
+}
+
+/** performance.now() of a moment of CLOCK_MONOTONIC. */
+const clockOffsetMs = performance.now() - Number(process.hrtime.bigint()) / 1e6
+const toMs = (ns: bigint) => Number(ns) / 1e6 + clockOffsetMs
+
+/** How long the first hold may take: a process that waits in the kernel cannot be held. */
+const beginMsMax = 5_000
+
+class ProcessTarget implements RecordTarget {
+  readonly kind: 'pid' | 'command'
+  readonly name: string
+  readonly tracker: 'userfault' | 'compare'
+  readonly guesses: boolean
+  readonly written = false
+  readonly counters = []
+  readonly notes: string[]
+  readonly ram: Region
+  readonly pid: number
+  readonly #holder: Holder
+  #areas: readonly TraceArea[] = []
+  #harvest: Harvest | undefined
+  #endedHow: string | undefined
+
+  constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
+    this.kind = 'pid' in watched ? 'pid' : 'command'
+    this.name = 'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : watched.command.join(' ')
+    this.pid = ready.pid
+    this.tracker = ready.tracked ? 'userfault' : 'compare'
+    this.guesses = !ready.tracked
+    this.#holder = holder
+    this.ram = mirror
+    this.notes = [
+      'The process was held at the end of each epoch. Its private memory is recorded, and shared memory that is no file; not that of its children.',
+      ...(this.guesses ? ['Pages were compared: what was written with the same value is not seen.'] : []),
+      ...(ready.step === '' ? [] : [`userfault was not available: ${reason(ready)}`]),
+    ]
+  }
+
+  get areas() {
+    return this.#areas
+  }
+
+  get memoryBytes(): number {
+    return pageBytes * this.#areas.reduce((sum, { pageCount }) => sum + pageCount, 0)
+  }
+
+  get endedHow(): string | undefined {
+    return this.#endedHow
+  }
+
+  /** The first hold finds what the memory holds now. */
+  async begin(): Promise<void> {
+    const deadline = performance.now() + beginMsMax
+    for (;;) {
+      const held = await this.hold(() => this.harvest())
+      if (held) {
+        this.#harvest = held.value
+        this.#areas = held.value.newAreas
+        return
+      }
+      if (performance.now() > deadline)
+        throw new SubpageError(
+          'PROCESS_REFUSED',
+          `process ${this.pid} cannot be held: it waits in the kernel and does not come back`,
+        )
+    }
+  }
+
+  async hold<T>(look: () => T): Promise<Held<T> | undefined> {
+    const answer = await this.#holder.hold()
+    switch (answer?.kind) {
+      case 'held':
+        return this.#held(answer, look)
+      case 'busy':
+        return undefined
+      case 'ended':
+        this.#endedHow = wordsOf(answer.status)
+        throw new SubpageError('GUEST_DIED', `process ${this.pid} has ended: ${this.#endedHow}`)
+      case 'failed':
+        throw new SubpageError(
+          'TRACKER_UNAVAILABLE',
+          `process ${this.pid} can no longer be recorded: ${reason(answer)}`,
+        )
+      default:
+        throw new SubpageError('INTERNAL', `the holder of process ${this.pid} has gone`)
+    }
+  }
+
+  #held<T>(answer: HeldAnswer, look: () => T): Held<T> {
+    const { newAreas, dirty, executedNs } = answer
+    this.#harvest = { dirty, newAreas }
+    return {
+      // The bytes are copies: the process runs already.
+      value: look(),
+      heldAt: toMs(answer.heldNs),
+      resumedAt: toMs(answer.resumedNs),
+      pauseUs: Number(answer.resumedNs - answer.askedNs) / 1000,
+      torn: undefined,
+      ...(executedNs > 0n && {
+        lost: {
+          until: toMs(executedNs),
+          reason:
+            'it executed another program, whose memory follows; what the former one wrote last is not known',
+        },
+      }),
+    }
+  }
+
+  harvest(): Harvest {
+    if (!this.#harvest) throw new TypeError('nothing was held')
+    return this.#harvest
+  }
+
+  async close(): Promise<void> {
+    await this.#holder.close()
+    this.ram.close()
+  }
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
+  } catch {
+    // It has ended: that is found out when it is held.
+    return 'unknown'
+  }
+}
+
+function wordsOf(status: number | undefined): string {
+  if (status === undefined) return 'how is not known'
+  const signal = status & 0x7f
+  if (signal === 0) return `it exited with status ${(status >> 8) & 0xff}`
+  const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0]
+  return `it was killed by ${name ?? `signal ${signal}`}`
+}
+
+const reason = ({ step, errno }: Pick<Failed, 'step' | 'errno'>) =>
+  errno === 0 ? step : `${step}: ${getSystemErrorName(-errno)}`
+
+function failure(watched: Watched, failed: Failed): SubpageError {
+  const { step, errno } = failed
+  const name = errno === 0 ? undefined : getSystemErrorName(-errno)
+  if ('command' in watched) {
+    const command = watched.command[0]!
+    if (step === 'exec')
+      return new SubpageError(
+        'BAD_ARGUMENT',
+        `cannot start ${command}: ${name === 'ENOENT' ? 'no such program' : name}`,
+      )
+    if (step === 'ptrace') return new SubpageError('PROCESS_REFUSED', `may not watch ${command} (${name})`)
+    return new SubpageError('TRACKER_UNAVAILABLE', `cannot record ${command}: ${reason(failed)}`)
+  }
+  const { pid } = watched
+  if (step === 'ptrace' && name === 'ESRCH')
+    return new SubpageError('BAD_ARGUMENT', `there is no process ${pid}`)
+  if (step === 'ptrace')
+    return new SubpageError('PROCESS_REFUSED', `may not watch process ${pid}: ${whyRefused(pid)}`)
+  if (step === 'ended') return new SubpageError('GUEST_DIED', `process ${pid} has ended`)
+  if (step === 'hold')
+    return new SubpageError(
+      'PROCESS_REFUSED',
+      `process ${pid} cannot be held: it waits in the kernel and does not come back`,
+    )
+  return new SubpageError('TRACKER_UNAVAILABLE', `cannot track process ${pid}: ${reason(failed)}`)
+}
+
+/** What the kernel does not say. */
+function whyRefused(pid: number): string {
+  const status = contentOf(`/proc/${pid}/status`)
+  const field = (name: string) => new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1]
+  const tracer = Number(field('TracerPid') ?? 0)
+  if (tracer !== 0)
+    return `process ${tracer} (${commandOf(tracer)}) traces it already, and a process has one tracer: end that first`
+  if (field('Kthread') === '1') return 'it is a thread of the kernel'
+  const owner = Number(field('Uid'))
+  if (process.geteuid!() !== 0 && owner !== process.geteuid!())
+    return `it belongs to user ${owner}: record as that user, or with CAP_SYS_PTRACE`
+  const yama = contentOf('/proc/sys/kernel/yama/ptrace_scope').trim()
+  if (yama !== '' && yama !== '0')
+    return `this host lets a process watch only its children (kernel.yama.ptrace_scope is ${yama}): record as root, or start it with \`subpage record -- COMMAND\``
+  return 'the kernel refuses ptrace: record as root, or with CAP_SYS_PTRACE'
+}
+
+function contentOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    // Not on every kernel, or the process has ended.
+    return ''
+  }
+}

@@ -1,0 +1,41 @@
+/** The few figures that answer the study's question: medians over the workloads. A reduction is whole-page bytes by bytes sent. */
+import { median } from '../report/statistics.ts'
+import type { Cell } from './measure.ts'
+import type { EpochCost } from './replayed-pair.ts'
+import { allTogether, wholePages } from './technique.ts'
+
+export interface Headline {
+  workloads: number
+  reductionFineGrained: number
+  /** Of the bytes at the epoch's end, with whole pages, as it is published. */
+  reductionSpeculation: number
+  reductionSharing: number
+  reductionAll: number
+  /** Of all bytes sent, those that were sent early for pages that were written again. */
+  wastedBySpeculation: number
+}
+
+export function headlineOf(cells: readonly Cell[]): Headline {
+  const names = [...new Set(cells.map(({ workload }) => workload))]
+  /** Each workload counts once, with the median over its epoch lengths. */
+  const middle = (value: (cell: Cell) => number) =>
+    median(names.map((name) => median(cells.filter(({ workload }) => workload === name).map(value))))
+  return {
+    workloads: names.length,
+    reductionFineGrained: middle((cell) => reduction(cell, 'lines')),
+    reductionSpeculation: middle((cell) => reduction(cell, 'speculation, whole pages', 'finalBytes')),
+    reductionSharing: middle((cell) => reduction(cell, '+ sharing')),
+    reductionAll: middle((cell) => reduction(cell, allTogether)),
+    wastedBySpeculation: middle((cell) => wasted(cell.costs[allTogether]!)),
+  }
+}
+
+export function reduction(
+  { costs }: Cell,
+  technique: string,
+  bytes: 'totalBytes' | 'finalBytes' = 'totalBytes',
+): number {
+  return costs[wholePages]![bytes] / costs[technique]![bytes]
+}
+
+export const wasted = ({ wastedBytes, totalBytes }: EpochCost) => wastedBytes / Math.max(1, totalBytes)

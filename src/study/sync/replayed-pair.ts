@@ -1,0 +1,239 @@
+/**
+ * A primary's sending side and a standby's receiving side with a recording in place of the guest and nothing in place of the
+ * link: what is captured, reduced, sent early, restored and applied is done by the code of `protect`. After each epoch the
+ * image is compared with the memory, byte by byte.
+ */
+import type { Shadow } from '../../delta/shadow.ts'
+import { invariant } from '../../errors.ts'
+import { compareRegionsSync } from '../../memory/hash.ts'
+import { PageRanges } from '../../memory/page-ranges.ts'
+import { Region } from '../../memory/region.ts'
+import { realClock } from '../../replication/clock.ts'
+import { DeltaSender } from '../../replication/delta-sender.ts'
+import { DeltaWriter } from '../../replication/delta-writer.ts'
+import { DeviceStateWriter } from '../../replication/device-state.ts'
+import { type FrameType, frameType, headerBytes } from '../../replication/frame.ts'
+import { ImageKeeper } from '../../replication/image-keeper.ts'
+import { makeShadow, reduces } from '../../replication/sending.ts'
+import {
+  type EarlyPages,
+  epochMsMin,
+  passesAt,
+  Speculation,
+  type Speculative,
+} from '../../replication/speculation.ts'
+import { type EpochCourse, RecordedWrites } from './recorded-writes.ts'
+import type { Technique } from './technique.ts'
+
+/** As `protect` seeds. */
+const slicePages = 4096
+/** A link of 1 Gbit/s, for what depends on one: bytes a microsecond, and the time of an answer. */
+export const linkBytesPerUs = 125
+const answerUs = 200
+const commitFrameBytes = headerBytes + 32
+const noDevices = new Uint8Array(0)
+
+/** Of one epoch, or of many together. Bytes with their frames; the state of the devices is not in a recording. */
+export interface EpochCost {
+  pages: number
+  /** All that was sent, and what of it in or after the pause. */
+  totalBytes: number
+  finalBytes: number
+  /** Sent before the pause; of it, of pages that were written again. */
+  earlyBytes: number
+  wastedBytes: number
+  earlyPages: number
+  wastedPages: number
+  /** Captured in the pause. */
+  finalPages: number
+  /** Of one processor: in the pause, of the primary altogether, of the standby. */
+  pauseUs: number
+  primaryUs: number
+  standbyUs: number
+}
+
+interface Frame {
+  type: FrameType
+  epoch: number
+  payload: Uint8Array
+}
+
+export class ReplayedPair implements EpochCourse {
+  readonly costs: EpochCost[] = []
+  readonly writes = new RecordedWrites()
+  readonly #technique: Technique
+  readonly #epochMs: number
+  readonly #ram: Region
+  readonly #shadow: Shadow
+  readonly #image: Region
+  readonly #keeper: ImageKeeper
+  readonly #devices = new DeviceStateWriter()
+  readonly #session: { deltas: DeltaSender; closed: AbortSignal }
+  readonly #protection: Speculative & { early: EarlyPages | undefined }
+  readonly #speculation: Speculation
+  #epoch = 0
+  /** The next pass of speculation that this epoch has not had. */
+  #pass = 0
+  /** Sent and not yet received. */
+  #frames: Frame[] = []
+  #cost = nothing()
+
+  constructor(ram: Region, technique: Technique, epochMs: number) {
+    this.#technique = technique
+    this.#epochMs = epochMs
+    this.#ram = ram
+    this.#shadow = makeShadow(ram.pages, technique.codec, technique.sending)
+    this.#image = Region.anonymous(ram.bytes)
+    this.#keeper = new ImageKeeper(this.#image, () => undefined)
+    const sink = {
+      // The buffer is used again as soon as this resolves, as with a socket.
+      send: async (type: FrameType, epoch = 0, payload: Uint8Array = noDevices) => {
+        this.#frames.push({ type, epoch, payload: payload.slice() })
+      },
+    }
+    this.#session = {
+      deltas: new DeltaSender(sink, ram.pages, this.#shadow.copy, technique.sending),
+      closed: new AbortController().signal,
+    }
+    this.#protection = {
+      guest: { ram },
+      tracker: this.writes,
+      writer: new DeltaWriter(ram, this.#shadow, technique.codec),
+      unsynced: PageRanges.empty,
+      early: undefined,
+      clock: realClock,
+    }
+    this.#speculation = new Speculation(this.#protection, technique.sending.speculate ?? 'off')
+  }
+
+  /** Brings the standby up to the memory as it is. */
+  async seed(): Promise<void> {
+    this.#keeper.begin(reduces(this.#technique.sending))
+    const { deltas } = this.#session
+    const { writer } = this.#protection
+    for (let left = PageRanges.all(this.#ram.pages); left.pageCount > 0; ) {
+      const [slice, rest] = left.take(slicePages)
+      left = rest
+      await deltas.post(writer, 0, slice, await writer.capture(slice, true))
+      await this.#receive()
+    }
+    this.#cost = nothing()
+  }
+
+  async within(part: number): Promise<void> {
+    const due = passesAt.filter((at) => at <= part).length
+    if (due <= this.#pass) return
+    this.#pass = due
+    if (this.#speculation.choice === 'off' || this.#epochMs < epochMsMin) return
+    const startedAt = processorUs()
+    await this.#speculation.pass(this.#session, this.#epoch + 1)
+    this.#cost.primaryUs += processorUs() - startedAt
+    await this.#receive()
+  }
+
+  async end(): Promise<void> {
+    const epoch = ++this.#epoch
+    const cost = this.#cost
+    const { writer, early } = this.#protection
+    const { deltas } = this.#session
+    const earlyFrames = early ? deltas.total : { frames: 0, bytes: 0 }
+    cost.earlyBytes = earlyFrames.bytes + earlyFrames.frames * headerBytes
+
+    const startedAt = processorUs()
+    const dirty = this.writes.harvest()
+    const captured = await writer.capture(dirty, false)
+    cost.pauseUs = processorUs() - startedAt
+    const posted = await deltas.post(writer, epoch, dirty, captured)
+    await posted.sent
+    cost.primaryUs += processorUs() - startedAt
+
+    cost.finalBytes = posted.bytes + posted.frames * headerBytes + commitFrameBytes
+    cost.totalBytes = cost.earlyBytes + cost.finalBytes
+    cost.finalPages = dirty.pageCount
+    cost.pages = (early?.pages ?? PageRanges.empty).union(dirty).pageCount
+    if (early) {
+      const again = early.pages.intersect(dirty)
+      cost.earlyPages = early.pages.pageCount
+      cost.wastedPages = again.pageCount
+      cost.wastedBytes = (cost.earlyBytes * again.pageCount) / early.pages.pageCount
+    }
+    await this.#receive()
+    await this.#commit(epoch)
+    this.#speculation.learn(early, dirty, cost.totalBytes)
+    deltas.committed(cost.finalBytes, cost.finalBytes / linkBytesPerUs + answerUs)
+    this.#protection.early = undefined
+    this.costs.push(cost)
+    this.#cost = nothing()
+    this.#pass = 0
+    this.#compare((early?.pages ?? PageRanges.empty).union(dirty))
+  }
+
+  /** The whole image is the memory. @throws Error when it is not: what was sent is wrong, and so is every figure */
+  finish(): void {
+    // What was written after the last epoch's end was not sent, or not committed.
+    const left = this.writes.harvest().union(this.#protection.early?.pages ?? PageRanges.empty)
+    this.#compare(PageRanges.all(this.#ram.pages).subtract(left))
+  }
+
+  close(): void {
+    this.#session.deltas.close()
+    this.#keeper.close()
+    this.#devices.close()
+    this.#shadow.close()
+    this.#image.close()
+  }
+
+  async #receive(): Promise<void> {
+    const frames = this.#frames
+    this.#frames = []
+    const startedAt = processorUs()
+    for (const { type, epoch, payload } of frames)
+      if (epoch === 0) await this.#keeper.seed(payload, type === frameType.reduced)
+      else await this.#keeper.hold(epoch, payload, type === frameType.reduced)
+    this.#cost.standbyUs += processorUs() - startedAt
+  }
+
+  async #commit(epoch: number): Promise<void> {
+    const { deltas } = this.#session
+    this.#keeper.holdDevice(epoch, this.#devices.encode(noDevices))
+    const startedAt = processorUs()
+    await this.#keeper.commit(
+      epoch,
+      {
+        deltas: deltas.total.frames,
+        deltaBytes: deltas.total.bytes,
+        consoleBytes: 0,
+        digest: deltas.digest,
+      },
+      () => Promise.resolve(),
+    )
+    this.#cost.standbyUs += processorUs() - startedAt
+  }
+
+  #compare(pages: PageRanges): void {
+    const differs = compareRegionsSync(this.#ram, this.#image, pages)
+    invariant(
+      differs === undefined,
+      `with "${this.#technique.name}" the image differs from the memory after epoch ${this.#epoch}`,
+    )
+  }
+}
+
+function processorUs(): number {
+  const { user, system } = process.cpuUsage()
+  return user + system
+}
+
+export const nothing = (): EpochCost => ({
+  pages: 0,
+  totalBytes: 0,
+  finalBytes: 0,
+  earlyBytes: 0,
+  wastedBytes: 0,
+  earlyPages: 0,
+  wastedPages: 0,
+  finalPages: 0,
+  pauseUs: 0,
+  primaryUs: 0,
+  standbyUs: 0,
+})

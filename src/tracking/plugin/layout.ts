@@ -1,0 +1,45 @@
+/**
+ * The layout of the file that the QEMU plugin shares with us. The other declaration, with what each field means, is
+ * native/plugin/share.h; test/tracking/plugin-layout.test.ts holds that both agree.
+ */
+
+/** What the plugin can note of a guest's accesses; bits of the header's `parts`. */
+export const pluginParts = { lines: 1, pml: 2, prl: 4, accesses: 8 } as const
+export type PluginPart = keyof typeof pluginParts
+export const pluginPartNames = Object.keys(pluginParts) as PluginPart[]
+
+export const shareMagic = 0x4e4947554c505053n
+export const shareFormat = 1
+/** Where a count of the PRL model stops. */
+export const countMax = 0xff00
+export const vcpuCountMax = 256
+/** Sizes of the logs that are followed at once, in entries. Intel's log has 512. */
+export const logEntries = [128, 256, 512, 1024, 2048, 4096] as const
+export type LogEntries = (typeof logEntries)[number]
+
+/** Offsets of fields in the header. */
+export const headerAt = {
+  magic: 0,
+  format: 8,
+  parts: 12,
+  pages: 16,
+  bytes: 24,
+  vcpusOffset: 32,
+  linesOffset: 40,
+  dirtyOffset: 48,
+  countsOffset: 56,
+  readOffset: 64,
+  storedOffset: 72,
+  tlbEntries: 80,
+  tlbGeneration: 84,
+  wanted: 88,
+  active: 92,
+  outside: 96,
+  unknown: 104,
+} as const
+export const headerBytes = 112
+
+/** Offsets in a vCPU's record: its two logs, and the fields of a log. */
+export const vcpuAt = { pml: 0, prl: 80 } as const
+export const vcpuBytes = 256
+export const logAt = { logged: 0, full: 8, left: 56 } as const

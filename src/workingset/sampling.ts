@@ -1,0 +1,30 @@
+/**
+ * VMware's estimator (Waldspurger, OSDI 2002): a few pages chosen at random, others each time, and the share of them that
+ * was touched. What a sample finds is averaged over all samples so far; ESX weighs the newest more and takes the largest of
+ * three averages, which is never nearer to a working set that stays as it is.
+ */
+import type { Estimate, Estimator } from './estimator.ts'
+import type { Observation } from './observation.ts'
+
+export class SamplingEstimator implements Estimator {
+  readonly #pages: number
+  #watched = 0
+  #touched = 0
+
+  constructor(pages: number) {
+    this.#pages = pages
+  }
+
+  get estimate(): Estimate | undefined {
+    if (this.#watched === 0) return undefined
+    const share = this.#touched / this.#watched
+    const plusMinus = 1.96 * this.#pages * Math.sqrt((share * (1 - share)) / this.#watched)
+    return { pages: share * this.#pages, plusMinus, stable: true }
+  }
+
+  add({ watched, accessed, endsInterval }: Observation): void {
+    if (!endsInterval) return
+    this.#watched += watched.pageCount
+    this.#touched += accessed.pageCount
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * The working set of a real guest: near what its program is known to use; beside a protection without taking a written page
+ * from it; shared by all who ask; and gone from the guest when nobody asks any more.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { askVictim, type Console, typeLine, untilConsole, victimDamage } from '../../src/qemu/demo-guest.ts'
+import type { Sample } from '../../src/workingset/sample.ts'
+import { Hosts, protect, startVictim } from '../support/hosts.ts'
+import { subpage } from '../support/subpage.ts'
+
+const hosts = new Hosts()
+let first: EphemeralAgent
+let second: EphemeralAgent
+let console: Console
+const settings = { intervalMs: 300, subIntervals: 1, budget: 1 }
+
+beforeAll(async () => {
+  ;[first, second] = await Promise.all([hosts.add('first'), hosts.add('second')])
+  console = (await startVictim(first, 'web', ['victim_mib=8', 'victim_verify_ms=100000'])).console
+})
+afterAll(() => hosts[Symbol.asyncDispose]())
+
+async function watch(count: number, wanted = settings): Promise<Sample[]> {
+  const samples: Sample[] = []
+  for await (const sample of first.client.watchMemory('web', wanted))
+    if (samples.push(sample) === count) break
+  return samples
+}
+
+const mib = (pages: number) => (pages * 4096) / 2 ** 20
+
+test('finds the working set of a program whose working set is known, on top of what the guest uses anyway', async () => {
+  await watch(3)
+  const before = (await watch(3)).at(-1)!
+  await typeLine(console, 'run workset mib=40 mode=read >/dev/ttyS0 & echo started')
+  await untilConsole(console, 0, (text) => /^workset ready mib=40/m.exec(text) ?? undefined, 60_000)
+  await watch(2)
+  const after = (await watch(4)).at(-1)!
+  expect(mib(after.dist.pages - before.dist.pages)).toBeGreaterThan(36)
+  expect(mib(after.dist.pages - before.dist.pages)).toBeLessThan(44)
+  expect(after.watchedPages).toBe(after.ramPages)
+  expect(after.dist.plusMinus).toBe(0)
+  expect(after.estimate.stable).toBe(true)
+  // It only reads: what is written is what was written before.
+  expect(Math.abs(mib((after.written?.pages ?? 0) - (before.written?.pages ?? 0)))).toBeLessThan(6)
+  expect(after.heat.filter((percent) => percent === 100).length).toBeGreaterThan(5)
+})
+
+test('a part of the memory is enough, and costs less than the budget', async () => {
+  const [, , , last] = await watch(4, { ...settings, intervalMs: 500, budget: 0.02 })
+  expect(last!.watchedPages).toBeLessThan(last!.ramPages)
+  expect(last!.costShare).toBeLessThan(0.03)
+  expect(mib(last!.dist.pages)).toBeGreaterThan(30)
+  expect(mib(last!.dist.pages)).toBeLessThan(70)
+  expect(last!.dist.plusMinus).toBeGreaterThan(0)
+})
+
+test('beside a protection: nothing is lost, and what is written is known from it', async () => {
+  const during = watch(8)
+  await protect(first, 'web', second)
+  const samples = await watch(3)
+  expect(mib(samples.at(-1)!.dist.pages)).toBeGreaterThan(40)
+  expect(mib(samples.at(-1)!.written!.pages)).toBeGreaterThan(1)
+  expect(await first.client.verify('web')).toMatchObject({ equal: true })
+  await during
+  expect(await first.client.verify('web')).toMatchObject({ equal: true })
+  expect(victimDamage(readFileSync(console.log, 'latin1'))).toBeUndefined()
+  expect(await askVictim(console)).toBe(true)
+})
+
+test('the command says it in plain words, and what is wrong', async () => {
+  const state = ['--state', join(hosts.directory, 'first')]
+  const [text, json] = await Promise.all([
+    subpage(['wss', 'vm:web', ...state, '--for', '1s', '--interval', '250ms', '--footprint', '40M']),
+    subpage(['wss', 'web', ...state, '--for', '1s', '--interval', '250ms', '--json']),
+  ])
+  expect(text.out).toMatch(/^160 MiB given, \d+ ± [\d.]+ MiB used over the last \d+ m?s; .*\n/)
+  expect(text.out).toContain('p100')
+  const found = JSON.parse(json.out)
+  expect(found.percentileBytes).toHaveLength(21)
+  expect(found.samples.length).toBeGreaterThan(1)
+  const unknown = await subpage(['wss', 'nobody', ...state, '--json'])
+  expect(unknown).toMatchObject({ status: 10, said: expect.stringContaining('GUEST_UNKNOWN') })
+  const standby = await subpage(['wss', 'web', '--state', join(hosts.directory, 'second'), '--json'])
+  expect(standby).toMatchObject({ status: 10, said: expect.stringContaining('standby') })
+  const bad = await subpage(['wss', 'web', ...state, '--budget', '0'])
+  expect(bad.status).toBe(2)
+})

@@ -1,0 +1,23 @@
+/** The share of the QEMU plugin is declared twice, in C and in TypeScript: both say the same. */
+import { expect, test } from 'vitest'
+import { addon } from '../../src/memory/native.ts'
+import * as layout from '../../src/tracking/plugin/layout.ts'
+
+test('C and TypeScript declare one layout', () => {
+  const { headerAt, vcpuAt, logAt, pluginParts } = layout
+  expect(addon.pluginLayout()).toEqual({
+    format: layout.shareFormat,
+    countMax: layout.countMax,
+    vcpuCountMax: layout.vcpuCountMax,
+    logSizes: layout.logEntries.length,
+    logEntriesMin: layout.logEntries[0],
+    ...pluginParts,
+    ...Object.fromEntries(Object.entries(headerAt).map(([field, at]) => [`${field}At`, at])),
+    headerBytes: layout.headerBytes,
+    vcpuBytes: layout.vcpuBytes,
+    ...Object.fromEntries(Object.entries(vcpuAt).map(([field, at]) => [`${field}At`, at])),
+    ...Object.fromEntries(Object.entries(logAt).map(([field, at]) => [`${field}At`, at])),
+  })
+  for (const [size, entries] of layout.logEntries.entries())
+    expect(entries).toBe(layout.logEntries[0] << size)
+})
