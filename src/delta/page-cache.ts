@@ -43,15 +43,22 @@ export class PageCache {
 
   /** These pages were written. */
   touch(pages: PageRanges): { held: PageRanges; missed: PageRanges } {
-    const held: [number, number][] = []
-    const missed: [number, number][] = []
+    // Ascending, as native code reads them. At most every page is a run of its own.
+    const held = new Uint32Array(2 * pages.pageCount)
+    const missed = new Uint32Array(2 * pages.pageCount)
+    let [heldLength, missedLength] = [0, 0]
     const { slotOf } = this
     for (const { first, count } of pages)
       for (let page = first; page < first + count; ) {
         const hits = slotOf[page] !== noSlot
         const start = page
         for (; page < first + count && (slotOf[page] !== noSlot) === hits; page++) this.#count(page)
-        ;(hits ? held : missed).push([start, page - start])
+        const into = hits ? held : missed
+        const at = hits ? heldLength : missedLength
+        into[at] = start
+        into[at + 1] = page - start
+        if (hits) heldLength += 2
+        else missedLength += 2
       }
     this.#writes += pages.pageCount
     if (this.#writes > writesPerPage * this.#writtenPages) {
@@ -59,7 +66,10 @@ export class PageCache {
       this.#writes = 0
       this.#writtenPages = 0
     }
-    return { held: PageRanges.of(held), missed: PageRanges.of(missed) }
+    return {
+      held: PageRanges.fromPairs(held, heldLength / 2),
+      missed: PageRanges.fromPairs(missed, missedLength / 2),
+    }
   }
 
   /** Gives a slot to those of the pages that deserve one; what the slot held is forgotten. */

@@ -14,6 +14,7 @@ import { cacheShadow, fullShadow, hashShadow, type Shadow, shadowDifference } fr
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import type { Region } from '../../src/memory/region.ts'
+import { seededRandom } from '../support/random.ts'
 import { contentOf, memoryPair, regionOf, testPages } from './memories.ts'
 
 afterEach(() => selectCpuPath('best'))
@@ -118,6 +119,26 @@ describe.each(shadows)('%s', (_, make) => {
       { numRuns: 25 },
     )
   })
+})
+
+it('a page may make room in the epoch in which it was written itself', () => {
+  const pages = 60
+  const { integer } = seededRandom(1)
+  const shadow = cacheShadow(pages, 24 * pageBytes)
+  const slots = shadow.form.slots!
+  using ram = regionOf(new Uint8Array(pages * pageBytes))
+  using image = regionOf(new Uint8Array(pages * pageBytes))
+  let madeRoom = 0
+  for (let epoch = 0; epoch < 150; epoch++) {
+    const written = Array.from({ length: 20 }, () => integer(0, pages - 1))
+    write(ram, written, epoch)
+    const held = written.filter((page) => slots[page] !== noSlot)
+    for (const delta of captured(ram, shadow, pagesOf(written), false, 'masked')) applySync(image, delta)
+    madeRoom += held.filter((page) => slots[page] === noSlot).length
+    expect(Buffer.compare(contentOf(image), contentOf(ram))).toBe(0)
+  }
+  expect(madeRoom).toBeGreaterThan(0)
+  shadow.close()
 })
 
 function pagesOf(pages: readonly number[]): PageRanges {

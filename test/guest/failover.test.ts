@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { judge } from '../../src/agent/demo.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { consoleAt, typeLine } from '../../src/qemu/demo-guest.ts'
-import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import { Hosts, protect, ramBytes, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 
 let hosts: Hosts
@@ -60,6 +60,35 @@ test('the compare tracker protects as well', async () => {
   const outcome = await judge(console, consoleAt(taken.console), taken.takeover?.consoleBytes ?? 0)
   expect(outcome).toMatchObject({ continued: true, lost: 0, verified: true })
   await b.client.remove('compared')
+})
+
+test('a shadow that is a cache protects, and so do hashes', async () => {
+  let { console, status } = await startVictim(a, 'frugal')
+  const ends = async (from: EphemeralAgent, to: EphemeralAgent) => {
+    expect(await from.client.verify('frugal')).toMatchObject({ equal: true })
+    await until(from, 'frugal', ({ epochs }) => (epochs?.checkpoints ?? 0) > 20)
+    process.kill(status.pid ?? 0, 'SIGKILL')
+    const taken = await until(to, 'frugal', ({ takeover }) => takeover !== null)
+    const after = consoleAt(taken.console)
+    const outcome = await judge(console, after, taken.takeover?.consoleBytes ?? 0)
+    expect(outcome).toMatchObject({ continued: true, lost: 0, verified: true })
+    console = after
+    // Protection the other way round begins with the same settings.
+    status = await until(to, 'frugal', ({ state }) => state === 'Protected')
+  }
+  const cache = { shadow: { cacheBytes: 16 * 2 ** 20 } }
+  expect((await protect(a, 'frugal', b, cache)).memory).toMatchObject({ shadow: 'cache' })
+  await ends(a, b)
+  expect(status.memory).toMatchObject({ shadow: 'cache' })
+  expect(status.memory?.shadowBytes).toBeLessThan(18 * 2 ** 20)
+  await b.client.unprotect('frugal')
+  expect((await protect(b, 'frugal', a, { shadow: 'hash', grainBytes: 256 })).memory).toMatchObject({
+    shadow: 'hash',
+    shadowBytes: ramBytes / 16,
+  })
+  await ends(b, a)
+  expect(status.memory).toMatchObject({ shadow: 'hash', shadowBytes: ramBytes / 16 })
+  await a.client.remove('frugal')
 })
 
 test('failover by command', async () => {

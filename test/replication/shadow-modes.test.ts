@@ -43,11 +43,16 @@ describe.each(kinds)('with %s', (_, sending) => {
   }
 
   test('the image is the committed checkpoint at every look, also after a connection was lost', async () => {
-    const pair = await startProtected()
+    // Long enough for pages to go early.
+    const pair = await start({ epochMs: 10, sending: { ...sending, speculate: 'always' } })
+    await pair.protect()
+    let early = 0
+    pair.primary?.on('epoch', (report) => (early += report.early?.pages.pageCount ?? 0))
     for (let look = 0; look < 10; look++) {
       await pair.epochs(1)
       expect(pair.imageIsCommitted(), `look ${look}, seed ${random.seed}`).toBe(true)
     }
+    expect(early).toBeGreaterThan(0)
     pair.host.gone = false
     pair.host.dropConnections()
     await state(pair).toBe('Connecting')
