@@ -7,4 +7,9 @@ export interface StudyEntry {
   load(): Promise<Study>
 }
 
-export const studies: Readonly<Record<string, StudyEntry>> = {}
+export const studies: Readonly<Record<string, StudyEntry>> = {
+  amplification: {
+    summary: 'how much more whole dirty pages are than what changed in them, for programs of all kinds',
+    load: async () => (await import('./amplification/study.ts')).study,
+  },
+}
