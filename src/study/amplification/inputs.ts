@@ -57,9 +57,29 @@ function random(seed: number): () => number {
 
 type Random = () => number
 const below = (next: Random, limit: number) => Math.floor(next() * limit)
-const pick = (next: Random, letters: string) => letters[below(next, letters.length)]!
-const drawn = (next: Random, letters: string, count: number) =>
-  Array.from({ length: count }, () => pick(next, letters)).join('')
+
+function drawn(next: Random, letters: string, count: number): string {
+  const bytes = Buffer.allocUnsafe(count)
+  for (let i = 0; i < count; i++) bytes[i] = letters.charCodeAt(below(next, letters.length))
+  return bytes.toString('latin1')
+}
+
+/** Pieces of one long text: quicker than drawing each letter. */
+function pieces(next: Random, letters: string, length: number): () => string {
+  const text = drawn(next, letters, 65_536 + length)
+  return () => {
+    const at = below(next, 65_536)
+    return text.slice(at, at + length)
+  }
+}
+
+/** Some letters of a text replaced: each with this chance. */
+function mutated(next: Random, text: string, chance: number, letters: string): string {
+  const bytes = Buffer.from(text, 'latin1')
+  for (let i = Math.floor(next() / chance); i < bytes.length; i += 1 + Math.floor((2 * next()) / chance))
+    bytes[i] = letters.charCodeAt(below(next, letters.length))
+  return bytes.toString('latin1')
+}
 
 function vocabulary(next: Random, count: number): string[] {
   return Array.from({ length: count }, () => drawn(next, 'etaoinshrdlucmfwypvbgkqjxz', 2 + below(next, 9)))
@@ -95,8 +115,8 @@ function* reads(count: number, next: Random) {
   const letters = genomeLetters(readGenomeBases)
   for (let i = 0; i < count; i++) {
     const at = below(next, readGenomeBases - 100)
-    const bases = [...letters.slice(at, at + 100)].map((base) => (next() < 0.01 ? pick(next, 'ACGT') : base))
-    yield `@read${i}\n${bases.join('')}\n+\n${'I'.repeat(100)}\n`
+    const bases = mutated(next, letters.slice(at, at + 100), 0.01, 'ACGT')
+    yield `@read${i}\n${bases}\n+\n${'I'.repeat(100)}\n`
   }
 }
 
@@ -107,7 +127,7 @@ function* proteins(count: number, next: Random) {
   let ancestor = ''
   for (let i = 0; i < count; i++) {
     if (i % 10 === 0) ancestor = drawn(next, aminoAcids, 200 + below(next, 200))
-    const relative = [...ancestor].map((acid) => (next() < 0.2 ? pick(next, aminoAcids) : acid)).join('')
+    const relative = mutated(next, ancestor, 0.2, aminoAcids)
     yield `>p${i}\n${relative}\n`
   }
 }
@@ -156,8 +176,9 @@ function* rustSource(functions: number, next: Random) {
 /** One statement a line, as single-user servers want it. */
 function* sqlInsert(rows: number, next: Random) {
   yield 'CREATE TABLE account (id INTEGER PRIMARY KEY, branch INTEGER, balance INTEGER, note VARCHAR(100));\n'
+  const note = pieces(next, 'abcdefghij ', 60)
   for (let i = 0; i < rows; i += 10)
-    yield `INSERT INTO account VALUES ${Array.from({ length: 10 }, (_, k) => `(${i + k},${below(next, 50)},${below(next, 10_000)},'${drawn(next, 'abcdefghij ', 60)}')`).join(',')};\n`
+    yield `INSERT INTO account VALUES ${Array.from({ length: 10 }, (_, k) => `(${i + k},${below(next, 50)},${below(next, 10_000)},'${note()}')`).join(',')};\n`
 }
 
 function* sqlUpdate(statements: number, next: Random) {
@@ -185,14 +206,15 @@ function* sound(seconds: number, next: Random) {
   ] as const)
     header.writeUInt16LE(value, at)
   yield header
+  const wave = Float64Array.from({ length: rate }, (_, i) => Math.sin((2 * Math.PI * i) / rate))
   for (let second = 0; second < seconds; second++) {
     const samples = new Int16Array(2 * rate)
-    const tones = Array.from({ length: 4 }, () => 100 + below(next, 2000))
-    for (let i = 0; i < rate; i++)
-      for (const side of [0, 1])
-        samples[2 * i + side] =
-          tones.reduce((sum, tone) => sum + 5000 * Math.sin((2 * Math.PI * tone * i) / rate + side), 0) +
-          500 * next()
+    const [low, high] = [100 + below(next, 900), 1000 + below(next, 2000)]
+    for (let i = 0; i < rate; i++) {
+      const tone = 9000 * wave[(low * i) % rate]! + 4000 * wave[(high * i) % rate]!
+      samples[2 * i] = tone + 500 * next()
+      samples[2 * i + 1] = tone - 500 * next()
+    }
     yield new Uint8Array(samples.buffer)
   }
 }
@@ -203,10 +225,11 @@ function* video(frames: number, next: Random) {
   yield Buffer.from(`YUV4MPEG2 W${width} H${height} F25:1 Ip A1:1 C420jpeg\n`)
   for (let frame = 0; frame < frames; frame++) {
     const picture = new Uint8Array((width * height * 3) / 2).fill(128)
+    const [across, down] = [new Float64Array(width), new Float64Array(height)]
+    for (let x = 0; x < width; x++) across[x] = 128 + 60 * Math.sin((x + 3 * frame) / 40)
+    for (let y = 0; y < height; y++) down[y] = 50 * Math.cos((y - 2 * frame) / 30)
     for (let y = 0; y < height; y++)
-      for (let x = 0; x < width; x++)
-        picture[y * width + x] =
-          128 + 60 * Math.sin((x + 3 * frame) / 40) + 50 * Math.cos((y - 2 * frame) / 30) + 8 * next()
+      for (let x = 0; x < width; x++) picture[y * width + x] = across[x]! + down[y]! + 8 * next()
     yield Buffer.from('FRAME\n')
     yield picture
   }

@@ -72,7 +72,8 @@ export class ProcessTarget implements RecordTarget {
 
   constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
     this.kind = 'pid' in watched ? 'pid' : 'command'
-    this.name = 'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : watched.command.join(' ')
+    this.name =
+      'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : oneLine(watched.command.join(' '))
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
     this.guesses = !ready.tracked
@@ -174,6 +175,13 @@ export class ProcessTarget implements RecordTarget {
     await this.#holder.close()
     this.ram.close()
   }
+}
+
+const nameLengthMax = 80
+
+function oneLine(command: string): string {
+  const line = command.replace(/\s+/g, ' ')
+  return line.length <= nameLengthMax ? line : `${line.slice(0, nameLengthMax - 1)}…`
 }
 
 function commandOf(pid: number): string {
