@@ -208,6 +208,10 @@ export const errorTable = {
     '`subpage check` says which trackers work here; `compare` works everywhere.',
     exitStatus.lacksFeature,
   ),
+  WORKLOAD_FAILED: entry(
+    'A workload of a study could not be set up, or ended before it could be recorded.',
+    'The message has its last words; `subpage study NAME --only WORKLOAD` runs it alone.',
+  ),
   INTERNAL: entry(
     'An invariant of subpage does not hold: a defect.',
     'Please report it with the message and the stack.',

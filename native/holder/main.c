@@ -1,7 +1,8 @@
 /*
  * holder TRACKER PAGES pid PID | holder TRACKER PAGES run COMMAND...
  * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most.
- * On descriptor 3: one byte from subpage asks for a hold; closing it ends the recording.
+ * On descriptor 3 subpage asks with one byte: h hold, look and go on; s hold, look and stand; g go on (no answer).
+ * Closing it ends the recording.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "holder.h"
@@ -31,6 +33,7 @@ static uint64_t executed_ns;
 static bool not_begun;
 /* Subpage has not yet looked at what is there at the start: a command stands until it has, so that all of it is recorded. */
 static bool first_look = true;
+static uint64_t gone_on_ns;
 
 static void on_child(int signal)
 {
@@ -125,6 +128,22 @@ static bool take_up(void)
     return prepare();
 }
 
+/* Of all threads of the target. */
+static uint64_t cpu_ns(void)
+{
+    clockid_t clock;
+    struct timespec used;
+    if (clock_getcpuclockid(target.pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+static void go_on(void)
+{
+    target_release(&target);
+    gone_on_ns = now_ns();
+}
+
 static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns)
 {
     struct space *space = &watch.space;
@@ -133,7 +152,8 @@ static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns
     message_u64(&reply, held_ns);
     message_u64(&reply, resumed_ns);
     message_u64(&reply, executed_ns);
-    message_u64(&reply, target.count);
+    message_u64(&reply, gone_on_ns);
+    message_u64(&reply, cpu_ns());
     message_u64(&reply, space->news_count);
     for (size_t i = 0; i < space->news_count; i++) {
         message_u64(&reply, space->news[i].first_page);
@@ -155,7 +175,7 @@ static void answer_ended(void)
 }
 
 /* One epoch's end. Returns what ended the recording, or NULL. */
-static const char *hold(int *error)
+static const char *hold(int *error, bool stand)
 {
     uint64_t asked = now_ns();
     const char *step = NULL;
@@ -166,10 +186,15 @@ static const char *hold(int *error)
         *error = harvest_pages(&watch);
         if (*error && *error != ESRCH)
             step = *error == ENOSPC ? "it has more memory than can be recorded here" : "its written pages";
-        if (!first_look || !runs)
-            target_release(&target);
+        /* When it ran before this hold is in the answer. */
+        uint64_t former = gone_on_ns;
+        if (!stand && (!first_look || !runs))
+            go_on();
+        uint64_t latter = gone_on_ns;
+        gone_on_ns = former;
         if (!*error)
             answer_held(asked, held_ns, now_ns());
+        gone_on_ns = latter;
         first_look = false;
         held = !*error;
     } else
@@ -203,7 +228,11 @@ static int serve(void)
             continue;
         if (ready < 0 || read(CONTROL_FD, &request, 1) != 1)
             break;
-        const char *step = hold(&error);
+        if (request == 'g') {
+            go_on();
+            continue;
+        }
+        const char *step = hold(&error, request == 's');
         if (step)
             return failed(step, error);
         if (!message_send(&reply))

@@ -23,4 +23,8 @@ export const studies: Readonly<Record<string, StudyEntry>> = {
     takesTraces: true,
     load: async () => (await import('./sync/study.ts')).study,
   },
+  amplification: {
+    summary: 'how much more whole dirty pages are than what changed in them, for programs of all kinds',
+    load: async () => (await import('./amplification/study.ts')).study,
+  },
 }

@@ -12,7 +12,16 @@ import type { TraceArea } from '../../trace.ts'
 
 export const holderPath = join(packageRoot, 'build/native/holder')
 
-export type Watched = { pid: number } | { command: readonly string[] }
+export type Watched = { pid: number } | Command
+
+export interface Command {
+  command: readonly string[]
+  /** As in node:child_process; ours when left out. */
+  cwd?: string
+  env?: NodeJS.ProcessEnv
+  /** Descriptors of standard input, output and error. What it prints goes to our standard error when left out. */
+  stdio?: readonly [number, number, number]
+}
 
 /** The `kind` of messages; native/holder/holder.h has the same. */
 const kinds = { ready: 1, failed: 2, held: 3, busy: 4, ended: 5 } as const
@@ -42,7 +51,10 @@ export interface HeldAnswer {
   resumedNs: bigint
   /** When another program took the place of the former one since the last hold; 0n when none did. */
   executedNs: bigint
-  threads: number
+  /** When the target went on before this hold. */
+  goneOnNs: bigint
+  /** Processor time of all its threads so far. */
+  cpuNs: bigint
   newAreas: TraceArea[]
   dirty: PageRanges
 }
@@ -63,11 +75,14 @@ export class Holder {
   #answers: Answer[] = []
   #closed = false
 
-  /** What a command prints goes to our standard error: standard output is for our own data. */
   constructor(watched: Watched, tracker: TrackerChoice, pages: number) {
     const what = 'pid' in watched ? ['pid', String(watched.pid)] : ['run', ...watched.command]
+    // What a command prints goes to our standard error: standard output is for our own data.
+    const { stdio, cwd, env }: Partial<Command> = 'pid' in watched ? {} : watched
     this.#child = spawn(holderPath, [tracker, String(pages), ...what], {
-      stdio: ['inherit', 2, 'inherit', 'pipe'],
+      cwd,
+      env,
+      stdio: [...(stdio ?? (['inherit', 2, 'inherit'] as const)), 'pipe'],
     })
     this.#socket = this.#child.stdio[3] as Socket
     this.#socket.on('data', (bytes: Buffer) => this.#take(bytes))
@@ -85,9 +100,14 @@ export class Holder {
     return this.#child.pid
   }
 
-  hold(): Promise<Answer | undefined> {
-    if (!this.#closed) this.#socket.write('h')
+  /** @param still the target stands until `goOn` */
+  hold(still = false): Promise<Answer | undefined> {
+    if (!this.#closed) this.#socket.write(still ? 's' : 'h')
     return this.answer()
+  }
+
+  goOn(): void {
+    if (!this.#closed) this.#socket.write('g')
   }
 
   /** The next answer; undefined when the holder has gone. */
@@ -185,7 +205,7 @@ function parse(fields: Fields): Answer {
 
 function parseHeld(fields: Fields): HeldAnswer {
   const [askedNs, heldNs, resumedNs, executedNs] = [fields.big(), fields.big(), fields.big(), fields.big()]
-  const threads = fields.number()
+  const [goneOnNs, cpuNs] = [fields.big(), fields.big()]
   const newAreas = Array.from({ length: fields.number() }, () => {
     const [firstPage, pageCount, address] = [fields.number(), fields.number(), fields.number()]
     return { firstPage, pageCount, address, name: fields.text() }
@@ -200,7 +220,8 @@ function parseHeld(fields: Fields): HeldAnswer {
     heldNs,
     resumedNs,
     executedNs,
-    threads,
+    goneOnNs,
+    cpuNs,
     newAreas,
     dirty: PageRanges.fromPairs(pairs, runs),
   }

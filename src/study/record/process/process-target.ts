@@ -7,9 +7,11 @@
  */
 import { readFileSync } from 'node:fs'
 import { constants, totalmem } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
 import { getSystemErrorName } from 'node:util'
 import { SubpageError } from '../../../errors.ts'
 import { pageBytes } from '../../../memory/page.ts'
+import { PageRanges } from '../../../memory/page-ranges.ts'
 import { Region } from '../../../memory/region.ts'
 import type { TrackerChoice } from '../../../tracking/tracker.ts'
 import type { TraceArea } from '../../trace.ts'
@@ -20,7 +22,7 @@ import { type Failed, type HeldAnswer, Holder, type Ready, type Watched } from '
  * @throws SubpageError BAD_ARGUMENT when there is no such process or command; PROCESS_REFUSED when it may not be watched;
  * TRACKER_UNAVAILABLE when `choice` is userfault and cannot be had; GUEST_DIED
  */
-export async function openProcess(watched: Watched, choice: TrackerChoice): Promise<RecordTarget> {
+export async function openProcess(watched: Watched, choice: TrackerChoice): Promise<ProcessTarget> {
   if ('pid' in watched && watched.pid === process.pid)
     throw new SubpageError('BAD_ARGUMENT', `process ${watched.pid} is this one, which cannot watch itself`)
   const holder = new Holder(watched, choice, Math.floor(totalmem() / pageBytes))
@@ -45,10 +47,13 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
 const clockOffsetMs = performance.now() - Number(process.hrtime.bigint()) / 1e6
 const toMs = (ns: bigint) => Number(ns) / 1e6 + clockOffsetMs
 
+const executed =
+  'it executed another program, whose memory follows; what the former one wrote last is not known'
+
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
 
-class ProcessTarget implements RecordTarget {
+export class ProcessTarget implements RecordTarget {
   readonly kind: 'pid' | 'command'
   readonly name: string
   readonly tracker: 'userfault' | 'compare'
@@ -60,12 +65,15 @@ class ProcessTarget implements RecordTarget {
   readonly pid: number
   readonly #holder: Holder
   #areas: readonly TraceArea[] = []
-  #harvest: Harvest | undefined
+  /** What was found since the last harvest. */
+  #dirty = PageRanges.empty
+  #newAreas: TraceArea[] = []
   #endedHow: string | undefined
 
   constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
     this.kind = 'pid' in watched ? 'pid' : 'command'
-    this.name = 'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : watched.command.join(' ')
+    this.name =
+      'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : oneLine(watched.command.join(' '))
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
     this.guesses = !ready.tracked
@@ -90,29 +98,57 @@ class ProcessTarget implements RecordTarget {
     return this.#endedHow
   }
 
-  /** The first hold finds what the memory holds now. */
+  /** The first hold finds what the memory holds now. A command stands until the one after it. */
   async begin(): Promise<void> {
     const deadline = performance.now() + beginMsMax
-    for (;;) {
-      const held = await this.hold(() => this.harvest())
-      if (held) {
-        this.#harvest = held.value
-        this.#areas = held.value.newAreas
-        return
-      }
+    while (!(await this.hold(() => true))) {
       if (performance.now() > deadline)
         throw new SubpageError(
           'PROCESS_REFUSED',
           `process ${this.pid} cannot be held: it waits in the kernel and does not come back`,
         )
+      await delay(1)
     }
+    this.#areas = [...this.#newAreas]
   }
 
   async hold<T>(look: () => T): Promise<Held<T> | undefined> {
-    const answer = await this.#holder.hold()
+    const answer = await this.#ask(false)
+    if (!answer) return undefined
+    const { executedNs } = answer
+    return {
+      // The bytes are copies: the process runs already.
+      value: look(),
+      heldAt: toMs(answer.heldNs),
+      resumedAt: toMs(answer.resumedNs),
+      pauseUs: Number(answer.resumedNs - answer.askedNs) / 1000,
+      torn: undefined,
+      ...(executedNs > 0n && { lost: { until: toMs(executedNs), reason: executed } }),
+    }
+  }
+
+  /**
+   * Holds it until `goOn`: an observer who needs time sees epochs of the length that was asked for all the same.
+   * @returns how long it ran before, and how much processor time it used in all; undefined: try again in a moment
+   * @throws as hold
+   */
+  async holdStill(): Promise<{ ranUs: number; cpuUs: number } | undefined> {
+    const answer = await this.#ask(true)
+    if (!answer) return undefined
+    return { ranUs: Number(answer.heldNs - answer.goneOnNs) / 1000, cpuUs: Number(answer.cpuNs) / 1000 }
+  }
+
+  goOn(): void {
+    this.#holder.goOn()
+  }
+
+  async #ask(still: boolean): Promise<HeldAnswer | undefined> {
+    const answer = await this.#holder.hold(still)
     switch (answer?.kind) {
       case 'held':
-        return this.#held(answer, look)
+        this.#dirty = this.#dirty.union(answer.dirty)
+        this.#newAreas.push(...answer.newAreas)
+        return answer
       case 'busy':
         return undefined
       case 'ended':
@@ -128,35 +164,24 @@ class ProcessTarget implements RecordTarget {
     }
   }
 
-  #held<T>(answer: HeldAnswer, look: () => T): Held<T> {
-    const { newAreas, dirty, executedNs } = answer
-    this.#harvest = { dirty, newAreas }
-    return {
-      // The bytes are copies: the process runs already.
-      value: look(),
-      heldAt: toMs(answer.heldNs),
-      resumedAt: toMs(answer.resumedNs),
-      pauseUs: Number(answer.resumedNs - answer.askedNs) / 1000,
-      torn: undefined,
-      ...(executedNs > 0n && {
-        lost: {
-          until: toMs(executedNs),
-          reason:
-            'it executed another program, whose memory follows; what the former one wrote last is not known',
-        },
-      }),
-    }
-  }
-
   harvest(): Harvest {
-    if (!this.#harvest) throw new TypeError('nothing was held')
-    return this.#harvest
+    const harvest = { dirty: this.#dirty, newAreas: this.#newAreas }
+    this.#dirty = PageRanges.empty
+    this.#newAreas = []
+    return harvest
   }
 
   async close(): Promise<void> {
     await this.#holder.close()
     this.ram.close()
   }
+}
+
+const nameLengthMax = 80
+
+function oneLine(command: string): string {
+  const line = command.replace(/\s+/g, ' ')
+  return line.length <= nameLengthMax ? line : `${line.slice(0, nameLengthMax - 1)}…`
 }
 
 function commandOf(pid: number): string {
