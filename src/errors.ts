@@ -92,6 +92,12 @@ export const errorTable = {
     'A frame on the replication connection breaks the protocol or its checksum.',
     'The connection is closed and opened anew; if it recurs, the network or the peer damages data.',
   ),
+  GUEST_DENSE: entry(
+    'The memory of the guest is held densely: much of it is not in its RAM file.',
+    '`subpage density off NAME` brings it back; then protect or record it.',
+    exitStatus.failed,
+    409,
+  ),
   GUEST_DIED: entry(
     'The QEMU process of the guest, or the process that was recorded, has ended.',
     "The message says how; a guest's own last words are in its log.",
@@ -127,6 +133,12 @@ export const errorTable = {
   IMAGE_MALFORMED: entry(
     'A memory image is cut short, damaged, or not of a kind that is read here.',
     'Take the image again; raw images, sparse ones and ELF cores of 64 bits are read.',
+  ),
+  KEEPER_FAILED: entry(
+    'The process that keeps dense memory did not start, or has ended.',
+    'The agent starts it again, and guests go on; keeper.log in the state directory says why it ended.',
+    exitStatus.failed,
+    503,
   ),
   NETWORK_FAILED: entry(
     'A guest could not be put on its bridge.',

@@ -25,12 +25,14 @@ import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
+import { HostDensity } from './host-density.ts'
 import {
   type EndedGuest,
   type HostedGuest,
   presentOf,
   refuseIfAlive,
   refuseIfPresent,
+  runningOf,
 } from './hosted-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { endLeft, StandbyGuest } from './standby-guest.ts'
@@ -42,6 +44,8 @@ export interface AgentOptions
   listen: Address
   /** Where other hosts reach this one, when that is not where it listens. */
   advertise: Address | undefined
+  /** File for cold pages of dense guests. */
+  swap?: string | undefined
 }
 
 export class Agent {
@@ -55,12 +59,13 @@ export class Agent {
   /** Settles when the guests of a former agent have been taken up; connections wait for it. */
   #ready: Promise<void> = Promise.resolve()
 
-  private constructor({ stateDirectory, listen, advertise, ...host }: AgentOptions) {
+  private constructor({ stateDirectory, listen, advertise, swap, ...host }: AgentOptions) {
     this.stateDirectory = stateDirectory
     this.host = {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
       events: this.events,
+      density: new HostDensity(stateDirectory, this.events, swap),
       address: () => formatAddress(advertise ?? this.address ?? listen),
     }
   }
@@ -86,6 +91,7 @@ export class Agent {
   async close(): Promise<void> {
     this.#listening?.close()
     await Promise.all([...this.guests.values()].map((g) => (g.kind === 'running' ? g.detach() : undefined)))
+    await this.host.density.close()
   }
 
   /** After a start that failed half way: lets go of everything, so that the process can end. */
@@ -167,12 +173,7 @@ export class Agent {
   }
 
   #running(name: string): RunningGuest {
-    const guest = this.find(name)
-    if (guest.kind === 'standby')
-      throw new SubpageError('GUEST_UNKNOWN', `${name} is a standby here; ask the host where it runs`)
-    if (guest.kind === 'ended')
-      throw new SubpageError('GUEST_DIED', `${name} does not run any more: ${guest.end.detail}`)
-    return guest
+    return runningOf(this.find(name))
   }
 
   #adopt(guest: RunningGuest): RunningGuest {

@@ -10,8 +10,9 @@ import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { Agent } from './agent.ts'
+import { densityStatus, guestDensity } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import { memoryWatchOf } from './hosted-guest.ts'
+import { runningOf } from './hosted-guest.ts'
 import { WatchQuery } from './memory-watch.ts'
 import { guestStatus, hostStatus } from './status.ts'
 
@@ -52,6 +53,18 @@ export type ProtectBody = Static<typeof ProtectBody>
 
 export const FailoverBody = Type.Object({ force: Type.Boolean() }, { additionalProperties: false })
 export type FailoverBody = Static<typeof FailoverBody>
+
+export const DensityBody = Type.Object(
+  {
+    targetBytes: Type.Optional(Type.Integer({ minimum: 1 << 20 })),
+    trustDomain: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' })),
+    recentMs: Type.Number({ minimum: 0, maximum: 86_400_000 }),
+    coldMs: Type.Number({ minimum: 0, maximum: 86_400_000 }),
+    budget: Type.Number({ minimum: 0.001, maximum: 1 }),
+  },
+  { additionalProperties: false },
+)
+export type DensityBody = Static<typeof DensityBody>
 
 const Named = Type.Object({ name: Type.String() })
 type Named = Static<typeof Named>
@@ -119,12 +132,27 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
   })
   api.post<{ Params: Named }>('/v1/guests/:name/verify', async ({ params }) => agent.verify(params.name))
 
+  api.get('/v1/density', async () => await densityStatus(agent))
+  api.put<{ Params: Named; Body: DensityBody }>(
+    '/v1/guests/:name/density',
+    { schema: { body: DensityBody } },
+    async ({ params, body }) => {
+      const guest = runningOf(agent.find(params.name))
+      await agent.host.density.enable(guest, body)
+      return await guestDensity(agent, guest)
+    },
+  )
+  api.delete<{ Params: Named }>('/v1/guests/:name/density', async ({ params }) => {
+    await agent.host.density.disable(runningOf(agent.find(params.name)))
+    return { whole: params.name }
+  })
+
   api.get<{ Params: Named; Querystring: WatchQuery }>(
     '/v1/guests/:name/working-set',
     { schema: { querystring: WatchQuery } },
     ({ params, query }, reply) => {
       const send = (event: unknown) => reply.raw.write(`data: ${JSON.stringify(event)}\n\n`)
-      const stop = memoryWatchOf(agent.find(params.name)).listen(
+      const stop = runningOf(agent.find(params.name)).memoryWatch.listen(
         {
           sample: send,
           failed: ({ code, message }) => {

@@ -7,7 +7,8 @@ import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import type { Sample } from '../workingset/sample.ts'
-import type { ProtectBody, RunBody } from './api.ts'
+import type { DensityBody, ProtectBody, RunBody } from './api.ts'
+import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import type { WatchQuery } from './memory-watch.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
@@ -42,6 +43,10 @@ export class AgentClient {
     this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
   verify = (name: string) => this.#call<Verification>('POST', `${guestPath(name)}/verify`)
+  density = () => this.#call<HostDensityStatus>('GET', '/v1/density')
+  densityOn = (name: string, body: DensityBody) =>
+    this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)
+  densityOff = (name: string) => this.#call<{ whole: string }>('DELETE', `${guestPath(name)}/density`)
   events = () => this.#call<HostEvent[]>('GET', '/v1/events')
 
   /** All events so far, then each new one; ends with the agent. */

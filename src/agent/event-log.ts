@@ -6,7 +6,7 @@ export interface HostEvent {
   /** ISO 8601, UTC. */
   time: string
   guest: string
-  kind: 'guest' | 'protection' | 'failover' | 'refused'
+  kind: 'guest' | 'protection' | 'failover' | 'refused' | 'density'
   text: string
 }
 

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Arbiter } from '../replication/arbiter.ts'
 import type { Faults } from '../replication/fault.ts'
 import type { EventLog } from './event-log.ts'
+import type { HostDensity } from './host-density.ts'
 import type { Transport } from './transport.ts'
 
 export interface Host {
@@ -21,6 +22,7 @@ export interface Host {
   images: readonly string[]
   events: EventLog
   faults: Faults
+  density: HostDensity
 }
 
 /** The host's name, and what keeps two hosts of one name apart; the same for every agent on this state directory. */

@@ -4,7 +4,6 @@ import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { isRunning } from '../qemu/process.ts'
 import type { Present } from '../replication/admission.ts'
 import type { GuestEnd } from '../replication/guest.ts'
-import type { MemoryWatch } from './memory-watch.ts'
 import type { RunningGuest } from './running-guest.ts'
 import type { StandbyGuest } from './standby-guest.ts'
 
@@ -27,8 +26,8 @@ export function presentOf(guest: HostedGuest | undefined): Present {
 }
 
 /** @throws SubpageError GUEST_UNKNOWN when it runs elsewhere, GUEST_DIED */
-export function memoryWatchOf(guest: HostedGuest): MemoryWatch {
-  if (guest.kind === 'running') return guest.memoryWatch
+export function runningOf(guest: HostedGuest): RunningGuest {
+  if (guest.kind === 'running') return guest
   if (guest.kind === 'standby')
     throw new SubpageError('GUEST_UNKNOWN', `${guest.name} is a standby here; ask the host where it runs`)
   throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)

@@ -36,6 +36,8 @@ export class RunningGuest {
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
+    if (qemu.record.density) host.density.resume(this)
+    void this.guest.ended.then(() => host.density.forget(this))
   }
 
   get name(): string {
@@ -58,6 +60,11 @@ export class RunningGuest {
 
   /** @throws SubpageError ALREADY_PROTECTED, PEER_UNREACHABLE, PEER_MISMATCH, … */
   async protect(settings: ProtectionSettings): Promise<void> {
+    if (this.guest.qemu.record.density)
+      throw new SubpageError(
+        'GUEST_DENSE',
+        `${this.name} cannot be protected while its memory is held densely`,
+      )
     if (this.#primary || this.#starting)
       throw new SubpageError(
         'ALREADY_PROTECTED',

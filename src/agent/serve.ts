@@ -31,6 +31,8 @@ export interface ServeOptions {
   api?: { listen: string; tokenFile: string }
   /** Further directories that guests may read from, separated by colons. */
   images?: string
+  /** File for cold pages of dense guests. */
+  swap?: string
 }
 
 /**
@@ -65,6 +67,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       arbiter,
       arbiterChosen: chosen,
       faults: readFaults(process.env.SUBPAGE_FAULT),
+      swap: options.swap,
     })
     const agent = started
     warnOfExpiry(agent, credentials?.())

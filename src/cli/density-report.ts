@@ -1,4 +1,5 @@
-/** The table of `density analyze`, after Table 1 of the Difference Engine: what each technique leaves, one after the other. */
+/** The tables of `density status` and of `density analyze`, after Table 1 of the Difference Engine: what each technique leaves, one after the other. */
+import type { HostDensityStatus } from '../agent/density-status.ts'
 import type { Survey } from '../density/survey.ts'
 import { pageBytes } from '../memory/page.ts'
 import { table } from './output.ts'
@@ -66,4 +67,35 @@ function rates(survey: Survey): string {
   const rate = (seconds: number) => `${formatBytes((survey.pages * pageBytes) / Math.max(seconds, 1e-9))}/s`
   const passes = survey.passes === 1 ? '' : ` (${survey.passes} passes)`
   return `identical pages found at ${rate(share)}${passes}, with patches ${rate(share + patch)}, with compression ${rate(share + patch + pack)}`
+}
+
+/** Per guest: where its pages are, in bytes of its memory, and what is saved of what it holds. */
+export function densityTable({ guests, store, error }: HostDensityStatus): string {
+  if (guests.length === 0) return 'no guest is held densely'
+  const bytes = (pages: number) => formatBytes(pages * pageBytes)
+  const rows = guests.map(({ name, settings, split, savedBytes, savedShare, pager }) => [
+    name,
+    settings.trustDomain ?? '–',
+    settings.targetBytes === undefined ? 'cold' : formatBytes(settings.targetBytes),
+    bytes(split.resident),
+    bytes(split.filled),
+    bytes(split.shared),
+    bytes(split.patched),
+    bytes(split.packed),
+    bytes(split.whole),
+    bytes(split.swapped),
+    `${formatBytes(savedBytes)} (${(100 * savedShare).toFixed(1)} %)`,
+    pager?.reason ?? '',
+  ])
+  const head = ['guest', 'domain', 'target', 'resident', 'filled', 'shared', 'patched', 'compressed', 'whole']
+  return [
+    table([[...head, 'swapped', 'saved', ''], ...rows]),
+    '',
+    store
+      ? `the store takes ${formatBytes(store.poolBytes)} for pages, ${formatBytes(store.bookBytes)} for its books and ${formatBytes(store.swapBytes)} of swap`
+      : '',
+    error,
+  ]
+    .join('\n')
+    .trimEnd()
 }

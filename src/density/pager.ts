@@ -94,11 +94,8 @@ function percentiles(times: Float64Array): Served['us'] {
   const total = times.reduce((sum, count) => sum + count, 0)
   if (total === 0) return null
   const at = (share: number) => {
-    let before = 0
-    const bucket = times.findIndex((count) => {
-      before += count
-      return before >= share * total
-    })
+    let [seen, bucket] = [0, -1]
+    while (seen < share * total) seen += times[++bucket]!
     return startNs(bucket + 1) / 1000
   }
   return { p50: at(0.5), p99: at(0.99) }

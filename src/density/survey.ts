@@ -6,6 +6,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { constants } from 'node:os'
 import { SubpageError } from '../errors.ts'
+import type { ImageExtent } from '../memory/images/memory-image.ts'
 import { addon } from '../memory/native.ts'
 import { pageBytes } from '../memory/page.ts'
 import { defaultShape, type SketchShape, shapeFields } from './shape.ts'
@@ -14,7 +15,7 @@ import { defaultShape, type SketchShape, shapeFields } from './shape.ts'
 export interface SurveyImage {
   name: string
   path: string
-  extents: { offset: number; bytes: number }[]
+  extents: readonly ImageExtent[]
 }
 
 export type SurveyDepth = 'share' | 'patch' | 'pack'

@@ -33,6 +33,21 @@ export interface GuestRecord {
   waiting: boolean
   /** How the guest is to be protected; kept so that a restarted agent protects it again. */
   protection?: ProtectionSettings
+  /** How its memory is held densely; written before the first page leaves its RAM file, kept until all are back. */
+  density?: DensitySettings
+}
+
+export interface DensitySettings {
+  /** Memory that the guest shall take, the store's part not counted; without it, whatever is cold goes. */
+  targetBytes?: number
+  /** Guests of one domain share pages; without it the guest shares with itself only. */
+  trustDomain?: string
+  /** What was accessed within this time stays. */
+  recentMs: number
+  /** What was not accessed for this long may go whole; before, only if it is shared or becomes a patch. */
+  coldMs: number
+  /** Share of one core that moving pages may take, and of the guest's time that watching its memory may. */
+  budget: number
 }
 
 export interface ProtectionSettings extends Sending {

@@ -104,6 +104,32 @@ export class QemuGuest implements Guest {
     }
   }
 
+  /**
+   * The guest stands still while `work` moves pages of its RAM. It is lent our pause lease, and resolves with what that is
+   * then. Not beside a protection, whose pauses are its own.
+   * @returns microseconds until the guest ran again
+   * @throws SubpageError PAUSE_BROKEN, and what `work` throws
+   */
+  async standStill(work: (held: bigint) => Promise<bigint>): Promise<number> {
+    const { qmp, lease } = this.qemu
+    const startedAt = performance.now()
+    lease.acquire(leaseMs)
+    try {
+      await qmp.run('stop')
+    } catch (error) {
+      lease.resumed()
+      throw error
+    }
+    try {
+      await lease.lend(work)
+    } finally {
+      // Whoever moves pages may be at it still, though we have lost sight of it.
+      await lease.unlocked()
+      await this.#resume(startedAt)
+    }
+    return (performance.now() - startedAt) * 1000
+  }
+
   holdOutputs(): Promise<void> {
     return this.qemu.outputs.hold()
   }

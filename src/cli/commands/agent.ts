@@ -48,6 +48,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       form: '--images <dirs>',
       summary: 'further directories, separated by colons, that guests may read kernels and disks from',
     },
+    { form: '--swap <file>', summary: 'file for the coldest pages of guests whose memory is held densely' },
   ],
   async run(invocation) {
     const { flags, output } = invocation
@@ -57,6 +58,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       listen: text(invocation, 'listen'),
       ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
       ...(flags.images === undefined ? {} : { images: String(flags.images) }),
+      ...(flags.swap === undefined ? {} : { swap: String(flags.swap) }),
       ...(flags.advertise === undefined ? {} : { advertise: String(flags.advertise) }),
       arbiter: arbiterOf(flags),
       ...tlsOf(flags),

@@ -1,24 +1,52 @@
 /** `subpage density`: hold memory in less: what could be saved, and what is. */
 import { existsSync } from 'node:fs'
+import type { DensityBody } from '../../agent/api.ts'
 import type { SurveyDepth, SurveyImage } from '../../density/survey.ts'
 import { SubpageError } from '../../errors.ts'
-import { agentFlags, stateOf } from '../agent-of.ts'
+import { agentFlags, agentOf, stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
-import { parseSize } from '../sizes.ts'
+import { parseShare, parseSize, parseSpan } from '../sizes.ts'
+
+const verbs = ['analyze', 'status', 'on', 'off', 'tune']
 
 export const densityCommand: Command = {
   name: 'density',
   args: ['<what>', '[targets...]'],
-  summary: 'see what sharing, patching and compression save',
-  help: `Example:
+  summary: 'hold memory in less: share, patch, compress and swap what is cold',
+  help: `Examples:
   subpage density analyze vm:web vm:mail dump-of-db.raw
+  subpage density on web --target 40% --trust-domain shop
+  subpage density status
+  subpage density tune web --target 512M --cold 30s
+  subpage density off web
 
-analyze changes nothing: it reads images of memory (raw files, sparse or not) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page. Identical pages are found in as many passes as --memory asks for.`,
+analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page. Identical pages are found in as many passes as --memory asks for.
+
+on holds the memory of guests densely: what they have not used for a while leaves their memory for a store of this host, and comes back when they use it. off brings everything back. tune changes how a guest is held. See docs/density.md.`,
   flags: [
     ...agentFlags,
     {
+      form: '--target <size-or-share>',
+      summary: 'on, tune: memory that the guest shall take, as 512M or 40% (default: all that is cold goes)',
+    },
+    {
+      form: '--trust-domain <name>',
+      summary: 'on: share pages with guests of the same name here (default: with itself only)',
+    },
+    { form: '--recent <time>', summary: 'on, tune: what was used within this time stays', default: '2s' },
+    {
+      form: '--cold <time>',
+      summary: 'on, tune: what was not used for this long may go; before, only if it is shared or similar',
+      default: '10s',
+    },
+    {
+      form: '--budget <share>',
+      summary: 'on, tune: share of one core for moving pages, and of the time of the guest for watching them',
+      default: '5%',
+    },
+    {
       form: '--shape <detector>',
-      summary: 'how similar pages are found: k hashes of s lines, c pages kept under each',
+      summary: 'analyze: how similar pages are found: k hashes of s lines, c pages kept under each',
       default: '(2,1),1',
     },
     {
@@ -31,9 +59,56 @@ analyze changes nothing: it reads images of memory (raw files, sparse or not) an
   ],
   async run(invocation) {
     const [what, targets] = [String(invocation.args[0]), invocation.args.slice(1).flat()]
+    if (!verbs.includes(what))
+      throw new SubpageError('BAD_ARGUMENT', `"${what}" is not one of ${verbs.join(', ')}`)
     if (what === 'analyze') return await analyze(invocation, targets)
-    throw new SubpageError('BAD_ARGUMENT', 'say `subpage density analyze IMAGES…`')
+    if (what === 'status') return await status(invocation, targets)
+    if (targets.length === 0) throw new SubpageError('BAD_ARGUMENT', `${what} needs the name of a guest`)
+    for (const name of targets) await change(invocation, what, name)
   },
+}
+
+async function change(invocation: Invocation, what: string, name: string): Promise<void> {
+  const agent = agentOf(invocation)
+  if (what === 'off') {
+    const done = await agent.densityOff(name)
+    return invocation.output.data(done, () => `${name}: every page is back in memory`)
+  }
+  const present = (await agent.density()).guests.find((guest) => guest.name === name)
+  if (what === 'tune' && !present)
+    throw new SubpageError('BAD_ARGUMENT', `${name} is not held densely: subpage density on ${name}`)
+  const { ramBytes } = await agent.guest(name)
+  const done = await agent.densityOn(name, settingsOf(invocation, ramBytes, present?.settings.trustDomain))
+  invocation.output.data(done, () => `${name}: its memory is held densely; subpage density status shows how`)
+}
+
+function settingsOf(invocation: Invocation, ramBytes: number, present: string | undefined): DensityBody {
+  const { target, trustDomain = present } = invocation.flags
+  return {
+    ...(target === undefined ? {} : { targetBytes: targetOf(String(target), ramBytes) }),
+    ...(trustDomain === undefined ? {} : { trustDomain: String(trustDomain) }),
+    recentMs: parseSpan(text(invocation, 'recent')),
+    coldMs: parseSpan(text(invocation, 'cold')),
+    budget: parseShare(text(invocation, 'budget')),
+  }
+}
+
+/** "40%" of the guest's memory, or a size. */
+function targetOf(target: string, ramBytes: number): number {
+  return target.endsWith('%') ? Math.ceil(parseShare(target) * ramBytes) : parseSize(target)
+}
+
+async function status(invocation: Invocation, names: string[]): Promise<void> {
+  const { densityTable } = await import('../density-report.ts')
+  const host = await agentOf(invocation).density()
+  for (const name of names)
+    if (!host.guests.some((guest) => guest.name === name))
+      throw new SubpageError('GUEST_UNKNOWN', `${name} is not held densely on this host`)
+  const shown = {
+    ...host,
+    guests: host.guests.filter(({ name }) => names.length === 0 || names.includes(name)),
+  }
+  invocation.output.data(shown, () => densityTable(shown))
 }
 
 async function analyze(invocation: Invocation, targets: string[]): Promise<void> {
@@ -52,11 +127,17 @@ async function analyze(invocation: Invocation, targets: string[]): Promise<void>
 }
 
 async function imageOf(invocation: Invocation, target: string): Promise<SurveyImage> {
-  const { rawImage } = await import('../../density/survey-images.ts')
-  if (!target.startsWith('vm:')) return rawImage(target)
-  const { guestFiles } = await import('../../qemu/guest-files.ts')
+  const { surveyImage } = await import('../../density/survey-images.ts')
+  if (!target.startsWith('vm:')) return surveyImage(target)
+  const { guestFiles, readRecord } = await import('../../qemu/guest-files.ts')
   const name = target.slice('vm:'.length)
-  const { ram } = guestFiles(stateOf(invocation), name)
-  if (!existsSync(ram)) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" has memory on this host`)
-  return rawImage(ram, target)
+  const files = guestFiles(stateOf(invocation), name)
+  if (!existsSync(files.ram))
+    throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" has memory on this host`)
+  if (readRecord(files)?.density)
+    throw new SubpageError(
+      'GUEST_DENSE',
+      `${name} cannot be analyzed while its memory is held densely: subpage density status says what that saves`,
+    )
+  return surveyImage(files.ram, target)
 }

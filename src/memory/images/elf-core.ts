@@ -52,6 +52,10 @@ export function openElfCore(path: string, fd: number, bytes: number): MemoryImag
     held: PageRanges.of(
       areas.map(({ firstPage, fileBytes }) => [firstPage, Math.ceil(fileBytes / pageBytes)] as const),
     ),
+    extents: areas.map(({ offset, fileBytes }) => ({
+      offset,
+      bytes: Math.floor(fileBytes / pageBytes) * pageBytes,
+    })),
     read(first, into) {
       into.fill(0)
       const end = first + into.length / pageBytes

@@ -17,6 +17,12 @@ export interface ImageArea {
   address: number
 }
 
+/** A piece of an image's file. */
+export interface ImageExtent {
+  offset: number
+  bytes: number
+}
+
 export interface MemoryImage {
   readonly path: string
   readonly kind: 'raw' | 'elf'
@@ -25,6 +31,8 @@ export interface MemoryImage {
   readonly pageCount: number
   /** Pages that the file has data for. Others are holes, or were left out of a core: they read as zeros. */
   readonly held: PageRanges
+  /** The pieces of the file that hold whole pages, in the order of `areas`. */
+  readonly extents: readonly ImageExtent[]
   /** Fills `into`, a whole number of pages, from page `first` on. */
   read(first: number, into: Uint8Array): void
   close(): void

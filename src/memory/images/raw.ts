@@ -24,6 +24,7 @@ export function openRaw(path: string, fd: number, bytes: number): MemoryImage {
     areas: [{ firstPage: 0, pageCount, address: 0 }],
     pageCount,
     held: dataPages(fd, bytes),
+    extents: [{ offset: 0, bytes }],
     read: (first, into) => readWhole(path, fd, first * pageBytes, into),
     close: () => closeSync(fd),
   }

@@ -85,6 +85,9 @@ function find(files: GuestFiles, name: string, stateDirectory: string): GuestRec
       'BAD_ARGUMENT',
       `${name} is a standby here and does not run: record it on its primary`,
     )
+  // Read through a mapping, pages that are elsewhere would become zeros in the guest.
+  if (record.density)
+    throw new SubpageError('GUEST_DENSE', `${name} cannot be recorded while its memory is held densely`)
   if (!isRunning(record.process)) throw new SubpageError('GUEST_DIED', `the QEMU of ${name} has ended`)
   return record
 }

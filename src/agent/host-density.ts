@@ -1,0 +1,230 @@
+/**
+ * Dense memory on this host: the keeper, the guests that it serves, and the passes of the clock over them, one guest after
+ * the other. A guest is dense from the moment that its record says so until every page is back.
+ */
+import { createHash } from 'node:crypto'
+import { totalmem } from 'node:os'
+import { join, resolve } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { pagesOf } from '../density/keeper.ts'
+import { KeeperClient, type KeeperPlace } from '../density/keeper-client.ts'
+import type { KeeperStatus } from '../density/keeper-protocol.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
+import type { DensitySettings } from '../qemu/guest-files.ts'
+import { DenseGuest } from './dense-guest.ts'
+import type { EventLog } from './event-log.ts'
+import type { RunningGuest } from './running-guest.ts'
+
+const passMs = 1_000
+/** What the sweep looks at in one pass; what has stayed for so many rounds is packed, and swapped. */
+const sweepObjects = 20_000
+const packRounds = 2
+const swapRounds = 30
+const indexPages = 1 << 18
+const restartMs = 200
+
+export class HostDensity {
+  readonly #place: KeeperPlace
+  readonly #events: EventLog
+  readonly #guests = new Map<string, DenseGuest>()
+  #keeper: Promise<KeeperClient> | undefined
+  #closing = new AbortController()
+  #passes: Promise<void> | undefined
+  #error = ''
+
+  constructor(stateDirectory: string, events: EventLog, swap: string | undefined) {
+    const tag = createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
+    const inState = (leaf: string) => join(resolve(stateDirectory), leaf)
+    this.#place = {
+      socket: inState('keeper.sock'),
+      log: inState('keeper.log'),
+      keeper: {
+        directory: `/dev/shm/subpage-${tag}-density`,
+        ...(swap === undefined ? {} : { swap: resolve(swap) }),
+        pagesMax: pagesOf(totalmem()),
+        indexPages,
+      },
+    }
+    this.#events = events
+  }
+
+  /** @throws SubpageError ALREADY_PROTECTED, KEEPER_FAILED, TRACKER_UNAVAILABLE, NO_SPACE */
+  async enable(guest: RunningGuest, settings: DensitySettings): Promise<void> {
+    if (guest.primary)
+      throw new SubpageError(
+        'ALREADY_PROTECTED',
+        `${guest.name} is protected, and the memory of a protected guest cannot be held densely yet`,
+      )
+    const { qemu } = guest.guest
+    const before = qemu.record.density
+    if (before) {
+      if (before.trustDomain !== settings.trustDomain)
+        throw new SubpageError(
+          'BAD_ARGUMENT',
+          `${guest.name} stays in its trust domain: subpage density off ${guest.name} first`,
+        )
+      qemu.updateRecord({ density: settings })
+      return
+    }
+    // Before anything can be stored: an agent after us must know.
+    qemu.updateRecord({ density: settings })
+    try {
+      await this.#attach(guest)
+    } catch (error) {
+      this.#guests.delete(qemu.record.id)
+      const { density: _, ...record } = qemu.record
+      qemu.replaceRecord(record)
+      throw error
+    }
+    this.#events.add(guest.name, 'density', 'memory is held densely')
+  }
+
+  /** Of a guest that a former agent has left dense. */
+  resume(guest: RunningGuest): void {
+    this.#guests.set(guest.guest.qemu.record.id, new DenseGuest(guest))
+    void this.#connected().catch((error) =>
+      this.#say(guest.name, `cannot go on: ${asSubpageError(error).message}`),
+    )
+  }
+
+  /** Brings every page back. @throws SubpageError NO_SPACE when there is no room for them, KEEPER_FAILED */
+  async disable(guest: RunningGuest): Promise<void> {
+    const { qemu } = guest.guest
+    const dense = this.#guests.get(qemu.record.id)
+    if (!dense) throw new SubpageError('BAD_ARGUMENT', `the memory of ${guest.name} is not held densely`)
+    await dense.unwatch()
+    await (await this.#connected()).ask('detach', { id: dense.id })
+    this.#guests.delete(dense.id)
+    const { density: _, ...record } = qemu.record
+    qemu.replaceRecord(record)
+    this.#events.add(guest.name, 'density', 'every page is back in memory')
+  }
+
+  /** The guest has ended. */
+  async forget(guest: RunningGuest): Promise<void> {
+    const dense = this.#guests.get(guest.guest.qemu.record.id)
+    if (!dense) return
+    this.#guests.delete(dense.id)
+    await dense.unwatch()
+    // A keeper that cannot be asked finds out by itself.
+    await (await this.#keeper)?.ask('forget', { id: dense.id }).catch(() => undefined)
+  }
+
+  /** Undefined while no guest is dense. @throws SubpageError KEEPER_FAILED */
+  async status(): Promise<(KeeperStatus & { error: string }) | undefined> {
+    if (this.#guests.size === 0) return undefined
+    return { ...(await (await this.#connected()).ask('status', {})), error: this.#error }
+  }
+
+  /** Guests stay dense, and the keeper serves them on. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await Promise.all([...this.#guests.values()].map((dense) => dense.unwatch()))
+    await this.#passes
+    // It cannot be let go of when it never came.
+    const keeper = await this.#keeper?.catch(() => undefined)
+    keeper?.close()
+  }
+
+  async #attach(guest: RunningGuest): Promise<void> {
+    const dense = new DenseGuest(guest)
+    this.#guests.set(dense.id, dense)
+    const keeper = await this.#connected()
+    await keeper.ask('attach', { guest: dense.kept })
+    this.#watch(dense)
+    this.#passes ??= this.#pass()
+  }
+
+  #watch(dense: DenseGuest): void {
+    dense.watch({
+      sample: () => undefined,
+      failed: (error) => this.#say(dense.guest.name, `its memory is not watched any more: ${error.message}`),
+    })
+  }
+
+  /** The keeper of this host, which serves all dense guests. */
+  #connected(): Promise<KeeperClient> {
+    this.#keeper ??= this.#connect().catch((error) => {
+      this.#keeper = undefined
+      throw error
+    })
+    return this.#keeper
+  }
+
+  async #connect(): Promise<KeeperClient> {
+    const keeper = (await KeeperClient.find(this.#place)) ?? (await KeeperClient.start(this.#place))
+    void keeper.closed.then(() => this.#lost())
+    for (const dense of this.#guests.values()) {
+      if (!dense.settings) continue
+      await keeper.ask('attach', { guest: dense.kept })
+      this.#watch(dense)
+    }
+    if (this.#guests.size > 0) this.#passes ??= this.#pass()
+    return keeper
+  }
+
+  /** Guests may be waiting for a page: the next keeper must come at once. */
+  async #lost(): Promise<void> {
+    this.#keeper = undefined
+    while (this.#guests.size > 0 && !this.#closing.signal.aborted) {
+      this.#say('', 'the keeper of dense memory has ended; a new one is started')
+      try {
+        await this.#connected()
+        return
+      } catch (error) {
+        this.#say('', asSubpageError(error).message)
+        await delay(restartMs)
+      }
+    }
+  }
+
+  async #pass(): Promise<void> {
+    const { signal } = this.#closing
+    while (!signal.aborted) {
+      let cpuMs = 0
+      const startedAt = performance.now()
+      for (const dense of this.#guests.values()) cpuMs += await this.#passOver(dense)
+      cpuMs += await this.#sweep()
+      const tookMs = performance.now() - startedAt
+      // Woken by the end.
+      await delay(Math.max(1, passMs - tookMs, cpuMs / this.#budget - tookMs), undefined, { signal }).catch(
+        () => undefined,
+      )
+    }
+  }
+
+  get #budget(): number {
+    return Math.max(0.001, ...[...this.#guests.values()].map(({ settings }) => settings?.budget ?? 0))
+  }
+
+  /** @returns the milliseconds that were computed for it */
+  async #passOver(dense: DenseGuest): Promise<number> {
+    try {
+      const cpuMs = await dense.pass(await this.#connected())
+      this.#error = ''
+      return cpuMs
+    } catch (thrown) {
+      // It has ended, or is being let go of.
+      if (!this.#guests.has(dense.id) || this.#closing.signal.aborted) return 0
+      const { message } = asSubpageError(thrown)
+      if (message !== this.#error) this.#say(dense.guest.name, message)
+      this.#error = message
+      return 0
+    }
+  }
+
+  async #sweep(): Promise<number> {
+    if (this.#guests.size === 0 || this.#closing.signal.aborted) return 0
+    try {
+      const sizes = { objectsMax: sweepObjects, agePack: packRounds, ageSwap: swapRounds }
+      return (await (await this.#connected()).ask('sweep', sizes)).cpuMs
+    } catch (thrown) {
+      this.#error = asSubpageError(thrown).message
+      return 0
+    }
+  }
+
+  #say(guest: string, text: string): void {
+    this.#events.add(guest, 'density', text)
+  }
+}

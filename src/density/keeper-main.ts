@@ -1,0 +1,77 @@
+/**
+ * The keeper as a process: `node keeper-main.js '{"socket": …, "keeper": {…}}'`. It answers on its socket, and ends when
+ * nobody is connected and it serves no guest. Signals that end a session do not end it; SIGTERM does, and then guests wait.
+ */
+import { once } from 'node:events'
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { asSubpageError } from '../errors.ts'
+import { addon } from '../memory/native.ts'
+import { Keeper, type KeeperOptions, preferToLive } from './keeper.ts'
+import type { KeeperAnswer, KeeperRequest } from './keeper-protocol.ts'
+
+export interface KeeperArguments {
+  socket: string
+  keeper: KeeperOptions
+}
+
+const reapMs = 1_000
+
+async function main({ socket, keeper: options }: KeeperArguments): Promise<void> {
+  process.umask(0o177)
+  preferToLive()
+  mkdirSync(options.directory, { recursive: true, mode: 0o700 })
+  const lock = openSync(join(options.directory, 'lock'), 'w', 0o600)
+  // The one before us may be on its way out, but two must never have one store open.
+  if (!addon.lockFile(lock)) throw new Error(`another keeper serves ${options.directory}`)
+  const keeper = new Keeper(options)
+  const connections = new Set<Socket>()
+  const server = createServer((connection) => {
+    connections.add(connection)
+    connection.on('close', () => {
+      connections.delete(connection)
+      endIfIdle()
+    })
+    // An agent that has gone: what it asked for is finished all the same.
+    serve(keeper, connection).catch(() => undefined)
+  })
+  rmSync(socket, { force: true })
+  server.listen(socket)
+  await once(server, 'listening')
+  const end = () => {
+    keeper.close()
+    rmSync(socket, { force: true })
+    closeSync(lock)
+    process.exit(0)
+  }
+  const endIfIdle = () => {
+    if (keeper.idle && connections.size === 0) end()
+  }
+  setInterval(() => {
+    keeper.reap()
+    endIfIdle()
+  }, reapMs)
+  process.on('SIGTERM', end)
+  process.on('SIGINT', () => undefined)
+  process.on('SIGHUP', () => undefined)
+}
+
+async function serve(keeper: Keeper, connection: Socket): Promise<void> {
+  for await (const line of createInterface({ input: connection }))
+    void answer(keeper, JSON.parse(line)).then((said) => {
+      if (connection.writable) connection.write(`${JSON.stringify(said)}\n`)
+    })
+}
+
+async function answer(keeper: Keeper, { number, call, takes }: KeeperRequest): Promise<KeeperAnswer> {
+  try {
+    return { number, gives: await keeper.handlers[call](takes as never) }
+  } catch (thrown) {
+    const { code, message } = asSubpageError(thrown)
+    return { number, error: { code, message } }
+  }
+}
+
+await main(JSON.parse(process.argv[2] ?? ''))

@@ -1,0 +1,73 @@
+/**
+ * What agent and keeper say to each other over the keeper's unix socket: a line of JSON each way for every request, in any
+ * order of answers. Both are of one release, or the agent starts a keeper anew (`version`).
+ */
+import type { PagerStats } from './pager.ts'
+import type { EvictTally, PageSplit, StoreTotals } from './store.ts'
+
+export const keeperVersion = 1
+
+export interface KeptGuest {
+  /** Unique for ever: what is stored under it belongs to this guest and no other. */
+  id: string
+  name: string
+  ramPath: string
+  ramPages: number
+  /** Of its QEMU, and when that began. */
+  process: { pid: number; startTime: string }
+  shimStatusPath: string
+  leasePath: string
+  /** Guests that give the same one share pages; without it a guest shares with itself only. */
+  trustDomain?: string
+}
+
+/** Pairs of first page and page count. */
+export type Runs = number[]
+
+export interface KeptStatus {
+  id: string
+  split: PageSplit
+  pager: PagerStats | null
+}
+
+export interface KeeperStatus {
+  version: number
+  pid: number
+  guests: KeptStatus[]
+  totals: StoreTotals
+}
+
+/** Request by name: what it takes and what it gives; `cpuMs` is what the keeper computed meanwhile. */
+export interface KeeperCalls {
+  status: { takes: object; gives: KeeperStatus }
+  attach: { takes: { guest: KeptGuest }; gives: object }
+  /** The guest stands still under the pause lease `held`; `held` in the answer goes on with it. */
+  evict: {
+    takes: { id: string; held: string; runs: Runs; patch: boolean; onlySmaller: boolean; pagesMax: number }
+    gives: { held: string; tally: EvictTally; cpuMs: number }
+  }
+  /** Pages of the guest that are in the store. */
+  stored: { takes: { id: string }; gives: { runs: Runs } }
+  /** Brings pages back into the RAM file. */
+  fetch: { takes: { id: string; runs: Runs }; gives: { pages: number } }
+  sweep: {
+    takes: { objectsMax: number; agePack: number; ageSwap: number }
+    gives: { seen: number; packed: number; swapped: number; wrapped: boolean; cpuMs: number }
+  }
+  /** Brings everything back and lets go of the guest, which goes on alone. */
+  detach: { takes: { id: string }; gives: object }
+  /** Of a guest that has ended: throws away what is stored. */
+  forget: { takes: { id: string }; gives: object }
+}
+
+export type KeeperCall = keyof KeeperCalls
+
+export interface KeeperRequest {
+  number: number
+  call: KeeperCall
+  takes: unknown
+}
+
+export type KeeperAnswer =
+  | { number: number; gives: unknown }
+  | { number: number; error: { code: string; message: string } }

@@ -1,0 +1,204 @@
+/**
+ * The keeper: the process of a host that has the content store open and serves the page faults of its guests. It is not
+ * the agent, so that guests do not wait while an agent restarts, and not QEMU, for a guest that breaks out of its QEMU
+ * would find the memory of all others there.
+ *
+ * What happens when somebody dies:
+ *   agent    guests run on and their pages come back on access; the next agent finds this keeper by its socket
+ *   keeper   what is stored lies in files, whole after every instruction (native/core/store.h). Accesses to stored pages
+ *            wait; the agent starts a new keeper, which takes store and guests up and answers them. Was a guest held for an
+ *            eviction, the guard inside its QEMU lets it run again (native/shim/lease.h).
+ *   QEMU     its pages are thrown away
+ *   host     everything is gone, as without density
+ */
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { SubpageError } from '../errors.ts'
+import { pageBytes } from '../memory/page.ts'
+import { PageRanges } from '../memory/page-ranges.ts'
+import { holdLocked } from '../qemu/pause-lease.ts'
+import { isRunning, untilGone } from '../qemu/process.ts'
+import type { KeeperCall, KeeperCalls, KeeperStatus, KeptGuest, Runs } from './keeper-protocol.ts'
+import { keeperVersion } from './keeper-protocol.ts'
+import { KeptGuests } from './kept-guests.ts'
+import { readPager, startPager, stopPager } from './pager.ts'
+import { Store } from './store.ts'
+
+export interface KeeperOptions {
+  /** On tmpfs: holds the store. */
+  directory: string
+  swap?: string
+  pagesMax: number
+  indexPages: number
+}
+
+/** After an eviction the agent has this long to let the guest run; then the guard does. */
+const holdMs = 2_000
+/** How long a guest may take to end of which somebody says that it has. */
+const endMsMax = 2_000
+const endPollMs = 2
+
+interface Kept extends KeptGuest {
+  /** In the store. */
+  number: number
+}
+
+type Handlers = {
+  [Call in KeeperCall]: (
+    takes: KeeperCalls[Call]['takes'],
+  ) => Promise<KeeperCalls[Call]['gives']> | KeeperCalls[Call]['gives']
+}
+
+export class Keeper {
+  readonly #directory: string
+  readonly #store: Store
+  readonly #known: KeptGuests
+  readonly #guests = new Map<string, Kept>()
+
+  /** @throws SubpageError NO_SPACE, STORE_DAMAGED, BAD_ARGUMENT */
+  constructor({ directory, swap, pagesMax, indexPages }: KeeperOptions) {
+    this.#directory = directory
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    this.#store = Store.open({
+      directory: join(directory, 'store'),
+      ...(swap === undefined ? {} : { swap }),
+      pagesMax,
+      indexPages,
+    })
+    this.#known = new KeptGuests(join(directory, 'guests.json'))
+    for (const { guest } of this.#known.all) if (isRunning(guest.process)) this.#attach(guest)
+    this.reap()
+  }
+
+  /** Nothing is stored and nobody is served. */
+  get idle(): boolean {
+    return this.#known.all.length === 0
+  }
+
+  readonly handlers: Handlers = {
+    status: () => this.#status(),
+    attach: ({ guest }) => this.#attach(guest),
+    evict: (takes) => this.#evict(takes),
+    stored: ({ id }) => {
+      const { number, ramPages } = this.#find(id)
+      return { runs: runsOf(this.#store.stored(number, ramPages)) }
+    },
+    fetch: async ({ id, runs }) => ({
+      pages: await this.#store.fetch(this.#find(id).number, rangesOf(runs)),
+    }),
+    sweep: async ({ objectsMax, agePack, ageSwap }) => {
+      const { value, cpuMs } = await timed(() => this.#store.sweep(objectsMax, agePack, ageSwap))
+      return { ...value, cpuMs }
+    },
+    detach: ({ id }) => this.#detach(id),
+    forget: ({ id }) => this.#forget(id),
+  }
+
+  /** Throws away what is stored for guests that have ended. */
+  reap(): void {
+    for (const { guest } of this.#known.all) if (!isRunning(guest.process)) void this.#forget(guest.id)
+  }
+
+  close(): void {
+    this.#store.close()
+    if (this.idle) rmSync(this.#directory, { recursive: true, force: true })
+  }
+
+  #find(id: string): Kept {
+    const guest = this.#guests.get(id)
+    if (!guest) throw new SubpageError('GUEST_UNKNOWN', `the keeper serves no guest ${id}`)
+    return guest
+  }
+
+  #attach(guest: KeptGuest): object {
+    if (this.#guests.has(guest.id)) return {}
+    const number = this.#store.attach(guest.id, guest.ramPath, this.#known.enter(guest))
+    const { ramPath, ramPages, shimStatusPath, process } = guest
+    startPager(this.#store, number, { pid: process.pid, ramPath, ramPages, shimStatusPath })
+    this.#guests.set(guest.id, { ...guest, number })
+    return {}
+  }
+
+  async #evict({
+    id,
+    held,
+    runs,
+    patch,
+    onlySmaller,
+    pagesMax,
+  }: KeeperCalls['evict']['takes']): Promise<KeeperCalls['evict']['gives']> {
+    const { number, leasePath } = this.#find(id)
+    const done = await holdLocked(leasePath, BigInt(held), holdMs, () =>
+      timed(() => this.#store.evict(number, rangesOf(runs), { patch, onlySmaller, pagesMax })),
+    )
+    return { held: String(done.held), tally: done.value.value, cpuMs: done.value.cpuMs }
+  }
+
+  async #detach(id: string): Promise<object> {
+    const { number, ramPages } = this.#find(id)
+    await this.#store.fetch(number, PageRanges.all(ramPages))
+    if (!stopPager(this.#store, number))
+      throw new SubpageError('INTERNAL', 'pages were evicted while the guest was let go')
+    this.#drop(id)
+    return {}
+  }
+
+  async #forget(id: string): Promise<object> {
+    const guest = this.#guests.get(id)
+    // Its thread hears of the end a moment after everybody else.
+    if (guest) await untilGone(guest.process, endMsMax)
+    while (guest && !isRunning(guest.process) && readPager(this.#store, guest.number)?.ended === false)
+      await delay(endPollMs)
+    if (guest && !stopPager(this.#store, guest.number))
+      throw new SubpageError('INTERNAL', `guest ${guest.name} still runs and needs what is stored for it`)
+    this.#drop(id)
+    return {}
+  }
+
+  #drop(id: string): void {
+    this.#store.forget(id)
+    this.#guests.delete(id)
+    this.#known.leave(id)
+  }
+
+  #status(): KeeperStatus {
+    return {
+      version: keeperVersion,
+      pid: process.pid,
+      guests: [...this.#guests.values()].map(({ id, number }) => ({
+        id,
+        split: this.#store.split(number),
+        pager: readPager(this.#store, number) ?? null,
+      })),
+      totals: this.#store.totals,
+    }
+  }
+}
+
+/** What the work computes; that of others at the same time counts too. */
+async function timed<T>(work: () => Promise<T>): Promise<{ value: T; cpuMs: number }> {
+  const before = process.cpuUsage()
+  const value = await work()
+  const { user, system } = process.cpuUsage(before)
+  return { value, cpuMs: (user + system) / 1000 }
+}
+
+/** Out of memory, the kernel must end others first: everybody waits for us. Only root may say so. */
+export function preferToLive(): void {
+  try {
+    if (existsSync('/proc/self/oom_score_adj')) writeFileSync('/proc/self/oom_score_adj', '-900')
+  } catch {
+    // Without the right to it this process is as likely to be chosen as any.
+  }
+}
+
+export const runsOf = (ranges: PageRanges): Runs => [...ranges.pairs.subarray(0, 2 * ranges.runCount)]
+
+/** @throws TypeError */
+export function rangesOf(runs: Runs): PageRanges {
+  return PageRanges.fromPairs(Uint32Array.from(runs))
+}
+
+/** Room for the pages of all guests that a host of this much memory can have, twice over. */
+export const pagesOf = (hostBytes: number) => Math.min(0xffff_fffe, Math.ceil((2 * hostBytes) / pageBytes))
