@@ -10,6 +10,7 @@ const processTests = [
   'test/cli/command-line.test.ts',
   'test/replication/arbiter-file.test.ts',
   'test/study/process/**/*.test.ts',
+  'test/study/amplification/**/*.test.ts',
 ]
 
 export default defineConfig({

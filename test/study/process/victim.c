@@ -4,6 +4,7 @@
  *
  *   work MS      threads that write, map, move and unmap memory, wait for signals, sleep, poll; verified all the time;
  *                with 0 until its input ends
+ *   words PAGES  changes a word in each of so many pages, and writes as many with what they hold, without end
  *   steps PAGES  prints its pid and the address of a buffer; each line read is a command:
  *                  write N  changes a word in each of N pages, same N  writes what is there, grow N  maps N pages more and
  *                  fills them, wait MS  makes a child by vfork that sleeps while this process waits in the kernel,
@@ -221,6 +222,20 @@ static int work(double ms)
     _exit(0);
 }
 
+static int words(size_t pages)
+{
+    volatile uint64_t *memory = aligned_alloc(4096, 2 * pages * 4096);
+    EXPECT(memory != NULL);
+    memset((void *)memory, 1, 2 * pages * 4096);
+    puts("begun");
+    fflush(stdout);
+    for (;;)
+        for (size_t page = 0; page < pages; page++) {
+            memory[512 * page]++;
+            memory[512 * (pages + page)] = UINT64_C(0x0101010101010101);
+        }
+}
+
 static int steps(char **argv)
 {
     const size_t room = 64 * 1024, pages = (size_t)atoi(argv[2]);
@@ -265,5 +280,7 @@ static int steps(char **argv)
 int main(int argc, char **argv)
 {
     EXPECT(argc == 3);
+    if (strcmp(argv[1], "words") == 0)
+        return words((size_t)atoi(argv[2]));
     return strcmp(argv[1], "work") == 0 ? work(atof(argv[2])) : steps(argv);
 }
