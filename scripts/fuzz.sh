@@ -48,7 +48,7 @@ for target in "${targets[@]}"; do
   "$CC" "${FLAGS[@]}" -fsanitize=fuzzer ${codec:+-DCODEC=$codec} "native/fuzz/$source.c" "${objects[@]}" -lxxhash -llz4 -lzstd \
     -o "$OUT/$name"
   mkdir -p "$OUT/found-$name" "native/fuzz/corpus/$name"
-  if ! "$OUT/$name" -max_total_time="$seconds" -max_len=9000 -timeout=5 -print_final_stats=1 \
+  if ! "$OUT/$name" -max_total_time="$seconds" -max_len=9000 -timeout=30 -print_final_stats=1 \
     -artifact_prefix="$OUT/broken-$name-" "$OUT/found-$name" "native/fuzz/corpus/$name" >"$OUT/$name.log" 2>&1; then
     tail -40 "$OUT/$name.log" >&2
     echo "fuzz: $name is broken; the input is $OUT/broken-$name-*" >&2

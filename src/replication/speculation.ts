@@ -93,7 +93,11 @@ export class Speculation {
     if (!tracker.early || unsynced.pageCount > 0) return
     const dirty = tracker.early.peek()
     const many = dirty.pageCount > manyPages
-    let left = fewRuns(many ? dirty : this.#settled.choose(dirty))
+    // What was sent in this epoch already and written again will not rest before its end, either; its first sending was in vain,
+    // and it has to be in the harvest to be counted so.
+    const { early } = this.#protection
+    const sent = early?.epoch === epoch ? early.pages : PageRanges.empty
+    let left = fewRuns(many ? dirty : this.#settled.choose(dirty.subtract(sent)))
     while (left.pageCount > 0 && !session.closed.aborted) {
       const [slice, rest] = left.take(slicePages)
       left = rest

@@ -98,7 +98,7 @@ export class RecordedGuest {
       }
       this.#signal.throwIfAborted()
     } finally {
-      if (!this.#signal.aborted) await this.#say('kill -9 -- -$(cat /run/study); sleep 0.2; rm -rf /tmp/*')
+      if (!this.#signal.aborted) await this.#say('kill -9 -$(cat /run/study); sleep 0.2; rm -rf /tmp/*')
     }
   }
 

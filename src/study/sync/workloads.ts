@@ -20,7 +20,7 @@ const redis = `redis-server --bind 127.0.0.1 --save "" --appendonly no --dir /tm
 const benchmark = (what: string) => `redis-benchmark -r 20000 -n 100000000 -d 100 -t ${what} -q >/dev/null`
 const memcached = `memcached -u root -l 127.0.0.1 -p 11211 -m 64 & until echo version | timeout 2 nc 127.0.0.1 11211 | grep -q VERSION; do sleep 0.2; done; ${atWork}; `
 /** 70 % get, 30 % set, of 20,000 keys with 100 bytes each. */
-const caching = `awk 'BEGIN { srand(1); for (;;) { n = int(rand() * 20000); if (rand() < 0.7) printf "get key%d\r\n", n; else printf "set key%d 0 0 100\r\n%-100d\r\n", n, rand() * 1e9 } }' | nc 127.0.0.1 11211 >/dev/null`
+const caching = `awk 'BEGIN { srand(1); for (;;) { n = int(rand() * 20000); if (rand() < 0.7) printf "get key%d\\r\\n", n; else printf "set key%d 0 0 100\\r\\n%-100d\\r\\n", n, rand() * 1e9 } }' | nc 127.0.0.1 11211 >/dev/null`
 
 export const workloads: readonly Workload[] = [
   { name: 'idle', needs: [], command: `${atWork}; sleep 100000`, ready: saysSo, settleMs: 500, quick: true },
