@@ -7,4 +7,9 @@ export interface StudyEntry {
   load(): Promise<Study>
 }
 
-export const studies: Readonly<Record<string, StudyEntry>> = {}
+export const studies: Readonly<Record<string, StudyEntry>> = {
+  density: {
+    summary: 'what sharing, patching and compression save on real guests, and what it costs them',
+    load: async () => (await import('./density/study.ts')).study,
+  },
+}
