@@ -76,6 +76,7 @@ export class DenseGuest {
   /** One pass over this guest. Returns the milliseconds that it computed. @throws SubpageError KEEPER_FAILED, PAUSE_BROKEN, NO_SPACE */
   pass(keeper: KeeperClient): Promise<number> {
     const pass = this.#pass(keeper)
+    // Whoever asked for it hears of its failure.
     this.#passing = pass.catch(() => undefined)
     return pass
   }

@@ -27,9 +27,13 @@ export class KeeperClient {
 
   private constructor(socket: Socket) {
     this.#socket = socket
+    // Followed by its end.
     socket.on('error', () => undefined)
-    this.closed = once(socket, 'close').then(() => this.#gone())
-    createInterface({ input: socket }).on('line', (line) => this.#answered(JSON.parse(line)))
+    this.closed = new Promise<void>((resolve) => socket.once('close', resolve)).then(() => this.#gone())
+    createInterface({ input: socket })
+      .on('line', (line) => this.#answered(JSON.parse(line)))
+      // It passes on what the socket says.
+      .on('error', () => undefined)
   }
 
   /** Undefined when none runs. */

@@ -99,6 +99,15 @@ export class PauseLease {
   }
 }
 
+/** The guard looks at the lock now and then, for a moment each. */
+async function locked(fd: number): Promise<boolean> {
+  for (let tries = 0; tries < 20; tries++) {
+    if (addon.lockFile(fd)) return true
+    await delay(lockedPollMs)
+  }
+  return false
+}
+
 /**
  * Holds the pause of a guest for as long as `work` takes, by the lock of the lease file: the guest stands still until then,
  * and runs again if this process dies. For whoever moves pages of its RAM.
@@ -115,7 +124,7 @@ export async function holdLocked<T>(
   let lease: LeaseHandle | undefined
   try {
     lease = addon.leaseOpen(path)
-    if (!addon.lockFile(lock) || !addon.leaseEnter(lease, held))
+    if (!(await locked(lock)) || !addon.leaseEnter(lease, held))
       throw new SubpageError('PAUSE_BROKEN', 'the pause has ended before pages could be moved in it')
     try {
       return { value: await work(), held: addon.leaseLeave(lease, holdMs) }

@@ -12,7 +12,7 @@ import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
 import { sendHashes, sendPage } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
-import { decodeCommit, Ended, type Hello, readJson, type Welcome } from './messages.ts'
+import { decodeCommit, Ended, type Hello, readJson } from './messages.ts'
 import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
@@ -112,9 +112,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
       this.#keeper.forgetCheckpoint()
       this.#options.succession.adopt(hello.generation)
     }
-    const { clock } = this.#options
     const pulse = new Pulse(
-      clock,
+      this.#options.clock,
       hello.settings.suspicionMs,
       // A connection that fails says so to its reader.
       () => void connection.send(frameType.heartbeat).catch(() => undefined),
@@ -125,8 +124,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     try {
       this.#keeper.begin(reduces(hello.settings))
       const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.guest.image.pages }
-      const welcome = { release: hello.release, arbitrated, ...image } as Welcome
-      await connection.sendJson(frameType.welcome, welcome)
+      await connection.sendJson(frameType.welcome, { release: hello.release, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.

@@ -27,4 +27,8 @@ export const studies: Readonly<Record<string, StudyEntry>> = {
     summary: 'how much more whole dirty pages are than what changed in them, for programs of all kinds',
     load: async () => (await import('./amplification/study.ts')).study,
   },
+  density: {
+    summary: 'what sharing, patching and compression save on real guests, and what it costs them',
+    load: async () => (await import('./density/study.ts')).study,
+  },
 }

@@ -6,6 +6,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { type ReducePart, reduceParts, squeezeMethods } from '../../src/delta/reduce.ts'
+import { fullShadow } from '../../src/delta/shadow.ts'
 import { compareRegionsSync } from '../../src/memory/hash.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
@@ -43,7 +44,7 @@ const epoch: fc.Arbitrary<Epoch> = fc.record({
 class Course {
   readonly ram = Region.anonymous(pages * pageBytes)
   readonly image = Region.anonymous(pages * pageBytes)
-  readonly #shadow = Region.anonymous(pages * pageBytes)
+  readonly #shadow = fullShadow(pages)
   readonly #committed = Region.anonymous(pages * pageBytes)
   readonly #keeper = new ImageKeeper(this.image, () => undefined)
   readonly #writer = new DeltaWriter(this.ram, this.#shadow, 'masked')
@@ -67,7 +68,7 @@ class Course {
     const send = async (type: FrameType, epoch = 0, payload: Uint8Array = new Uint8Array(0)) => {
       this.#frames.push({ type, epoch, payload: payload.slice() })
     }
-    this.#sender = new DeltaSender({ send }, pages, this.#shadow, {
+    this.#sender = new DeltaSender({ send }, pages, this.#shadow.copy, {
       reduce: [...this.#parts],
       compress: this.#compress,
       blockBytes: 256,

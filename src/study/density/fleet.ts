@@ -1,0 +1,100 @@
+/** The guests of the study: real ones, started for it, that work for a while and are gone afterwards. */
+import { randomUUID } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { probeAccel } from '../../qemu/accel.ts'
+import { type Console, consoleAt, demoGuestOptions, untilConsole } from '../../qemu/demo-guest.ts'
+import { guestFiles } from '../../qemu/guest-files.ts'
+import { launch } from '../../qemu/launch.ts'
+import { QemuGuest } from '../../qemu/qemu-guest.ts'
+import { QemuProcess } from '../../qemu/qemu-process.ts'
+
+const startMsMax = 120_000
+
+export interface Role {
+  name: string
+  /** Kernel arguments: what it does. */
+  append: string[]
+  initrd: string
+  ramBytes: number
+  /** What it prints once it works. */
+  ready: RegExp
+}
+
+const demo = { initrd: 'initrd.gz', ramBytes: 128 * 2 ** 20 }
+// Its kernel unpacks the image within the guest's memory.
+const workloads = { initrd: 'initrd-workloads.gz', ramBytes: 256 * 2 ** 20 }
+
+/** One distribution, different work; and one whose memory is random numbers, which nothing can make smaller. */
+export const roles = {
+  idle: { name: 'idle', append: ['workload=idle'], ...demo, ready: /^idle started/m },
+  shell: { name: 'shell', append: ['workload=shell'], ...demo, ready: /^shell round=3/m },
+  sum: { name: 'sum', append: ['workload=sum'], ...demo, ready: /^subpage-guest: ready/m },
+  redis: { name: 'redis', append: ['workload=redis'], ...workloads, ready: /^subpage-guest: ready/m },
+  sqlite: { name: 'sqlite', append: ['workload=sqlite'], ...workloads, ready: /^sqlite transactions=/m },
+  random: {
+    name: 'random',
+    append: ['victim_mib=40', 'victim_rate=0'],
+    ...demo,
+    ready: /^victim step=/m,
+  },
+} satisfies Record<string, Role>
+
+export interface Member {
+  role: Role
+  guest: QemuGuest
+  console: Console
+}
+
+export class Fleet {
+  readonly members: Member[] = []
+  readonly directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
+  accel = ''
+
+  /** @throws SubpageError BAD_ARGUMENT when the guests' images are not built; what `launch` throws */
+  async start(role: Role): Promise<Member> {
+    const accel = await probeAccel()
+    this.accel = accel
+    const machine = {
+      type: 'q35',
+      ramBytes: role.ramBytes,
+      accel,
+      options: demoGuestOptions(role.append, role.initrd),
+      nics: [],
+    }
+    const files = guestFiles(this.directory, role.name)
+    const identity = { id: randomUUID(), name: role.name, generation: 1 }
+    const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
+    const member = { role, guest: new QemuGuest(qemu), console: consoleAt(files.consoleLog) }
+    this.members.push(member)
+    await untilConsole(member.console, 0, (text) => (role.ready.test(text) ? true : undefined), startMsMax)
+    return member
+  }
+
+  member(name: string): Member {
+    const found = this.members.find(({ role }) => role.name === name)
+    if (!found) throw new TypeError(`no guest ${name}`)
+    return found
+  }
+
+  /** All stand still while their memory is looked at. */
+  async stopped<T>(look: () => Promise<T>): Promise<T> {
+    const each = this.members.map(({ guest }) => guest.qemu.qmp)
+    await Promise.all(each.map((qmp) => qmp.run('stop')))
+    try {
+      return await look()
+    } finally {
+      await Promise.all(each.map((qmp) => qmp.run('cont')))
+    }
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(this.members.map(({ guest }) => guest.qemu.end()))
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** @throws the signal's reason */
+export const pause = (ms: number, signal: AbortSignal) => delay(ms, undefined, { signal })

@@ -1,0 +1,136 @@
+/**
+ * Guests whose memory is held densely, at full pressure: whatever is known leaves at once. Their victims check themselves,
+ * while the keeper and the agent are killed and memory runs out, and never see a wrong byte.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import {
+  askVictim,
+  type Console,
+  untilConsole,
+  victimDamage,
+  victimLines,
+} from '../../src/qemu/demo-guest.ts'
+import { Hosts, protect, startVictim } from '../support/hosts.ts'
+import { subpage } from '../support/subpage.ts'
+
+const hosts = new Hosts()
+const state = join(hosts.directory, 'a')
+// A /dev/shm of its own, that can be filled.
+const ownShm = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o size=420m none /dev/shm && exec "$0" "$@"']
+const full = { recentMs: 0, coldMs: 0, budget: 1, trustDomain: 'victims' }
+const names = ['one', 'two']
+const consoles: Console[] = []
+let a: EphemeralAgent
+let qemuPid = 0
+
+beforeAll(async () => {
+  a = await hosts.add('a', { SUBPAGE_SWAP: join(hosts.directory, 'swap') }, undefined, ownShm)
+  for (const name of names) {
+    const { status, console } = await startVictim(a, name)
+    consoles.push(console)
+    qemuPid = status.pid!
+  }
+})
+afterAll(() => hosts[Symbol.asyncDispose]())
+
+const density = async (name = 'one') =>
+  (await a.client.density()).guests.find((guest) => guest.name === name)!
+const storedPages = async () => {
+  const { pages, resident, holes } = (await density()).split
+  return pages - resident - holes
+}
+const servedPages = async () =>
+  Object.values((await density()).pager!.served).reduce((sum, { pages }) => sum + pages, 0)
+const keeperPid = async () => (await a.client.density()).keeper!.pid
+
+/** Both go on stepping, and find all their memory as they left it. */
+async function bothAreWhole(): Promise<void> {
+  for (const console of consoles) {
+    expect(await askVictim(console, 60_000)).toBe(true)
+    const [before] = victimLines(readFileSync(console.log, 'latin1')).slice(-1)
+    await untilConsole(
+      console,
+      0,
+      (text) => victimLines(text).find(({ step }) => step > before!.step),
+      60_000,
+    )
+    expect(victimDamage(readFileSync(console.log, 'latin1'))).toBeUndefined()
+  }
+}
+
+test('at full pressure no victim sees a wrong byte, and the accounts add up', async () => {
+  for (const name of names) await a.client.densityOn(name, full)
+  await expect.poll(storedPages, { timeout: 60_000 }).toBeGreaterThan(5_000)
+  await bothAreWhole()
+  await expect.poll(servedPages, { timeout: 60_000 }).toBeGreaterThan(100)
+  const { split, pager, savedBytes } = await density()
+  const { filled, shared, patched, packed, swapped, whole } = split
+  expect(filled + shared + patched + packed + swapped + whole + split.resident + split.holes).toBe(
+    split.pages,
+  )
+  expect(shared).toBeGreaterThan(0)
+  expect(pager).toMatchObject({ ended: false, reason: '' })
+  expect(savedBytes).toBeGreaterThan(0)
+  const shown = await subpage(['density', 'status', '--state', state])
+  expect(shown).toMatchObject({ status: 0, said: '' })
+  expect(shown.out).toMatch(/^one +victims +cold /m)
+})
+
+test('the keeper is killed: the next one goes on with what was stored', async () => {
+  for (let round = 0; round < 3; round++) {
+    const pid = await keeperPid()
+    process.kill(pid, 'SIGKILL')
+    await expect.poll(() => keeperPid().catch(() => pid), { timeout: 60_000 }).not.toBe(pid)
+  }
+  await bothAreWhole()
+})
+
+test('the agent is killed: guests go on without it, and the next one finds them dense', async () => {
+  const pid = await keeperPid()
+  a.process.kill('SIGKILL')
+  await once(a.process, 'exit')
+  await bothAreWhole()
+  a = await hosts.add('a', {}, undefined, ['nsenter', '-t', String(qemuPid), '-m', '--'])
+  expect(await keeperPid()).toBe(pid)
+  await expect.poll(storedPages, { timeout: 60_000 }).toBeGreaterThan(1_000)
+  await bothAreWhole()
+})
+
+test('memory runs out: pages stay or wait, the reason is said, and nothing is lost', async () => {
+  const filler = `/proc/${qemuPid}/root/dev/shm/full`
+  const filled = spawn('dd', ['if=/dev/zero', `of=${filler}`, 'bs=64k'], { stdio: 'ignore' })
+  await once(filled, 'exit')
+  await expect
+    .poll(
+      async () => {
+        const { guests, error } = await a.client.density()
+        return [error, ...guests.map(({ pager }) => pager?.reason)].join(' ')
+      },
+      { timeout: 60_000 },
+    )
+    .toMatch(/no room|no memory/)
+  rmSync(filler)
+  await bothAreWhole()
+})
+
+test('what cannot be had together is refused by name; off brings everything back', async () => {
+  const dense = expect.objectContaining({ code: 'GUEST_DENSE' })
+  await expect(protect(a, 'one', a)).rejects.toThrow(dense)
+  expect(
+    await subpage(['record', 'vm:one', '--for', '0.1s', '--state', state, '-o', join(state, 't')]),
+  ).toMatchObject({ status: 1, said: expect.stringContaining('GUEST_DENSE') })
+  expect(await subpage(['density', 'tune', 'one', '--target', '50%', '--state', state])).toMatchObject({
+    status: 0,
+  })
+  expect((await density()).settings).toMatchObject({ targetBytes: 80 * 2 ** 20, trustDomain: 'victims' })
+  await a.client.densityOff('one')
+  expect((await a.client.density()).guests.map(({ name }) => name)).toEqual(['two'])
+  await bothAreWhole()
+  await a.client.remove('two')
+  expect(await a.client.density()).toMatchObject({ guests: [], keeper: null })
+})
