@@ -16,6 +16,8 @@ import type { Workload } from './workloads.ts'
 const name = 'sync'
 const ramBytes = 512 * 2 ** 20
 const startMsMax = 120_000
+/** A recording takes no longer, however little it holds. */
+const limitMs = 60_000
 /** Fine enough to show what an epoch of 10 ms looks like in its middle. */
 export const stepMs = 2.5
 
@@ -72,7 +74,11 @@ export class RecordedGuest {
     return [...said.matchAll(/^study: lacks (\S+)/gm)].map(([, program]) => program!)
   }
 
-  /** Records the guest under a workload, which is gone afterwards. @throws SubpageError FILE_EXISTS */
+  /**
+   * Records the guest under a workload, which is gone afterwards.
+   * @param forMs time of the guest, in whole steps
+   * @throws SubpageError FILE_EXISTS
+   */
   async record(workload: Workload, path: string, forMs: number): Promise<void> {
     const from = readConsole(this.#console).length
     // A group of its own: ended with all its programs.
@@ -82,16 +88,20 @@ export class RecordedGuest {
     try {
       await this.#until(workload.ready, from)
       await delay(workload.settleMs, undefined, { signal: this.#signal })
+      const enough = new AbortController()
       const target = await openVm(this.#directory, name, 'auto')
       try {
         await record(target, {
           path,
           replace: false,
           epochMs: stepMs,
-          forMs,
+          forMs: limitMs,
           content: true,
-          signal: this.#signal,
-          progress: () => undefined,
+          signal: AbortSignal.any([this.#signal, enough.signal]),
+          // On a busy host the guest gets to run for less time than passes.
+          progress: ({ epochs }) => {
+            if (epochs * stepMs >= forMs) enough.abort()
+          },
         })
       } finally {
         await target.close()
