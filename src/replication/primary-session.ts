@@ -114,6 +114,13 @@ export class PrimarySession {
     }
   }
 
+  /** Closes the connection, and lets go of what it knew: when nothing is being sent over it any more. */
+  release(): void {
+    this.connection.close()
+    this.devices.close()
+    this.deltas.close()
+  }
+
   /** Aborts when the connection is lost. */
   get closed(): AbortSignal {
     return this.#closed.signal
@@ -177,8 +184,6 @@ export class PrimarySession {
     this.#failure = failure
     this.#pulse.stop()
     this.connection.close()
-    this.devices.close()
-    this.deltas.close()
     for (const waiter of [...this.#acks.values(), this.#probe, this.#question, this.#handover])
       waiter?.reject(failure)
     this.#closed.abort()

@@ -170,7 +170,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     try {
       await succession.anchor(this.#stopping.signal)
     } catch (error) {
-      session.connection.close()
+      session.release()
       throw error
     }
     return session
@@ -203,6 +203,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
       }
       if (stopping.aborted) break
+      session?.release()
       session = undefined
       await clock.sleep(retryMs, stopping)
     }
@@ -214,6 +215,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       await session?.connection.send(frameType.unprotect).catch(() => undefined)
     }
     await session?.connection.finish()
+    session?.release()
     this.#release()
   }
 

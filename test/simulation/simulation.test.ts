@@ -25,6 +25,8 @@ const knownBad: Record<number, string> = {
   182: 'a step that failed between acknowledging and applying left a checkpoint that was never applied',
   211: 'a vigil that ended while a claim by command had no answer looped without a pause',
   216: 'a primary came back to a standby that had forgotten its takeover, and went on in the old history',
+  415: 'a standby that was removed while its claim had no answer won the decision, and the guest was lost',
+  1499: 'what a connection had taught was freed when the connection was lost, while a checkpoint was still being sent',
   1785: 'a restart soon after a takeover: the arbiter had not been told, and outputs were held for ever',
   5826: 'a failover by command claimed the generation after the one that the primary had just won',
 }
