@@ -183,7 +183,7 @@ function distribution(result: Result): Section {
             name: length(epochMs),
             points: [
               [1, 1] as const,
-              ...values.map((value, i) => [value, (values.length - i) / values.length] as const),
+              ...values.map((value, i) => [value, (values.length - 1 - i) / values.length] as const),
               [64, 0] as const,
             ],
           }
