@@ -134,10 +134,12 @@ function parseSegments(table: Buffer, bytes: number, wrong: (what: string) => Su
   // A process has no physical addresses; a dump of a machine without paging has no virtual ones.
   const physical =
     found.some((segment) => segment.physical !== 0) || found.every((segment) => segment.virtual === 0)
-  return found.map(({ virtual, physical: real, ...rest }) => ({
+  const segments = found.map(({ virtual, physical: real, ...rest }) => ({
     address: physical ? real : virtual,
     ...rest,
   }))
+  // The upper half of the address space is the kernel's: gcore writes its vsyscall page.
+  return segments.filter(({ address }) => Number.isSafeInteger(address))
 }
 
 /** Sorted by address, numbered. Segments that name the same memory twice, as a dump with paging may, count once. */

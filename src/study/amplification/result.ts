@@ -43,12 +43,25 @@ function amplificationTable(result: Result): Table {
   }
 }
 
+/** An epoch that took so much longer than it should is no longer one of its length. */
+const longerMin = 1.5
+
 function noteOf({ missing, differing, endedEarly, lengths }: Measured): string {
   if (missing !== undefined) return missing
   const idle = lengths.some(
     ({ cpuUs, ranUs, epochMs }) => epochMs === 1000 && ranUs > 0 && cpuUs < 0.02 * ranUs,
   )
-  return [endedEarly ? 'ended early' : '', idle ? 'mostly idle' : '', ...differing].filter(Boolean).join('; ')
+  const long = lengths.find(({ count, ranUs, epochMs }) => ranUs > 1000 * longerMin * epochMs * count)
+  return [
+    endedEarly ? 'ended early' : '',
+    idle ? 'mostly idle' : '',
+    long
+      ? `epochs of ${length(long.epochMs)} were ${(long.ranUs / long.count / 1000).toPrecision(2)} ms long: busy host`
+      : '',
+    ...differing,
+  ]
+    .filter(Boolean)
+    .join('; ')
 }
 
 function gainTable(result: Result): Table {
@@ -109,7 +122,7 @@ function lead({ headline, measured }: Result): string {
 }
 
 const definition =
-  'Amplification is bytes of changed pages ÷ bytes of changed lines, over all epochs of a workload: 1 when every line of a page changes, 64 when one does. Pages that were written with what they held already are left out of it and shown apart ("with silent"). The paper counts lines that were written, changed or not, so its factors may be smaller.'
+  'Amplification is bytes of changed pages ÷ bytes of changed lines, over all epochs of a workload: 1 when every line of a page changes, 64 when one does. Pages that were written with what they held already are left out of it and shown apart ("with silent"). The paper counts pages and lines that were written, changed or not.'
 
 export function text(result: Result, terminal: Terminal): string {
   return [
@@ -170,7 +183,7 @@ function distribution(result: Result): Section {
             name: length(epochMs),
             points: [
               [1, 1] as const,
-              ...values.map((value, i) => [value, (values.length - i) / values.length] as const),
+              ...values.map((value, i) => [value, (values.length - 1 - i) / values.length] as const),
               [64, 0] as const,
             ],
           }

@@ -8,7 +8,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { SubpageError } from '../../errors.ts'
+import { asSubpageError, SubpageError } from '../../errors.ts'
 import { openProcess, type ProcessTarget } from '../record/process/process-target.ts'
 import { writeInput } from './inputs.ts'
 import type { Workload } from './workload.ts'
@@ -122,7 +122,11 @@ export class RunningWorkload {
     await once(shell, 'close')
     const pid = Number.parseInt(printed, 10)
     if (!(pid > 0)) throw this.#failed('has no such child')
-    return await openProcess({ pid }, 'userfault')
+    try {
+      return await openProcess({ pid }, 'userfault')
+    } catch (cause) {
+      throw this.#failed(`has a child that cannot be recorded: ${asSubpageError(cause).message}`, cause)
+    }
   }
 
   async #succeed(command: string): Promise<void> {
@@ -141,8 +145,10 @@ export class RunningWorkload {
 
   #shell(command: string, stdout: 'pipe' | undefined = undefined): ChildProcess {
     const log = openSync(join(this.#folder, 'shell.log'), 'a')
+    const { cwd, env } = this.#options
     const shell = spawn('/bin/sh', ['-c', command], {
-      ...this.#options,
+      cwd,
+      env: { ...env, ...(this.#program && { PROGRAM: String(this.#program.pid) }) },
       stdio: ['ignore', stdout ?? log, log],
       detached: true,
     })

@@ -58,7 +58,7 @@ const Workload = Type.Object(
     warmMs: Type.Optional(Type.Integer({ minimum: 0 })),
     /** Shell command that succeeds once the part of interest is over. */
     until: Type.Optional(Type.String()),
-    /** Fewer epochs of 1 s where the workload writes faster than they can be examined. */
+    /** Variables beside those that every workload gets. */
     environment: Type.Optional(Type.Record(Type.String(), Type.String())),
   },
   strict,

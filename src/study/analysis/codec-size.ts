@@ -3,8 +3,9 @@
  *
  * `page` and `line` follow from the maps but for pages that are now all zeros, which cost three bytes: an upper bound.
  * `xor-rle` and `masked` depend on how the changed bytes lie, which the maps do not say. They are estimated from the number
- * of changed bytes, taking it that half the bytes of a changed word differ and that changed words lie in pairs: assumptions,
- * not measured yet.
+ * of changed bytes, with two constants that were fitted to epochs whose content is known: those of the workloads of
+ * `subpage study amplification`, 1 to 100 ms long. Four in five estimates were between 0.79 and 1.37 (xor-rle) and between
+ * 0.89 and 1.10 (masked) of what the codec made, the median 1.06 and 1.02.
  */
 import type { CodecName } from '../../delta/codec.ts'
 import { pageBytes } from '../../memory/page.ts'
@@ -15,8 +16,10 @@ import type { Span } from './spans.ts'
 const frameBytes = 24
 /** Gap and kind of a page that goes whole. */
 const rawBytes = 3 + pageBytes
-const changedPerWord = 4
-const wordsPerRun = 2
+/** Bytes that differ in a word of eight in which some do. */
+const changedPerWord = 6
+/** Bytes that differ before some do not. */
+const changedPerRun = 8
 
 export function estimatedCodecBytes(span: Span): Record<CodecName, number> {
   const pageCount = span.dirty.pageCount
@@ -31,7 +34,7 @@ export function estimatedCodecBytes(span: Span): Record<CodecName, number> {
   if (pageCount === 0) return { page: 0, line: 0, 'xor-rle': 0, masked: 0 }
   const words = Math.min(8 * lines, span.changedBytes / changedPerWord)
   const wholeLines = line + frameBytes
-  const runs = Math.max(changedPages, words / wordsPerRun)
+  const runs = Math.max(changedPages, span.changedBytes / changedPerRun)
   // The map of lines is sparse: gap, its top byte and about two of its bytes a page.
   const masked = frameBytes + 4 * changedPages + lines + words + span.changedBytes
   return {

@@ -26,7 +26,7 @@ import {
 export function traceReport(summary: TraceSummary): Report {
   const { header, totals } = summary
   return {
-    title: `What ${targetWords(summary)} does to its memory`,
+    title: `What ${targetWords(summary)} ${summary.header.target.kind === 'images' ? 'do to their' : 'does to its'} memory`,
     lead: leadWords(summary),
     facts: facts(summary),
     sections: [
