@@ -51,7 +51,7 @@ export class HostDensity {
 
   /** @throws SubpageError ALREADY_PROTECTED, KEEPER_FAILED, TRACKER_UNAVAILABLE, NO_SPACE */
   async enable(guest: RunningGuest, settings: DensitySettings): Promise<void> {
-    if (guest.primary)
+    if (guest.protecting)
       throw new SubpageError(
         'ALREADY_PROTECTED',
         `${guest.name} is protected, and the memory of a protected guest cannot be held densely yet`,
