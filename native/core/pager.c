@@ -144,10 +144,8 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
             pager->stats.times[kind][pager_bucket(now_ns() - began_ns)]++;
         }
     }
-    if (error) {
-        pager->stats.error = error;
-        pager->stats.retries++;
-    }
+    pager->stats.error = error;
+    pager->stats.retries += error != 0;
     store_unlock(store);
     return error;
 }

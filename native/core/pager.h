@@ -26,8 +26,8 @@ enum { PAGER_MAPPINGS_MAX = 64, PAGER_KINDS = 5, PAGER_BUCKETS = 128 };
 struct pager_stats {
     uint64_t served[PAGER_KINDS];
     uint64_t zeros;   /* holes that were never filled */
-    uint64_t retries; /* could not be brought back yet; `error` says why */
-    int error;
+    uint64_t retries; /* could not be brought back at once */
+    int error;        /* why the latest could not; 0 when it could */
     bool ended; /* the process is gone */
     /* Times from reading the fault to its answer, by pager_bucket. */
     uint64_t times[PAGER_KINDS][PAGER_BUCKETS];

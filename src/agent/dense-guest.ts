@@ -25,6 +25,8 @@ export class DenseGuest {
   readonly guest: RunningGuest
   #pageUs = pageUsAtStart
   #unwatch: (() => void) | undefined
+  /** It is being let go of. */
+  #leaving = false
   /** Of the latest pause. */
   pauseUs: number | undefined
   /** Settles when no pass is under way. */
@@ -56,21 +58,31 @@ export class DenseGuest {
     }
   }
 
-  /** Watches its memory from now on. @throws SubpageError TRACKER_UNAVAILABLE, GUEST_DIED */
+  /** Watches its memory from now on, if nobody does yet. @throws SubpageError TRACKER_UNAVAILABLE, GUEST_DIED */
   watch(listener: WatchListener): void {
     const intervalMs = Math.min(1_000, Math.max(50, (this.settings?.recentMs ?? 1_000) / 2))
-    this.#unwatch ??= this.guest.memoryWatch.listen(listener, {
-      intervalMs,
-      subIntervals: 1,
-      budget: this.settings?.budget ?? 0,
-    })
+    if (this.#leaving) return
+    const failed = (error: SubpageError) => {
+      this.#unwatch = undefined
+      listener.failed(error)
+    }
+    this.#unwatch ??= this.guest.memoryWatch.listen(
+      { ...listener, failed },
+      { intervalMs, subIntervals: 1, budget: this.settings?.budget ?? 0 },
+    )
   }
 
-  /** Resolves when nothing of it touches the guest any more. */
-  async unwatch(): Promise<void> {
+  /** From now on nothing leaves its memory. Resolves when nothing touches the guest any more. */
+  async leave(): Promise<void> {
+    this.#leaving = true
     this.#unwatch?.()
     this.#unwatch = undefined
     await this.#passing
+  }
+
+  /** It could not be let go of. */
+  stay(): void {
+    this.#leaving = false
   }
 
   /** One pass over this guest. Returns the milliseconds that it computed. @throws SubpageError KEEPER_FAILED, PAUSE_BROKEN, NO_SPACE */

@@ -30,7 +30,8 @@ export class HostDensity {
   #keeper: Promise<KeeperClient> | undefined
   #closing = new AbortController()
   #passes: Promise<void> | undefined
-  #error = ''
+  /** Why the latest pass over a guest did not do what it wanted. */
+  readonly #errors = new Map<string, string>()
 
   constructor(stateDirectory: string, events: EventLog, swap: string | undefined) {
     const tag = createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
@@ -50,7 +51,7 @@ export class HostDensity {
 
   /** @throws SubpageError ALREADY_PROTECTED, KEEPER_FAILED, TRACKER_UNAVAILABLE, NO_SPACE */
   async enable(guest: RunningGuest, settings: DensitySettings): Promise<void> {
-    if (guest.primary)
+    if (guest.protecting)
       throw new SubpageError(
         'ALREADY_PROTECTED',
         `${guest.name} is protected, and the memory of a protected guest cannot be held densely yet`,
@@ -92,9 +93,15 @@ export class HostDensity {
     const { qemu } = guest.guest
     const dense = this.#guests.get(qemu.record.id)
     if (!dense) throw new SubpageError('BAD_ARGUMENT', `the memory of ${guest.name} is not held densely`)
-    await dense.unwatch()
-    await (await this.#connected()).ask('detach', { id: dense.id })
+    await dense.leave()
+    try {
+      await (await this.#connected()).ask('detach', { id: dense.id })
+    } catch (error) {
+      dense.stay()
+      throw error
+    }
     this.#guests.delete(dense.id)
+    this.#errors.delete(dense.id)
     const { density: _, ...record } = qemu.record
     qemu.replaceRecord(record)
     this.#events.add(guest.name, 'density', 'every page is back in memory')
@@ -105,7 +112,8 @@ export class HostDensity {
     const dense = this.#guests.get(guest.guest.qemu.record.id)
     if (!dense) return
     this.#guests.delete(dense.id)
-    await dense.unwatch()
+    this.#errors.delete(dense.id)
+    await dense.leave()
     // A keeper that cannot be asked finds out by itself.
     await (await this.#keeper)?.ask('forget', { id: dense.id }).catch(() => undefined)
   }
@@ -113,13 +121,16 @@ export class HostDensity {
   /** Undefined while no guest is dense. @throws SubpageError KEEPER_FAILED */
   async status(): Promise<(KeeperStatus & { error: string }) | undefined> {
     if (this.#guests.size === 0) return undefined
-    return { ...(await (await this.#connected()).ask('status', {})), error: this.#error }
+    return {
+      ...(await (await this.#connected()).ask('status', {})),
+      error: [...new Set(this.#errors.values())].join('; '),
+    }
   }
 
   /** Guests stay dense, and the keeper serves them on. */
   async close(): Promise<void> {
     this.#closing.abort()
-    await Promise.all([...this.#guests.values()].map((dense) => dense.unwatch()))
+    await Promise.all([...this.#guests.values()].map((dense) => dense.leave()))
     await this.#passes
     // It cannot be let go of when it never came.
     const keeper = await this.#keeper?.catch(() => undefined)
@@ -200,15 +211,17 @@ export class HostDensity {
   /** @returns the milliseconds that were computed for it */
   async #passOver(dense: DenseGuest): Promise<number> {
     try {
-      const cpuMs = await dense.pass(await this.#connected())
-      this.#error = ''
+      const keeper = await this.#connected()
+      this.#watch(dense)
+      const cpuMs = await dense.pass(keeper)
+      this.#errors.delete(dense.id)
       return cpuMs
     } catch (thrown) {
       // It has ended, or is being let go of.
       if (!this.#guests.has(dense.id) || this.#closing.signal.aborted) return 0
       const { message } = asSubpageError(thrown)
-      if (message !== this.#error) this.#say(dense.guest.name, message)
-      this.#error = message
+      if (message !== this.#errors.get(dense.id)) this.#say(dense.guest.name, message)
+      this.#errors.set(dense.id, message)
       return 0
     }
   }
@@ -218,8 +231,8 @@ export class HostDensity {
     try {
       const sizes = { objectsMax: sweepObjects, agePack: packRounds, ageSwap: swapRounds }
       return (await (await this.#connected()).ask('sweep', sizes)).cpuMs
-    } catch (thrown) {
-      this.#error = asSubpageError(thrown).message
+    } catch {
+      // The passes over guests meet the same keeper, and say what is wrong with it.
       return 0
     }
   }

@@ -48,6 +48,11 @@ export class RunningGuest {
     return this.#primary
   }
 
+  /** Its memory is read, or about to be. */
+  get protecting(): boolean {
+    return this.#primary !== undefined || this.#starting
+  }
+
   /** As a primary that asks this host for a standby meets it. */
   get present(): Present {
     return {

@@ -20,7 +20,7 @@ export interface KeeperArguments {
 const reapMs = 1_000
 
 async function main({ socket, keeper: options }: KeeperArguments): Promise<void> {
-  process.umask(0o177)
+  process.umask(0o077)
   preferToLive()
   mkdirSync(options.directory, { recursive: true, mode: 0o700 })
   const lock = openSync(join(options.directory, 'lock'), 'w', 0o600)
@@ -38,7 +38,10 @@ async function main({ socket, keeper: options }: KeeperArguments): Promise<void>
     serve(keeper, connection).catch(() => undefined)
   })
   rmSync(socket, { force: true })
+  // Node binds at once, so the socket has mode 0600 from its first moment.
+  process.umask(0o177)
   server.listen(socket)
+  process.umask(0o077)
   await once(server, 'listening')
   const end = () => {
     keeper.close()

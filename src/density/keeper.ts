@@ -14,7 +14,7 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { SubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { holdLocked } from '../qemu/pause-lease.ts'
@@ -54,7 +54,10 @@ export class Keeper {
   readonly #directory: string
   readonly #store: Store
   readonly #known: KeptGuests
+  /** Those that are served. */
   readonly #guests = new Map<string, Kept>()
+  /** In the store, by id. */
+  readonly #numbers = new Map<string, number>()
 
   /** @throws SubpageError NO_SPACE, STORE_DAMAGED, BAD_ARGUMENT */
   constructor({ directory, swap, pagesMax, indexPages }: KeeperOptions) {
@@ -67,7 +70,7 @@ export class Keeper {
       indexPages,
     })
     this.#known = new KeptGuests(join(directory, 'guests.json'))
-    for (const { guest } of this.#known.all) if (isRunning(guest.process)) this.#attach(guest)
+    for (const { guest } of this.#known.all) this.#takeUp(guest)
     this.reap()
   }
 
@@ -112,12 +115,29 @@ export class Keeper {
   }
 
   #attach(guest: KeptGuest): object {
-    if (this.#guests.has(guest.id)) return {}
-    const number = this.#store.attach(guest.id, guest.ramPath, this.#known.enter(guest))
-    const { ramPath, ramPages, shimStatusPath, process } = guest
-    startPager(this.#store, number, { pid: process.pid, ramPath, ramPages, shimStatusPath })
-    this.#guests.set(guest.id, { ...guest, number })
+    const { id, ramPath, ramPages, shimStatusPath, process } = guest
+    if (this.#guests.has(id)) return {}
+    const fresh = !this.#known.has(id)
+    try {
+      const number = this.#numbers.get(id) ?? this.#store.attach(id, ramPath, this.#known.enter(guest))
+      this.#numbers.set(id, number)
+      startPager(this.#store, number, { pid: process.pid, ramPath, ramPages, shimStatusPath })
+      this.#guests.set(id, { ...guest, number })
+    } catch (error) {
+      // What is stored for a guest of a former keeper stays, whatever it is that is wrong.
+      if (fresh) this.#drop(id)
+      throw error
+    }
     return {}
+  }
+
+  /** One guest that cannot be served must not keep the others waiting; its agent asks again. */
+  #takeUp(guest: KeptGuest): void {
+    try {
+      if (isRunning(guest.process)) this.#attach(guest)
+    } catch (error) {
+      console.error(`cannot take up guest ${guest.name}: ${asSubpageError(error).message}`)
+    }
   }
 
   async #evict({
@@ -159,6 +179,7 @@ export class Keeper {
   #drop(id: string): void {
     this.#store.forget(id)
     this.#guests.delete(id)
+    this.#numbers.delete(id)
     this.#known.leave(id)
   }
 

@@ -28,6 +28,10 @@ export class KeptGuests {
     return [...this.#known.values()]
   }
 
+  has(id: string): boolean {
+    return this.#known.has(id)
+  }
+
   /** Before anything is stored for it. A guest stays in its domain until it leaves. Returns the number of that. */
   enter(guest: KeptGuest): number {
     const present = this.#known.get(guest.id)

@@ -29,7 +29,7 @@ export interface PagerStats {
   served: Record<ServedKind, Served>
   /** Faults of pages that never held anything. */
   zeros: number
-  /** Answers that had to be put off, and the latest reason; an empty one when there was none. */
+  /** Answers that had to be put off; `reason` why the latest is, empty when it was given. */
   retries: number
   reason: string
   /** The process is gone. */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseShape } from '../../src/density/shape.ts'
 import { survey } from '../../src/density/survey.ts'
-import { rawImage } from '../../src/density/survey-images.ts'
+import { rawImage, surveyImage } from '../../src/density/survey-images.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-survey-'))
@@ -105,6 +105,25 @@ describe('survey', () => {
       expect(block.zeroShare).toBeCloseTo(0.25)
       expect(block.repeatedShare).toBeCloseTo(0.25)
     }
+  })
+
+  test('of an ELF core counts what it holds, at whatever offset', async () => {
+    const pages = [noise(1), noise(2), noise(1), changed(noise(2), 100), Buffer.alloc(pageBytes)]
+    const header = Buffer.alloc(64)
+    header.write('\x7fELF', 'latin1')
+    header.set([2, 1, 1], 4)
+    header.writeUInt16LE(4, 16)
+    header.writeBigUInt64LE(64n, 32)
+    header.writeUInt16LE(56, 54)
+    header.writeUInt16LE(1, 56)
+    const segment = Buffer.alloc(56)
+    segment.writeUInt32LE(1, 0)
+    // Offset, addresses, bytes in the file, bytes of memory: the rest was left out.
+    for (const [i, value] of [120, 0x10000, 0, 5 * pageBytes, 90 * pageBytes].entries())
+      segment.writeBigUInt64LE(BigInt(value), 8 + 8 * i)
+    const core = surveyImage(image('core', [header, segment, ...pages]))
+    expect(await survey([core])).toMatchObject({ pages: 5, zero: 1, shared: 1, patched: 1 })
+    expect(surveyImage(image('raw', pages))).toMatchObject({ extents: [{ offset: 0, bytes: 5 * pageBytes }] })
   })
 
   test('refuses what is no image', async () => {

@@ -4,13 +4,13 @@
  */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { addon } from '../../src/memory/native.ts'
-import { PauseLease } from '../../src/qemu/pause-lease.ts'
+import { holdLocked, PauseLease } from '../../src/qemu/pause-lease.ts'
 import { readShimStatus } from '../../src/tracking/shim.ts'
 import { Victims } from '../tracking/victim.ts'
 
@@ -230,4 +230,43 @@ test('a guard that starts with an expired lease finishes it', async () => {
   await guarded(qmp)
   await until(() => lease.expiryCount === 1)
   expect(word()).toBe(0n)
+})
+
+test('a pause that is held by the lock outlives its deadline, and is handed back', async () => {
+  using qmp = await new FakeQmp().listen()
+  await guarded(qmp)
+  lease.acquire(50)
+  await lease.lend(async (held) => {
+    const done = await holdLocked(path, held, 5000, async () => {
+      await until(() => process.hrtime.bigint() > held + 100_000_000n)
+      expect([word(), qmp.connections]).toEqual([addon.leaseLocked, 0])
+      expect(() => PauseLease.open(path).acquire(1000)).toThrow(
+        expect.objectContaining({ code: 'PAUSE_BROKEN' }),
+      )
+    })
+    return done.held
+  })
+  expect(lease.release()).toBe(true)
+  lease.resumed()
+  expect([word(), qmp.connections]).toEqual([0n, 0])
+})
+
+test('when the holder of the lock is gone the guard ends the pause, and not before', async () => {
+  using qmp = await new FakeQmp().listen()
+  await guarded(qmp)
+  lease.acquire(5000)
+  const lock = openSync(path, 'r')
+  const other = addon.leaseOpen(path)
+  expect(addon.lockFile(lock)).toBe(true)
+  expect(addon.leaseEnter(other, addon.leaseWord(other))).toBe(true)
+  expect([lease.release(), lease.inherit(1000), word()]).toEqual([false, false, addon.leaseLocked])
+  // As the kernel does when a process dies.
+  closeSync(lock)
+  await lease.unlocked()
+  await until(() => lease.expiryCount === 1)
+  expect([word(), qmp.connections]).toEqual([0n, 1])
+  await expect(holdLocked(path, 77n, 1000, async () => undefined)).rejects.toMatchObject({
+    code: 'PAUSE_BROKEN',
+  })
+  addon.leaseClose(other)
 })

@@ -34,7 +34,8 @@ export interface Headline {
   savedMixed: number
   savedSharingOnly: number
   savedSharingAndPatching: number
-  slowdown: number
+  /** Null when it was not measured. */
+  slowdown: number | null
   rebuildUsP50: number | null
 }
 
@@ -102,7 +103,7 @@ function headline({ savings, live }: DensityFindings): Headline {
     savedMixed: mixed.packing,
     savedSharingOnly: mixed.sharing,
     savedSharingAndPatching: mixed.patching,
-    slowdown: live?.slowdown ?? Number.NaN,
+    slowdown: live?.slowdown ?? null,
     rebuildUsP50: rebuildUsP50(live),
   }
 }

@@ -46,7 +46,7 @@ export async function openVm(
   try {
     ram = Region.map(files.ram, { writable: false })
     if (!record.protection)
-      controls = { qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
+      controls = { files, qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
     const target = new VmTarget(record, ram, tracking, controls)
     await tracking.begin(async () => {
       await target.hold(() => undefined)
@@ -85,11 +85,18 @@ function find(files: GuestFiles, name: string, stateDirectory: string): GuestRec
       'BAD_ARGUMENT',
       `${name} is a standby here and does not run: record it on its primary`,
     )
-  // Read through a mapping, pages that are elsewhere would become zeros in the guest.
-  if (record.density)
-    throw new SubpageError('GUEST_DENSE', `${name} cannot be recorded while its memory is held densely`)
+  refuseDense(record)
   if (!isRunning(record.process)) throw new SubpageError('GUEST_DIED', `the QEMU of ${name} has ended`)
   return record
+}
+
+/** Read through a mapping, pages that are elsewhere would become zeros in the guest. */
+function refuseDense(record: GuestRecord | undefined): void {
+  if (record?.density)
+    throw new SubpageError(
+      'GUEST_DENSE',
+      `${record.name} cannot be recorded while its memory is held densely`,
+    )
 }
 
 async function connect(files: GuestFiles, name: string): Promise<Qmp> {
@@ -116,6 +123,7 @@ async function connect(files: GuestFiles, name: string): Promise<Qmp> {
 }
 
 interface Controls {
+  files: GuestFiles
   qmp: Qmp
   lease: PauseLease
 }
@@ -167,7 +175,7 @@ class VmTarget implements RecordTarget {
       const now = performance.now()
       return { value: look(), heldAt: now, resumedAt: now, pauseUs: 0, torn: undefined }
     }
-    const { qmp, lease } = this.#controls
+    const { qmp, lease, files } = this.#controls
     try {
       lease.acquire(leaseMs)
     } catch (error) {
@@ -180,6 +188,8 @@ class VmTarget implements RecordTarget {
     let value: T
     let heldAt: number
     try {
+      // Pages leave the RAM file in pauses only, after its record has said so: not in this one, which is ours.
+      refuseDense(readRecord(files))
       await qmp.run('stop')
       heldAt = performance.now()
       value = look()
