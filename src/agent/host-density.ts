@@ -121,7 +121,10 @@ export class HostDensity {
   /** Undefined while no guest is dense. @throws SubpageError KEEPER_FAILED */
   async status(): Promise<(KeeperStatus & { error: string }) | undefined> {
     if (this.#guests.size === 0) return undefined
-    return { ...(await (await this.#connected()).ask('status', {})), error: [...new Set(this.#errors.values())].join('; ') }
+    return {
+      ...(await (await this.#connected()).ask('status', {})),
+      error: [...new Set(this.#errors.values())].join('; '),
+    }
   }
 
   /** Guests stay dense, and the keeper serves them on. */

@@ -88,7 +88,10 @@ function find(files: GuestFiles, name: string, stateDirectory: string): GuestRec
 /** Read through a mapping, pages that are elsewhere would become zeros in the guest. */
 function refuseDense(record: GuestRecord | undefined): void {
   if (record?.density)
-    throw new SubpageError('GUEST_DENSE', `${record.name} cannot be recorded while its memory is held densely`)
+    throw new SubpageError(
+      'GUEST_DENSE',
+      `${record.name} cannot be recorded while its memory is held densely`,
+    )
 }
 
 async function connect(files: GuestFiles, name: string): Promise<Qmp> {
