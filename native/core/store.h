@@ -49,6 +49,7 @@ int store_forget(struct sp_store *store, const char *name);
 
 enum store_flags {
     STORE_PATCH = 1,
+    STORE_TRIM = 4, /* move nothing: give back the room of pages that were never written (posix_fallocate) */
     STORE_SMALLER = 2, /* only what is filled, shared or a patch; other pages stay where they are */
 };
 

@@ -362,12 +362,16 @@ int store_evict(struct sp_store *store, int number, const struct sp_run *runs, s
             uint64_t first = data < 0 ? end : (uint64_t)data / SP_PAGE_BYTES;
             first = first < end ? first : end;
             tally->holes += first - page;
+            if (flags & STORE_TRIM)
+                error = punch(guest, page, first - page);
             off_t hole = first < end ? lseek(guest->ram_fd, (off_t)(first * SP_PAGE_BYTES), SEEK_HOLE) : 0;
             uint64_t last = hole > 0 ? (uint64_t)hole / SP_PAGE_BYTES : end;
             uint64_t count = (last < end ? last : end) - first;
-            count = count < CHUNK_PAGES ? count : CHUNK_PAGES;
-            count = count < pages_max - moved ? count : pages_max - moved;
-            if (first < end && count > 0)
+            if (!(flags & STORE_TRIM)) {
+                count = count < CHUNK_PAGES ? count : CHUNK_PAGES;
+                count = count < pages_max - moved ? count : pages_max - moved;
+            }
+            if (first < end && count > 0 && !(flags & STORE_TRIM))
                 error = evict_chunk(store, guest, first, count, flags, tally);
             store_unlock(store);
             page = first + count;

@@ -15,6 +15,8 @@ import type { RunningGuest } from './running-guest.ts'
 const pauseUsMax = 10_000
 /** A pause has a cost of its own: fewer pages than this are not worth one. */
 const pausePagesMin = 256
+/** What a pause trims: that is quick. */
+const trimPages = 1 << 15
 /** Until it is measured. */
 const pageUsAtStart = 10
 /** Of all its pages, at most so many in one pass: others have their turn. */
@@ -25,6 +27,7 @@ export class DenseGuest {
   readonly guest: RunningGuest
   #pageUs = pageUsAtStart
   #unwatch: (() => void) | undefined
+  #trimmed = false
   /** It is being let go of. */
   #leaving = false
   /** Of the latest pause. */
@@ -97,9 +100,8 @@ export class DenseGuest {
     const { settings } = this
     const { hotMap } = this.guest.memoryWatch
     if (!settings || !hotMap || !this.#unwatch) return 0
-    const { runs } = await keeper.ask('stored', { id: this.id })
-    const stored = rangesOf(runs)
-    const resident = PageRanges.all(hotMap.pages).subtract(stored)
+    await this.#trim(keeper)
+    const resident = rangesOf((await keeper.ask('resident', { id: this.id })).runs)
     const targetPages =
       settings.targetBytes === undefined ? undefined : Math.ceil(settings.targetBytes / pageBytes)
     const most = Math.max(passPagesMin, Math.ceil(hotMap.pages * passShare))
@@ -111,14 +113,27 @@ export class DenseGuest {
     ] as [Pass['cold'], boolean][])
       for (let rest = pages; rest.pageCount > 0 && this.#unwatch; ) {
         const [part, later] = rest.take(Math.max(pausePagesMin, Math.floor(pauseUsMax / this.#pageUs)))
-        cpuMs += await this.#evict(keeper, part, onlySmaller)
+        cpuMs += await this.#evict(keeper, part, { onlySmaller, trim: false })
         rest = later
       }
     return cpuMs
   }
 
+  /** Once: its RAM file has all its room reserved, which pages that it has never written do not need any more. */
+  async #trim(keeper: KeeperClient): Promise<void> {
+    if (this.#trimmed) return
+    const all = PageRanges.all(this.guest.guest.ram.pages)
+    for (let [part, rest] = all.take(trimPages); part.pageCount > 0; [part, rest] = rest.take(trimPages))
+      await this.#evict(keeper, part, { onlySmaller: true, trim: true })
+    this.#trimmed = true
+  }
+
   /** In a pause of its own. */
-  async #evict(keeper: KeeperClient, pages: PageRanges, onlySmaller: boolean): Promise<number> {
+  async #evict(
+    keeper: KeeperClient,
+    pages: PageRanges,
+    how: { onlySmaller: boolean; trim: boolean },
+  ): Promise<number> {
     let cpuMs = 0
     let failed = 0
     this.pauseUs = await this.guest.guest.standStill(async (held) => {
@@ -130,16 +145,14 @@ export class DenseGuest {
         id: this.id,
         held: String(held),
         runs: runsOf(pages),
-        patch: true,
-        onlySmaller,
-        pagesMax: pages.pageCount,
+        ...how,
       })
       cpuMs = cost.cpuMs
       failed = tally.failed
       return BigInt(then)
     })
     // Slowly, so that one pause that was disturbed does not count for much.
-    this.#pageUs += ((1000 * cpuMs) / pages.pageCount - this.#pageUs) / 8
+    if (!how.trim) this.#pageUs += ((1000 * cpuMs) / pages.pageCount - this.#pageUs) / 8
     if (failed > 0)
       throw new SubpageError(
         'NO_SPACE',

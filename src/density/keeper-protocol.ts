@@ -43,11 +43,11 @@ export interface KeeperCalls {
   attach: { takes: { guest: KeptGuest }; gives: object }
   /** The guest stands still under the pause lease `held`; `held` in the answer goes on with it. */
   evict: {
-    takes: { id: string; held: string; runs: Runs; patch: boolean; onlySmaller: boolean; pagesMax: number }
+    takes: { id: string; held: string; runs: Runs; onlySmaller: boolean; trim: boolean }
     gives: { held: string; tally: EvictTally; cpuMs: number }
   }
-  /** Pages of the guest that are in the store. */
-  stored: { takes: { id: string }; gives: { runs: Runs } }
+  /** Pages of the guest that are in its RAM file and hold anything. */
+  resident: { takes: { id: string }; gives: { runs: Runs } }
   /** Brings pages back into the RAM file. */
   fetch: { takes: { id: string; runs: Runs }; gives: { pages: number } }
   sweep: {

@@ -23,7 +23,7 @@ import type { KeeperCall, KeeperCalls, KeeperStatus, KeptGuest, Runs } from './k
 import { keeperVersion } from './keeper-protocol.ts'
 import { KeptGuests } from './kept-guests.ts'
 import { readPager, startPager, stopPager } from './pager.ts'
-import { Store } from './store.ts'
+import { residentPages, Store } from './store.ts'
 
 export interface KeeperOptions {
   /** On tmpfs: holds the store. */
@@ -83,9 +83,9 @@ export class Keeper {
     status: () => this.#status(),
     attach: ({ guest }) => this.#attach(guest),
     evict: (takes) => this.#evict(takes),
-    stored: ({ id }) => {
-      const { number, ramPages } = this.#find(id)
-      return { runs: runsOf(this.#store.stored(number, ramPages)) }
+    resident: ({ id }) => {
+      const { ramPath, ramPages } = this.#find(id)
+      return { runs: runsOf(residentPages(ramPath, ramPages)) }
     },
     fetch: async ({ id, runs }) => ({
       pages: await this.#store.fetch(this.#find(id).number, rangesOf(runs)),
@@ -144,13 +144,12 @@ export class Keeper {
     id,
     held,
     runs,
-    patch,
     onlySmaller,
-    pagesMax,
+    trim,
   }: KeeperCalls['evict']['takes']): Promise<KeeperCalls['evict']['gives']> {
     const { number, leasePath } = this.#find(id)
     const done = await holdLocked(leasePath, BigInt(held), holdMs, () =>
-      timed(() => this.#store.evict(number, rangesOf(runs), { patch, onlySmaller, pagesMax })),
+      timed(() => this.#store.evict(number, rangesOf(runs), { patch: true, onlySmaller, trim })),
     )
     return { held: String(done.held), tally: done.value.value, cpuMs: done.value.cpuMs }
   }

@@ -2,9 +2,10 @@
  * The content store of a host (native/core/store.h): cold pages of many guests, identical ones once, similar ones as
  * patches, packed, swapped. What it holds lies in files and outlives the process; one process at a time may open it.
  */
-import { mkdirSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { constants } from 'node:os'
 import { SubpageError } from '../errors.ts'
+import { dataPages } from '../memory/images/raw.ts'
 import { addon, type StoreHandle } from '../memory/native.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
@@ -27,6 +28,8 @@ export interface EvictOptions {
   patch: boolean
   /** Leave pages in the RAM file that are neither filled with one word, nor identical to another, nor a patch. */
   onlySmaller?: boolean
+  /** Move nothing: give back the room of pages that were never written, which a RAM file has reserved. */
+  trim?: boolean
   /** Stops after so many pages. */
   pagesMax?: number
 }
@@ -106,7 +109,7 @@ export class Store {
 
   /** Nobody may write to these pages meanwhile. A store that is full is no error: see `failed`. @throws SubpageError */
   async evict(guest: number, pages: PageRanges, options: EvictOptions): Promise<EvictTally> {
-    const flags = (options.patch ? 1 : 0) | (options.onlySmaller ? 2 : 0)
+    const flags = (options.patch ? 1 : 0) | (options.onlySmaller ? 2 : 0) | (options.trim ? 4 : 0)
     const results = new Float64Array(7)
     const error = await addon.storeEvict(
       this.handle,
@@ -199,6 +202,16 @@ export class Store {
   /** What is under way is finished first. What is stored stays. */
   close(): void {
     addon.storeClose(this.handle)
+  }
+}
+
+/** Pages of a RAM file that are there and were written: what can be evicted. Looks without a mapping of its own. */
+export function residentPages(ramPath: string, pages: number): PageRanges {
+  const fd = openSync(ramPath, 'r')
+  try {
+    return dataPages(fd, pages * pageBytes)
+  } finally {
+    closeSync(fd)
   }
 }
 

@@ -12,8 +12,9 @@ import {
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, expect, test } from 'vitest'
-import { Store } from '../../src/density/store.ts'
+import { residentPages, Store } from '../../src/density/store.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { Region } from '../../src/memory/region.ts'
 
 const pages = 24
 const pageBytes = 4096
@@ -181,6 +182,21 @@ test('misuse is a TypeError, and what cannot be opened an error that says why', 
   )
   fleet.end()
   expect(readdirSync(fleet.directory)).toContain('store')
+})
+
+test('what a RAM file has reserved and nobody has written is given back; what holds something stays', async () => {
+  const ramPath = join(workspace(), 'ram')
+  const ram = Region.map(ramPath, { writable: true, create: pages * pageBytes })
+  ram.write(5 * pageBytes, Uint8Array.of(7))
+  const fleet = new Fleet()
+  const guest = fleet.store.attach('reserved', ramPath, 9)
+  expect(fleet.store.split(guest)).toMatchObject({ resident: pages, holes: 0 })
+  expect([...residentPages(ramPath, pages)]).toEqual([{ first: 5, count: 1 }])
+  await fleet.store.evict(guest, PageRanges.all(pages), { patch: true, trim: true })
+  expect(fleet.store.split(guest)).toMatchObject({ resident: 1, holes: pages - 1, whole: 0 })
+  expect(ram.read(5 * pageBytes, 1)).toEqual(Uint8Array.of(7))
+  ram.close()
+  fleet.end()
 })
 
 test('a wrong byte in the store is an error, never a page', async () => {

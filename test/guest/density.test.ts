@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
@@ -16,7 +16,7 @@ import {
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
 import { Hosts, protect, startVictim } from '../support/hosts.ts'
-import { subpage } from '../support/subpage.ts'
+import { mainFile, subpage } from '../support/subpage.ts'
 
 const hosts = new Hosts()
 const state = join(hosts.directory, 'a')
@@ -133,6 +133,28 @@ test('what cannot be had together is refused by name; off brings everything back
   await a.client.densityOff('one')
   expect((await a.client.density()).guests.map(({ name }) => name)).toEqual(['two'])
   await bothAreWhole()
-  await a.client.remove('two')
+  // A recording that reads the memory already ends, before pages leave it.
+  const trace = join(hosts.directory, 'one.trace')
+  const args = ['record', 'vm:one', '--for', '60s', '--epoch', '20ms', '--state', state, '-o', trace]
+  const recording = spawn(
+    'nsenter',
+    ['-t', String(qemuPid), '-m', '--', process.execPath, mainFile, ...args],
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    },
+  )
+  let said = ''
+  recording.stderr.setEncoding('utf8').on('data', (text) => {
+    said += text
+  })
+  const ended = once(recording, 'exit')
+  const begun = () => readdirSync(hosts.directory).some((file) => file.startsWith('one.trace'))
+  await expect.poll(begun, { timeout: 60_000 }).toBe(true)
+  await a.client.densityOn('one', full)
+  expect(await ended).toEqual([1, null])
+  expect(said).toContain('GUEST_DENSE')
+  await expect.poll(storedPages, { timeout: 60_000 }).toBeGreaterThan(1_000)
+  await bothAreWhole()
+  for (const name of names) await a.client.remove(name)
   expect(await a.client.density()).toMatchObject({ guests: [], keeper: null })
 })

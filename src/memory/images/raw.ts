@@ -31,7 +31,7 @@ export function openRaw(path: string, fd: number, bytes: number): MemoryImage {
 }
 
 /** Pages of which any byte is not in a hole. */
-function dataPages(fd: number, bytes: number): PageRanges {
+export function dataPages(fd: number, bytes: number): PageRanges {
   const span = new Float64Array(2)
   const runs: [number, number][] = []
   for (let at = 0; at < bytes && addon.fileData(fd, at, span); at = span[1]!) {

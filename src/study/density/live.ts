@@ -5,7 +5,7 @@
 import { join } from 'node:path'
 import { choosePass } from '../../density/clock.ts'
 import { type PagerStats, readPager, startPager, stopPager } from '../../density/pager.ts'
-import { type PageSplit, Store } from '../../density/store.ts'
+import { type PageSplit, residentPages, Store } from '../../density/store.ts'
 import { addon } from '../../memory/native.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
 import { readConsole, victimLines } from '../../qemu/demo-guest.ts'
@@ -116,7 +116,7 @@ class LiveLab {
     const { pages } = dense.guest.ram
     const stored = this.#store.stored(dense.number, pages)
     this.#note(dense, stored)
-    const resident = PageRanges.all(pages).subtract(stored)
+    const resident = residentPages(dense.guest.qemu.files.ram, pages)
     const chosen = choosePass(dense.watch.hotMap, clock, resident, resident.pageCount, undefined, pages / 8)
     for (const [all, onlySmaller] of [
       [chosen.cold, false],
