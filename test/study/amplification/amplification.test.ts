@@ -80,7 +80,7 @@ test('a child of what was started', async () => {
     ...words(),
     run: ['/bin/sh', '-c', `${victim} words 64 & echo $! > child; wait`],
     ready: 'test -s child && grep -q begun output.log',
-    pid: 'cat child; cp child ' + join(folder, 'child'),
+    pid: `cat child; cp child ${join(folder, 'child')}`,
   })
   expect(measured.lengths[1]!.amplification).toBeGreaterThan(50)
   const pid = readFileSync(join(folder, 'child'), 'utf8').trim()
