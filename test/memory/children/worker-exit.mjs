@@ -27,7 +27,21 @@ if (isMainThread) {
     const ram = addon.regionAnonymous(bytes)
     const shadow = addon.regionAnonymous(bytes)
     const results = new Float64Array(7)
-    void addon.captureAsync(ram, shadow, pairs, 1, 3, true, new Uint8Array(2 ** 20), 0, 0, results)
+    void addon.captureAsync(
+      ram,
+      shadow,
+      pairs,
+      1,
+      3,
+      true,
+      new Uint8Array(2 ** 20),
+      0,
+      0,
+      results,
+      1,
+      undefined,
+      undefined,
+    )
     // Also regions that are closed under way, and some that nobody ever closes.
     if (i % 2) addon.regionClose(ram)
   }
