@@ -8,7 +8,7 @@ import { simulate } from './schedule.ts'
 
 const one = process.env.SUBPAGE_SIM_SEED
 const first = Number(one ?? process.env.SUBPAGE_SIM_FIRST ?? 1)
-const count = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 3_000) : 1
+const count = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 2_000) : 1
 
 test(`${count} schedules from seed ${first}`, { timeout: 600_000 }, async () => {
   const startedAt = performance.now()
