@@ -18,13 +18,14 @@ export function drawBars(chart: Bars): Markup {
   const markValues = (chart.marks ?? []).map(({ at }) => at)
   const scale = scaleOf(chart.value, [...totals, ...markValues], 6)
   const left = Math.min(nameWidthMax, Math.max(60, ...chart.rows.map(({ name }) => textWidth(name) + 14)))
-  const top = (chart.series.length > 1 ? 34 : 16) + (chart.marks ? 6 : 0)
+  const names = legend(left, 16, chart.series)
+  const top = 16 + names.height + (chart.marks ? 6 : 0)
   const area: Area = { left, top, width: width - left - valueWidth, height: rowHeight * chart.rows.length }
   const bottom = top + area.height
   return svg(
     bottom + 44,
     chart.title,
-    ...legend(left, 16, chart.series),
+    ...names.drawn,
     ...scale.ticks.map(({ value }) => {
       const x = left + scale.place(value) * area.width
       return element('line', { x1: x, x2: x, y1: top, y2: bottom, class: 'grid' })

@@ -91,18 +91,34 @@ export function marks(
   })
 }
 
-/** A row of names with their colours, from `left`; one name alone needs none: the title says it. */
-export function legend(left: number, y: number, names: readonly string[]): Markup[] {
-  if (names.length < 2) return []
-  let x = left
-  return names.flatMap((name, i) => {
-    const drawn = [
-      element('rect', { x, y: y - 9, width: 10, height: 10, rx: 2, class: `fill ${seriesClass(i)}` }),
-      text(x + 15, y, 'legend', name),
+const legendRowHeight = 18
+
+/** Names with their colours, from `left`, in as many rows as they need; one name alone needs none: the title says it. */
+export function legend(
+  left: number,
+  y: number,
+  names: readonly string[],
+): { drawn: Markup[]; height: number } {
+  if (names.length < 2) return { drawn: [], height: 0 }
+  let [x, row] = [left, 0]
+  const drawn = names.flatMap((name, i) => {
+    const nameWidth = 15 + textWidth(name)
+    if (x > left && x + nameWidth > width) [x, row] = [left, row + 1]
+    const at = { x, y: y + row * legendRowHeight }
+    x += nameWidth + 18
+    return [
+      element('rect', {
+        x: at.x,
+        y: at.y - 9,
+        width: 10,
+        height: 10,
+        rx: 2,
+        class: `fill ${seriesClass(i)}`,
+      }),
+      text(at.x + 15, at.y, 'legend', name),
     ]
-    x += 15 + textWidth(name) + 18
-    return drawn
   })
+  return { drawn, height: (row + 1) * legendRowHeight }
 }
 
 /** About as wide as 12-unit sans-serif text: fonts differ, so this leaves a little room. */

@@ -22,10 +22,13 @@ export function drawChart(chart: Chart): Markup {
   }
 }
 
-function plotArea(yScale: Scale, hasLegend: boolean): Area {
-  const left = Math.max(44, ...yScale.ticks.map(({ label }) => textWidth(label) + 16))
-  return { left, top: hasLegend ? 52 : 30, width: width - left - 28, height: plotHeight }
+/** @param legendHeight what `legend` takes above it */
+function plotArea(left: number, legendHeight: number): Area {
+  const top = 30 + (legendHeight > 0 ? legendHeight + 4 : 0)
+  return { left, top, width: width - left - 28, height: plotHeight }
 }
+
+const leftOf = (yScale: Scale) => Math.max(44, ...yScale.ticks.map(({ label }) => textWidth(label) + 16))
 
 function drawLines(chart: LineChart): Markup {
   const all = chart.series.flatMap(({ points }) => points)
@@ -37,18 +40,20 @@ function drawLines(chart: LineChart): Markup {
     false,
   )
   const yScale = scaleOf(chart.y, [...all.map(([, y]) => y), ...markValues('y')], 5)
-  const area = plotArea(yScale, chart.series.length > 1)
+  const left = leftOf(yScale)
+  const names = legend(
+    left,
+    16,
+    chart.series.map(({ name }) => name),
+  )
+  const area = plotArea(left, names.height)
   const bottom = area.top + area.height
   const at = ([x, y]: readonly [number, number]) =>
     [area.left + clamp(xScale.place(x)) * area.width, bottom - clamp(yScale.place(y)) * area.height] as const
   return svg(
     bottom + 44,
     chart.title,
-    ...legend(
-      area.left,
-      16,
-      chart.series.map(({ name }) => name),
-    ),
+    ...names.drawn,
     ...axes(area, chart.x, xScale, chart.y, yScale),
     ...chart.series.flatMap(({ points }, i) => drawSeries(chart, points.map(at), i, bottom)),
     ...marks(area, chart.marks ?? [], xScale, yScale),
@@ -135,7 +140,7 @@ function drawHistogram(chart: Histogram): Markup {
     chart.bins.map(({ count }) => count),
     5,
   )
-  const area = plotArea(yScale, false)
+  const area = plotArea(leftOf(yScale), 0)
   const bottom = area.top + area.height
   return svg(
     bottom + 44,
