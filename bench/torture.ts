@@ -24,6 +24,7 @@ import {
 } from '../src/qemu/demo-guest.ts'
 import { identify, isRunning } from '../src/qemu/process.ts'
 import { type FaultPoint, faultPoints } from '../src/replication/fault.ts'
+import { sendingDefault } from '../src/replication/sending.ts'
 import type { Connection } from '../test/support/network.ts'
 import { type SeededRandom, seededRandom } from '../test/support/random.ts'
 import { type TestHost, TwoHosts } from '../test/support/two-hosts.ts'
@@ -439,12 +440,20 @@ async function whole(x: TestHost, y: TestHost, deadline: number): Promise<[TestH
   }
 }
 
-/** An agent that still has a fault in it may stumble between. */
-async function verified(owner: TestHost) {
+/**
+ * Compares guest and image where the guest runs once it has settled: a cut link may be suspected only after the pair has
+ * looked whole again. An agent that still has a fault in it may stumble between.
+ */
+async function verified(from: TestHost, to: TestHost, client: Client) {
   const deadline = performance.now() + 20_000
   for (;;) {
-    const answer = await owner.agent!.client.verify(name).catch((error: Error) => error)
-    if (!(answer instanceof Error) || performance.now() > deadline) return answer
+    const [owner, , status] = await whole(from, to, performance.now() + healMs)
+    const target = client.adds + addsAfter
+    const answersBy = performance.now() + answerMsMax
+    while (client.adds < target && performance.now() < answersBy) await delay(10)
+    const image = await owner.agent!.client.verify(name).catch((error: Error) => error)
+    if (!(image instanceof Error) || performance.now() > deadline)
+      return { owner, status, image, answered: client.adds >= target }
     await delay(200)
   }
 }
@@ -474,6 +483,7 @@ async function protect(from: TestHost, to: TestHost): Promise<void> {
     outputs: 'held',
     tracker: 'auto',
     codec: 'masked',
+    ...sendingDefault,
   })
 }
 
@@ -524,12 +534,8 @@ export async function torture({ runs, seed, kinds = faultKinds, enough }: Tortur
         // Each fault has a sequence of its own: what one draws does not change the next.
         const own = seededRandom(random.integer(0, 2 ** 30))
         what = await faults[kind]!({ hosts, from, to, pid: status.pid ?? 0, random: own })
-        const [owner, , now] = await whole(from, to, performance.now() + healMs)
-        const target = client.adds + addsAfter
-        const deadline = performance.now() + answerMsMax
-        while (client.adds < target && performance.now() < deadline) await delay(10)
-        if (client.adds < target) problems.push('the client gets no answers')
-        const image = await verified(owner)
+        const { owner, status: now, image, answered } = await verified(from, to, client)
+        if (!answered) problems.push('the client gets no answers')
         if (image instanceof Error) problems.push(`verify: ${image.message}`)
         else if (!image.equal) {
           result.tornGuests++
