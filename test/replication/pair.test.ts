@@ -314,7 +314,7 @@ describe('the takeover', () => {
 
 describe('a connection that is cut', () => {
   /** What a whole protection of a few epochs sends; the cuts go anywhere in it, and a little beyond. */
-  const bytesMax = 400_000
+  const bytesMax = 80_000
 
   test('after any number of bytes: a whole checkpoint or none', { timeout: 120_000 }, async () => {
     let takeovers = 0
