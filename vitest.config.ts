@@ -1,6 +1,6 @@
 /**
  * Four projects, one after the other: `unit` needs neither QEMU nor privileges and takes less than a minute; `process`
- * starts agents and the command line as real processes; `simulation` runs the pair through schedules of faults in simulated
+ * starts agents and the command line as real processes, and pairs that wait on real time; `simulation` runs the pair through schedules of faults in simulated
  * time; `guest` runs real virtual machines.
  */
 import { defineConfig } from 'vitest/config'
@@ -8,7 +8,7 @@ import { defineConfig } from 'vitest/config'
 const processTests = [
   'test/agent/**/*.test.ts',
   'test/cli/command-line.test.ts',
-  'test/replication/arbiter-file.test.ts',
+  'test/replication/{arbiter-file,hostile,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',
 ]

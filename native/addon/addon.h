@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "../core/core.h"
+#include "../core/similar.h"
 
 /* A registered subject adds its functions to `exports`. A new file is one line in each of these two lists. */
 void subpage_register_changes(napi_env env, napi_value exports);
@@ -43,6 +44,8 @@ bool subpage_get_uint(napi_env env, napi_value value, uint64_t limit, const char
 bool subpage_get_bool(napi_env env, napi_value value, const char *what, bool *result);
 bool subpage_get_bytes(napi_env env, napi_value value, const char *what, uint8_t **data, size_t *bytes);
 bool subpage_get_u32s(napi_env env, napi_value value, const char *what, uint32_t **data, size_t *count);
+/* A Uint32Array of k, s, c. */
+bool subpage_get_shape(napi_env env, napi_value value, struct sp_sketch_shape *shape);
 /* Runs of pages: the pairs of a PageRanges and how many of them count. */
 bool subpage_get_runs(napi_env env, napi_value pairs, napi_value count, const struct sp_run **runs, size_t *run_count);
 /* A Float64Array of at least `count` elements, into which results are written. */

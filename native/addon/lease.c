@@ -126,8 +126,9 @@ static napi_value bigint(napi_env env, uint64_t value)
     return napi_create_bigint_uint64(env, value, &result) == napi_ok ? result : NULL;
 }
 
-/* leaseTake(lease, holdMs) -> deadline, or 0n when the lease is not free. */
-static napi_value take(napi_env env, napi_callback_info info)
+/* The deadline that is in force once `hold` has been given the second argument, a time to hold. */
+static napi_value hold_for(napi_env env, napi_callback_info info, uint64_t (*hold)(struct lease *, uint64_t),
+                           const char *usage)
 {
     napi_value argv[2];
     uint64_t hold_ns;
@@ -135,8 +136,14 @@ static napi_value take(napi_env env, napi_callback_info info)
     if (!handle)
         return NULL;
     if (!read_hold(env, argv[1], &hold_ns))
-        return bad_arguments(env, "leaseTake(lease, holdMs up to 60000)");
-    return bigint(env, lease_take(handle->lease, hold_ns));
+        return bad_arguments(env, usage);
+    return bigint(env, hold(handle->lease, hold_ns));
+}
+
+/* leaseTake(lease, holdMs) -> deadline, or 0n when the lease is not free. */
+static napi_value take(napi_env env, napi_callback_info info)
+{
+    return hold_for(env, info, lease_take, "leaseTake(lease, holdMs up to 60000)");
 }
 
 /* leaseRenew(lease, held, holdMs) -> new deadline, or 0n when `held` is not in force any more. */
@@ -152,8 +159,9 @@ static napi_value renew(napi_env env, napi_callback_info info)
     return bigint(env, lease_renew(handle->lease, held, hold_ns));
 }
 
-/* leaseClear(lease, held) -> whether `held` was in force until now. */
-static napi_value clear(napi_env env, napi_callback_info info)
+/* Whether `held`, the second argument, was in force: as `change` finds. */
+static napi_value change_held(napi_env env, napi_callback_info info, bool (*change)(struct lease *, uint64_t),
+                              const char *usage)
 {
     napi_value argv[2], result;
     uint64_t held;
@@ -161,8 +169,14 @@ static napi_value clear(napi_env env, napi_callback_info info)
     if (!handle)
         return NULL;
     if (!read_deadline(env, argv[1], &held))
-        return bad_arguments(env, "leaseClear(lease, held)");
-    return napi_get_boolean(env, lease_clear(handle->lease, held), &result) == napi_ok ? result : NULL;
+        return bad_arguments(env, usage);
+    return napi_get_boolean(env, change(handle->lease, held), &result) == napi_ok ? result : NULL;
+}
+
+/* leaseClear(lease, held) -> whether `held` was in force until now. */
+static napi_value clear(napi_env env, napi_callback_info info)
+{
+    return change_held(env, info, lease_clear, "leaseClear(lease, held)");
 }
 
 /* leaseWord(lease) -> the state word as it is now. */
@@ -220,27 +234,13 @@ static napi_value speak_now(napi_env env, napi_callback_info info)
 /* leaseEnter(lease, held) -> whether `held` was in force; the caller has the lock of the file. */
 static napi_value enter(napi_env env, napi_callback_info info)
 {
-    napi_value argv[2], result;
-    uint64_t held;
-    struct handle *handle = arguments(env, info, 2, argv);
-    if (!handle)
-        return NULL;
-    if (!read_deadline(env, argv[1], &held))
-        return bad_arguments(env, "leaseEnter(lease, held)");
-    return napi_get_boolean(env, lease_enter(handle->lease, held), &result) == napi_ok ? result : NULL;
+    return change_held(env, info, lease_enter, "leaseEnter(lease, held)");
 }
 
 /* leaseLeave(lease, holdMs) -> the deadline that is in force from now on; before the lock is given back. */
 static napi_value leave(napi_env env, napi_callback_info info)
 {
-    napi_value argv[2];
-    uint64_t hold_ns;
-    struct handle *handle = arguments(env, info, 2, argv);
-    if (!handle)
-        return NULL;
-    if (!read_hold(env, argv[1], &hold_ns))
-        return bad_arguments(env, "leaseLeave(lease, holdMs up to 60000)");
-    return bigint(env, lease_leave(handle->lease, hold_ns));
+    return hold_for(env, info, lease_leave, "leaseLeave(lease, holdMs up to 60000)");
 }
 
 static napi_value lease_close(napi_env env, napi_callback_info info)

@@ -85,21 +85,6 @@ static bool get_text(napi_env env, napi_value value, const char *what, char *tex
     return false;
 }
 
-static bool get_shape(napi_env env, napi_value value, struct sp_sketch_shape *shape)
-{
-    uint32_t *fields;
-    size_t length;
-    if (!subpage_get_u32s(env, value, "shape", &fields, &length))
-        return false;
-    if (length == 3) {
-        *shape = (struct sp_sketch_shape){fields[0], fields[1], fields[2]};
-        if (sp_sketch_shape_valid(shape))
-            return true;
-    }
-    napi_throw_type_error(env, NULL, "no such shape of the similarity detector");
-    return false;
-}
-
 static napi_value number(napi_env env, double value)
 {
     napi_value result;
@@ -116,7 +101,7 @@ static napi_value open_call(napi_env env, napi_callback_info info)
         !get_text(env, args[1], "swap", swap, sizeof swap) ||
         !subpage_get_uint(env, args[2], UINT32_MAX - 1, "pagesMax", &options.pages_max) ||
         !subpage_get_uint(env, args[3], UINT32_MAX, "indexPages", &options.index_pages) ||
-        !get_shape(env, args[4], &options.shape))
+        !subpage_get_shape(env, args[4], &options.shape))
         return NULL;
     options.swap = *swap ? swap : NULL;
     struct handle *handle = calloc(1, sizeof *handle);

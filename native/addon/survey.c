@@ -100,22 +100,6 @@ static bool read_extents(napi_env env, napi_value value, uint64_t count, struct 
     return true;
 }
 
-/* Shape: k, s, c. */
-static bool read_shape(napi_env env, napi_value value, struct sp_sketch_shape *shape)
-{
-    uint32_t *fields;
-    size_t length;
-    if (!subpage_get_u32s(env, value, "shape", &fields, &length))
-        return false;
-    if (length == 3) {
-        *shape = (struct sp_sketch_shape){fields[0], fields[1], fields[2]};
-        if (sp_sketch_shape_valid(shape))
-            return true;
-    }
-    napi_throw_type_error(env, NULL, "no such shape of the similarity detector");
-    return false;
-}
-
 /* survey(extents, extentCount, imageCount, shape, depth, memoryBytes, results) → errno; depth 0 share, 1 patch, 2 pack */
 static napi_value survey(napi_env env, napi_callback_info info)
 {
@@ -126,7 +110,7 @@ static napi_value survey(napi_env env, napi_callback_info info)
         return NULL;
     if (subpage_get_uint(env, args[1], EXTENTS_MAX, "extentCount", &extents) &&
         subpage_get_uint(env, args[2], IMAGES_MAX, "imageCount", &images) &&
-        read_shape(env, args[3], &job->survey.shape) && subpage_get_uint(env, args[4], 2, "depth", &depth) &&
+        subpage_get_shape(env, args[3], &job->survey.shape) && subpage_get_uint(env, args[4], 2, "depth", &depth) &&
         subpage_get_uint(env, args[5], UINT64_C(1) << 50, "memoryBytes", &memory_bytes) &&
         subpage_get_results(env, args[6], images * IMAGE_RESULTS + GLOBAL_RESULTS, &job->results)) {
         job->survey.image_count = (uint32_t)images;

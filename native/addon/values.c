@@ -77,6 +77,21 @@ bool subpage_get_u32s(napi_env env, napi_value value, const char *what, uint32_t
     return false;
 }
 
+bool subpage_get_shape(napi_env env, napi_value value, struct sp_sketch_shape *shape)
+{
+    uint32_t *fields;
+    size_t length;
+    if (!subpage_get_u32s(env, value, "shape", &fields, &length))
+        return false;
+    if (length == 3) {
+        *shape = (struct sp_sketch_shape){fields[0], fields[1], fields[2]};
+        if (sp_sketch_shape_valid(shape))
+            return true;
+    }
+    napi_throw_type_error(env, NULL, "no such shape of the similarity detector");
+    return false;
+}
+
 bool subpage_get_runs(napi_env env, napi_value pairs, napi_value count, const struct sp_run **runs, size_t *run_count)
 {
     uint32_t *data;

@@ -114,8 +114,8 @@ export class HostDensity {
     this.#guests.delete(dense.id)
     this.#errors.delete(dense.id)
     await dense.leave()
-    // A keeper that cannot be asked finds out by itself.
-    await (await this.#keeper)?.ask('forget', { id: dense.id }).catch(() => undefined)
+    // A keeper that cannot be asked, or never came, finds out by itself.
+    await this.#keeper?.then((keeper) => keeper.ask('forget', { id: dense.id })).catch(() => undefined)
   }
 
   /** Undefined while no guest is dense. @throws SubpageError KEEPER_FAILED */

@@ -104,15 +104,15 @@ describe('wrong names, and what is taken', () => {
       ...{ tracker: 'auto' as const, codec: 'masked' as const },
     }
     for (const call of [
-      client.guest('nobody'),
-      client.remove('nobody'),
-      client.protect('nobody', settings),
-      client.unprotect('nobody'),
-      client.verify('nobody'),
-      client.failover('nobody', false),
-      client.switchover('nobody'),
+      () => client.guest('nobody'),
+      () => client.remove('nobody'),
+      () => client.protect('nobody', settings),
+      () => client.unprotect('nobody'),
+      () => client.verify('nobody'),
+      () => client.failover('nobody', false),
+      () => client.switchover('nobody'),
     ])
-      await expect(call).rejects.toMatchObject({
+      await expect(call()).rejects.toMatchObject({
         code: 'GUEST_UNKNOWN',
         message: expect.stringMatching(/"nobody" on host a/),
       })

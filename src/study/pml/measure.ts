@@ -44,7 +44,7 @@ export async function countFull(
     full = addCounts(full, harvest.full)
     now = performance.now()
   }
-  if (command !== undefined) await guest.kill(ends)
+  if (command !== undefined) await guest.endPrograms(ends, 'KILL')
   return { name, seconds: (now - startMs) / 1000, logged, full }
 }
 

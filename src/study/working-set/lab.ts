@@ -1,40 +1,23 @@
 /**
- * A guest to measure in: started for the study, with the programs of the workload image, and gone afterwards. It is watched
- * as every guest of subpage is.
+ * The guest that this study measures in, with the programs of the workload image. It is watched as every guest of subpage
+ * is.
  */
-import { randomUUID } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { SubpageError } from '../../errors.ts'
 import { addon } from '../../memory/native.ts'
-import { chooseAccel } from '../../qemu/accel.ts'
-import {
-  type Console,
-  consoleAt,
-  demoGuestOptions,
-  readConsole,
-  typeLine,
-  untilConsole,
-} from '../../qemu/demo-guest.ts'
-import { guestFiles } from '../../qemu/guest-files.ts'
-import { launch } from '../../qemu/launch.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
-import { QemuProcess } from '../../qemu/qemu-process.ts'
 import type { PluginPart } from '../../tracking/plugin/layout.ts'
-import { PluginShare } from '../../tracking/plugin/share.ts'
 import { clearReferences, readReferences } from '../../tracking/referenced.ts'
 import type { Estimate, Estimator } from '../../workingset/estimator.ts'
 import { type LiveSettings, LiveWatch } from '../../workingset/live.ts'
 import type { Observation } from '../../workingset/observation.ts'
 import type { Plan } from '../../workingset/plan.ts'
 import { scaleUp } from '../../workingset/share.ts'
+import { type Started, StudyGuest, startGuest } from '../study-guest.ts'
 import { ConsoleReader, type Line } from './console-reader.ts'
 
 /** Room for 400 MiB and the guest's own. */
 const ramBytes = 640 * 2 ** 20
-const startMsMax = 120_000
 const pollMs = 5
 const faultNsUnknown = 5_000
 
@@ -71,91 +54,25 @@ export interface WatchOrder {
   atInterval?: () => void
 }
 
-export class Lab {
-  readonly console: Console
-  readonly accel: string
+export class Lab extends StudyGuest {
   readonly ramPages = ramBytes / 4096
   readonly #guest: QemuGuest
-  readonly #directory: string
-  readonly #schedstat: string
   readonly #signal: AbortSignal
-  #ended = false
 
-  private constructor(guest: QemuGuest, directory: string, schedstat: string, signal: AbortSignal) {
-    this.#guest = guest
-    this.#schedstat = schedstat
-    this.#directory = directory
+  private constructor(started: Started, signal: AbortSignal) {
+    super(started)
+    this.#guest = new QemuGuest(started.qemu)
     this.#signal = signal
-    this.accel = guest.qemu.record.machine.accel
-    this.console = consoleAt(guest.qemu.files.consoleLog)
   }
 
   /**
    * @param track what QEMU's plugin is to note; TCG then
-   * @throws SubpageError BAD_ARGUMENT when the guest's image is not built; what `launch` throws
+   * @throws SubpageError as startGuest
    */
   static async start(signal: AbortSignal, track: PluginPart[] = []): Promise<Lab> {
-    const options = demoGuestOptions(['workload=idle'], 'initrd-workloads.gz')
-    const directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
-    try {
-      const machine = {
-        type: 'q35',
-        ramBytes,
-        accel: await chooseAccel({ accel: 'auto', track }),
-        options,
-        nics: [],
-        track,
-      }
-      const files = guestFiles(directory, 'study')
-      const identity = { id: randomUUID(), name: 'study', generation: 1 }
-      const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
-      try {
-        const [cpu] = await qemu.qmp.run<{ 'thread-id': number }[]>('query-cpus-fast')
-        const schedstat = `/proc/${qemu.record.process.pid}/task/${cpu?.['thread-id']}/schedstat`
-        const lab = new Lab(new QemuGuest(qemu), directory, schedstat, signal)
-        await untilConsole(
-          lab.console,
-          0,
-          (text) => (/^idle started/m.test(text) ? true : undefined),
-          startMsMax,
-        )
-        return lab
-      } catch (error) {
-        await qemu.end()
-        throw error
-      }
-    } catch (error) {
-      rmSync(directory, { recursive: true, force: true })
-      throw error
-    }
-  }
-
-  async end(): Promise<void> {
-    if (this.#ended) return
-    this.#ended = true
-    await this.#guest.qemu.end()
-    rmSync(this.#directory, { recursive: true, force: true })
-  }
-
-  /** Starts a program and waits until it says that it is ready. */
-  async begin(command: string, ready: RegExp): Promise<void> {
-    const from = readConsole(this.console).length
-    await typeLine(this.console, `run ${command} >/dev/ttyS0 2>&1 &`)
-    await untilConsole(this.console, from, (text) => (ready.test(text) ? true : undefined), startMsMax)
-  }
-
-  /** Ends programs by name and waits until they are gone. */
-  async stop(names: string): Promise<void> {
-    const from = readConsole(this.console).length
-    await typeLine(
-      this.console,
-      `run killall ${names}; while pidof ${names} >/dev/null; do sleep 0.1; done; echo "study: gone"`,
-    )
-    await untilConsole(
-      this.console,
-      from,
-      (text) => (/^study: gone/m.test(text) ? true : undefined),
-      startMsMax,
+    return new Lab(
+      await startGuest({ name: 'study', initrd: 'initrd-workloads.gz', ramBytes, track }),
+      signal,
     )
   }
 
@@ -191,22 +108,6 @@ export class Lab {
     return { windows, lines: reader.lines, costShare: watch.cost.share }
   }
 
-  /** Has the plugin note accesses from now on; the guest is slower from then on. */
-  async openShare(): Promise<PluginShare> {
-    const share = PluginShare.open(this.#guest.qemu.files.accesses)
-    try {
-      await share.untilActive(async () => {
-        const { qmp } = this.#guest.qemu
-        await qmp.run('stop')
-        await qmp.run('cont')
-      })
-      return share
-    } catch (error) {
-      share.close()
-      throw error
-    }
-  }
-
   /** Reads the console for so long. */
   async listen(ms: number): Promise<Line[]> {
     const reader = this.#reader()
@@ -223,24 +124,19 @@ export class Lab {
    * that has nothing to do with forgetting, and reaches all of the memory. TCG only.
    */
   #takeReferenced(): number {
-    const { record, files } = this.#guest.qemu
+    const { record, files } = this.qemu
     const ram = readReferences(record.process.pid).filter(({ name }) => name === files.ram)
     clearReferences(record.process.pid)
     return ram.reduce((pages, { referencedPages }) => pages + referencedPages, 0)
   }
 
   #reader(): ConsoleReader {
-    return new ConsoleReader(this.console, () => this.#processorNs())
+    return new ConsoleReader(this.console, () => this.processorNs())
   }
 
   async #moment(): Promise<void> {
     this.#signal.throwIfAborted()
     await delay(pollMs)
-  }
-
-  /** Time that the guest's processor has run: of its thread in QEMU (proc(5), schedstat). */
-  #processorNs(): number {
-    return Number(readFileSync(this.#schedstat, 'utf8').split(' ')[0])
   }
 }
 

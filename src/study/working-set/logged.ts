@@ -84,6 +84,6 @@ async function measure(lab: Lab, study: Case, intervals: number): Promise<Logged
       pml: judge(pml.estimate?.pages ?? 0),
     }
   } finally {
-    await lab.stop(study.ends)
+    await lab.endPrograms(study.ends)
   }
 }

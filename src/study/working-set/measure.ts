@@ -81,7 +81,7 @@ export async function measureCase(
         : []
     })
   } finally {
-    await lab.stop(study.ends)
+    await lab.endPrograms(study.ends)
   }
 }
 

@@ -45,7 +45,7 @@ export async function measureSlowdown(lab: Lab, pairCount: number): Promise<Slow
     }
     return { slowdown: median(pairs), ...interval(pairs), pairs, costShare: mean(costs) }
   } finally {
-    await lab.stop('workset')
+    await lab.endPrograms('workset')
   }
 }
 
