@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the demo guest from Debian packages, unpacked and never installed:
-#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim, workset) and, with `all`, initrd-workloads.gz (redis, sqlite, cc1, ...).
+#   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim, workset) and, with `all`, initrd-workloads.gz (redis, sqlite, cc1, ...)
+#   and node.gz: this machine's Node, to be appended to it.
 # Usage: scripts/build-guest.sh [demo|all]     (default: demo)
 # Does nothing when the sources have not changed; packages stay in build/guest/cache, so a rebuild needs no network.
 # The newest kernel and libraries are taken up by deleting that folder.
@@ -31,10 +32,11 @@ fingerprint() { # of what every image is made from: sources and the kernel; a de
 }
 fresh() { [ -s "$out/$1" ] && [ -s "$out/vmlinuz" ] && [ "$(cat "$out/.$1.stamp" 2>/dev/null)" = "$(fingerprint)" ]; }
 
-need_demo=false need_workloads=false
+need_demo=false need_workloads=false need_node=false
 { fresh initrd.gz && [ -x "$out/victim" ]; } || need_demo=true
 [ "$want" = demo ] || fresh initrd-workloads.gz || need_workloads=true
-$need_demo || $need_workloads || exit 0
+[ "$want" = demo ] || fresh node.gz || need_node=true
+$need_demo || $need_workloads || $need_node || exit 0
 
 for tool in dpkg:dpkg gcc:gcc readelf:binutils gzip:gzip; do
   command -v "${tool%:*}" >/dev/null || die "'${tool%:*}' is missing: apt-get install ${tool#*:}"
@@ -136,7 +138,7 @@ install_modules() { # install_modules KERNEL-TREE ROOT: flat, with the order to 
 
 pack() { # pack ROOT IMAGE: newc archive owned by root, by the busybox that is inside
   find "$1" -exec touch -h -d @0 {} +
-  (cd "$1" && find . | LC_ALL=C sort | ./bin/busybox cpio -o -H newc -R 0:0 2>/dev/null) | gzip -n -6 >"$2.new"
+  (cd "$1" && find . | LC_ALL=C sort | "$root/bin/busybox" cpio -o -H newc -R 0:0 2>/dev/null) | gzip -n -6 >"$2.new"
   mv "$2.new" "$2"
 }
 
@@ -224,4 +226,15 @@ if $need_workloads; then
   pack "$root" "$out/initrd-workloads.gz"
   fingerprint >"$out/.initrd-workloads.gz.stamp"
   say "built $out/initrd-workloads.gz ($(stat -c %s "$out/initrd-workloads.gz") bytes)"
+fi
+
+if $need_node; then
+  node=$scratch/node
+  mkdir -p "$node/usr/bin"
+  # The one that runs this project: packages of it differ too much.
+  install -m 755 "$(node -p process.execPath)" "$node/usr/bin/node"
+  add_libraries "$node"
+  pack "$node" "$out/node.gz"
+  fingerprint >"$out/.node.gz.stamp"
+  say "built $out/node.gz ($(stat -c %s "$out/node.gz") bytes)"
 fi

@@ -43,7 +43,9 @@ const Last = Type.Object({
   sentBytes: Type.Integer(),
   /** What makes the deltas smaller; counts since the connection began. */
   reduced: Type.Object({
-    compression: Type.String({ description: 'off, lz4 or zstd, as chosen for this epoch' }),
+    compression: Type.String({
+      description: 'none (not reduced), off, lz4 or zstd, as chosen for this epoch',
+    }),
     lines: Type.Integer({ description: 'changed lines that were looked up' }),
     dictionaryLines: Type.Integer({ description: 'of these, known to the dictionary' }),
     sharedLines: Type.Integer({ description: 'of these, in the image already, elsewhere' }),

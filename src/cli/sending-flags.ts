@@ -23,7 +23,8 @@ export const sendingFlags: Flag[] = [
   },
   {
     form: '--compress <method>',
-    summary: 'auto: whichever has the bytes there soonest, as measured; never slower than the link',
+    summary:
+      'auto: whichever has the bytes there soonest, as measured, down to no reducing at all; off: reduce, do not compress',
     default: 'auto',
     choices: ['auto', 'off', 'lz4', 'zstd'],
   },

@@ -5,12 +5,12 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { SubpageError } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
 
-const directory = join(packageRoot, 'build/guest')
+const guestImages = join(packageRoot, 'build/guest')
 const pollMs = 5
 
 /** The reason for each is in guest/README.md. */
@@ -19,16 +19,23 @@ const kernelArguments = [
   ...['rcupdate.rcu_cpu_stall_suppress=1', 'cryptomgr.notests'],
 ]
 
-/** QEMU options of the demo guest. @param append further kernel arguments, such as victim_mib=64 */
+/**
+ * QEMU options of the demo guest.
+ * @param append further kernel arguments, such as victim_mib=64
+ * @param initrd in build/guest, or the path of one made from those there
+ */
 export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz'): string[] {
-  const kernel = join(directory, 'vmlinuz')
-  const missing = [kernel, join(directory, initrd)].find((file) => !existsSync(file))
-  if (missing !== undefined)
-    throw new SubpageError('BAD_ARGUMENT', `${missing} is not there: run scripts/build-guest.sh all`)
   return [
-    ...['-kernel', kernel, '-initrd', join(directory, initrd)],
+    ...['-kernel', guestImage('vmlinuz'), '-initrd', guestImage(initrd)],
     ...['-append', [...kernelArguments, ...append].join(' '), '-no-reboot'],
   ]
+}
+
+/** Path of a part of it. @throws SubpageError BAD_ARGUMENT when it has not been built */
+export function guestImage(name: string): string {
+  const path = resolve(guestImages, name)
+  if (existsSync(path)) return path
+  throw new SubpageError('BAD_ARGUMENT', `${path} is not there: run scripts/build-guest.sh all`)
 }
 
 export interface VictimLine {
@@ -124,6 +131,6 @@ export async function askVictim(console: Console, limitMs = 20_000): Promise<boo
  * anew here (guest/victim.c, until=). Shape: 16 hexadecimal digits.
  */
 export function victimDigest(step: number): string {
-  const said = execFileSync(join(directory, 'victim'), [`until=${step}`], { encoding: 'utf8' })
+  const said = execFileSync(join(guestImages, 'victim'), [`until=${step}`], { encoding: 'utf8' })
   return /digest=([0-9a-f]+)/.exec(said)?.[1] ?? said
 }

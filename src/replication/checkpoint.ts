@@ -167,7 +167,6 @@ export async function commit(
   const { connection, deltas, devices } = session
   faults('before-send')
   const sentAt = clock.now()
-  const sentBefore = connection.bytesSent
   const posted = await deltas.post(writer, epoch, pages, delta, rewritten)
   const devicePayload = devices.encode(deviceState)
   const acknowledged = session.acknowledged(epoch)
@@ -190,7 +189,7 @@ export async function commit(
   committed.catch(() => undefined)
   faults('after-send')
   await committed
-  deltas.committed(connection.bytesSent - sentBefore, (clock.now() - sentAt) * 1000)
+  deltas.committed((clock.now() - sentAt) * 1000)
   protection.unsynced = PageRanges.empty
   protection.early = undefined
   return await protection.mayRelease(session, sentAt)

@@ -4,13 +4,14 @@
  *
  * What was captured must be reduced before any of its pages is captured again, for the reducer reads the shadow.
  */
-import { CompressionChoice } from '../delta/compression-choice.ts'
-import { Reducer, type ReduceStats, type SqueezeMethod } from '../delta/reduce.ts'
+import { Reducer, type ReduceStats } from '../delta/reduce.ts'
+import { ReductionChoice, type ReductionMethod } from '../delta/reduction-choice.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import type { Connection } from './connection.ts'
 import type { Captured, DeltaWriter } from './delta-writer.ts'
 import { type FrameType, frameType } from './frame.ts'
+import { busyShare } from './processors.ts'
 import { reduces, type Sending } from './sending.ts'
 
 /** Where frames go. */
@@ -24,19 +25,21 @@ export interface Posted {
 
 /** What the reducer has found since the connection began. */
 export interface Reduced extends Readonly<ReduceStats> {
-  /** Of the last epoch. */
-  compression: SqueezeMethod
+  /** Of the last epoch; none: it was not reduced at all. */
+  compression: ReductionMethod
 }
+
+type Choice = Pick<ReductionChoice, 'next' | 'learn'>
 
 export class DeltaSender {
   readonly #connection: FrameSink
   readonly #shadow: Region | undefined
   readonly #reducer: Reducer | undefined
-  readonly #compression: CompressionChoice
-  #method: SqueezeMethod = 'off'
+  readonly #choice: Choice
+  #method: ReductionMethod = 'off'
   #epoch = -1
   #total: Posted = { frames: 0, bytes: 0 }
-  #bodyBytes = 0
+  #deltaBytes = 0
   #reduceUs = 0
   #memoryBytes = 0
   readonly #stats: ReduceStats = {
@@ -48,13 +51,19 @@ export class DeltaSender {
   }
 
   /** @param shadow what the deltas are captured against; undefined when it does not hold whole pages */
-  constructor(connection: FrameSink, pages: number, shadow: Region | undefined, sending: Sending) {
+  constructor(
+    connection: FrameSink,
+    pages: number,
+    shadow: Region | undefined,
+    sending: Sending,
+    choice: Choice = new ReductionChoice(sending.compress ?? 'off', busyShare),
+  ) {
     this.#connection = connection
     this.#shadow = shadow
     // Without whole pages nothing can be compared with what the standby holds elsewhere.
     const parts = (sending.reduce ?? []).filter((part) => shadow !== undefined || part === 'dictionary')
     this.#reducer = reduces(sending) ? new Reducer(pages, parts, sending.blockBytes) : undefined
-    this.#compression = new CompressionChoice(sending.compress ?? 'off')
+    this.#choice = choice
   }
 
   /** Frames of the present epoch so far. */
@@ -66,10 +75,10 @@ export class DeltaSender {
   #begin(epoch: number): void {
     if (epoch === this.#epoch) return
     this.#reducer?.begin(epoch > 0)
-    this.#method = this.#compression.next(this.#bodyBytes)
+    this.#method = this.#choice.next(this.#deltaBytes)
     this.#epoch = epoch
     this.#total = { frames: 0, bytes: 0 }
-    this.#bodyBytes = 0
+    this.#deltaBytes = 0
     this.#reduceUs = 0
   }
 
@@ -89,9 +98,7 @@ export class DeltaSender {
     const sent: Promise<void>[] = []
     for (const { buffer, bytes } of captured.flatMap(({ chunks }) => chunks)) {
       const delta = buffer.subarray(0, bytes)
-      const reduced = await this.#reduce(delta)
-      const payload = reduced ?? delta
-      const type: FrameType = reduced ? frameType.reduced : frameType.pages
+      const [type, payload] = await this.#reduce(delta)
       posted.frames++
       posted.bytes += payload.length
       const handed = this.#connection.send(type, epoch, payload).then(() => writer.keep(buffer))
@@ -107,10 +114,10 @@ export class DeltaSender {
     return { ...posted, sent: all }
   }
 
-  /** The standby has the epoch: what the link took for it. */
-  committed(sentBytes: number, linkUs: number): void {
+  /** The standby has the epoch. @param totalUs since its end, with all that was done for it */
+  committed(totalUs: number): void {
     this.#memoryBytes = this.#reducer?.memoryBytes ?? 0
-    this.#compression.learn(this.#method, this.#bodyBytes, this.#reduceUs, sentBytes, linkUs)
+    this.#choice.learn(this.#method, this.#deltaBytes, this.#reduceUs, totalUs)
   }
 
   get digest(): bigint {
@@ -131,13 +138,13 @@ export class DeltaSender {
     this.#reducer?.close()
   }
 
-  async #reduce(delta: Uint8Array): Promise<Uint8Array | undefined> {
-    if (!this.#reducer) return undefined
+  async #reduce(delta: Uint8Array): Promise<[FrameType, Uint8Array]> {
+    this.#deltaBytes += delta.length
+    if (!this.#reducer) return [frameType.pages, delta]
+    if (this.#method === 'none') return [frameType.raw, delta]
     const startedAt = performance.now()
-    const before = this.#stats.bodyBytes
     const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.#stats)
     this.#reduceUs += (performance.now() - startedAt) * 1000
-    this.#bodyBytes += this.#stats.bodyBytes - before
-    return reduced
+    return reduced ? [frameType.reduced, reduced] : [frameType.pages, delta]
   }
 }

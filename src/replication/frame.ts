@@ -26,6 +26,7 @@ export const frameType = {
   handover: 15,
   tookOver: 16,
   reduced: 17,
+  raw: 18,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

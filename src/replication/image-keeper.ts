@@ -8,6 +8,7 @@ import { SubpageError } from '../errors.ts'
 import type { Region } from '../memory/region.ts'
 import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
+import { type FrameType, frameType } from './frame.ts'
 import type { Commit } from './messages.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
@@ -72,17 +73,17 @@ export class ImageKeeper {
   }
 
   /** Changes the image at once: until the next commit there is no checkpoint to take over. */
-  async seed(payload: Uint8Array, reduced: boolean): Promise<void> {
+  async seed(payload: Uint8Array, type: FrameType): Promise<void> {
     if (!this.#seeding) throw unexpected('it seeds after its first checkpoint')
-    const delta = await this.#deltaOf(payload, reduced, this.#bytesMax)
+    const delta = await this.#deltaOf(payload, type, this.#bytesMax)
     this.#committed = undefined
     await this.#apply([delta])
   }
 
-  async hold(epoch: number, payload: Uint8Array, reduced: boolean): Promise<void> {
+  async hold(epoch: number, payload: Uint8Array, type: FrameType): Promise<void> {
     this.#partOf(epoch)
     const room = this.#bytesMax - this.#deltaBytes - this.#deltas.length * frameOverheadBytes
-    const delta = await this.#deltaOf(payload, reduced, room)
+    const delta = await this.#deltaOf(payload, type, room)
     if (delta.length + frameOverheadBytes > room) throw unexpected('its checkpoint is larger than the guest')
     this.#receivedBytes += payload.length
     this.#deltaBytes += delta.length
@@ -140,12 +141,13 @@ export class ImageKeeper {
   }
 
   /** Restored if need be, and checked. What a reduced one refers to is in the image: nothing is being applied now. */
-  async #deltaOf(payload: Uint8Array, reduced: boolean, bytesMax: number): Promise<Uint8Array> {
+  async #deltaOf(payload: Uint8Array, type: FrameType, bytesMax: number): Promise<Uint8Array> {
+    const reduced = type === frameType.reduced
     if (reduced && !this.#restorer) throw unexpected('it sends reduced deltas and did not say so')
     const delta =
       reduced && this.#restorer ? await this.#restorer.restore(payload, this.#image, bytesMax) : payload
     checkDelta(delta, this.#image.pages)
-    if (!reduced) this.#restorer?.learn(delta)
+    if (type === frameType.pages) this.#restorer?.learn(delta)
     return delta
   }
 

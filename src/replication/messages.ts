@@ -91,7 +91,7 @@ export function readJson<T extends TSchema>(schema: T, payload: Uint8Array, what
 
 /** Closes a checkpoint: what the standby must have received before it may acknowledge. */
 export interface Commit {
-  /** Frames of type `pages` and `reduced` in this checkpoint. */
+  /** Frames of type `pages`, `raw` and `reduced` in this checkpoint. */
   deltas: number
   /** Sum of their payloads. */
   deltaBytes: number

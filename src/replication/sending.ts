@@ -1,8 +1,8 @@
 /** How a protection sends: what is left out, what is compressed, what is sent early. Both hosts know the settings. */
 import { type Static, Type } from 'typebox'
 import { type CodecName, grains } from '../delta/capture.ts'
-import { compressChoices } from '../delta/compression-choice.ts'
 import { reduceParts, shareBlockBytes } from '../delta/reduce.ts'
+import { compressChoices } from '../delta/reduction-choice.ts'
 import { cacheShadow, fullShadow, hashShadow, type Shadow } from '../delta/shadow.ts'
 import { SubpageError } from '../errors.ts'
 import { speculateChoices } from './settled-pages.ts'

@@ -197,15 +197,14 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.heartbeat:
         return frame.epoch > 0 ? await this.#promises.give(connection, frame.type, frame.epoch) : undefined
       case frameType.pages:
+      case frameType.raw:
       case frameType.reduced:
-        if (frame.epoch === 0) {
-          // The checkpoint that a failover by command is about must last until that is decided.
-          if (this.#deciding)
-            throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
-          this.#enter('Seeding', '')
-          return await this.#keeper.seed(frame.payload, frame.type === frameType.reduced)
-        }
-        return await this.#keeper.hold(frame.epoch, frame.payload, frame.type === frameType.reduced)
+        if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
+        // The checkpoint that a failover by command is about must last until that is decided.
+        if (this.#deciding)
+          throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
+        this.#enter('Seeding', '')
+        return await this.#keeper.seed(frame.payload, frame.type)
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:

@@ -3,7 +3,7 @@
  * derive from it what they measure.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { chooseAccel } from '../qemu/accel.ts'
@@ -11,6 +11,7 @@ import {
   type Console,
   consoleAt,
   demoGuestOptions,
+  guestImage,
   readConsole,
   typeLine,
   untilConsole,
@@ -25,8 +26,8 @@ const startMsMax = 120_000
 
 export interface Wanted {
   name: string
-  /** In build/guest. */
-  initrd: string
+  /** In build/guest; several are one after the other. */
+  initrd: string | readonly string[]
   ramBytes: number
   accel?: 'auto' | 'tcg'
   /** What QEMU's plugin is to note; TCG then. */
@@ -50,10 +51,13 @@ export async function startGuest({
   accel = 'auto',
   track = [],
 }: Wanted): Promise<Started> {
-  const options = demoGuestOptions(['workload=idle'], initrd)
   const directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
   let qemu: QemuProcess | undefined
   try {
+    const options = demoGuestOptions(
+      ['workload=idle'],
+      typeof initrd === 'string' ? initrd : joined(initrd, directory),
+    )
     const files = guestFiles(directory, name)
     const chosen = await chooseAccel({ accel, track })
     const machine = { type: 'q35', ramBytes, accel: chosen, options, nics: [], track }
@@ -68,6 +72,13 @@ export async function startGuest({
     rmSync(directory, { recursive: true, force: true })
     throw error
   }
+}
+
+/** Linux takes archives that follow each other for one. */
+function joined(initrds: readonly string[], directory: string): string {
+  const path = join(directory, 'initrd.gz')
+  for (const initrd of initrds) appendFileSync(path, readFileSync(guestImage(initrd)))
+  return path
 }
 
 export class StudyGuest {

@@ -5,7 +5,8 @@
  */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { type ReducePart, reduceParts, squeezeMethods } from '../../src/delta/reduce.ts'
+import { type ReducePart, reduceParts } from '../../src/delta/reduce.ts'
+import { type ReductionMethod, reductionMethods } from '../../src/delta/reduction-choice.ts'
 import { fullShadow } from '../../src/delta/shadow.ts'
 import { compareRegionsSync } from '../../src/memory/hash.ts'
 import { pageBytes } from '../../src/memory/page.ts'
@@ -14,8 +15,9 @@ import { Region } from '../../src/memory/region.ts'
 import { DeltaSender } from '../../src/replication/delta-sender.ts'
 import { DeltaWriter } from '../../src/replication/delta-writer.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
-import { type FrameType, frameType } from '../../src/replication/frame.ts'
+import type { FrameType } from '../../src/replication/frame.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
+import type { Sending } from '../../src/replication/sending.ts'
 
 const pages = 32
 const all = PageRanges.all(pages)
@@ -27,6 +29,7 @@ interface Epoch {
   late: Write[]
   /** Frames of it that arrive before the connection is lost; -1: all do, and it is committed. */
   arriving: number
+  method: ReductionMethod
 }
 
 const write: fc.Arbitrary<Write> = fc.tuple(
@@ -38,6 +41,7 @@ const epoch: fc.Arbitrary<Epoch> = fc.record({
   early: fc.array(write, { maxLength: 4 }),
   late: fc.array(write, { maxLength: 8 }),
   arriving: fc.oneof({ weight: 3, arbitrary: fc.constant(-1) }, { weight: 1, arbitrary: fc.nat(2) }),
+  method: fc.constantFrom(...reductionMethods),
 })
 
 /** A primary's sending side and a standby's keeping side, with a list of frames between them. */
@@ -49,16 +53,16 @@ class Course {
   readonly #keeper = new ImageKeeper(this.image, () => undefined)
   readonly #writer = new DeltaWriter(this.ram, this.#shadow, 'masked')
   readonly #parts: readonly ReducePart[]
-  readonly #compress: (typeof squeezeMethods)[number]
+  readonly #choice = { next: () => this.#now, learn: () => undefined }
+  #now: ReductionMethod = 'off'
   #sender: DeltaSender | undefined
   #devices: DeviceStateWriter | undefined
   #frames: { type: FrameType; epoch: number; payload: Uint8Array }[] = []
   #epoch = 0
   #unsynced = all
 
-  constructor(parts: readonly ReducePart[], compress: (typeof squeezeMethods)[number]) {
+  constructor(parts: readonly ReducePart[]) {
     this.#parts = parts
-    this.#compress = compress
   }
 
   #connect(): void {
@@ -68,15 +72,13 @@ class Course {
     const send = async (type: FrameType, epoch = 0, payload: Uint8Array = new Uint8Array(0)) => {
       this.#frames.push({ type, epoch, payload: payload.slice() })
     }
-    this.#sender = new DeltaSender({ send }, pages, this.#shadow.copy, {
-      reduce: [...this.#parts],
-      compress: this.#compress,
-      blockBytes: 256,
-    })
+    const sending: Sending = { reduce: [...this.#parts], compress: 'auto', blockBytes: 256 }
+    this.#sender = new DeltaSender({ send }, pages, this.#shadow.copy, sending, this.#choice)
     this.#keeper.begin(true)
   }
 
-  async run({ early, late, arriving }: Epoch): Promise<void> {
+  async run({ early, late, arriving, method }: Epoch): Promise<void> {
+    this.#now = method
     if (!this.#sender) this.#connect()
     const sender = this.#sender!
     const number = ++this.#epoch
@@ -92,7 +94,7 @@ class Course {
     const frames = this.#frames
     this.#frames = []
     for (const { type, epoch, payload } of arriving < 0 ? frames : frames.slice(0, arriving))
-      await this.#keeper.hold(epoch, payload, type === frameType.reduced)
+      await this.#keeper.hold(epoch, payload, type)
     if (arriving < 0) {
       this.#keeper.holdDevice(number, this.#devices!.encode(Uint8Array.of(number & 255)))
       const { total, digest } = sender
@@ -129,13 +131,12 @@ test('both sides stay alike through failed epochs and new connections', async ()
   await fc.assert(
     fc.asyncProperty(
       fc.subarray([...reduceParts]),
-      fc.constantFrom(...squeezeMethods),
       fc.array(epoch, { minLength: 1, maxLength: 12 }),
-      async (parts, compress, epochs) => {
-        const course = new Course(parts, compress)
+      async (parts, epochs) => {
+        const course = new Course(parts)
         try {
           for (const each of epochs) await course.run(each)
-          await course.run({ early: [], late: [[3, 1, 1]], arriving: -1 })
+          await course.run({ early: [], late: [[3, 1, 1]], arriving: -1, method: 'off' })
         } finally {
           course.close()
         }

@@ -4,6 +4,7 @@ import { applySync } from '../../src/delta/apply.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import type { Region } from '../../src/memory/region.ts'
 import type { Faults } from '../../src/replication/fault.ts'
+import type { FrameType } from '../../src/replication/frame.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { simulateMany } from './run-many.ts'
 import type { Broken } from './sim-world.ts'
@@ -18,8 +19,8 @@ vi.mock('../../src/replication/image-keeper.ts', async (original) => {
       super(image, faults)
       this.#image = image
     }
-    override async hold(epoch: number, delta: Uint8Array, reduced: boolean): Promise<void> {
-      await super.hold(epoch, delta, reduced)
+    override async hold(epoch: number, delta: Uint8Array, type: FrameType): Promise<void> {
+      await super.hold(epoch, delta, type)
       if (keeper.appliesParts) applySync(this.#image, delta)
     }
     override forgetCheckpoint(): void {

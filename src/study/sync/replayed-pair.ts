@@ -12,7 +12,7 @@ import { realClock } from '../../replication/clock.ts'
 import { DeltaSender } from '../../replication/delta-sender.ts'
 import { DeltaWriter } from '../../replication/delta-writer.ts'
 import { DeviceStateWriter } from '../../replication/device-state.ts'
-import { type FrameType, frameType, headerBytes } from '../../replication/frame.ts'
+import { type FrameType, headerBytes } from '../../replication/frame.ts'
 import { ImageKeeper } from '../../replication/image-keeper.ts'
 import { makeShadow, reduces } from '../../replication/sending.ts'
 import {
@@ -153,8 +153,10 @@ export class ReplayedPair implements EpochCourse {
     const dirty = this.writes.harvest()
     const captured = await writer.capture(dirty, false)
     cost.pauseUs = processorUs() - startedAt
+    const postedAt = processorUs()
     const posted = await deltas.post(writer, epoch, dirty, captured)
     await posted.sent
+    const postUs = processorUs() - postedAt
     cost.primaryUs += processorUs() - startedAt
 
     cost.finalBytes = posted.bytes + posted.frames * headerBytes + commitFrameBytes
@@ -170,7 +172,7 @@ export class ReplayedPair implements EpochCourse {
     await this.#receive()
     await this.#commit(epoch)
     this.#speculation.learn(early, dirty, cost.totalBytes)
-    deltas.committed(cost.finalBytes, cost.finalBytes / linkBytesPerUs + answerUs)
+    deltas.committed(postUs + cost.finalBytes / linkBytesPerUs + answerUs)
     this.#protection.early = undefined
     this.costs.push(cost)
     this.#cost = nothing()
@@ -200,8 +202,8 @@ export class ReplayedPair implements EpochCourse {
     this.#frames = []
     const startedAt = processorUs()
     for (const { type, epoch, payload } of frames)
-      if (epoch === 0) await this.#keeper.seed(payload, type === frameType.reduced)
-      else await this.#keeper.hold(epoch, payload, type === frameType.reduced)
+      if (epoch === 0) await this.#keeper.seed(payload, type)
+      else await this.#keeper.hold(epoch, payload, type)
     this.#cost.standbyUs += processorUs() - startedAt
   }
 

@@ -14,6 +14,8 @@ export interface Case {
   command: string
   ready: RegExp
   ends: string
+  /** It needs what is in this image (scripts/build-guest.sh), too. */
+  addition?: 'node.gz'
 }
 
 const workset = (name: string, options: string, more: Partial<Case> = {}): Case => ({
@@ -80,4 +82,27 @@ export const cases: readonly Case[] = [
     ready: /^shell round=2/m,
     ends: 'shell',
   },
+  {
+    name: 'gcc, -O2 over three files',
+    truth: 'referenced',
+    command: '/etc/workloads/compile',
+    ready: /^compile round=1/m,
+    ends: 'compile cc1',
+  },
+  {
+    name: 'node, objects made and dropped',
+    truth: 'referenced',
+    command: '/etc/workloads/node',
+    ready: /^node round=2/m,
+    ends: 'node',
+    addition: 'node.gz',
+  },
 ]
+
+/** Those that can share a guest, with the images that it needs beyond the workload image. */
+export function byAdditions(some: readonly Case[]): [additions: string[], alike: Case[]][] {
+  return [...new Set(some.map(({ addition }) => addition))].map((addition) => [
+    addition ? [addition] : [],
+    some.filter((one) => one.addition === addition),
+  ])
+}

@@ -66,14 +66,17 @@ export class Lab extends StudyGuest {
   }
 
   /**
+   * @param additions further images that its programs are in
    * @param track what QEMU's plugin is to note; TCG then
    * @throws SubpageError as startGuest
    */
-  static async start(signal: AbortSignal, track: PluginPart[] = []): Promise<Lab> {
-    return new Lab(
-      await startGuest({ name: 'study', initrd: 'initrd-workloads.gz', ramBytes, track }),
-      signal,
-    )
+  static async start(
+    signal: AbortSignal,
+    additions: readonly string[],
+    track: PluginPart[] = [],
+  ): Promise<Lab> {
+    const initrd = ['initrd-workloads.gz', ...additions]
+    return new Lab(await startGuest({ name: 'study', initrd, ramBytes, track }), signal)
   }
 
   /** Watches for some intervals, and reads the console meanwhile. */

@@ -6,7 +6,7 @@ import { DistEstimator } from '../../workingset/dist.ts'
 import { liveSettings } from '../../workingset/live.ts'
 import { exactSource, type ObservationSource, pmlSource, prlSource } from '../../workingset/logged.ts'
 import { mean } from '../report/statistics.ts'
-import type { Case } from './cases.ts'
+import { byAdditions, type Case } from './cases.ts'
 import { Lab } from './lab.ts'
 
 interface Judged {
@@ -33,19 +33,20 @@ export async function measureLogged(
   note: (text: string) => void,
   signal: AbortSignal,
 ): Promise<Logged[]> {
-  note('starting a guest with the plugin')
-  const lab = await Lab.start(signal, ['pml', 'prl', 'accesses'])
-  try {
-    const found: Logged[] = []
-    for (const study of cases) {
-      if (study.truth === 'phases') continue
-      note(`${study.name}, every access`)
-      found.push(await measure(lab, study, intervals))
+  const found: Logged[] = []
+  for (const [additions, alike] of byAdditions(cases.filter(({ truth }) => truth !== 'phases'))) {
+    note('starting a guest with the plugin')
+    const lab = await Lab.start(signal, additions, ['pml', 'prl', 'accesses'])
+    try {
+      for (const study of alike) {
+        note(`${study.name}, every access`)
+        found.push(await measure(lab, study, intervals))
+      }
+    } finally {
+      await lab.end()
     }
-    return found
-  } finally {
-    await lab.end()
   }
+  return found
 }
 
 async function measure(lab: Lab, study: Case, intervals: number): Promise<Logged> {

@@ -6,7 +6,7 @@
 import { SubpageError } from '../../errors.ts'
 import { ascending, percentile } from '../report/statistics.ts'
 import type { Study, StudyOptions, StudyResult } from '../study.ts'
-import { cases } from './cases.ts'
+import { byAdditions, cases } from './cases.ts'
 import { Lab } from './lab.ts'
 import { measureLogged } from './logged.ts'
 import { type Measured, measureCase, measureIdle } from './measure.ts'
@@ -39,41 +39,35 @@ export const study: Study = {
         `no part is named ${only?.join(', ')}: they begin with ${[...new Set(cases.map(({ name }) => name.split(' ')[0]))].join(', ')}`,
       )
     const { intervals, rounds, pairs } = sets[set]
-    note('starting a guest')
-    const lab = await Lab.start(signal)
-    try {
-      const idlePages = await measureIdle(lab)
-      const measured: Measured[] = []
-      for (const part of chosen) {
-        note(part.name)
-        measured.push(...(await measureCase(lab, part, idlePages, { intervals, rounds })))
-      }
-      note('slowdown')
-      const slowdown = await measureSlowdown(lab, pairs)
-      await lab.end()
-      const logged = await measureLogged(chosen, intervals, note, signal)
-      const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
-      const headline: Headline = {
-        cases: measured.length,
-        errorP50: percentile(errors(access), 0.5),
-        errorP95: percentile(errors(access), 0.95),
-        samplingErrorP50: percentile(errors(sampling), 0.5),
-        slowdown: slowdown.slowdown,
-      }
-      const result = {
-        accel: lab.accel,
-        ramPages: lab.ramPages,
-        idlePages,
-        intervals,
-        rounds,
-        measured,
-        slowdown,
-        logged,
-        headline,
-      }
-      return { json: { set, ...result }, text: (terminal) => text(result, terminal), report: report(result) }
-    } finally {
-      await lab.end()
+    const inLab = async <T>(additions: readonly string[], work: (lab: Lab) => Promise<T>) => {
+      note('starting a guest')
+      const lab = await Lab.start(signal, additions)
+      return await work(lab).finally(() => lab.end())
     }
+    const measured: Measured[] = []
+    for (const [additions, alike] of byAdditions(chosen))
+      await inLab(additions, async (lab) => {
+        const idlePages = await measureIdle(lab)
+        for (const part of alike) {
+          note(part.name)
+          measured.push(...(await measureCase(lab, part, idlePages, { intervals, rounds })))
+        }
+      })
+    const [slowdown, about] = await inLab([], async (lab) => {
+      note('slowdown')
+      const { accel, ramPages } = lab
+      return [await measureSlowdown(lab, pairs), { accel, ramPages, idlePages: await measureIdle(lab) }]
+    })
+    const logged = await measureLogged(chosen, intervals, note, signal)
+    const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
+    const headline: Headline = {
+      cases: measured.length,
+      errorP50: percentile(errors(access), 0.5),
+      errorP95: percentile(errors(access), 0.95),
+      samplingErrorP50: percentile(errors(sampling), 0.5),
+      slowdown: slowdown.slowdown,
+    }
+    const result = { ...about, intervals, rounds, measured, slowdown, logged, headline }
+    return { json: { set, ...result }, text: (terminal) => text(result, terminal), report: report(result) }
   },
 }
