@@ -26,6 +26,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {
   delta: () => import('./delta.ts'),
   failover: () => import('./failover.ts'),
   overhead: () => import('./overhead.ts'),
+  sending: () => import('./sending.ts'),
   shadow: () => import('./shadow.ts'),
   torture: () => import('./torture.ts'),
 }

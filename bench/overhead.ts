@@ -3,12 +3,8 @@
  * steps per second of the victim program, which only computes. The same guest is measured unprotected, protected at a fixed
  * epoch and at an automatic one, by turns. Two hosts and the bridge are in one namespace, the client is in another.
  */
-import { execFile } from 'node:child_process'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
-import { packageRoot } from '../src/memory/native.ts'
 import {
   type Console,
   consoleAt,
@@ -18,14 +14,13 @@ import {
   victimLines,
 } from '../src/qemu/demo-guest.ts'
 import { automaticPace } from '../src/replication/pace.ts'
-import { Hosts, protect, until } from '../test/support/hosts.ts'
-import { TestNetwork } from '../test/support/network.ts'
+import { median } from '../src/study/report/statistics.ts'
+import { protect, until } from '../test/support/hosts.ts'
 import type { BenchOptions, BenchResult } from './main.ts'
+import { RedisGuest, redisGuest } from './redis-guest.ts'
 import type { Latency } from './redis-load.ts'
+import { turned } from './turned.ts'
 
-const runFile = promisify(execFile)
-const guestAddress = '10.79.0.2'
-const redisPort = 6379
 const epochMs = 25
 /** Checkpoints before a measurement begins. */
 const settled = 20
@@ -34,48 +29,26 @@ const modes = ['unprotected', 'protected', 'auto'] as const
 type Mode = (typeof modes)[number]
 type Measure<T> = Record<Mode, T[]>
 
-const median = (values: number[]) => values.toSorted((x, y) => x - y)[Math.floor(values.length / 2)] ?? 0
 const each = <T>(value: (mode: Mode) => T) =>
   Object.fromEntries(modes.map((mode) => [mode, value(mode)])) as Record<Mode, T>
 
 export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
   const rounds = tiny ? 1 : 5
   const seconds = tiny ? 1 : 4
-  await using network = await TestNetwork.make()
-  await using hosts = new Hosts()
-  const place = await network.namespace()
-  const inside = ['ip', 'netns', 'exec', place]
-  const a = await hosts.add('a', {}, undefined, inside)
-  const b = await hosts.add('b', {}, undefined, inside)
-  const client = await network.namespace()
-
+  await using redis = await RedisGuest.start()
+  const { a, b } = redis
   const latency: Measure<Latency> = { unprotected: [], protected: [], auto: [] }
   const throughput: Measure<number> = { unprotected: [], protected: [], auto: [] }
   const steps: Measure<number> = { unprotected: [], protected: [], auto: [] }
-  const load = async (mode: 'latency' | 'throughput') => {
-    const program = join(packageRoot, 'dist/bench/redis-load.js')
-    const args = [program, guestAddress, String(redisPort), mode, String(seconds)]
-    const { stdout } = await runFile('ip', ['netns', 'exec', client, process.execPath, ...args])
-    return JSON.parse(stdout)
-  }
 
-  const status = await a.client.run({
-    name: 'redis',
-    ramBytes: 512 * 2 ** 20,
-    accel: 'tcg',
-    options: demoGuestOptions(['workload=redis', `net=${guestAddress}/24`], 'initrd-workloads.gz'),
-    nics: [{ bridge: 'br0' }],
-  })
-  await network.attach(client, '10.79.0.1/24', 'br0', place)
-  await untilServes(network, client, consoleAt(status.console))
   for (let round = 0; round < rounds; round++)
-    for (const mode of turn(round)) {
-      await enter(mode, 'redis', a, b)
-      latency[mode].push(await load('latency'))
-      throughput[mode].push((await load('throughput')).perSecond)
-      await leave(mode, 'redis', a)
+    for (const mode of turned(modes, round)) {
+      await enter(mode, redisGuest, a, b)
+      latency[mode].push(await redis.latency(seconds))
+      throughput[mode].push(await redis.throughput(seconds))
+      await leave(mode, redisGuest, a)
     }
-  await a.client.remove('redis')
+  await a.client.remove(redisGuest)
 
   const victim = await a.client.run({
     name: 'victim',
@@ -86,7 +59,7 @@ export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
   const console = consoleAt(victim.console)
   await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
   for (let round = 0; round < rounds; round++)
-    for (const mode of turn(round)) {
+    for (const mode of turned(modes, round)) {
       await enter(mode, 'victim', a, b)
       steps[mode].push(await stepsPerSecond(console, seconds))
       await leave(mode, 'victim', a)
@@ -94,11 +67,6 @@ export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
   await a.client.remove('victim')
 
   return report(rounds, latency, throughput, steps)
-}
-
-/** No mode has the place after the same other one every time. */
-function turn(round: number): Mode[] {
-  return modes.map((_, index) => modes[(index + round) % modes.length]!)
 }
 
 async function enter(mode: Mode, name: string, a: EphemeralAgent, b: EphemeralAgent): Promise<void> {
@@ -109,20 +77,6 @@ async function enter(mode: Mode, name: string, a: EphemeralAgent, b: EphemeralAg
 
 async function leave(mode: Mode, name: string, a: EphemeralAgent): Promise<void> {
   if (mode !== 'unprotected') await a.client.unprotect(name)
-}
-
-/** Redis says nothing on the console: a connection tells. */
-async function untilServes(network: TestNetwork, client: string, console: Console): Promise<void> {
-  await untilConsole(console, 0, (text) => text.includes('subpage-guest: ready') || undefined, 120_000)
-  for (let left = 100; ; left--) {
-    try {
-      const connection = await network.connect(client, guestAddress, redisPort)
-      return connection.close()
-    } catch (error) {
-      if (left === 0) throw error
-    }
-    await delay(100)
-  }
 }
 
 async function stepsPerSecond(console: Console, seconds: number): Promise<number> {

@@ -44,6 +44,7 @@ table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;
 caption{text-align:left}
 th,td{text-align:left;padding:3px 14px 3px 0;border-bottom:1px solid var(--grid);vertical-align:top}
 th.number,td.number{text-align:right}
+td.number{white-space:nowrap}
 details{margin:0 0 12px;font-size:14px;color:var(--quiet)}
 details table{color:var(--ink);font-size:12px}
 footer{margin-top:56px;font-size:13px}

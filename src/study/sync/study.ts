@@ -17,7 +17,7 @@ import { workloads } from './workloads.ts'
 
 const sets = {
   quick: { epochLengths: [25, 100], recordMs: 2_000 },
-  full: { epochLengths: [10, 25, 100, 400], recordMs: 10_000 },
+  full: { epochLengths: [10, 25, 100, 400], recordMs: 4_000 },
 }
 
 export const study: Study = {

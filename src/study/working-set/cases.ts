@@ -5,7 +5,7 @@ export interface Case {
   /** In the quick set too. */
   quick?: true
   /**
-   * `told`: the program says how many different pages it touches; the guest's own are measured while it is idle, and added.
+   * `told`: the program says how many different pages it touches; what the guest uses beside is measured, and added.
    * `phases`: as that, and its size changes in known steps. `referenced`: a real program, whose truth is what the accessed
    * bits of the page tables say at the end of each interval.
    */

@@ -50,20 +50,29 @@ interface Verdict {
 const exact = { ...liveSettings, budget: 1 }
 const phaseWindowsMin = 3
 
-/** What the guest uses in an interval while it does nothing, in pages. */
-export async function measureIdle(lab: Lab): Promise<number> {
-  const { windows } = await lab.watch({
-    intervals: 4,
-    settings: exact,
-    estimator: new DistEstimator(lab.ramPages),
-  })
-  return mean(windows.slice(1).map(({ pages }) => pages))
+/**
+ * What the guest uses in an interval beside the memory that a synthetic program works on, in pages: its kernel, the console,
+ * and the program's code. Seen beside one that works on little.
+ */
+export async function measureBaseline(lab: Lab): Promise<number> {
+  await lab.begin('workset mib=1 mode=read', /^workset ready/m)
+  try {
+    await lab.listen(1000)
+    const { windows, lines } = await lab.watch({
+      intervals: 5,
+      settings: exact,
+      estimator: new DistEstimator(lab.ramPages),
+    })
+    return mean(windows.slice(1).map(({ pages }) => pages)) - toldPages(lines)
+  } finally {
+    await lab.endPrograms('workset')
+  }
 }
 
 export async function measureCase(
   lab: Lab,
   study: Case,
-  idlePages: number,
+  baselinePages: number,
   { intervals, rounds }: { intervals: number; rounds: number },
 ): Promise<Measured[]> {
   await lab.begin(study.command, study.ready)
@@ -73,7 +82,7 @@ export async function measureCase(
     const verdicts: Verdict[] = []
     // The phases of one watch are as good as rounds.
     for (let round = 0; round < (study.truth === 'phases' ? 1 : rounds); round++)
-      for (const way of ways) verdicts.push(...(await judge(lab, study, way, idlePages, intervals)))
+      for (const way of ways) verdicts.push(...(await judge(lab, study, way, baselinePages, intervals)))
     return [...new Set(verdicts.map(({ name }) => name))].flatMap((name) => {
       const all = verdicts.filter((verdict) => verdict.name === name)
       return ways.every((way) => all.some((verdict) => verdict.way === way))
@@ -89,20 +98,21 @@ async function judge(
   lab: Lab,
   study: Case,
   way: Way,
-  idlePages: number,
+  baselinePages: number,
   intervals: number,
 ): Promise<Verdict[]> {
   const metered = study.truth === 'referenced'
   const watched = await way.watch(lab, study.truth === 'phases' ? phaseIntervals(study) : intervals, metered)
   const { lines, windows } = watched
-  if (study.truth === 'phases') return phaseVerdicts(study, way, watched, idlePages)
+  if (study.truth === 'phases') return phaseVerdicts(study, way, watched, baselinePages)
   const truth = metered
     ? mean(windows.map(({ referencedPages }) => referencedPages ?? Number.NaN))
-    : mean(numbersIn(lines, /distinct=(\d+)/)) + ownPages(lines) + idlePages
+    : toldPages(lines) + baselinePages
   return [verdict(study.name, way, truth, watched)]
 }
 
-/** What the program needs to keep account. */
+/** By the program's own words: different pages touched, and used to keep account. */
+const toldPages = (lines: Line[]) => mean(numbersIn(lines, /distinct=(\d+)/)) + ownPages(lines)
 const ownPages = (lines: Line[]) => mean(numbersIn(lines, /own=(\d+)/))
 
 function verdict(name: string, way: Way, truthPages: number, { windows, costShare }: Watched): Verdict {
@@ -155,12 +165,12 @@ function phaseIntervals({ command }: Case): number {
 }
 
 /** The estimate at the end of each whole phase against its size. */
-function phaseVerdicts(study: Case, way: Way, watched: Watched, idlePages: number): Verdict[] {
+function phaseVerdicts(study: Case, way: Way, watched: Watched, baselinePages: number): Verdict[] {
   return phasesIn(watched.lines).flatMap((phase) => {
     const windows = within(phase, watched.windows)
     if (windows.length < phaseWindowsMin) return []
     const name = `${study.name}: ${phase.pages / 256} MiB`
-    const found = verdict(name, way, phase.pages + ownPages(watched.lines) + idlePages, {
+    const found = verdict(name, way, phase.pages + ownPages(watched.lines) + baselinePages, {
       ...watched,
       windows,
     })

@@ -12,7 +12,7 @@ import { access, sampling, ways } from './ways.ts'
 export interface Result {
   accel: string
   ramPages: number
-  idlePages: number
+  baselinePages: number
   intervals: number
   rounds: number
   measured: Measured[]
@@ -95,7 +95,7 @@ function lead({ headline, measured, slowdown }: Result): string {
 }
 
 const truths =
-  'The truth: synthetic programs say how many pages they touch, and what an idle guest touches is added; of real programs, the accessed bits of the page tables at the end of each interval.'
+  'The truth: synthetic programs say how many pages they touch, and what the guest touches beside is added; of real programs, the accessed bits of the page tables at the end of each interval.'
 
 export function text(result: Result, terminal: Terminal): string {
   return [
@@ -106,7 +106,7 @@ export function text(result: Result, terminal: Terminal): string {
     textTable(loggedTable(result), terminal),
     '',
     lead(result),
-    `An idle guest uses ${size(result.idlePages)} in an interval; that is part of the truth. Errors are shares of the truth.`,
+    `Beside its memory a synthetic program and its guest use ${size(result.baselinePages)} in an interval; that is part of the truth. Errors are shares of the truth.`,
     truths,
     `The second table: ${loggedMeaning}`,
   ].join('\n')

@@ -9,7 +9,7 @@ import type { Study, StudyOptions, StudyResult } from '../study.ts'
 import { byAdditions, cases } from './cases.ts'
 import { Lab } from './lab.ts'
 import { measureLogged } from './logged.ts'
-import { type Measured, measureCase, measureIdle } from './measure.ts'
+import { type Measured, measureBaseline, measureCase } from './measure.ts'
 import { report, text } from './result.ts'
 import { measureSlowdown } from './slowdown.ts'
 import { access, sampling, type Way } from './ways.ts'
@@ -47,16 +47,19 @@ export const study: Study = {
     const measured: Measured[] = []
     for (const [additions, alike] of byAdditions(chosen))
       await inLab(additions, async (lab) => {
-        const idlePages = await measureIdle(lab)
+        const baselinePages = await measureBaseline(lab)
         for (const part of alike) {
           note(part.name)
-          measured.push(...(await measureCase(lab, part, idlePages, { intervals, rounds })))
+          measured.push(...(await measureCase(lab, part, baselinePages, { intervals, rounds })))
         }
       })
     const [slowdown, about] = await inLab([], async (lab) => {
       note('slowdown')
       const { accel, ramPages } = lab
-      return [await measureSlowdown(lab, pairs), { accel, ramPages, idlePages: await measureIdle(lab) }]
+      return [
+        await measureSlowdown(lab, pairs),
+        { accel, ramPages, baselinePages: await measureBaseline(lab) },
+      ]
     })
     const logged = await measureLogged(chosen, intervals, note, signal)
     const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
