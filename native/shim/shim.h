@@ -2,6 +2,8 @@
  * The shim: runs inside stock QEMU by LD_PRELOAD. It has one rule: it must never break QEMU. Whatever fails here only
  * means that the agent tracks writes by comparing memory, and the status file says why.
  *
+ * Beside what its files are for it reads ahead on QEMU's control sockets (read_ahead.c), whatever the environment says.
+ *
  * Environment, read once and then removed so that children of QEMU are not affected:
  *   SUBPAGE_RAM          path of the file that holds the guest's RAM; shared mappings of it are watched
  *   SUBPAGE_SHIM_STATUS  path of the status file to write (JSON, replaced by rename, mode 0600)

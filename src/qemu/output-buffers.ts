@@ -24,7 +24,7 @@ import type { Qmp, QmpCommand } from './qmp.ts'
 
 const selfReleaseUs = 4_000_000_000
 
-/** Short names: QEMU reads its control socket byte by byte, about 5 µs each. */
+/** Short names: QEMU handles what it is told byte by byte, some µs each (native/shim/read_ahead.c). */
 type Buffer = 'held' | 'fresh'
 const id = (buffer: Buffer, index: number) => `${buffer}${index}`
 

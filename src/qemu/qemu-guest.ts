@@ -78,7 +78,7 @@ export class QemuGuest implements Guest {
     lease.acquire(holdMs)
     const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
-      // Relative to QEMU's own directory: it reads its control socket byte by byte, about 5 µs each, in every pause.
+      // Relative to QEMU's own directory: it handles what it is told byte by byte, some µs each, in every pause.
       {
         execute: 'xen-save-devices-state',
         arguments: { filename: basename(files.deviceState), live: false },

@@ -95,7 +95,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
       const { greeting, rest } = await readGreeting(socket)
       const v = greeting.QMP?.version.qemu
       const client = new Qmp(socket, v ? `${v.major}.${v.minor}.${v.micro}` : 'unknown', rest)
-      // With out-of-band commands QEMU reads on while a command runs; it reads a byte at a time, about 5 µs each.
+      // With out-of-band commands QEMU reads on while a command runs; it handles a byte at a time, some µs each (native/shim/read_ahead.c).
       await client.run('qmp_capabilities', { enable: ['oob'] })
       return client
     } catch (error) {
