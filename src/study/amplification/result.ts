@@ -43,26 +43,32 @@ function amplificationTable(result: Result): Table {
   }
 }
 
-/** An epoch that took so much longer than it should is no longer one of its length. */
-const longerMin = 1.5
+/** Of the epochs of one length: more of them late, and the row says so. */
+const lateShareMax = 0.1
 
-function noteOf({ missing, differing, endedEarly, lengths }: Measured): string {
+function noteOf({ inGuest, missing, differing, endedEarly, lengths }: Measured): string {
   if (missing !== undefined) return missing
   const idle = lengths.some(
     ({ cpuUs, ranUs, epochMs }) => epochMs === 1000 && ranUs > 0 && cpuUs < 0.02 * ranUs,
   )
-  const long = lengths.find(({ count, ranUs, epochMs }) => ranUs > 1000 * longerMin * epochMs * count)
   return [
-    endedEarly ? 'ended early' : '',
+    inGuest ? 'in a guest' : '',
+    endedEarly ? endedEarlyNote(lengths) : '',
     idle ? 'mostly idle' : '',
-    long
-      ? `epochs of ${length(long.epochMs)} were ${(long.ranUs / long.count / 1000).toPrecision(2)} ms long: busy host`
-      : '',
+    ...lengths.filter(({ lateCount, count }) => lateCount > lateShareMax * count).map(lateNote),
     ...differing,
   ]
     .filter(Boolean)
     .join('; ')
 }
+
+function endedEarlyNote(lengths: readonly Lengths[]): string {
+  const without = lengths.filter(({ count }) => count === 0).map(({ epochMs }) => length(epochMs))
+  return without.length > 0 ? `ended before an epoch of ${without.join(', ')}` : 'ended early'
+}
+
+const lateNote = ({ epochMs, count, lateCount, ranUs }: Lengths) =>
+  `${lateCount} of ${count} epochs of ${length(epochMs)} were late, mean ${(ranUs / count / 1000).toPrecision(2)} ms`
 
 function gainTable(result: Result): Table {
   const epochMs = lengthsOf(result).includes(10) ? 10 : lengthsOf(result)[0]!
@@ -114,9 +120,11 @@ function headlineTable({ headline }: Result): Table {
 function lead({ headline, measured }: Result): string {
   const chosen = headline.find(({ epochMs }) => epochMs === 10) ?? headline[0]!
   const without = measured.filter(({ missing }) => missing !== undefined)
+  const inGuest = measured.filter(({ inGuest }) => inGuest).length
   return [
     `With epochs of ${length(chosen.epochMs)}, whole dirty pages are more than 10 times what changed in them in ${percent(chosen.shareAbove10)} of ${chosen.workloads} workloads (the paper: more than ${percent(paperShare)}).`,
     `XOR and run lengths save a further ${times(chosen.xorRleGain)} of changed lines (the paper: ${times(paperXorRleGain)}), masked ${times(chosen.maskedGain)}.`,
+    ...(inGuest > 0 ? [`${inGuest} more ran in a guest, and are no part of these figures.`] : []),
     ...(without.length > 0 ? [`Without figures: ${without.map(({ name }) => name).join(', ')}.`] : []),
   ].join(' ')
 }
@@ -177,6 +185,7 @@ function distribution(result: Result): Section {
         y: { label: 'share of workloads', unit: 'share', from: 0, to: 1 },
         series: lengthsOf(result).map((epochMs) => {
           const values = result.measured
+            .filter(({ inGuest }) => !inGuest)
             .flatMap((one) => at(one, epochMs)?.amplification ?? [])
             .sort((a, b) => a - b)
           return {

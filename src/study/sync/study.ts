@@ -6,14 +6,15 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
+import { guestWorkloads } from '../guest-workload.ts'
 import type { Study, StudyOptions, StudyResult } from '../study.ts'
 import { readTrace } from '../trace.ts'
+import { WorkloadGuest } from '../workload-guest.ts'
 import { headlineOf, judge } from './headline.ts'
 import { type Cell, measure } from './measure.ts'
-import { RecordedGuest } from './recorded-guest.ts'
+import { recordGuest } from './recorded-guest.ts'
 import { type Result, report, text } from './result.ts'
 import { techniques } from './technique.ts'
-import { workloads } from './workloads.ts'
 
 const sets = {
   quick: { epochLengths: [25, 100], recordMs: 2_000 },
@@ -73,6 +74,7 @@ async function recordGuests(
   folder: string,
   missing: Result['missing'],
 ): Promise<string[]> {
+  const workloads = guestWorkloads()
   const chosen = workloads.filter(({ name, quick }) => (only ? only.includes(name) : set === 'full' || quick))
   if (chosen.length === 0)
     throw new SubpageError(
@@ -81,7 +83,7 @@ async function recordGuests(
     )
   mkdirSync(folder, { recursive: true })
   note('starting a guest')
-  const guest = await RecordedGuest.start(signal)
+  const guest = await WorkloadGuest.start(signal)
   const paths: string[] = []
   try {
     for (const workload of chosen) {
@@ -92,7 +94,7 @@ async function recordGuests(
       }
       note(`recording ${workload.name}`)
       const path = join(folder, `${workload.name}.trace`)
-      await guest.record(workload, path, sets[set].recordMs)
+      await recordGuest(guest, workload, path, sets[set].recordMs)
       paths.push(path)
     }
   } finally {
