@@ -10,7 +10,8 @@ export const studyCommand: Command = {
   name: 'study',
   args: ['[name]'],
   summary: 'repeat a published experiment, or answer a question with figures of this machine',
-  help: `Without a name it lists the studies. What a study needs and this machine lacks is named in the result.
+  help: `Without a name it lists the studies. What a study needs and this machine lacks is named in the result. Interrupted, it
+shows what it has measured until then.
 Example: subpage study amplification --set quick --html amplification.html`,
   flags: [
     {

@@ -22,7 +22,7 @@ export async function measureInGuest(
   plan: Plan,
   note: (text: string) => void,
   signal: AbortSignal,
-  done: (measured: MeasuredGuest) => void,
+  done: (measured: MeasuredGuest) => unknown,
 ): Promise<void> {
   note('starting a guest')
   const guest = await WorkloadGuest.start(signal)

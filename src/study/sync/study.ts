@@ -2,12 +2,13 @@
  * `subpage study sync`: what each way of sending less saves, on recorded guests, through the code that `protect` runs. After
  * the evaluations of Lu and Chiueh (DSN 2009), Lu and Ravindran (FGBI), and the line deltas of SoCC 2022.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
 import { guestWorkloads } from '../guest-workload.ts'
-import type { Study, StudyOptions, StudyResult } from '../study.ts'
+import { Reaper } from '../reaper.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { readTrace } from '../trace.ts'
 import { WorkloadGuest } from '../workload-guest.ts'
 import { headlineOf, judge } from './headline.ts'
@@ -27,22 +28,26 @@ export const study: Study = {
     const { epochLengths } = sets[set]
     const compared = techniques.filter(({ quick }) => quick || set === 'full')
     const folder = keep ?? mkdtempSync(join(tmpdir(), 'subpage-sync-traces-'))
+    const reaper = keep === undefined ? new Reaper(folder) : undefined
     try {
       const missing: Result['missing'] = []
       const paths = traces ?? (await recordGuests(options, folder, missing))
       const cells: Cell[] = []
       const hosts = new Set<string>()
-      for (const path of paths) {
-        const trace = readTrace(path)
-        if (!trace.header.content)
-          throw new SubpageError(
-            'BAD_ARGUMENT',
-            `${path} has no content, so what changed cannot be sent again: record it with --content`,
-          )
-        hosts.add(`${trace.header.host.cpu}, steps of ${trace.header.epochUs / 1000} ms`)
-        const name = basename(path).replace(/\.trace$/, '')
-        cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
-      }
+      await untilInterrupted(signal, async () => {
+        for (const path of paths) {
+          const trace = readTrace(path)
+          if (!trace.header.content)
+            throw new SubpageError(
+              'BAD_ARGUMENT',
+              `${path} has no content, so what changed cannot be sent again: record it with --content`,
+            )
+          hosts.add(`${trace.header.host.cpu}, steps of ${trace.header.epochUs / 1000} ms`)
+          const name = basename(path).replace(/\.trace$/, '')
+          cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
+        }
+      })
+      if (cells.length === 0) signal.throwIfAborted()
       if (cells.length === 0)
         throw new SubpageError(
           'BAD_ARGUMENT',
@@ -63,7 +68,7 @@ export const study: Study = {
         report: report(result),
       }
     } finally {
-      if (keep === undefined) rmSync(folder, { recursive: true, force: true })
+      await reaper?.end()
     }
   },
 }
