@@ -24,8 +24,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A process that was killed is gone after milliseconds, unless it waits in the kernel. */
-enum { ROUND_MS = 5, ROUNDS_MAX = 2000, OPEN_FILES_MAX = 16 };
+/*
+ * A process that was killed is gone after milliseconds, unless it waits in the kernel. One that was just being started has
+ * the terminal of its starter for some more: nothing may be found for a while before all is over.
+ */
+enum { ROUND_MS = 10, ROUNDS_MAX = 1000, QUIET_ROUNDS = 10, OPEN_FILES_MAX = 16 };
 
 static bool lies_in(const char *path, const char *folder)
 {
@@ -99,9 +102,12 @@ int main(int argc, char **argv)
     while ((got = read(STDIN_FILENO, &byte, 1)) > 0 || (got < 0 && errno == EINTR))
         ;
     const struct timespec round = {.tv_nsec = ROUND_MS * 1000000};
-    int left;
-    for (int rounds = 0; (left = kill_all(folder)) > 0 && rounds < ROUNDS_MAX; rounds++)
+    int left = 0;
+    for (int rounds = 0, quiet = 0; quiet < QUIET_ROUNDS && rounds < ROUNDS_MAX; rounds++) {
+        left = kill_all(folder);
+        quiet = left > 0 ? 0 : quiet + 1;
         nanosleep(&round, NULL);
+    }
     if (left > 0)
         fprintf(stderr, "subpage reaper: %d processes in %s do not end\n", left, folder);
     nftw(folder, remove_one, OPEN_FILES_MAX, FTW_DEPTH | FTW_PHYS);

@@ -15,7 +15,7 @@ import { workloads } from './workloads.ts'
 
 const sets = {
   quick: { countMs: 2000, image: 'initrd.gz', windows: { pairs: 3, windowMs: 1000 } },
-  full: { countMs: 10_000, image: 'initrd-workloads.gz', windows: { pairs: 12, windowMs: 4000 } },
+  full: { countMs: 10_000, image: 'initrd-workloads.gz', windows: { pairs: 12, windowMs: 3000 } },
 }
 
 export const study: Study = {
