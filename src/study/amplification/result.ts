@@ -78,9 +78,10 @@ function endedEarlyNote(lengths: readonly Lengths[]): string {
 
 function lateNote(late: readonly Lengths[]): string {
   const means = late.map(
-    ({ epochMs, ranUs, count }) => `${length(epochMs)}: ${Number((ranUs / count / 1000).toPrecision(2))} ms`,
+    ({ epochMs, ranUs, count }) =>
+      `${length(epochMs)} took ${Number((ranUs / count / 1000).toPrecision(2))} ms`,
   )
-  return means.length > 0 ? `late (${means.join(', ')})` : ''
+  return means.length > 0 ? `late: ${means.join(', ')}` : ''
 }
 
 function gainTable(result: Result): Table {

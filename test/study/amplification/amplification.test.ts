@@ -108,7 +108,7 @@ test('the table says what is late, missing or in a guest; guests are no part of 
   expect(headline.map(({ workloads }) => workloads)).toEqual([1, 1])
   const lines = text({ measured: rows, headline }, plainTerminal).split('\n')
   const row = (name: string) => lines.find((line) => line.startsWith(name))
-  expect(row('words ')).toMatch(/\d× ?\*.* late \(1 ms: 2 ms\)/)
+  expect(row('words ')).toMatch(/\d× ?\*.* late: 1 ms took 2 ms/)
   expect(row('guest/words')).toMatch(/in a guest/)
   expect(row('guest/words')).not.toMatch(/\*|late/)
   expect(row('absent')).toMatch(/package absent is not installed/)
