@@ -147,6 +147,10 @@ export class StudyGuest {
     }
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.end()
+  }
+
   async end(): Promise<void> {
     if (this.#ended) return
     this.#ended = true

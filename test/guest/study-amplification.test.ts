@@ -24,7 +24,7 @@ test('a guest that does next to nothing changes few pages, and few lines of them
     new AbortController().signal,
     (one) => found.push(one),
   )
-  expect(found[0]).toMatchObject({ lacks: ['no-such-program'], epochs: [] })
+  expect(found[0]).toMatchObject({ failed: "the guest's image lacks no-such-program", epochs: [] })
   const { epochs, memoryBytes } = found[1]!
   expect(epochs.map(({ epochMs, count }) => [epochMs, count])).toEqual([
     [10, 4],

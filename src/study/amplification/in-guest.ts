@@ -6,17 +6,17 @@ import type { Region } from '../../memory/region.ts'
 import { openTracker, type Tracker } from '../../tracking/tracker.ts'
 import { type GuestWorkload, guestWorkloads } from '../guest-workload.ts'
 import { WorkloadGuest } from '../workload-guest.ts'
-import { type Epochs, type Holdable, measure, type Plan } from './measure.ts'
+import { type Epochs, failureOf, type Holdable, measure, type Plan } from './measure.ts'
 
 export interface MeasuredGuest {
   workload: GuestWorkload
-  /** Programs that the guest's image lacks: there are no epochs then. */
-  lacks: string[]
+  /** Why there are no epochs. */
+  failed?: string
   epochs: Epochs[]
   memoryBytes: number
 }
 
-/** @throws SubpageError as WorkloadGuest.start */
+/** @param done is given each as it is measured, or what has failed */
 export async function measureInGuest(
   chosen: readonly GuestWorkload[],
   plan: Plan,
@@ -24,25 +24,32 @@ export async function measureInGuest(
   signal: AbortSignal,
   done: (measured: MeasuredGuest) => unknown,
 ): Promise<void> {
-  note('starting a guest')
-  const guest = await WorkloadGuest.start(signal)
+  const left = [...chosen]
   try {
-    for (const workload of chosen) {
+    note('starting a guest')
+    await using guest = await WorkloadGuest.start(signal)
+    for (let workload = left[0]; workload; workload = left[0]) {
       note(nameInGuest(workload))
-      const lacks = await guest.lacks(workload)
-      if (lacks.length > 0) {
-        done({ workload, lacks, epochs: [], memoryBytes: 0 })
-        continue
-      }
-      const { epochs, memoryBytes } = await guest.at(workload, async () => {
-        await using held = new HeldGuest(guest)
-        return await measure(held, plan, async () => false, signal)
-      })
-      done({ workload, lacks, epochs, memoryBytes })
+      done(await measureOne(guest, workload, plan))
+      left.shift()
     }
-  } finally {
-    await guest.end()
+  } catch (error) {
+    // The guest is not one to go on with.
+    const failed = failureOf(error, signal)
+    note(`  ${failed}`)
+    for (const workload of left) done({ workload, failed, epochs: [], memoryBytes: 0 })
   }
+}
+
+async function measureOne(guest: WorkloadGuest, workload: GuestWorkload, plan: Plan): Promise<MeasuredGuest> {
+  const lacks = await guest.lacks(workload)
+  if (lacks.length > 0)
+    return { workload, failed: `the guest's image lacks ${lacks.join(', ')}`, epochs: [], memoryBytes: 0 }
+  return await guest.at(workload, async () => {
+    await using held = new HeldGuest(guest)
+    const { epochs, memoryBytes } = await measure(held, plan, async () => false, guest.signal)
+    return { workload, epochs, memoryBytes }
+  })
 }
 
 /** Of all workloads, those of guests are told apart by it. */

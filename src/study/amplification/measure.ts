@@ -7,7 +7,7 @@ import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import { type CapturePosition, capture } from '../../delta/capture.ts'
 import type { CodecName } from '../../delta/codec.ts'
 import { Reducer, type ReduceStats } from '../../delta/reduce.ts'
-import { SubpageError } from '../../errors.ts'
+import { errorCode, SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
@@ -83,6 +83,18 @@ export async function measure(
   } finally {
     meter.close()
   }
+}
+
+/**
+ * Why a workload has no figures, in words: the others shall have theirs all the same.
+ * @throws the error itself when the study is to end, or when it is a defect
+ */
+export function failureOf(error: unknown, signal: AbortSignal): string {
+  if (signal.aborted) throw error
+  if (error instanceof SubpageError) return error.message
+  // Of the operating system: a full disk, no memory for one more process.
+  if (/^E(?!RR_)/.test(errorCode(error) ?? '')) return (error as Error).message
+  throw error
 }
 
 function emptyEpochs(epochMs: number): Epochs {

@@ -11,7 +11,7 @@ import { SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { chosenInGuest, type MeasuredGuest, measureInGuest, nameInGuest } from './in-guest.ts'
-import { type Epochs, measure, type Plan } from './measure.ts'
+import { type Epochs, failureOf, measure, type Plan } from './measure.ts'
 import { report, text } from './result.ts'
 import { RunningWorkload } from './running.ts'
 import { packagesOf, type Workload, workloads } from './workload.ts'
@@ -86,8 +86,8 @@ export const study: Study = {
         note(workload.name)
         measured.push(await measureWorkload(workload, plans[set], note, signal))
       }
-      if (chosen.inGuest.length > 0)
-        await measureInGuest(chosen.inGuest, plans[set], note, signal, (one) => measured.push(ofGuest(one)))
+      const done = (one: MeasuredGuest) => measured.push(ofGuest(one))
+      if (chosen.inGuest.length > 0) await measureInGuest(chosen.inGuest, plans[set], note, signal, done)
     })
     if (measured.length === 0) signal.throwIfAborted()
     const headline = plans[set].round.map(({ epochMs }) => headlineOf(measured, epochMs))
@@ -113,13 +113,13 @@ function choose(set: string, only: readonly string[] | undefined) {
   return { processes: all.filter(({ name }) => only.includes(name)), inGuest: chosenInGuest(only) }
 }
 
-function ofGuest({ workload, lacks, epochs, memoryBytes }: MeasuredGuest): Measured {
+function ofGuest({ workload, failed, epochs, memoryBytes }: MeasuredGuest): Measured {
   return {
     name: nameInGuest(workload),
     inGuest: true,
     kind: workload.kind,
     about: workload.about,
-    ...(lacks.length > 0 && { missing: `the guest's image lacks ${lacks.join(', ')}` }),
+    ...(failed !== undefined && { missing: failed }),
     differing: [],
     memoryBytes,
     endedEarly: false,
@@ -156,9 +156,9 @@ export async function measureWorkload(
     const { epochs, memoryBytes, ended } = await measure(target, plan, () => running.over(), signal)
     return { ...empty, memoryBytes, endedEarly: ended, lengths: epochs.map(figures) }
   } catch (error) {
-    if (!(error instanceof SubpageError) || error.code !== 'WORKLOAD_FAILED') throw error
-    note(`  ${error.message}`)
-    return { ...empty, missing: error.message }
+    const missing = failureOf(error, signal)
+    note(`  ${missing}`)
+    return { ...empty, missing }
   } finally {
     await running.end()
   }

@@ -76,6 +76,7 @@ test('what is missing or fails is named, and nothing is left behind', async () =
     missing: 'package no-such-package is not installed',
     lengths: [],
   })
+  expect((await run({ ...words(), stdin: 'not-there' })).missing).toMatch(/ENOENT.*not-there/)
   expect((await run({ ...words(), setup: ['echo no luck >&2; false'] })).missing).toMatch(/set up.*no luck/)
   expect(
     (await run({ ...words(), run: ['/bin/sh', '-c', 'echo gone; exit 3'], ready: 'false' })).missing,
