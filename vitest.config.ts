@@ -11,6 +11,7 @@ const processTests = [
   'test/replication/{arbiter-file,hostile,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',
+  'test/study/ending.test.ts',
 ]
 
 export default defineConfig({

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds build/native/{subpage.node,shim.so,plugin.so,holder}. Idempotent and quick: an object is compiled again only when its
+# Builds build/native/{subpage.node,shim.so,plugin.so,holder,reaper}. Idempotent and quick: an object is compiled again only when its
 # source or a header changed; concurrent calls wait for each other; results are moved into place whole.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -82,6 +82,8 @@ if [ ${#plugin[@]} -gt 0 ]; then
   link "$OUT/plugin.so"
 fi
 
-compile native/holder/*.c
 LINK=()
-link "$OUT/holder"
+for program in holder reaper; do
+  compile native/$program/*.c
+  link "$OUT/$program"
+done

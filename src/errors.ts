@@ -224,6 +224,11 @@ export const errorTable = {
     'A workload of a study could not be set up, or ended before it could be recorded.',
     'The message has its last words; `subpage study NAME --only WORKLOAD` runs it alone.',
   ),
+  INTERRUPTED: entry(
+    'A signal ended the command before there was anything to show.',
+    'Run it again; a study that has measured some of its parts shows those.',
+    exitStatus.interrupted,
+  ),
   INTERNAL: entry(
     'An invariant of subpage does not hold: a defect.',
     'Please report it with the message and the stack.',

@@ -176,7 +176,12 @@ static napi_value region_anonymous(napi_env env, napi_callback_info info)
     uint64_t bytes;
     if (!subpage_args(env, info, 1, args) || !subpage_get_uint(env, args[0], INT64_MAX, "bytes", &bytes))
         return NULL;
-    void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /*
+     * Regions may be as large as this host's memory and hold little. Were they accounted for, one that the kernel has
+     * merged with a neighbour would be more than there can be, and fork(2) would fail (vm.overcommit_memory, proc(5)).
+     */
+    void *address =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED)
         return throw_errno(env, "anonymous memory");
     return wrap(env, (struct subpage_region){.address = address, .bytes = bytes, .fd = -1, .writable = true});

@@ -3,7 +3,7 @@
  * derive from it what they measure.
  */
 import { randomUUID } from 'node:crypto'
-import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { chooseAccel } from '../qemu/accel.ts'
@@ -21,6 +21,7 @@ import { launch } from '../qemu/launch.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
 import type { PluginPart } from '../tracking/plugin/layout.ts'
 import { PluginShare } from '../tracking/plugin/share.ts'
+import { Reaper } from './reaper.ts'
 
 const startMsMax = 120_000
 
@@ -37,6 +38,7 @@ export interface Wanted {
 /** A guest that runs, at rest. */
 export interface Started {
   qemu: QemuProcess
+  reaper: Reaper
   /** Its state directory, its own. */
   directory: string
   /** Says how long its processor has run: proc(5), schedstat. */
@@ -52,13 +54,14 @@ export async function startGuest({
   track = [],
 }: Wanted): Promise<Started> {
   const directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
+  const files = guestFiles(directory, name)
+  const reaper = new Reaper(directory, [files.ram, files.accesses])
   let qemu: QemuProcess | undefined
   try {
     const options = demoGuestOptions(
       ['workload=idle'],
       typeof initrd === 'string' ? initrd : joined(initrd, directory),
     )
-    const files = guestFiles(directory, name)
     const chosen = await chooseAccel({ accel, track })
     const machine = { type: 'q35', ramBytes, accel: chosen, options, nics: [], track }
     const identity = { id: randomUUID(), name, generation: 1 }
@@ -66,10 +69,10 @@ export async function startGuest({
     const [cpu] = await qemu.qmp.run<{ 'thread-id': number }[]>('query-cpus-fast')
     const clock = `/proc/${qemu.record.process.pid}/task/${cpu?.['thread-id']}/schedstat`
     await untilSaid(consoleAt(files.consoleLog), /^idle started/m, 0)
-    return { qemu, directory, clock }
+    return { qemu, reaper, directory, clock }
   } catch (error) {
     await qemu?.end()
-    rmSync(directory, { recursive: true, force: true })
+    await reaper.end()
     throw error
   }
 }
@@ -86,11 +89,13 @@ export class StudyGuest {
   readonly directory: string
   readonly console: Console
   readonly accel: string
+  readonly #reaper: Reaper
   readonly #clock: string
   #ended = false
 
-  constructor({ qemu, directory, clock }: Started) {
+  constructor({ qemu, reaper, directory, clock }: Started) {
     this.qemu = qemu
+    this.#reaper = reaper
     this.directory = directory
     this.console = consoleAt(qemu.files.consoleLog)
     this.accel = qemu.record.machine.accel
@@ -142,11 +147,15 @@ export class StudyGuest {
     }
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.end()
+  }
+
   async end(): Promise<void> {
     if (this.#ended) return
     this.#ended = true
     await this.qemu.end()
-    rmSync(this.directory, { recursive: true, force: true })
+    await this.#reaper.end()
   }
 }
 

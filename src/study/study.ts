@@ -18,8 +18,17 @@ export interface StudyOptions {
   keep?: string
   /** Progress, for people. */
   note(text: string): void
-  /** Somebody wants it to end: stop what was started and throw. */
+  /** Somebody wants it to end: stop what was started, and return what was measured until then, or throw. */
   signal: AbortSignal
+}
+
+/** Works until it is done or the study is to end: what fails then has failed because of that. */
+export async function untilInterrupted(signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  try {
+    await work()
+  } catch (error) {
+    if (!signal.aborted) throw error
+  }
 }
 
 export interface StudyResult {

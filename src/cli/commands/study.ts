@@ -10,7 +10,8 @@ export const studyCommand: Command = {
   name: 'study',
   args: ['[name]'],
   summary: 'repeat a published experiment, or answer a question with figures of this machine',
-  help: `Without a name it lists the studies. What a study needs and this machine lacks is named in the result.
+  help: `Without a name it lists the studies. What a study needs and this machine lacks is named in the result. Interrupted, it
+shows what it has measured until then.
 Example: subpage study amplification --set quick --html amplification.html`,
   flags: [
     {
@@ -62,15 +63,21 @@ Example: subpage study amplification --set quick --html amplification.html`,
         note: (line) => output.note(line),
         signal: interrupted.signal,
       })
-      .catch((error) => {
-        if (interrupted.signal.aborted) return undefined
-        throw error
+      .catch((cause) => {
+        if (!interrupted.signal.aborted) throw cause
+        throw new SubpageError('INTERRUPTED', `the study ${name} was ended before it had measured anything`, {
+          cause,
+        })
       })
-    if (!result) return exitStatus.interrupted
-    await writeAsAsked(invocation, result.report)
-    output.data(result.json, () => result.text(terminalOf(process.stdout, process.env)))
-    return exitStatus.ok
+    const { aborted } = interrupted.signal
+    const { json, report } = result
+    await writeAsAsked(invocation, aborted ? { ...report, lead: `${partly} ${report.lead}` } : report)
+    output.data(aborted ? { interrupted: true, ...json } : json, () =>
+      [...(aborted ? [partly, ''] : []), result.text(terminalOf(process.stdout, process.env))].join('\n'),
+    )
+    return aborted ? exitStatus.interrupted : exitStatus.ok
   },
 }
 
+const partly = 'The study was interrupted: this is what was measured until then.'
 const parts = (list: string) => list.split(',').filter((part) => part !== '')

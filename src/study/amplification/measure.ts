@@ -1,5 +1,5 @@
 /**
- * Epochs of several lengths of one running workload, and what each codec would send for them. The program stands while an
+ * Epochs of several lengths of one running workload, and what each codec would send for them. The workload stands while an
  * epoch is examined, however long that takes, so that epochs have the length that they are said to have. Lengths take turns:
  * all see the same phases of the program.
  */
@@ -7,18 +7,37 @@ import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import { type CapturePosition, capture } from '../../delta/capture.ts'
 import type { CodecName } from '../../delta/codec.ts'
 import { Reducer, type ReduceStats } from '../../delta/reduce.ts'
-import { SubpageError } from '../../errors.ts'
+import { errorCode, SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
 import { Settling } from '../analysis/settle.ts'
-import type { ProcessTarget } from '../record/process/process-target.ts'
+import type { Harvest } from '../record/target.ts'
 import { lineCount } from '../trace.ts'
+
+/** A workload, as one that can be held for as long as it takes to examine it. */
+export interface Holdable {
+  readonly ram: Region
+  /**
+   * Holds it until `goOn`.
+   * @returns how long it ran before, and how much processor time it has used in all; undefined: try again in a moment
+   * @throws SubpageError GUEST_DIED when it has ended
+   */
+  holdStill(): Promise<{ ranUs: number; cpuUs: number } | undefined>
+  goOn(): void
+  /** While held: what was written since the last time; at first all that holds anything. */
+  harvest(): Pick<Harvest, 'dirty'>
+}
+
+/** An epoch that took so many times longer than it should is no longer one of its length. */
+export const lateMin = 1.5
 
 /** Sums over the epochs of one length. */
 export interface Epochs {
   epochMs: number
   count: number
+  /** Of them, those that took longer than `lateMin` times their length. */
+  lateCount: number
   /** That it really ran, and the processor time that it used in them. */
   ranUs: number
   cpuUs: number
@@ -42,7 +61,7 @@ export interface Plan {
 const reducedBytesMax = 64 * 2 ** 20
 
 export async function measure(
-  target: ProcessTarget,
+  target: Holdable,
   { round, rounds }: Plan,
   over: () => Promise<boolean>,
   signal: AbortSignal,
@@ -66,10 +85,23 @@ export async function measure(
   }
 }
 
+/**
+ * Why a workload has no figures, in words: the others shall have theirs all the same.
+ * @throws the error itself when the study is to end, or when it is a defect
+ */
+export function failureOf(error: unknown, signal: AbortSignal): string {
+  if (signal.aborted) throw error
+  if (error instanceof SubpageError) return error.message
+  // Of the operating system: a full disk, no memory for one more process.
+  if (/^E(?!RR_)/.test(errorCode(error) ?? '')) return (error as Error).message
+  throw error
+}
+
 function emptyEpochs(epochMs: number): Epochs {
   return {
     epochMs,
     count: 0,
+    lateCount: 0,
     ranUs: 0,
     cpuUs: 0,
     dirtyPages: 0,
@@ -82,7 +114,7 @@ function emptyEpochs(epochMs: number): Epochs {
 }
 
 class Meter {
-  readonly #target: ProcessTarget
+  readonly #target: Holdable
   readonly #shadow: Region
   readonly #settling = new Settling()
   readonly #dictionary: Reducer
@@ -90,7 +122,7 @@ class Meter {
   #cpuUs = 0
   memoryBytes = 0
 
-  constructor(target: ProcessTarget) {
+  constructor(target: Holdable) {
     this.#target = target
     this.#shadow = Region.anonymous(target.ram.bytes)
     this.#dictionary = new Reducer(target.ram.pages, ['dictionary'])
@@ -100,8 +132,7 @@ class Meter {
   /** Holds it, and makes the shadow what the memory is. */
   async begin(): Promise<void> {
     const held = await this.#hold()
-    if (!held)
-      throw new SubpageError('WORKLOAD_FAILED', `process ${this.#target.pid} ended before its first epoch`)
+    if (!held) throw new SubpageError('WORKLOAD_FAILED', 'it ended before its first epoch')
     const { dirty } = this.#target.harvest()
     this.memoryBytes = dirty.pageCount * pageBytes
     const out = new Uint8Array(4 * 2 ** 20)
@@ -127,6 +158,7 @@ class Meter {
     )
     sums.count++
     sums.ranUs += held.ranUs
+    if (held.ranUs > 1000 * lateMin * epochMs) sums.lateCount++
     sums.cpuUs += held.cpuUs - this.#cpuUs
     this.#cpuUs = held.cpuUs
     sums.dirtyPages += dirty.pageCount

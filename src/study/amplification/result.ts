@@ -1,30 +1,28 @@
 /** The result of the study of amplification, for people: text and page. */
 import { hostname, release as kernelRelease } from 'node:os'
 import { formatBytes } from '../../units.ts'
-import type { Bars } from '../report/chart.ts'
-import type { Report, Section, Table } from '../report/page.ts'
+import type { Report, Table } from '../report/page.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
-import type { Headline, Lengths, Measured } from './study.ts'
+import {
+  amplificationBars,
+  at,
+  chosenLength,
+  distribution,
+  gainBars,
+  length,
+  lengthsOf,
+  paperShare,
+  paperXorRleGain,
+  percent,
+  type Result,
+} from './charts.ts'
+import { lateMin } from './measure.ts'
+import type { Lengths, Measured } from './study.ts'
 
-export interface Result {
-  measured: Measured[]
-  headline: Headline[]
+function times(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return '–'
+  return value < 100 ? `${value.toPrecision(3)}×` : `${Math.round(value).toLocaleString('en')}×`
 }
-
-const paperShare = 0.35
-const paperXorRleGain = 1.8
-
-const times = (value: number | null | undefined) =>
-  value === null || value === undefined || !Number.isFinite(value)
-    ? '–'
-    : `${value.toPrecision(3).replace(/\.?0+$/, '')}×`
-const percent = (share: number) => (Number.isFinite(share) ? `${Math.round(100 * share)} %` : '–')
-const length = (ms: number) => (ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`)
-
-const lengthsOf = ({ headline }: Result) => headline.map(({ epochMs }) => epochMs)
-const at = ({ lengths }: Measured, epochMs: number): Lengths | undefined =>
-  lengths.find((one) => one.epochMs === epochMs)
-
 function amplificationTable(result: Result): Table {
   const lengths = lengthsOf(result)
   return {
@@ -35,7 +33,7 @@ function amplificationTable(result: Result): Table {
     rows: result.measured.map((one) => [
       one.name,
       one.kind,
-      ...lengths.map((epochMs) => times(at(one, epochMs)?.amplification)),
+      ...lengths.map((epochMs) => factorAt(one, epochMs)),
       times(at(one, 10)?.writtenAmplification),
       one.memoryBytes > 0 ? formatBytes(one.memoryBytes) : '–',
       noteOf(one),
@@ -43,29 +41,51 @@ function amplificationTable(result: Result): Table {
   }
 }
 
-/** An epoch that took so much longer than it should is no longer one of its length. */
-const longerMin = 1.5
+/** Of the epochs of one length: more of them late, and the row says so. */
+const lateShareMax = 0.1
+const areLate = ({ lateCount, count }: Lengths) => lateCount > lateShareMax * count
+const lateMeaning = `* More than a tenth of these epochs were late, that is, took more than ${lateMin} times their length, because the host was busy otherwise; the note has their mean length.`
 
-function noteOf({ missing, differing, endedEarly, lengths }: Measured): string {
+function factorAt(one: Measured, epochMs: number): string {
+  const of = at(one, epochMs)
+  return `${times(of?.amplification)}${of && areLate(of) ? '*' : ''}`
+}
+
+function noteOf({ inGuest, missing, differing, endedEarly, lengths }: Measured): string {
   if (missing !== undefined) return missing
   const idle = lengths.some(
     ({ cpuUs, ranUs, epochMs }) => epochMs === 1000 && ranUs > 0 && cpuUs < 0.02 * ranUs,
   )
-  const long = lengths.find(({ count, ranUs, epochMs }) => ranUs > 1000 * longerMin * epochMs * count)
+  const silent = lengths.some(
+    ({ changedPages, dirtyPages, epochMs }) => epochMs === 10 && changedPages < 0.1 * dirtyPages,
+  )
   return [
-    endedEarly ? 'ended early' : '',
+    inGuest ? 'in a guest' : '',
+    endedEarly ? endedEarlyNote(lengths) : '',
     idle ? 'mostly idle' : '',
-    long
-      ? `epochs of ${length(long.epochMs)} were ${(long.ranUs / long.count / 1000).toPrecision(2)} ms long: busy host`
-      : '',
+    silent ? 'nearly all that it writes was there already' : '',
+    lateNote(lengths.filter(areLate)),
     ...differing,
   ]
     .filter(Boolean)
     .join('; ')
 }
 
+function endedEarlyNote(lengths: readonly Lengths[]): string {
+  const without = lengths.filter(({ count }) => count === 0).map(({ epochMs }) => length(epochMs))
+  return without.length > 0 ? `ended before an epoch of ${without.join(', ')}` : 'ended early'
+}
+
+function lateNote(late: readonly Lengths[]): string {
+  const means = late.map(
+    ({ epochMs, ranUs, count }) =>
+      `${length(epochMs)} took ${Number((ranUs / count / 1000).toPrecision(2))} ms`,
+  )
+  return means.length > 0 ? `late: ${means.join(', ')}` : ''
+}
+
 function gainTable(result: Result): Table {
-  const epochMs = lengthsOf(result).includes(10) ? 10 : lengthsOf(result)[0]!
+  const epochMs = chosenLength(result)
   return {
     name: 'gains',
     title: `What encoding saves beyond whole changed lines, epochs of ${length(epochMs)}`,
@@ -114,9 +134,11 @@ function headlineTable({ headline }: Result): Table {
 function lead({ headline, measured }: Result): string {
   const chosen = headline.find(({ epochMs }) => epochMs === 10) ?? headline[0]!
   const without = measured.filter(({ missing }) => missing !== undefined)
+  const inGuest = measured.filter(({ inGuest }) => inGuest).length
   return [
     `With epochs of ${length(chosen.epochMs)}, whole dirty pages are more than 10 times what changed in them in ${percent(chosen.shareAbove10)} of ${chosen.workloads} workloads (the paper: more than ${percent(paperShare)}).`,
     `XOR and run lengths save a further ${times(chosen.xorRleGain)} of changed lines (the paper: ${times(paperXorRleGain)}), masked ${times(chosen.maskedGain)}.`,
+    ...(inGuest > 0 ? [`${inGuest} more ran in a guest, and are no part of these figures.`] : []),
     ...(without.length > 0 ? [`Without figures: ${without.map(({ name }) => name).join(', ')}.`] : []),
   ].join(' ')
 }
@@ -136,66 +158,8 @@ export function text(result: Result, terminal: Terminal): string {
     '',
     lead(result),
     definition,
+    ...(result.measured.some(({ lengths }) => lengths.some(areLate)) ? [lateMeaning] : []),
   ].join('\n')
-}
-
-/** The workloads with the largest factor first. */
-function bars(result: Result): Bars {
-  const lengths = lengthsOf(result)
-  const order = (one: Measured) => at(one, 10)?.amplification ?? at(one, lengths[0]!)?.amplification ?? 0
-  return {
-    kind: 'bars',
-    layout: 'grouped',
-    name: 'amplification-by-workload',
-    title: 'Amplification by workload',
-    meaning:
-      'How many times more bytes the pages have in which something changed than the lines that changed. The longer an epoch, the more of a page has changed by its end.',
-    value: { label: 'amplification', unit: 'ratio', from: 0, to: 64 },
-    series: lengths.map(length),
-    rows: [...result.measured]
-      .sort((a, b) => order(b) - order(a))
-      .map((one) => ({
-        name: one.name,
-        values: lengths.map((epochMs) => at(one, epochMs)?.amplification ?? Number.NaN),
-        ...(one.missing !== undefined && { note: one.missing.slice(0, 80) }),
-      })),
-    marks: [{ axis: 'x', at: 10, label: '10×' }],
-  }
-}
-
-function distribution(result: Result): Section {
-  return {
-    title: 'How many workloads gain how much',
-    charts: [
-      {
-        kind: 'line',
-        style: 'step',
-        name: 'distribution',
-        title: 'Workloads by amplification',
-        meaning: `The share of workloads whose amplification is at least so high. The paper found more than ${percent(paperShare)} above 10×.`,
-        x: { label: 'amplification', unit: 'ratio', scale: 'log', from: 1, to: 64 },
-        y: { label: 'share of workloads', unit: 'share', from: 0, to: 1 },
-        series: lengthsOf(result).map((epochMs) => {
-          const values = result.measured
-            .flatMap((one) => at(one, epochMs)?.amplification ?? [])
-            .sort((a, b) => a - b)
-          return {
-            name: length(epochMs),
-            points: [
-              [1, 1] as const,
-              ...values.map((value, i) => [value, (values.length - 1 - i) / values.length] as const),
-              [64, 0] as const,
-            ],
-          }
-        }),
-        marks: [
-          { axis: 'x', at: 10, label: '10×' },
-          { axis: 'y', at: paperShare, label: 'the paper' },
-        ],
-      },
-    ],
-    tables: [headlineTable(result)],
-  }
 }
 
 export function report(result: Result): Report {
@@ -226,14 +190,19 @@ export function report(result: Result): Report {
     sections: [
       {
         title: 'Amplification',
-        text: definition,
-        charts: [bars(result)],
+        text: `${definition} ${lateMeaning}`,
+        charts: [amplificationBars(result)],
         tables: [amplificationTable(result)],
       },
-      distribution(result),
+      {
+        title: 'How many workloads gain how much',
+        charts: [distribution(result)],
+        tables: [headlineTable(result)],
+      },
       {
         title: 'What encoding saves further',
         text: 'Each codec ran on the epochs; nothing is estimated. Gains are against sending changed lines whole, and for the dictionary against masked. Means over workloads are geometric.',
+        charts: [gainBars(result)],
         tables: [gainTable(result)],
       },
       {

@@ -1,14 +1,16 @@
 /**
  * One workload, running: its folder with inputs, the program, what drives it. The program is a child of the holder that
- * watches it; everything is ended and removed by `end`.
+ * watches it. All of it works in the folder, so that the reaper ends it whatever happens to us.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../../errors.ts'
+import { identify, isRunning } from '../../qemu/process.ts'
+import { Reaper } from '../reaper.ts'
 import { openProcess, type ProcessTarget } from '../record/process/process-target.ts'
 import { writeInput } from './inputs.ts'
 import type { Workload } from './workload.ts'
@@ -20,8 +22,8 @@ const setupMsMax = 180_000
 export class RunningWorkload {
   readonly #workload: Workload
   readonly #folder: string
+  readonly #reaper: Reaper
   readonly #signal: AbortSignal
-  readonly #children: ChildProcess[] = []
   #program: ProcessTarget | undefined
   #target: ProcessTarget | undefined
 
@@ -29,6 +31,7 @@ export class RunningWorkload {
     this.#workload = workload
     this.#signal = signal
     this.#folder = mkdtempSync(join(tmpdir(), 'subpage-workload-'))
+    this.#reaper = new Reaper(this.#folder)
   }
 
   /** @throws SubpageError WORKLOAD_FAILED with the last words of what failed */
@@ -53,14 +56,8 @@ export class RunningWorkload {
   }
 
   async end(): Promise<void> {
-    for (const child of this.#children) endGroup(child)
-    // While it is watched its pid is not given to another.
-    if (this.#program && this.#program.endedHow === undefined) kill(-this.#program.pid)
     for (const target of new Set([this.#target, this.#program])) await target?.close()
-    await Promise.all(
-      this.#children.map((child) => child.exitCode ?? child.signalCode ?? once(child, 'exit')),
-    )
-    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
+    await this.#reaper.end()
   }
 
   get #options() {
@@ -97,19 +94,13 @@ export class RunningWorkload {
 
   async #ready(): Promise<void> {
     const { ready } = this.#workload
+    const program = identify(this.#program!.pid)
     const deadline = performance.now() + readyMsMax
     while (ready !== undefined && (await this.#status(ready)) !== 0) {
       if (performance.now() > deadline) throw this.#failed(`is not ready after ${readyMsMax / 1000} s`)
+      // It is not held to find out: that copies all that it has written meanwhile, and slows it down.
+      if (!program || !isRunning(program)) throw this.#failed('ended before it could be recorded')
       await delay(50, undefined, { signal: this.#signal })
-      await this.#alive()
-    }
-  }
-
-  async #alive(): Promise<void> {
-    try {
-      await this.#program!.hold(() => true)
-    } catch (cause) {
-      throw this.#failed('ended before it could be recorded', cause)
     }
   }
 
@@ -136,10 +127,12 @@ export class RunningWorkload {
   async #status(command: string): Promise<number | null> {
     this.#signal.throwIfAborted()
     const shell = this.#shell(command)
-    const timer = setTimeout(() => endGroup(shell), setupMsMax)
+    const over = AbortSignal.any([this.#signal, AbortSignal.timeout(setupMsMax)])
+    const end = () => endGroup(shell)
+    over.addEventListener('abort', end)
     const [status] = await once(shell, 'exit')
-    clearTimeout(timer)
-    this.#children.splice(this.#children.indexOf(shell), 1)
+    over.removeEventListener('abort', end)
+    this.#signal.throwIfAborted()
     return status as number | null
   }
 
@@ -153,7 +146,6 @@ export class RunningWorkload {
       detached: true,
     })
     closeSync(log)
-    this.#children.push(shell)
     return shell
   }
 
@@ -177,15 +169,6 @@ function lastLine(path: string): string {
 }
 
 /** A shell is the leader of its own group. */
-function endGroup(child: ChildProcess): void {
-  if (child.exitCode === null && child.signalCode === null) kill(child.pid && -child.pid)
-}
-
-function kill(pid: number | undefined): void {
-  if (pid === undefined) return
-  try {
-    process.kill(pid, 'SIGKILL')
-  } catch {
-    // It has ended by itself.
-  }
+function endGroup({ pid, exitCode, signalCode }: ChildProcess): void {
+  if (pid !== undefined && exitCode === null && signalCode === null) process.kill(-pid, 'SIGKILL')
 }

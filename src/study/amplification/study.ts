@@ -9,8 +9,9 @@
  */
 import { SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
-import type { Study, StudyOptions, StudyResult } from '../study.ts'
-import { type Epochs, measure, type Plan } from './measure.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
+import { chosenInGuest, type MeasuredGuest, measureInGuest, nameInGuest } from './in-guest.ts'
+import { type Epochs, failureOf, measure, type Plan } from './measure.ts'
 import { report, text } from './result.ts'
 import { RunningWorkload } from './running.ts'
 import { packagesOf, type Workload, workloads } from './workload.ts'
@@ -51,7 +52,9 @@ export interface Lengths extends Epochs {
 
 export interface Measured {
   name: string
-  kind: Workload['kind']
+  /** It ran in a guest, all of whose memory was looked at. */
+  inGuest: boolean
+  kind: string
   about: string
   /** Why there are no figures. */
   missing?: string
@@ -63,6 +66,7 @@ export interface Measured {
   lengths: Lengths[]
 }
 
+/** Of the workloads that ran as processes: those in guests are a part of them once more. */
 export interface Headline {
   epochMs: number
   workloads: number
@@ -75,26 +79,52 @@ export interface Headline {
 
 export const study: Study = {
   async run({ set, only, note, signal }: StudyOptions): Promise<StudyResult> {
+    const chosen = choose(set, only)
     const measured: Measured[] = []
-    for (const workload of choose(workloads(), set, only)) {
-      note(workload.name)
-      measured.push(await measureWorkload(workload, plans[set], note, signal))
-    }
+    await untilInterrupted(signal, async () => {
+      for (const workload of chosen.processes) {
+        note(workload.name)
+        measured.push(await measureWorkload(workload, plans[set], note, signal))
+      }
+      const done = (one: MeasuredGuest) => measured.push(ofGuest(one))
+      if (chosen.inGuest.length > 0) await measureInGuest(chosen.inGuest, plans[set], note, signal, done)
+    })
+    if (measured.length === 0) signal.throwIfAborted()
     const headline = plans[set].round.map(({ epochMs }) => headlineOf(measured, epochMs))
     const result = { measured, headline }
     return { json: { set, ...result }, text: (terminal) => text(result, terminal), report: report(result) }
   },
 }
 
-function choose(all: Workload[], set: string, only: readonly string[] | undefined): Workload[] {
-  if (!only) return all.filter(({ quick }) => set === 'full' || quick)
-  const unknown = only.filter((name) => !all.some((workload) => workload.name === name))
+function choose(set: string, only: readonly string[] | undefined) {
+  const all = workloads()
+  if (!only)
+    return {
+      processes: all.filter(({ quick }) => set === 'full' || quick),
+      inGuest: set === 'full' ? chosenInGuest(undefined) : [],
+    }
+  const names = [...all.map(({ name }) => name), ...chosenInGuest(undefined).map(nameInGuest)]
+  const unknown = only.filter((name) => !names.includes(name))
   if (unknown.length > 0 || only.length === 0)
     throw new SubpageError(
       'BAD_ARGUMENT',
-      `no workload is named ${unknown.join(', ')}: choose of ${all.map(({ name }) => name).join(', ')}`,
+      `no workload is named ${unknown.join(', ')}: choose of ${names.join(', ')}`,
     )
-  return all.filter(({ name }) => only.includes(name))
+  return { processes: all.filter(({ name }) => only.includes(name)), inGuest: chosenInGuest(only) }
+}
+
+function ofGuest({ workload, failed, epochs, memoryBytes }: MeasuredGuest): Measured {
+  return {
+    name: nameInGuest(workload),
+    inGuest: true,
+    kind: workload.kind,
+    about: workload.about,
+    ...(failed !== undefined && { missing: failed }),
+    differing: [],
+    memoryBytes,
+    endedEarly: false,
+    lengths: epochs.map(figures),
+  }
 }
 
 export async function measureWorkload(
@@ -105,7 +135,16 @@ export async function measureWorkload(
 ): Promise<Measured> {
   const { name, kind, about } = workload
   const { missing, differing } = packagesOf(workload)
-  const empty = { name, kind, about, differing, memoryBytes: 0, endedEarly: false, lengths: [] }
+  const empty = {
+    name,
+    inGuest: false,
+    kind,
+    about,
+    differing,
+    memoryBytes: 0,
+    endedEarly: false,
+    lengths: [],
+  }
   if (missing.length > 0) {
     note(`  missing: ${missing.join(', ')}`)
     return { ...empty, missing: `package ${missing.join(', ')} is not installed` }
@@ -117,9 +156,9 @@ export async function measureWorkload(
     const { epochs, memoryBytes, ended } = await measure(target, plan, () => running.over(), signal)
     return { ...empty, memoryBytes, endedEarly: ended, lengths: epochs.map(figures) }
   } catch (error) {
-    if (!(error instanceof SubpageError) || error.code !== 'WORKLOAD_FAILED') throw error
-    note(`  ${error.message}`)
-    return { ...empty, missing: error.message }
+    const missing = failureOf(error, signal)
+    note(`  ${missing}`)
+    return { ...empty, missing }
   } finally {
     await running.end()
   }
@@ -140,8 +179,8 @@ export function figures(epochs: Epochs): Lengths {
 }
 
 export function headlineOf(measured: readonly Measured[], epochMs: number): Headline {
-  const of = measured.flatMap(({ lengths }) =>
-    lengths.filter((length) => length.epochMs === epochMs && length.amplification !== null),
+  const of = measured.flatMap(({ inGuest, lengths }) =>
+    (inGuest ? [] : lengths).filter((length) => length.epochMs === epochMs && length.amplification !== null),
   )
   const mean = (key: 'xorRleGain' | 'maskedGain' | 'dictionaryGain') => {
     const logs = of.flatMap((length) => (length[key] === null ? [] : [Math.log(length[key])]))

@@ -1,8 +1,8 @@
 /** The guests of the study: real ones, started for it, that work for a while and are gone afterwards. */
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { probeAccel } from '../../qemu/accel.ts'
 import { type Console, consoleAt, demoGuestOptions, untilConsole } from '../../qemu/demo-guest.ts'
@@ -10,6 +10,7 @@ import { guestFiles } from '../../qemu/guest-files.ts'
 import { launch } from '../../qemu/launch.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
+import { Reaper } from '../reaper.ts'
 
 const startMsMax = 120_000
 
@@ -51,6 +52,12 @@ export interface Member {
 export class Fleet {
   readonly members: Member[] = []
   readonly directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
+  /** Of pages that are held densely; in memory. */
+  readonly storeDirectory = `/dev/shm/${basename(this.directory)}`
+  readonly #reaper = new Reaper(this.directory, [
+    ...Object.values(roles).map(({ name }) => guestFiles(this.directory, name).ram),
+    this.storeDirectory,
+  ])
   accel = ''
 
   /** @throws SubpageError BAD_ARGUMENT when the guests' images are not built; what `launch` throws */
@@ -92,7 +99,7 @@ export class Fleet {
 
   async end(): Promise<void> {
     await Promise.all(this.members.map(({ guest }) => guest.qemu.end()))
-    rmSync(this.directory, { recursive: true, force: true })
+    await this.#reaper.end()
   }
 }
 

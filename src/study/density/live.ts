@@ -48,7 +48,7 @@ export async function measureLive(
   signal: AbortSignal,
 ): Promise<Live> {
   const store = Store.open({
-    directory: `/dev/shm/subpage-study-${process.pid}`,
+    directory: fleet.storeDirectory,
     swap: join(fleet.directory, 'swap'),
     pagesMax: 2 * members.reduce((sum, { guest }) => sum + guest.ram.pages, 0),
     indexPages: 1 << 16,

@@ -3,7 +3,6 @@
  * Table 1 of the Difference Engine (OSDI 2008), which detector of similar pages does best, and what holding the memory of
  * running guests densely costs them.
  */
-import { rmSync } from 'node:fs'
 import { SubpageError } from '../../errors.ts'
 import type { Study, StudyOptions, StudyResult } from '../study.ts'
 import { Fleet, type Role, roles } from './fleet.ts'
@@ -90,7 +89,6 @@ export const study: Study = {
       }
     } finally {
       await fleet.end()
-      rmSync(`/dev/shm/subpage-study-${process.pid}`, { recursive: true, force: true })
     }
   },
 }

@@ -1,6 +1,7 @@
 /** The result of the study of Page Modification Logging, for people: text and page. */
 import { type LogEntries, logEntries } from '../../tracking/plugin/layout.ts'
 import { formatBytes } from '../../units.ts'
+import type { Bars } from '../report/chart.ts'
 import type { Report, Table } from '../report/page.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
 import { ramBytes } from './lab.ts'
@@ -79,6 +80,26 @@ function overheadTable({ overheads }: Result): Table {
   }
 }
 
+function overheadBars({ overheads }: Result): Bars {
+  return {
+    kind: 'bars',
+    layout: 'grouped',
+    name: 'tracker-slowdown',
+    title: 'Work that the guest does not get done while it is tracked',
+    meaning:
+      'The middle one of all pairs of windows. A share below nothing is the noise of this host, and not drawn.',
+    value: { label: 'share of its work', unit: 'share' },
+    series: ['slowdown'],
+    rows: overheads.map(({ name, slowdown }) => ({ name, values: [Math.max(0, slowdown)] })),
+  }
+}
+
+const inputNames: Record<keyof Inputs, string> = {
+  exitEntryNs: 'exit and entry',
+  handleEntryNs: 'entry of a full log',
+  logPageNs: 'logging a page',
+}
+
 function inputsTable({ inputs, inputSources, faultNs }: Result): Table {
   return {
     name: 'inputs',
@@ -86,7 +107,11 @@ function inputsTable({ inputs, inputSources, faultNs }: Result): Table {
     heading: ['what', 'ns', 'from'],
     numbers: [1],
     rows: [
-      ...Object.entries(inputs).map(([name, ns]) => [name, String(ns), inputSources[name as keyof Inputs]]),
+      ...Object.entries(inputs).map(([name, ns]) => [
+        inputNames[name as keyof Inputs],
+        String(ns),
+        inputSources[name as keyof Inputs],
+      ]),
       [
         'write fault',
         faultNs.toFixed(0),
@@ -141,7 +166,7 @@ export function report(result: Result): Report {
         charts: [
           {
             kind: 'bars',
-            name: 'log-full',
+            name: 'log-full-rate',
             title: 'Log-full events per second',
             meaning: 'How often the guest would be interrupted for its log to be emptied: N of the formula.',
             layout: 'grouped',
@@ -163,6 +188,7 @@ export function report(result: Result): Report {
       {
         title: 'What subpage’s trackers cost',
         text: 'A guest that works without end, in windows with the tracker and without; what counts is the work done in a second of its processor. userfault and compare: the same guest. lines, pml, prl: beside a guest without the plugin, one running at a time. A model of hardware in software costs far more than the hardware would.',
+        charts: result.overheads.length > 0 ? [overheadBars(result)] : [],
         tables: [overheadTable(result)],
       },
     ],

@@ -6,7 +6,7 @@
  */
 import { SubpageError } from '../../errors.ts'
 import { addon } from '../../memory/native.ts'
-import type { Study, StudyOptions, StudyResult } from '../study.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { endlessWork, LabGuest } from './lab.ts'
 import { countFull, measureOverhead, type Overhead, trackerNames, type Windows } from './measure.ts'
 import { inputSources, inputs, protectionShare, sharesBySize } from './model.ts'
@@ -15,7 +15,7 @@ import { workloads } from './workloads.ts'
 
 const sets = {
   quick: { countMs: 2000, image: 'initrd.gz', windows: { pairs: 3, windowMs: 1000 } },
-  full: { countMs: 10_000, image: 'initrd-workloads.gz', windows: { pairs: 12, windowMs: 4000 } },
+  full: { countMs: 10_000, image: 'initrd-workloads.gz', windows: { pairs: 12, windowMs: 3000 } },
 }
 
 export const study: Study = {
@@ -30,8 +30,17 @@ export const study: Study = {
       )
     const { countMs, image, windows } = sets[set]
     const faultNs = addon.writeFaultNs()
-    const counted = await countAll(chosen, countMs, only ? sets.full.image : image, note, signal)
-    const overheads = await measureAll(trackers, windows, note, signal)
+    const [counted, overheads]: [Counted[], Overhead[]] = [[], []]
+    await untilInterrupted(signal, async () => {
+      await countAll(
+        chosen,
+        { ms: countMs, image: only ? sets.full.image : image, faultNs },
+        { note, signal },
+        counted,
+      )
+      await measureAll(trackers, windows, { note, signal }, overheads)
+    })
+    if (counted.length + overheads.length === 0) signal.throwIfAborted()
     const result: Result = {
       inputs,
       inputSources,
@@ -44,20 +53,20 @@ export const study: Study = {
   },
 }
 
+type Progress = Pick<StudyOptions, 'note' | 'signal'>
+
+/** @param counted takes what is measured, also when a later workload fails */
 async function countAll(
   chosen: typeof workloads,
-  ms: number,
-  image: string,
-  note: StudyOptions['note'],
-  signal: AbortSignal,
-): Promise<Counted[]> {
-  if (chosen.length === 0) return []
+  { ms, image, faultNs }: { ms: number; image: string; faultNs: number },
+  { note, signal }: Progress,
+  counted: Counted[],
+): Promise<void> {
+  if (chosen.length === 0) return
   note('starting a guest whose writes are logged')
   const guest = await LabGuest.start(['pml'], image, signal)
   try {
     using share = await guest.openShare()
-    const faultNs = addon.writeFaultNs()
-    const counted: Counted[] = []
     for (const workload of chosen) {
       note(workload.name)
       const events = await countFull(guest, share, workload, ms, signal)
@@ -68,7 +77,6 @@ async function countAll(
         protectionShareKvm: protectionShare(events, faultNs, inputs.exitEntryNs),
       })
     }
-    return counted
   } finally {
     await guest.end()
   }
@@ -77,20 +85,18 @@ async function countAll(
 async function measureAll(
   trackers: readonly (typeof trackerNames)[number][],
   windows: Windows,
-  note: StudyOptions['note'],
-  signal: AbortSignal,
-): Promise<Overhead[]> {
-  if (trackers.length === 0) return []
+  { note, signal }: Progress,
+  overheads: Overhead[],
+): Promise<void> {
+  if (trackers.length === 0) return
   note('starting a guest without a plugin')
   const plain = await LabGuest.start([], 'initrd.gz', signal)
   try {
     await plain.begin(endlessWork.command, /^victim step=[1-9]/m)
-    const overheads: Overhead[] = []
     for (const name of trackers) {
       note(`what ${name} costs`)
       overheads.push(await measureOverhead(plain, name, windows, signal))
     }
-    return overheads
   } finally {
     await plain.end()
   }

@@ -2,18 +2,20 @@
  * `subpage study sync`: what each way of sending less saves, on recorded guests, through the code that `protect` runs. After
  * the evaluations of Lu and Chiueh (DSN 2009), Lu and Ravindran (FGBI), and the line deltas of SoCC 2022.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
-import type { Study, StudyOptions, StudyResult } from '../study.ts'
+import { guestWorkloads } from '../guest-workload.ts'
+import { Reaper } from '../reaper.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { readTrace } from '../trace.ts'
+import { WorkloadGuest } from '../workload-guest.ts'
 import { headlineOf, judge } from './headline.ts'
 import { type Cell, measure } from './measure.ts'
-import { RecordedGuest } from './recorded-guest.ts'
+import { recordGuest } from './recorded-guest.ts'
 import { type Result, report, text } from './result.ts'
 import { techniques } from './technique.ts'
-import { workloads } from './workloads.ts'
 
 const sets = {
   quick: { epochLengths: [25, 100], recordMs: 2_000 },
@@ -26,22 +28,26 @@ export const study: Study = {
     const { epochLengths } = sets[set]
     const compared = techniques.filter(({ quick }) => quick || set === 'full')
     const folder = keep ?? mkdtempSync(join(tmpdir(), 'subpage-sync-traces-'))
+    const reaper = keep === undefined ? new Reaper(folder) : undefined
     try {
       const missing: Result['missing'] = []
       const paths = traces ?? (await recordGuests(options, folder, missing))
       const cells: Cell[] = []
       const hosts = new Set<string>()
-      for (const path of paths) {
-        const trace = readTrace(path)
-        if (!trace.header.content)
-          throw new SubpageError(
-            'BAD_ARGUMENT',
-            `${path} has no content, so what changed cannot be sent again: record it with --content`,
-          )
-        hosts.add(`${trace.header.host.cpu}, steps of ${trace.header.epochUs / 1000} ms`)
-        const name = basename(path).replace(/\.trace$/, '')
-        cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
-      }
+      await untilInterrupted(signal, async () => {
+        for (const path of paths) {
+          const trace = readTrace(path)
+          if (!trace.header.content)
+            throw new SubpageError(
+              'BAD_ARGUMENT',
+              `${path} has no content, so what changed cannot be sent again: record it with --content`,
+            )
+          hosts.add(`${trace.header.host.cpu}, steps of ${trace.header.epochUs / 1000} ms`)
+          const name = basename(path).replace(/\.trace$/, '')
+          cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
+        }
+      })
+      if (cells.length === 0) signal.throwIfAborted()
       if (cells.length === 0)
         throw new SubpageError(
           'BAD_ARGUMENT',
@@ -62,7 +68,7 @@ export const study: Study = {
         report: report(result),
       }
     } finally {
-      if (keep === undefined) rmSync(folder, { recursive: true, force: true })
+      await reaper?.end()
     }
   },
 }
@@ -73,6 +79,7 @@ async function recordGuests(
   folder: string,
   missing: Result['missing'],
 ): Promise<string[]> {
+  const workloads = guestWorkloads()
   const chosen = workloads.filter(({ name, quick }) => (only ? only.includes(name) : set === 'full' || quick))
   if (chosen.length === 0)
     throw new SubpageError(
@@ -81,7 +88,7 @@ async function recordGuests(
     )
   mkdirSync(folder, { recursive: true })
   note('starting a guest')
-  const guest = await RecordedGuest.start(signal)
+  const guest = await WorkloadGuest.start(signal)
   const paths: string[] = []
   try {
     for (const workload of chosen) {
@@ -92,7 +99,7 @@ async function recordGuests(
       }
       note(`recording ${workload.name}`)
       const path = join(folder, `${workload.name}.trace`)
-      await guest.record(workload, path, sets[set].recordMs)
+      await recordGuest(guest, workload, path, sets[set].recordMs)
       paths.push(path)
     }
   } finally {

@@ -7,13 +7,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { inputKinds, writeInput } from '../../../src/study/amplification/inputs.ts'
-import { headlineOf, measureWorkload } from '../../../src/study/amplification/study.ts'
+import { text } from '../../../src/study/amplification/result.ts'
+import {
+  headlineOf,
+  type Lengths,
+  type Measured,
+  measureWorkload,
+} from '../../../src/study/amplification/study.ts'
 import {
   parseWorkload,
   type Workload,
   workloadKinds,
   workloads,
 } from '../../../src/study/amplification/workload.ts'
+import { plainTerminal } from '../../../src/study/report/terminal.ts'
 import { buildVictim } from '../process/victim.ts'
 
 let folder: string
@@ -69,10 +76,43 @@ test('what is missing or fails is named, and nothing is left behind', async () =
     missing: 'package no-such-package is not installed',
     lengths: [],
   })
+  expect((await run({ ...words(), stdin: 'not-there' })).missing).toMatch(/ENOENT.*not-there/)
   expect((await run({ ...words(), setup: ['echo no luck >&2; false'] })).missing).toMatch(/set up.*no luck/)
   expect(
     (await run({ ...words(), run: ['/bin/sh', '-c', 'echo gone; exit 3'], ready: 'false' })).missing,
   ).toMatch(/ended before it could be recorded · .*gone/)
+})
+
+test('the table says what is late, missing or in a guest; guests are no part of the headline', async () => {
+  const measured = await run(words())
+  const [short, long] = measured.lengths as [Lengths, Lengths]
+  const rows: Measured[] = [
+    {
+      ...measured,
+      lengths: [
+        { ...short, count: 6, lateCount: 1, ranUs: 12_000 },
+        { ...long, lateCount: 0 },
+      ],
+    },
+    {
+      ...measured,
+      name: 'guest/words',
+      inGuest: true,
+      lengths: [
+        { ...short, lateCount: 0 },
+        { ...long, lateCount: 0 },
+      ],
+    },
+    { ...measured, name: 'absent', missing: 'package absent is not installed', lengths: [] },
+  ]
+  const headline = [1, 20].map((epochMs) => headlineOf(rows, epochMs))
+  expect(headline.map(({ workloads }) => workloads)).toEqual([1, 1])
+  const lines = text({ measured: rows, headline }, plainTerminal).split('\n')
+  const row = (name: string) => lines.find((line) => line.startsWith(name))
+  expect(row('words ')).toMatch(/\d× ?\*.* late: 1 ms took 2 ms/)
+  expect(row('guest/words')).toMatch(/in a guest/)
+  expect(row('guest/words')).not.toMatch(/\*|late/)
+  expect(row('absent')).toMatch(/package absent is not installed/)
 })
 
 test('a child of what was started', async () => {
