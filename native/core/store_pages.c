@@ -123,12 +123,12 @@ static int read_swapped(struct sp_store *store, uint64_t place, uint8_t *page)
     if (got < 0)
         return errno;
     if ((size_t)got != bytes)
-        return EBADMSG;
+        return ENODATA;
     if (bytes == SP_PAGE_BYTES) {
         memcpy(page, packed, bytes);
         return 0;
     }
-    return sp_unpack(store->packer, packed, bytes, page) ? 0 : EBADMSG;
+    return sp_unpack(store->packer, packed, bytes, page) ? 0 : ENODATA;
 }
 
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page)
@@ -157,7 +157,9 @@ int object_rebuild(struct sp_store *store, const struct object *object, uint8_t 
     default:
         return EBADMSG;
     }
-    return error ? error : XXH3_64bits(page, SP_PAGE_BYTES) == object->hash ? 0 : EBADMSG;
+    if (error || XXH3_64bits(page, SP_PAGE_BYTES) == object->hash)
+        return error;
+    return kind_of(place) == OBJECT_SWAPPED ? ENODATA : EBADMSG;
 }
 
 int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page)

@@ -106,7 +106,7 @@ void store_unlock(struct sp_store *store);
 /* The guest, or NULL with errno EINVAL: none of that number, or not attached. */
 struct guest *store_guest(struct sp_store *store, int number);
 
-/* Writes the page of a slot that is not SLOT_NONE. 0, or EBADMSG, or an errno of reading the swap file. */
+/* Writes the page of a slot that is not SLOT_NONE. 0, EBADMSG, ENODATA (store.h), or an errno of reading the swap file. */
 int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page);
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page);
 

@@ -14,7 +14,7 @@ import { defaultShape, type SketchShape, shapeFields } from './shape.ts'
 export interface StoreOptions {
   /** Its own; on tmpfs, for it holds memory. */
   directory: string
-  /** File for packed pages that nobody has asked for in a long time. */
+  /** File, or block device, for packed pages that nobody has asked for in a long time. */
   swap?: string
   /** Of all guests together; the files are sparse, so a generous number costs nothing. */
   pagesMax: number
@@ -225,6 +225,11 @@ function check(error: number, what: string): void {
   if (error === constants.errno.EINVAL) throw new TypeError(`cannot ${what}: no such guest or page`)
   if (error === constants.errno.EBADMSG)
     throw new SubpageError('STORE_DAMAGED', `cannot ${what}: what is stored is not what was put there`)
+  if (error === constants.errno.ENODATA)
+    throw new SubpageError(
+      'STORE_DAMAGED',
+      `cannot ${what}: the swap file does not hold what was written to it`,
+    )
   const name = Object.entries(constants.errno).find(([, number]) => number === error)?.[0] ?? String(error)
   throw new SubpageError(isFull(error) ? 'NO_SPACE' : 'INTERNAL', `cannot ${what}: ${name}`)
 }
@@ -233,6 +238,8 @@ function storeError(cause: unknown, what: string): unknown {
   if (!(cause instanceof Error) || !('code' in cause)) return cause
   const message = `${what}: ${cause.message}`
   if (cause.code === 'EBADMSG') return new SubpageError('STORE_DAMAGED', message, { cause })
+  if (cause.code === 'ENODEV')
+    return new SubpageError('BAD_ARGUMENT', `${what}: pages are in a swap file, and none is given`, { cause })
   if (cause.code === 'ENOSPC' || cause.code === 'ENOMEM')
     return new SubpageError('NO_SPACE', message, { cause })
   return new SubpageError('BAD_ARGUMENT', message, { cause })

@@ -3,7 +3,7 @@ import { formatShape, type SketchShape } from '../../density/shape.ts'
 import { type Survey, survey } from '../../density/survey.ts'
 import { rawImage } from '../../density/survey-images.ts'
 import { pageBytes } from '../../memory/page.ts'
-import type { Member } from './fleet.ts'
+import { type Fleet, type Member, pause } from './fleet.ts'
 
 export interface Savings {
   group: string
@@ -21,6 +21,12 @@ export interface Savings {
   leftBytes: number
   /** Nanoseconds a page. */
   costNs: { share: number; patch: number; compress: number }
+}
+
+/** What is saved at one moment, in seconds since the first. */
+export interface Moment {
+  atS: number
+  savings: Savings
 }
 
 export interface SweepPoint {
@@ -56,6 +62,22 @@ export async function measureSavings(group: string, members: readonly Member[]):
       compress: (1e9 * seconds.pack) / Math.max(1, unique - found.patched),
     },
   }
+}
+
+/** They work between the moments. @throws the signal's reason */
+export async function savingsOverTime(
+  fleet: Fleet,
+  { count, everyMs }: { count: number; everyMs: number },
+  signal: AbortSignal,
+): Promise<Moment[]> {
+  const moments: Moment[] = []
+  const startedAt = performance.now()
+  for (let moment = 0; moment < count; moment++) {
+    if (moment > 0) await pause(everyMs, signal)
+    const atS = (performance.now() - startedAt) / 1000
+    moments.push({ atS, savings: await fleet.stopped(() => measureSavings('mixed', fleet.members)) })
+  }
+  return moments
 }
 
 export async function sweepShapes(
