@@ -203,6 +203,7 @@ static void sweep_execute(struct subpage_job *job)
     work->results[1] = (double)swept.packed;
     work->results[2] = (double)swept.swapped;
     work->results[3] = swept.wrapped;
+    work->results[4] = (double)swept.joined;
 }
 
 static napi_value start(napi_env env, struct store_job *work, napi_value *args, size_t count, const char *name)
@@ -261,7 +262,7 @@ static napi_value fetch_call(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-/* storeSweep(store, objectsMax, agePack, ageSwap, results) → errno; results: seen, packed, swapped, wrapped */
+/* storeSweep(store, objectsMax, agePack, ageSwap, results) → errno; results: seen, packed, swapped, wrapped, joined */
 static napi_value sweep_call(napi_env env, napi_callback_info info)
 {
     enum { ARGS = 5 };
@@ -274,7 +275,7 @@ static napi_value sweep_call(napi_env env, napi_callback_info info)
         subpage_get_uint(env, args[1], UINT32_MAX, "objectsMax", &work->pages_max) &&
         subpage_get_uint(env, args[2], UINT32_MAX, "agePack", &work->age_pack) &&
         subpage_get_uint(env, args[3], UINT32_MAX, "ageSwap", &work->age_swap) &&
-        subpage_get_results(env, args[4], 4, &work->results))
+        subpage_get_results(env, args[4], 5, &work->results))
         return start(env, work, args, ARGS, "subpage:sweep");
     subpage_job_drop(&work->job);
     return NULL;

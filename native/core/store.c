@@ -362,6 +362,7 @@ struct sp_store *store_open(const struct sp_store_options *options)
     memset(store, 0, sizeof *store);
     pthread_mutex_init(&store->lock, NULL);
     store->free_object = NO_OBJECT;
+    store->parts = 1;
     store->objects_fd = store->pool.fd = store->swap.fd = -1;
     for (int i = 0; i < GUESTS_MAX; i++)
         store->guests[i].ram_fd = -1;

@@ -32,7 +32,7 @@ struct sp_store_options {
     const char *directory; /* exists; on tmpfs, for it holds memory */
     const char *swap;      /* file, made when missing, or block device for packed pages; NULL: none */
     uint64_t pages_max;    /* of all guests together */
-    uint64_t index_pages;  /* the indexes are sized for so many and forget beyond */
+    uint64_t index_pages;  /* the indexes are sized for so many; beyond, the sweep works in parts (store_join.c) */
     struct sp_sketch_shape shape;
 };
 
@@ -85,12 +85,13 @@ int store_map(struct sp_store *store, int guest, uint8_t *out, size_t bytes);
 
 struct store_swept {
     uint64_t seen, packed, swapped;
-    bool wrapped; /* the end was reached: a pass is complete */
+    uint64_t joined; /* pages that were found to be identical to another one later than at their eviction */
+    bool wrapped;    /* the end was reached: a pass is complete */
 };
 
 /*
  * Goes on through the objects, at most `objects_max` of them. Whole ones that nothing patches and that have stayed for
- * `age_pack` passes are packed; packed ones of `age_swap` passes go to the swap file. Failing is no error: it is a hint.
+ * `age_pack` passes (and as many more as the hashes have parts) are packed; packed ones of `age_swap` passes go to the swap file. Failing is no error: it is a hint.
  */
 int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack, unsigned age_swap,
                 struct store_swept *swept);

@@ -14,13 +14,13 @@
 
 /* ---- objects */
 
-static uint32_t *bucket_of(const struct sp_store *store, uint64_t hash)
+uint32_t *store_bucket(const struct sp_store *store, uint64_t hash)
 {
     return store->identical + (size_t)((uint32_t)(hash >> 32) & store->identical_mask) * INDEX_WAYS;
 }
 
 /* Different domains never meet, so what one guest holds cannot be found out from another (docs/security.md). */
-static void sketch_in_domain(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes)
+void store_sketch(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes)
 {
     sp_sketch(page, &store->similar.shape, hashes);
     for (unsigned i = 0; i < store->similar.shape.groups; i++)
@@ -28,19 +28,24 @@ static void sketch_in_domain(const struct sp_store *store, uint16_t domain, cons
             hashes[i] ^= domain * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-void store_index(struct sp_store *store, uint32_t id, const uint8_t *page)
+void store_index_identical(struct sp_store *store, uint32_t id)
 {
-    const struct object *object = &store->objects[id];
-    uint32_t *bucket = bucket_of(store, object->hash);
+    uint32_t *bucket = store_bucket(store, store->objects[id].hash);
     unsigned way = 0;
     while (way < INDEX_WAYS - 1 && bucket[way] != NO_OBJECT && bucket[way] != id)
         way++;
     memmove(bucket + 1, bucket, way * sizeof *bucket);
     bucket[0] = id;
+}
+
+void store_index(struct sp_store *store, uint32_t id, const uint8_t *page)
+{
+    const struct object *object = &store->objects[id];
+    store_index_identical(store, id);
     if (kind_of(object->place) != OBJECT_WHOLE)
         return;
     uint64_t hashes[SP_SKETCH_GROUPS_MAX];
-    sketch_in_domain(store, object->domain, page, hashes);
+    store_sketch(store, object->domain, page, hashes);
     sp_similar_add(&store->similar, hashes, id);
 }
 
@@ -74,8 +79,7 @@ static void give_object(struct sp_store *store, uint32_t id)
     store->free_object = id;
 }
 
-/* Frees what no slot and no patch needs, and then the reference of a patch that went, if that was its last. */
-static void object_settle(struct sp_store *store, uint32_t id)
+void object_settle(struct sp_store *store, uint32_t id)
 {
     for (;;) {
         struct object *object = &store->objects[id];
@@ -209,7 +213,7 @@ static bool fill_slot(const uint8_t *page, uint64_t *slot)
 static uint32_t find_identical(struct sp_store *store, const uint8_t *page, uint64_t hash, uint16_t domain)
 {
     uint8_t other[SP_PAGE_BYTES];
-    const uint32_t *bucket = bucket_of(store, hash);
+    const uint32_t *bucket = store_bucket(store, hash);
     for (unsigned way = 0; way < INDEX_WAYS && bucket[way] != NO_OBJECT; way++) {
         const struct object *object = &store->objects[bucket[way]];
         /* The index forgets nobody: an id may be free by now, or another page. */
@@ -221,19 +225,15 @@ static uint32_t find_identical(struct sp_store *store, const uint8_t *page, uint
     return NO_OBJECT;
 }
 
-/* The shortest patch against a similar whole object; its length, or 0. */
-static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t domain, uint8_t *patch,
-                         uint32_t *reference)
+size_t store_find_patch(struct sp_store *store, uint32_t self, const uint8_t *page, uint16_t domain,
+                        const uint64_t *hashes, uint8_t *patch, uint32_t *reference)
 {
-    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
     uint32_t found[SP_SIMILAR_FOUND_MAX];
     uint8_t other[SP_PAGE_RECORD_MAX];
-    size_t best = 0;
-    sketch_in_domain(store, domain, page, hashes);
-    size_t count = sp_similar_find(&store->similar, hashes, found);
+    size_t best = 0, count = sp_similar_find(&store->similar, hashes, found);
     for (size_t i = 0; i < count; i++) {
         const struct object *object = &store->objects[found[i]];
-        if (kind_of(object->place) != OBJECT_WHOLE || object->domain != domain)
+        if (found[i] == self || kind_of(object->place) != OBJECT_WHOLE || object->domain != domain)
             continue;
         size_t bytes = sp_patch_make(page, store->pool_map + offset_of(object->place), other);
         if (bytes == 0 || (best > 0 && bytes >= best))
@@ -243,6 +243,14 @@ static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t d
         memcpy(patch, other, bytes);
     }
     return best;
+}
+
+static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t domain, uint8_t *patch,
+                         uint32_t *reference)
+{
+    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
+    store_sketch(store, domain, page, hashes);
+    return store_find_patch(store, NO_OBJECT, page, domain, hashes, patch, reference);
 }
 
 int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *page, unsigned flags, uint64_t *slot,

@@ -18,7 +18,7 @@ export interface StoreOptions {
   swap?: string
   /** Of all guests together; the files are sparse, so a generous number costs nothing. */
   pagesMax: number
-  /** The indexes remember so many pages and forget beyond: a bound of memory, about 24 bytes a page. */
+  /** The indexes remember so many pages, about 24 bytes for each; for more the sweep takes several rounds. */
   indexPages: number
   shape?: SketchShape
 }
@@ -172,12 +172,14 @@ export class Store {
 
   /**
    * Goes on through what is stored, at most so many pages: packs what has stayed for `agePack` rounds, swaps what has
-   * stayed for `ageSwap`.
+   * stayed for `ageSwap`. When the indexes do not hold all there is, it also finds, a part of the hashes in each round, what
+   * is identical or similar and was not found at its eviction.
    */
   async sweep(objectsMax: number, agePack: number, ageSwap: number) {
-    const results = new Float64Array(4)
+    const results = new Float64Array(5)
     check(await addon.storeSweep(this.handle, objectsMax, agePack, ageSwap, results), 'sweep')
-    return { seen: results[0]!, packed: results[1]!, swapped: results[2]!, wrapped: results[3] !== 0 }
+    const [seen, packed, swapped, wrapped, joined] = results as unknown as Five
+    return { seen, packed, swapped, wrapped: wrapped !== 0, joined }
   }
 
   split(guest: number): PageSplit {
@@ -215,6 +217,7 @@ export function residentPages(ramPath: string, pages: number): PageRanges {
   }
 }
 
+type Five = [number, number, number, number, number]
 type Seven = [number, number, number, number, number, number, number]
 
 const isFull = (error: number) => error === constants.errno.ENOSPC || error === constants.errno.ENOMEM

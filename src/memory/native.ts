@@ -204,7 +204,7 @@ export interface Addon {
   storeRead(store: StoreHandle, guest: number, page: number, into: Uint8Array): Errno
   /** A bit for each page that is in the store. */
   storeMap(store: StoreHandle, guest: number, into: Uint8Array): Errno
-  /** Results: seen, packed, swapped, wrapped. */
+  /** Results: seen, packed, swapped, wrapped, joined. */
   storeSweep(
     store: StoreHandle,
     objectsMax: number,
