@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define XXH_STATIC_LINKING_ONLY
@@ -111,6 +112,9 @@ static uint32_t make_object(struct sp_store *store, enum object_kind kind, const
         errno = error;
         return NO_OBJECT;
     }
+    /* A slab that begins is mapped at once: eight faults in the midst of a guest's pause would take longer. */
+    if (offset % SPACE_SLAB_BYTES == 0)
+        (void)madvise(store->pool_map + offset, SPACE_SLAB_BYTES, MADV_POPULATE_WRITE);
     memcpy(store->pool_map + offset, data, bytes);
     struct object *object = &store->objects[id];
     *object = (struct object){.hash = hash, .reference = reference, .domain = domain};
@@ -297,6 +301,16 @@ static bool runs_fit(const struct guest *guest, const struct sp_run *runs, size_
     return true;
 }
 
+/* Looked at once for all runs, and under the lock that moves a page for its own. */
+static bool may_move(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count)
+{
+    store_lock(store);
+    const struct guest *guest = store_guest(store, number);
+    bool may = guest && runs_fit(guest, runs, run_count);
+    store_unlock(store);
+    return may;
+}
+
 static int punch(const struct guest *guest, uint64_t first, uint64_t count)
 {
     if (count == 0)
@@ -354,33 +368,53 @@ static int evict_chunk(struct sp_store *store, struct guest *guest, uint64_t fir
     return error ? error : punched;
 }
 
+/* The first page from there on that holds anything, or the end. */
+static uint64_t next_data(const struct guest *guest, uint64_t page, uint64_t end)
+{
+    off_t data = lseek(guest->ram_fd, (off_t)(page * SP_PAGE_BYTES), SEEK_DATA);
+    uint64_t first = data < 0 ? end : (uint64_t)data / SP_PAGE_BYTES;
+    return first < end ? first : end;
+}
+
+static uint64_t next_hole(const struct guest *guest, uint64_t page, uint64_t end)
+{
+    off_t hole = page < end ? lseek(guest->ram_fd, (off_t)(page * SP_PAGE_BYTES), SEEK_HOLE) : 0;
+    uint64_t last = hole > 0 ? (uint64_t)hole / SP_PAGE_BYTES : end;
+    return last < end ? last : end;
+}
+
+/* How many of a few pages, the first of which holds something, do so: SEEK_HOLE would walk on to the end of all data. */
+static uint64_t data_pages(const struct guest *guest, uint64_t first, uint64_t count)
+{
+    uint64_t pages = count > 0;
+    while (pages < count && next_data(guest, first + pages, first + pages + 1) == first + pages)
+        pages++;
+    return pages;
+}
+
 int store_evict(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, unsigned flags,
                 uint64_t pages_max, struct store_tally *tally)
 {
     uint64_t moved = 0;
     int error = 0;
+    if (!may_move(store, number, runs, run_count))
+        return EINVAL;
     for (size_t i = 0; i < run_count && !error && moved < pages_max; i++) {
         uint64_t page = runs[i].first, end = page + runs[i].count;
         while (page < end && !error && moved < pages_max) {
             store_lock(store);
             struct guest *guest = store_guest(store, number);
-            if (!guest || !runs_fit(guest, runs, run_count)) {
+            if (!guest || !runs_fit(guest, &runs[i], 1)) {
                 store_unlock(store);
                 return EINVAL;
             }
-            off_t at = (off_t)(page * SP_PAGE_BYTES), data = lseek(guest->ram_fd, at, SEEK_DATA);
-            uint64_t first = data < 0 ? end : (uint64_t)data / SP_PAGE_BYTES;
-            first = first < end ? first : end;
+            uint64_t first = next_data(guest, page, end);
             tally->holes += first - page;
             if (flags & STORE_TRIM)
                 error = punch(guest, page, first - page);
-            off_t hole = first < end ? lseek(guest->ram_fd, (off_t)(first * SP_PAGE_BYTES), SEEK_HOLE) : 0;
-            uint64_t last = hole > 0 ? (uint64_t)hole / SP_PAGE_BYTES : end;
-            uint64_t count = (last < end ? last : end) - first;
-            if (!(flags & STORE_TRIM)) {
-                count = count < CHUNK_PAGES ? count : CHUNK_PAGES;
-                count = count < pages_max - moved ? count : pages_max - moved;
-            }
+            uint64_t most = pages_max - moved < CHUNK_PAGES ? pages_max - moved : CHUNK_PAGES;
+            uint64_t count = flags & STORE_TRIM ? next_hole(guest, first, end) - first
+                                                : data_pages(guest, first, end - first < most ? end - first : most);
             if (first < end && count > 0 && !(flags & STORE_TRIM))
                 error = evict_chunk(store, guest, first, count, flags, tally);
             store_unlock(store);
@@ -407,12 +441,14 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
     uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
     int error = 0;
     *moved = 0;
+    if (!may_move(store, number, runs, run_count))
+        return EINVAL;
     for (size_t i = 0; i < run_count && !error; i++) {
         uint64_t page = runs[i].first, end = page + runs[i].count;
         while (page < end && !error) {
             store_lock(store);
             struct guest *guest = store_guest(store, number);
-            if (!guest || !runs_fit(guest, runs, run_count)) {
+            if (!guest || !runs_fit(guest, &runs[i], 1)) {
                 store_unlock(store);
                 return EINVAL;
             }

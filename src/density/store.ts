@@ -84,7 +84,8 @@ export class Store {
       mkdirSync(directory, { recursive: true, mode: 0o700 })
       return new Store(addon.storeOpen(directory, swap, pagesMax, indexPages, shapeFields(shape)))
     } catch (cause) {
-      throw storeError(cause, `cannot open the store in ${directory}`)
+      const place = swap === '' ? directory : `${directory} with swap in ${swap}`
+      throw storeError(cause, `cannot open the store in ${place}`)
     }
   }
 

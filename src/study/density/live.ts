@@ -15,10 +15,10 @@ import { mean, median, sum } from '../report/statistics.ts'
 import { type Fleet, type Member, pause } from './fleet.ts'
 import { Progress } from './progress.ts'
 
-/** Pages become cold sooner than by default, within the study: more of them come back, so the slowdown is no smaller. */
-export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.05 }
-/** In which memory becomes cold and leaves. */
-const warmUpMs = clock.coldMs + 2_500
+/** The budget is the default one; pages become cold sooner, so that it happens within the study. */
+export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.03 }
+/** In which memory becomes cold and most of it leaves, an eighth in a pass. */
+const warmUpMs = clock.coldMs + 5 * clock.passMs
 const holdMs = 2_000
 const pausePages = 512
 const lookMs = 20

@@ -1,6 +1,7 @@
 /** The study's result as text and as a page. */
+import type { Series } from '../report/chart.ts'
 import type { Report, Section } from '../report/page.ts'
-import { cumulative } from '../report/statistics.ts'
+import { ascending } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
 import { clock, type Live } from './live.ts'
 import type { Moment, Savings } from './savings.ts'
@@ -107,20 +108,40 @@ function overTime(moments: readonly Moment[]): Section {
   }
 }
 
-function lifetimeSection(live: Live): Section {
+function lifetimeSection({ lifetimesS, stillAwayS }: Live): Section {
   return {
     title: 'How long pages stay away',
+    text: 'In the paper half of all patched or compressed pages stay untouched for 10 s.',
     charts: [
       {
         kind: 'line',
         style: 'step',
         name: 'lifetimes',
-        title: 'Pages that came back, by how long they were away',
-        meaning: 'The share of pages that came back within so many seconds, among those that came back.',
+        title: 'Stored pages that a guest has asked for, by how long they were away',
+        meaning:
+          'The share of all stored pages that came back within so many seconds. A page that was still away when the measurement ended counts for as long as it was seen (Kaplan-Meier).',
         x: { label: 'away', unit: 'seconds' },
-        y: { label: 'pages that came back', unit: 'share', from: 0, to: 1 },
-        series: [cumulative('came back', live.lifetimesS)],
+        y: { label: 'pages that came back', unit: 'share', from: 0 },
+        series: [cameBack(lifetimesS, stillAwayS)],
       },
     ],
+  }
+}
+
+/** The Kaplan-Meier estimate of the share that has come back: `still` were watched until then and had not. */
+export function cameBack(came: readonly number[], still: readonly number[], pointsMax = 400): Series {
+  const [back, away] = [ascending(came), ascending(still)]
+  const points: [number, number][] = [[0, 0]]
+  let [left, ended] = [1, 0]
+  for (const [index, atS] of back.entries()) {
+    while (ended < away.length && away[ended]! < atS) ended++
+    left *= 1 - 1 / (back.length - index + away.length - ended)
+    if (back[index + 1] !== atS) points.push([atS, 1 - left])
+  }
+  const step = Math.max(1, Math.ceil(points.length / pointsMax))
+  const last = Math.max(back.at(-1) ?? 0, away.at(-1) ?? 0)
+  return {
+    name: 'came back',
+    points: [...points.filter((_, i) => i % step === 0 || i === points.length - 1), [last, 1 - left]],
   }
 }

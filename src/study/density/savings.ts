@@ -1,6 +1,6 @@
 /** What the techniques save on the memory of a group of guests, at one moment. */
 import { formatShape, type SketchShape } from '../../density/shape.ts'
-import { type Survey, survey } from '../../density/survey.ts'
+import { type BlockCounts, type Survey, survey } from '../../density/survey.ts'
 import { rawImage } from '../../density/survey-images.ts'
 import { pageBytes } from '../../memory/page.ts'
 import { type Fleet, type Member, pause } from './fleet.ts'
@@ -19,6 +19,8 @@ export interface Savings {
   meanPatchBytes: number
   /** What is left of all of them together. */
   leftBytes: number
+  /** Blocks below the page, and what sharing them would save besides. */
+  blocks: BlockCounts[]
   /** Nanoseconds a page. */
   costNs: { share: number; patch: number; compress: number }
 }
@@ -56,6 +58,7 @@ export async function measureSavings(group: string, members: readonly Member[]):
     packingWithoutZero: 1 - bytes.packed / (bytes.total - found.zero * pageBytes),
     meanPatchBytes: found.patched === 0 ? 0 : found.patchBytes / found.patched,
     leftBytes: bytes.packed,
+    blocks: found.blocks,
     costNs: {
       share: (1e9 * seconds.share) / found.pages,
       patch: (1e9 * seconds.patch) / Math.max(1, unique),

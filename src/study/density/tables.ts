@@ -9,6 +9,7 @@ const fromNs = (ns: number) => micros(ns / 1000)
 export function tables(findings: DensityFindings): Table[] {
   return [
     savingsTable(findings),
+    blocksTable(findings),
     costsTable(findings),
     accessTable(findings),
     sweepTable(findings),
@@ -41,6 +42,23 @@ function savingsTable({ savings }: DensityFindings): Table {
       ['Difference Engine, mixed', '', '', '', '', '65 %', '', ''],
       ['Difference Engine, Table 1', '393120', '', '50 %', '77 %', '', '', '1070 bytes'],
     ],
+  }
+}
+
+function blocksTable({ savings }: DensityFindings): Table {
+  return {
+    name: 'blocks',
+    title:
+      'Below the page: blocks of unique pages, and what sharing them would save of what compression leaves',
+    heading: ['group', 'block', 'zero', 'repeated', 'with any page', 'with pages that stay whole'],
+    numbers: [1, 2, 3, 4, 5],
+    rows: savings.flatMap(({ group, blocks }) =>
+      blocks.map(({ blockBytes, zeroShare, repeatedShare, savesMost, savesWhole }) => [
+        group,
+        `${blockBytes} bytes`,
+        ...[zeroShare, repeatedShare, savesMost, savesWhole].map(percent),
+      ]),
+    ),
   }
 }
 
