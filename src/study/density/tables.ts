@@ -1,5 +1,6 @@
 /** The study's figures as tables, with what the paper says beside them. */
 import type { Table } from '../report/page.ts'
+import { median } from '../report/statistics.ts'
 import type { DensityFindings } from './study.ts'
 
 export const percent = (share: number) => `${(100 * share).toFixed(1)} %`
@@ -152,6 +153,9 @@ function slowdownTable({ live }: DensityFindings): Table {
       guest.name,
       percent(guest.slowdown),
       String(guest.with.length),
+      // What this machine does to a guest that nothing is done to: a smaller slowdown than this says little.
+      percent((Math.max(...guest.without) - Math.min(...guest.without)) / median(guest.without)),
+      percent(guest.pausing + guest.waiting + guest.watching),
       percent(guest.pausing),
       percent(guest.waiting),
       percent(guest.watching),
