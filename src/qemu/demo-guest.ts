@@ -24,11 +24,7 @@ const kernelArguments = [
  * @param append further kernel arguments, such as victim_mib=64
  * @param initrd in build/guest, or the path of one made from those there
  */
-export function demoGuestOptions(
-  append: string[] = [],
-  initrd = 'initrd.gz',
-  kernel = 'vmlinuz',
-): string[] {
+export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz', kernel = 'vmlinuz'): string[] {
   return [
     ...['-kernel', guestImage(kernel), '-initrd', guestImage(initrd)],
     ...['-append', [...kernelArguments, ...append].join(' '), '-no-reboot'],
