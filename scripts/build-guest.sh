@@ -2,7 +2,9 @@
 # Builds the demo guest from Debian packages, unpacked and never installed:
 #   build/guest/vmlinuz, initrd.gz (busybox, virtio, victim, workset) and, with `all`, initrd-workloads.gz (redis, sqlite, cc1, ...)
 #   and node.gz: this machine's Node, to be appended to it.
-# Usage: scripts/build-guest.sh [demo|all]     (default: demo)
+#   With `other`, for `subpage study density`: vmlinuz-other, initrd-other.gz, another kernel and the same programs linked against
+#   the C library of the distribution, about 35 MB of packages in build/guest/cache-other.
+# Usage: scripts/build-guest.sh [demo|all|other]     (default: demo)
 # Does nothing when the sources have not changed; packages stay in build/guest/cache, so a rebuild needs no network.
 # The newest kernel and libraries are taken up by deleting that folder.
 set -euo pipefail
@@ -18,7 +20,7 @@ workload_packages=(redis-tools sqlite3 memcached stress-ng)
 die() { echo "build-guest: $*" >&2; exit 1; }
 say() { echo "build-guest: $*" >&2; }
 
-case $want in demo | all) ;; *) die "unknown target '$want': use demo or all" ;; esac
+case $want in demo | all | other) ;; *) die "unknown target '$want': use demo, all or other" ;; esac
 [ "$(uname -m)" = x86_64 ] || die "the demo guest is for x86_64; this machine is $(uname -m)"
 
 mkdir -p "$cache"
@@ -32,11 +34,12 @@ fingerprint() { # of what every image is made from: sources and the kernel; a de
 }
 fresh() { [ -s "$out/$1" ] && [ -s "$out/vmlinuz" ] && [ "$(cat "$out/.$1.stamp" 2>/dev/null)" = "$(fingerprint)" ]; }
 
-need_demo=false need_workloads=false need_node=false
+need_demo=false need_workloads=false need_node=false need_other=false
 { fresh initrd.gz && [ -x "$out/victim" ]; } || need_demo=true
-[ "$want" = demo ] || fresh initrd-workloads.gz || need_workloads=true
-[ "$want" = demo ] || fresh node.gz || need_node=true
-$need_demo || $need_workloads || $need_node || exit 0
+[ "$want" != all ] || fresh initrd-workloads.gz || need_workloads=true
+[ "$want" != all ] || fresh node.gz || need_node=true
+[ "$want" != other ] || { fresh initrd-other.gz && [ -s "$out/vmlinuz-other" ] && compgen -G "$out/cache-other/linux-image-*.deb" >/dev/null; } || need_other=true
+$need_demo || $need_workloads || $need_node || $need_other || exit 0
 
 for tool in dpkg:dpkg gcc:gcc readelf:binutils gzip:gzip; do
   command -v "${tool%:*}" >/dev/null || die "'${tool%:*}' is missing: apt-get install ${tool#*:}"
@@ -136,9 +139,9 @@ install_modules() { # install_modules KERNEL-TREE ROOT: flat, with the order to 
   done
 }
 
-pack() { # pack ROOT IMAGE: newc archive owned by root, by the busybox that is inside
+pack() { # pack ROOT IMAGE: newc archive owned by root
   find "$1" -exec touch -h -d @0 {} +
-  (cd "$1" && find . | LC_ALL=C sort | "$root/bin/busybox" cpio -o -H newc -R 0:0 2>/dev/null) | gzip -n -6 >"$2.new"
+  (cd "$1" && find . | LC_ALL=C sort | "$busybox" cpio -o -H newc -R 0:0 2>/dev/null) | gzip -n -6 >"$2.new"
   mv "$2.new" "$2"
 }
 
@@ -237,4 +240,41 @@ if $need_node; then
   pack "$node" "$out/node.gz"
   fingerprint >"$out/.node.gz.stamp"
   say "built $out/node.gz ($(stat -c %s "$out/node.gz") bytes)"
+fi
+
+# ---- another kernel and other libraries ----
+
+other_kernel_package() { # a newer one where the distribution has it, else the one with other scheduling
+  local meta name
+  for meta in linux-image-6.12-cloud-amd64 linux-image-rt-amd64; do
+    name=$(apt-cache depends "$meta" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
+    if [ -n "$name" ]; then echo "$name"; return; fi
+  done
+  die "no second kernel is in the package lists: they have neither linux-image-6.12-cloud-amd64 nor linux-image-rt-amd64"
+}
+
+if $need_other; then
+  demo=$root root=$scratch/root-other main_cache=$cache cache=$out/cache-other
+  mkdir -p "$cache" "$root"/{dev,etc/acpi/PWRF,etc/workloads,proc,sys,usr/bin}
+  # Not the kernel that the other images are built from: it has a folder of its own.
+  other_kernel=$(find "$cache" -name 'linux-image-*.deb' | sort -V | tail -1)
+  other_kernel=$(basename "$other_kernel" | cut -d_ -f1)
+  [ -n "$other_kernel" ] || { need_apt linux-image-rt-amd64; other_kernel=$(other_kernel_package); }
+  unpack "$other_kernel" busybox
+  cache=$main_cache
+  say "building from $other_kernel"
+  ln -s usr/bin "$root/bin"
+  cp "$scratch/packages/busybox/bin/busybox" "$root/usr/bin/busybox"
+  for applet in $("$root/usr/bin/busybox" --list); do [ "$applet" = busybox ] || ln -sf busybox "$root/usr/bin/$applet"; done
+  cp "$demo"/etc/{passwd,group} "$root/etc/"
+  cp "$demo/init" "$root/init"
+  cp "$demo/etc/acpi/PWRF/00000080" "$root/etc/acpi/PWRF/"
+  cp "$demo"/etc/workloads/{idle,shell,sum} "$root/etc/workloads/"
+  install_modules "$scratch/packages/$other_kernel" "$root"
+  for program in victim sum workset; do gcc -O2 -o "$root/usr/bin/$program" "guest/$program.c" -lm; strip "$root/usr/bin/$program"; done
+  add_libraries "$root"
+  pack "$root" "$out/initrd-other.gz"
+  cp "$scratch/packages/$other_kernel"/boot/vmlinuz-* "$out/vmlinuz-other.new" && mv "$out/vmlinuz-other.new" "$out/vmlinuz-other"
+  fingerprint >"$out/.initrd-other.gz.stamp"
+  say "built $out/vmlinuz-other and $out/initrd-other.gz ($(stat -c %s "$out/initrd-other.gz") bytes)"
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a checkout ready: Debian packages, node_modules, native and TypeScript build, demo guest. Run it as often as you
 # like: what is there is left alone, and when all is there it takes a second or two and says nothing.
-# Usage: scripts/setup.sh [--tests]     (--tests: also what only the test suite needs)
+# Usage: scripts/setup.sh [--tests] [--studies]     (also what only the test suite, what only studies need)
 # Packages are installed by root or through passwordless sudo; anybody else is told which ones are missing. All output
 # goes to stderr. Concurrent runs wait for each other.
 set -euo pipefail
@@ -13,12 +13,13 @@ say() { echo "setup: $*"; }
 
 # ---- arguments, and the lock: held by flock itself, so that no daemon a package starts can inherit it ----
 
-tests=false locked=false
+tests=false studies=false locked=false
 for argument in "$@"; do
   case $argument in
     --tests) tests=true ;;
+    --studies) studies=true ;;
     --locked) locked=true ;; # our own second half
-    *) die "unknown argument '$argument': the only one is --tests" ;;
+    *) die "unknown argument '$argument': there are --tests and --studies" ;;
   esac
 done
 
@@ -98,8 +99,9 @@ fi
 
 [ -f dist/src/cli/main.js ] || say 'building'
 npm run --silent build
-if $tests; then
+if $tests || $studies; then
   bash scripts/build-guest.sh all
 else
   bash scripts/build-guest.sh
 fi
+if $studies; then bash scripts/build-guest.sh other; fi

@@ -157,7 +157,9 @@ struct store_job {
     int guest;
     const struct sp_run *runs;
     size_t run_count;
-    uint64_t pages_max, flags, age_pack, age_swap;
+    uint64_t pages_max, flags, age_pack, age_swap, ram_fd;
+    uint32_t *page_numbers;
+    size_t page_count;
     double *results;
     int error;
 };
@@ -201,6 +203,7 @@ static void sweep_execute(struct subpage_job *job)
     work->results[1] = (double)swept.packed;
     work->results[2] = (double)swept.swapped;
     work->results[3] = swept.wrapped;
+    work->results[4] = (double)swept.joined;
 }
 
 static napi_value start(napi_env env, struct store_job *work, napi_value *args, size_t count, const char *name)
@@ -259,7 +262,7 @@ static napi_value fetch_call(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-/* storeSweep(store, objectsMax, agePack, ageSwap, results) → errno; results: seen, packed, swapped, wrapped */
+/* storeSweep(store, objectsMax, agePack, ageSwap, results) → errno; results: seen, packed, swapped, wrapped, joined */
 static napi_value sweep_call(napi_env env, napi_callback_info info)
 {
     enum { ARGS = 5 };
@@ -272,7 +275,7 @@ static napi_value sweep_call(napi_env env, napi_callback_info info)
         subpage_get_uint(env, args[1], UINT32_MAX, "objectsMax", &work->pages_max) &&
         subpage_get_uint(env, args[2], UINT32_MAX, "agePack", &work->age_pack) &&
         subpage_get_uint(env, args[3], UINT32_MAX, "ageSwap", &work->age_swap) &&
-        subpage_get_results(env, args[4], 4, &work->results))
+        subpage_get_results(env, args[4], 5, &work->results))
         return start(env, work, args, ARGS, "subpage:sweep");
     subpage_job_drop(&work->job);
     return NULL;
@@ -437,10 +440,10 @@ static napi_value pager_stop_call(napi_env env, napi_callback_info info)
     return number(env, error);
 }
 
-/* pagerRead(store, guest, results) → false without a pager; served by kind, zeros, retries, errno, ended, then times */
+/* pagerRead(store, guest, results) → false without a pager; served by kind, zeros, retries, errno, ended, then times twice */
 static napi_value pager_read_call(napi_env env, napi_callback_info info)
 {
-    enum { HEAD = PAGER_KINDS + 4, RESULTS = HEAD + PAGER_KINDS * PAGER_BUCKETS };
+    enum { HEAD = PAGER_KINDS + 4, TIMES = PAGER_KINDS * PAGER_BUCKETS, RESULTS = HEAD + 2 * TIMES };
     napi_value args[3], there;
     struct handle *handle;
     double *results;
@@ -457,12 +460,53 @@ static napi_value pager_read_call(napi_env env, napi_callback_info info)
         results[PAGER_KINDS + 1] = (double)stats->retries;
         results[PAGER_KINDS + 2] = stats->error;
         results[PAGER_KINDS + 3] = stats->ended;
-        for (unsigned i = 0; i < PAGER_KINDS * PAGER_BUCKETS; i++)
+        for (unsigned i = 0; i < TIMES; i++) {
             results[HEAD + i] = (double)stats->times[i / PAGER_BUCKETS][i % PAGER_BUCKETS];
+            results[HEAD + TIMES + i] = (double)stats->rebuild_times[i / PAGER_BUCKETS][i % PAGER_BUCKETS];
+        }
     }
     napi_get_boolean(env, stats != NULL, &there);
     free(stats);
     return there;
+}
+
+static void times_execute(struct subpage_job *job)
+{
+    struct store_job *work = (struct store_job *)job;
+    struct access_time *times = malloc(work->page_count * sizeof *times + 1);
+    size_t count = work->page_count;
+    work->error = times ? pager_time_accesses(work->handle->store, work->guest, (int)work->ram_fd, work->page_numbers,
+                                              &count, times)
+                        : ENOMEM;
+    for (size_t i = 0; !work->error && i < count; i++) {
+        work->results[1 + 4 * i] = times[i].kind;
+        work->results[2 + 4 * i] = (double)times[i].access_ns;
+        work->results[3 + 4 * i] = (double)times[i].answer_ns;
+        work->results[4 + 4 * i] = (double)times[i].rebuild_ns;
+    }
+    work->results[0] = work->error ? 0 : (double)count;
+    free(times);
+}
+
+/*
+ * pagerTimeAccesses(store, guest, ramFd, pages, results) → errno; results: how many, then kind, access, answer and rebuild of
+ * each (pager.h), in nanoseconds
+ */
+static napi_value time_accesses_call(napi_env env, napi_callback_info info)
+{
+    enum { ARGS = 5 };
+    napi_value args[ARGS];
+    struct store_job *work;
+    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
+        return NULL;
+    work->job.execute = times_execute;
+    if ((work->handle = get(env, args[0])) && get_guest(env, args[1], &work->guest) &&
+        subpage_get_uint(env, args[2], INT32_MAX, "ramFd", &work->ram_fd) &&
+        subpage_get_u32s(env, args[3], "pages", &work->page_numbers, &work->page_count) &&
+        subpage_get_results(env, args[4], 1 + 4 * work->page_count, &work->results))
+        return start(env, work, args, ARGS, "subpage:accesses");
+    subpage_job_drop(&work->job);
+    return NULL;
 }
 
 void subpage_register_store(napi_env env, napi_value exports)
@@ -482,4 +526,5 @@ void subpage_register_store(napi_env env, napi_value exports)
     export_function(env, exports, "pagerStart", pager_start_call);
     export_function(env, exports, "pagerStop", pager_stop_call);
     export_function(env, exports, "pagerRead", pager_read_call);
+    export_function(env, exports, "pagerTimeAccesses", time_accesses_call);
 }

@@ -9,8 +9,8 @@ enum {
     SURVEY_ARGS = 7,
     EXTENT_FIELDS = 4, /* descriptor, image, offset, pages */
     IMAGE_RESULTS = 8,
-    BLOCK_RESULTS = 4,
-    GLOBAL_RESULTS = 1 + SP_PACKING_COUNT + 1 + 3 + SP_SURVEY_BLOCK_SIZES * BLOCK_RESULTS,
+    BLOCK_RESULTS = 7,
+    GLOBAL_RESULTS = 1 + SP_PACKING_COUNT + 2 + 3 + SP_SURVEY_BLOCK_SIZES * BLOCK_RESULTS,
     IMAGES_MAX = 1 << 16,
     EXTENTS_MAX = 1 << 20,
 };
@@ -50,6 +50,7 @@ static void put_results(const struct sp_survey *survey, double *to)
     for (unsigned i = 0; i < SP_PACKING_COUNT; i++)
         put(&to, survey->packings[i]);
     put(&to, survey->passes);
+    put(&to, survey->patch_passes);
     put(&to, survey->share_ns);
     put(&to, survey->patch_ns);
     put(&to, survey->pack_ns);
@@ -58,6 +59,9 @@ static void put_results(const struct sp_survey *survey, double *to)
         put(&to, survey->blocks[i].zero);
         put(&to, survey->blocks[i].sampled);
         put(&to, survey->blocks[i].distinct);
+        put(&to, survey->blocks[i].packed_bytes);
+        put(&to, survey->blocks[i].with_any_bytes);
+        put(&to, survey->blocks[i].with_whole_bytes);
     }
 }
 

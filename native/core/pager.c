@@ -113,6 +113,15 @@ static unsigned kind_of_slot(const struct sp_store *store, uint64_t slot)
     return kind <= OBJECT_SWAPPED ? kinds[kind] : 0;
 }
 
+static void note_served(struct pager_stats *stats, unsigned kind, uint64_t ns, uint64_t rebuild_ns)
+{
+    stats->served[kind]++;
+    stats->times[kind][pager_bucket(ns)]++;
+    stats->rebuild_times[kind][pager_bucket(rebuild_ns)]++;
+    stats->last_ns = ns;
+    stats->last_rebuild_ns = rebuild_ns;
+}
+
 /* Answers one fault, all under the lock: a page must not be evicted between the look at its slot and the answer. */
 static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t began_ns)
 {
@@ -132,7 +141,9 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
             pager->stats.zeros++;
     } else {
         unsigned kind = kind_of_slot(store, slot);
+        uint64_t locked_ns = now_ns();
         error = store_rebuild(store, slot, content);
+        uint64_t rebuild_ns = now_ns() - locked_ns;
         error = error ? error : copy_in(pager, address, content, write);
         if (error == EEXIST) { /* it was being moved when our predecessor died: the RAM file wins (store.h) */
             store_release(store, guest, page);
@@ -140,8 +151,7 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
             error = 0;
         } else if (!error) {
             store_release(store, guest, page);
-            pager->stats.served[kind]++;
-            pager->stats.times[kind][pager_bucket(now_ns() - began_ns)]++;
+            note_served(&pager->stats, kind, now_ns() - began_ns, rebuild_ns);
         }
     }
     pager->stats.error = error;

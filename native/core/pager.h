@@ -29,8 +29,9 @@ struct pager_stats {
     uint64_t retries; /* could not be brought back at once */
     int error;        /* why the latest could not; 0 when it could */
     bool ended; /* the process is gone */
-    /* Times from reading the fault to its answer, by pager_bucket. */
-    uint64_t times[PAGER_KINDS][PAGER_BUCKETS];
+    /* Times by pager_bucket: from reading the fault to its answer, and of rebuilding the page within. */
+    uint64_t times[PAGER_KINDS][PAGER_BUCKETS], rebuild_times[PAGER_KINDS][PAGER_BUCKETS];
+    uint64_t last_ns, last_rebuild_ns; /* of the latest page that came out of the store */
 };
 
 /* Quarters of powers of two of nanoseconds. */
@@ -52,5 +53,21 @@ struct sp_pager *pager_start(struct sp_store *store, int guest, int uffd, int pi
 int pager_stop(struct sp_pager *pager, bool serving);
 
 void pager_read(struct sp_pager *pager, struct pager_stats *stats);
+
+/* How a page is held: as pager_stats counts it, packed pages by packing. */
+enum access_kind { ACCESS_FILLED, ACCESS_WHOLE, ACCESS_PATCHED, ACCESS_WORDS, ACCESS_LZ4, ACCESS_ZSTD, ACCESS_SWAPPED };
+
+struct access_time {
+    unsigned kind;                       /* enum access_kind */
+    uint64_t access_ns, answer_ns, rebuild_ns; /* each is part of the one before; the last two are those of pager_stats */
+};
+
+/*
+ * What an access to a stored page takes, as the thread that makes it sees it: maps the RAM file into this process, serves
+ * it, and reads the pages in the order given, each once. `count` becomes how many of them were in the store. The pages
+ * that were read are back in the RAM file then. Returns 0 or an errno.
+ */
+int pager_time_accesses(struct sp_store *store, int guest, int ram_fd, const uint32_t *pages, size_t *count,
+                        struct access_time *times);
 
 #endif

@@ -5,10 +5,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -62,6 +64,21 @@ static void *map_whole(int fd, size_t bytes)
     return map == MAP_FAILED ? NULL : map;
 }
 
+/* A block device is used up to its end, and only when nobody else has it: what is on it is lost. */
+static bool open_swap(struct sp_store *store, const char *path, uint64_t bytes_max)
+{
+    struct stat status;
+    uint64_t device_bytes = 0;
+    bool device = stat(path, &status) == 0 && S_ISBLK(status.st_mode);
+    int fd = open(path, device ? O_RDWR | O_CLOEXEC | O_EXCL : O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    space_init(&store->swap, fd, bytes_max);
+    if (fd < 0 || (device && ioctl(fd, BLKGETSIZE64, &device_bytes) < 0))
+        return false;
+    if (device && device_bytes < bytes_max)
+        space_init(&store->swap, fd, device_bytes);
+    return true;
+}
+
 static bool open_files(struct sp_store *store, const struct sp_store_options *options)
 {
     uint64_t pool_bytes = options->pages_max * SP_PAGE_BYTES / 4 * 5 + (1 << 20);
@@ -77,12 +94,8 @@ static bool open_files(struct sp_store *store, const struct sp_store_options *op
     store->pool_map = map_whole(pool_fd, store->pool_map_bytes);
     if (!store->objects || !store->pool_map)
         return false;
-    int swap_fd = options->swap ? open(options->swap, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-    if (options->swap && swap_fd < 0)
-        return false;
-    space_init(&store->swap, swap_fd, pool_bytes);
-    store->has_swap = swap_fd >= 0;
-    return true;
+    store->has_swap = options->swap != NULL;
+    return !options->swap || open_swap(store, options->swap, pool_bytes);
 }
 
 static bool make_indexes(struct sp_store *store, const struct sp_store_options *options)
@@ -267,12 +280,16 @@ static bool count_objects(struct sp_store *store)
 static bool claim(struct sp_store *store, const struct object *object)
 {
     uint64_t place = object->place;
+    errno = EBADMSG;
     if (kind_of(place) != OBJECT_SWAPPED)
         return space_claim(&store->pool, offset_of(place), bytes_of(place));
-    return store->has_swap && space_claim(&store->swap, offset_of(place), bytes_of(place));
+    if (store->has_swap)
+        return space_claim(&store->swap, offset_of(place), bytes_of(place));
+    errno = ENODEV;
+    return false;
 }
 
-/* Counts references anew; whatever nobody names is free. */
+/* Counts references anew; whatever nobody names is free. False with errno. */
 static bool count_references(struct sp_store *store)
 {
     struct object *objects = store->objects;
@@ -296,7 +313,11 @@ static bool count_references(struct sp_store *store)
             continue;
         }
         bool whole = kind_of(object->place) == OBJECT_WHOLE;
-        if (kind_of(object->place) == OBJECT_FREE || (object->patches > 0 && !whole) || !claim(store, object))
+        if (kind_of(object->place) == OBJECT_FREE || (object->patches > 0 && !whole)) {
+            errno = EBADMSG;
+            return false;
+        }
+        if (!claim(store, object))
             return false;
         store->live_objects++;
     }
@@ -316,10 +337,12 @@ static bool recover(struct sp_store *store)
 {
     if (!find_guests(store))
         return false;
-    if (!count_objects(store) || !count_references(store)) {
+    if (!count_objects(store)) {
         errno = EBADMSG;
         return false;
     }
+    if (!count_references(store))
+        return false;
     space_settle(&store->pool);
     if (store->has_swap)
         space_settle(&store->swap);
@@ -339,6 +362,7 @@ struct sp_store *store_open(const struct sp_store_options *options)
     memset(store, 0, sizeof *store);
     pthread_mutex_init(&store->lock, NULL);
     store->free_object = NO_OBJECT;
+    store->parts = 1;
     store->objects_fd = store->pool.fd = store->swap.fd = -1;
     for (int i = 0; i < GUESTS_MAX; i++)
         store->guests[i].ram_fd = -1;

@@ -15,7 +15,8 @@
  * lies is one word too; so the store is whole after every instruction, and store_open counts references anew. A page that
  * is in the RAM file and in a slot at once was being moved: the RAM file wins (store_attach).
  *
- * Every page that is rebuilt is compared with its hash: a wrong one is an error (EBADMSG), never given out.
+ * Every page that is rebuilt is compared with its hash: a wrong one is an error (EBADMSG, or ENODATA when the swap file
+ * does not hold what was written to it), never given out.
  *
  * Every function locks the store, page by page where it works on many, and may be called from any thread.
  */
@@ -29,13 +30,16 @@ struct sp_store;
 
 struct sp_store_options {
     const char *directory; /* exists; on tmpfs, for it holds memory */
-    const char *swap;      /* file for packed pages, made when missing; NULL: none */
+    const char *swap;      /* file, made when missing, or block device for packed pages; NULL: none */
     uint64_t pages_max;    /* of all guests together */
-    uint64_t index_pages;  /* the indexes are sized for so many and forget beyond */
+    uint64_t index_pages;  /* the indexes are sized for so many; beyond, the sweep works in parts (store_join.c) */
     struct sp_sketch_shape shape;
 };
 
-/* Opens or makes a store, and takes up what is in it. NULL with errno; EBADMSG: the files contradict themselves. */
+/*
+ * Opens or makes a store, and takes up what is in it. NULL with errno; EBADMSG: the files contradict themselves; ENODEV:
+ * pages are in a swap file, and none was given.
+ */
 struct sp_store *store_open(const struct sp_store_options *options);
 void store_close(struct sp_store *store);
 
@@ -81,12 +85,13 @@ int store_map(struct sp_store *store, int guest, uint8_t *out, size_t bytes);
 
 struct store_swept {
     uint64_t seen, packed, swapped;
-    bool wrapped; /* the end was reached: a pass is complete */
+    uint64_t joined; /* pages that were found to be identical to another one later than at their eviction */
+    bool wrapped;    /* the end was reached: a pass is complete */
 };
 
 /*
  * Goes on through the objects, at most `objects_max` of them. Whole ones that nothing patches and that have stayed for
- * `age_pack` passes are packed; packed ones of `age_swap` passes go to the swap file. Failing is no error: it is a hint.
+ * `age_pack` passes (and as many more as the hashes have parts) are packed; packed ones of `age_swap` passes go to the swap file. Failing is no error: it is a hint.
  */
 int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack, unsigned age_swap,
                 struct store_swept *swept);

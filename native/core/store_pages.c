@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define XXH_STATIC_LINKING_ONLY
@@ -14,13 +15,13 @@
 
 /* ---- objects */
 
-static uint32_t *bucket_of(const struct sp_store *store, uint64_t hash)
+uint32_t *store_bucket(const struct sp_store *store, uint64_t hash)
 {
     return store->identical + (size_t)((uint32_t)(hash >> 32) & store->identical_mask) * INDEX_WAYS;
 }
 
 /* Different domains never meet, so what one guest holds cannot be found out from another (docs/security.md). */
-static void sketch_in_domain(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes)
+void store_sketch(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes)
 {
     sp_sketch(page, &store->similar.shape, hashes);
     for (unsigned i = 0; i < store->similar.shape.groups; i++)
@@ -28,19 +29,24 @@ static void sketch_in_domain(const struct sp_store *store, uint16_t domain, cons
             hashes[i] ^= domain * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-void store_index(struct sp_store *store, uint32_t id, const uint8_t *page)
+void store_index_identical(struct sp_store *store, uint32_t id)
 {
-    const struct object *object = &store->objects[id];
-    uint32_t *bucket = bucket_of(store, object->hash);
+    uint32_t *bucket = store_bucket(store, store->objects[id].hash);
     unsigned way = 0;
     while (way < INDEX_WAYS - 1 && bucket[way] != NO_OBJECT && bucket[way] != id)
         way++;
     memmove(bucket + 1, bucket, way * sizeof *bucket);
     bucket[0] = id;
+}
+
+void store_index(struct sp_store *store, uint32_t id, const uint8_t *page)
+{
+    const struct object *object = &store->objects[id];
+    store_index_identical(store, id);
     if (kind_of(object->place) != OBJECT_WHOLE)
         return;
     uint64_t hashes[SP_SKETCH_GROUPS_MAX];
-    sketch_in_domain(store, object->domain, page, hashes);
+    store_sketch(store, object->domain, page, hashes);
     sp_similar_add(&store->similar, hashes, id);
 }
 
@@ -74,8 +80,7 @@ static void give_object(struct sp_store *store, uint32_t id)
     store->free_object = id;
 }
 
-/* Frees what no slot and no patch needs, and then the reference of a patch that went, if that was its last. */
-static void object_settle(struct sp_store *store, uint32_t id)
+void object_settle(struct sp_store *store, uint32_t id)
 {
     for (;;) {
         struct object *object = &store->objects[id];
@@ -107,6 +112,9 @@ static uint32_t make_object(struct sp_store *store, enum object_kind kind, const
         errno = error;
         return NO_OBJECT;
     }
+    /* A slab that begins is mapped at once: eight faults in the midst of a guest's pause would take longer. */
+    if (offset % SPACE_SLAB_BYTES == 0)
+        (void)madvise(store->pool_map + offset, SPACE_SLAB_BYTES, MADV_POPULATE_WRITE);
     memcpy(store->pool_map + offset, data, bytes);
     struct object *object = &store->objects[id];
     *object = (struct object){.hash = hash, .reference = reference, .domain = domain};
@@ -123,12 +131,12 @@ static int read_swapped(struct sp_store *store, uint64_t place, uint8_t *page)
     if (got < 0)
         return errno;
     if ((size_t)got != bytes)
-        return EBADMSG;
+        return ENODATA;
     if (bytes == SP_PAGE_BYTES) {
         memcpy(page, packed, bytes);
         return 0;
     }
-    return sp_unpack(store->packer, packed, bytes, page) ? 0 : EBADMSG;
+    return sp_unpack(store->packer, packed, bytes, page) ? 0 : ENODATA;
 }
 
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page)
@@ -157,7 +165,9 @@ int object_rebuild(struct sp_store *store, const struct object *object, uint8_t 
     default:
         return EBADMSG;
     }
-    return error ? error : XXH3_64bits(page, SP_PAGE_BYTES) == object->hash ? 0 : EBADMSG;
+    if (error || XXH3_64bits(page, SP_PAGE_BYTES) == object->hash)
+        return error;
+    return kind_of(place) == OBJECT_SWAPPED ? ENODATA : EBADMSG;
 }
 
 int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page)
@@ -207,7 +217,7 @@ static bool fill_slot(const uint8_t *page, uint64_t *slot)
 static uint32_t find_identical(struct sp_store *store, const uint8_t *page, uint64_t hash, uint16_t domain)
 {
     uint8_t other[SP_PAGE_BYTES];
-    const uint32_t *bucket = bucket_of(store, hash);
+    const uint32_t *bucket = store_bucket(store, hash);
     for (unsigned way = 0; way < INDEX_WAYS && bucket[way] != NO_OBJECT; way++) {
         const struct object *object = &store->objects[bucket[way]];
         /* The index forgets nobody: an id may be free by now, or another page. */
@@ -219,19 +229,15 @@ static uint32_t find_identical(struct sp_store *store, const uint8_t *page, uint
     return NO_OBJECT;
 }
 
-/* The shortest patch against a similar whole object; its length, or 0. */
-static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t domain, uint8_t *patch,
-                         uint32_t *reference)
+size_t store_find_patch(struct sp_store *store, uint32_t self, const uint8_t *page, uint16_t domain,
+                        const uint64_t *hashes, uint8_t *patch, uint32_t *reference)
 {
-    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
     uint32_t found[SP_SIMILAR_FOUND_MAX];
     uint8_t other[SP_PAGE_RECORD_MAX];
-    size_t best = 0;
-    sketch_in_domain(store, domain, page, hashes);
-    size_t count = sp_similar_find(&store->similar, hashes, found);
+    size_t best = 0, count = sp_similar_find(&store->similar, hashes, found);
     for (size_t i = 0; i < count; i++) {
         const struct object *object = &store->objects[found[i]];
-        if (kind_of(object->place) != OBJECT_WHOLE || object->domain != domain)
+        if (found[i] == self || kind_of(object->place) != OBJECT_WHOLE || object->domain != domain)
             continue;
         size_t bytes = sp_patch_make(page, store->pool_map + offset_of(object->place), other);
         if (bytes == 0 || (best > 0 && bytes >= best))
@@ -241,6 +247,14 @@ static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t d
         memcpy(patch, other, bytes);
     }
     return best;
+}
+
+static size_t find_patch(struct sp_store *store, const uint8_t *page, uint16_t domain, uint8_t *patch,
+                         uint32_t *reference)
+{
+    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
+    store_sketch(store, domain, page, hashes);
+    return store_find_patch(store, NO_OBJECT, page, domain, hashes, patch, reference);
 }
 
 int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *page, unsigned flags, uint64_t *slot,
@@ -285,6 +299,16 @@ static bool runs_fit(const struct guest *guest, const struct sp_run *runs, size_
         if ((uint64_t)runs[i].first + runs[i].count > guest->pages)
             return false;
     return true;
+}
+
+/* Looked at once for all runs, and under the lock that moves a page for its own. */
+static bool may_move(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count)
+{
+    store_lock(store);
+    const struct guest *guest = store_guest(store, number);
+    bool may = guest && runs_fit(guest, runs, run_count);
+    store_unlock(store);
+    return may;
 }
 
 static int punch(const struct guest *guest, uint64_t first, uint64_t count)
@@ -344,33 +368,53 @@ static int evict_chunk(struct sp_store *store, struct guest *guest, uint64_t fir
     return error ? error : punched;
 }
 
+/* The first page from there on that holds anything, or the end. */
+static uint64_t next_data(const struct guest *guest, uint64_t page, uint64_t end)
+{
+    off_t data = lseek(guest->ram_fd, (off_t)(page * SP_PAGE_BYTES), SEEK_DATA);
+    uint64_t first = data < 0 ? end : (uint64_t)data / SP_PAGE_BYTES;
+    return first < end ? first : end;
+}
+
+static uint64_t next_hole(const struct guest *guest, uint64_t page, uint64_t end)
+{
+    off_t hole = page < end ? lseek(guest->ram_fd, (off_t)(page * SP_PAGE_BYTES), SEEK_HOLE) : 0;
+    uint64_t last = hole > 0 ? (uint64_t)hole / SP_PAGE_BYTES : end;
+    return last < end ? last : end;
+}
+
+/* How many of a few pages, the first of which holds something, do so: SEEK_HOLE would walk on to the end of all data. */
+static uint64_t data_pages(const struct guest *guest, uint64_t first, uint64_t count)
+{
+    uint64_t pages = count > 0;
+    while (pages < count && next_data(guest, first + pages, first + pages + 1) == first + pages)
+        pages++;
+    return pages;
+}
+
 int store_evict(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, unsigned flags,
                 uint64_t pages_max, struct store_tally *tally)
 {
     uint64_t moved = 0;
     int error = 0;
+    if (!may_move(store, number, runs, run_count))
+        return EINVAL;
     for (size_t i = 0; i < run_count && !error && moved < pages_max; i++) {
         uint64_t page = runs[i].first, end = page + runs[i].count;
         while (page < end && !error && moved < pages_max) {
             store_lock(store);
             struct guest *guest = store_guest(store, number);
-            if (!guest || !runs_fit(guest, runs, run_count)) {
+            if (!guest || !runs_fit(guest, &runs[i], 1)) {
                 store_unlock(store);
                 return EINVAL;
             }
-            off_t at = (off_t)(page * SP_PAGE_BYTES), data = lseek(guest->ram_fd, at, SEEK_DATA);
-            uint64_t first = data < 0 ? end : (uint64_t)data / SP_PAGE_BYTES;
-            first = first < end ? first : end;
+            uint64_t first = next_data(guest, page, end);
             tally->holes += first - page;
             if (flags & STORE_TRIM)
                 error = punch(guest, page, first - page);
-            off_t hole = first < end ? lseek(guest->ram_fd, (off_t)(first * SP_PAGE_BYTES), SEEK_HOLE) : 0;
-            uint64_t last = hole > 0 ? (uint64_t)hole / SP_PAGE_BYTES : end;
-            uint64_t count = (last < end ? last : end) - first;
-            if (!(flags & STORE_TRIM)) {
-                count = count < CHUNK_PAGES ? count : CHUNK_PAGES;
-                count = count < pages_max - moved ? count : pages_max - moved;
-            }
+            uint64_t most = pages_max - moved < CHUNK_PAGES ? pages_max - moved : CHUNK_PAGES;
+            uint64_t count = flags & STORE_TRIM ? next_hole(guest, first, end) - first
+                                                : data_pages(guest, first, end - first < most ? end - first : most);
             if (first < end && count > 0 && !(flags & STORE_TRIM))
                 error = evict_chunk(store, guest, first, count, flags, tally);
             store_unlock(store);
@@ -397,12 +441,14 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
     uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
     int error = 0;
     *moved = 0;
+    if (!may_move(store, number, runs, run_count))
+        return EINVAL;
     for (size_t i = 0; i < run_count && !error; i++) {
         uint64_t page = runs[i].first, end = page + runs[i].count;
         while (page < end && !error) {
             store_lock(store);
             struct guest *guest = store_guest(store, number);
-            if (!guest || !runs_fit(guest, runs, run_count)) {
+            if (!guest || !runs_fit(guest, &runs[i], 1)) {
                 store_unlock(store);
                 return EINVAL;
             }

@@ -94,6 +94,9 @@ struct sp_store {
     struct sp_packer *packer;
     struct guest guests[GUESTS_MAX];
     uint32_t cursor; /* of the sweep */
+    uint32_t parts, part; /* of the hashes: how many, and which the indexes are for (store_join.c) */
+    uint32_t join_guest;  /* where join_slots goes on */
+    uint64_t join_page;
     uint8_t chunk[CHUNK_PAGES * SP_PAGE_BYTES] __attribute__((aligned(64)));
 };
 
@@ -106,7 +109,7 @@ void store_unlock(struct sp_store *store);
 /* The guest, or NULL with errno EINVAL: none of that number, or not attached. */
 struct guest *store_guest(struct sp_store *store, int number);
 
-/* Writes the page of a slot that is not SLOT_NONE. 0, or EBADMSG, or an errno of reading the swap file. */
+/* Writes the page of a slot that is not SLOT_NONE. 0, EBADMSG, ENODATA (store.h), or an errno of reading the swap file. */
 int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page);
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page);
 
@@ -117,8 +120,30 @@ void store_release(struct sp_store *store, struct guest *guest, uint64_t page);
 int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *page, unsigned flags, uint64_t *slot,
               struct store_tally *tally);
 
-/* Makes an object findable. */
+/* Makes an object findable; by its content alone. */
 void store_index(struct sp_store *store, uint32_t id, const uint8_t *page);
+void store_index_identical(struct sp_store *store, uint32_t id);
+
+/* The ids that may have this hash, INDEX_WAYS of them; from the first NO_OBJECT on there are none. */
+uint32_t *store_bucket(const struct sp_store *store, uint64_t hash);
+
+void store_sketch(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes);
+
+/* The shortest patch against a similar whole object other than `self`; its length, 0 without one. */
+size_t store_find_patch(struct sp_store *store, uint32_t self, const uint8_t *page, uint16_t domain,
+                        const uint64_t *hashes, uint8_t *patch, uint32_t *reference);
+
+/* Frees an object that no slot and no patch needs, and then its reference, if that was its last patch. */
+void object_settle(struct sp_store *store, uint32_t id);
+
+/* Gives an object a new place; the old one in the pool is free from then on. */
+void store_move_object(struct sp_store *store, struct object *object, uint64_t place);
+
+/* store_join.c: the next part of the hashes; enters an object if it is of this part, or makes it a patch. */
+void store_begin_round(struct sp_store *store);
+void join_object(struct sp_store *store, uint32_t id);
+/* Gives slots identical objects, at most `slots_max` looked at. True at the end of the round; `joined` counts. */
+bool join_slots(struct sp_store *store, uint64_t slots_max, uint64_t *joined);
 
 /* Puts the content of a page where its guest sees it: into the RAM file, or through the pager. 0 or an errno. */
 int guest_place(struct guest *guest, uint64_t page, const uint8_t *content);

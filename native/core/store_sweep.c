@@ -7,11 +7,10 @@
 
 #include "store_parts.h"
 
-/* Passes after which an age is no longer counted. */
-enum { AGE_MAX = 255 };
+/* Passes after which an age is no longer counted; slots that are looked at under one lock, which are quick. */
+enum { AGE_MAX = 255, JOIN_SLOTS = 256, JOIN_SLOTS_PER_OBJECT = 16 };
 
-/* Gives an object a new place; the old one is free from then on. */
-static void move_object(struct sp_store *store, struct object *object, uint64_t place)
+void store_move_object(struct sp_store *store, struct object *object, uint64_t place)
 {
     uint64_t before = object->place;
     __atomic_store_n(&object->place, place, __ATOMIC_RELEASE);
@@ -28,7 +27,7 @@ static bool pack_object(struct sp_store *store, struct object *object)
         return false;
     }
     memcpy(store->pool_map + offset, packed, bytes);
-    move_object(store, object, make_place(OBJECT_PACKED, bytes, offset));
+    store_move_object(store, object, make_place(OBJECT_PACKED, bytes, offset));
     return true;
 }
 
@@ -53,7 +52,7 @@ static bool swap_object(struct sp_store *store, struct object *object)
         space_give(&store->swap, offset, bytes);
         return false;
     }
-    move_object(store, object, make_place(OBJECT_SWAPPED, bytes, offset));
+    store_move_object(store, object, make_place(OBJECT_SWAPPED, bytes, offset));
     return true;
 }
 
@@ -64,17 +63,28 @@ int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack,
     while (swept->seen < objects_max) {
         store_lock(store);
         if (store->cursor >= store->object_count) {
-            store->cursor = 0;
-            swept->wrapped = true;
+            swept->wrapped = store->parts == 1 || join_slots(store, JOIN_SLOTS, &swept->joined);
+            swept->seen += JOIN_SLOTS / JOIN_SLOTS_PER_OBJECT;
+            if (swept->wrapped) {
+                store->cursor = 0;
+                store_begin_round(store);
+            }
             store_unlock(store);
-            return 0;
+            if (swept->wrapped)
+                return 0;
+            continue;
         }
-        struct object *object = &store->objects[store->cursor++];
+        struct object *object = &store->objects[store->cursor];
+        if (store->parts > 1 && object->place)
+            join_object(store, store->cursor);
+        store->cursor++;
         enum object_kind kind = kind_of(object->place);
+        /* What is packed is no reference: it first meets all parts. */
+        unsigned waits = store->parts - 1;
         swept->seen++;
         if (kind != OBJECT_FREE && object->age < AGE_MAX)
             object->age++;
-        if (kind == OBJECT_WHOLE && object->patches == 0 && !object->stubborn && object->age >= age_pack)
+        if (kind == OBJECT_WHOLE && object->patches == 0 && !object->stubborn && object->age >= age_pack + waits)
             swept->packed += pack_object(store, object);
         else if (store->has_swap && object->age >= age_swap &&
                  (kind == OBJECT_PACKED || (kind == OBJECT_WHOLE && object->stubborn && object->patches == 0)))

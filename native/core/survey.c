@@ -12,10 +12,11 @@
 #include <xxhash.h>
 
 #include "bytes.h"
+#include "survey_blocks.h"
 
 const uint32_t sp_survey_block_bytes[SP_SURVEY_BLOCK_SIZES] = {64, 256, 1024};
 
-enum { CHUNK_PAGES = 256, PASSES_MAX = 64, SAMPLE_SLOTS = 1 << 16 };
+enum { CHUNK_PAGES = 256, PASSES_MAX = 64, SAMPLE_SLOTS = 1 << 16, CODED_SHARE = 4 };
 
 bool sp_page_is_filled(const uint8_t *page)
 {
@@ -38,8 +39,10 @@ struct state {
     uint64_t *hashes;    /* identical pages: a set of hashes, 0 is free */
     uint64_t hash_mask, hash_count;
     uint32_t pass;
+    struct block_table *known_any[SP_SURVEY_BLOCK_SIZES], *known_whole[SP_SURVEY_BLOCK_SIZES];
     struct sample samples[SP_SURVEY_BLOCK_SIZES];
     struct sp_similar similar;
+    size_t similar_bytes;
     struct sp_packer *packer;
 };
 
@@ -228,6 +231,19 @@ static int read_page(const struct state *state, uint64_t number, uint8_t *page)
     return EINVAL;
 }
 
+/* The hashes of this pass; false when it has none of them. */
+static bool sketch_part(const struct state *state, const uint8_t *page, uint64_t *hashes)
+{
+    bool any = false;
+    sp_sketch(page, &state->survey->shape, hashes);
+    for (unsigned i = 0; i < state->survey->shape.groups; i++) {
+        if ((hashes[i] >> 40) % state->survey->patch_passes != state->pass)
+            hashes[i] = 0;
+        any = any || hashes[i];
+    }
+    return any;
+}
+
 static void see_similar(struct state *state, const uint8_t *page, uint64_t number, struct sp_survey_counts *counts)
 {
     uint64_t hashes[SP_SKETCH_GROUPS_MAX];
@@ -235,8 +251,10 @@ static void see_similar(struct state *state, const uint8_t *page, uint64_t numbe
     uint8_t reference[SP_PAGE_BYTES], patch[SP_PAGE_RECORD_MAX];
     size_t best = 0;
     uint32_t best_id = 0;
-    sp_sketch(page, &state->survey->shape, hashes);
-    size_t count = sp_similar_find(&state->similar, hashes, found);
+    if (has(state->patched, number) || !sketch_part(state, page, hashes))
+        return;
+    /* What a patch needs stays whole. */
+    size_t count = has(state->reference, number) ? 0 : sp_similar_find(&state->similar, hashes, found);
     for (size_t i = 0; i < count; i++) {
         size_t bytes = read_page(state, found[i], reference) == 0 ? sp_patch_make(page, reference, patch) : 0;
         if (bytes > 0 && (best == 0 || bytes < best)) {
@@ -257,14 +275,49 @@ static void see_similar(struct state *state, const uint8_t *page, uint64_t numbe
     }
 }
 
+static void know_blocks(struct block_table *const *tables, const uint8_t *page, uint64_t number)
+{
+    for (unsigned size = 0; size < SP_SURVEY_BLOCK_SIZES; size++)
+        if (tables[size])
+            block_table_add(tables[size], page, (uint32_t)number);
+}
+
+/* A part of the pages: three block sizes and two ways are dear. */
+static void code_blocks(struct state *state, const uint8_t *page, uint64_t number, size_t packed_bytes)
+{
+    if (number % CODED_SHARE != 0)
+        return;
+    for (unsigned size = 0; size < SP_SURVEY_BLOCK_SIZES; size++) {
+        struct sp_survey_blocks *blocks = &state->survey->blocks[size];
+        if (!state->known_any[size] || !state->known_whole[size])
+            continue;
+        size_t any = block_table_code(state->known_any[size], state->packer, page);
+        size_t whole = block_table_code(state->known_whole[size], state->packer, page);
+        blocks->packed_bytes += packed_bytes;
+        blocks->with_any_bytes += any < packed_bytes ? any : packed_bytes;
+        blocks->with_whole_bytes += whole < packed_bytes ? whole : packed_bytes;
+    }
+}
+
+static void see_reference(struct state *state, const uint8_t *page, uint64_t number, struct sp_survey_counts *counts)
+{
+    (void)counts;
+    know_blocks(state->known_any, page, number);
+    know_blocks(state->known_whole, page, number);
+}
+
 static void see_packed(struct state *state, const uint8_t *page, uint64_t number, struct sp_survey_counts *counts)
 {
     uint8_t packed[SP_PACK_ROOM];
     if (has(state->patched, number) || has(state->reference, number))
         return;
     size_t bytes = sp_pack(state->packer, page, packed);
-    if (bytes == 0)
+    code_blocks(state, page, number, bytes ? bytes : SP_PAGE_BYTES);
+    know_blocks(state->known_any, page, number);
+    if (bytes == 0) {
+        know_blocks(state->known_whole, page, number);
         return;
+    }
     counts->packed++;
     counts->packed_bytes += bytes;
     state->survey->packings[packed[0]]++;
@@ -301,16 +354,45 @@ static int make_tables(struct state *state, uint64_t pages)
     return good ? 0 : ENOMEM;
 }
 
+/* Divides the memory: as many passes as the table of similar pages needs. */
 static int make_similar(struct state *state, uint64_t unique)
 {
-    size_t bytes = sp_similar_bytes(&state->survey->shape, unique);
-    while (bytes > state->survey->memory_bytes && bytes > 4096)
-        bytes /= 2;
-    void *memory = aligned_alloc(64, bytes);
-    if (!memory)
-        return ENOMEM;
-    sp_similar_init(&state->similar, &state->survey->shape, memory, bytes);
-    return 0;
+    struct sp_survey *survey = state->survey;
+    size_t bytes = 0;
+    for (survey->patch_passes = 1; survey->patch_passes <= PASSES_MAX; survey->patch_passes++) {
+        bytes = sp_similar_bytes(&survey->shape, unique / survey->patch_passes + 1);
+        if (bytes <= survey->memory_bytes)
+            break;
+    }
+    if (survey->patch_passes > PASSES_MAX)
+        return EFBIG;
+    state->similar.entries = aligned_alloc(64, bytes);
+    state->similar_bytes = bytes;
+    return state->similar.entries ? 0 : ENOMEM;
+}
+
+static int find_similar(struct state *state, uint64_t unique)
+{
+    int error = make_similar(state, unique);
+    for (state->pass = 0; !error && state->pass < state->survey->patch_passes; state->pass++) {
+        sp_similar_init(&state->similar, &state->survey->shape, state->similar.entries, state->similar_bytes);
+        error = visit(state, state->first, false, see_similar);
+    }
+    free(state->similar.entries);
+    state->similar.entries = NULL;
+    return error;
+}
+
+/* Without memory for the tables of blocks these figures are missing, and nothing else. */
+static int pack_others(struct state *state)
+{
+    for (unsigned size = 0; size < SP_SURVEY_BLOCK_SIZES; size++) {
+        uint64_t bytes = state->survey->memory_bytes / (2 * SP_SURVEY_BLOCK_SIZES);
+        state->known_any[size] = block_table_new(sp_survey_block_bytes[size], bytes);
+        state->known_whole[size] = block_table_new(sp_survey_block_bytes[size], bytes);
+    }
+    int error = visit(state, state->reference, false, see_reference);
+    return error ? error : visit(state, state->first, false, see_packed);
 }
 
 static void sum_up_blocks(struct state *state)
@@ -347,12 +429,11 @@ static int run(struct state *state, uint64_t pages)
     state->hashes = NULL;
     survey->share_ns = (then = now_ns()) - started;
     if (survey->patch) {
-        error = make_similar(state, unique_pages(state, pages));
-        error = error ? error : visit(state, state->first, false, see_similar);
+        error = find_similar(state, unique_pages(state, pages));
     }
     survey->patch_ns = (started = now_ns()) - then;
     if (!error && survey->pack)
-        error = visit(state, state->first, false, see_packed);
+        error = pack_others(state);
     survey->pack_ns = now_ns() - started;
     return error;
 }
@@ -374,6 +455,8 @@ int sp_survey_run(struct sp_survey *survey)
     free(state.similar.entries);
     sp_packer_free(state.packer);
     for (unsigned i = 0; i < SP_SURVEY_BLOCK_SIZES; i++) {
+        block_table_free(state.known_any[i]);
+        block_table_free(state.known_whole[i]);
         free(state.samples[i].hashes);
         free(state.samples[i].counts);
     }

@@ -3,9 +3,8 @@
  * the user's own. In its order: pages of one repeated word, identical pages, pages that a patch of another one describes,
  * pages that pack; and below the page, blocks that repeat.
  *
- * Memory is bounded: identical pages are found in as many passes as it takes, each for a part of the hashes; the table of
- * similar pages forgets when it is full (fewer are found then); repeating blocks are counted on a sample by hash, which is
- * unbiased. Reads with pread, because a mapping would fill the holes of a guest's RAM file.
+ * Memory is bounded: identical pages, and similar ones, are found in as many passes as it takes, each for a part of the
+ * hashes; repeating blocks are counted on a sample by hash, which is unbiased. Reads with pread, because a mapping would fill the holes of a guest's RAM file.
  */
 #ifndef SUBPAGE_SURVEY_H
 #define SUBPAGE_SURVEY_H
@@ -37,6 +36,9 @@ struct sp_survey_blocks {
     uint64_t blocks;  /* of unique pages */
     uint64_t zero;
     uint64_t sampled, distinct; /* of the others, those the sample holds */
+    /* Bytes of a part of the pages that are neither filled, shared nor patched: packed; with blocks as references besides,
+     * to any page before them or only to pages that stay whole, as the store has them at hand (survey_blocks.h). */
+    uint64_t packed_bytes, with_any_bytes, with_whole_bytes;
 };
 
 struct sp_survey {
@@ -52,7 +54,7 @@ struct sp_survey {
     struct sp_survey_blocks blocks[SP_SURVEY_BLOCK_SIZES];
     uint64_t references; /* pages that patches need */
     uint64_t packings[SP_PACKING_COUNT];
-    uint32_t passes;
+    uint32_t passes, patch_passes;
     uint64_t share_ns, patch_ns, pack_ns;
 };
 

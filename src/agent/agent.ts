@@ -25,7 +25,7 @@ import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
-import { HostDensity } from './host-density.ts'
+import { HostDensity, type SwapPlace } from './host-density.ts'
 import {
   type EndedGuest,
   type HostedGuest,
@@ -44,8 +44,8 @@ export interface AgentOptions
   listen: Address
   /** Where other hosts reach this one, when that is not where it listens. */
   advertise: Address | undefined
-  /** File for cold pages of dense guests. */
-  swap?: string | undefined
+  /** For cold pages of dense guests. */
+  swap?: SwapPlace | undefined
 }
 
 export class Agent {

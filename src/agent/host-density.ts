@@ -16,15 +16,21 @@ import type { EventLog } from './event-log.ts'
 import type { RunningGuest } from './running-guest.ts'
 
 const passMs = 1_000
-/** What the sweep looks at in one pass; what has stayed for so many rounds is packed, and swapped. */
+/** What the sweep looks at in one pass; what has stayed for so many rounds is packed. */
 const sweepObjects = 20_000
 const packRounds = 2
-const swapRounds = 30
 const indexPages = 1 << 18
 const restartMs = 200
 
+/** Where the coldest pages go, and for how long they must have stayed in the store before. */
+export interface SwapPlace {
+  file: string
+  afterMs: number
+}
+
 export class HostDensity {
   readonly #place: KeeperPlace
+  readonly #swapRounds: number
   readonly #events: EventLog
   readonly #guests = new Map<string, DenseGuest>()
   #keeper: Promise<KeeperClient> | undefined
@@ -33,7 +39,7 @@ export class HostDensity {
   /** Why the latest pass over a guest did not do what it wanted. */
   readonly #errors = new Map<string, string>()
 
-  constructor(stateDirectory: string, events: EventLog, swap: string | undefined) {
+  constructor(stateDirectory: string, events: EventLog, swap: SwapPlace | undefined) {
     const tag = createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
     const inState = (leaf: string) => join(resolve(stateDirectory), leaf)
     this.#place = {
@@ -41,12 +47,14 @@ export class HostDensity {
       log: inState('keeper.log'),
       keeper: {
         directory: `/dev/shm/subpage-${tag}-density`,
-        ...(swap === undefined ? {} : { swap: resolve(swap) }),
+        ...(swap === undefined ? {} : { swap: resolve(swap.file) }),
         pagesMax: pagesOf(totalmem()),
         indexPages,
       },
     }
     this.#events = events
+    // A round takes a pass, and more when the store is large.
+    this.#swapRounds = Math.max(1, Math.ceil((swap?.afterMs ?? 0) / passMs))
   }
 
   /** @throws SubpageError ALREADY_PROTECTED, KEEPER_FAILED, TRACKER_UNAVAILABLE, NO_SPACE */
@@ -229,7 +237,7 @@ export class HostDensity {
   async #sweep(): Promise<number> {
     if (this.#guests.size === 0 || this.#closing.signal.aborted) return 0
     try {
-      const sizes = { objectsMax: sweepObjects, agePack: packRounds, ageSwap: swapRounds }
+      const sizes = { objectsMax: sweepObjects, agePack: packRounds, ageSwap: this.#swapRounds }
       return (await (await this.#connected()).ask('sweep', sizes)).cpuMs
     } catch {
       // The passes over guests meet the same keeper, and say what is wrong with it.

@@ -13,6 +13,7 @@ import { buildApi } from './api.ts'
 import { listenApi } from './api-listener.ts'
 import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
+import type { SwapPlace } from './host-density.ts'
 import { makePrivateDirectory } from './private-directory.ts'
 import { apiSocket, defaultStateDirectory } from './state-directory.ts'
 import { lockState } from './state-lock.ts'
@@ -31,8 +32,8 @@ export interface ServeOptions {
   api?: { listen: string; tokenFile: string }
   /** Further directories that guests may read from, separated by colons. */
   images?: string
-  /** File for cold pages of dense guests. */
-  swap?: string
+  /** For cold pages of dense guests. */
+  swap?: SwapPlace
 }
 
 /**

@@ -46,11 +46,13 @@ export function surveyReport(survey: Survey): string {
     table([['technique', 'pages', 'saves', 'leaves', 'saved so far', ''], ...rows]),
     '',
     table([
-      ['blocks of unique pages', 'zero', 'repeated'],
+      ['blocks of unique pages', 'zero', 'repeated', 'would save besides', 'of whole pages only'],
       ...survey.blocks.map((block) => [
         `${block.blockBytes} bytes`,
         percent(block.zeroShare, 1),
         percent(block.repeatedShare, 1),
+        percent(block.savesMost, 1),
+        percent(block.savesWhole, 1),
       ]),
     ]),
     '',
@@ -65,8 +67,8 @@ const packings = ({ packings: { words, lz4, zstd } }: Survey) => `${words} words
 function rates(survey: Survey): string {
   const { share, patch, pack } = survey.seconds
   const rate = (seconds: number) => `${formatBytes((survey.pages * pageBytes) / Math.max(seconds, 1e-9))}/s`
-  const passes = survey.passes === 1 ? '' : ` (${survey.passes} passes)`
-  return `identical pages found at ${rate(share)}${passes}, with patches ${rate(share + patch)}, with compression ${rate(share + patch + pack)}`
+  const passes = (count: number) => (count > 1 ? ` (${count} passes)` : '')
+  return `identical pages found at ${rate(share)}${passes(survey.passes)}, with patches ${rate(share + patch)}${passes(survey.patchPasses)}, with compression ${rate(share + patch + pack)}`
 }
 
 /** Per guest: where its pages are, in bytes of its memory, and what is saved of what it holds. */

@@ -3,7 +3,7 @@
  * (native/core/pager.h). The userfaultfd is that of its QEMU, which the shim has made and which stays open there, so a
  * process that serves after us finds everybody who still waits.
  */
-import { closeSync } from 'node:fs'
+import { closeSync, openSync } from 'node:fs'
 import { constants } from 'node:os'
 import { SubpageError } from '../errors.ts'
 import { addon } from '../memory/native.ts'
@@ -22,7 +22,14 @@ const head = servedKinds.length + 4
 export interface Served {
   pages: number
   /** Microseconds from reading the fault to its answer; null when there was none. */
-  us: { p50: number; p99: number } | null
+  us: Percentiles | null
+  /** Of them, rebuilding the page. */
+  rebuildUs: Percentiles | null
+}
+
+export interface Percentiles {
+  p50: number
+  p99: number
 }
 
 export interface PagerStats {
@@ -74,12 +81,14 @@ export function stopPager(store: Store, guest: number): boolean {
 
 /** Undefined for a guest that is not served. */
 export function readPager(store: Store, guest: number): PagerStats | undefined {
-  const results = new Float64Array(head + servedKinds.length * buckets)
+  const kinds = servedKinds.length
+  const results = new Float64Array(head + 2 * kinds * buckets)
   if (!addon.pagerRead(store.handle, guest, results)) return undefined
   const [zeros, retries, errno, ended] = results.subarray(servedKinds.length) as unknown as number[]
   const served = servedKinds.map((kind, index) => {
-    const times = results.subarray(head + index * buckets, head + (index + 1) * buckets)
-    return [kind, { pages: results[index]!, us: percentiles(times) }] as const
+    const times = (at: number) =>
+      percentiles(results.subarray(head + at * buckets, head + (at + 1) * buckets))
+    return [kind, { pages: results[index]!, us: times(index), rebuildUs: times(kinds + index) }] as const
   })
   return {
     served: Object.fromEntries(served) as Record<ServedKind, Served>,
@@ -90,7 +99,7 @@ export function readPager(store: Store, guest: number): PagerStats | undefined {
   }
 }
 
-function percentiles(times: Float64Array): Served['us'] {
+function percentiles(times: Float64Array): Percentiles | null {
   const total = times.reduce((sum, count) => sum + count, 0)
   if (total === 0) return null
   const at = (share: number) => {
@@ -101,14 +110,56 @@ function percentiles(times: Float64Array): Served['us'] {
   return { p50: at(0.5), p99: at(0.99) }
 }
 
+/** How an accessed page was held; packed ones by packing. */
+export const accessKinds = ['filled', 'whole', 'patched', 'words', 'lz4', 'zstd', 'swapped'] as const
+export type AccessKind = (typeof accessKinds)[number]
+
+/** Of one access to a stored page, in nanoseconds; each is part of the one before. */
+export interface AccessTime {
+  kind: AccessKind
+  /** As the thread that reads the page sees it: the fault and all that follows. */
+  accessNs: number
+  /** From reading the fault to its answer. */
+  answerNs: number
+  rebuildNs: number
+}
+
+/**
+ * Reads pages of a guest that nobody serves, in the order given, each once, and times it. Those that were in the store are
+ * in the RAM file afterwards. @throws SubpageError TRACKER_UNAVAILABLE
+ */
+export async function timeAccesses(
+  store: Store,
+  guest: number,
+  ramPath: string,
+  pages: Uint32Array,
+): Promise<AccessTime[]> {
+  // Write protection can be asked for where writing is possible only.
+  const fd = openSync(ramPath, 'r+')
+  try {
+    const results = new Float64Array(1 + 4 * pages.length)
+    const error = await addon.pagerTimeAccesses(store.handle, guest, fd, pages, results)
+    if (error !== 0)
+      throw new SubpageError('TRACKER_UNAVAILABLE', `page faults cannot be served here: errno ${error}`)
+    return Array.from({ length: results[0]! }, (_, i) => {
+      const [kind, accessNs, answerNs, rebuildNs] = results.subarray(1 + 4 * i) as unknown as number[]
+      return { kind: accessKinds[kind!]!, accessNs: accessNs!, answerNs: answerNs!, rebuildNs: rebuildNs! }
+    })
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /** Where a bucket begins: quarters of powers of two (pager_bucket). */
 const startNs = (bucket: number) =>
   bucket < 4 ? bucket : (4 + (bucket % 4)) * 2 ** (Math.floor(bucket / 4) - 1)
 
 function reasonOf(errno: number): string {
-  const { ENOSPC, ENOMEM, EBADMSG } = constants.errno
+  const { ENOSPC, ENOMEM, EBADMSG, ENODATA, EIO } = constants.errno
   if (errno === ENOSPC || errno === ENOMEM)
     return 'no memory to bring a page back into: free some in /dev/shm'
   if (errno === EBADMSG) return 'a stored page is damaged'
+  if (errno === ENODATA) return 'the swap file does not hold what was written to it'
+  if (errno === EIO) return 'the swap file cannot be read'
   return `errno ${errno}`
 }

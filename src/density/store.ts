@@ -14,11 +14,11 @@ import { defaultShape, type SketchShape, shapeFields } from './shape.ts'
 export interface StoreOptions {
   /** Its own; on tmpfs, for it holds memory. */
   directory: string
-  /** File for packed pages that nobody has asked for in a long time. */
+  /** File, or block device, for packed pages that nobody has asked for in a long time. */
   swap?: string
   /** Of all guests together; the files are sparse, so a generous number costs nothing. */
   pagesMax: number
-  /** The indexes remember so many pages and forget beyond: a bound of memory, about 24 bytes a page. */
+  /** The indexes remember so many pages, about 24 bytes for each; for more the sweep takes several rounds. */
   indexPages: number
   shape?: SketchShape
 }
@@ -84,7 +84,8 @@ export class Store {
       mkdirSync(directory, { recursive: true, mode: 0o700 })
       return new Store(addon.storeOpen(directory, swap, pagesMax, indexPages, shapeFields(shape)))
     } catch (cause) {
-      throw storeError(cause, `cannot open the store in ${directory}`)
+      const place = swap === '' ? directory : `${directory} with swap in ${swap}`
+      throw storeError(cause, `cannot open the store in ${place}`)
     }
   }
 
@@ -172,12 +173,14 @@ export class Store {
 
   /**
    * Goes on through what is stored, at most so many pages: packs what has stayed for `agePack` rounds, swaps what has
-   * stayed for `ageSwap`.
+   * stayed for `ageSwap`. When the indexes do not hold all there is, it also finds, a part of the hashes in each round, what
+   * is identical or similar and was not found at its eviction.
    */
   async sweep(objectsMax: number, agePack: number, ageSwap: number) {
-    const results = new Float64Array(4)
+    const results = new Float64Array(5)
     check(await addon.storeSweep(this.handle, objectsMax, agePack, ageSwap, results), 'sweep')
-    return { seen: results[0]!, packed: results[1]!, swapped: results[2]!, wrapped: results[3] !== 0 }
+    const [seen, packed, swapped, wrapped, joined] = results as unknown as Five
+    return { seen, packed, swapped, wrapped: wrapped !== 0, joined }
   }
 
   split(guest: number): PageSplit {
@@ -215,6 +218,7 @@ export function residentPages(ramPath: string, pages: number): PageRanges {
   }
 }
 
+type Five = [number, number, number, number, number]
 type Seven = [number, number, number, number, number, number, number]
 
 const isFull = (error: number) => error === constants.errno.ENOSPC || error === constants.errno.ENOMEM
@@ -225,6 +229,11 @@ function check(error: number, what: string): void {
   if (error === constants.errno.EINVAL) throw new TypeError(`cannot ${what}: no such guest or page`)
   if (error === constants.errno.EBADMSG)
     throw new SubpageError('STORE_DAMAGED', `cannot ${what}: what is stored is not what was put there`)
+  if (error === constants.errno.ENODATA)
+    throw new SubpageError(
+      'STORE_DAMAGED',
+      `cannot ${what}: the swap file does not hold what was written to it`,
+    )
   const name = Object.entries(constants.errno).find(([, number]) => number === error)?.[0] ?? String(error)
   throw new SubpageError(isFull(error) ? 'NO_SPACE' : 'INTERNAL', `cannot ${what}: ${name}`)
 }
@@ -233,6 +242,8 @@ function storeError(cause: unknown, what: string): unknown {
   if (!(cause instanceof Error) || !('code' in cause)) return cause
   const message = `${what}: ${cause.message}`
   if (cause.code === 'EBADMSG') return new SubpageError('STORE_DAMAGED', message, { cause })
+  if (cause.code === 'ENODEV')
+    return new SubpageError('BAD_ARGUMENT', `${what}: pages are in a swap file, and none is given`, { cause })
   if (cause.code === 'ENOSPC' || cause.code === 'ENOMEM')
     return new SubpageError('NO_SPACE', message, { cause })
   return new SubpageError('BAD_ARGUMENT', message, { cause })

@@ -46,6 +46,12 @@ export interface BlockCounts {
   zeroShare: number
   /** Of the same: equal to an earlier block. */
   repeatedShare: number
+  /**
+   * What such blocks as references would save of what patching and compression leave of the pages that are not patched: if
+   * any page could be referred to, and with those that stay whole, as a store could do at once.
+   */
+  savesMost: number
+  savesWhole: number
 }
 
 export interface Survey extends PageCounts {
@@ -56,15 +62,16 @@ export interface Survey extends PageCounts {
   blocks: BlockCounts[]
   /** Bytes that would be left after each technique and those before it. */
   bytes: { total: number; withoutFilled: number; shared: number; patched: number; packed: number }
-  /** Passes over the images that identical pages took within the memory given. */
+  /** Passes over the images that identical pages, and similar ones, took within the memory given. */
   passes: number
+  patchPasses: number
   seconds: { share: number; patch: number; pack: number }
 }
 
 const depths: readonly SurveyDepth[] = ['share', 'patch', 'pack']
 const blockSizes = [64, 256, 1024]
 const imageFields = 8
-const globalFields = 1 + 3 + 1 + 3 + blockSizes.length * 4
+const globalFields = 1 + 3 + 2 + 3 + blockSizes.length * 7
 const memoryBytesDefault = 256 * 2 ** 20
 
 /** @throws SubpageError BAD_ARGUMENT when an image cannot be read; NO_SPACE when the memory given is too small */
@@ -132,18 +139,31 @@ function read(images: readonly SurveyImage[], results: Float64Array): Survey {
   }, emptyCounts())
   const references = next()
   const packings = { words: next(), lz4: next(), zstd: next() }
-  const passes = next()
+  const [passes, patchPasses] = [next(), next()]
   const seconds = { share: next() / 1e9, patch: next() / 1e9, pack: next() / 1e9 }
   const blocks = blockSizes.map((blockBytes) => {
     const [total, zero, sampled, distinct] = [next(), next(), next(), next()]
+    const [packed, withAny, withWhole] = [next(), next(), next()]
     const others = total - zero
     return {
       blockBytes,
       zeroShare: total && zero / total,
       repeatedShare: sampled && (others / total) * (1 - distinct / sampled),
+      savesMost: packed && 1 - withAny / packed,
+      savesWhole: packed && 1 - withWhole / packed,
     }
   })
-  return { ...all, images: each, references, packings, blocks, bytes: bytesLeft(all), passes, seconds }
+  return {
+    ...all,
+    images: each,
+    references,
+    packings,
+    blocks,
+    bytes: bytesLeft(all),
+    passes,
+    patchPasses,
+    seconds,
+  }
 }
 
 const emptyCounts = (): PageCounts => ({

@@ -204,7 +204,7 @@ export interface Addon {
   storeRead(store: StoreHandle, guest: number, page: number, into: Uint8Array): Errno
   /** A bit for each page that is in the store. */
   storeMap(store: StoreHandle, guest: number, into: Uint8Array): Errno
-  /** Results: seen, packed, swapped, wrapped. */
+  /** Results: seen, packed, swapped, wrapped, joined. */
   storeSweep(
     store: StoreHandle,
     objectsMax: number,
@@ -230,6 +230,8 @@ export interface Addon {
   pagerStop(store: StoreHandle, guest: number, serving: boolean): Errno
   /** Results as src/density/pager.ts reads them; false without a pager. */
   pagerRead(store: StoreHandle, guest: number, results: Float64Array): boolean
+  /** Results: how many pages were in the store, then kind, access, answer and rebuild of each, in nanoseconds. */
+  pagerTimeAccesses(store: StoreHandle, guest: number, ...args: AccessArguments): Promise<Errno>
 
   /**
    * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
@@ -247,6 +249,7 @@ export interface Addon {
 }
 
 type Errno = number
+type AccessArguments = [ramFd: number, pages: Uint32Array, results: Float64Array]
 type StoreRuns = [store: StoreHandle, guest: number, pairs: Uint32Array, runs: number]
 
 /** Results: bytes, run, offset, pages, changedPages, changedLines, changedBytes. False: a range outside the memory. */

@@ -24,9 +24,9 @@ const kernelArguments = [
  * @param append further kernel arguments, such as victim_mib=64
  * @param initrd in build/guest, or the path of one made from those there
  */
-export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz'): string[] {
+export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz', kernel = 'vmlinuz'): string[] {
   return [
-    ...['-kernel', guestImage('vmlinuz'), '-initrd', guestImage(initrd)],
+    ...['-kernel', guestImage(kernel), '-initrd', guestImage(initrd)],
     ...['-append', [...kernelArguments, ...append].join(' '), '-no-reboot'],
   ]
 }
@@ -37,6 +37,9 @@ export function guestImage(name: string): string {
   if (existsSync(path)) return path
   throw new SubpageError('BAD_ARGUMENT', `${path} is not there: run scripts/build-guest.sh all`)
 }
+
+/** Whether a part of it was built. */
+export const hasGuestImage = (name: string): boolean => existsSync(resolve(guestImages, name))
 
 export interface VictimLine {
   step: number

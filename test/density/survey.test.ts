@@ -90,6 +90,18 @@ describe('survey', () => {
     await expect(survey([rawImage(path)], { memoryBytes: 256 })).rejects.toMatchObject({ code: 'NO_SPACE' })
   })
 
+  test('finds the same patches in passes', async () => {
+    const pages = Array.from({ length: 1000 }, (_, i) => [noise(i), changed(noise(i), 100)]).flat()
+    const path = image('similar', pages)
+    const [ample, scarce] = await Promise.all([
+      survey([rawImage(path)], { depth: 'patch' }),
+      survey([rawImage(path)], { depth: 'patch', memoryBytes: 8192 }),
+    ])
+    expect(ample).toMatchObject({ patchPasses: 1, patched: 1000, references: 1000 })
+    expect(scarce).toMatchObject({ patched: 1000, references: 1000 })
+    expect(scarce.patchPasses).toBeGreaterThan(4)
+  })
+
   test('holes are zero pages and stay holes', async () => {
     const path = image('sparse', [noise(9)])
     truncateSync(path, 1000 * pageBytes)
@@ -104,6 +116,15 @@ describe('survey', () => {
     for (const block of blocks) {
       expect(block.zeroShare).toBeCloseTo(0.25)
       expect(block.repeatedShare).toBeCloseTo(0.25)
+    }
+    // Half of each page is in the one before; the second one that is looked at can refer to it, and the first has none.
+    const alike = image(
+      'alike',
+      [...Array(8).keys()].map((seed) => half(noise(1), noise(10 + seed))),
+    )
+    for (const { savesMost, savesWhole } of (await survey([rawImage(alike)])).blocks) {
+      expect(savesMost).toBeCloseTo(0.25, 1)
+      expect(savesWhole).toBe(savesMost)
     }
   })
 

@@ -4,13 +4,15 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import {
   askVictim,
   type Console,
+  readConsole,
+  typeLine,
   untilConsole,
   victimDamage,
   victimLines,
@@ -22,6 +24,8 @@ const hosts = new Hosts()
 const state = join(hosts.directory, 'a')
 // A /dev/shm of its own, that can be filled.
 const ownShm = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o size=420m none /dev/shm && exec "$0" "$@"']
+const swap = join(hosts.directory, 'swap')
+const swapEnvironment = { SUBPAGE_SWAP: swap, SUBPAGE_SWAP_AFTER: '1s' }
 const full = { recentMs: 0, coldMs: 0, budget: 1, trustDomain: 'victims' }
 const names = ['one', 'two']
 const consoles: Console[] = []
@@ -29,7 +33,7 @@ let a: EphemeralAgent
 let qemuPid = 0
 
 beforeAll(async () => {
-  a = await hosts.add('a', { SUBPAGE_SWAP: join(hosts.directory, 'swap') }, undefined, ownShm)
+  a = await hosts.add('a', swapEnvironment, undefined, ownShm)
   for (const name of names) {
     const { status, console } = await startVictim(a, name)
     consoles.push(console)
@@ -81,6 +85,50 @@ test('at full pressure no victim sees a wrong byte, and the accounts add up', as
   expect(shown.out).toMatch(/^one +victims +cold /m)
 })
 
+/** A file that only this asks for, and the sum of it. */
+const coldFile = '/tmp/cold'
+const coldPages = 2_048
+
+/** Has the first guest run a command. @returns what it says before it ends */
+async function run(command: string): Promise<() => Promise<string>> {
+  const console = consoles[0]!
+  const from = readConsole(console).length
+  await typeLine(console, `run ${command}`)
+  const ended = (text: string) => /([0-9a-f]{32}) {2}\/tmp/.exec(text)?.[1]
+  return () => untilConsole(console, from, ended, 60_000)
+}
+
+test('pages are swapped and come back; a swap file that is damaged keeps the guest waiting, and no wrong byte is served', async () => {
+  const fill = `dd if=/dev/urandom of=${coldFile} bs=4096 count=${coldPages} 2>/dev/null`
+  const sum = await (await run(`${fill}; md5sum ${coldFile}`))()
+  const swappedOut = async () => (await density()).split.swapped
+  const swappedIn = async () => (await density()).pager!.served.swapped.pages
+  await expect.poll(swappedOut, { timeout: 60_000 }).toBeGreaterThan(coldPages)
+  // Nothing more leaves, and what is packed goes to the swap file: from then on nobody writes to it.
+  for (const name of names)
+    await a.client.densityOn(name, { ...full, recentMs: 3_600_000, coldMs: 3_600_000 })
+  const packed = async () => {
+    const { guests } = await a.client.density()
+    return guests.reduce((total, { split }) => total + split.packed, 0)
+  }
+  await expect.poll(packed, { timeout: 60_000 }).toBe(0)
+  // Half of it says something else, and half is gone.
+  const good = readFileSync(swap)
+  const half = good.subarray(0, good.length >> 1).map((byte) => ~byte)
+  writeFileSync(swap, half, { flag: 'r+' })
+  truncateSync(swap, half.length)
+  const reason = async () => (await density()).pager!.reason
+  const answer = await run(`md5sum ${coldFile}`)
+  await expect.poll(reason, { timeout: 60_000 }).toBe('the swap file does not hold what was written to it')
+  await expect(a.client.densityOff('one')).rejects.toThrow(expect.objectContaining({ code: 'STORE_DAMAGED' }))
+  writeFileSync(swap, good, { flag: 'r+' })
+  expect(await answer()).toBe(sum)
+  expect(await swappedIn()).toBeGreaterThan(0)
+  await expect.poll(reason, { timeout: 60_000 }).toBe('')
+  await bothAreWhole()
+  for (const name of names) await a.client.densityOn(name, full)
+})
+
 test('the keeper is killed: the next one goes on with what was stored', async () => {
   for (let round = 0; round < 3; round++) {
     const pid = await keeperPid()
@@ -95,7 +143,7 @@ test('the agent is killed: guests go on without it, and the next one finds them 
   a.process.kill('SIGKILL')
   await once(a.process, 'exit')
   await bothAreWhole()
-  a = await hosts.add('a', {}, undefined, ['nsenter', '-t', String(qemuPid), '-m', '--'])
+  a = await hosts.add('a', swapEnvironment, undefined, ['nsenter', '-t', String(qemuPid), '-m', '--'])
   expect(await keeperPid()).toBe(pid)
   await expect.poll(storedPages, { timeout: 60_000 }).toBeGreaterThan(1_000)
   await bothAreWhole()

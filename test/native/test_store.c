@@ -287,6 +287,59 @@ static void test_smaller(void)
     end();
 }
 
+static void sweep_rounds(unsigned rounds, unsigned age_pack, uint64_t *joined)
+{
+    struct store_swept swept;
+    *joined = 0;
+    while (rounds > 0) {
+        CHECK(store_sweep(store, 100, age_pack, 100, &swept) == 0);
+        *joined += swept.joined;
+        rounds -= swept.wrapped;
+    }
+}
+
+/*
+ * Indexes for 64 pages, and 300 different ones: what an eviction did not find the sweep does, part by part. The second
+ * guest has the pages of the first, the same or each with a byte changed.
+ */
+static void test_parts(bool change)
+{
+    struct store_totals totals;
+    struct store_share first, second;
+    uint64_t joined;
+    begin(11);
+    for (unsigned page = 0; page < PAGES; page++) {
+        uint64_t stock = page + 1000;
+        for (unsigned i = 0; i < SP_PAGE_BYTES; i += 8) {
+            uint64_t word = next_random(&stock);
+            memcpy(model[0][page] + i, &word, 8);
+        }
+        memcpy(model[1][page], model[0][page], SP_PAGE_BYTES);
+        model[1][page][7] ^= change;
+        memcpy(model[2][page], model[0][page], SP_PAGE_BYTES);
+    }
+    for (unsigned guest = 0; guest < GUESTS; guest++)
+        CHECK(pwrite(files[guest], model[guest], sizeof model[guest], 0) == (ssize_t)sizeof model[guest]);
+    evict_all();
+    store_totals(store, &totals);
+    CHECK(totals.objects > 2 * PAGES + PAGES / 4);
+    sweep_rounds(2 * 8, 100, &joined);
+    store_totals(store, &totals);
+    CHECK(store_share_of(store, numbers[0], &first) == 0 && store_share_of(store, numbers[1], &second) == 0);
+    /* The third guest is in a domain of its own, and takes part in nothing. */
+    if (change) {
+        CHECK(totals.objects == 3 * PAGES && first.patched + second.patched >= PAGES - 2);
+    } else {
+        CHECK(joined > PAGES / 4 && totals.objects == 2 * PAGES && first.shared == PAGES && second.shared == PAGES);
+    }
+    check_all();
+    store_close(store);
+    open_store(true);
+    check_all();
+    check_files();
+    end();
+}
+
 /* Domains never share: the third guest is in one of its own. */
 static void test_domains(void)
 {
@@ -403,6 +456,8 @@ int main(void)
 {
     for (uint64_t with_seed = 1; with_seed <= 12; with_seed++)
         test_any_order(with_seed * 7919);
+    test_parts(false);
+    test_parts(true);
     test_saves();
     test_smaller();
     test_domains();

@@ -5,6 +5,7 @@ import type { ServeOptions } from '../../agent/serve.ts'
 import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, text } from '../command.ts'
+import { parseSpan } from '../sizes.ts'
 
 export const agentCommand: Command = {
   name: 'agent',
@@ -48,7 +49,15 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       form: '--images <dirs>',
       summary: 'further directories, separated by colons, that guests may read kernels and disks from',
     },
-    { form: '--swap <file>', summary: 'file for the coldest pages of guests whose memory is held densely' },
+    {
+      form: '--swap <file>',
+      summary: 'file, or block device, for the coldest pages of guests whose memory is held densely',
+    },
+    {
+      form: '--swap-after <time>',
+      summary: 'pages go to swap when nobody has asked for them in this time, at most 4min',
+      default: '30s',
+    },
   ],
   async run(invocation) {
     const { flags, output } = invocation
@@ -58,7 +67,9 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       listen: text(invocation, 'listen'),
       ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
       ...(flags.images === undefined ? {} : { images: String(flags.images) }),
-      ...(flags.swap === undefined ? {} : { swap: String(flags.swap) }),
+      ...(flags.swap === undefined
+        ? {}
+        : { swap: { file: String(flags.swap), afterMs: swapAfterOf(invocation) } }),
       ...(flags.advertise === undefined ? {} : { advertise: String(flags.advertise) }),
       arbiter: arbiterOf(flags),
       ...tlsOf(flags),
@@ -74,6 +85,15 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       `subpage agent ${agent.host.name}: ready (state ${agent.stateDirectory}, replication ${agent.host.address()})`,
     )
   },
+}
+
+/** The store counts rounds of about a second in a byte. */
+const swapAfterMsMax = 240_000
+
+function swapAfterOf(invocation: Invocation): number {
+  const afterMs = parseSpan(text(invocation, 'swapAfter'))
+  if (afterMs > swapAfterMsMax) throw new SubpageError('BAD_ARGUMENT', '--swap-after is at most 4min')
+  return afterMs
 }
 
 function tlsOf({ tlsCa, tlsCert, tlsKey }: Invocation['flags']): Pick<ServeOptions, 'tls'> {

@@ -20,7 +20,7 @@ export const densityCommand: Command = {
   subpage density tune web --target 512M --cold 30s
   subpage density off web
 
-analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page. Identical pages are found in as many passes as --memory asks for.
+analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page, and what sharing those would save besides. Identical and similar pages are found in as many passes as --memory asks for.
 
 on holds the memory of guests densely: what they have not used for a while leaves their memory for a store of this host, and comes back when they use it. off brings everything back. tune changes how a guest is held. See docs/density.md.`,
   flags: [
@@ -42,7 +42,7 @@ on holds the memory of guests densely: what they have not used for a while leave
     {
       form: '--budget <share>',
       summary: 'on, tune: share of one core for moving pages, and of the time of the guest for watching them',
-      default: '5%',
+      default: '3%',
     },
     {
       form: '--shape <detector>',

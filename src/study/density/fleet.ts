@@ -5,7 +5,13 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { probeAccel } from '../../qemu/accel.ts'
-import { type Console, consoleAt, demoGuestOptions, untilConsole } from '../../qemu/demo-guest.ts'
+import {
+  type Console,
+  consoleAt,
+  demoGuestOptions,
+  hasGuestImage,
+  untilConsole,
+} from '../../qemu/demo-guest.ts'
 import { guestFiles } from '../../qemu/guest-files.ts'
 import { launch } from '../../qemu/launch.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
@@ -19,29 +25,51 @@ export interface Role {
   /** Kernel arguments: what it does. */
   append: string[]
   initrd: string
+  kernel?: string
   ramBytes: number
   /** What it prints once it works. */
   ready: RegExp
+  /** How it says what it has done, with a number that rises evenly; none from a guest that does no work of its own. */
+  progress?: RegExp
 }
 
 const demo = { initrd: 'initrd.gz', ramBytes: 128 * 2 ** 20 }
 // Its kernel unpacks the image within the guest's memory.
+// Another kernel, and programs that are linked against shared libraries.
+const other = { initrd: 'initrd-other.gz', kernel: 'vmlinuz-other', ramBytes: 128 * 2 ** 20 }
 const workloads = { initrd: 'initrd-workloads.gz', ramBytes: 256 * 2 ** 20 }
 
-/** One distribution, different work; and one whose memory is random numbers, which nothing can make smaller. */
+/** Different work; one whose memory is random numbers, which nothing can make smaller; another kernel and libraries. */
 export const roles = {
   idle: { name: 'idle', append: ['workload=idle'], ...demo, ready: /^idle started/m },
   shell: { name: 'shell', append: ['workload=shell'], ...demo, ready: /^shell round=3/m },
   sum: { name: 'sum', append: ['workload=sum'], ...demo, ready: /^subpage-guest: ready/m },
   redis: { name: 'redis', append: ['workload=redis'], ...workloads, ready: /^subpage-guest: ready/m },
-  sqlite: { name: 'sqlite', append: ['workload=sqlite'], ...workloads, ready: /^sqlite transactions=/m },
+  sqlite: {
+    name: 'sqlite',
+    append: ['workload=sqlite'],
+    ...workloads,
+    ready: /^sqlite transactions=/m,
+    progress: /^sqlite transactions=(\d+) total/gm,
+  },
   random: {
     name: 'random',
     append: ['victim_mib=40', 'victim_rate=0'],
     ...demo,
     ready: /^victim step=/m,
+    progress: /^victim step=(\d+) pages=/gm,
+  },
+  otherShell: {
+    name: 'other-shell',
+    append: ['workload=shell'],
+    ...other,
+    ready: /^shell round=3/m,
   },
 } satisfies Record<string, Role>
+
+/** Whether what it is started from was built: another kernel is built only when asked for. */
+export const isBuilt = ({ initrd, kernel = 'vmlinuz' }: Role): boolean =>
+  hasGuestImage(initrd) && hasGuestImage(kernel)
 
 export interface Member {
   role: Role
@@ -54,9 +82,12 @@ export class Fleet {
   readonly directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
   /** Of pages that are held densely; in memory. */
   readonly storeDirectory = `/dev/shm/${basename(this.directory)}`
+  /** Of copies of the guests' memories; in memory, too. */
+  readonly memoriesDirectory = `${this.storeDirectory}-memories`
   readonly #reaper = new Reaper(this.directory, [
     ...Object.values(roles).map(({ name }) => guestFiles(this.directory, name).ram),
     this.storeDirectory,
+    this.memoriesDirectory,
   ])
   accel = ''
 
@@ -68,7 +99,7 @@ export class Fleet {
       type: 'q35',
       ramBytes: role.ramBytes,
       accel,
-      options: demoGuestOptions(role.append, role.initrd),
+      options: demoGuestOptions(role.append, role.initrd, role.kernel),
       nics: [],
     }
     const files = guestFiles(this.directory, role.name)
@@ -94,6 +125,17 @@ export class Fleet {
       return await look()
     } finally {
       await Promise.all(each.map((qmp) => qmp.run('cont')))
+    }
+  }
+
+  /** All others stand still meanwhile. */
+  async alone<T>(one: Member, work: () => Promise<T>): Promise<T> {
+    const others = this.members.filter((member) => member !== one).map(({ guest }) => guest.qemu.qmp)
+    await Promise.all(others.map((qmp) => qmp.run('stop')))
+    try {
+      return await work()
+    } finally {
+      await Promise.all(others.map((qmp) => qmp.run('cont')))
     }
   }
 

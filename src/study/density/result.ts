@@ -1,104 +1,20 @@
 /** The study's result as text and as a page. */
-import type { Report, Section, Table } from '../report/page.ts'
-import { cumulative } from '../report/statistics.ts'
+import type { Series } from '../report/chart.ts'
+import type { Report, Section } from '../report/page.ts'
+import { ascending } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
 import { clock, type Live } from './live.ts'
+import type { Moment, Savings } from './savings.ts'
 import type { DensityFindings } from './study.ts'
+import { percent, tables } from './tables.ts'
 
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`
-const us = (ns: number) => `${(ns / 1000).toFixed(1)} µs`
-
-/** Of patches and of packed pages, which are rebuilt; from reading the fault to its answer. */
-export function rebuildUsP50(live: Live | undefined): number | null {
-  const rebuilt = (live?.pagers ?? []).flatMap(({ served }) => [served.patched, served.packed])
-  const total = rebuilt.reduce((sum, { pages }) => sum + pages, 0)
-  if (total === 0) return null
-  return rebuilt.reduce((sum, { pages, us: times }) => sum + pages * (times?.p50 ?? 0), 0) / total
-}
-
-function tables({ savings, sweep, live }: DensityFindings): Table[] {
+function sentences({ live, accesses, standbysPerGib, notRun }: DensityFindings): string[] {
   return [
-    {
-      name: 'savings',
-      title: 'Saved, one technique after the other',
-      heading: [
-        'group',
-        'pages',
-        'zero',
-        'sharing',
-        '+ patching',
-        '+ compression',
-        'without zero pages',
-        'mean patch',
-      ],
-      numbers: [1, 2, 3, 4, 5, 6, 7],
-      rows: [
-        ...savings.map((found) => [
-          `${found.group} (${found.guests.join(', ')})`,
-          String(found.pages),
-          percent(found.zeroPages / found.pages),
-          percent(found.sharing),
-          percent(found.patching),
-          percent(found.packing),
-          percent(found.packingWithoutZero),
-          `${Math.round(found.meanPatchBytes)} bytes`,
-        ]),
-        ['Difference Engine, homogeneous', '', '', '', '', '90 %', '', ''],
-        ['Difference Engine, mixed', '', '', '', '', '65 %', '', ''],
-        ['Difference Engine, Table 1', '393120', '', '50 %', '77 %', '', '', '1070 bytes'],
-      ],
-    },
-    {
-      name: 'costs',
-      title: 'Costs of each operation on a page, on this machine in this run',
-      heading: ['group', 'share', 'patch', 'compress'],
-      numbers: [1, 2, 3],
-      rows: [
-        ...savings.map(({ group, costNs }) => [
-          group,
-          us(costNs.share),
-          us(costNs.patch),
-          us(costNs.compress),
-        ]),
-      ],
-    },
-    {
-      name: 'sweep',
-      title: 'Detectors of similar pages, (k,s),c',
-      heading: ['detector', 'patched', 'mean patch', 'saved so far', 'cost a page'],
-      numbers: [1, 2, 3, 4],
-      rows: sweep.map((point) => [
-        point.shape,
-        String(point.patchedPages),
-        `${Math.round(point.meanPatchBytes)} bytes`,
-        percent(point.saved),
-        us(point.patchNs),
-      ]),
-    },
-    {
-      name: 'rebuild',
-      title: 'Accesses to pages that were away: from reading the fault to its answer',
-      heading: ['guest', 'kind', 'pages', 'p50 µs', 'p99 µs'],
-      numbers: [2, 3, 4],
-      rows: (live?.pagers ?? []).flatMap(({ name, served }) =>
-        Object.entries(served)
-          .filter(([, { pages }]) => pages > 0)
-          .map(([kind, { pages, us: times }]) => [
-            name,
-            kind,
-            String(pages),
-            (times?.p50 ?? 0).toFixed(1),
-            (times?.p99 ?? 0).toFixed(1),
-          ]),
-      ),
-    },
-  ].filter(({ rows }) => rows.length > 0)
-}
-
-function sentences({ live, standbysPerGib, notRun }: DensityFindings): string[] {
-  return [
+    accesses
+      ? `To rebuild a patched or compressed page took ${accesses.rebuildUsP50.toFixed(1)} µs at the median; the page fault around it is in the table.`
+      : '',
     live
-      ? `A guest that writes all the time was slowed down by ${percent(live.slowdown)} (median of ${live.pairs} pairs; the paper: below 7 %), its pauses took ${(live.pauseUsP50 / 1000).toFixed(1)} ms at the median.`
+      ? `Guests were slowed down by ${live.guests.map(({ name, slowdown }) => `${percent(slowdown)} (${name})`).join(' and ')}, medians of ${live.pairs} pairs; the paper: below 7 %. A pause took ${(live.pauseUsP50 / 1000).toFixed(1)} ms at the median.`
       : '',
     live ? lifetimes(live) : '',
     `${standbysPerGib} such homogeneous guests fit in 1 GiB.`,
@@ -120,20 +36,20 @@ export function text(findings: DensityFindings, terminal: Terminal): string {
 }
 
 export function report(findings: DensityFindings): Report {
-  const { savings, live, accel } = findings
-  const [homogeneous, mixed] = savings
+  const { savings, moments, live, accel } = findings
+  const [homogeneous, mixed] = [savings[0]!, savings.at(-1)!]
   return {
     title: 'Density: what guests could do without',
     lead: sentences(findings).join(' '),
     facts: [
-      { name: 'homogeneous', value: percent(homogeneous!.packing), meaning: 'of resident memory saved' },
-      { name: 'mixed', value: percent(mixed!.packing), meaning: 'of resident memory saved' },
+      { name: 'homogeneous', value: percent(homogeneous.packing), meaning: 'of resident memory saved' },
+      { name: 'mixed', value: percent(mixed.packing), meaning: 'of resident memory saved' },
       ...(live
         ? [
             {
               name: 'slowdown',
               value: percent(live.slowdown),
-              meaning: 'of a guest that writes all the time',
+              meaning: 'of the guest that suffers most',
             },
           ]
         : []),
@@ -159,26 +75,73 @@ export function report(findings: DensityFindings): Report {
         ],
         tables: tables(findings),
       },
+      ...(moments.length > 1 ? [overTime(moments)] : []),
       ...(live ? [lifetimeSection(live)] : []),
     ],
     source: `${savings.length} groups of guests, ${accel}; clock: recent ${clock.recentMs} ms, cold ${clock.coldMs} ms`,
   }
 }
 
-function lifetimeSection(live: Live): Section {
+function overTime(moments: readonly Moment[]): Section {
+  const series = (name: string, of: (savings: Savings) => number) => ({
+    name,
+    points: moments.map(({ atS, savings }) => [atS, of(savings)] as const),
+  })
+  return {
+    title: 'Savings over time',
+    charts: [
+      {
+        kind: 'line',
+        style: 'line',
+        name: 'over-time',
+        title: 'Saved while the guests work, by technique',
+        meaning: 'Each line adds a technique to those below it.',
+        x: { label: 'time', unit: 'seconds' },
+        y: { label: 'of resident memory', unit: 'share', from: 0, to: 1 },
+        series: [
+          series('sharing', ({ sharing }) => sharing),
+          series('+ patching', ({ patching }) => patching),
+          series('+ compression', ({ packing }) => packing),
+        ],
+      },
+    ],
+  }
+}
+
+function lifetimeSection({ lifetimesS, stillAwayS }: Live): Section {
   return {
     title: 'How long pages stay away',
+    text: 'In the paper half of all patched or compressed pages stay untouched for 10 s.',
     charts: [
       {
         kind: 'line',
         style: 'step',
         name: 'lifetimes',
-        title: 'Pages that came back, by how long they were away',
-        meaning: 'The share of pages that came back within so many seconds, among those that came back.',
+        title: 'Stored pages that a guest has asked for, by how long they were away',
+        meaning:
+          'The share of all stored pages that came back within so many seconds. A page that was still away when the measurement ended counts for as long as it was seen (Kaplan-Meier).',
         x: { label: 'away', unit: 'seconds' },
-        y: { label: 'pages that came back', unit: 'share', from: 0, to: 1 },
-        series: [cumulative('came back', live.lifetimesS)],
+        y: { label: 'pages that came back', unit: 'share', from: 0 },
+        series: [cameBack(lifetimesS, stillAwayS)],
       },
     ],
+  }
+}
+
+/** The Kaplan-Meier estimate of the share that has come back: `still` were watched until then and had not. */
+export function cameBack(came: readonly number[], still: readonly number[], pointsMax = 400): Series {
+  const [back, away] = [ascending(came), ascending(still)]
+  const points: [number, number][] = [[0, 0]]
+  let [left, ended] = [1, 0]
+  for (const [index, atS] of back.entries()) {
+    while (ended < away.length && away[ended]! < atS) ended++
+    left *= 1 - 1 / (back.length - index + away.length - ended)
+    if (back[index + 1] !== atS) points.push([atS, 1 - left])
+  }
+  const step = Math.max(1, Math.ceil(points.length / pointsMax))
+  const last = Math.max(back.at(-1) ?? 0, away.at(-1) ?? 0)
+  return {
+    name: 'came back',
+    points: [...points.filter((_, i) => i % step === 0 || i === points.length - 1), [last, 1 - left]],
   }
 }

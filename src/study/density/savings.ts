@@ -1,9 +1,9 @@
 /** What the techniques save on the memory of a group of guests, at one moment. */
 import { formatShape, type SketchShape } from '../../density/shape.ts'
-import { type Survey, survey } from '../../density/survey.ts'
+import { type BlockCounts, type Survey, survey } from '../../density/survey.ts'
 import { rawImage } from '../../density/survey-images.ts'
 import { pageBytes } from '../../memory/page.ts'
-import type { Member } from './fleet.ts'
+import { type Fleet, type Member, pause } from './fleet.ts'
 
 export interface Savings {
   group: string
@@ -19,8 +19,16 @@ export interface Savings {
   meanPatchBytes: number
   /** What is left of all of them together. */
   leftBytes: number
+  /** Blocks below the page, and what sharing them would save besides. */
+  blocks: BlockCounts[]
   /** Nanoseconds a page. */
   costNs: { share: number; patch: number; compress: number }
+}
+
+/** What is saved at one moment, in seconds since the first. */
+export interface Moment {
+  atS: number
+  savings: Savings
 }
 
 export interface SweepPoint {
@@ -50,12 +58,29 @@ export async function measureSavings(group: string, members: readonly Member[]):
     packingWithoutZero: 1 - bytes.packed / (bytes.total - found.zero * pageBytes),
     meanPatchBytes: found.patched === 0 ? 0 : found.patchBytes / found.patched,
     leftBytes: bytes.packed,
+    blocks: found.blocks,
     costNs: {
       share: (1e9 * seconds.share) / found.pages,
       patch: (1e9 * seconds.patch) / Math.max(1, unique),
       compress: (1e9 * seconds.pack) / Math.max(1, unique - found.patched),
     },
   }
+}
+
+/** They work between the moments. @throws the signal's reason */
+export async function savingsOverTime(
+  fleet: Fleet,
+  { count, everyMs }: { count: number; everyMs: number },
+  signal: AbortSignal,
+): Promise<Moment[]> {
+  const moments: Moment[] = []
+  const startedAt = performance.now()
+  for (let moment = 0; moment < count; moment++) {
+    if (moment > 0) await pause(everyMs, signal)
+    const atS = (performance.now() - startedAt) / 1000
+    moments.push({ atS, savings: await fleet.stopped(() => measureSavings('mixed', fleet.members)) })
+  }
+  return moments
 }
 
 export async function sweepShapes(

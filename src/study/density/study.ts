@@ -3,29 +3,43 @@
  * Table 1 of the Difference Engine (OSDI 2008), which detector of similar pages does best, and what holding the memory of
  * running guests densely costs them.
  */
+import { join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
 import type { Study, StudyOptions, StudyResult } from '../study.ts'
-import { Fleet, type Role, roles } from './fleet.ts'
+import { type Accesses, copyMemories, measureAccesses } from './accesses.ts'
+import { Fleet, isBuilt, type Role, roles } from './fleet.ts'
 import { type Live, measureLive } from './live.ts'
-import { rebuildUsP50, report, text } from './result.ts'
-import { measureSavings, type Savings, type SweepPoint, sweepShapes } from './savings.ts'
+import { report, text } from './result.ts'
+import {
+  type Moment,
+  measureSavings,
+  type Savings,
+  type SweepPoint,
+  savingsOverTime,
+  sweepShapes,
+} from './savings.ts'
 
 const shape = (groups: number, lines: number, candidates: number) => ({ groups, lines, candidates })
 
 const sets = {
   quick: {
-    guests: [roles.random, roles.shell, roles.idle, roles.sum, roles.sqlite],
+    guests: [roles.random, roles.shell, roles.idle, roles.sum, roles.sqlite, roles.otherShell],
     shapes: [shape(1, 1, 1), shape(2, 1, 1), shape(4, 1, 1), shape(2, 2, 1)],
-    live: { pairs: 2, windowMs: 4_000 },
+    live: { pairs: 2, windowMs: 3_000 },
+    moments: { count: 0, everyMs: 0 },
   },
   full: {
-    guests: [roles.random, roles.shell, roles.idle, roles.sum, roles.sqlite, roles.redis],
+    guests: [
+      ...[roles.random, roles.shell, roles.idle, roles.sum],
+      ...[roles.sqlite, roles.redis, roles.otherShell],
+    ],
     shapes: [1, 2, 4, 8].flatMap((k) => [1, 2].flatMap((s) => [1, 2, 4].map((c) => shape(k, s, c)))),
-    live: { pairs: 8, windowMs: 15_000 },
+    live: { pairs: 4, windowMs: 5_000 },
+    moments: { count: 5, everyMs: 5_000 },
   },
 }
 
-const parts = ['savings', 'sweep', 'live']
+const parts = ['savings', 'sweep', 'accesses', 'live']
 
 export interface Headline {
   guests: number
@@ -33,15 +47,19 @@ export interface Headline {
   savedMixed: number
   savedSharingOnly: number
   savedSharingAndPatching: number
-  /** Null when it was not measured. */
+  /** Null when it was not measured; so is the next. */
   slowdown: number | null
+  /** Of patches and packed pages, without the page fault around it. */
   rebuildUsP50: number | null
 }
 
 export interface DensityFindings {
   accel: string
   savings: Savings[]
+  /** Of all guests, while they work. */
+  moments: Moment[]
   sweep: SweepPoint[]
+  accesses: Accesses | undefined
   live: Live | undefined
   /** Standbys of the homogeneous guests' kind that fit in 1 GiB. */
   standbysPerGib: number
@@ -54,33 +72,49 @@ export const study: Study = {
     if (wrong !== undefined)
       throw new SubpageError('BAD_ARGUMENT', `no part is named ${wrong}: choose ${parts.join(', ')}`)
     const wants = (part: string) => only === undefined || only.includes(part)
-    const { guests, shapes, live } = sets[set]
+    const { guests, shapes, live, moments } = sets[set]
     const fleet = new Fleet()
     try {
-      for (const role of guests satisfies Role[]) {
+      for (const role of (guests satisfies Role[]).filter(isBuilt)) {
         signal.throwIfAborted()
         note(`starting a guest: ${role.name}`)
         await fleet.start(role)
       }
-      const homogeneous = fleet.members.filter(({ role }) => ['shell', 'idle', 'sum'].includes(role.name))
       note('savings')
-      const savings = await fleet.stopped(async () => [
-        await measureSavings('homogeneous', homogeneous),
-        await measureSavings('mixed', fleet.members),
-      ])
+      const over = await savingsOverTime(fleet, moments, signal)
+      const homogeneous = fleet.members.filter(({ role }) => ['shell', 'idle', 'sum'].includes(role.name))
+      const alike = fleet.members.filter(({ role }) => role.kernel === undefined)
+      const savings = await fleet.stopped(async () => {
+        if (wants('accesses')) copyMemories(fleet.members, fleet.memoriesDirectory)
+        return [
+          await measureSavings('homogeneous', homogeneous),
+          ...(alike.length < fleet.members.length ? [await measureSavings('one kernel', alike)] : []),
+          await measureSavings('mixed', fleet.members),
+        ]
+      })
       if (wants('sweep')) note('detectors of similar pages')
       const sweep = wants('sweep') ? await fleet.stopped(() => sweepShapes(fleet.members, shapes)) : []
+      if (wants('accesses')) note('accesses to stored pages')
+      const accesses = wants('accesses')
+        ? await fleet.stopped(() =>
+            measureAccesses(fleet.members, fleet.memoriesDirectory, join(fleet.directory, 'swap')),
+          )
+        : undefined
       if (wants('live')) note('running guests')
       const measured = wants('live')
-        ? await measureLive(fleet, [fleet.member('random'), fleet.member('shell')], live, signal)
+        ? await measureLive(fleet, [fleet.member('random'), fleet.member('sqlite')], live, signal)
         : undefined
       const findings: DensityFindings = {
         accel: fleet.accel,
         savings,
+        moments: over,
         sweep,
+        accesses,
         live: measured,
         standbysPerGib: Math.floor((2 ** 30 * homogeneous.length) / savings[0]!.leftBytes),
-        notRun: ['different kernels and distributions: one kernel is built here'],
+        notRun: isBuilt(roles.otherShell)
+          ? []
+          : ['another kernel and other libraries: scripts/build-guest.sh other makes them'],
       }
       return {
         json: { set, ...findings, headline: headline(findings) },
@@ -93,8 +127,8 @@ export const study: Study = {
   },
 }
 
-function headline({ savings, live }: DensityFindings): Headline {
-  const [homogeneous, mixed] = savings as [Savings, Savings]
+function headline({ savings, live, accesses }: DensityFindings): Headline {
+  const [homogeneous, mixed] = [savings[0]!, savings.at(-1)!]
   return {
     guests: mixed.guests.length,
     savedHomogeneous: homogeneous.packing,
@@ -102,6 +136,6 @@ function headline({ savings, live }: DensityFindings): Headline {
     savedSharingOnly: mixed.sharing,
     savedSharingAndPatching: mixed.patching,
     slowdown: live?.slowdown ?? null,
-    rebuildUsP50: rebuildUsP50(live),
+    rebuildUsP50: accesses?.rebuildUsP50 ?? null,
   }
 }

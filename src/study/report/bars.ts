@@ -17,7 +17,7 @@ export function drawBars(chart: Bars): Markup {
   )
   const markValues = (chart.marks ?? []).map(({ at }) => at)
   const scale = scaleOf(chart.value, [...totals, ...markValues], 6)
-  const left = Math.min(nameWidthMax, Math.max(60, ...chart.rows.map(({ name }) => textWidth(name) + 14)))
+  const left = Math.min(nameWidthMax, Math.max(60, ...chart.rows.map(({ name }) => textWidth(name) + 22)))
   const names = legend(left, 16, chart.series)
   const top = 16 + names.height + (chart.marks ? 6 : 0)
   const area: Area = { left, top, width: width - left - valueWidth, height: rowHeight * chart.rows.length }
