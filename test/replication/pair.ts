@@ -17,6 +17,7 @@ import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
+import { wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
@@ -244,7 +245,7 @@ export class ScriptedWaiting {
   /** Whether the image was what the device state said, at the takeover. */
   whole: boolean | undefined
   discarded = false
-  /** A takeover waits for it. */
+  /** A takeover waits for it, and so does its end. */
   gate: Promise<void> = Promise.resolve()
   refuses: Error | undefined
 
@@ -260,6 +261,7 @@ export class ScriptedWaiting {
 
   async discard(): Promise<void> {
     this.discarded = true
+    await this.gate
   }
 }
 
@@ -333,6 +335,7 @@ export class ScriptedHost {
   #start(hello: Hello): Standby {
     const standby = new Standby({
       guest: this.waiting,
+      image: wholeImage(this.waiting.image),
       hello,
       succession: successionFor('standby', this.#arbiter),
       sourceGone: () => this.gone,
