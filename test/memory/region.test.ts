@@ -1,5 +1,8 @@
 /** Regions: files and anonymous memory, their sizes, errors and permissions. */
+
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { totalmem } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { load } from '../../src/memory/native.ts'
@@ -59,6 +62,12 @@ describe('Region.map', () => {
 })
 
 describe('Region.anonymous', () => {
+  it('as large as all memory, and beside another one, does not keep us from starting programs', () => {
+    using _large = Region.anonymous(Math.floor(totalmem() / pageBytes) * pageBytes)
+    using _beside = Region.anonymous(256 * pageBytes)
+    expect(spawnSync('/bin/true')).toMatchObject({ status: 0 })
+  })
+
   it('reaches beyond 4 GiB and takes memory only where it is written', () => {
     const bytes = 6 * 2 ** 30
     using region = Region.anonymous(bytes)
