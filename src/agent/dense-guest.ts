@@ -131,7 +131,7 @@ export class DenseGuest {
         yield PageRanges.of(pages.slice(at, at + partPages).map((page) => [page, 1] as const))
   }
 
-  /** One pass over this guest. Returns the milliseconds that it computed. @throws SubpageError KEEPER_FAILED, PAUSE_BROKEN, NO_SPACE */
+  /** One pass over this guest. Returns the milliseconds that it computed, or kept the guest, if that is longer. @throws SubpageError KEEPER_FAILED, PAUSE_BROKEN, NO_SPACE */
   pass(keeper: KeeperClient): Promise<number> {
     const pass = this.#pass(keeper)
     // Whoever asked for it hears of its failure.
@@ -206,6 +206,7 @@ export class DenseGuest {
         'NO_SPACE',
         `no room to hold the memory of ${this.owner.name} in; its pages stay`,
       )
-    return cpuMs
+    // The budget bounds what the guest stands still, too.
+    return Math.max(cpuMs, this.pauseUs / 1000)
   }
 }
