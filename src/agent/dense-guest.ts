@@ -183,7 +183,10 @@ export class DenseGuest {
     how: { onlySmaller: boolean; trim: boolean },
   ): Promise<number> {
     let [cpuMs, failed, moved] = [0, 0, 0]
+    let keptGuest = false
+    const startedAt = performance.now()
     await this.owner.whileStill(pages, async (free, held) => {
+      keptGuest = held !== null
       const {
         held: then,
         tally,
@@ -199,6 +202,7 @@ export class DenseGuest {
       failed = tally.failed
       return then === null ? null : BigInt(then)
     })
+    const pauseMs = keptGuest ? performance.now() - startedAt : 0
     // Slowly, so that one pause that was disturbed does not count for much.
     if (!how.trim && moved > 0) this.#pageUs += ((1000 * cpuMs) / moved - this.#pageUs) / 8
     if (failed > 0)
@@ -207,6 +211,6 @@ export class DenseGuest {
         `no room to hold the memory of ${this.owner.name} in; its pages stay`,
       )
     // The budget bounds what the guest stands still, too.
-    return Math.max(cpuMs, this.pauseUs / 1000)
+    return Math.max(cpuMs, pauseMs)
   }
 }
