@@ -287,6 +287,25 @@ static napi_value check_delta(napi_env env, napi_callback_info info)
     return apply_finish(env, &job.job);
 }
 
+/* deltaPages(delta, pairs) → how many runs; a delta that was checked, and room for a run for each of its pages */
+static napi_value delta_pages(napi_env env, napi_callback_info info)
+{
+    napi_value args[2], runs;
+    uint8_t *delta;
+    uint32_t *pairs;
+    size_t bytes, room;
+    struct sp_delta_summary summary;
+    if (!subpage_args(env, info, 2, args) || !subpage_get_bytes(env, args[0], "delta", &delta, &bytes) ||
+        !subpage_get_u32s(env, args[1], "pairs", &pairs, &room))
+        return NULL;
+    if (sp_delta_check(delta, bytes, UINT32_MAX, &summary) || room / 2 < summary.pages) {
+        napi_throw_type_error(env, NULL, "not a delta, or no room for its pages");
+        return NULL;
+    }
+    size_t count = sp_delta_pages(delta, bytes, (struct sp_run *)pairs);
+    return napi_create_double(env, (double)count, &runs) == napi_ok ? runs : NULL;
+}
+
 /* apply(image, delta, results) → undefined | problem */
 enum { APPLY_ARGS = 3 };
 
@@ -362,6 +381,7 @@ void subpage_register_delta(napi_env env, napi_value exports)
     export_function(env, exports, "shadowDifference", shadow_difference);
     export_function(env, exports, "shadowDifferenceAsync", shadow_difference_async);
     export_function(env, exports, "checkDelta", check_delta);
+    export_function(env, exports, "deltaPages", delta_pages);
     export_function(env, exports, "apply", apply_inline);
     export_function(env, exports, "applyAsync", apply_async);
     export_function(env, exports, "cpuPath", cpu_path);

@@ -280,6 +280,31 @@ static napi_value restore_async(napi_env env, napi_callback_info info)
     return run_async(env, info, &restorer_tag);
 }
 
+/*
+ * restoreReferences(handle, reduced, imagePages, bytesMax, results) → undefined | problem; results: bytes of page numbers,
+ * 32 bits each, for reductionRead
+ */
+static napi_value restore_references(napi_env env, napi_callback_info info)
+{
+    napi_value args[5];
+    uint8_t *data;
+    size_t bytes;
+    uint64_t pages, bytes_max;
+    double *results;
+    if (!subpage_args(env, info, 5, args))
+        return NULL;
+    struct reduction *state = get(env, args[0], &restorer_tag);
+    if (!state || !subpage_get_bytes(env, args[1], "reduced", &data, &bytes) ||
+        !subpage_get_uint(env, args[2], UINT32_MAX, "pages", &pages) ||
+        !subpage_get_uint(env, args[3], INT64_MAX, "bytesMax", &bytes_max) ||
+        !subpage_get_results(env, args[4], RESTORE_RESULTS, &results))
+        return NULL;
+    const char *problem =
+        sp_restore_references(state->restorer, data, bytes, pages, (size_t)bytes_max, &state->out);
+    results[0] = (double)state->out.bytes;
+    return text_or_undefined(env, problem);
+}
+
 /* restorerLearn(handle, delta): a delta that was sent as it is */
 static napi_value restorer_learn(napi_env env, napi_callback_info info)
 {
@@ -363,6 +388,7 @@ void subpage_register_reduce(napi_env env, napi_value exports)
     export_function(env, exports, "restorerNew", restorer_new);
     export_function(env, exports, "restore", restore_inline);
     export_function(env, exports, "restoreAsync", restore_async);
+    export_function(env, exports, "restoreReferences", restore_references);
     export_function(env, exports, "restorerLearn", restorer_learn);
     export_function(env, exports, "reductionRead", reduction_read);
     export_function(env, exports, "reductionDigest", reduction_digest);

@@ -160,6 +160,7 @@ struct store_job {
     uint64_t pages_max, flags, age_pack, age_swap, ram_fd;
     uint32_t *page_numbers;
     size_t page_count;
+    uint8_t *into;
     double *results;
     int error;
 };
@@ -189,8 +190,15 @@ static void fetch_execute(struct subpage_job *job)
 {
     struct store_job *work = (struct store_job *)job;
     uint64_t moved = 0;
-    work->error = store_fetch(work->handle->store, work->guest, work->runs, work->run_count, &moved);
+    work->error = store_fetch(work->handle->store, work->guest, work->runs, work->run_count, (unsigned)work->flags,
+                              &moved);
     work->results[0] = (double)moved;
+}
+
+static void hash_execute(struct subpage_job *job)
+{
+    struct store_job *work = (struct store_job *)job;
+    work->error = store_hash(work->handle->store, work->guest, work->runs, work->run_count, work->into);
 }
 
 static void sweep_execute(struct subpage_job *job)
@@ -245,10 +253,10 @@ static napi_value evict_call(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-/* storeFetch(store, guest, pairs, runs, results) → errno; results: pages moved */
+/* storeFetch(store, guest, pairs, runs, flags, results) → errno; results: pages moved */
 static napi_value fetch_call(napi_env env, napi_callback_info info)
 {
-    enum { ARGS = 5 };
+    enum { ARGS = 6 };
     napi_value args[ARGS];
     struct store_job *work;
     if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
@@ -256,8 +264,33 @@ static napi_value fetch_call(napi_env env, napi_callback_info info)
     work->job.execute = fetch_execute;
     if ((work->handle = get(env, args[0])) && get_guest(env, args[1], &work->guest) &&
         subpage_get_runs(env, args[2], args[3], &work->runs, &work->run_count) &&
-        subpage_get_results(env, args[4], 1, &work->results))
+        subpage_get_uint(env, args[4], FETCH_ROOM | FETCH_URGENT, "flags", &work->flags) &&
+        subpage_get_results(env, args[5], 1, &work->results))
         return start(env, work, args, ARGS, "subpage:fetch");
+    subpage_job_drop(&work->job);
+    return NULL;
+}
+
+/* storeHash(store, guest, pairs, runs, into) → errno; `into` has 16 bytes for each page */
+static napi_value hash_call(napi_env env, napi_callback_info info)
+{
+    enum { ARGS = 5 };
+    napi_value args[ARGS];
+    struct store_job *work;
+    size_t room;
+    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
+        return NULL;
+    work->job.execute = hash_execute;
+    if ((work->handle = get(env, args[0])) && get_guest(env, args[1], &work->guest) &&
+        subpage_get_runs(env, args[2], args[3], &work->runs, &work->run_count) &&
+        subpage_get_bytes(env, args[4], "into", &work->into, &room)) {
+        uint64_t pages = 0;
+        for (size_t i = 0; i < work->run_count; i++)
+            pages += work->runs[i].count;
+        if (room / 16 >= pages)
+            return start(env, work, args, ARGS, "subpage:storeHash");
+        napi_throw_type_error(env, NULL, "into has no room for the hashes");
+    }
     subpage_job_drop(&work->job);
     return NULL;
 }
@@ -516,6 +549,7 @@ void subpage_register_store(napi_env env, napi_value exports)
     export_function(env, exports, "storeForget", forget_call);
     export_function(env, exports, "storeEvict", evict_call);
     export_function(env, exports, "storeFetch", fetch_call);
+    export_function(env, exports, "storeHash", hash_call);
     export_function(env, exports, "storeSweep", sweep_call);
     export_function(env, exports, "storeDrop", drop_call);
     export_function(env, exports, "storeRead", read_call);

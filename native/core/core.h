@@ -96,6 +96,9 @@ struct sp_delta_summary {
 /* NULL when the delta is whole and fits an image of that many pages; else what is wrong with it. Writes nothing. */
 const char *sp_delta_check(const uint8_t *delta, size_t bytes, uint64_t image_pages, struct sp_delta_summary *summary);
 
+/* The pages of a delta that was checked, as runs; `runs` has room for one for each page. Returns how many those are. */
+size_t sp_delta_pages(const uint8_t *delta, size_t bytes, struct sp_run *runs);
+
 /* Checks, then applies. Nothing is written unless the whole delta is well formed. */
 const char *sp_delta_apply(uint8_t *image, uint64_t image_pages, const uint8_t *delta, size_t bytes,
                            struct sp_delta_summary *summary);

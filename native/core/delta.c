@@ -97,3 +97,28 @@ const char *sp_delta_apply(uint8_t *image, uint64_t image_pages, const uint8_t *
     const char *problem = sp_delta_check(delta, bytes, image_pages, summary);
     return problem ? problem : walk(delta, bytes, summary, image_pages, image);
 }
+
+size_t sp_delta_pages(const uint8_t *delta, size_t bytes, struct sp_run *runs)
+{
+    struct sp_delta_summary summary;
+    const uint8_t *p = delta + SP_DELTA_HEADER_BYTES, *end = delta + bytes - SP_DELTA_PAD_BYTES;
+    uint64_t page = 0;
+    size_t count = 0;
+    if (read_header(delta, bytes, &summary))
+        return 0;
+    for (uint32_t i = 0; i < summary.pages; i++, page++) {
+        uint32_t gap;
+        struct sp_record record;
+        const char *problem = NULL;
+        if (!(p = get_uleb(p, end, &gap)))
+            break;
+        page += gap;
+        if (!(p = sp_record_parse(summary.codec, p, end, &record, &problem)))
+            break;
+        if (count > 0 && gap == 0)
+            runs[count - 1].count++;
+        else
+            runs[count++] = (struct sp_run){(uint32_t)page, 1};
+    }
+    return count;
+}

@@ -79,6 +79,14 @@ void sp_restorer_free(struct sp_restorer *restorer);
 uint64_t sp_restorer_digest(const struct sp_restorer *restorer);
 
 /*
+ * The pages of the image that a reduced delta refers to, 32 bits each, in the order in which it does, some of them again and
+ * again; they replace `out`. For an image that is not all there: the next call must be sp_restore, of the same bytes.
+ * @return NULL, or what is wrong; the restorer must then not be used again
+ */
+const char *sp_restore_references(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes,
+                                  uint64_t image_pages, size_t bytes_max, struct sp_vector *out);
+
+/*
  * Restores a delta into `out`, which it replaces. Reads the image, writes only `out` and what is learnt. The delta is not
  * checked: sp_delta_check does that.
  * @param bytes_max refuses what would become longer

@@ -14,6 +14,10 @@ struct sp_restorer {
     struct sp_dictionary *dictionary;
     struct sp_unsqueezer *unsqueezer;
     struct sp_vector body;
+    /* What is in `body`, while it is unpacked and not yet restored: a stream is unpacked once. */
+    bool unpacked;
+    unsigned flags;
+    uint32_t pages, lengths[SP_COLUMN_COUNT];
 };
 
 static const char cut[] = "it is cut short";
@@ -328,13 +332,10 @@ static const char *seal(struct sp_vector *out, bool whole, uint32_t pages)
     return NULL;
 }
 
-const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, const uint8_t *image,
-                       uint64_t image_pages, size_t bytes_max, struct sp_vector *out)
+static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, size_t bytes_max)
 {
     const uint8_t *p = reduced, *end = reduced + bytes;
-    uint32_t pages, lengths[SP_COLUMN_COUNT];
     size_t total = 0;
-    out->bytes = 0;
     if (bytes < 4 || p[0] != 'S' || p[1] != 'R')
         return "it is not a reduced delta";
     if (p[2] != SP_REDUCED_VERSION)
@@ -343,34 +344,101 @@ const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, siz
     bool plain = flags & SP_REDUCED_PLAIN;
     if (flags > 15 || method >= SP_SQUEEZE_COUNT || (plain && (flags & SP_REDUCED_WHOLE)))
         return "it has unknown flags";
-    p = get_uleb(p + 4, end, &pages);
+    p = get_uleb(p + 4, end, &restorer->pages);
     for (unsigned column = 0; p && column < (plain ? 1 : SP_COLUMN_COUNT); column++) {
-        p = get_uleb(p, end, &lengths[column]);
-        total += p ? lengths[column] : 0;
+        p = get_uleb(p, end, &restorer->lengths[column]);
+        total += p ? restorer->lengths[column] : 0;
     }
     if (!p)
         return cut;
     if (total > BODY_MAX || total > bytes_max)
         return "it is larger than is accepted";
-    restorer->body.bytes = 0;
-    struct sp_vector *to = plain ? out : &restorer->body;
-    if (!sp_vector_reserve(to, total + 8))
+    struct sp_vector *body = &restorer->body;
+    body->bytes = 0;
+    if (!sp_vector_reserve(body, total + 8))
         return no_memory;
-    if (!sp_unsqueeze(restorer->unsqueezer, (enum sp_squeeze)method, p, (size_t)(end - p), to->data, total))
+    if (!sp_unsqueeze(restorer->unsqueezer, (enum sp_squeeze)method, p, (size_t)(end - p), body->data, total))
         return "its compressed bytes are damaged";
-    if (plain) {
-        out->bytes = total;
-        sp_restorer_learn(restorer, out->data, total);
+    memset(body->data + total, 0, 8);
+    body->bytes = total;
+    restorer->flags = flags;
+    restorer->unpacked = true;
+    return NULL;
+}
+
+static struct source source_of(const struct sp_restorer *restorer, const uint8_t *image, uint64_t image_pages)
+{
+    struct source source = {.dictionary = restorer->dictionary, .image = image, .image_pages = image_pages};
+    const uint8_t *at = restorer->body.data;
+    for (unsigned column = 0; column < SP_COLUMN_COUNT; at += restorer->lengths[column++])
+        source.columns[column] = (struct column){at, at + restorer->lengths[column]};
+    return source;
+}
+
+const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, const uint8_t *image,
+                       uint64_t image_pages, size_t bytes_max, struct sp_vector *out)
+{
+    out->bytes = 0;
+    const char *problem = restorer->unpacked ? NULL : unpack(restorer, reduced, bytes, bytes_max);
+    restorer->unpacked = false;
+    if (problem)
+        return problem;
+    if (restorer->flags & SP_REDUCED_PLAIN) {
+        struct sp_vector made = restorer->body;
+        restorer->body = *out;
+        *out = made;
+        sp_restorer_learn(restorer, out->data, out->bytes);
         return NULL;
     }
-    memset(to->data + total, 0, 8);
-    struct source source = {.dictionary = restorer->dictionary, .image = image, .image_pages = image_pages};
-    const uint8_t *at = to->data;
-    for (unsigned column = 0; column < SP_COLUMN_COUNT; column++, at += lengths[column - 1])
-        source.columns[column] = (struct column){at, at + lengths[column]};
+    struct source source = source_of(restorer, image, image_pages);
     if (!sp_vector_reserve(out, SP_DELTA_HEADER_BYTES))
         return no_memory;
     out->bytes = SP_DELTA_HEADER_BYTES;
-    const char *problem = from_columns(&source, pages, bytes_max, out);
-    return problem ? problem : seal(out, flags & SP_REDUCED_WHOLE, pages);
+    problem = from_columns(&source, restorer->pages, bytes_max, out);
+    return problem ? problem : seal(out, restorer->flags & SP_REDUCED_WHOLE, restorer->pages);
+}
+
+/* The names of one page, of which nothing but its references is looked at; see restore_page and read_runs. */
+static const char *list_page(struct source *source, uint64_t here, struct sp_vector *out)
+{
+    struct column *column = &source->columns[SP_COLUMN_PAGES];
+    const uint8_t *kind = take(column, 1);
+    if (!kind)
+        return cut;
+    bool similar = (*kind & 7) == SP_PAGE_SIMILAR;
+    const uint8_t *runs = NULL;
+    if (!similar && *kind & SP_PAGE_HAS_RUNS && !(runs = take(column, 1)))
+        return cut;
+    unsigned count = similar ? 1 : runs ? *runs : 0;
+    if (!sp_vector_reserve(out, count * sizeof(uint32_t)))
+        return no_memory;
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t page;
+        if ((!similar && !take(column, 3)) || !take_page_near(column, here, source->image_pages, &page))
+            return "it refers to what lies outside the image";
+        store32(out->data + out->bytes, (uint32_t)page);
+        out->bytes += sizeof(uint32_t);
+    }
+    return NULL;
+}
+
+const char *sp_restore_references(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes,
+                                  uint64_t image_pages, size_t bytes_max, struct sp_vector *out)
+{
+    out->bytes = 0;
+    const char *problem = unpack(restorer, reduced, bytes, bytes_max);
+    if (problem || restorer->flags & SP_REDUCED_PLAIN)
+        return problem;
+    struct source source = source_of(restorer, NULL, image_pages);
+    struct column *names = &source.columns[SP_COLUMN_PAGES];
+    uint64_t page = 0;
+    for (uint32_t i = 0; i < restorer->pages && !problem; i++, page++) {
+        uint32_t gap;
+        names->p = get_uleb(names->p, names->end, &gap);
+        if (!names->p)
+            return "a page number is malformed";
+        page += gap;
+        problem = list_page(&source, page, out);
+    }
+    return problem;
 }

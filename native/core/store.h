@@ -71,14 +71,23 @@ struct store_tally {
 int store_evict(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, unsigned flags,
                 uint64_t pages_max, struct store_tally *tally);
 
+enum fetch_flags {
+    FETCH_ROOM = 1, /* pages that were never written get their room in the RAM file too: whoever maps it can write to all */
+    FETCH_URGENT = 2, /* somebody waits for them: before whatever else is moved */
+};
+
 /* Moves pages of the runs back. 0 or an errno; what could not be moved is where it was. `moved` counts. */
-int store_fetch(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, uint64_t *moved);
+int store_fetch(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, unsigned flags,
+                uint64_t *moved);
 
 /* Forgets pages, because their content is about to be replaced whole. */
 int store_drop(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count);
 
 /* Reads one page as the guest would, wherever it is. */
 int store_read(struct sp_store *store, int guest, uint64_t page, uint8_t *out);
+
+/* XXH3-128 of every page of the runs as the guest would read it, 16 bytes each, as sp_hash_blocks. Moves nothing. */
+int store_hash(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, uint8_t *out);
 
 /* A bit for each page that is in the store; `out` has (pages + 7) / 8 bytes. */
 int store_map(struct sp_store *store, int guest, uint8_t *out, size_t bytes);

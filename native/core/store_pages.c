@@ -436,7 +436,17 @@ int guest_place(struct guest *guest, uint64_t page, const uint8_t *content)
     return put == SP_PAGE_BYTES ? 0 : put < 0 ? errno : ENOSPC;
 }
 
-int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, uint64_t *moved)
+static int give_room(const struct guest *guest, uint64_t first, uint64_t count)
+{
+    int result;
+    do
+        result = fallocate(guest->ram_fd, 0, (off_t)(first * SP_PAGE_BYTES), (off_t)(count * SP_PAGE_BYTES));
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? errno : 0;
+}
+
+int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, unsigned flags,
+                uint64_t *moved)
 {
     uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
     int error = 0;
@@ -446,16 +456,21 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
     for (size_t i = 0; i < run_count && !error; i++) {
         uint64_t page = runs[i].first, end = page + runs[i].count;
         while (page < end && !error) {
-            store_lock(store);
+            if (flags & FETCH_URGENT)
+                store_lock_urgent(store);
+            else
+                store_lock(store);
             struct guest *guest = store_guest(store, number);
             if (!guest || !runs_fit(guest, &runs[i], 1)) {
                 store_unlock(store);
                 return EINVAL;
             }
-            uint64_t stop = page + 256 < end ? page + 256 : end;
+            uint64_t first = page, stop = page + 256 < end ? page + 256 : end;
             while (page < stop && guest->slots[page] == 0)
                 page++;
-            if (page < stop) {
+            if (flags & FETCH_ROOM && page > first)
+                error = give_room(guest, first, page - first);
+            if (page < stop && !error) {
                 error = store_rebuild(store, guest->slots[page], content);
                 error = error ? error : guest_place(guest, page, content);
                 if (!error) {
@@ -497,6 +512,20 @@ int store_read(struct sp_store *store, int number, uint64_t page, uint8_t *out)
         }
     }
     store_unlock(store);
+    return error;
+}
+
+int store_hash(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count, uint8_t *out)
+{
+    uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
+    const struct sp_run one = {0, 1};
+    int error = 0;
+    for (size_t i = 0; i < run_count && !error; i++)
+        for (uint64_t page = runs[i].first; page < (uint64_t)runs[i].first + runs[i].count && !error; page++, out += 16) {
+            error = store_read(store, number, page, content);
+            if (!error)
+                (void)sp_hash_blocks(content, 1, &one, 1, SP_PAGE_BYTES, out);
+        }
     return error;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Any bytes as what a sender reduces: each piece is refused, or becomes a delta that is refused, or one that can be applied.
- * The pieces go through one restorer, as over a connection, so that they build on what the ones before taught it. Image and
- * pieces end at the end of their allocations, so that AddressSanitizer sees what reaches beyond.
+ * The pieces go through one restorer, as over a connection, so that they build on what the ones before taught it; of those of
+ * odd length the references are listed first. Image and pieces end at the end of their allocations, so that AddressSanitizer
+ * sees what reaches beyond.
  *
  * Input: pieces, each its length in 2 bytes, of which the top bit says that it comes as a delta to learn from, and its bytes.
  */
@@ -48,12 +49,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (plain) {
             if (sp_delta_check(piece, bytes, PAGES, &summary) == NULL)
                 sp_restorer_learn(restorer, piece, bytes);
-        } else if (sp_restore(restorer, piece, bytes, image, PAGES, BYTES_MAX, &out) == NULL) {
+        } else if ((bytes & 1 &&
+                    sp_restore_references(restorer, piece, bytes, PAGES, BYTES_MAX, &out) != NULL) ||
+                   sp_restore(restorer, piece, bytes, image, PAGES, BYTES_MAX, &out) != NULL) {
+            size = 0;
+        } else {
             if (out.bytes > BYTES_MAX + SP_PAGE_RECORD_MAX)
                 abort();
             apply(image, &out);
-        } else {
-            size = 0;
         }
         free(piece);
     }

@@ -12,7 +12,7 @@ import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { Agent } from './agent.ts'
 import { densityStatus, guestDensity } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import { runningOf } from './hosted-guest.ts'
+import { aliveOf, runningOf } from './hosted-guest.ts'
 import { WatchQuery } from './memory-watch.ts'
 import { guestStatus, hostStatus } from './status.ts'
 
@@ -137,13 +137,12 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     '/v1/guests/:name/density',
     { schema: { body: DensityBody } },
     async ({ params, body }) => {
-      const guest = runningOf(agent.find(params.name))
-      await agent.host.density.enable(guest, body)
-      return await guestDensity(agent, guest)
+      await agent.host.density.enable(aliveOf(agent.find(params.name)), body)
+      return await guestDensity(agent, params.name)
     },
   )
   api.delete<{ Params: Named }>('/v1/guests/:name/density', async ({ params }) => {
-    await agent.host.density.disable(runningOf(agent.find(params.name)))
+    await agent.host.density.disable(aliveOf(agent.find(params.name)))
     return { whole: params.name }
   })
 

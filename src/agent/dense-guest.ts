@@ -1,4 +1,4 @@
-/** One guest of this host whose memory is held densely: what a pass of the clock does to it. */
+/** One guest of this host whose memory is held densely, running or waiting: what a pass of the clock does to it. */
 import type { Pass } from '../density/clock.ts'
 import { choosePass } from '../density/clock.ts'
 import { rangesOf, runsOf } from '../density/keeper.ts'
@@ -8,13 +8,41 @@ import { SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { DensitySettings } from '../qemu/guest-files.ts'
-import type { WatchListener } from './memory-watch.ts'
-import type { RunningGuest } from './running-guest.ts'
+import type { QemuProcess } from '../qemu/qemu-process.ts'
+import type { HotMap } from '../workingset/hot-map.ts'
+import type { WatchListener, WatchQuery } from './memory-watch.ts'
+
+/** Whose memory it is. */
+export interface DenseOwner {
+  readonly name: string
+  readonly qemu: QemuProcess
+  /** Its memory is read, or about to be, by somebody who must find all of it there. */
+  readonly protecting: boolean
+  /** Undefined while nobody watches. */
+  readonly hotMap: HotMap | undefined
+  /** @returns ends it. @throws SubpageError TRACKER_UNAVAILABLE, GUEST_DIED */
+  watchMemory(listener: WatchListener, settings: WatchQuery): () => void
+  /** Before pages are chosen: what is in its RAM file and was written, as the keeper says. */
+  seen(resident: PageRanges): void
+  /**
+   * Nobody writes to those of the pages that `work` gets, for as long as it takes.
+   * @param work `held` is the pause lease that the guest stands still under, null for one that does not run
+   * @throws SubpageError PAUSE_BROKEN, and what `work` throws
+   */
+  whileStill(
+    pages: PageRanges,
+    work: (pages: PageRanges, held: bigint | null) => Promise<bigint | null>,
+  ): Promise<void>
+  /** All pages are brought back by `work`, and none leaves any more. */
+  becomeWhole(work: () => Promise<void>): Promise<void>
+}
 
 /** A pause that a guest's clients do not notice. */
 const pauseUsMax = 10_000
 /** A pause has a cost of its own: fewer pages than this are not worth one. */
 const pausePagesMin = 256
+/** However quick they have been: those that come next may be slower. */
+const pausePagesMax = 1024
 /** What a pause trims: that is quick. */
 const trimPages = 1 << 15
 /** Until it is measured. */
@@ -24,31 +52,32 @@ const passShare = 1 / 8
 const passPagesMin = 256
 
 export class DenseGuest {
-  readonly guest: RunningGuest
+  readonly owner: DenseOwner
+  /** Of a former owner: when the pages were used before the guest ran here. */
+  readonly formerHotMap: HotMap | undefined
   #pageUs = pageUsAtStart
   #unwatch: (() => void) | undefined
   #trimmed = false
   /** It is being let go of. */
   #leaving = false
-  /** Of the latest pause. */
-  pauseUs: number | undefined
   /** Settles when no pass is under way. */
   #passing: Promise<unknown> = Promise.resolve()
 
-  constructor(guest: RunningGuest) {
-    this.guest = guest
+  constructor(owner: DenseOwner, formerHotMap?: HotMap) {
+    this.owner = owner
+    this.formerHotMap = formerHotMap
   }
 
   get id(): string {
-    return this.guest.guest.qemu.record.id
+    return this.owner.qemu.record.id
   }
 
   get settings(): DensitySettings | undefined {
-    return this.guest.guest.qemu.record.density
+    return this.owner.qemu.record.density
   }
 
   get kept(): KeptGuest {
-    const { record, files, ram } = this.guest.guest.qemu
+    const { record, files, ram } = this.owner.qemu
     return {
       id: record.id,
       name: record.name,
@@ -69,7 +98,7 @@ export class DenseGuest {
       this.#unwatch = undefined
       listener.failed(error)
     }
-    this.#unwatch ??= this.guest.memoryWatch.listen(
+    this.#unwatch ??= this.owner.watchMemory(
       { ...listener, failed },
       { intervalMs, subIntervals: 1, budget: this.settings?.budget ?? 0 },
     )
@@ -88,6 +117,20 @@ export class DenseGuest {
     this.#leaving = false
   }
 
+  /** Its memory in parts of so many pages, in the order in which to bring it back: by classes of the time unused, each twice the last. */
+  *hottestFirst(partPages: number): Generator<PageRanges> {
+    const map = this.formerHotMap
+    const classes: number[][] = []
+    for (let page = 0; map && page < map.pages; page++) {
+      const unused = 32 - Math.clz32(map.idleMs(page))
+      classes[unused] ??= []
+      classes[unused].push(page)
+    }
+    for (const pages of classes)
+      for (let at = 0; pages && at < pages.length; at += partPages)
+        yield PageRanges.of(pages.slice(at, at + partPages).map((page) => [page, 1] as const))
+  }
+
   /** One pass over this guest. Returns the milliseconds that it computed. @throws SubpageError KEEPER_FAILED, PAUSE_BROKEN, NO_SPACE */
   pass(keeper: KeeperClient): Promise<number> {
     const pass = this.#pass(keeper)
@@ -98,10 +141,11 @@ export class DenseGuest {
 
   async #pass(keeper: KeeperClient): Promise<number> {
     const { settings } = this
-    const { hotMap } = this.guest.memoryWatch
+    const { hotMap } = this.owner
     if (!settings || !hotMap || !this.#unwatch) return 0
     await this.#trim(keeper)
     const resident = rangesOf((await keeper.ask('resident', { id: this.id })).runs)
+    this.owner.seen(resident)
     const targetPages =
       settings.targetBytes === undefined ? undefined : Math.ceil(settings.targetBytes / pageBytes)
     const most = Math.max(passPagesMin, Math.ceil(hotMap.pages * passShare))
@@ -112,51 +156,55 @@ export class DenseGuest {
       [chosen.idle, true],
     ] as [Pass['cold'], boolean][])
       for (let rest = pages; rest.pageCount > 0 && this.#unwatch; ) {
-        const [part, later] = rest.take(Math.max(pausePagesMin, Math.floor(pauseUsMax / this.#pageUs)))
+        const [part, later] = rest.take(this.#pausePages)
         cpuMs += await this.#evict(keeper, part, { onlySmaller, trim: false })
         rest = later
       }
     return cpuMs
   }
 
+  get #pausePages(): number {
+    return Math.min(pausePagesMax, Math.max(pausePagesMin, Math.floor(pauseUsMax / this.#pageUs)))
+  }
+
   /** Once: its RAM file has all its room reserved, which pages that it has never written do not need any more. */
   async #trim(keeper: KeeperClient): Promise<void> {
     if (this.#trimmed) return
-    const all = PageRanges.all(this.guest.guest.ram.pages)
+    const all = PageRanges.all(this.owner.qemu.ram.pages)
     for (let [part, rest] = all.take(trimPages); part.pageCount > 0; [part, rest] = rest.take(trimPages))
       await this.#evict(keeper, part, { onlySmaller: true, trim: true })
     this.#trimmed = true
   }
 
-  /** In a pause of its own. */
+  /** In a pause of its own, if it runs. */
   async #evict(
     keeper: KeeperClient,
     pages: PageRanges,
     how: { onlySmaller: boolean; trim: boolean },
   ): Promise<number> {
-    let cpuMs = 0
-    let failed = 0
-    this.pauseUs = await this.guest.guest.standStill(async (held) => {
+    let [cpuMs, failed, moved] = [0, 0, 0]
+    await this.owner.whileStill(pages, async (free, held) => {
       const {
         held: then,
         tally,
         ...cost
       } = await keeper.ask('evict', {
         id: this.id,
-        held: String(held),
-        runs: runsOf(pages),
+        held: held === null ? null : String(held),
+        runs: runsOf(free),
         ...how,
       })
       cpuMs = cost.cpuMs
+      moved = free.pageCount
       failed = tally.failed
-      return BigInt(then)
+      return then === null ? null : BigInt(then)
     })
     // Slowly, so that one pause that was disturbed does not count for much.
-    if (!how.trim) this.#pageUs += ((1000 * cpuMs) / pages.pageCount - this.#pageUs) / 8
+    if (!how.trim && moved > 0) this.#pageUs += ((1000 * cpuMs) / moved - this.#pageUs) / 8
     if (failed > 0)
       throw new SubpageError(
         'NO_SPACE',
-        `no room to hold the memory of ${this.guest.name} in; its pages stay`,
+        `no room to hold the memory of ${this.owner.name} in; its pages stay`,
       )
     return cpuMs
   }

@@ -4,10 +4,11 @@ import type { PageSplit, StoreTotals } from '../density/store.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { DensitySettings } from '../qemu/guest-files.ts'
 import type { Agent } from './agent.ts'
-import type { RunningGuest } from './running-guest.ts'
 
 export interface GuestDensity {
   name: string
+  /** It waits here to take over. */
+  standby: boolean
   settings: DensitySettings
   /** Pages, by where they are; `storeBytes` is this guest's part of the store. */
   split: PageSplit
@@ -31,8 +32,8 @@ export async function densityStatus(agent: Agent): Promise<HostDensityStatus> {
   if (!status) return { guests: [], store: null, keeper: null, error: '' }
   const guests: GuestDensity[] = []
   for (const hosted of agent.guests.values()) {
-    if (hosted.kind !== 'running') continue
-    const { id, density } = hosted.guest.qemu.record
+    if (hosted.kind === 'ended') continue
+    const { id, density } = hosted.qemu.record
     const kept = status.guests.find((guest) => guest.id === id)
     if (!kept || !density) continue
     const { split, pager } = kept
@@ -41,6 +42,7 @@ export async function densityStatus(agent: Agent): Promise<HostDensityStatus> {
     const savedBytes = held - split.resident * pageBytes - split.storeBytes
     guests.push({
       name: hosted.name,
+      standby: hosted.kind === 'standby',
       settings: density,
       split,
       savedBytes,
@@ -51,6 +53,6 @@ export async function densityStatus(agent: Agent): Promise<HostDensityStatus> {
   return { guests, store: status.totals, keeper: { pid: status.pid }, error: status.error }
 }
 
-export async function guestDensity(agent: Agent, guest: RunningGuest): Promise<GuestDensity | undefined> {
-  return (await densityStatus(agent)).guests.find(({ name }) => name === guest.name)
+export async function guestDensity(agent: Agent, name: string): Promise<GuestDensity | undefined> {
+  return (await densityStatus(agent)).guests.find((guest) => guest.name === name)
 }

@@ -1,19 +1,18 @@
 /**
- * Dense memory on this host: the keeper, the guests that it serves, and the passes of the clock over them, one guest after
- * the other. A guest is dense from the moment that its record says so until every page is back.
+ * Dense memory on this host: the keeper, the guests that it serves, running or waiting to take over, and the passes of the
+ * clock over them, one guest after the other. A guest is dense from the moment that its record says so until every page is back.
  */
 import { createHash } from 'node:crypto'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { pagesOf } from '../density/keeper.ts'
+import { pagesOf, runsOf } from '../density/keeper.ts'
 import { KeeperClient, type KeeperPlace } from '../density/keeper-client.ts'
 import type { KeeperStatus } from '../density/keeper-protocol.ts'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import type { DensitySettings } from '../qemu/guest-files.ts'
-import { DenseGuest } from './dense-guest.ts'
+import type { DensitySettings, GuestRecord } from '../qemu/guest-files.ts'
+import { DenseGuest, type DenseOwner } from './dense-guest.ts'
 import type { EventLog } from './event-log.ts'
-import type { RunningGuest } from './running-guest.ts'
 
 const passMs = 1_000
 /** What the sweep looks at in one pass; what has stayed for so many rounds is packed. */
@@ -21,6 +20,8 @@ const sweepObjects = 20_000
 const packRounds = 2
 const indexPages = 1 << 18
 const restartMs = 200
+/** Brought back at a time. */
+const bringPages = 1 << 10
 
 /** Where the coldest pages go, and for how long they must have stayed in the store before. */
 export interface SwapPlace {
@@ -33,6 +34,8 @@ export class HostDensity {
   readonly #swapRounds: number
   readonly #events: EventLog
   readonly #guests = new Map<string, DenseGuest>()
+  /** How images of guests are to be held, by the guest's id: whenever this host has one. */
+  readonly #images = new Map<string, DensitySettings>()
   #keeper: Promise<KeeperClient> | undefined
   #closing = new AbortController()
   #passes: Promise<void> | undefined
@@ -58,13 +61,13 @@ export class HostDensity {
   }
 
   /** @throws SubpageError ALREADY_PROTECTED, KEEPER_FAILED, TRACKER_UNAVAILABLE, NO_SPACE */
-  async enable(guest: RunningGuest, settings: DensitySettings): Promise<void> {
+  async enable(guest: DenseOwner, settings: DensitySettings): Promise<void> {
     if (guest.protecting)
       throw new SubpageError(
         'ALREADY_PROTECTED',
         `${guest.name} is protected, and the memory of a protected guest cannot be held densely yet`,
       )
-    const { qemu } = guest.guest
+    const { qemu } = guest
     const before = qemu.record.density
     if (before) {
       if (before.trustDomain !== settings.trustDomain)
@@ -73,6 +76,7 @@ export class HostDensity {
           `${guest.name} stays in its trust domain: subpage density off ${guest.name} first`,
         )
       qemu.updateRecord({ density: settings })
+      if (qemu.record.waiting) this.#images.set(qemu.record.id, settings)
       return
     }
     // Before anything can be stored: an agent after us must know.
@@ -85,25 +89,47 @@ export class HostDensity {
       qemu.replaceRecord(record)
       throw error
     }
+    if (qemu.record.waiting) this.#images.set(qemu.record.id, settings)
     this.#events.add(guest.name, 'density', 'memory is held densely')
   }
 
-  /** Of a guest that a former agent has left dense. */
-  resume(guest: RunningGuest): void {
-    this.#guests.set(guest.guest.qemu.record.id, new DenseGuest(guest))
-    void this.#connected().catch((error) =>
+  /** A new image: it becomes dense if that of the same guest was, which has been lost. */
+  async again(image: DenseOwner): Promise<void> {
+    const settings = this.#images.get(image.qemu.record.id)
+    if (!settings) return
+    await this.enable(image, settings).catch((error) => this.#say(image.name, asSubpageError(error).message))
+  }
+
+  /** An image that a former agent had: another one takes its place. */
+  remember({ id, density }: GuestRecord): void {
+    if (density) this.#images.set(id, density)
+  }
+
+  /** Of a guest that a former agent has left dense, or that was a dense image until now. */
+  resume(guest: DenseOwner): void {
+    const { id } = guest.qemu.record
+    const former = this.#guests.get(id)
+    void former?.leave()
+    this.#guests.set(id, new DenseGuest(guest, former?.owner.hotMap))
+    void this.keeper().catch((error) =>
       this.#say(guest.name, `cannot go on: ${asSubpageError(error).message}`),
     )
   }
 
   /** Brings every page back. @throws SubpageError NO_SPACE when there is no room for them, KEEPER_FAILED */
-  async disable(guest: RunningGuest): Promise<void> {
-    const { qemu } = guest.guest
+  async disable(guest: DenseOwner): Promise<void> {
+    await this.#end(guest)
+    this.#images.delete(guest.qemu.record.id)
+  }
+
+  async #end(guest: DenseOwner): Promise<void> {
+    const { qemu } = guest
     const dense = this.#guests.get(qemu.record.id)
     if (!dense) throw new SubpageError('BAD_ARGUMENT', `the memory of ${guest.name} is not held densely`)
     await dense.leave()
     try {
-      await (await this.#connected()).ask('detach', { id: dense.id })
+      const keeper = await this.keeper()
+      await guest.becomeWhole(async () => void (await keeper.ask('detach', { id: dense.id })))
     } catch (error) {
       dense.stay()
       throw error
@@ -115,10 +141,32 @@ export class HostDensity {
     this.#events.add(guest.name, 'density', 'every page is back in memory')
   }
 
+  /**
+   * Brings every page back while the guest runs, those first that were used last, and tries until there is room.
+   * @returns whether it is whole; else the guest or this agent has ended before
+   */
+  async bringBack(guest: DenseOwner): Promise<boolean> {
+    const { signal } = this.#closing
+    const dense = this.#guests.get(guest.qemu.record.id)
+    while (dense && this.#guests.get(dense.id) === dense && !signal.aborted)
+      try {
+        await dense.leave()
+        const keeper = await this.keeper()
+        for (const part of dense.hottestFirst(bringPages))
+          await keeper.ask('fetch', { id: dense.id, runs: runsOf(part) })
+        await this.#end(guest)
+      } catch (thrown) {
+        this.#failed(dense, thrown)
+        // Woken by the end.
+        await delay(passMs, undefined, { signal }).catch(() => undefined)
+      }
+    return guest.qemu.record.density === undefined
+  }
+
   /** The guest has ended. */
-  async forget(guest: RunningGuest): Promise<void> {
-    const dense = this.#guests.get(guest.guest.qemu.record.id)
-    if (!dense) return
+  async forget(guest: DenseOwner): Promise<void> {
+    const dense = this.#guests.get(guest.qemu.record.id)
+    if (dense?.owner.qemu !== guest.qemu) return
     this.#guests.delete(dense.id)
     this.#errors.delete(dense.id)
     await dense.leave()
@@ -130,7 +178,7 @@ export class HostDensity {
   async status(): Promise<(KeeperStatus & { error: string }) | undefined> {
     if (this.#guests.size === 0) return undefined
     return {
-      ...(await (await this.#connected()).ask('status', {})),
+      ...(await (await this.keeper()).ask('status', {})),
       error: [...new Set(this.#errors.values())].join('; '),
     }
   }
@@ -145,10 +193,10 @@ export class HostDensity {
     keeper?.close()
   }
 
-  async #attach(guest: RunningGuest): Promise<void> {
+  async #attach(guest: DenseOwner): Promise<void> {
     const dense = new DenseGuest(guest)
     this.#guests.set(dense.id, dense)
-    const keeper = await this.#connected()
+    const keeper = await this.keeper()
     await keeper.ask('attach', { guest: dense.kept })
     this.#watch(dense)
     this.#passes ??= this.#pass()
@@ -157,12 +205,12 @@ export class HostDensity {
   #watch(dense: DenseGuest): void {
     dense.watch({
       sample: () => undefined,
-      failed: (error) => this.#say(dense.guest.name, `its memory is not watched any more: ${error.message}`),
+      failed: (error) => this.#say(dense.owner.name, `its memory is not watched any more: ${error.message}`),
     })
   }
 
-  /** The keeper of this host, which serves all dense guests. */
-  #connected(): Promise<KeeperClient> {
+  /** The keeper of this host, which serves all dense guests. @throws SubpageError KEEPER_FAILED */
+  keeper(): Promise<KeeperClient> {
     this.#keeper ??= this.#connect().catch((error) => {
       this.#keeper = undefined
       throw error
@@ -188,7 +236,7 @@ export class HostDensity {
     while (this.#guests.size > 0 && !this.#closing.signal.aborted) {
       this.#say('', 'the keeper of dense memory has ended; a new one is started')
       try {
-        await this.#connected()
+        await this.keeper()
         return
       } catch (error) {
         this.#say('', asSubpageError(error).message)
@@ -219,26 +267,30 @@ export class HostDensity {
   /** @returns the milliseconds that were computed for it */
   async #passOver(dense: DenseGuest): Promise<number> {
     try {
-      const keeper = await this.#connected()
+      const keeper = await this.keeper()
       this.#watch(dense)
       const cpuMs = await dense.pass(keeper)
       this.#errors.delete(dense.id)
       return cpuMs
     } catch (thrown) {
-      // It has ended, or is being let go of.
-      if (!this.#guests.has(dense.id) || this.#closing.signal.aborted) return 0
-      const { message } = asSubpageError(thrown)
-      if (message !== this.#errors.get(dense.id)) this.#say(dense.guest.name, message)
-      this.#errors.set(dense.id, message)
+      this.#failed(dense, thrown)
       return 0
     }
+  }
+
+  #failed(dense: DenseGuest, thrown: unknown): void {
+    // It has ended, or is being let go of.
+    if (this.#guests.get(dense.id) !== dense || this.#closing.signal.aborted) return
+    const { message } = asSubpageError(thrown)
+    if (message !== this.#errors.get(dense.id)) this.#say(dense.owner.name, message)
+    this.#errors.set(dense.id, message)
   }
 
   async #sweep(): Promise<number> {
     if (this.#guests.size === 0 || this.#closing.signal.aborted) return 0
     try {
       const sizes = { objectsMax: sweepObjects, agePack: packRounds, ageSwap: this.#swapRounds }
-      return (await (await this.#connected()).ask('sweep', sizes)).cpuMs
+      return (await (await this.keeper()).ask('sweep', sizes)).cpuMs
     } catch {
       // The passes over guests meet the same keeper, and say what is wrong with it.
       return 0

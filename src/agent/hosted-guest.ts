@@ -33,6 +33,11 @@ export function runningOf(guest: HostedGuest): RunningGuest {
   throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)
 }
 
+/** It runs or waits here. @throws SubpageError GUEST_DIED */
+export function aliveOf(guest: HostedGuest): RunningGuest | StandbyGuest {
+  return guest.kind === 'standby' ? guest : runningOf(guest)
+}
+
 /** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */
 export function refuseIfAlive({ name, record, end }: EndedGuest): void {
   if (!record || isRunning(record.process))

@@ -1,6 +1,7 @@
 /** A guest that runs on this host, with its protection if it has one. */
 import { randomUUID } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
+import type { PageRanges } from '../memory/page-ranges.ts'
 import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
 import { bootId } from '../qemu/process.ts'
 import { QemuGuest } from '../qemu/qemu-guest.ts'
@@ -13,14 +14,17 @@ import { Primary } from '../replication/primary.ts'
 import type { PrimaryOptions } from '../replication/primary-options.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Succession } from '../replication/succession.ts'
+import type { HotMap } from '../workingset/hot-map.ts'
+import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
-import { MemoryWatch } from './memory-watch.ts'
+import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
 
 export type TookOver = Extract<StandbyOutcome, { how: 'took-over' }>
 
-export class RunningGuest {
+export class RunningGuest implements DenseOwner {
   readonly kind = 'running'
   readonly guest: QemuGuest
+  readonly qemu: QemuProcess
   readonly succession: Succession
   readonly memoryWatch: MemoryWatch
   /** How it came to this host, when by a failover. */
@@ -29,10 +33,13 @@ export class RunningGuest {
   #primary: Primary | undefined
   /** Set while a protect call is under way, so that a second one is refused. */
   #starting = false
+  /** A protection that goes on once its memory is whole. */
+  #awaited: ProtectionSettings | undefined
 
   constructor(qemu: QemuProcess, host: Host, takeover?: TookOver) {
     this.guest = new QemuGuest(qemu)
     this.memoryWatch = new MemoryWatch(this.guest)
+    this.qemu = qemu
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
@@ -50,7 +57,7 @@ export class RunningGuest {
 
   /** Its memory is read, or about to be. */
   get protecting(): boolean {
-    return this.#primary !== undefined || this.#starting
+    return this.#primary !== undefined || this.#starting || this.#awaited !== undefined
   }
 
   /** As a primary that asks this host for a standby meets it. */
@@ -65,12 +72,12 @@ export class RunningGuest {
 
   /** @throws SubpageError ALREADY_PROTECTED, PEER_UNREACHABLE, PEER_MISMATCH, … */
   async protect(settings: ProtectionSettings): Promise<void> {
-    if (this.guest.qemu.record.density)
+    if (this.guest.qemu.record.density && !this.#awaited)
       throw new SubpageError(
         'GUEST_DENSE',
         `${this.name} cannot be protected while its memory is held densely`,
       )
-    if (this.#primary || this.#starting)
+    if (this.protecting)
       throw new SubpageError(
         'ALREADY_PROTECTED',
         `${this.name} is protected already, to ${this.guest.qemu.record.protection?.to ?? settings.to}`,
@@ -86,21 +93,58 @@ export class RunningGuest {
   }
 
   /**
-   * Goes on with a protection without waiting for the standby.
+   * Goes on with a protection without waiting for the standby. Is the memory dense, as after a failover from a dense image,
+   * it comes back first, while the guest runs: a protection reads all of it.
    * @param exposed a standby may hold a checkpoint: after a restart of the agent; not after a failover
    */
   resumeProtection(settings: ProtectionSettings, exposed: boolean): void {
-    this.#adopt(Primary.resume(this.#options(settings, exposed)), settings)
     this.guest.qemu.updateRecord({ protection: settings })
+    if (this.qemu.record.density) {
+      this.#awaited = settings
+      this.#say('goes on when its memory is back')
+      void this.#resumeWhole(settings, exposed)
+    } else this.#adopt(Primary.resume(this.#options(settings, exposed)), settings)
+  }
+
+  async #resumeWhole(settings: ProtectionSettings, exposed: boolean): Promise<void> {
+    const whole = await this.#host.density.bringBack(this)
+    // Ended meanwhile.
+    if (this.#awaited !== settings) return
+    this.#awaited = undefined
+    if (whole && this.guest.alive) this.#adopt(Primary.resume(this.#options(settings, exposed)), settings)
   }
 
   /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
   async unprotect(): Promise<void> {
-    await this.#protected().stop()
+    if (this.#awaited) this.#awaited = undefined
+    else await this.#protected().stop()
     this.#primary = undefined
     const { protection: _, ...record } = this.guest.qemu.record
     this.guest.qemu.replaceRecord(record)
     this.#say('protection ended')
+  }
+
+  get hotMap(): HotMap | undefined {
+    return this.memoryWatch.hotMap
+  }
+
+  watchMemory(listener: WatchListener, settings: WatchQuery): () => void {
+    return this.memoryWatch.listen(listener, settings)
+  }
+
+  seen(): void {
+    // Its accesses are watched.
+  }
+
+  async whileStill(
+    pages: PageRanges,
+    work: (pages: PageRanges, held: bigint) => Promise<bigint | null>,
+  ): Promise<void> {
+    await this.guest.standStill(async (held) => (await work(pages, held)) ?? held)
+  }
+
+  async becomeWhole(work: () => Promise<void>): Promise<void> {
+    await work()
   }
 
   /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */

@@ -1,24 +1,42 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
 import { asSubpageError } from '../errors.ts'
+import type { PageRanges } from '../memory/page-ranges.ts'
 import type { GuestFiles, GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
 import { endLeftover } from '../qemu/leftover.ts'
 import { bootId, isRunning } from '../qemu/process.ts'
+import type { QemuProcess } from '../qemu/qemu-process.ts'
 import { WaitingQemu } from '../qemu/waiting-qemu.ts'
 import { realClock } from '../replication/clock.ts'
 import type { Hello } from '../replication/messages.ts'
 import { Standby } from '../replication/standby.ts'
+import type { HotMap } from '../workingset/hot-map.ts'
+import type { DenseOwner } from './dense-guest.ts'
+import { DenseImage } from './dense-image.ts'
 import type { Host } from './host.ts'
 import { successionOf } from './running-guest.ts'
 
-export class StandbyGuest {
+export class StandbyGuest implements DenseOwner {
   readonly kind = 'standby'
   readonly standby: Standby
   readonly waiting: WaitingQemu
+  readonly qemu: QemuProcess
+  /** It waits, and nobody reads its memory but through the image. */
+  readonly protecting = false
+  readonly #image: DenseImage
 
   private constructor(waiting: WaitingQemu, hello: Hello, host: Host) {
     this.waiting = waiting
+    this.qemu = waiting.qemu
+    this.#image = new DenseImage({
+      region: this.qemu.ram,
+      id: this.qemu.record.id,
+      keeper: () => host.density.keeper(),
+      // The primary goes on, and makes a new one.
+      damaged: (error) => void this.standby.discard(error.message).catch(() => undefined),
+    })
     this.standby = new Standby({
       guest: waiting,
+      image: this.#image,
       hello,
       succession: successionOf(waiting.qemu.record, host, waiting.qemu),
       sourceGone,
@@ -29,15 +47,15 @@ export class StandbyGuest {
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
     host.events.addNotes(this.name, waiting.qemu.notes)
+    void waiting.ended.then(() => host.density.forget(this))
   }
 
   /** @throws SubpageError NO_SPACE, QEMU_FAILED, PEER_MISMATCH, … Nothing is left behind then. */
   static async start(hello: Hello, files: GuestFiles, host: Host): Promise<StandbyGuest> {
-    return new StandbyGuest(
-      await WaitingQemu.start(hello.guest, hello.generation, files, host.images),
-      hello,
-      host,
-    )
+    const waiting = await WaitingQemu.start(hello.guest, hello.generation, files, host.images)
+    const guest = new StandbyGuest(waiting, hello, host)
+    void host.density.again(guest)
+    return guest
   }
 
   get name(): string {
@@ -46,6 +64,31 @@ export class StandbyGuest {
 
   get hello(): Hello {
     return this.standby.hello
+  }
+
+  get hotMap(): HotMap | undefined {
+    return this.#image.hotMap
+  }
+
+  /** Its deltas say what is in use: there is nothing to be looked at. */
+  watchMemory(): () => void {
+    this.#image.begin()
+    return () => undefined
+  }
+
+  seen(resident: PageRanges): void {
+    this.#image.seen(resident)
+  }
+
+  async whileStill(
+    pages: PageRanges,
+    work: (pages: PageRanges, held: null) => Promise<unknown>,
+  ): Promise<void> {
+    await this.#image.move(pages, (free) => work(free, null))
+  }
+
+  async becomeWhole(work: () => Promise<void>): Promise<void> {
+    await this.#image.becomeWhole(work)
   }
 
   /** The same protection, the other way round: for when this host has taken over. */
@@ -67,6 +110,7 @@ export class StandbyGuest {
 export async function endLeft(files: GuestFiles, record: GuestRecord | undefined, host: Host): Promise<void> {
   await endLeftover(files, record)
   if (!record) return
+  host.density.remember(record)
   const given = successionOf(record, host).giveBackLeft()
   await given.catch((error) => host.events.add(record.name, 'protection', asSubpageError(error).message))
 }

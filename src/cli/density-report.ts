@@ -75,8 +75,8 @@ function rates(survey: Survey): string {
 export function densityTable({ guests, store, error }: HostDensityStatus): string {
   if (guests.length === 0) return 'no guest is held densely'
   const bytes = (pages: number) => formatBytes(pages * pageBytes)
-  const rows = guests.map(({ name, settings, split, savedBytes, savedShare, pager }) => [
-    name,
+  const rows = guests.map(({ name, standby, settings, split, savedBytes, savedShare, pager }) => [
+    standby ? `${name} (standby)` : name,
     settings.trustDomain ?? '–',
     settings.targetBytes === undefined ? 'cold' : formatBytes(settings.targetBytes),
     bytes(split.resident),

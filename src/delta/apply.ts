@@ -4,6 +4,7 @@
  */
 import { SubpageError } from '../errors.ts'
 import { addon } from '../memory/native.ts'
+import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import { type CodecName, codecNames } from './codec.ts'
 
@@ -21,6 +22,12 @@ export interface DeltaSummary {
  */
 export function checkDelta(delta: Uint8Array, imagePages: number): DeltaSummary {
   return summary(delta, addon.checkDelta(delta, imagePages, inlineResults), inlineResults)
+}
+
+/** The pages that a delta changes. @param count how many, as `checkDelta` says */
+export function changedPages(delta: Uint8Array, count: number): PageRanges {
+  const pairs = new Uint32Array(2 * count)
+  return PageRanges.fromPairs(pairs, addon.deltaPages(delta, pairs))
 }
 
 /** @throws SubpageError DELTA_MALFORMED; the image is then as it was */

@@ -6,7 +6,8 @@
  * a delta of its own: it can be checked and applied alone.
  */
 import { invariant } from '../errors.ts'
-import { addon, type CaptureArguments, type ShadowArguments } from '../memory/native.ts'
+import { addon } from '../memory/native.ts'
+import type { CaptureArguments, ShadowArguments } from '../memory/native-arguments.ts'
 import { lineBytes, pageBytes } from '../memory/page.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'

@@ -5,7 +5,7 @@
  */
 import { SubpageError } from '../errors.ts'
 import { addon, type ReducerHandle, type RestorerHandle } from '../memory/native.ts'
-import type { PageRanges } from '../memory/page-ranges.ts'
+import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 
 /**
@@ -111,12 +111,20 @@ export class Restorer {
     const args = [this.#handle, reduced, image.handle, bytesMax, results] as const
     const problem =
       reduced.length <= inlineBytesMax ? addon.restore(...args) : await addon.restoreAsync(...args)
-    if (problem !== undefined)
-      throw new SubpageError(
-        'DELTA_MALFORMED',
-        `a reduced delta of ${reduced.length} bytes is refused: ${problem}`,
-      )
+    refuse(reduced, problem)
     return made(this.#handle, results[0]!)
+  }
+
+  /**
+   * The pages of the image that a reduced delta refers to. The next call must be `restore`, of the same bytes.
+   * @throws SubpageError DELTA_MALFORMED; the restorer must then not be used again
+   */
+  references(reduced: Uint8Array, imagePages: number, bytesMax: number): PageRanges {
+    const results = new Float64Array(1)
+    refuse(reduced, addon.restoreReferences(this.#handle, reduced, imagePages, bytesMax, results))
+    const bytes = made(this.#handle, results[0]!)
+    const pages = new Uint32Array(bytes.buffer, 0, bytes.length / Uint32Array.BYTES_PER_ELEMENT)
+    return PageRanges.of(Array.from(pages, (page) => [page, 1] as const))
   }
 
   /** From a delta that was sent as it is, and has been checked. */
@@ -131,6 +139,14 @@ export class Restorer {
   close(): void {
     addon.reductionClose(this.#handle)
   }
+}
+
+function refuse(reduced: Uint8Array, problem: string | undefined): void {
+  if (problem !== undefined)
+    throw new SubpageError(
+      'DELTA_MALFORMED',
+      `a reduced delta of ${reduced.length} bytes is refused: ${problem}`,
+    )
 }
 
 function made(handle: ReducerHandle | RestorerHandle, bytes: number): Uint8Array {

@@ -60,18 +60,20 @@ export class KeeperClient {
     closeSync(log)
     child.unref()
     let failed: string | undefined
+    let ended = false
     child.on('error', ({ message }) => {
       failed = message
     })
     child.on('exit', () => {
-      failed ??= readFileSync(place.log, 'utf8').trim().split('\n').slice(-8).join('; ')
+      ended = true
     })
     const deadline = performance.now() + startMsMax
-    while (failed === undefined && performance.now() < deadline) {
+    while (failed === undefined && !ended && performance.now() < deadline) {
       const found = await KeeperClient.find(place)
       if (found) return found
       await delay(pollMs)
     }
+    if (ended) failed ??= readFileSync(place.log, 'utf8').trim().split('\n').slice(-8).join('; ')
     throw new SubpageError(
       'KEEPER_FAILED',
       `the keeper of dense memory did not start: ${failed ?? 'no answer'}`,

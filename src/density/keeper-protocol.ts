@@ -3,9 +3,9 @@
  * order of answers. Both are of one release, or the agent starts a keeper anew (`version`).
  */
 import type { PagerStats } from './pager.ts'
-import type { EvictTally, PageSplit, StoreTotals } from './store.ts'
+import type { EvictTally, FetchOptions, PageSplit, StoreTotals } from './store.ts'
 
-export const keeperVersion = 1
+export const keeperVersion = 2
 
 export interface KeptGuest {
   /** Unique for ever: what is stored under it belongs to this guest and no other. */
@@ -41,15 +41,20 @@ export interface KeeperStatus {
 export interface KeeperCalls {
   status: { takes: object; gives: KeeperStatus }
   attach: { takes: { guest: KeptGuest }; gives: object }
-  /** The guest stands still under the pause lease `held`; `held` in the answer goes on with it. */
+  /**
+   * The guest stands still under the pause lease `held`; `held` in the answer goes on with it. Null: it does not run yet, and
+   * whoever asks sees to it that nobody writes to these pages.
+   */
   evict: {
-    takes: { id: string; held: string; runs: Runs; onlySmaller: boolean; trim: boolean }
-    gives: { held: string; tally: EvictTally; cpuMs: number }
+    takes: { id: string; held: string | null; runs: Runs; onlySmaller: boolean; trim: boolean }
+    gives: { held: string | null; tally: EvictTally; cpuMs: number }
   }
   /** Pages of the guest that are in its RAM file and hold anything. */
   resident: { takes: { id: string }; gives: { runs: Runs } }
   /** Brings pages back into the RAM file. */
-  fetch: { takes: { id: string; runs: Runs }; gives: { pages: number } }
+  fetch: { takes: { id: string; runs: Runs } & FetchOptions; gives: { pages: number } }
+  /** XXH3-128 of pages, wherever they are; 16 bytes each, in base64. */
+  hashes: { takes: { id: string; runs: Runs }; gives: { hashes: string } }
   sweep: {
     takes: { objectsMax: number; agePack: number; ageSwap: number }
     gives: { seen: number; packed: number; swapped: number; wrapped: boolean; cpuMs: number }

@@ -81,15 +81,19 @@ export class Keeper {
 
   readonly handlers: Handlers = {
     status: () => this.#status(),
-    attach: ({ guest }) => this.#attach(guest),
+    attach: ({ guest }) => this.#attachAnew(guest),
     evict: (takes) => this.#evict(takes),
     resident: ({ id }) => {
       const { ramPath, ramPages } = this.#find(id)
       return { runs: runsOf(residentPages(ramPath, ramPages)) }
     },
-    fetch: async ({ id, runs }) => ({
-      pages: await this.#store.fetch(this.#find(id).number, rangesOf(runs)),
+    fetch: async ({ id, runs, ...how }) => ({
+      pages: await this.#store.fetch(this.#find(id).number, rangesOf(runs), how),
     }),
+    hashes: async ({ id, runs }) => {
+      const hashes = await this.#store.hash(this.#find(id).number, rangesOf(runs))
+      return { hashes: Buffer.from(hashes.buffer).toString('base64') }
+    },
     sweep: async ({ objectsMax, agePack, ageSwap }) => {
       const { value, cpuMs } = await timed(() => this.#store.sweep(objectsMax, agePack, ageSwap))
       return { ...value, cpuMs }
@@ -112,6 +116,13 @@ export class Keeper {
     const guest = this.#guests.get(id)
     if (!guest) throw new SubpageError('GUEST_UNKNOWN', `the keeper serves no guest ${id}`)
     return guest
+  }
+
+  async #attachAnew(guest: KeptGuest): Promise<object> {
+    // The same guest has come back to this host in another process before we noticed the end of the former one.
+    if (this.#known.all.some(({ guest: known }) => known.id === guest.id && !isSame(known, guest)))
+      await this.#forget(guest.id)
+    return this.#attach(guest)
   }
 
   #attach(guest: KeptGuest): object {
@@ -148,15 +159,20 @@ export class Keeper {
     trim,
   }: KeeperCalls['evict']['takes']): Promise<KeeperCalls['evict']['gives']> {
     const { number, leasePath } = this.#find(id)
-    const done = await holdLocked(leasePath, BigInt(held), holdMs, () =>
-      timed(() => this.#store.evict(number, rangesOf(runs), { patch: true, onlySmaller, trim })),
-    )
+    const evict = () =>
+      timed(() => this.#store.evict(number, rangesOf(runs), { patch: true, onlySmaller, trim }))
+    if (held === null) {
+      const { value, cpuMs } = await evict()
+      return { held, tally: value, cpuMs }
+    }
+    const done = await holdLocked(leasePath, BigInt(held), holdMs, evict)
     return { held: String(done.held), tally: done.value.value, cpuMs: done.value.cpuMs }
   }
 
   async #detach(id: string): Promise<object> {
     const { number, ramPages } = this.#find(id)
-    await this.#store.fetch(number, PageRanges.all(ramPages))
+    // With all its room, as it had it: from now on it is read and written without asking us.
+    await this.#store.fetch(number, PageRanges.all(ramPages), { room: true })
     if (!stopPager(this.#store, number))
       throw new SubpageError('INTERNAL', 'pages were evicted while the guest was let go')
     this.#drop(id)
@@ -195,6 +211,9 @@ export class Keeper {
     }
   }
 }
+
+const isSame = ({ process: a }: KeptGuest, { process: b }: KeptGuest) =>
+  a.pid === b.pid && a.startTime === b.startTime
 
 /** What the work computes; that of others at the same time counts too. */
 async function timed<T>(work: () => Promise<T>): Promise<{ value: T; cpuMs: number }> {

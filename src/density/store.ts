@@ -5,6 +5,7 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { constants } from 'node:os'
 import { SubpageError } from '../errors.ts'
+import { hashBytes } from '../memory/hash.ts'
 import { dataPages } from '../memory/images/raw.ts'
 import { addon, type StoreHandle } from '../memory/native.ts'
 import { pageBytes } from '../memory/page.ts'
@@ -32,6 +33,13 @@ export interface EvictOptions {
   trim?: boolean
   /** Stops after so many pages. */
   pagesMax?: number
+}
+
+export interface FetchOptions {
+  /** Those that were never written get their room in the RAM file too, for whoever writes to it through a mapping. */
+  room?: boolean
+  /** Somebody waits for them: before whatever else is moved. */
+  urgent?: boolean
 }
 
 /** Pages, by what became of them. */
@@ -135,11 +143,19 @@ export class Store {
     }
   }
 
-  /** Brings pages back into the RAM file. Returns how many were in the store. @throws SubpageError NO_SPACE, STORE_DAMAGED */
-  async fetch(guest: number, pages: PageRanges): Promise<number> {
+  /**
+   * Brings pages back into the RAM file. Returns how many were in the store.
+   * @throws SubpageError NO_SPACE, STORE_DAMAGED
+   */
+  async fetch(
+    guest: number,
+    pages: PageRanges,
+    { room = false, urgent = false }: FetchOptions = {},
+  ): Promise<number> {
     const results = new Float64Array(1)
+    const flags = (room ? 1 : 0) | (urgent ? 2 : 0)
     check(
-      await addon.storeFetch(this.handle, guest, pages.pairs, pages.runCount, results),
+      await addon.storeFetch(this.handle, guest, pages.pairs, pages.runCount, flags, results),
       'bring pages back',
     )
     return results[0]!
@@ -155,6 +171,13 @@ export class Store {
     const content = new Uint8Array(pageBytes)
     check(addon.storeRead(this.handle, guest, page, content), `read page ${page}`)
     return content
+  }
+
+  /** XXH3-128 of pages as the guest sees them, wherever they are: as `hashBlocks`. @throws SubpageError STORE_DAMAGED */
+  async hash(guest: number, pages: PageRanges): Promise<Uint8Array> {
+    const hashes = new Uint8Array(pages.pageCount * hashBytes)
+    check(await addon.storeHash(this.handle, guest, pages.pairs, pages.runCount, hashes), 'hash pages')
+    return hashes
   }
 
   /** Pages of the guest that are in the store. */

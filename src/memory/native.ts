@@ -7,6 +7,14 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { SubpageError } from '../errors.ts'
+import type {
+  CaptureArguments,
+  HashArguments,
+  PluginRunsArguments,
+  ReduceArguments,
+  RestoreArguments,
+  ShadowArguments,
+} from './native-arguments.ts'
 
 declare const opaque: unique symbol
 
@@ -59,6 +67,8 @@ export interface Addon {
   shadowDifferenceAsync(ram: RegionHandle, shadow: RegionHandle, ...form: ShadowArguments): Promise<number>
   /** Results: codec, whole, pages. Returns what is wrong, or undefined. */
   checkDelta(delta: Uint8Array, imagePages: number, results: Float64Array): string | undefined
+  /** How many runs there are; `pairs` has room for one for each page of the delta, which was checked. */
+  deltaPages(delta: Uint8Array, pairs: Uint32Array): number
   apply(image: RegionHandle, delta: Uint8Array, results: Float64Array): string | undefined
   applyAsync(image: RegionHandle, delta: Uint8Array, results: Float64Array): Promise<string | undefined>
   cpuPath(): string
@@ -81,6 +91,14 @@ export interface Addon {
   restorerNew(): RestorerHandle
   restore(...args: RestoreArguments): string | undefined
   restoreAsync(...args: RestoreArguments): Promise<string | undefined>
+  /** Results: bytes of page numbers, 32 bits each, for reductionRead. */
+  restoreReferences(
+    restorer: RestorerHandle,
+    reduced: Uint8Array,
+    imagePages: number,
+    bytesMax: number,
+    results: Float64Array,
+  ): string | undefined
   restorerLearn(restorer: RestorerHandle, delta: Uint8Array): void
   /** Copies what the last operation made; `into` must have its length. */
   reductionRead(handle: ReducerHandle | RestorerHandle, into: Uint8Array): void
@@ -198,7 +216,9 @@ export interface Addon {
   /** Flags: 1 patch, 2 only what becomes smaller, 4 trim. Results: filled, shared, patched, whole, holes, failed, left. */
   storeEvict(...args: [...StoreRuns, flags: number, pagesMax: number, results: Float64Array]): Promise<Errno>
   /** Results: pages moved. */
-  storeFetch(...args: [...StoreRuns, results: Float64Array]): Promise<Errno>
+  storeFetch(...args: [...StoreRuns, flags: number, results: Float64Array]): Promise<Errno>
+  /** 16 bytes into `into` for every page of the runs. */
+  storeHash(...args: [...StoreRuns, into: Uint8Array]): Promise<Errno>
   storeDrop(...args: StoreRuns): Errno
   /** `into` has the length of a page. */
   storeRead(store: StoreHandle, guest: number, page: number, into: Uint8Array): Errno
@@ -251,59 +271,6 @@ export interface Addon {
 type Errno = number
 type AccessArguments = [ramFd: number, pages: Uint32Array, results: Float64Array]
 type StoreRuns = [store: StoreHandle, guest: number, pairs: Uint32Array, runs: number]
-
-/** Results: bytes, run, offset, pages, changedPages, changedLines, changedBytes. False: a range outside the memory. */
-export type CaptureArguments = [
-  ram: RegionHandle,
-  shadow: RegionHandle,
-  pairs: Uint32Array,
-  runs: number,
-  codec: number,
-  whole: boolean,
-  out: Uint8Array,
-  run: number,
-  offset: number,
-  results: Float64Array,
-  ...shadow: ShadowArguments,
-]
-
-export type PluginRunsArguments = [
-  share: RegionHandle,
-  offset: number,
-  pages: number,
-  from: number,
-  pairs: Uint32Array,
-  results: Float64Array,
-]
-/** What a shadow is (native/core/core.h): the slot of each page in a cache, the seed of hashes; neither: a full copy. */
-export type ShadowArguments = [blockLines: number, slots: Uint32Array | undefined, seed: bigint | undefined]
-
-/** Results: bytes made (0: send the delta as it is), lines, dictionary lines, shared lines, similar pages, body bytes. */
-export type ReduceArguments = [
-  reducer: ReducerHandle,
-  delta: Uint8Array,
-  shadow: RegionHandle | undefined,
-  method: number,
-  results: Float64Array,
-]
-
-/** Results: bytes made. Returns what is wrong, or undefined. */
-export type RestoreArguments = [
-  restorer: RestorerHandle,
-  reduced: Uint8Array,
-  image: RegionHandle,
-  bytesMax: number,
-  results: Float64Array,
-]
-
-/** 16 bytes into `out` for every block. False: a range outside the region. */
-export type HashArguments = [
-  region: RegionHandle,
-  pairs: Uint32Array,
-  runs: number,
-  blockBytes: number,
-  out: Uint8Array,
-]
 
 /** The folder of package.json: sources, compiled output and an installed package all lie somewhere below it. */
 export const packageRoot = findPackageRoot(dirname(fileURLToPath(import.meta.url)))

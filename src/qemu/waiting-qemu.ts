@@ -52,10 +52,6 @@ export class WaitingQemu implements WaitingGuest {
     }
   }
 
-  get image() {
-    return this.qemu.ram
-  }
-
   get ended(): Promise<GuestEnd> {
     return this.qemu.ended.then((end) =>
       this.#discarded

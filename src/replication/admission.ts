@@ -6,7 +6,7 @@ import { SubpageError } from '../errors.ts'
 import type { Arbiter, Holder } from './arbiter.ts'
 import type { Connection } from './connection.ts'
 import { type Frame, frameType } from './frame.ts'
-import { Hello, protocolVersion, readJson } from './messages.ts'
+import { brokeProtocol, Hello, protocolVersion, readJson } from './messages.ts'
 import type { Standby } from './standby.ts'
 
 /** What is on this host under the guest's name. */
@@ -34,9 +34,9 @@ export type Admission = 'fresh' | 'again' | 'renew' | 'supersede'
 export async function greet(connection: Connection): Promise<{ frames: AsyncIterator<Frame>; hello: Hello }> {
   const frames = connection[Symbol.asyncIterator]()
   const { value, done } = await frames.next()
-  if (done) throw unexpected('the connection ended before a hello')
+  if (done) throw brokeProtocol('the connection ended before a hello')
   if (value.type !== frameType.hello)
-    throw unexpected(`it begins with frame type ${value.type}, not with a hello`)
+    throw brokeProtocol(`it begins with frame type ${value.type}, not with a hello`)
   const hello = readJson(Hello, value.payload, 'the hello')
   if (hello.protocol !== protocolVersion)
     throw new SubpageError(
@@ -95,8 +95,4 @@ export async function sharesArbiter(hello: Hello, arbiter: Arbiter, chosen: bool
       `this host asks ${arbiter.description}; the primary asks another one: give both the same --arbiter`,
     )
   return shared
-}
-
-function unexpected(what: string): SubpageError {
-  return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
 }

@@ -73,7 +73,6 @@ export interface Pause {
 
 /** A machine of the same kind that waits on the standby, its RAM being the image. */
 export interface WaitingGuest {
-  readonly image: Region
   /** Settles when the waiting process has ended without being asked to. */
   readonly ended: Promise<GuestEnd>
   /** Loads the device state and runs. The image must hold the same checkpoint. */

@@ -2,20 +2,25 @@
  * The image and the checkpoint that is on its way to it. Whole checkpoints only: what belongs to the next one waits beside
  * the image, checked on arrival, until its commit.
  */
-import { apply, applySync, checkDelta } from '../delta/apply.ts'
+import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
-import { SubpageError } from '../errors.ts'
-import type { Region } from '../memory/region.ts'
 import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
-import type { Commit } from './messages.ts'
+import type { GiveBack, Image } from './image.ts'
+import { brokeProtocol, type Commit } from './messages.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
 export interface Committed {
   epoch: number
   deviceState: Uint8Array
   consoleBytes: number
+}
+
+/** A delta that can be applied, its pages borrowed for that: once a checkpoint is acknowledged nothing may be missing. */
+interface Held {
+  delta: Uint8Array
+  giveBack: GiveBack
 }
 
 /** Deltas up to this size are applied on the event loop's own thread. */
@@ -26,11 +31,11 @@ const overheadBytesMax = 64 * 2 ** 20
 const frameOverheadBytes = 512
 
 export class ImageKeeper {
-  readonly #image: Region
+  readonly #image: Image
   readonly #faults: Faults
   #committed: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
-  #deltas: Uint8Array[] = []
+  #held: Held[] = []
   /** Of the frames, and of the deltas that they became. */
   #receivedBytes = 0
   #deltaBytes = 0
@@ -45,7 +50,7 @@ export class ImageKeeper {
   #seeding = false
   #applying: Promise<void> = Promise.resolve()
 
-  constructor(image: Region, faults: Faults) {
+  constructor(image: Image, faults: Faults) {
     this.#image = image
     this.#faults = faults
   }
@@ -74,25 +79,24 @@ export class ImageKeeper {
 
   /** Changes the image at once: until the next commit there is no checkpoint to take over. */
   async seed(payload: Uint8Array, type: FrameType): Promise<void> {
-    if (!this.#seeding) throw unexpected('it seeds after its first checkpoint')
-    const delta = await this.#deltaOf(payload, type, this.#bytesMax)
+    if (!this.#seeding) throw brokeProtocol('it seeds after its first checkpoint')
+    const held = await this.#take(payload, type, this.#bytesMax)
     this.#committed = undefined
-    await this.#apply([delta])
+    await this.#apply([held])
   }
 
   async hold(epoch: number, payload: Uint8Array, type: FrameType): Promise<void> {
     this.#partOf(epoch)
-    const room = this.#bytesMax - this.#deltaBytes - this.#deltas.length * frameOverheadBytes
-    const delta = await this.#deltaOf(payload, type, room)
-    if (delta.length + frameOverheadBytes > room) throw unexpected('its checkpoint is larger than the guest')
+    const room = this.#bytesMax - this.#deltaBytes - this.#held.length * frameOverheadBytes
+    const held = await this.#take(payload, type, Math.max(0, room - frameOverheadBytes))
     this.#receivedBytes += payload.length
-    this.#deltaBytes += delta.length
-    this.#deltas.push(delta)
+    this.#deltaBytes += held.delta.length
+    this.#held.push(held)
   }
 
   holdDevice(epoch: number, payload: Uint8Array): void {
     this.#partOf(epoch)
-    if (this.#device) throw unexpected(`checkpoint ${epoch} has two device states`)
+    if (this.#device) throw brokeProtocol(`checkpoint ${epoch} has two device states`)
     this.#device = this.#devices?.decode(payload)
   }
 
@@ -100,12 +104,13 @@ export class ImageKeeper {
   async commit(epoch: number, commit: Commit, acknowledge: () => Promise<void>): Promise<void> {
     this.#partOf(epoch)
     const device = this.#device
-    if (!device) throw unexpected('its checkpoint has no device state')
-    if (commit.deltas !== this.#deltas.length || commit.deltaBytes !== this.#receivedBytes)
-      throw unexpected('its checkpoint is not whole')
+    if (!device) throw brokeProtocol('its checkpoint has no device state')
+    if (commit.deltas !== this.#held.length || commit.deltaBytes !== this.#receivedBytes)
+      throw brokeProtocol('its checkpoint is not whole')
     if (commit.digest !== 0n && commit.digest !== this.#restorer?.digest)
-      throw unexpected('its dictionary of lines is another one than ours')
-    const deltas = this.#deltas
+      throw brokeProtocol('its dictionary of lines is another one than ours')
+    const held = this.#held
+    this.#held = []
     this.#dropPartial()
     this.#seeding = false
     this.#lastEpoch = epoch
@@ -113,7 +118,7 @@ export class ImageKeeper {
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
-    const applied = this.#apply(deltas, true).catch((error) => {
+    const applied = this.#apply(held, true).catch((error) => {
       this.forgetCheckpoint()
       throw error
     })
@@ -137,46 +142,59 @@ export class ImageKeeper {
   }
 
   get #bytesMax(): number {
-    return this.#image.bytes + overheadBytesMax
+    return this.#image.region.bytes + overheadBytesMax
   }
 
-  /** Restored if need be, and checked. What a reduced one refers to is in the image: nothing is being applied now. */
-  async #deltaOf(payload: Uint8Array, type: FrameType, bytesMax: number): Promise<Uint8Array> {
+  /** Restored if need be, and checked. */
+  async #take(payload: Uint8Array, type: FrameType, bytesMax: number): Promise<Held> {
     const reduced = type === frameType.reduced
-    if (reduced && !this.#restorer) throw unexpected('it sends reduced deltas and did not say so')
-    const delta =
-      reduced && this.#restorer ? await this.#restorer.restore(payload, this.#image, bytesMax) : payload
-    checkDelta(delta, this.#image.pages)
+    if (reduced && !this.#restorer) throw brokeProtocol('it sends reduced deltas and did not say so')
+    const delta = reduced && this.#restorer ? await this.#restore(this.#restorer, payload, bytesMax) : payload
+    const { pages } = checkDelta(delta, this.#image.region.pages)
     if (type === frameType.pages) this.#restorer?.learn(delta)
-    return delta
+    if (delta.length > bytesMax) throw brokeProtocol('its checkpoint is larger than the guest')
+    return { delta, giveBack: await this.#image.borrow(() => changedPages(delta, pages)) }
   }
 
-  async #apply(deltas: Uint8Array[], acknowledged = false): Promise<void> {
-    if (acknowledged) this.#faults('after-ack')
-    this.#faults('before-apply')
-    for (const delta of deltas)
-      if (delta.length <= inlineBytesMax) applySync(this.#image, delta)
-      else await apply(this.#image, delta)
-    this.#faults('after-apply')
+  /** What it refers to is in the image: nothing is being applied now. */
+  async #restore(restorer: Restorer, payload: Uint8Array, bytesMax: number): Promise<Uint8Array> {
+    const { region } = this.#image
+    const giveBack = await this.#image.borrow(() => restorer.references(payload, region.pages, bytesMax))
+    try {
+      return await restorer.restore(payload, region, bytesMax)
+    } finally {
+      giveBack()
+    }
+  }
+
+  async #apply(held: Held[], acknowledged = false): Promise<void> {
+    const { region } = this.#image
+    try {
+      if (acknowledged) this.#faults('after-ack')
+      this.#faults('before-apply')
+      for (const { delta } of held)
+        if (delta.length <= inlineBytesMax) applySync(region, delta)
+        else await apply(region, delta)
+      this.#faults('after-apply')
+    } finally {
+      for (const { giveBack } of held) giveBack()
+    }
   }
 
   /** One checkpoint at a time, each newer than the last. */
   #partOf(epoch: number): void {
-    if (epoch <= this.#lastEpoch) throw unexpected(`it sends epoch ${epoch} again`)
+    if (epoch <= this.#lastEpoch) throw brokeProtocol(`it sends epoch ${epoch} again`)
     this.#partialEpoch ??= epoch
     if (epoch !== this.#partialEpoch)
-      throw unexpected(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
+      throw brokeProtocol(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
   }
 
   #dropPartial(): void {
-    this.#deltas = []
+    for (const { giveBack } of this.#held) giveBack()
+    this.#held = []
     this.#receivedBytes = 0
     this.#deltaBytes = 0
     this.#device = undefined
     this.#partialEpoch = undefined
   }
-}
-
-function unexpected(what: string): SubpageError {
-  return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
 }

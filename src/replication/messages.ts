@@ -89,6 +89,10 @@ export function readJson<T extends TSchema>(schema: T, payload: Uint8Array, what
   }
 }
 
+export function brokeProtocol(what: string): SubpageError {
+  return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
+}
+
 /** Closes a checkpoint: what the standby must have received before it may acknowledge. */
 export interface Commit {
   /** Frames of type `pages`, `raw` and `reduced` in this checkpoint. */

@@ -2,6 +2,7 @@
 import type { Clock } from './clock.ts'
 import type { Faults } from './fault.ts'
 import type { WaitingGuest } from './guest.ts'
+import type { Image } from './image.ts'
 import type { Committed } from './image-keeper.ts'
 import type { Hello } from './messages.ts'
 import type { Succession } from './succession.ts'
@@ -27,6 +28,8 @@ export interface StandbyEvents {
 
 export interface StandbyOptions {
   guest: WaitingGuest
+  /** The memory of that guest. */
+  image: Image
   /** Of the first connection. */
   hello: Hello
   succession: Succession

@@ -12,7 +12,7 @@ import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
 import { sendHashes, sendPage } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
-import { decodeCommit, Ended, type Hello, readJson } from './messages.ts'
+import { brokeProtocol, decodeCommit, Ended, type Hello, readJson } from './messages.ts'
 import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
@@ -39,7 +39,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#options = options
     this.#hello = options.hello
     this.#promises = new Promises(options.clock)
-    this.#keeper = new ImageKeeper(options.guest.image, options.faults)
+    this.#keeper = new ImageKeeper(options.image, options.faults)
   }
 
   get committed(): Omit<Committed, 'deviceState'> | undefined {
@@ -104,7 +104,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#connection = connection
     // A claim that is on its way decides first whether there is anything left to serve.
     await this.#vigil?.end()
-    if (this.#outcome) return await this.#tooLate(connection)
+    if (this.#outcome) return await this.#part(connection)
     this.#hello = hello
     this.#options.succession.agree(arbitrated)
     if (hello.generation > this.generation) {
@@ -123,7 +123,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     let reason = 'the primary closed the connection'
     try {
       this.#keeper.begin(reduces(hello.settings))
-      const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.guest.image.pages }
+      const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
       await connection.sendJson(frameType.welcome, { release: hello.release, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
@@ -192,7 +192,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
   }
 
   async #receive(connection: Connection, frame: Frame): Promise<void> {
-    const { image } = this.#options.guest
+    const { image } = this.#options
     switch (frame.type) {
       case frameType.heartbeat:
         return frame.epoch > 0 ? await this.#promises.give(connection, frame.type, frame.epoch) : undefined
@@ -224,7 +224,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.askPage:
         return await sendPage(connection, image, frame.epoch)
       default:
-        throw unexpected(`a primary does not send frame type ${frame.type}`)
+        throw brokeProtocol(`a primary does not send frame type ${frame.type}`)
     }
   }
 
@@ -245,7 +245,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
 
   /** A switchover: the guest stands still over there, in the checkpoint that we hold. */
   async #handover(connection: Connection, epoch: number): Promise<void> {
-    if (this.#keeper.committed?.epoch !== epoch) throw unexpected('it hands over what it has not committed')
+    if (this.#keeper.committed?.epoch !== epoch)
+      throw brokeProtocol('it hands over what it has not committed')
     // Should our answer be lost, the arbiter tells the primary.
     const holder = await this.#options.succession.claim()
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} goes on with ${this.guestName}`)
@@ -276,9 +277,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
     announce: () => Promise<void> = () => Promise.resolve(),
   ): Promise<StandbyOutcome> {
     const startedAt = performance.now()
-    const { guest, faults, sourceGone, succession } = this.#options
+    const { guest, image, faults, sourceGone, succession } = this.#options
     return this.#end(async () => {
-      await this.#keeper.settle()
+      await Promise.all([this.#keeper.settle(), image.rest()])
       if (!sourceGone(this.#hello)) await this.#promises.lapsed(this.#hello.settings.suspicionMs)
       const { committed } = this.#keeper
       invariant(committed, 'only a committed checkpoint is taken over')
@@ -342,8 +343,4 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.reason = reason
     this.emit('state', state, reason)
   }
-}
-
-function unexpected(what: string): SubpageError {
-  return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
 }

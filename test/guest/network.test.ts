@@ -299,7 +299,7 @@ test('a TCP connection survives the death of the QEMU that it was made to', asyn
 })
 
 /** All of RAM each time, and a release when it is safe on the other side. */
-async function checkpoint(guest: QemuGuest, { image }: WaitingQemu): Promise<Uint8Array> {
+async function checkpoint(guest: QemuGuest, { qemu: { ram: image } }: WaitingQemu): Promise<Uint8Array> {
   const pause = await guest.pause()
   const step = 8 * 2 ** 20
   for (let at = 0; at < image.bytes; at += step)

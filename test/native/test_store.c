@@ -124,7 +124,7 @@ static void write_page(unsigned guest, uint32_t page, bool whole)
         CHECK(store_drop(store, numbers[guest], &run, 1) == 0);
         new_content(model[guest][page]);
     } else {
-        CHECK(store_fetch(store, numbers[guest], &run, 1, &moved) == 0);
+        CHECK(store_fetch(store, numbers[guest], &run, 1, 0, &moved) == 0);
         model[guest][page][below(SP_PAGE_BYTES)] ^= 0x42;
     }
     CHECK(pwrite(files[guest], model[guest][page], SP_PAGE_BYTES, (off_t)page * SP_PAGE_BYTES) == SP_PAGE_BYTES);
@@ -174,7 +174,7 @@ static void step(void)
         CHECK(store_evict(store, numbers[guest], &run, 1, (unsigned)below(4), 1 + below(PAGES), &tally) == 0);
         break;
     case 6:
-        CHECK(store_fetch(store, numbers[guest], &run, 1, &moved) == 0 && moved <= run.count);
+        CHECK(store_fetch(store, numbers[guest], &run, 1, 0, &moved) == 0 && moved <= run.count);
         break;
     case 7:
         CHECK(store_sweep(store, below(400), (unsigned)below(3), (unsigned)below(5), &swept) == 0);
@@ -196,7 +196,7 @@ static void check_files(void)
     uint8_t content[SP_PAGE_BYTES];
     uint64_t moved;
     for (unsigned guest = 0; guest < GUESTS; guest++) {
-        CHECK(store_fetch(store, numbers[guest], &all, 1, &moved) == 0);
+        CHECK(store_fetch(store, numbers[guest], &all, 1, 0, &moved) == 0);
         for (uint32_t page = 0; page < PAGES; page++) {
             CHECK(pread(files[guest], content, SP_PAGE_BYTES, (off_t)page * SP_PAGE_BYTES) == SP_PAGE_BYTES);
             CHECK(memcmp(content, model[guest][page], SP_PAGE_BYTES) == 0);
@@ -411,9 +411,9 @@ static void test_refusals(void)
     struct store_tally tally = {0};
     uint64_t moved;
     CHECK(store_evict(store, numbers[0], &outside, 1, 0, 1, &tally) == EINVAL);
-    CHECK(store_fetch(store, numbers[0], &outside, 1, &moved) == EINVAL);
+    CHECK(store_fetch(store, numbers[0], &outside, 1, 0, &moved) == EINVAL);
     CHECK(store_drop(store, numbers[0], &outside, 1) == EINVAL);
-    CHECK(store_fetch(store, 999, &outside, 1, &moved) == EINVAL && store_fetch(store, -1, &outside, 1, &moved) == EINVAL);
+    CHECK(store_fetch(store, 999, &outside, 1, 0, &moved) == EINVAL && store_fetch(store, -1, &outside, 1, 0, &moved) == EINVAL);
     CHECK(store_attach(store, "g0", ram_path(0), 1) == -1 && errno == EEXIST);
     CHECK(store_attach(store, "../x", ram_path(0), 1) == -1 && errno == EINVAL);
     CHECK(store_forget(store, "nobody") == ENOENT);

@@ -17,6 +17,7 @@ import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
+import { wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
@@ -333,6 +334,7 @@ export class ScriptedHost {
   #start(hello: Hello): Standby {
     const standby = new Standby({
       guest: this.waiting,
+      image: wholeImage(this.waiting.image),
       hello,
       succession: successionFor('standby', this.#arbiter),
       sourceGone: () => this.gone,

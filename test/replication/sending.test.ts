@@ -1,7 +1,8 @@
 /**
  * Sending and keeping stay alike through whatever happens to a connection: frames that arrive and frames that do not, epochs
  * that fail in the middle, what was sent early for one of them, and a new connection after each. The image is always the last
- * committed memory, and a commit is only accepted when both dictionaries are the same.
+ * committed memory, and a commit is only accepted when both dictionaries are the same. The image is one that lends its pages:
+ * whatever is read of it, or written to it, without being borrowed shows.
  */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -18,6 +19,7 @@ import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import type { FrameType } from '../../src/replication/frame.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
 import type { Sending } from '../../src/replication/sending.ts'
+import { LendingImage } from './lending-image.ts'
 
 const pages = 32
 const all = PageRanges.all(pages)
@@ -47,7 +49,7 @@ const epoch: fc.Arbitrary<Epoch> = fc.record({
 /** A primary's sending side and a standby's keeping side, with a list of frames between them. */
 class Course {
   readonly ram = Region.anonymous(pages * pageBytes)
-  readonly image = Region.anonymous(pages * pageBytes)
+  readonly image = new LendingImage(pages)
   readonly #shadow = fullShadow(pages)
   readonly #committed = Region.anonymous(pages * pageBytes)
   readonly #keeper = new ImageKeeper(this.image, () => undefined)
@@ -103,7 +105,8 @@ class Course {
       this.#committed.write(0, this.ram.read(0, this.ram.bytes))
       this.#unsynced = PageRanges.empty
     } else this.#connect()
-    expect(compareRegionsSync(this.image, this.#committed, all)).toBeUndefined()
+    expect(compareRegionsSync(this.image.content, this.#committed, all)).toBeUndefined()
+    expect(this.image.lentPages).toBe(0)
   }
 
   close(): void {

@@ -2,9 +2,9 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { applySync } from '../../src/delta/apply.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
-import type { Region } from '../../src/memory/region.ts'
 import type { Faults } from '../../src/replication/fault.ts'
 import type { FrameType } from '../../src/replication/frame.ts'
+import type { Image } from '../../src/replication/image.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { simulateMany } from './run-many.ts'
 import type { Broken } from './sim-world.ts'
@@ -14,14 +14,14 @@ const keeper = vi.hoisted(() => ({ appliesParts: false, neverForgets: false }))
 vi.mock('../../src/replication/image-keeper.ts', async (original) => {
   const { ImageKeeper } = await original<typeof import('../../src/replication/image-keeper.ts')>()
   class BrokenKeeper extends ImageKeeper {
-    readonly #image: Region
-    constructor(image: Region, faults: Faults) {
+    readonly #image: Image
+    constructor(image: Image, faults: Faults) {
       super(image, faults)
       this.#image = image
     }
     override async hold(epoch: number, delta: Uint8Array, type: FrameType): Promise<void> {
       await super.hold(epoch, delta, type)
-      if (keeper.appliesParts) applySync(this.#image, delta)
+      if (keeper.appliesParts) applySync(this.#image.region, delta)
     }
     override forgetCheckpoint(): void {
       if (!keeper.neverForgets) super.forgetCheckpoint()

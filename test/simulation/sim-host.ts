@@ -10,6 +10,7 @@ import type { Arbiter } from '../../src/replication/arbiter.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import type { Faults } from '../../src/replication/fault.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
+import { wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
@@ -428,6 +429,7 @@ export class StandbyHere {
     this.waiting.onLoaded = () => agent.updateRecord({ qemu, waiting: false })
     this.standby = new Standby({
       guest: this.waiting,
+      image: wholeImage(this.waiting.image),
       hello,
       succession: agent.succession(qemu, hello.generation),
       sourceGone: ({ source }) =>

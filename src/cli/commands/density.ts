@@ -22,7 +22,7 @@ export const densityCommand: Command = {
 
 analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page, and what sharing those would save besides. Identical and similar pages are found in as many passes as --memory asks for.
 
-on holds the memory of guests densely: what they have not used for a while leaves their memory for a store of this host, and comes back when they use it. off brings everything back. tune changes how a guest is held. See docs/density.md.`,
+on holds the memory of guests densely, of those that run here and of those that wait here to take over: what they have not used for a while leaves their memory for a store of this host, and comes back when they use it. off brings everything back. tune changes how a guest is held. See docs/density.md.`,
   flags: [
     ...agentFlags,
     {

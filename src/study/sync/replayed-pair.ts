@@ -13,6 +13,7 @@ import { DeltaSender } from '../../replication/delta-sender.ts'
 import { DeltaWriter } from '../../replication/delta-writer.ts'
 import { DeviceStateWriter } from '../../replication/device-state.ts'
 import { type FrameType, headerBytes } from '../../replication/frame.ts'
+import { wholeImage } from '../../replication/image.ts'
 import { ImageKeeper } from '../../replication/image-keeper.ts'
 import { makeShadow, reduces } from '../../replication/sending.ts'
 import {
@@ -94,7 +95,7 @@ export class ReplayedPair implements EpochCourse {
     if (!learns) recording.read((firstPage, content) => shadow.set(firstPage, content))
     this.#image = learns ? Region.anonymous(ram.bytes) : recording.copy()
     this.#unseeded = learns ? recording.used : PageRanges.empty
-    this.#keeper = new ImageKeeper(this.#image, () => undefined)
+    this.#keeper = new ImageKeeper(wholeImage(this.#image), () => undefined)
     const sink = {
       // The buffer is used again as soon as this resolves, as with a socket.
       send: async (type: FrameType, epoch = 0, payload: Uint8Array = noDevices) => {
