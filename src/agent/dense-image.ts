@@ -41,9 +41,10 @@ export class DenseImage implements Image {
   /** A byte for each page: whether it may be missing in the RAM file. */
   #away = new Uint8Array(0)
   readonly #lent = new Set<{ pages: PageRanges }>()
-  /** These are being moved; settles when they have been. */
-  #moving: { pages: PageRanges; done: Promise<unknown> } = {
+  /** These are being moved, out or back; settles when they have been. */
+  #moving: { pages: PageRanges; out: boolean; done: Promise<unknown> } = {
     pages: PageRanges.empty,
+    out: false,
     done: Promise.resolve(),
   }
   #resting = false
@@ -101,7 +102,8 @@ export class DenseImage implements Image {
 
   async rest(): Promise<void> {
     this.#resting = true
-    await this.#moving.done
+    // What comes back does no harm to a guest that runs.
+    if (this.#moving.out) await this.#moving.done
   }
 
   /** These pages are in the RAM file: nothing has moved since somebody looked. */
@@ -129,19 +131,19 @@ export class DenseImage implements Image {
     if (free.pageCount === 0) return
     // Before they go; and should it fail, nobody knows how far it came.
     for (const { first, count } of free) this.#away.fill(1, first, first + count)
-    await this.#during(free, work(free))
+    await this.#during(free, true, work(free))
   }
 
   /** `work` brings all pages back. */
   async becomeWhole(work: () => Promise<void>): Promise<void> {
-    await this.#during(this.#all, work())
+    await this.#during(this.#all, false, work())
     this.#hotMap = undefined
     this.#away = new Uint8Array(0)
   }
 
-  async #during(pages: PageRanges, work: Promise<unknown>): Promise<void> {
+  async #during(pages: PageRanges, out: boolean, work: Promise<unknown>): Promise<void> {
     // Whoever asked for it hears of its failure.
-    this.#moving = { pages, done: work.catch(() => undefined) }
+    this.#moving = { pages, out, done: work.catch(() => undefined) }
     await work
     this.#moving.pages = PageRanges.empty
   }

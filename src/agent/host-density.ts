@@ -261,6 +261,8 @@ export class HostDensity {
   }
 
   get #budget(): number {
+    // Whoever comes next has not spent anything yet.
+    if (this.#guests.size === 0) return 1
     return Math.max(0.001, ...[...this.#guests.values()].map(({ settings }) => settings?.budget ?? 0))
   }
 

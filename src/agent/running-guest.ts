@@ -55,6 +55,11 @@ export class RunningGuest implements DenseOwner {
     return this.#primary
   }
 
+  /** Its protection goes on when its memory is back. */
+  get comingBack(): boolean {
+    return this.#awaited !== undefined
+  }
+
   /** Its memory is read, or about to be. */
   get protecting(): boolean {
     return this.#primary !== undefined || this.#starting || this.#awaited !== undefined

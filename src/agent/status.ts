@@ -200,7 +200,8 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
         }
       : null,
   }
-  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason: 'not protected' }
+  const reason = guest.comingBack ? 'its protection goes on when its memory is back' : 'not protected'
+  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason }
   const { last } = primary.stats
   return {
     ...running,

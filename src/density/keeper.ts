@@ -58,6 +58,8 @@ export class Keeper {
   readonly #guests = new Map<string, Kept>()
   /** In the store, by id. */
   readonly #numbers = new Map<string, number>()
+  /** Those that have ended and are being forgotten. */
+  readonly #leaving = new Map<string, Promise<object>>()
 
   /** @throws SubpageError NO_SPACE, STORE_DAMAGED, BAD_ARGUMENT */
   constructor({ directory, swap, pagesMax, indexPages }: KeeperOptions) {
@@ -119,6 +121,7 @@ export class Keeper {
   }
 
   async #attachAnew(guest: KeptGuest): Promise<object> {
+    await this.#leaving.get(guest.id)
     // The same guest has come back to this host in another process before we noticed the end of the former one.
     if (this.#known.all.some(({ guest: known }) => known.id === guest.id && !isSame(known, guest)))
       await this.#forget(guest.id)
@@ -179,13 +182,20 @@ export class Keeper {
     return {}
   }
 
-  async #forget(id: string): Promise<object> {
+  /** Once, whoever asks: the id may be another process's afterwards. */
+  #forget(id: string): Promise<object> {
+    const leaving = this.#leaving.get(id) ?? this.#forgetEnded(id).finally(() => this.#leaving.delete(id))
+    this.#leaving.set(id, leaving)
+    return leaving
+  }
+
+  async #forgetEnded(id: string): Promise<object> {
     const guest = this.#guests.get(id)
     // Its thread hears of the end a moment after everybody else.
     if (guest) await untilGone(guest.process, endMsMax)
     while (guest && !isRunning(guest.process) && readPager(this.#store, guest.number)?.ended === false)
       await delay(endPollMs)
-    if (guest && !stopPager(this.#store, guest.number))
+    if (guest && (isRunning(guest.process) || !stopPager(this.#store, guest.number)))
       throw new SubpageError('INTERNAL', `guest ${guest.name} still runs and needs what is stored for it`)
     this.#drop(id)
     return {}

@@ -142,6 +142,23 @@ describe('the course of a protection', () => {
     await expectEqualAtRest(pair)
   })
 
+  test('a primary that comes while its standby is thrown away is not told that it has lost', async () => {
+    const pair = await startProtected()
+    let open = () => {}
+    pair.host.waiting.gate = new Promise((resolve) => {
+      open = resolve
+    })
+    const connected = once(pair.host.server, 'connection')
+    void pair.host.standby?.discard('its image is damaged')
+    pair.host.dropConnections()
+    await connected
+    const again = once(pair.host.server, 'connection')
+    open()
+    expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
+    await again
+    expect(pair.guest.alive).toBe(true)
+  })
+
   test('without its primary a standby says what it knows', async () => {
     const arbiter = new ScriptedArbiter()
     const pair = await startProtected({ arbiter })

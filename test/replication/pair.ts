@@ -245,7 +245,7 @@ export class ScriptedWaiting {
   /** Whether the image was what the device state said, at the takeover. */
   whole: boolean | undefined
   discarded = false
-  /** A takeover waits for it. */
+  /** A takeover waits for it, and so does its end. */
   gate: Promise<void> = Promise.resolve()
   refuses: Error | undefined
 
@@ -261,6 +261,7 @@ export class ScriptedWaiting {
 
   async discard(): Promise<void> {
     this.discarded = true
+    await this.gate
   }
 }
 
