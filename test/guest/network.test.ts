@@ -259,6 +259,7 @@ test('a TCP connection survives the death of the QEMU that it was made to', asyn
   const { guest } = running
   const filesB: GuestFiles = guestFiles(join(directory, 'b'), 'survivor')
   const waiting = await WaitingQemu.start(guest.description, 2, filesB, imageDirectories)
+  await using _ = { [Symbol.asyncDispose]: () => waiting.qemu.end() }
   const connection = await network.connect(client, guestAddress, port)
   let sum = 0n
   let answered = 0
@@ -286,7 +287,6 @@ test('a TCP connection survives the death of the QEMU that it was made to', asyn
   const killedAt = performance.now()
   await waiting.takeOver(deviceState)
   const takeoverMs = performance.now() - killedAt
-  await using _ = { [Symbol.asyncDispose]: () => waiting.qemu.end() }
   expect(waiting.qemu.notes).toEqual([])
   // The client never heard of the sum that was lost: its TCP sends the number again.
   sum += 1000n
