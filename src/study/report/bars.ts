@@ -16,7 +16,9 @@ export function drawBars(chart: Bars): Markup {
     stacked ? finite(values).reduce((a, b) => a + b, 0) : Math.max(0, ...finite(values)),
   )
   const markValues = (chart.marks ?? []).map(({ at }) => at)
-  const scale = scaleOf(chart.value, [...totals, ...markValues], 6)
+  // Beside each other they all have their ends on the axis, which may begin above 0.
+  const ends = stacked ? totals : chart.rows.flatMap(({ values }) => finite(values))
+  const scale = scaleOf(chart.value, [...ends, ...markValues], 6)
   const left = Math.min(nameWidthMax, Math.max(60, ...chart.rows.map(({ name }) => textWidth(name) + 22)))
   const names = legend(left, 16, chart.series)
   const top = 16 + names.height + (chart.marks ? 6 : 0)

@@ -105,6 +105,22 @@ describe('statistics', () => {
 })
 
 describe('drawings', () => {
+  test('of bars beside each other on a logarithmic axis a smaller one is shorter, however small the largest of others is', () => {
+    const drawn = drawChart({
+      ...{ kind: 'bars', name: 'x', title: 'X', meaning: '', layout: 'grouped', series: ['a', 'b', 'c'] },
+      value: { label: 'bytes', unit: 'bytes', scale: 'log' },
+      rows: [
+        { name: 'large', values: [5_000_000, 70_000, 3_000] },
+        { name: 'small', values: [900, 300, 40] },
+      ],
+    })
+    const widths = [...String(drawn).matchAll(/<rect[^>]* width="([\d.]+)"[^>]*class="fill/g)]
+      .map(([, w]) => Number(w))
+      .slice(-6)
+    expect(widths).toEqual(widths.toSorted((x, y) => y - x))
+    expect(new Set(widths).size).toBe(6)
+  })
+
   const charts = gallery.sections.flatMap(({ charts = [] }) => charts)
 
   test.each(charts.map((chart): [string, Chart] => [chart.name, chart]))(
