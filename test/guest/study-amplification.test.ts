@@ -11,14 +11,14 @@ const plan = {
   rounds: 1,
 }
 
-test('a guest that does next to nothing changes few pages, and few lines of them', async () => {
-  const idle = chosenInGuest(['guest/idle'])
-  const lacking = { ...idle[0]!, needs: ['no-such-program'] }
+test('a guest with a database changes pages, and not all of their lines', async () => {
+  const chosen = chosenInGuest(['guest/sqlite'])
+  const lacking = { ...chosen[0]!, needs: ['no-such-program'] }
   const found: MeasuredGuest[] = []
   const rams = () => readdirSync('/dev/shm').filter((file) => /^subpage-.*-study\.ram$/.test(file))
   const before = rams()
   await measureInGuest(
-    [lacking, ...idle],
+    [lacking, ...chosen],
     plan,
     () => undefined,
     new AbortController().signal,
@@ -33,7 +33,7 @@ test('a guest that does next to nothing changes few pages, and few lines of them
   const [, long] = epochs
   expect(long!.ranUs).toBeGreaterThanOrEqual(300_000)
   expect(long!.dirtyPages).toBeGreaterThan(0)
-  expect(long!.dirtyPages).toBeLessThan(memoryBytes / 4096 / 10)
+  expect(long!.dirtyPages).toBeLessThan(memoryBytes / 4096)
   expect(long!.changedLines).toBeGreaterThan(0)
   expect(long!.changedLines).toBeLessThan(64 * long!.changedPages)
   expect(rams().filter((file) => !before.includes(file))).toEqual([])
