@@ -25,6 +25,8 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
           testTimeout: 30_000,
+          // They only compute.
+          maxWorkers: 2,
         },
       },
       {

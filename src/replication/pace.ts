@@ -14,7 +14,7 @@ export interface Pace {
 }
 
 /** What `--epoch auto` means. */
-export const automaticPace: Pace = { epochMs: 100, pauseShareMax: 0.3 }
+export const automaticPace: Pace = { epochMs: 100, pauseShareMax: 0.4 }
 
 /** How often to look whether output waits. Looking costs a read of two bytes. */
 const lookMs = 1
