@@ -46,7 +46,10 @@ describe('the course of a protection', () => {
     const pair = await startProtected()
     for (let look = 0; look < 100; look++) {
       await pair.epochs(1)
-      expect(pair.imageIsCommitted(), `look ${look}, seed ${random.seed}`).toBe(true)
+      // A large checkpoint is applied beside the event loop, a moment after it was acknowledged.
+      await expect
+        .poll(() => pair.imageIsCommitted(), { interval: 1, message: `look ${look}, seed ${random.seed}` })
+        .toBe(true)
     }
     await expectEqualAtRest(pair)
     expect(pair.host.states.slice(0, 1)).toEqual(['Protected'])
