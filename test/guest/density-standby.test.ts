@@ -46,6 +46,7 @@ const equal = async () => {
   )
   expect(await a.client.verify('spare')).toMatchObject({ equal: true })
 }
+
 /** The /dev/shm of b. */
 const shm = async () => `/proc/${(await b.client.guest('spare')).pid}/root/dev/shm`
 
