@@ -27,16 +27,16 @@ export function summaryText(summary: Summary, samples: readonly Sample[], kind: 
 
 /** "512 MiB given, 180 ± 12 MiB used over the last 10 s; 224 MiB would do". */
 export function recommendation(summary: Summary, kind: TargetKind): string {
-  const { givenBytes, used, spanMs, recommendedBytes } = summary
+  const { givenBytes, used, recommendedBytes } = summary
   const amount = `${mib(used.bytes)} ± ${mib(used.plusMinusBytes)} MiB`
   const given = formatBytes(givenBytes)
   if (kind === 'trace')
-    return `${given} recorded, ${amount} written within an interval, of ${formatTime(spanMs)}`
+    return `${given} recorded, ${amount} written within an interval, over the last ${formatTime(used.spanMs)}`
   const verdict =
     recommendedBytes < givenBytes
       ? `${formatBytes(recommendedBytes)} would do`
       : 'it needs what it has, or more'
-  return `${given} ${kind === 'vm' ? 'given' : 'resident'}, ${amount} used over the last ${formatTime(spanMs)}; ${verdict}`
+  return `${given} ${kind === 'vm' ? 'given' : 'resident'}, ${amount} used over the last ${formatTime(used.spanMs)}; ${verdict}`
 }
 
 /** What the figures do not say by themselves. */

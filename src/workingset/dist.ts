@@ -5,7 +5,8 @@
  *
  * A change of phase is two intervals in a row that leave the band of those before, in the same direction: stability is
  * counted anew from the first of them. A single one is an outlier: it counts in the percentiles, but not in the estimate
- * unless such intervals keep coming; then the working set fluctuates, and the estimate is the mean of all, and not stable.
+ * unless such intervals keep coming. Until it is stable again, the estimate is the mean of all intervals since it last was:
+ * a working set that fluctuates (a compiler, a shell script) never is, and is judged by all of them.
  */
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Estimate, Estimator } from './estimator.ts'
@@ -27,17 +28,21 @@ export const distRule: DistRule = { tau: 0, stableIntervals: 3, tolerance: 0.1 }
 /** Fewer pages than these are noise: the guest kernel's own, as its timers come and go. */
 const noisePages = 256
 
+interface Interval {
+  dist: Share
+  /** On which side of the band of its phase: 0 within it. */
+  side: number
+}
+
 export class DistEstimator implements Estimator {
-  /** dist[i] of the present phase. */
-  #dist: Share[] = []
+  /** Since the working set was last left while it was stable. */
+  #intervals: Interval[] = []
+  /** Which of them is the first of the present phase. */
+  #phaseFrom = 0
+  #phaseChanges = 0
   readonly #pages: number
   readonly #rule: DistRule
   readonly #hits: Uint8Array
-  #latest: Share | undefined
-  /** Intervals of the present phase that left its band: a change of phase when the next one does too. */
-  #outliers: { dist: Share; side: number; interval: number }[] = []
-  #interval = 0
-  #phases = 0
 
   constructor(pages: number, rule: DistRule = distRule) {
     this.#pages = pages
@@ -45,27 +50,29 @@ export class DistEstimator implements Estimator {
     this.#hits = new Uint8Array(pages)
   }
 
-  /** How often the working set has changed its size. */
+  /** How often a stable working set has changed its size. */
   get phaseChanges(): number {
-    return this.#phases
+    return this.#phaseChanges
   }
 
   get latest(): Share | undefined {
-    return this.#latest
+    return this.#intervals.at(-1)?.dist
   }
 
   get estimate(): Estimate | undefined {
-    const latest = this.#dist.at(-1)
+    const { latest } = this
     if (!latest) return undefined
-    const fluctuates = this.#outliers.length > outlierShareMax * this.#dist.length
-    const counted = fluctuates ? [...this.#dist, ...this.#outliers.map(({ dist }) => dist)] : this.#dist
-    const stable = !fluctuates && this.#dist.length >= this.#rule.stableIntervals
-    if (counted.length < 2) return { ...latest, stable }
+    const stable = this.#isStable(this.#phase)
+    const span = stable ? this.#phase : this.#intervals
+    const counted = stable ? inside(span) : span.map(({ dist }) => dist)
+    const intervals = span.length
+    if (counted.length < 2) return { ...latest, stable, intervals }
     const counts = counted.map(({ pages }) => pages)
     const mean = counts.reduce((sum, count) => sum + count, 0) / counts.length
     const between = counts.reduce((sum, count) => sum + (count - mean) ** 2, 0) / (counts.length - 1)
     const within = counted.reduce((sum, { plusMinus }) => sum + plusMinus ** 2, 0) / counts.length ** 2
-    return { pages: mean, plusMinus: Math.sqrt((1.96 ** 2 * between) / counts.length + within), stable }
+    const plusMinus = Math.sqrt((1.96 ** 2 * between) / counts.length + within)
+    return { pages: mean, plusMinus, stable, intervals }
   }
 
   add({ watched, sampled, accessed, endsInterval }: Observation): void {
@@ -79,19 +86,34 @@ export class DistEstimator implements Estimator {
 
   /** An interval whose dist is known already, whichever pages they were. */
   addInterval(dist: Share): void {
-    this.#latest = dist
-    const side = this.#dist.length > 0 ? this.#leaves(dist) : 0
-    const before = this.#outliers.at(-1)
-    if (side !== 0 && before?.side === side && before.interval === this.#interval - 1) {
-      this.#dist = [before.dist, dist]
-      this.#outliers = []
-      this.#phases++
-    } else if (side !== 0) this.#outliers.push({ dist, side, interval: this.#interval })
-    else this.#dist.push(dist)
-    this.#interval++
-    if (this.#dist.length > keptIntervals) this.#dist.shift()
-    if (this.#outliers[0] && this.#outliers[0].interval < this.#interval - keptIntervals)
-      this.#outliers.shift()
+    const side = this.#sideOf(dist, inside(this.#phase))
+    const before = this.#intervals.at(-1)
+    if (before && side !== 0 && before.side === side) this.#beginPhase(before, dist)
+    else this.#intervals.push({ dist, side })
+    if (this.#intervals.length <= keptIntervals) return
+    this.#intervals.shift()
+    this.#phaseFrom = Math.max(0, this.#phaseFrom - 1)
+  }
+
+  #beginPhase(first: Interval, dist: Share): void {
+    if (this.#isStable(this.#phase.slice(0, -1))) {
+      this.#phaseChanges++
+      this.#intervals = [first]
+    }
+    first.side = 0
+    this.#intervals.push({ dist, side: 0 })
+    // The first may have caught the change on its way.
+    const alike = this.#sideOf(dist, [first.dist]) === 0
+    this.#phaseFrom = this.#intervals.length - (alike ? 2 : 1)
+  }
+
+  get #phase(): Interval[] {
+    return this.#intervals.slice(this.#phaseFrom)
+  }
+
+  #isStable(phase: readonly Interval[]): boolean {
+    const count = inside(phase).length
+    return count >= this.#rule.stableIntervals && phase.length - count <= outlierShareMax * count
   }
 
   #hot(watched: PageRanges): PageRanges {
@@ -106,18 +128,21 @@ export class DistEstimator implements Estimator {
     return PageRanges.of(runs)
   }
 
-  /** 0 within the band, else on which side of it. */
-  #leaves({ pages, plusMinus }: Share): number {
-    const counts = this.#dist.map((dist) => dist.pages).sort((a, b) => a - b)
-    const middle = counts[counts.length >> 1] ?? pages
-    const errors = this.#dist.map((dist) => dist.plusMinus).sort((a, b) => a - b)
-    const error = Math.hypot(plusMinus, errors[errors.length >> 1] ?? 0)
+  /** 0 within the band of the others, else on which side of it. */
+  #sideOf({ pages, plusMinus }: Share, others: readonly Share[]): number {
+    const middle = median(others.map((dist) => dist.pages)) ?? pages
+    const error = Math.hypot(plusMinus, median(others.map((dist) => dist.plusMinus)) ?? 0)
     const margin = Math.max(this.#rule.tolerance * middle, noisePages, 1.5 * error)
     return Math.abs(pages - middle) > margin ? Math.sign(pages - middle) : 0
   }
 }
 
-/** The present phase is described by its latest intervals: a working set that drifts slowly is followed. */
-const keptIntervals = 60
+const inside = (phase: readonly Interval[]) => phase.filter(({ side }) => side === 0).map(({ dist }) => dist)
+
+/** The upper one of two. */
+const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1]
+
+/** An hour of seconds. */
+const keptIntervals = 3600
 /** More than one outlier for so many other intervals is no accident. */
 const outlierShareMax = 0.2

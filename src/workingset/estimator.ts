@@ -9,8 +9,10 @@ export interface Estimate {
   pages: number
   /** Half the width of the 95 % interval, in pages. */
   plusMinus: number
-  /** It has stayed the same for as long as the rule asks; otherwise it is that of the latest interval. */
+  /** It has stayed the same for as long as the rule asks. */
   stable: boolean
+  /** It is the estimate of so many intervals, the latest. */
+  intervals: number
 }
 
 export interface Estimator {

@@ -22,7 +22,12 @@ export const Sample = Type.Object({
   ramPages: Type.Integer(),
   watchedPages: Type.Integer({ description: 'how many pages this interval has an answer for' }),
   dist: Pages,
-  estimate: Type.Object({ pages: Type.Number(), plusMinus: Type.Number(), stable: Type.Boolean() }),
+  estimate: Type.Object({
+    pages: Type.Number(),
+    plusMinus: Type.Number(),
+    stable: Type.Boolean(),
+    intervals: Type.Integer({ description: 'it is the estimate of so many intervals, the latest' }),
+  }),
   /** Null when nobody knows, as in the first moments of a protection. */
   written: Type.Union([Pages, Type.Null()]),
   phaseChanges: Type.Integer(),

@@ -8,6 +8,7 @@ import type { Observation } from './observation.ts'
 
 export class SamplingEstimator implements Estimator {
   readonly #pages: number
+  #intervals = 0
   #watched = 0
   #touched = 0
 
@@ -19,11 +20,12 @@ export class SamplingEstimator implements Estimator {
     if (this.#watched === 0) return undefined
     const share = this.#touched / this.#watched
     const plusMinus = 1.96 * this.#pages * Math.sqrt((share * (1 - share)) / this.#watched)
-    return { pages: share * this.#pages, plusMinus, stable: true }
+    return { pages: share * this.#pages, plusMinus, stable: true, intervals: this.#intervals }
   }
 
   add({ watched, accessed, endsInterval }: Observation): void {
     if (!endsInterval) return
+    this.#intervals++
     this.#watched += watched.pageCount
     this.#touched += accessed.pageCount
   }

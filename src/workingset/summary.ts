@@ -9,8 +9,8 @@ export interface Summary {
   intervals: number
   spanMs: number
   givenBytes: number
-  /** The working set while it was last stable, or of the last interval. */
-  used: { bytes: number; plusMinusBytes: number; stable: boolean }
+  /** The working set as last estimated, which is about so long a time, until now. */
+  used: { bytes: number; plusMinusBytes: number; stable: boolean; spanMs: number }
   /** Of the intervals, p0, p5, … p100: index i is percentile 5 × i. */
   percentileBytes: number[]
   /** Of what an interval used; null when writes are not known. */
@@ -51,12 +51,13 @@ export function summarize(samples: readonly Sample[], footprintBytes?: number): 
   const needed = Math.ceil((largest * headroom + footprint) / stepBytes) * stepBytes
   return {
     intervals: samples.length,
-    spanMs: last.atMs - samples[0]!.atMs + samples[0]!.windowMs,
+    spanMs: spanOf(samples),
     givenBytes,
     used: {
       bytes: last.estimate.pages * pageBytes,
       plusMinusBytes: last.estimate.plusMinus * pageBytes,
       stable: last.estimate.stable,
+      spanMs: spanOf(samples.slice(-last.estimate.intervals)),
     },
     percentileBytes: Array.from({ length: 100 / percentileStep + 1 }, (_, i) =>
       percentile(dist, i * percentileStep),
@@ -72,6 +73,12 @@ export function summarize(samples: readonly Sample[], footprintBytes?: number): 
     footprintBytes: footprint,
     recommendedBytes: needed,
   }
+}
+
+/** @param samples at least one */
+function spanOf(samples: readonly Sample[]): number {
+  const first = samples[0]!
+  return samples.at(-1)!.atMs - first.atMs + first.windowMs
 }
 
 /** Of values in ascending order, between the two nearest. */

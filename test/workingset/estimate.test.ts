@@ -94,17 +94,33 @@ test('a change of size in two intervals is a phase; one interval is an outlier, 
   add(10_000, 10_010)
   expect(estimator.estimate?.stable).toBe(false)
   add(9_990)
-  expect(estimator.estimate).toMatchObject({ pages: 10_000, stable: true })
+  expect(estimator.estimate).toMatchObject({ pages: 10_000, stable: true, intervals: 3 })
   add(30_000, 10_000, 10_000, 10_000)
   expect(estimator.estimate).toMatchObject({ pages: 10_000, stable: true })
   expect(estimator.phaseChanges).toBe(0)
   add(50_000, 50_000)
   expect(estimator.phaseChanges).toBe(1)
-  expect(estimator.estimate).toMatchObject({ pages: 50_000, stable: false })
+  expect(estimator.estimate).toMatchObject({ pages: 50_000, stable: false, intervals: 2 })
   add(50_000, 20_000, 50_000, 20_000, 50_000, 20_000)
   expect(estimator.estimate?.stable).toBe(false)
   expect(estimator.estimate?.pages).toBeCloseTo(38_750, -2)
   expect(estimator.estimate?.plusMinus).toBeGreaterThan(5_000)
+})
+
+test('until a working set is stable, its estimate is the mean of all intervals since it last was', () => {
+  const estimator = new DistEstimator(100_000)
+  const add = (...sizes: number[]) => {
+    for (const pages of sizes) estimator.addInterval({ pages, plusMinus: 0 })
+  }
+  add(4000, 8000, 8000, 3000, 3000, 8000)
+  expect(estimator.estimate).toMatchObject({ stable: false, intervals: 6 })
+  expect(estimator.estimate?.pages).toBeCloseTo(34_000 / 6)
+  expect(estimator.phaseChanges).toBe(0)
+  add(20_000, 20_000)
+  expect(estimator.estimate).toMatchObject({ stable: false, intervals: 8 })
+  // The 8000 before them may have been on its way to them: it is no part of their phase.
+  add(20_000, 20_000)
+  expect(estimator.estimate).toMatchObject({ pages: 20_000, stable: true, intervals: 4 })
 })
 
 test('tau asks for more than one touch in an interval', () => {

@@ -3,6 +3,7 @@
  * Logging and Page Modification Logging look at the same intervals, and so does the truth.
  */
 import { DistEstimator } from '../../workingset/dist.ts'
+import type { Estimate } from '../../workingset/estimator.ts'
 import { liveSettings } from '../../workingset/live.ts'
 import { exactSource, type ObservationSource, pmlSource, prlSource } from '../../workingset/logged.ts'
 import { mean } from '../report/statistics.ts'
@@ -16,7 +17,7 @@ interface Judged {
 
 export interface Logged {
   name: string
-  /** Pages accessed in an interval, the mean. */
+  /** Pages accessed in an interval, the mean of all. */
   exactPages: number
   access: Judged & { plusMinusPages: number; covered: boolean }
   prl: Judged
@@ -70,19 +71,23 @@ async function measure(lab: Lab, study: Case, intervals: number): Promise<Logged
         for (const [estimator, source] of logs) estimator.add(source.look())
       },
     })
-    const exactPages = mean(exact)
-    const judge = (pages: number): Judged => ({ pages, error: Math.abs(pages - exactPages) / exactPages })
-    const { pages, plusMinus } = windows.at(-1)!.estimate
+    const last = windows.at(-1)!.estimate
+    /** Against the intervals that it is the estimate of. */
+    const judge = ({ pages, intervals: counted }: Estimate): Judged => {
+      const truth = mean(exact.slice(-counted))
+      return { pages, error: Math.abs(pages - truth) / truth }
+    }
+    const access = judge(last)
     return {
       name: study.name,
-      exactPages,
+      exactPages: mean(exact),
       access: {
-        ...judge(pages),
-        plusMinusPages: plusMinus,
-        covered: Math.abs(pages - exactPages) <= plusMinus,
+        ...access,
+        plusMinusPages: last.plusMinus,
+        covered: Math.abs(last.pages - mean(exact.slice(-last.intervals))) <= last.plusMinus,
       },
-      prl: judge(prl.estimate?.pages ?? 0),
-      pml: judge(pml.estimate?.pages ?? 0),
+      prl: judge(prl.estimate!),
+      pml: judge(pml.estimate!),
     }
   } finally {
     await lab.endPrograms(study.ends)

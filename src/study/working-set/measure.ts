@@ -105,8 +105,10 @@ async function judge(
   const watched = await way.watch(lab, study.truth === 'phases' ? phaseIntervals(study) : intervals, metered)
   const { lines, windows } = watched
   if (study.truth === 'phases') return phaseVerdicts(study, way, watched, baselinePages)
+  // An estimate is that of so many intervals, the latest.
+  const { intervals: counted } = windows.at(-1)!.estimate
   const truth = metered
-    ? mean(windows.map(({ referencedPages }) => referencedPages ?? Number.NaN))
+    ? mean(windows.slice(-counted).map(({ referencedPages }) => referencedPages ?? Number.NaN))
     : toldPages(lines) + baselinePages
   return [verdict(study.name, way, truth, watched)]
 }

@@ -38,7 +38,7 @@ test('counts distinct pages of each interval, and says that it knows only what w
     const whole = samplesOfTrace(readTrace(path), 1000)
     expect(whole.map(({ dist }) => dist.pages)).toEqual([1000, 1000, 1000, 1000])
     expect(whole.at(-1)).toMatchObject({
-      estimate: { pages: 1000, plusMinus: 0, stable: true },
+      estimate: { pages: 1000, plusMinus: 0, stable: true, intervals: 4 },
       written: { pages: 1000 },
       atMs: Date.parse('2026-01-01T00:00:04.000Z'),
     })
@@ -46,7 +46,7 @@ test('counts distinct pages of each interval, and says that it knows only what w
     const html = join(folder, 'web.html')
     const { status, out } = await subpage(['wss', path, '--html', html])
     expect(status).toBe(0)
-    expect(out).toMatch(/^16 MiB recorded, 3\.9 ± 0\.0 MiB written within an interval, of 4 s\n/)
+    expect(out).toMatch(/^16 MiB recorded, 3\.9 ± 0\.0 MiB written within an interval, over the last 4 s\n/)
     expect(out).toContain('memory that was only read is not counted')
     expect(readFileSync(html, 'utf8')).toContain('The working set of')
   } finally {
