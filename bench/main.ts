@@ -28,7 +28,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {
   overhead: () => import('./overhead.ts'),
   sending: () => import('./sending.ts'),
   shadow: () => import('./shadow.ts'),
-  torture: () => import('./torture.ts'),
+  torture: () => import('./torture/torture.ts'),
 }
 
 const given = argv.slice(2)

@@ -103,16 +103,6 @@ int pager_place(struct sp_pager *pager, uint64_t page, const uint8_t *content)
     return address ? copy_in(pager, address, content, false) : EFAULT;
 }
 
-static unsigned kind_of_slot(const struct sp_store *store, uint64_t slot)
-{
-    static const unsigned kinds[] = {
-        [OBJECT_WHOLE] = 1, [OBJECT_PACKED] = 2, [OBJECT_PATCH] = 3, [OBJECT_SWAPPED] = 4};
-    if (slot_kind(slot) != SLOT_OBJECT || slot_value(slot) >= store->object_count)
-        return 0;
-    enum object_kind kind = kind_of(store->objects[slot_value(slot)].place);
-    return kind <= OBJECT_SWAPPED ? kinds[kind] : 0;
-}
-
 static void note_served(struct pager_stats *stats, unsigned kind, uint64_t ns, uint64_t rebuild_ns)
 {
     stats->served[kind]++;
@@ -122,14 +112,16 @@ static void note_served(struct pager_stats *stats, unsigned kind, uint64_t ns, u
     stats->last_rebuild_ns = rebuild_ns;
 }
 
-/* Answers one fault, all under the lock: a page must not be evicted between the look at its slot and the answer. */
+/* Answers one fault, all but a look at the disk under the lock: a page must not be evicted between the look at its slot and the answer. */
 static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t began_ns)
 {
     uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
     struct sp_store *store = pager->store;
     uint64_t page = page_of(pager, address);
+    struct swap_copy ahead;
     int error;
-    store_lock_urgent(store);
+    swap_read_ahead(store, pager->guest, page, true, &ahead);
+    store_lock_for(store, true);
     struct guest *guest = &store->guests[pager->guest];
     uint64_t slot = page < guest->pages ? guest->slots[page] : 0;
     if (slot == 0) {
@@ -140,9 +132,9 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
         } else if (!error)
             pager->stats.zeros++;
     } else {
-        unsigned kind = kind_of_slot(store, slot);
+        unsigned kind = store_kind(store, slot) - PAGE_FILLED;
         uint64_t locked_ns = now_ns();
-        error = store_rebuild(store, slot, content);
+        error = store_rebuild(store, slot, &ahead, content);
         uint64_t rebuild_ns = now_ns() - locked_ns;
         error = error ? error : copy_in(pager, address, content, write);
         if (error == EEXIST) { /* it was being moved when our predecessor died: the RAM file wins (store.h) */

@@ -19,19 +19,21 @@
 
 static const char slots_prefix[] = "slots-";
 
-void store_lock_urgent(struct sp_store *store)
+/* A mutex alone is not fair to whoever comes from another core. */
+void store_lock_for(struct sp_store *store, bool urgent)
 {
-    __atomic_add_fetch(&store->urgent, 1, __ATOMIC_RELAXED);
-    pthread_mutex_lock(&store->lock);
-    __atomic_sub_fetch(&store->urgent, 1, __ATOMIC_RELAXED);
-}
-
-/* A guest that waits for a page goes first: a mutex alone is not fair to whoever comes from another core. */
-void store_lock(struct sp_store *store)
-{
-    while (__atomic_load_n(&store->urgent, __ATOMIC_RELAXED) > 0)
+    if (urgent)
+        __atomic_add_fetch(&store->urgent, 1, __ATOMIC_RELAXED);
+    while (!urgent && __atomic_load_n(&store->urgent, __ATOMIC_RELAXED) > 0)
         sched_yield();
     pthread_mutex_lock(&store->lock);
+    if (urgent)
+        __atomic_sub_fetch(&store->urgent, 1, __ATOMIC_RELAXED);
+}
+
+void store_lock(struct sp_store *store)
+{
+    store_lock_for(store, false);
 }
 
 void store_unlock(struct sp_store *store)

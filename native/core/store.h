@@ -7,7 +7,7 @@
  *   patched   the difference to a whole object, when that is below half a page; the reference stays while patches need
  *             it; a patched page is never a reference, so there are no chains
  *   packed    lz4, zstd or words (pack.h); never a reference
- *   swapped   packed, in the swap file
+ *   swapped   packed, in the swap file; no page is found to be identical to it, for that would take a look at the disk
  *   whole     as it is; may be shared, may be a reference
  *
  * Objects, pool and slots lie in files that are mapped shared, so they outlive whoever works on them. There is no journal:
@@ -89,8 +89,10 @@ int store_read(struct sp_store *store, int guest, uint64_t page, uint8_t *out);
 /* XXH3-128 of every page of the runs as the guest would read it, 16 bytes each, as sp_hash_blocks. Moves nothing. */
 int store_hash(struct sp_store *store, int guest, const struct sp_run *runs, size_t run_count, uint8_t *out);
 
-/* A bit for each page that is in the store; `out` has (pages + 7) / 8 bytes. */
-int store_map(struct sp_store *store, int guest, uint8_t *out, size_t bytes);
+enum page_kind { PAGE_RESIDENT, PAGE_FILLED, PAGE_WHOLE, PAGE_PACKED, PAGE_PATCHED, PAGE_SWAPPED };
+
+/* How each page of the guest is held, a byte each; PAGE_RESIDENT: it is not in the store. */
+int store_kinds(struct sp_store *store, int guest, uint8_t *out, size_t pages);
 
 struct store_swept {
     uint64_t seen, packed, swapped;

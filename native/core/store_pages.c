@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #define XXH_STATIC_LINKING_ONLY
@@ -13,164 +12,7 @@
 #include "store_parts.h"
 #include "survey.h"
 
-/* ---- objects */
-
-uint32_t *store_bucket(const struct sp_store *store, uint64_t hash)
-{
-    return store->identical + (size_t)((uint32_t)(hash >> 32) & store->identical_mask) * INDEX_WAYS;
-}
-
-/* Different domains never meet, so what one guest holds cannot be found out from another (docs/security.md). */
-void store_sketch(const struct sp_store *store, uint16_t domain, const uint8_t *page, uint64_t *hashes)
-{
-    sp_sketch(page, &store->similar.shape, hashes);
-    for (unsigned i = 0; i < store->similar.shape.groups; i++)
-        if (hashes[i])
-            hashes[i] ^= domain * UINT64_C(0x9e3779b97f4a7c15);
-}
-
-void store_index_identical(struct sp_store *store, uint32_t id)
-{
-    uint32_t *bucket = store_bucket(store, store->objects[id].hash);
-    unsigned way = 0;
-    while (way < INDEX_WAYS - 1 && bucket[way] != NO_OBJECT && bucket[way] != id)
-        way++;
-    memmove(bucket + 1, bucket, way * sizeof *bucket);
-    bucket[0] = id;
-}
-
-void store_index(struct sp_store *store, uint32_t id, const uint8_t *page)
-{
-    const struct object *object = &store->objects[id];
-    store_index_identical(store, id);
-    if (kind_of(object->place) != OBJECT_WHOLE)
-        return;
-    uint64_t hashes[SP_SKETCH_GROUPS_MAX];
-    store_sketch(store, object->domain, page, hashes);
-    sp_similar_add(&store->similar, hashes, id);
-}
-
-static uint32_t take_object(struct sp_store *store)
-{
-    enum { STEP = 2048 };
-    uint32_t id = store->free_object;
-    if (id != NO_OBJECT) {
-        store->free_object = store->objects[id].reference;
-        return id;
-    }
-    if (store->object_count == store->object_count_max) {
-        errno = ENOSPC;
-        return NO_OBJECT;
-    }
-    if (store->object_count == store->object_room) {
-        if (fallocate(store->objects_fd, 0, (off_t)store->object_room * (off_t)sizeof(struct object),
-                      (off_t)STEP * (off_t)sizeof(struct object)) < 0)
-            return NO_OBJECT;
-        store->object_room += STEP;
-    }
-    return store->object_count++;
-}
-
-static void give_object(struct sp_store *store, uint32_t id)
-{
-    struct object *object = &store->objects[id];
-    __atomic_store_n(&object->place, 0, __ATOMIC_RELEASE);
-    object->refs = object->patches = 0;
-    object->reference = store->free_object;
-    store->free_object = id;
-}
-
-void object_settle(struct sp_store *store, uint32_t id)
-{
-    for (;;) {
-        struct object *object = &store->objects[id];
-        uint64_t place = object->place;
-        uint32_t reference = object->reference;
-        if (object->refs > 0 || object->patches > 0)
-            return;
-        give_object(store, id);
-        store->live_objects--;
-        space_give(kind_of(place) == OBJECT_SWAPPED ? &store->swap : &store->pool, offset_of(place), bytes_of(place));
-        if (kind_of(place) != OBJECT_PATCH)
-            return;
-        id = reference;
-        store->objects[id].patches--;
-    }
-}
-
-/* An object with its bytes in the pool; NO_OBJECT with errno. */
-static uint32_t make_object(struct sp_store *store, enum object_kind kind, const uint8_t *data, size_t bytes,
-                            uint64_t hash, uint16_t domain, uint32_t reference)
-{
-    uint32_t id = take_object(store);
-    if (id == NO_OBJECT)
-        return NO_OBJECT;
-    uint64_t offset = space_take(&store->pool, bytes);
-    if (offset == SPACE_NONE) {
-        int error = errno;
-        give_object(store, id);
-        errno = error;
-        return NO_OBJECT;
-    }
-    /* A slab that begins is mapped at once: eight faults in the midst of a guest's pause would take longer. */
-    if (offset % SPACE_SLAB_BYTES == 0)
-        (void)madvise(store->pool_map + offset, SPACE_SLAB_BYTES, MADV_POPULATE_WRITE);
-    memcpy(store->pool_map + offset, data, bytes);
-    struct object *object = &store->objects[id];
-    *object = (struct object){.hash = hash, .reference = reference, .domain = domain};
-    __atomic_store_n(&object->place, make_place(kind, bytes, offset), __ATOMIC_RELEASE);
-    store->live_objects++;
-    return id;
-}
-
-static int read_swapped(struct sp_store *store, uint64_t place, uint8_t *page)
-{
-    uint8_t packed[SP_PAGE_BYTES];
-    size_t bytes = bytes_of(place);
-    ssize_t got = pread(store->swap.fd, packed, bytes, (off_t)offset_of(place));
-    if (got < 0)
-        return errno;
-    if ((size_t)got != bytes)
-        return ENODATA;
-    if (bytes == SP_PAGE_BYTES) {
-        memcpy(page, packed, bytes);
-        return 0;
-    }
-    return sp_unpack(store->packer, packed, bytes, page) ? 0 : ENODATA;
-}
-
-int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page)
-{
-    uint64_t place = object->place;
-    const uint8_t *data = store->pool_map + offset_of(place);
-    int error = 0;
-    switch (kind_of(place)) {
-    case OBJECT_WHOLE:
-        memcpy(page, data, SP_PAGE_BYTES);
-        break;
-    case OBJECT_PACKED:
-        error = sp_unpack(store->packer, data, bytes_of(place), page) ? 0 : EBADMSG;
-        break;
-    case OBJECT_PATCH: {
-        const struct object *reference = &store->objects[object->reference];
-        if (kind_of(reference->place) != OBJECT_WHOLE)
-            return EBADMSG;
-        memcpy(page, store->pool_map + offset_of(reference->place), SP_PAGE_BYTES);
-        error = sp_patch_apply(page, data, bytes_of(place)) ? 0 : EBADMSG;
-        break;
-    }
-    case OBJECT_SWAPPED:
-        error = read_swapped(store, place, page);
-        break;
-    default:
-        return EBADMSG;
-    }
-    if (error || XXH3_64bits(page, SP_PAGE_BYTES) == object->hash)
-        return error;
-    return kind_of(place) == OBJECT_SWAPPED ? ENODATA : EBADMSG;
-}
-
-int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page)
+int store_rebuild(struct sp_store *store, uint64_t slot, const struct swap_copy *ahead, uint8_t *page)
 {
     uint64_t value = slot_value(slot);
     switch (slot_kind(slot)) {
@@ -181,8 +23,13 @@ int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page)
     case SLOT_BYTE:
         memset(page, (int)value, SP_PAGE_BYTES);
         return 0;
-    case SLOT_OBJECT:
-        return value < store->object_count ? object_rebuild(store, &store->objects[value], page) : EBADMSG;
+    case SLOT_OBJECT: {
+        const struct object *object = &store->objects[value];
+        if (value >= store->object_count)
+            return EBADMSG;
+        return kind_of(object->place) == OBJECT_SWAPPED ? swap_rebuild(store, object, ahead, page)
+                                                        : object_rebuild(store, object, page);
+    }
     default:
         return EBADMSG;
     }
@@ -220,8 +67,9 @@ static uint32_t find_identical(struct sp_store *store, const uint8_t *page, uint
     const uint32_t *bucket = store_bucket(store, hash);
     for (unsigned way = 0; way < INDEX_WAYS && bucket[way] != NO_OBJECT; way++) {
         const struct object *object = &store->objects[bucket[way]];
-        /* The index forgets nobody: an id may be free by now, or another page. */
-        if (object->place == 0 || object->hash != hash || object->domain != domain)
+        /* The index forgets nobody: an id may be free by now, or another page. Never a look at the disk: a guest waits. */
+        if (object->place == 0 || object->hash != hash || object->domain != domain ||
+            kind_of(object->place) == OBJECT_SWAPPED)
             continue;
         if (object_rebuild(store, object, other) == 0 && memcmp(page, other, SP_PAGE_BYTES) == 0)
             return bucket[way];
@@ -277,8 +125,8 @@ int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *
             tally->left++;
             return 0;
         }
-        id = bytes > 0 ? make_object(store, OBJECT_PATCH, patch, bytes, hash, guest->domain, reference)
-                       : make_object(store, OBJECT_WHOLE, page, SP_PAGE_BYTES, hash, guest->domain, NO_OBJECT);
+        id = bytes > 0 ? object_make(store, OBJECT_PATCH, patch, bytes, hash, guest->domain, reference)
+                       : object_make(store, OBJECT_WHOLE, page, SP_PAGE_BYTES, hash, guest->domain, NO_OBJECT);
         if (id == NO_OBJECT)
             return errno;
         if (bytes > 0)
@@ -449,6 +297,7 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
                 uint64_t *moved)
 {
     uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
+    struct swap_copy ahead;
     int error = 0;
     *moved = 0;
     if (!may_move(store, number, runs, run_count))
@@ -456,10 +305,8 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
     for (size_t i = 0; i < run_count && !error; i++) {
         uint64_t page = runs[i].first, end = page + runs[i].count;
         while (page < end && !error) {
-            if (flags & FETCH_URGENT)
-                store_lock_urgent(store);
-            else
-                store_lock(store);
+            swap_read_ahead(store, number, page, flags & FETCH_URGENT, &ahead);
+            store_lock_for(store, flags & FETCH_URGENT);
             struct guest *guest = store_guest(store, number);
             if (!guest || !runs_fit(guest, &runs[i], 1)) {
                 store_unlock(store);
@@ -470,8 +317,9 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
                 page++;
             if (flags & FETCH_ROOM && page > first)
                 error = give_room(guest, first, page - first);
-            if (page < stop && !error) {
-                error = store_rebuild(store, guest->slots[page], content);
+            /* A later one than was read ahead has its turn in the next round. */
+            if (page == first && !error) {
+                error = store_rebuild(store, guest->slots[page], &ahead, content);
                 error = error ? error : guest_place(guest, page, content);
                 if (!error) {
                     store_release(store, guest, page);
@@ -500,12 +348,14 @@ int store_drop(struct sp_store *store, int number, const struct sp_run *runs, si
 
 int store_read(struct sp_store *store, int number, uint64_t page, uint8_t *out)
 {
+    struct swap_copy ahead;
     int error = EINVAL;
+    swap_read_ahead(store, number, page, false, &ahead);
     store_lock(store);
     struct guest *guest = store_guest(store, number);
     if (guest && page < guest->pages) {
         if (guest->slots[page]) {
-            error = store_rebuild(store, guest->slots[page], out);
+            error = store_rebuild(store, guest->slots[page], &ahead, out);
         } else {
             ssize_t got = pread(guest->ram_fd, out, SP_PAGE_BYTES, (off_t)(page * SP_PAGE_BYTES));
             error = got == SP_PAGE_BYTES ? 0 : got < 0 ? errno : EIO;
@@ -529,16 +379,27 @@ int store_hash(struct sp_store *store, int number, const struct sp_run *runs, si
     return error;
 }
 
-int store_map(struct sp_store *store, int number, uint8_t *out, size_t bytes)
+enum page_kind store_kind(const struct sp_store *store, uint64_t slot)
+{
+    static const enum page_kind kinds[] = {[OBJECT_WHOLE] = PAGE_WHOLE,
+                                           [OBJECT_PACKED] = PAGE_PACKED,
+                                           [OBJECT_PATCH] = PAGE_PATCHED,
+                                           [OBJECT_SWAPPED] = PAGE_SWAPPED};
+    if (slot == 0)
+        return PAGE_RESIDENT;
+    if (slot_kind(slot) != SLOT_OBJECT || slot_value(slot) >= store->object_count)
+        return PAGE_FILLED;
+    enum object_kind kind = kind_of(store->objects[slot_value(slot)].place);
+    return kind <= OBJECT_SWAPPED ? kinds[kind] : PAGE_FILLED;
+}
+
+int store_kinds(struct sp_store *store, int number, uint8_t *out, size_t pages)
 {
     store_lock(store);
     struct guest *guest = store_guest(store, number);
-    bool fits = guest && bytes >= (guest->pages + 7) / 8;
-    if (fits) {
-        memset(out, 0, bytes);
-        for (uint64_t page = 0; page < guest->pages; page++)
-            out[page / 8] |= (uint8_t)((guest->slots[page] != 0) << (page % 8));
-    }
+    bool fits = guest && pages == guest->pages;
+    for (uint64_t page = 0; fits && page < pages; page++)
+        out[page] = (uint8_t)store_kind(store, guest->slots[page]);
     store_unlock(store);
     return fits ? 0 : EINVAL;
 }

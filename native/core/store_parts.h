@@ -100,18 +100,40 @@ struct sp_store {
     uint8_t chunk[CHUNK_PAGES * SP_PAGE_BYTES] __attribute__((aligned(64)));
 };
 
+/* What was read from the swap file, before it is known whether it is still wanted. */
+struct swap_copy {
+    uint64_t place; /* of the object; 0: nothing was read */
+    int error;
+    uint8_t packed[SP_PAGE_BYTES];
+};
+
+/* With `urgent`, because a guest waits: before everybody else. */
+void store_lock_for(struct sp_store *store, bool urgent);
 void store_lock(struct sp_store *store);
-void store_lock_urgent(struct sp_store *store);
 void store_unlock(struct sp_store *store);
 
+/* store_swap.c; without the lock, which it takes: reads what a page needs for store_rebuild, if it is swapped. */
+void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urgent, struct swap_copy *copy);
+
 /* All with the lock held. */
+
+/* Lets go of it while it writes. False when the object stays where it is. */
+bool swap_object(struct sp_store *store, struct object *object);
+int swap_rebuild(struct sp_store *store, const struct object *object, const struct swap_copy *ahead, uint8_t *page);
 
 /* The guest, or NULL with errno EINVAL: none of that number, or not attached. */
 struct guest *store_guest(struct sp_store *store, int number);
 
 /* Writes the page of a slot that is not SLOT_NONE. 0, EBADMSG, ENODATA (store.h), or an errno of reading the swap file. */
-int store_rebuild(struct sp_store *store, uint64_t slot, uint8_t *page);
+int store_rebuild(struct sp_store *store, uint64_t slot, const struct swap_copy *ahead, uint8_t *page);
+/* The same of an object that is not swapped: 0 or EBADMSG. */
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page);
+
+/* An object with its bytes in the pool; NO_OBJECT with errno. */
+uint32_t object_make(struct sp_store *store, enum object_kind kind, const uint8_t *data, size_t bytes, uint64_t hash,
+                     uint16_t domain, uint32_t reference);
+
+enum page_kind store_kind(const struct sp_store *store, uint64_t slot);
 
 /* Empties the slot of a page and lets go of its object. */
 void store_release(struct sp_store *store, struct guest *guest, uint64_t page);

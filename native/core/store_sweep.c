@@ -31,31 +31,6 @@ static bool pack_object(struct sp_store *store, struct object *object)
     return true;
 }
 
-/*
- * Writes without the lock, so that no guest waits for a disk. Until the bytes are written the object stays where it is,
- * and whoever asks for it finds it there; afterwards it may have gone, or changed, and the copy is thrown away.
- */
-static bool swap_object(struct sp_store *store, struct object *object)
-{
-    uint8_t data[SP_PAGE_BYTES];
-    uint64_t place = object->place, hash = object->hash;
-    size_t bytes = bytes_of(place);
-    uint64_t offset = space_take(&store->swap, bytes);
-    if (offset == SPACE_NONE)
-        return false;
-    memcpy(data, store->pool_map + offset_of(place), bytes);
-    store_unlock(store);
-    bool written = pwrite(store->swap.fd, data, bytes, (off_t)offset) == (ssize_t)bytes;
-    store_lock(store);
-    bool same = object->place == place && object->hash == hash && object->patches == 0;
-    if (!written || !same) {
-        space_give(&store->swap, offset, bytes);
-        return false;
-    }
-    store_move_object(store, object, make_place(OBJECT_SWAPPED, bytes, offset));
-    return true;
-}
-
 int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack, unsigned age_swap,
                 struct store_swept *swept)
 {

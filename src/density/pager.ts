@@ -10,14 +10,10 @@ import { addon } from '../memory/native.ts'
 import { trackedMappings } from '../tracking/pagemap.ts'
 import { describeShim, readShimStatus } from '../tracking/shim.ts'
 import type { TrackerTarget } from '../tracking/tracker.ts'
-import type { Store } from './store.ts'
-
-/** How a page was held when it was asked for. */
-export const servedKinds = ['filled', 'whole', 'packed', 'patched', 'swapped'] as const
-export type ServedKind = (typeof servedKinds)[number]
+import { type Store, type StoredKind, storedKinds } from './store.ts'
 
 const buckets = 128
-const head = servedKinds.length + 4
+const head = storedKinds.length + 4
 
 export interface Served {
   pages: number
@@ -33,7 +29,7 @@ export interface Percentiles {
 }
 
 export interface PagerStats {
-  served: Record<ServedKind, Served>
+  served: Record<StoredKind, Served>
   /** Faults of pages that never held anything. */
   zeros: number
   /** Answers that had to be put off; `reason` why the latest is, empty when it was given. */
@@ -81,17 +77,17 @@ export function stopPager(store: Store, guest: number): boolean {
 
 /** Undefined for a guest that is not served. */
 export function readPager(store: Store, guest: number): PagerStats | undefined {
-  const kinds = servedKinds.length
+  const kinds = storedKinds.length
   const results = new Float64Array(head + 2 * kinds * buckets)
   if (!addon.pagerRead(store.handle, guest, results)) return undefined
-  const [zeros, retries, errno, ended] = results.subarray(servedKinds.length) as unknown as number[]
-  const served = servedKinds.map((kind, index) => {
+  const [zeros, retries, errno, ended] = results.subarray(storedKinds.length) as unknown as number[]
+  const served = storedKinds.map((kind, index) => {
     const times = (at: number) =>
       percentiles(results.subarray(head + at * buckets, head + (at + 1) * buckets))
     return [kind, { pages: results[index]!, us: times(index), rebuildUs: times(kinds + index) }] as const
   })
   return {
-    served: Object.fromEntries(served) as Record<ServedKind, Served>,
+    served: Object.fromEntries(served) as Record<StoredKind, Served>,
     zeros: zeros!,
     retries: retries!,
     reason: errno === 0 ? '' : reasonOf(errno!),

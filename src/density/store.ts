@@ -78,6 +78,10 @@ export interface StoreTotals {
   bookBytes: number
 }
 
+/** How a page can be held here. */
+export const storedKinds = ['filled', 'whole', 'packed', 'patched', 'swapped'] as const
+export type StoredKind = (typeof storedKinds)[number]
+
 export class Store {
   /** For pager.ts. */
   readonly handle: StoreHandle
@@ -180,13 +184,18 @@ export class Store {
     return hashes
   }
 
+  /** How each page of the guest is held: 0 not in the store, else one more than an index into `storedKinds`. */
+  kinds(guest: number, pages: number): Uint8Array {
+    const kinds = new Uint8Array(pages)
+    check(addon.storeKinds(this.handle, guest, kinds), 'read the map of pages')
+    return kinds
+  }
+
   /** Pages of the guest that are in the store. */
   stored(guest: number, pages: number): PageRanges {
-    const bits = new Uint8Array(Math.ceil(pages / 8))
-    check(addon.storeMap(this.handle, guest, bits), 'read the map of pages')
     const runs: [number, number][] = []
-    for (let page = 0; page < pages; page++) {
-      if (((bits[page >> 3]! >> (page & 7)) & 1) === 0) continue
+    for (const [page, kind] of this.kinds(guest, pages).entries()) {
+      if (kind === 0) continue
       const run = runs.at(-1)
       if (run && run[0] + run[1] === page) run[1]++
       else runs.push([page, 1])

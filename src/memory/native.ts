@@ -222,8 +222,8 @@ export interface Addon {
   storeDrop(...args: StoreRuns): Errno
   /** `into` has the length of a page. */
   storeRead(store: StoreHandle, guest: number, page: number, into: Uint8Array): Errno
-  /** A bit for each page that is in the store. */
-  storeMap(store: StoreHandle, guest: number, into: Uint8Array): Errno
+  /** A byte for each page: 0 not in the store, 1 filled, 2 whole, 3 packed, 4 patched, 5 swapped. */
+  storeKinds(store: StoreHandle, guest: number, into: Uint8Array): Errno
   /** Results: seen, packed, swapped, wrapped, joined. */
   storeSweep(
     store: StoreHandle,

@@ -55,12 +55,26 @@ const growth = 1.25
 const usedShareMin = 0.02
 const groupsMax = 60_000
 
+class Later {
+  resolve!: () => void
+  readonly promise = new Promise<void>((resolve) => {
+    this.resolve = resolve
+  })
+}
+
+class Rest {
+  readonly begun = new Later()
+  readonly over = new Later()
+}
+
 export class LiveWatch extends EventEmitter<LiveEvents> {
   readonly settings: LiveSettings
   readonly hotMap: HotMap
   readonly #source: LiveSource
   readonly #plan: Plan
   readonly #stopping = new AbortController()
+  /** Set while it is to rest: what ends that, and what says that it has begun. */
+  #rest: Rest | undefined
   readonly #startedMs = performance.now()
   #faults = 0
   #forgetNs = 0
@@ -96,15 +110,35 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     }
   }
 
+  /**
+   * Leaves the guest alone until `goOn`. What it uses meanwhile counts as used. Resolves once the interval under way has
+   * ended, or the watch has.
+   */
+  async rest(): Promise<void> {
+    this.#rest ??= new Rest()
+    await Promise.race([this.#rest.begun.promise, this.#finished])
+  }
+
+  goOn(): void {
+    this.#rest?.over.resolve()
+    this.#rest = undefined
+  }
+
   /** Resolves when nothing of it touches the guest any more. */
   async stop(): Promise<void> {
     this.#stopping.abort()
+    this.goOn()
     await this.#finished
   }
 
   async #run(): Promise<void> {
     try {
-      while (!this.#stopping.signal.aborted) await this.#interval()
+      for (;;) {
+        this.#rest?.begun.resolve()
+        await this.#rest?.over.promise
+        if (this.#stopping.signal.aborted) break
+        await this.#interval()
+      }
     } catch (error) {
       if (!this.#stopping.signal.aborted) this.emit('failed', asSubpageError(error))
     } finally {
@@ -160,7 +194,10 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     const { budget, intervalMs, subIntervals } = this.settings
     const { faultNs } = this.#source
     const pageNs = Math.min(1, this.#usedShare * growth + usedShareMin) * faultNs + this.#forgetPageNs
-    const budgetNs = (budget * intervalMs * 1e6) / subIntervals
+    const shareNs = (budget * intervalMs * 1e6) / subIntervals
+    // What was too much before is made up for, within limits.
+    const { share } = this.cost
+    const budgetNs = shareNs * Math.min(1, Math.max(0.5, 2 - share / budget))
     // Pages that come into use cost a fault whatever is chosen; half of the budget is not theirs.
     const leftNs = Math.max(budgetNs / 2, budgetNs - this.#newlyUsed * faultNs)
     return Math.min(groupsMax, Math.max(1, Math.ceil((present.pageCount * pageNs) / leftNs)))

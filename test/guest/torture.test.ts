@@ -1,6 +1,6 @@
-/** A few runs of bench/torture.ts, one of each family of faults: the whole is `npm run bench -- torture`. */
+/** A few runs of bench/torture/torture.ts, one of each family of faults: the whole is `npm run bench -- torture`. */
 import { expect, test } from 'vitest'
-import { torture } from '../../bench/torture.ts'
+import { torture } from '../../bench/torture/torture.ts'
 
 const kinds = [
   'host death',

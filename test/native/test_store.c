@@ -1,12 +1,14 @@
 /*
  * The store against plain arrays: any order of writes, evictions, reads, drops, sweeps and restarts, and every page is
  * what it was. A guest is a file in memory; "the guest writes" is a write to it, after its page was brought back.
+ * build with: -Wl,--wrap=pread
  */
 #define _GNU_SOURCE
 #include "memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -218,9 +220,9 @@ static void test_any_order(uint64_t with_seed)
     end();
 }
 
-static void fill_all(void)
+static void fill_from(unsigned guest)
 {
-    for (unsigned guest = 0; guest < GUESTS; guest++)
+    for (; guest < GUESTS; guest++)
         for (uint32_t page = 0; page < PAGES; page++)
             write_page(guest, page, true);
 }
@@ -234,10 +236,24 @@ static struct store_tally evict_all(void)
     return tally;
 }
 
+/* What is packed in a first round goes in the next ones. */
+static void swap_out(void)
+{
+    struct store_swept swept;
+    uint64_t changed;
+    do {
+        changed = 0;
+        do {
+            CHECK(store_sweep(store, 1000, 1, 1, &swept) == 0);
+            changed += swept.packed + swept.swapped;
+        } while (!swept.wrapped);
+    } while (changed > 0);
+}
+
 static void test_saves(void)
 {
     begin(3);
-    fill_all();
+    fill_from(0);
     struct store_tally tally = evict_all();
     CHECK(tally.filled > 50 && tally.shared > 20 && tally.patched > 20 && tally.whole > 20);
     for (unsigned guest = 0; guest < GUESTS; guest++) {
@@ -253,9 +269,7 @@ static void test_saves(void)
     CHECK(swept.packed > 5);
     store_totals(store, &after);
     CHECK(after.pool_bytes <= before.pool_bytes && after.objects == before.objects && after.swap_bytes == 0);
-    do
-        CHECK(store_sweep(store, 1000, 1, 1, &swept) == 0);
-    while (swept.swapped > 0 || !swept.wrapped);
+    swap_out();
     store_totals(store, &after);
     CHECK(after.swap_bytes > 0 && after.pool_bytes < before.pool_bytes);
     check_all();
@@ -273,7 +287,7 @@ static void test_smaller(void)
     struct store_tally tally = {0};
     struct store_totals totals;
     begin(7);
-    fill_all();
+    fill_from(0);
     CHECK(store_evict(store, numbers[0], &all, 1, STORE_PATCH | STORE_SMALLER, UINT64_MAX, &tally) == 0);
     store_totals(store, &totals);
     CHECK(tally.filled > 10 && tally.left > 10 && tally.whole == 0 && totals.pool_bytes == 0);
@@ -360,7 +374,7 @@ static void test_domains(void)
 static void test_damage(void)
 {
     begin(5);
-    fill_all();
+    fill_from(0);
     evict_all();
     int pool = open(path_of("pool"), O_RDWR | O_CLOEXEC);
     struct stat status;
@@ -387,11 +401,93 @@ static void test_damage(void)
     end();
 }
 
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool hold;
+    unsigned held; /* readers that wait */
+} disk = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static bool is_swap(int fd)
+{
+    struct stat one, other;
+    return fstat(fd, &one) == 0 && stat(swap_path, &other) == 0 && one.st_ino == other.st_ino;
+}
+
+/* In place of pread: the disk may take its time. */
+ssize_t __real_pread(int fd, void *into, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *into, size_t bytes, off_t offset)
+{
+    pthread_mutex_lock(&disk.lock);
+    if (disk.hold && is_swap(fd)) {
+        disk.held++;
+        pthread_cond_broadcast(&disk.changed);
+        while (disk.hold)
+            pthread_cond_wait(&disk.changed, &disk.lock);
+        disk.held--;
+    }
+    pthread_mutex_unlock(&disk.lock);
+    return __real_pread(fd, into, bytes, offset);
+}
+
+static void *read_swapped_page(void *page)
+{
+    uint8_t content[SP_PAGE_BYTES];
+    CHECK(store_read(store, numbers[0], *(uint32_t *)page, content) == 0);
+    CHECK(memcmp(content, model[0][*(uint32_t *)page], SP_PAGE_BYTES) == 0);
+    return NULL;
+}
+
+/* While one waits for the disk, all others go on, even when they forget what is being read, or write to its place. */
+static void test_slow_disk(void)
+{
+    static const struct sp_run all = {0, PAGES};
+    uint8_t kinds[PAGES], content[SP_PAGE_BYTES];
+    uint64_t moved;
+    begin(9);
+    fill_from(0);
+    evict_all();
+    swap_out();
+    CHECK(store_kinds(store, numbers[0], kinds, PAGES) == 0);
+    uint32_t page = 0, other = 0;
+    while (page < PAGES && kinds[page] != PAGE_SWAPPED)
+        page++;
+    while (other < PAGES && (kinds[other] == PAGE_SWAPPED || kinds[other] == PAGE_RESIDENT))
+        other++;
+    CHECK(page < PAGES && other < PAGES);
+    pthread_t reader;
+    disk.hold = true;
+    CHECK(pthread_create(&reader, NULL, read_swapped_page, &page) == 0);
+    pthread_mutex_lock(&disk.lock);
+    while (disk.held == 0)
+        pthread_cond_wait(&disk.changed, &disk.lock);
+    pthread_mutex_unlock(&disk.lock);
+    CHECK(store_read(store, numbers[0], other, content) == 0);
+    CHECK(memcmp(content, model[0][other], SP_PAGE_BYTES) == 0);
+    /* What is being read is forgotten, and other pages take its place in the swap file. */
+    CHECK(pwrite(files[0], model[0][page], SP_PAGE_BYTES, (off_t)page * SP_PAGE_BYTES) == SP_PAGE_BYTES);
+    CHECK(store_drop(store, numbers[0], &(struct sp_run){page, 1}, 1) == 0);
+    for (unsigned guest = 1; guest < GUESTS; guest++)
+        CHECK(store_drop(store, numbers[guest], &all, 1) == 0);
+    fill_from(1);
+    evict_all();
+    swap_out();
+    pthread_mutex_lock(&disk.lock);
+    disk.hold = false;
+    pthread_cond_broadcast(&disk.changed);
+    pthread_mutex_unlock(&disk.lock);
+    pthread_join(reader, NULL);
+    check_all();
+    CHECK(store_fetch(store, numbers[0], &all, 1, FETCH_URGENT, &moved) == 0 && moved > 0);
+    check_all();
+    end();
+}
+
 /* A move that was cut short: the page is in the file and in its slot. The file wins, and nothing leaks. */
 static void test_cut_short(void)
 {
     begin(6);
-    fill_all();
+    fill_from(0);
     evict_all();
     for (uint32_t page = 0; page < PAGES; page += 3) {
         new_content(model[0][page]);
@@ -443,7 +539,7 @@ static void test_full(void)
     CHECK(store);
     for (unsigned guest = 0; guest < GUESTS; guest++)
         CHECK((numbers[guest] = store_attach(store, name_of(guest), ram_path(guest), 1)) >= 0);
-    fill_all();
+    fill_from(0);
     static const struct sp_run all = {0, PAGES};
     struct store_tally tally = {0};
     CHECK(store_evict(store, numbers[0], &all, 1, 0, UINT64_MAX, &tally) == ENOSPC);
@@ -462,6 +558,7 @@ int main(void)
     test_smaller();
     test_domains();
     test_damage();
+    test_slow_disk();
     test_cut_short();
     test_refusals();
     test_full();

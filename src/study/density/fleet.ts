@@ -50,14 +50,14 @@ export const roles = {
     append: ['workload=sqlite'],
     ...workloads,
     ready: /^sqlite transactions=/m,
-    progress: /^sqlite transactions=(\d+) total/gm,
+    progress: /^sqlite transactions=(\d+) total/m,
   },
   random: {
     name: 'random',
     append: ['victim_mib=40', 'victim_rate=0'],
     ...demo,
     ready: /^victim step=/m,
-    progress: /^victim step=(\d+) pages=/gm,
+    progress: /^victim step=(\d+) pages=/m,
   },
   otherShell: {
     name: 'other-shell',

@@ -1,71 +1,88 @@
 /**
  * Guests whose memory is held densely while they run: by how much that slows each of them down and what of it is due to
- * pauses, to bringing pages back and to watching; and how long pages stay away. One guest runs at a time, as it is and
- * held densely in turn, so that nothing but density makes the difference. Store and pager run in this process.
+ * pauses, to bringing pages back and to watching; and how long pages stay away. One guest runs at a time. Once it is dense,
+ * short windows in which it is watched and pages leave it take turns with windows in which it is left alone, because the
+ * speed of a machine drifts: neighbours see the same one. Store and pager run in this process.
  */
 import { join } from 'node:path'
 import { choosePass } from '../../density/clock.ts'
 import { type PagerStats, readPager, startPager, stopPager } from '../../density/pager.ts'
-import { type PageSplit, residentPages, Store } from '../../density/store.ts'
+import { type PageSplit, residentPages, Store, type StoredKind, storedKinds } from '../../density/store.ts'
 import { addon } from '../../memory/native.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
 import { holdLocked } from '../../qemu/pause-lease.ts'
 import { LiveWatch } from '../../workingset/live.ts'
-import { mean, median, sum } from '../report/statistics.ts'
+import { ConsoleReader, type Line, numbersIn } from '../console-reader.ts'
+import { median, ratioInterval, sum } from '../report/statistics.ts'
 import { type Fleet, type Member, pause } from './fleet.ts'
-import { Progress } from './progress.ts'
 
 /** The budget is the default one; pages become cold sooner, so that it happens within the study. */
 export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.03 }
 /** In which memory becomes cold and most of it leaves, an eighth in a pass. */
 const warmUpMs = clock.coldMs + 5 * clock.passMs
+/** What a window before has left to be done is over. */
+const settleMs = clock.recentMs / 2
+/** Twice the time between two verifications of the guest that verifies itself, so that each has as many. */
+const windowMs = 3_000
 const holdMs = 2_000
 const pausePages = 512
-const lookMs = 20
+const lookMs = 5
+const noteMs = 500
 const faultNsUnknown = 5_000
 
 export interface Slowdown {
   name: string
-  /** Of the work, by the middle one of the pairs. */
+  /** Of the work, the mean of the pairs; between which it lies with 95 % confidence. */
   slowdown: number
-  /** Units of work a second, in turns; one more without than with. */
-  without: number[]
-  with: number[]
-  /** Shares of the time held densely: standing still, waiting for pages, and what the watch says that it cost. */
+  low: number
+  high: number
+  pairs: number[]
+  /** Shares of the time in which it was watched and pages left: standing still, and what the watch says that it cost. */
   pausing: number
-  waiting: number
   watching: number
+  /** Share of all time that it waited for pages to come back. */
+  waiting: number
   /** Processor time that moving and packing took, as a share of one core. */
   moving: number
 }
 
+/** In seconds. */
+export interface Lifetimes {
+  /** That pages stayed away until the guest asked for them. */
+  came: number[]
+  /** That those have been away which still were at the end. */
+  still: number[]
+}
+
+/** What the paper has the lifetimes of; `any`: from leaving the guest's memory on, however the page was held. */
+export const lived = ['patched', 'packed', 'any'] as const
+export type Lived = (typeof lived)[number]
+
 export interface Live {
-  pairs: number
-  windowMs: number
   guests: Slowdown[]
   /** Of the guest that is slowed down most. */
   slowdown: number
-  /** Seconds that a page stayed away; of those that were still away at the end, how long until then. */
-  lifetimesS: number[]
-  stillAwayS: number[]
+  lifetimes: Record<Lived, Lifetimes>
   splits: (PageSplit & { name: string })[]
   pagers: (PagerStats & { name: string })[]
   pauseUsP50: number
 }
 
-/** What density did to a guest in a window. */
-interface Spent {
+/** What happened in a window. */
+interface Window {
   ms: number
-  pauseUs: number
+  /** Units of work a second, without the time in which the guest waited for pages. */
+  rate: number
   waitUs: number
-  watchShare: number
+  pauseUs: number
+  watchNs: number
   cpuMs: number
 }
 
 export async function measureLive(
   fleet: Fleet,
   members: readonly Member[],
-  { pairs, windowMs }: { pairs: number; windowMs: number },
+  pairs: number,
   signal: AbortSignal,
 ): Promise<Live> {
   const store = Store.open({
@@ -77,14 +94,16 @@ export async function measureLive(
   const dense = members.map((member) => new DenseMember(member, store, signal))
   try {
     const guests: Slowdown[] = []
-    for (const each of dense) guests.push(await fleet.alone(each.member, () => each.measure(pairs, windowMs)))
+    for (const each of dense) guests.push(await fleet.alone(each.member, () => each.measure(pairs)))
     return {
-      pairs,
-      windowMs,
       guests,
       slowdown: Math.max(...guests.map(({ slowdown }) => slowdown)),
-      lifetimesS: dense.flatMap(({ lifetimesS }) => lifetimesS),
-      stillAwayS: dense.flatMap(({ stillAwayS }) => stillAwayS),
+      lifetimes: Object.fromEntries(
+        lived.map((kind) => {
+          const all = dense.map(({ lifetimes }) => lifetimes[kind])
+          return [kind, { came: all.flatMap(({ came }) => came), still: all.flatMap(({ still }) => still) }]
+        }),
+      ) as Record<Lived, Lifetimes>,
       splits: dense.map(({ name, split }) => ({ name, ...split! })),
       pagers: dense.map(({ name, stats }) => ({ name, ...stats })),
       pauseUsP50: median(dense.flatMap(({ pausesUs }) => pausesUs)),
@@ -97,17 +116,21 @@ export async function measureLive(
 
 class DenseMember {
   readonly member: Member
-  readonly lifetimesS: number[] = []
-  readonly stillAwayS: number[] = []
+  readonly lifetimes: Record<Lived, Lifetimes> = {
+    patched: { came: [], still: [] },
+    packed: { came: [], still: [] },
+    any: { came: [], still: [] },
+  }
   readonly pausesUs: number[] = []
   /** When it had been dense for the longest. */
   split: PageSplit | undefined
   readonly #store: Store
   readonly #signal: AbortSignal
   readonly #number: number
-  /** When each page left, by page. */
-  readonly #since = new Map<number, number>()
-  #watch: LiveWatch | undefined
+  /** Pages that are away, by page: since when, and since when as what. */
+  readonly #away = new Map<number, { since: number; kind: StoredKind; as: number }>()
+  #notedAt = 0
+  #passAt = 0
 
   constructor(member: Member, store: Store, signal: AbortSignal) {
     const { qemu } = member.guest
@@ -131,57 +154,64 @@ class DenseMember {
     return readPager(this.#store, this.#number)!
   }
 
-  async measure(pairs: number, windowMs: number): Promise<Slowdown> {
-    const without = [(await this.#window(windowMs)).rate]
-    const dense: { rate: number; spent: Spent }[] = []
-    for (let pair = 0; pair < pairs; pair++) {
-      const { accesses, ...writes } = this.member.guest.watchAccesses()
-      const source = { accesses, ...writes, faultNs: addon.forgetFaultNs() || faultNsUnknown }
-      const settings = { intervalMs: clock.recentMs / 2, subIntervals: 1, budget: clock.budget }
-      this.#watch = new LiveWatch(source, settings).start()
-      await this.#window(warmUpMs)
-      dense.push(await this.#window(windowMs))
+  async measure(pairs: number): Promise<Slowdown> {
+    const source = { ...this.member.guest.watchAccesses(), faultNs: addon.forgetFaultNs() || faultNsUnknown }
+    const settings = { intervalMs: clock.recentMs / 2, subIntervals: 1, budget: clock.budget }
+    const watch = new LiveWatch(source, settings).start()
+    try {
+      await this.#window(warmUpMs, watch)
+      const active: Window[] = []
+      const alone: Window[] = []
+      for (let pair = 0; pair < pairs; pair++)
+        // Which comes first changes, so that a drift of the host favours neither.
+        for (const first of [pair % 2 === 0, pair % 2 !== 0])
+          if (first) active.push(await this.#settled(watch))
+          else alone.push(await this.#settled(watch, true))
       this.split = this.#store.split(this.#number)
-      await this.#leave()
-      without.push((await this.#window(windowMs)).rate)
-    }
-    // Against what was before and after it: the speed of this machine drifts.
-    const ratios = dense.map(({ rate }, pair) => rate / mean([without[pair]!, without[pair + 1]!]))
-    const share = (of: (spent: Spent) => number) => mean(dense.map(({ spent }) => of(spent)))
-    return {
-      name: this.name,
-      slowdown: 1 - median(ratios),
-      without,
-      with: dense.map(({ rate }) => rate),
-      pausing: share(({ pauseUs, ms }) => pauseUs / 1000 / ms),
-      waiting: share(({ waitUs, ms }) => waitUs / 1000 / ms),
-      watching: share(({ watchShare }) => watchShare),
-      moving: share(({ cpuMs, ms }) => cpuMs / ms),
+      this.#end()
+      return {
+        name: this.name,
+        ...slowdownOf(active, alone),
+        pausing: shareOf(active, ({ pauseUs }) => pauseUs / 1000),
+        watching: shareOf(active, ({ watchNs }) => watchNs / 1e6),
+        waiting: shareOf([...active, ...alone], ({ waitUs }) => waitUs / 1000),
+        moving: shareOf(active, ({ cpuMs }) => cpuMs),
+      }
+    } finally {
+      await watch.stop()
     }
   }
 
-  /** Lets it work, with passes of the clock while it is watched. */
-  async #window(ms: number): Promise<{ rate: number; spent: Spent }> {
-    const progress = new Progress(this.member.console, this.member.role.progress!)
-    const [waited, startedAt, pauses] = [this.#waitedUs(), performance.now(), this.pausesUs.length]
-    let [nextAt, cpuMs] = [startedAt, 0]
+  async #settled(watch: LiveWatch, alone = false): Promise<Window> {
+    if (alone) await watch.rest()
+    else watch.goOn()
+    const acting = alone ? undefined : watch
+    await this.#window(settleMs, acting)
+    return await this.#window(windowMs, acting)
+  }
+
+  /** Lets it work. @param acting pages leave it, as this watch says */
+  async #window(ms: number, acting?: LiveWatch): Promise<Window> {
+    const reader = new ConsoleReader(this.member.console)
+    const [waitedUs, startedAt, pauses] = [this.#waitedUs(), performance.now(), this.pausesUs.length]
+    const watchedNs = acting ? spentNs(acting) : 0
+    let cpuMs = 0
     while (performance.now() - startedAt < ms) {
       await pause(lookMs, this.#signal)
-      progress.look()
-      if (!this.#watch || performance.now() < nextAt) continue
-      const passedMs = await this.#pass(this.#watch)
-      cpuMs += passedMs
-      // As the agent does.
-      nextAt = performance.now() + Math.max(clock.passMs, passedMs / clock.budget)
+      reader.read()
+      this.#note()
+      if (acting && performance.now() >= this.#passAt) cpuMs += await this.#pass(acting)
     }
-    const spent = {
-      ms: performance.now() - startedAt,
+    const waitUs = this.#waitedUs() - waitedUs
+    const tookMs = performance.now() - startedAt
+    return {
+      ms: tookMs,
+      rate: rateOf(reader.lines, this.member.role.progress!) / (1 - waitUs / 1000 / tookMs),
+      waitUs,
       pauseUs: sum(this.pausesUs.slice(pauses)),
-      waitUs: this.#waitedUs() - waited,
-      watchShare: this.#watch?.cost.share ?? 0,
+      watchNs: acting ? spentNs(acting) - watchedNs : 0,
       cpuMs,
     }
-    return { rate: progress.rate, spent }
   }
 
   /** What the guest has waited for pages, but for what it takes until a fault is read. */
@@ -193,17 +223,17 @@ class DenseMember {
   async #pass(watch: LiveWatch): Promise<number> {
     const before = process.cpuUsage()
     const { qemu, ram } = this.member.guest
-    this.#note()
     const resident = residentPages(qemu.files.ram, ram.pages)
     const most = ram.pages / 8
     const chosen = choosePass(watch.hotMap, clock, resident, resident.pageCount, undefined, most)
     await this.#evict(chosen.cold, false)
     await this.#evict(chosen.idle, true)
-    // One that comes back before the next pass has been away, too.
-    this.#note()
     await this.#store.sweep(20_000, 2, 30)
     const { user, system } = process.cpuUsage(before)
-    return (user + system) / 1000
+    const cpuMs = (user + system) / 1000
+    // As the agent does.
+    this.#passAt = performance.now() + Math.max(clock.passMs, cpuMs / clock.budget)
+    return cpuMs
   }
 
   async #evict(pages: PageRanges, onlySmaller: boolean): Promise<void> {
@@ -224,29 +254,61 @@ class DenseMember {
 
   #note(): void {
     const now = performance.now()
-    const stored = this.#store.stored(this.#number, this.member.guest.ram.pages)
-    for (const [page, at] of this.#since)
-      if (!stored.has(page)) {
-        this.lifetimesS.push((now - at) / 1000)
-        this.#since.delete(page)
+    if (now < this.#notedAt + noteMs) return
+    this.#notedAt = now
+    const kinds = this.#store.kinds(this.#number, this.member.guest.ram.pages)
+    for (const [page, away] of this.#away)
+      if (kinds[page] === 0) {
+        this.#lived('came', away, now)
+        this.#away.delete(page)
       }
-    for (const page of stored.pages()) if (!this.#since.has(page)) this.#since.set(page, now)
+    for (const [page, held] of kinds.entries()) {
+      if (held === 0) continue
+      const kind = storedKinds[held - 1]!
+      const away = this.#away.get(page)
+      if (away?.kind !== kind) this.#away.set(page, { since: away?.since ?? now, kind, as: now })
+    }
   }
 
-  /** Every page is back, and nothing watches it. */
-  async #leave(): Promise<void> {
+  #end(): void {
     const now = performance.now()
-    for (const at of this.#since.values()) this.stillAwayS.push((now - at) / 1000)
-    this.#since.clear()
-    await this.#watch?.stop()
-    this.#watch = undefined
-    if (this.member.guest.alive)
-      await this.#store.fetch(this.#number, PageRanges.all(this.member.guest.ram.pages))
+    for (const away of this.#away.values()) this.#lived('still', away, now)
+    this.#away.clear()
   }
 
-  /** The guest goes on alone. */
-  async end(): Promise<void> {
-    await this.#leave()
-    if (this.member.guest.alive) stopPager(this.#store, this.#number)
+  #lived(
+    how: keyof Lifetimes,
+    { since, kind, as }: { since: number; kind: StoredKind; as: number },
+    now: number,
+  ) {
+    this.lifetimes.any[how].push((now - since) / 1000)
+    if (kind === 'patched' || kind === 'packed') this.lifetimes[kind][how].push((now - as) / 1000)
   }
+
+  /** Every page is back, and the guest goes on alone. */
+  async end(): Promise<void> {
+    if (!this.member.guest.alive) return
+    await this.#store.fetch(this.#number, PageRanges.all(this.member.guest.ram.pages))
+    stopPager(this.#store, this.#number)
+  }
+}
+
+const spentNs = ({ cost }: LiveWatch) => cost.faults * cost.faultNs + cost.forgetNs
+
+function slowdownOf(active: readonly Window[], alone: readonly Window[]) {
+  const ratios = active.map(({ rate }, pair) => rate / alone[pair]!.rate)
+  const { mean, low, high } = ratioInterval(ratios)
+  return { slowdown: 1 - mean, low: 1 - high, high: 1 - low, pairs: ratios.map((ratio) => 1 - ratio) }
+}
+
+const shareOf = (windows: readonly Window[], ms: (window: Window) => number) =>
+  sum(windows.map(ms)) / sum(windows.map((window) => window.ms))
+
+/** Units of work a second, from the first word of it to the last. @throws TypeError when there were too few */
+function rateOf(lines: readonly Line[], pattern: RegExp): number {
+  const said = lines.flatMap((line) => numbersIn([line], pattern).map((value) => ({ ...line, value })))
+  const [first, last] = [said[0], said.at(-1)]
+  if (!first || !last || last.atMs === first.atMs)
+    throw new TypeError('the guest has said too little for its speed to be told')
+  return (1000 * (last.value - first.value)) / (last.atMs - first.atMs)
 }

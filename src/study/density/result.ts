@@ -3,7 +3,7 @@ import type { Series } from '../report/chart.ts'
 import type { Report, Section } from '../report/page.ts'
 import { ascending } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
-import { clock, type Live } from './live.ts'
+import { clock, type Lifetimes, type Live, type Lived, lived } from './live.ts'
 import type { Moment, Savings } from './savings.ts'
 import type { DensityFindings } from './study.ts'
 import { percent, tables } from './tables.ts'
@@ -14,18 +14,19 @@ function sentences({ live, accesses, standbysPerGib, notRun }: DensityFindings):
       ? `To rebuild a patched or compressed page took ${accesses.rebuildUsP50.toFixed(1)} µs at the median; the page fault around it is in the table.`
       : '',
     live
-      ? `Guests were slowed down by ${live.guests.map(({ name, slowdown }) => `${percent(slowdown)} (${name})`).join(' and ')}, medians of ${live.pairs} pairs; the paper: below 7 %. A pause took ${(live.pauseUsP50 / 1000).toFixed(1)} ms at the median.`
+      ? `Guests were slowed down by ${live.guests.map(({ name, slowdown, low, high }) => `${percent(slowdown)} (${name}; between ${percent(low)} and ${percent(high)} with 95 % confidence)`).join(' and ')}; the paper: below 7 %. A pause took ${(live.pauseUsP50 / 1000).toFixed(1)} ms at the median.`
       : '',
-    live ? lifetimes(live) : '',
+    live ? lifetimeSentence(live) : '',
     `${standbysPerGib} such homogeneous guests fit in 1 GiB.`,
     ...notRun.map((what) => `Not run: ${what}.`),
   ].filter(Boolean)
 }
 
-function lifetimes({ lifetimesS, stillAwayS }: Live): string {
-  const all = lifetimesS.length + stillAwayS.length
-  if (all === 0) return ''
-  return `${all} pages went away; ${percent(stillAwayS.length / all)} of them were still away at the end.`
+function lifetimeSentence({ lifetimes: { any } }: Live): string {
+  const all = any.came.length + any.still.length
+  return all === 0
+    ? ''
+    : `${all} pages went away; ${percent(any.still.length / all)} of them were still away at the end.`
 }
 
 export function text(findings: DensityFindings, terminal: Terminal): string {
@@ -76,7 +77,7 @@ export function report(findings: DensityFindings): Report {
         tables: tables(findings),
       },
       ...(moments.length > 1 ? [overTime(moments)] : []),
-      ...(live ? [lifetimeSection(live)] : []),
+      ...(live ? [slowdownSection(live), lifetimeSection(live)] : []),
     ],
     source: `${savings.length} groups of guests, ${accel}; clock: recent ${clock.recentMs} ms, cold ${clock.coldMs} ms`,
   }
@@ -108,7 +109,35 @@ function overTime(moments: readonly Moment[]): Section {
   }
 }
 
-function lifetimeSection({ lifetimesS, stillAwayS }: Live): Section {
+function slowdownSection({ guests }: Live): Section {
+  return {
+    title: 'Slowdown',
+    charts: [
+      {
+        kind: 'line',
+        style: 'dots',
+        name: 'slowdown',
+        title: 'Slowdown by pair of windows',
+        meaning:
+          'How much less work a guest did in a window in which it was watched and pages left it than in the one beside it; the scatter is that of the host, and of the guest’s work.',
+        x: { label: 'pair', unit: 'count' },
+        y: { label: 'slowdown', unit: 'share' },
+        series: guests.map(({ name, pairs }) => ({
+          name,
+          points: pairs.map((share, i) => [i + 1, share] as const),
+        })),
+      },
+    ],
+  }
+}
+
+const livedTitles: Record<Lived, string> = {
+  patched: 'patched',
+  packed: 'compressed',
+  any: 'all, however held',
+}
+
+function lifetimeSection({ lifetimes }: Live): Section {
   return {
     title: 'How long pages stay away',
     text: 'In the paper half of all patched or compressed pages stay untouched for 10 s.',
@@ -119,17 +148,19 @@ function lifetimeSection({ lifetimesS, stillAwayS }: Live): Section {
         name: 'lifetimes',
         title: 'Stored pages that a guest has asked for, by how long they were away',
         meaning:
-          'The share of all stored pages that came back within so many seconds. A page that was still away when the measurement ended counts for as long as it was seen (Kaplan-Meier).',
+          'The share of stored pages that came back within so many seconds, from when they were first seen patched or compressed; of all pages, from when they left. A page that was still away when the measurement ended counts for as long as it was seen (Kaplan-Meier).',
         x: { label: 'away', unit: 'seconds' },
         y: { label: 'pages that came back', unit: 'share', from: 0 },
-        series: [cameBack(lifetimesS, stillAwayS)],
+        series: lived
+          .filter((kind) => lifetimes[kind].came.length + lifetimes[kind].still.length > 0)
+          .map((kind) => ({ name: livedTitles[kind], points: cameBack(lifetimes[kind]) })),
       },
     ],
   }
 }
 
 /** The Kaplan-Meier estimate of the share that has come back: `still` were watched until then and had not. */
-export function cameBack(came: readonly number[], still: readonly number[], pointsMax = 400): Series {
+export function cameBack({ came, still }: Lifetimes, pointsMax = 400): Series['points'] {
   const [back, away] = [ascending(came), ascending(still)]
   const points: [number, number][] = [[0, 0]]
   let [left, ended] = [1, 0]
@@ -140,8 +171,5 @@ export function cameBack(came: readonly number[], still: readonly number[], poin
   }
   const step = Math.max(1, Math.ceil(points.length / pointsMax))
   const last = Math.max(back.at(-1) ?? 0, away.at(-1) ?? 0)
-  return {
-    name: 'came back',
-    points: [...points.filter((_, i) => i % step === 0 || i === points.length - 1), [last, 1 - left]],
-  }
+  return [...points.filter((_, i) => i % step === 0 || i === points.length - 1), [last, 1 - left]]
 }

@@ -5,7 +5,7 @@
  */
 import { join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
-import type { Study, StudyOptions, StudyResult } from '../study.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { type Accesses, copyMemories, measureAccesses } from './accesses.ts'
 import { Fleet, isBuilt, type Role, roles } from './fleet.ts'
 import { type Live, measureLive } from './live.ts'
@@ -25,7 +25,7 @@ const sets = {
   quick: {
     guests: [roles.random, roles.shell, roles.idle, roles.sum, roles.sqlite, roles.otherShell],
     shapes: [shape(1, 1, 1), shape(2, 1, 1), shape(4, 1, 1), shape(2, 2, 1)],
-    live: { pairs: 2, windowMs: 3_000 },
+    pairs: 5,
     moments: { count: 0, everyMs: 0 },
   },
   full: {
@@ -34,7 +34,7 @@ const sets = {
       ...[roles.sqlite, roles.redis, roles.otherShell],
     ],
     shapes: [1, 2, 4, 8].flatMap((k) => [1, 2].flatMap((s) => [1, 2, 4].map((c) => shape(k, s, c)))),
-    live: { pairs: 4, windowMs: 5_000 },
+    pairs: 60,
     moments: { count: 5, everyMs: 5_000 },
   },
 }
@@ -72,50 +72,54 @@ export const study: Study = {
     if (wrong !== undefined)
       throw new SubpageError('BAD_ARGUMENT', `no part is named ${wrong}: choose ${parts.join(', ')}`)
     const wants = (part: string) => only === undefined || only.includes(part)
-    const { guests, shapes, live, moments } = sets[set]
+    const { guests, shapes, pairs, moments } = sets[set]
     const fleet = new Fleet()
+    const findings: DensityFindings = {
+      ...{ accel: '', savings: [], moments: [], sweep: [], accesses: undefined, live: undefined },
+      standbysPerGib: 0,
+      notRun: isBuilt(roles.otherShell)
+        ? []
+        : ['another kernel and other libraries: scripts/build-guest.sh other makes them'],
+    }
     try {
-      for (const role of (guests satisfies Role[]).filter(isBuilt)) {
-        signal.throwIfAborted()
-        note(`starting a guest: ${role.name}`)
-        await fleet.start(role)
-      }
-      note('savings')
-      const over = await savingsOverTime(fleet, moments, signal)
-      const homogeneous = fleet.members.filter(({ role }) => ['shell', 'idle', 'sum'].includes(role.name))
-      const alike = fleet.members.filter(({ role }) => role.kernel === undefined)
-      const savings = await fleet.stopped(async () => {
-        if (wants('accesses')) copyMemories(fleet.members, fleet.memoriesDirectory)
-        return [
-          await measureSavings('homogeneous', homogeneous),
-          ...(alike.length < fleet.members.length ? [await measureSavings('one kernel', alike)] : []),
-          await measureSavings('mixed', fleet.members),
-        ]
-      })
-      if (wants('sweep')) note('detectors of similar pages')
-      const sweep = wants('sweep') ? await fleet.stopped(() => sweepShapes(fleet.members, shapes)) : []
-      if (wants('accesses')) note('accesses to stored pages')
-      const accesses = wants('accesses')
-        ? await fleet.stopped(() =>
-            measureAccesses(fleet.members, fleet.memoriesDirectory, join(fleet.directory, 'swap')),
+      await untilInterrupted(signal, async () => {
+        for (const role of (guests satisfies Role[]).filter(isBuilt)) {
+          signal.throwIfAborted()
+          note(`starting a guest: ${role.name}`)
+          await fleet.start(role)
+        }
+        findings.accel = fleet.accel
+        note('savings')
+        findings.moments = await savingsOverTime(fleet, moments, signal)
+        const homogeneous = fleet.members.filter(({ role }) => ['shell', 'idle', 'sum'].includes(role.name))
+        const alike = fleet.members.filter(({ role }) => role.kernel === undefined)
+        findings.savings = await fleet.stopped(async () => {
+          if (wants('accesses')) copyMemories(fleet.members, fleet.memoriesDirectory)
+          return [
+            await measureSavings('homogeneous', homogeneous),
+            ...(alike.length < fleet.members.length ? [await measureSavings('one kernel', alike)] : []),
+            await measureSavings('mixed', fleet.members),
+          ]
+        })
+        findings.standbysPerGib = Math.floor((2 ** 30 * homogeneous.length) / findings.savings[0]!.leftBytes)
+        if (wants('sweep')) {
+          note('detectors of similar pages')
+          findings.sweep = await fleet.stopped(() => sweepShapes(fleet.members, shapes))
+        }
+        if (wants('accesses')) {
+          note('accesses to stored pages')
+          const swap = join(fleet.directory, 'swap')
+          findings.accesses = await fleet.stopped(() =>
+            measureAccesses(fleet.members, fleet.memoriesDirectory, swap),
           )
-        : undefined
-      if (wants('live')) note('running guests')
-      const measured = wants('live')
-        ? await measureLive(fleet, [fleet.member('random'), fleet.member('sqlite')], live, signal)
-        : undefined
-      const findings: DensityFindings = {
-        accel: fleet.accel,
-        savings,
-        moments: over,
-        sweep,
-        accesses,
-        live: measured,
-        standbysPerGib: Math.floor((2 ** 30 * homogeneous.length) / savings[0]!.leftBytes),
-        notRun: isBuilt(roles.otherShell)
-          ? []
-          : ['another kernel and other libraries: scripts/build-guest.sh other makes them'],
-      }
+        }
+        if (wants('live')) {
+          note('running guests')
+          const chosen = [fleet.member('random'), fleet.member('sqlite')]
+          findings.live = await measureLive(fleet, chosen, pairs, signal)
+        }
+      })
+      if (findings.savings.length === 0) throw signal.reason
       return {
         json: { set, ...findings, headline: headline(findings) },
         text: (terminal) => text(findings, terminal),

@@ -102,7 +102,7 @@ export function chartRows(chart: Chart): (string | number)[][] {
         ['', ...chart.series.map((name) => `${name} (${named(chart.value)})`)],
         ...chart.rows.map(({ name, values, note }) => [
           note === undefined ? name : `${name} (${note})`,
-          ...values,
+          ...chart.series.map((_, i) => values[i] ?? Number.NaN),
         ]),
       ]
     case 'heat':

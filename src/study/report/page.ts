@@ -17,6 +17,12 @@ export interface Table {
   numbers?: readonly number[]
 }
 
+/** @throws TypeError when a row has another length than the heading */
+export function checkTable({ heading, rows }: Pick<Table, 'heading' | 'rows'>): void {
+  const wrong = rows.find((row) => row.length !== heading.length)
+  if (wrong) throw new TypeError(`${wrong.length} cells under ${heading.length} headings: ${wrong[0]}`)
+}
+
 export interface Section {
   title: string
   /** What this part is about, for someone who has never seen it. */
@@ -123,6 +129,7 @@ const cell = (value: string | number) =>
 const htmlTable = (table: Table) => htmlGrid(table, table.title)
 
 function htmlGrid(table: Pick<Table, 'heading' | 'rows' | 'numbers'>, title: string): Markup {
+  checkTable(table)
   const kind = (column: number) => ({ class: table.numbers?.includes(column) ? 'number' : undefined })
   return element(
     'div',

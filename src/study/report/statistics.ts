@@ -34,6 +34,15 @@ export function geometricMean(values: readonly number[]): number {
   return values.length === 0 ? Number.NaN : Math.exp(sum(values.map(Math.log)) / values.length)
 }
 
+/** The geometric mean of ratios, and between which it lies with 95 % confidence. */
+export function ratioInterval(ratios: readonly number[]): { mean: number; low: number; high: number } {
+  const logs = ratios.map(Math.log)
+  const middle = mean(logs)
+  const variance = sum(logs.map((log) => (log - middle) ** 2)) / Math.max(1, logs.length - 1)
+  const reach = 1.96 * Math.sqrt(variance / logs.length)
+  return { mean: Math.exp(middle), low: Math.exp(middle - reach), high: Math.exp(middle + reach) }
+}
+
 /** Bins of equal width, or of equal ratio for a logarithmic axis; the last one includes its upper end. */
 export function bins(
   values: readonly number[],

@@ -2,7 +2,7 @@
  * Reports on a terminal: tables, percentiles with bars, sparklines. Width and colour are given, so that the same input is the
  * same text; `terminalOf` asks the stream (and NO_COLOR, https://no-color.org).
  */
-import type { Table } from './page.ts'
+import { checkTable, type Table } from './page.ts'
 import { ascending, percentile } from './statistics.ts'
 
 export interface Terminal {
@@ -51,6 +51,7 @@ const padEnd = (content: string, cells: number) => content + ' '.repeat(Math.max
 
 /** Columns as wide as their widest cell, numbers to the right. */
 export function textTable(table: Pick<Table, 'heading' | 'rows' | 'numbers'>, terminal: Terminal): string {
+  checkTable(table)
   const all = [table.heading, ...table.rows]
   const widths = table.heading.map((_, i) => Math.max(...all.map((row) => cellsOf(row[i] ?? ''))))
   const lines = all.map((row) =>

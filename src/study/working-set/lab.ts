@@ -13,8 +13,8 @@ import { type LiveSettings, LiveWatch } from '../../workingset/live.ts'
 import type { Observation } from '../../workingset/observation.ts'
 import type { Plan } from '../../workingset/plan.ts'
 import { scaleUp } from '../../workingset/share.ts'
+import { ConsoleReader, type Line } from '../console-reader.ts'
 import { type Started, StudyGuest, startGuest } from '../study-guest.ts'
-import { ConsoleReader, type Line } from './console-reader.ts'
 
 /** Room for 400 MiB and the guest's own. */
 const ramBytes = 640 * 2 ** 20
@@ -79,11 +79,20 @@ export class Lab extends StudyGuest {
     return new Lab(await startGuest({ name: 'study', initrd, ramBytes, track }), signal)
   }
 
+  /** Watches until it is told not to, for nobody. */
+  startWatch(settings: LiveSettings): LiveWatch {
+    return this.#newWatch(settings).start()
+  }
+
+  #newWatch(settings: LiveSettings, plan?: Plan): LiveWatch {
+    const faultNs = addon.forgetFaultNs() || faultNsUnknown
+    return new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings, plan)
+  }
+
   /** Watches for some intervals, and reads the console meanwhile. */
   async watch(order: WatchOrder): Promise<Watched> {
     const { intervals, settings, estimator, plan, metered } = order
-    const faultNs = addon.forgetFaultNs() || faultNsUnknown
-    const watch = new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings, plan)
+    const watch = this.#newWatch(settings, plan)
     const windows: Window[] = []
     let failure: SubpageError | undefined
     watch.on('failed', (error) => {

@@ -27,14 +27,14 @@ export interface Logged {
 /** A page belongs to the working set when it was logged at all. */
 const tau = 0
 
-/** Cases with phases are left out: the slower guest makes other phases of them. */
+/** Adds to `found`. Cases with phases are left out: the slower guest makes other phases of them. */
 export async function measureLogged(
   cases: readonly Case[],
   intervals: number,
+  found: Logged[],
   note: (text: string) => void,
   signal: AbortSignal,
-): Promise<Logged[]> {
-  const found: Logged[] = []
+): Promise<void> {
   for (const [additions, alike] of byAdditions(cases.filter(({ truth }) => truth !== 'phases'))) {
     note('starting a guest with the plugin')
     const lab = await Lab.start(signal, additions, ['pml', 'prl', 'accesses'])
@@ -47,7 +47,6 @@ export async function measureLogged(
       await lab.end()
     }
   }
-  return found
 }
 
 async function measure(lab: Lab, study: Case, intervals: number): Promise<Logged> {

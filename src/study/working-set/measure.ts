@@ -4,9 +4,9 @@
  */
 import { DistEstimator } from '../../workingset/dist.ts'
 import { liveSettings } from '../../workingset/live.ts'
+import { type Line, numbersIn } from '../console-reader.ts'
 import { mean } from '../report/statistics.ts'
 import type { Case } from './cases.ts'
-import { type Line, numbersIn } from './console-reader.ts'
 import type { Lab, Watched, Window } from './lab.ts'
 import { access, type Way, ways } from './ways.ts'
 

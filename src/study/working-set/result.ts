@@ -1,6 +1,6 @@
 /** The result of the study of working sets, for people: text and page. */
 import { formatBytes } from '../../units.ts'
-import type { Report, Table } from '../report/page.ts'
+import type { Report, Section, Table } from '../report/page.ts'
 import { mean, sum } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
 import type { Logged } from './logged.ts'
@@ -16,7 +16,7 @@ export interface Result {
   intervals: number
   rounds: number
   measured: Measured[]
-  slowdown: Slowdown
+  slowdown: Slowdown | null
   logged: Logged[]
   headline: Headline
 }
@@ -90,7 +90,9 @@ function lead({ headline, measured, slowdown }: Result): string {
     `In ${headline.cases} cases the estimate is off by ${percent(headline.errorP50)} in the median and ${percent(headline.errorP95)} at the 95th percentile, sampling by ${percent(headline.samplingErrorP50)}`,
     worse === 0 ? '; it is nearer than sampling in every case. ' : `; sampling was nearer in ${worse}. `,
     `The error bar held the truth in ${covered} of ${estimates} estimates. `,
-    `Watching made a busy guest ${percent(headline.slowdown)} slower (between ${percent(slowdown.low)} and ${percent(slowdown.high)}).`,
+    slowdown
+      ? `Watching made a busy guest ${percent(slowdown.slowdown)} slower (between ${percent(slowdown.low)} and ${percent(slowdown.high)}).`
+      : '',
   ].join('')
 }
 
@@ -113,7 +115,7 @@ export function text(result: Result, terminal: Terminal): string {
 }
 
 export function report(result: Result): Report {
-  const { headline, measured } = result
+  const { headline, measured, slowdown } = result
   return {
     title: 'How much memory a guest works with: estimates against the truth',
     lead: lead(result),
@@ -154,26 +156,28 @@ export function report(result: Result): Report {
         tables: [table(result)],
       },
       { title: 'Beside every access', text: loggedMeaning, tables: [loggedTable(result)] },
-      {
-        title: 'Slowdown',
-        text: `Processor time for a page that a busy guest touches, watched against unwatched, in ${result.slowdown.pairs.length} pairs of windows; the middle one counts, and lies between ${percent(result.slowdown.low)} and ${percent(result.slowdown.high)} with 95 % confidence. By its own account watching cost ${(100 * result.slowdown.costShare).toFixed(2)} % of the time.`,
-        charts: [
-          {
-            kind: 'line',
-            style: 'dots',
-            name: 'slowdown',
-            title: 'Slowdown by pair of windows',
-            meaning:
-              'How much more processor time a page took while somebody watched; the scatter is that of the host.',
-            x: { label: 'pair', unit: 'count' },
-            y: { label: 'slowdown', unit: 'share' },
-            series: [
-              { name: 'slowdown', points: result.slowdown.pairs.map((share, i) => [i + 1, share] as const) },
-            ],
-          },
-        ],
-      },
+      ...(slowdown ? [slowdownSection(slowdown)] : []),
     ],
     source: `a guest with ${size(result.ramPages)} under ${result.accel}, ${result.rounds} rounds of ${result.intervals} intervals of 1 s a case`,
+  }
+}
+
+function slowdownSection(slowdown: Slowdown): Section {
+  return {
+    title: 'Slowdown',
+    text: `Processor time for a page that a busy guest touches, watched against unwatched, in ${slowdown.pairs.length} pairs of windows; their mean counts, and lies between ${percent(slowdown.low)} and ${percent(slowdown.high)} with 95 % confidence. By its own account watching cost ${(100 * slowdown.costShare).toFixed(2)} % of the time.`,
+    charts: [
+      {
+        kind: 'line',
+        style: 'dots',
+        name: 'slowdown',
+        title: 'Slowdown by pair of windows',
+        meaning:
+          'How much more processor time a page took while somebody watched; the scatter is that of the host.',
+        x: { label: 'pair', unit: 'count' },
+        y: { label: 'slowdown', unit: 'share' },
+        series: [{ name: 'slowdown', points: slowdown.pairs.map((share, i) => [i + 1, share] as const) }],
+      },
+    ],
   }
 }

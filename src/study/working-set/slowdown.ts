@@ -2,16 +2,15 @@
  * What watching costs a guest that never rests: processor time for each page that it touches, watched against unwatched, in
  * turn. Processor time, because others on the host may take time from the guest; in pairs, because the host's speed drifts.
  */
-import { DistEstimator } from '../../workingset/dist.ts'
-import { liveSettings } from '../../workingset/live.ts'
-import { ascending, mean, median, percentile } from '../report/statistics.ts'
-import { type Line, numbersIn } from './console-reader.ts'
+import { type LiveCost, liveSettings } from '../../workingset/live.ts'
+import { type Line, numbersIn } from '../console-reader.ts'
+import { mean, ratioInterval } from '../report/statistics.ts'
 import type { Lab } from './lab.ts'
 
 export interface Slowdown {
-  /** The middle one of the pairs. */
+  /** The mean of the pairs. */
   slowdown: number
-  /** Between which the middle one lies with 95 % confidence (order statistics); the scatter is that of the host. */
+  /** Between which the mean lies with 95 % confidence; the scatter is that of the host. */
   low: number
   high: number
   pairs: number[]
@@ -19,35 +18,56 @@ export interface Slowdown {
   costShare: number
 }
 
-/** The first interval of a watch looks at little: it does not know yet how much the guest uses. */
-const intervals = 3
-const program = 'workset mib=64 mode=mixed order=random period_ms=1 report_ms=100'
+const program = 'workset mib=64 mode=mixed order=random period_ms=1 report_ms=20'
+/** Two intervals of the watch, but for a moment. The shorter, the more alike is the host in both windows of a pair. */
+const windowMs = 2 * liveSettings.intervalMs - 100
+/** In which each page is touched again that was forgotten last. */
+const settleMs = 200
+/** The first intervals of a watch look at little: it does not know yet how much the guest uses. */
+const warmUpMs = 3 * liveSettings.intervalMs
 
 export async function measureSlowdown(lab: Lab, pairCount: number): Promise<Slowdown> {
   await lab.begin(program, /^workset ready/m)
+  const watch = lab.startWatch(liveSettings)
   try {
-    await lab.listen(1000)
+    await lab.listen(warmUpMs)
     const pairs: number[] = []
     const costs: number[] = []
     const watched = async () => {
-      const estimator = new DistEstimator(lab.ramPages)
-      const { windows, lines, costShare } = await lab.watch({ intervals, settings: liveSettings, estimator })
-      costs.push(costShare)
-      const from = windows[0]!.endMs
-      return nsPerPage(lines.filter(({ atMs }) => atMs >= from))
+      const before = watch.cost
+      watch.goOn()
+      const ns = nsPerPage(await lab.listen(windowMs))
+      await watch.rest()
+      costs.push(costShareSince(before, watch.cost))
+      return ns
     }
-    const unwatched = async () => nsPerPage(await lab.listen((intervals - 1) * liveSettings.intervalMs))
+    const unwatched = async () => {
+      await watch.rest()
+      await lab.listen(settleMs)
+      return nsPerPage(await lab.listen(windowMs))
+    }
     for (let pair = 0; pair < pairCount; pair++) {
       // Which comes first changes, so that a drift of the host favours neither.
       const first = pair % 2 === 0 ? await watched() : undefined
       const alone = await unwatched()
-      pairs.push((first ?? (await watched())) / alone - 1)
+      pairs.push((first ?? (await watched())) / alone)
     }
-    return { slowdown: median(pairs), ...interval(pairs), pairs, costShare: mean(costs) }
+    const { mean: slower, low, high } = ratioInterval(pairs)
+    return {
+      ...{ slowdown: slower - 1, low: low - 1, high: high - 1 },
+      pairs: pairs.map((ratio) => ratio - 1),
+      costShare: mean(costs),
+    }
   } finally {
+    await watch.stop()
     await lab.endPrograms('workset')
   }
 }
+
+/** Of the two intervals of a window. */
+const costShareSince = (before: LiveCost, now: LiveCost) =>
+  ((now.faults - before.faults) * now.faultNs + now.forgetNs - before.forgetNs) /
+  (2e6 * liveSettings.intervalMs)
 
 /** From the first line of the program to the last one. */
 function nsPerPage(lines: Line[]): number {
@@ -56,14 +76,4 @@ function nsPerPage(lines: Line[]): number {
   if (!first || !last || first === last) throw new TypeError('the program has said too little to be timed')
   const pages = numbersIn(reports.slice(1), /^workset periods=\d+ pages=(\d+)/)
   return (last.processorNs - first.processorNs) / pages.reduce((sum, count) => sum + count, 0)
-}
-
-/** Of the median, with 95 % confidence: the ranks n/2 ± 0.98 √n. */
-function interval(values: number[]): { low: number; high: number } {
-  const sorted = ascending(values)
-  const reach = 0.98 / Math.sqrt(values.length)
-  return {
-    low: percentile(sorted, Math.max(0, 0.5 - reach)),
-    high: percentile(sorted, Math.min(1, 0.5 + reach)),
-  }
 }

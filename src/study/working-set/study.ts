@@ -5,18 +5,18 @@
  */
 import { SubpageError } from '../../errors.ts'
 import { ascending, percentile } from '../report/statistics.ts'
-import type { Study, StudyOptions, StudyResult } from '../study.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { byAdditions, cases } from './cases.ts'
 import { Lab } from './lab.ts'
-import { measureLogged } from './logged.ts'
+import { type Logged, measureLogged } from './logged.ts'
 import { type Measured, measureBaseline, measureCase } from './measure.ts'
-import { report, text } from './result.ts'
-import { measureSlowdown } from './slowdown.ts'
+import { type Result, report, text } from './result.ts'
+import { measureSlowdown, type Slowdown } from './slowdown.ts'
 import { access, sampling, type Way } from './ways.ts'
 
 const sets = {
   quick: { intervals: 4, rounds: 1, pairs: 6 },
-  full: { intervals: 6, rounds: 3, pairs: 40 },
+  full: { intervals: 6, rounds: 3, pairs: 100 },
 }
 
 /** Errors are of every estimate, in every round of every case. */
@@ -25,7 +25,8 @@ export interface Headline {
   errorP50: number
   errorP95: number
   samplingErrorP50: number
-  slowdown: number
+  /** Null when the study ended before. */
+  slowdown: number | null
 }
 
 export const study: Study = {
@@ -39,38 +40,53 @@ export const study: Study = {
         `no part is named ${only?.join(', ')}: they begin with ${[...new Set(cases.map(({ name }) => name.split(' ')[0]))].join(', ')}`,
       )
     const { intervals, rounds, pairs } = sets[set]
-    const inLab = async <T>(additions: readonly string[], work: (lab: Lab) => Promise<T>) => {
+    const inLab = async (additions: readonly string[], work: (lab: Lab) => Promise<void>) => {
       note('starting a guest')
       const lab = await Lab.start(signal, additions)
-      return await work(lab).finally(() => lab.end())
+      await work(lab).finally(() => lab.end())
     }
+    let about: Pick<Result, 'accel' | 'ramPages' | 'baselinePages'> | undefined
     const measured: Measured[] = []
-    for (const [additions, alike] of byAdditions(chosen))
-      await inLab(additions, async (lab) => {
-        const baselinePages = await measureBaseline(lab)
-        for (const part of alike) {
-          note(part.name)
-          measured.push(...(await measureCase(lab, part, baselinePages, { intervals, rounds })))
-        }
+    const logged: Logged[] = []
+    let slowdown: Slowdown | null = null
+    await untilInterrupted(signal, async () => {
+      for (const [additions, alike] of byAdditions(chosen))
+        await inLab(additions, async (lab) => {
+          const { accel, ramPages } = lab
+          const baselinePages = await measureBaseline(lab)
+          about ??= { accel, ramPages, baselinePages }
+          for (const part of alike) {
+            note(part.name)
+            measured.push(...(await measureCase(lab, part, baselinePages, { intervals, rounds })))
+          }
+        })
+      await inLab([], async (lab) => {
+        note('slowdown')
+        slowdown = await measureSlowdown(lab, pairs)
       })
-    const [slowdown, about] = await inLab([], async (lab) => {
-      note('slowdown')
-      const { accel, ramPages } = lab
-      return [
-        await measureSlowdown(lab, pairs),
-        { accel, ramPages, baselinePages: await measureBaseline(lab) },
-      ]
+      await measureLogged(chosen, intervals, logged, note, signal)
     })
-    const logged = await measureLogged(chosen, intervals, note, signal)
-    const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
-    const headline: Headline = {
-      cases: measured.length,
-      errorP50: percentile(errors(access), 0.5),
-      errorP95: percentile(errors(access), 0.95),
-      samplingErrorP50: percentile(errors(sampling), 0.5),
-      slowdown: slowdown.slowdown,
+    if (!about || measured.length === 0) throw signal.reason
+    const result = {
+      ...about,
+      intervals,
+      rounds,
+      measured,
+      slowdown,
+      logged,
+      headline: headlineOf(measured, slowdown),
     }
-    const result = { ...about, intervals, rounds, measured, slowdown, logged, headline }
     return { json: { set, ...result }, text: (terminal) => text(result, terminal), report: report(result) }
   },
+}
+
+function headlineOf(measured: readonly Measured[], slowdown: Slowdown | null): Headline {
+  const errors = (way: Way) => ascending(measured.flatMap(({ ways }) => ways[way.name]?.errors ?? []))
+  return {
+    cases: measured.length,
+    errorP50: percentile(errors(access), 0.5),
+    errorP95: percentile(errors(access), 0.95),
+    samplingErrorP50: percentile(errors(sampling), 0.5),
+    slowdown: slowdown?.slowdown ?? null,
+  }
 }

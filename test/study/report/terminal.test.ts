@@ -10,6 +10,11 @@ import {
   textTable,
 } from '../../../src/study/report/terminal.ts'
 
+test('a table whose rows have not as many cells as the heading is refused', () => {
+  const table = { heading: ['what', 'how much'], rows: [['one', '1'], ['two']] }
+  expect(() => textTable(table, plainTerminal)).toThrow('1 cells under 2 headings: two')
+})
+
 describe('the terminal', () => {
   test('has colour only when it is one and nobody said NO_COLOR', () => {
     const tty = { isTTY: true, columns: 120 }

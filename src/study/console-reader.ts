@@ -1,9 +1,9 @@
 /** Reads a guest's console while something else goes on: whole lines, with the time at which each was seen. */
-import { type Console, readConsole } from '../../qemu/demo-guest.ts'
+import { type Console, readConsole } from '../qemu/demo-guest.ts'
 
 export interface Line {
   atMs: number
-  /** What the guest's processor had run until then, in nanoseconds. */
+  /** What the guest's processor had run until then, in nanoseconds; 0 when nobody asked. */
   processorNs: number
   text: string
 }
@@ -14,7 +14,7 @@ export class ConsoleReader {
   readonly #processorNs: () => number
   #at: number
 
-  constructor(console: Console, processorNs: () => number) {
+  constructor(console: Console, processorNs = () => 0) {
     this.#console = console
     this.#processorNs = processorNs
     this.#at = readConsole(console).length

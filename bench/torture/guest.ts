@@ -1,0 +1,131 @@
+/** The guest of the torture: started, protected, healed, and looked for. */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { GuestStatus } from '../../src/agent/status.ts'
+import {
+  consoleAt,
+  demoGuestOptions,
+  typeLine,
+  untilConsole,
+  victimLines,
+} from '../../src/qemu/demo-guest.ts'
+import { identify, isRunning } from '../../src/qemu/process.ts'
+import { sendingDefault } from '../../src/replication/sending.ts'
+import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
+import { type Client, guestAddress, victimArguments } from './witnesses.ts'
+
+const name = 'tortured'
+const ramBytes = 160 * 2 ** 20
+/** Everything is whole again within this time after a fault, or the run has failed. */
+export const healMs = 45_000
+const answerMsMax = 120_000
+const addsAfter = 20
+
+/** An agent may not have noticed yet that its guest has died. */
+const runsHere = (status: GuestStatus | undefined): boolean =>
+  status !== undefined && status.role !== 'Standby' && alive(status.pid)
+
+function alive(pid: number | null): boolean {
+  const identity = pid === null ? undefined : identify(pid)
+  return identity !== undefined && isRunning(identity)
+}
+
+export async function runsOn(host: TestHost, limitMs = healMs): Promise<void> {
+  const deadline = performance.now() + limitMs
+  while (!runsHere(await host.guest(name))) {
+    if (performance.now() > deadline) throw new Error(`the guest does not run on ${host.name}`)
+    await delay(20)
+  }
+}
+
+/** Waits until the guest runs on one of the hosts and is protected to the other. */
+export async function whole(
+  x: TestHost,
+  y: TestHost,
+  deadline: number,
+): Promise<[TestHost, TestHost, GuestStatus]> {
+  for (;;) {
+    const [atX, atY] = await Promise.all([x.guest(name), y.guest(name)])
+    for (const [from, to, here, there] of [
+      [x, y, atX, atY],
+      [y, x, atY, atX],
+    ] as const)
+      if (
+        here?.role === 'Primary' &&
+        here.state === 'Protected' &&
+        runsHere(here) &&
+        there?.role === 'Standby' &&
+        there.state === 'Protected' &&
+        alive(there.pid)
+      )
+        return [from, to, here]
+    if (performance.now() > deadline) {
+      const words = [atX, atY].map((s) => (s ? `${s.role} ${s.state} ${s.reason}` : 'unknown'))
+      throw new Error(`not whole: ${x.name} ${words[0]}; ${y.name} ${words[1]}`)
+    }
+    await delay(20)
+  }
+}
+
+/**
+ * Compares guest and image where the guest runs once it has settled: a cut link may be suspected only after the pair has
+ * looked whole again. An agent that still has a fault in it may stumble between.
+ */
+export async function verified(from: TestHost, to: TestHost, client: Client) {
+  const deadline = performance.now() + 20_000
+  for (;;) {
+    const [owner, , status] = await whole(from, to, performance.now() + healMs)
+    const target = client.adds + addsAfter
+    const answersBy = performance.now() + answerMsMax
+    while (client.adds < target && performance.now() < answersBy) await delay(10)
+    const image = await owner.agent!.client.verify(name).catch((error: Error) => error)
+    if (!(image instanceof Error) || performance.now() > deadline)
+      return { owner, status, image, answered: client.adds >= target }
+    await delay(200)
+  }
+}
+
+async function boot(host: TestHost): Promise<void> {
+  const options = demoGuestOptions(['workload=sum', `net=${guestAddress}/24`])
+  const status = await host.agent!.client.run({
+    name,
+    ramBytes,
+    accel: 'tcg',
+    options,
+    nics: [{ bridge: 'br0' }],
+  })
+  const console = consoleAt(status.console)
+  const said = <T>(found: (text: string) => T | undefined) => untilConsole(console, 0, found, 120_000)
+  await said((text) => text.includes('sum listening') || undefined)
+  // Beside the sums, on the console's pipe for its commands.
+  await typeLine(console, `run victim ${victimArguments.join(' ')} <>/run/commands &`)
+  await said((text) => victimLines(text)[0])
+}
+
+async function protect(from: TestHost, to: TestHost): Promise<void> {
+  await from.agent!.client.protect(name, {
+    to: `${to.reached}:7475`,
+    epochMs: 25,
+    suspicionMs: 500,
+    outputs: 'held',
+    tracker: 'auto',
+    codec: 'masked',
+    ...sendingDefault,
+  })
+}
+
+/** True when the guest runs nowhere, and nobody would take it over. */
+export async function gone(hosts: TestHost[]): Promise<boolean> {
+  const known = await Promise.all(hosts.map((host) => host.guest(name)))
+  return known.every((status) => !status || status.state === 'Failed' || status.state === 'Ended')
+}
+
+/** Another guest in place of the one that was lost. */
+export async function anew({ hosts: [a, b] }: TwoHosts): Promise<void> {
+  for (const host of [a, b]) {
+    if (!host.running) await host.start()
+    // It may know nothing of it any more.
+    await host.agent?.client.remove(name).catch(() => undefined)
+  }
+  await boot(a)
+  await protect(a, b)
+}

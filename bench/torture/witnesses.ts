@@ -1,0 +1,181 @@
+/** Who sees what a guest that is failed over does to the world: a client, whoever counts frames, and the guest itself. */
+import { execFileSync } from 'node:child_process'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { packageRoot } from '../../src/memory/native.ts'
+import { askVictim, type Console, readConsole, victimDamage, victimLines } from '../../src/qemu/demo-guest.ts'
+import type { Connection } from '../../test/support/network.ts'
+import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
+
+export const guestAddress = '10.78.0.2'
+export const victimArguments = ['mib=8', 'rate=300']
+const answerMsMax = 120_000
+
+/** Adds numbers one after the other over one connection, without a pause, and knows what each answer must be. */
+export class Client {
+  readonly #hosts: TwoHosts
+  #connection: Connection | undefined
+  #over = false
+  #adding: Promise<void> = Promise.resolve()
+  #added = 0n
+  #sum = 0n
+  adds = 0
+  lost = 0
+  resets = 0
+  /** Since it was last set to 0. */
+  longestMs = 0
+  readonly errors: string[] = []
+
+  constructor(hosts: TwoHosts) {
+    this.#hosts = hosts
+  }
+
+  async start(): Promise<void> {
+    this.#over = false
+    await this.#connect()
+    this.#adding = this.#add()
+  }
+
+  async end(): Promise<void> {
+    this.#over = true
+    this.#connection?.close()
+    await this.#adding
+  }
+
+  /** Another guest, which has added nothing yet. */
+  forget(): void {
+    this.#added = 0n
+    this.#sum = 0n
+  }
+
+  async #connect(): Promise<void> {
+    const { network, client } = this.#hosts
+    this.#connection = await network.connect(client, guestAddress, 7070)
+    // After a reset: an addition without an answer may have been done or not.
+    const [seq, total] = await this.#ask('get')
+    if (seq < this.#added)
+      this.#lose(`after a reset the guest has ${seq} additions, acknowledged ${this.#added}`)
+    this.#added = seq
+    this.#sum = total
+  }
+
+  async #ask(line: string): Promise<[bigint, bigint]> {
+    const connection = this.#connection!
+    connection.received = ''
+    connection.send(`${line}\n`)
+    const text = await connection.until((received) => received.endsWith('\n'), answerMsMax)
+    const [, seq, total] = /^ok (\d+) (\d+)\n$/.exec(text) ?? []
+    if (seq === undefined || total === undefined) throw new Error(`no answer: ${text}`)
+    return [BigInt(seq), BigInt(total)]
+  }
+
+  async #add(): Promise<void> {
+    while (!this.#over) {
+      const number = BigInt(++this.adds % 1000)
+      const sentAt = performance.now()
+      try {
+        const [seq, total] = await this.#ask(`add ${number}`)
+        if (seq !== this.#added + 1n || total !== this.#sum + number)
+          this.#lose(
+            `answer ${seq} ${total} after ${this.#added} ${this.#sum} and add ${number}: another history`,
+          )
+        this.#added = seq
+        this.#sum = total
+        this.longestMs = Math.max(this.longestMs, performance.now() - sentAt)
+      } catch (error) {
+        if (this.#over) return
+        const reset = this.#connection?.ended !== undefined
+        if (reset) this.resets++
+        this.errors.push(`client: ${reset ? 'reset: ' : ''}${(error as Error).message}`)
+        this.#connection?.close()
+        await this.#connect().catch(() => delay(500))
+      }
+    }
+  }
+
+  #lose(what: string): void {
+    this.lost++
+    this.errors.push(`client: ${what}`)
+  }
+}
+
+/** Sees which host's copy puts out frames, one after the other. */
+export class Emissions {
+  readonly #hosts: TwoHosts
+  readonly #timer: NodeJS.Timeout
+  readonly #counts = new Map<string, number>()
+  #last: TestHost | undefined
+  /** Times that another host's copy began to speak. */
+  changes = 0
+  readonly log: string[] = []
+
+  constructor(hosts: TwoHosts) {
+    this.#hosts = hosts
+    this.#timer = setInterval(() => this.#look(), 10)
+  }
+
+  #look(): void {
+    const speakers = this.#hosts.hosts.filter((host) => {
+      let spoke = false
+      const frames = host.framesOut()
+      for (const [tap, count] of frames) {
+        const before = this.#counts.get(tap) ?? 0
+        // Another tap of the same name counts from 0.
+        if (count !== before) spoke ||= count > 0
+        this.#counts.set(tap, count)
+      }
+      return spoke
+    })
+    // Both within one look: the former one was first.
+    for (const speaker of speakers.sort((x) => (x === this.#last ? -1 : 1))) {
+      if (speaker === this.#last) continue
+      if (this.#last) this.changes++
+      this.#last = speaker
+      this.log.push(`${new Date().toISOString()} ${speaker.name} test: its copy speaks`)
+    }
+  }
+
+  end(): void {
+    clearInterval(this.#timer)
+  }
+}
+
+/** What the guest has said on one host so far, even when the host forgets it. */
+export class Recording {
+  readonly #file: number
+
+  constructor(console: Console) {
+    this.#file = openSync(console.log, 'r')
+  }
+
+  /** Undefined when it was truncated since. */
+  until(bytes: number): string | undefined {
+    if (fstatSync(this.#file).size < bytes) return undefined
+    const text = Buffer.alloc(bytes)
+    readSync(this.#file, text, 0, bytes, 0)
+    return text.toString('latin1')
+  }
+
+  close(): void {
+    closeSync(this.#file)
+  }
+}
+
+function digestAt(step: number): string {
+  const said = execFileSync(join(packageRoot, 'build/guest/victim'), [`until=${step}`, ...victimArguments], {
+    encoding: 'utf8',
+  })
+  return /digest=([0-9a-f]+)/.exec(said)?.[1] ?? said
+}
+
+/** What is wrong with the victim, if anything. */
+export async function victimWrong(console: Console): Promise<string | undefined> {
+  const whole = await askVictim(console).catch((error: Error) => error)
+  const text = readConsole(console)
+  if (whole !== true) return victimDamage(text) ?? (whole instanceof Error ? whole.message : 'damaged')
+  const last = victimLines(text).at(-1)
+  if (!last) return 'the victim says nothing'
+  if (digestAt(last.step) !== last.digest) return `another history at step ${last.step}`
+  return undefined
+}
