@@ -45,6 +45,7 @@ export default defineConfig({
           expect: { poll: { timeout: 20_000 } },
           include: ['test/simulation/**/*.test.ts'],
           testTimeout: 300_000,
+          maxWorkers: 2,
         },
       },
       {

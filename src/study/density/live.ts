@@ -15,15 +15,16 @@ import { LiveWatch } from '../../workingset/live.ts'
 import { ConsoleReader, type Line, numbersIn } from '../console-reader.ts'
 import { median, ratioInterval, sum } from '../report/statistics.ts'
 import { type Fleet, type Member, pause } from './fleet.ts'
+import { percent } from './tables.ts'
 
 /** The budget is the default one; pages become cold sooner, so that it happens within the study. */
-export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.03 }
+export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.02 }
 /** In which memory becomes cold and most of it leaves, an eighth in a pass. */
 const warmUpMs = clock.coldMs + 5 * clock.passMs
 /** What a window before has left to be done is over. */
 const settleMs = clock.recentMs / 2
-/** Twice the time between two verifications of the guest that verifies itself, so that each has as many. */
-const windowMs = 3_000
+/** The shorter, the more alike is the host in both windows of a pair. */
+const windowMs = 1_500
 const holdMs = 2_000
 const pausePages = 512
 const lookMs = 5
@@ -68,21 +69,25 @@ export interface Live {
   pauseUsP50: number
 }
 
-/** What happened in a window. */
-interface Window {
+/** What density did to a guest for some time. */
+interface Spent {
   ms: number
-  /** Units of work a second, without the time in which the guest waited for pages. */
-  rate: number
   waitUs: number
   pauseUs: number
   watchNs: number
   cpuMs: number
 }
 
+interface Window extends Spent {
+  /** Units of work a second, of the time in which the guest did not wait for pages. */
+  rate: number
+}
+
 export async function measureLive(
   fleet: Fleet,
   members: readonly Member[],
   pairs: number,
+  note: (text: string) => void,
   signal: AbortSignal,
 ): Promise<Live> {
   const store = Store.open({
@@ -94,7 +99,13 @@ export async function measureLive(
   const dense = members.map((member) => new DenseMember(member, store, signal))
   try {
     const guests: Slowdown[] = []
-    for (const each of dense) guests.push(await fleet.alone(each.member, () => each.measure(pairs)))
+    for (const each of dense) {
+      const found = await fleet.alone(each.member, () => each.measure(pairs))
+      note(
+        `  ${found.name}: slowed down by ${percent(found.slowdown)}, between ${percent(found.low)} and ${percent(found.high)}`,
+      )
+      guests.push(found)
+    }
     return {
       guests,
       slowdown: Math.max(...guests.map(({ slowdown }) => slowdown)),
@@ -159,7 +170,7 @@ class DenseMember {
     const settings = { intervalMs: clock.recentMs / 2, subIntervals: 1, budget: clock.budget }
     const watch = new LiveWatch(source, settings).start()
     try {
-      await this.#window(warmUpMs, watch)
+      await this.#work(warmUpMs, watch)
       const active: Window[] = []
       const alone: Window[] = []
       for (let pair = 0; pair < pairs; pair++)
@@ -186,12 +197,14 @@ class DenseMember {
     if (alone) await watch.rest()
     else watch.goOn()
     const acting = alone ? undefined : watch
-    await this.#window(settleMs, acting)
-    return await this.#window(windowMs, acting)
+    await this.#work(settleMs, acting)
+    const { lines, ...spent } = await this.#work(windowMs, acting)
+    const workedMs = spent.ms - spent.waitUs / 1000
+    return { ...spent, rate: (rateOf(lines, this.member.role.progress!) * spent.ms) / workedMs }
   }
 
   /** Lets it work. @param acting pages leave it, as this watch says */
-  async #window(ms: number, acting?: LiveWatch): Promise<Window> {
+  async #work(ms: number, acting?: LiveWatch): Promise<Spent & { lines: Line[] }> {
     const reader = new ConsoleReader(this.member.console)
     const [waitedUs, startedAt, pauses] = [this.#waitedUs(), performance.now(), this.pausesUs.length]
     const watchedNs = acting ? spentNs(acting) : 0
@@ -202,12 +215,10 @@ class DenseMember {
       this.#note()
       if (acting && performance.now() >= this.#passAt) cpuMs += await this.#pass(acting)
     }
-    const waitUs = this.#waitedUs() - waitedUs
-    const tookMs = performance.now() - startedAt
     return {
-      ms: tookMs,
-      rate: rateOf(reader.lines, this.member.role.progress!) / (1 - waitUs / 1000 / tookMs),
-      waitUs,
+      lines: reader.lines,
+      ms: performance.now() - startedAt,
+      waitUs: this.#waitedUs() - waitedUs,
       pauseUs: sum(this.pausesUs.slice(pauses)),
       watchNs: acting ? spentNs(acting) - watchedNs : 0,
       cpuMs,

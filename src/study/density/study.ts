@@ -25,7 +25,7 @@ const sets = {
   quick: {
     guests: [roles.random, roles.shell, roles.idle, roles.sum, roles.sqlite, roles.otherShell],
     shapes: [shape(1, 1, 1), shape(2, 1, 1), shape(4, 1, 1), shape(2, 2, 1)],
-    pairs: 5,
+    pairs: 10,
     moments: { count: 0, everyMs: 0 },
   },
   full: {
@@ -34,7 +34,7 @@ const sets = {
       ...[roles.sqlite, roles.redis, roles.otherShell],
     ],
     shapes: [1, 2, 4, 8].flatMap((k) => [1, 2].flatMap((s) => [1, 2, 4].map((c) => shape(k, s, c)))),
-    pairs: 60,
+    pairs: 120,
     moments: { count: 5, everyMs: 5_000 },
   },
 }
@@ -116,7 +116,7 @@ export const study: Study = {
         if (wants('live')) {
           note('running guests')
           const chosen = [fleet.member('random'), fleet.member('sqlite')]
-          findings.live = await measureLive(fleet, chosen, pairs, signal)
+          findings.live = await measureLive(fleet, chosen, pairs, note, signal)
         }
       })
       if (findings.savings.length === 0) throw signal.reason
