@@ -4,7 +4,6 @@
  */
 import { type Static, Type } from 'typebox'
 import type { SubpageError } from '../errors.ts'
-import { addon } from '../memory/native.ts'
 import type { QemuGuest } from '../qemu/qemu-guest.ts'
 import { DistEstimator } from '../workingset/dist.ts'
 import type { HotMap } from '../workingset/hot-map.ts'
@@ -25,9 +24,6 @@ export interface WatchListener {
   sample(sample: Sample): void
   failed(error: SubpageError): void
 }
-
-/** Half of a guess at worst: a fault that cannot be timed here is taken for a slow one. */
-const faultNsUnknown = 5_000
 
 export class MemoryWatch {
   readonly #guest: QemuGuest
@@ -58,8 +54,7 @@ export class MemoryWatch {
   }
 
   #begin(settings: WatchQuery): LiveWatch {
-    const faultNs = addon.forgetFaultNs() || faultNsUnknown
-    const watch = new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings)
+    const watch = new LiveWatch(this.#guest.watchAccesses(), settings)
     const estimator = new DistEstimator(watch.hotMap.pages)
     watch.on('observation', (observation) => {
       estimator.add(observation)

@@ -177,7 +177,7 @@ export interface Addon {
   forgetClose(channel: ForgetHandle): void
   /** Empty when accesses can be forgotten here without harm to write tracking, else the reason. */
   forgetProbe(): string
-  /** What a page costs that is used again after it was forgotten, in nanoseconds on this host; 0 when that failed. */
+  /** What it costs to read a page that was forgotten, in nanoseconds on this host; 0 when that failed. */
   forgetFaultNs(): number
   /** What the first write to a page costs after its write mark was taken away, in nanoseconds; 0 when that failed. */
   writeFaultNs(): number

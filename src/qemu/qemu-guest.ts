@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
-import { type AccessTarget, openAccesses } from '../tracking/accesses.ts'
+import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
 import { isRunning } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
@@ -48,6 +48,7 @@ export class QemuGuest implements Guest {
     const accesses = openAccesses(this.#target)
     return {
       accesses,
+      costs: faultCosts(),
       beginWrites: (pages: PageRanges) => this.#writes.begin(() => accesses.arm(pages)),
       endWrites: (pages: PageRanges) => this.#writes.end(() => accesses.written(pages)),
     }

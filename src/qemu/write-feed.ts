@@ -40,10 +40,16 @@ export class WriteFeed {
     }
   }
 
-  /** From now on what is written is of interest. @param arm takes the marks away; false when another program needs them */
-  begin(arm: () => boolean): void {
+  /**
+   * From now on what is written is of interest.
+   * @param arm takes the marks away; false when another program needs them
+   * @returns whether it did
+   */
+  begin(arm: () => boolean): boolean {
+    const armed = this.#open === 0 && arm()
     this.#harvested = PageRanges.empty
-    this.#disturbed = this.#open === 0 && !arm()
+    this.#disturbed = this.#open === 0 && !armed
+    return armed
   }
 
   /** Pages written since `begin`; undefined when that is not known. @param scan reads the marks */

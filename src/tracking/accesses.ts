@@ -34,6 +34,23 @@ export interface AccessTarget extends TrackerTarget {
   forgetPath: string
 }
 
+/** What tracking costs the guest, in nanoseconds on this host. */
+export interface FaultCosts {
+  /** To use a page that was forgotten. */
+  useNs: number
+  /** To write for the first time to one whose write mark was taken away, besides. */
+  writeNs: number
+}
+
+/** Half of a guess at worst: a fault that cannot be timed here is taken for a slow one. */
+const nsUnknown = 5_000
+
+/** Some milliseconds of trying it out. */
+export const faultCosts = (): FaultCosts => ({
+  useNs: addon.forgetFaultNs() || nsUnknown,
+  writeNs: addon.writeFaultNs() || nsUnknown,
+})
+
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */
 export function openAccesses(target: AccessTarget): AccessTracker {
   const wrong = addon.forgetProbe()

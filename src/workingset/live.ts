@@ -10,7 +10,7 @@ import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, type SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
-import type { AccessTracker } from '../tracking/accesses.ts'
+import type { AccessTracker, FaultCosts } from '../tracking/accesses.ts'
 import { HotMap } from './hot-map.ts'
 import type { Observation } from './observation.ts'
 import { type Choice, type Plan, RotatingPlan } from './plan.ts'
@@ -27,11 +27,9 @@ export interface LiveSettings {
 export const liveSettings: LiveSettings = { intervalMs: 1000, subIntervals: 1, budget: 0.01 }
 
 export interface LiveCost {
-  /** Minor faults that the guest had because of us, and what each costs. */
-  faults: number
-  faultNs: number
-  forgetNs: number
-  /** Share of the time since the start. */
+  /** Of the guest's time, in nanoseconds: minor faults that it had because of us, and forgetting. */
+  spentNs: number
+  /** Of the time since the start. */
   share: number
 }
 
@@ -42,12 +40,11 @@ interface LiveEvents {
 
 export interface LiveSource {
   accesses: AccessTracker
-  /** From now on writes to these pages are of interest. */
-  beginWrites: (pages: PageRanges) => void
+  costs: FaultCosts
+  /** From now on writes to these pages are of interest. True when each first one costs the guest a fault. */
+  beginWrites: (pages: PageRanges) => boolean
   /** Pages written since then, among these or others too; undefined when nobody knows. */
   endWrites: (pages: PageRanges) => PageRanges | undefined
-  /** What a minor fault costs the guest on this host. */
-  faultNs: number
 }
 
 /** Room for a working set that grows: the estimate of the last interval may be too small for the next. */
@@ -76,13 +73,16 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   /** Set while it is to rest: what ends that, and what says that it has begun. */
   #rest: Rest | undefined
   readonly #startedMs = performance.now()
-  #faults = 0
-  #forgetNs = 0
+  #spentNs = 0
+  /** First writes to watched pages cost the guest a fault, too. */
+  #armed = false
   /** Of the pages that were forgotten, those that were used again; all, before the first look. */
   #usedShare = 1
   /** Pages that came into use in the latest interval, forgotten before it. */
   #newlyUsed = 0
-  /** Of one page, as measured: 0 before the first time. */
+  /** What the use of a page costs, reads and writes as they came in the latest interval. */
+  #faultNs: number
+  /** Of one page, as measured. */
   #forgetPageNs = 100
   #finished: Promise<void> | undefined
 
@@ -91,6 +91,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     this.#source = source
     this.settings = settings
     this.#plan = plan ?? new RotatingPlan(source.accesses.pages)
+    this.#faultNs = source.costs.useNs + source.costs.writeNs
     this.hotMap = new HotMap(source.accesses.pages, performance.now())
   }
 
@@ -100,13 +101,10 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   }
 
   get cost(): LiveCost {
-    const { faultNs } = this.#source
     const elapsedNs = (performance.now() - this.#startedMs) * 1e6
     return {
-      faults: this.#faults,
-      faultNs,
-      forgetNs: this.#forgetNs,
-      share: (this.#faults * faultNs + this.#forgetNs) / Math.max(elapsedNs, 1),
+      spentNs: this.#spentNs,
+      share: this.#spentNs / Math.max(elapsedNs, 1),
     }
   }
 
@@ -152,7 +150,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     const choice = this.#plan.next(this.#groups(present), present)
     for (let part = 1; part <= subIntervals; part++) {
       const startMs = performance.now()
-      this.#source.beginWrites(choice.watched)
+      this.#armed = this.#source.beginWrites(choice.watched)
       await this.#forget(present.intersect(choice.watched))
       // The window is the time after forgetting; what that took is part of the interval.
       const forgottenMs = performance.now()
@@ -166,7 +164,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   async #forget(pages: PageRanges): Promise<void> {
     if (pages.pageCount === 0) return
     const { ns, pages: count } = await this.#source.accesses.forget(pages)
-    this.#forgetNs += ns
+    this.#spentNs += ns
     this.#forgetPageNs = ns / Math.max(count, 1)
   }
 
@@ -175,7 +173,10 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     const endMs = performance.now()
     const accessed = present.intersect(watched)
     const written = this.#source.endWrites(watched)?.intersect(watched)
-    this.#faults += accessed.pageCount
+    const { useNs, writeNs } = this.#source.costs
+    const faultsNs = accessed.pageCount * useNs + (this.#armed && written ? written.pageCount * writeNs : 0)
+    this.#spentNs += faultsNs
+    if (accessed.pageCount > 0) this.#faultNs = faultsNs / accessed.pageCount
     const forgotten = sampled?.part ?? watched
     const again = accessed.intersect(forgotten).pageCount
     this.#usedShare = again / Math.max(forgotten.pageCount, 1)
@@ -192,7 +193,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   /** Into how many parts memory must be divided so that forgetting one of them fits the budget. */
   #groups(present: PageRanges): number {
     const { budget, intervalMs, subIntervals } = this.settings
-    const { faultNs } = this.#source
+    const faultNs = this.#faultNs
     const pageNs = Math.min(1, this.#usedShare * growth + usedShareMin) * faultNs + this.#forgetPageNs
     const shareNs = (budget * intervalMs * 1e6) / subIntervals
     // What was too much before is made up for, within limits.

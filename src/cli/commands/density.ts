@@ -42,7 +42,7 @@ on holds the memory of guests densely, of those that run here and of those that 
     {
       form: '--budget <share>',
       summary: 'on, tune: share of one core for moving pages, and of the time of the guest for watching them',
-      default: '2%',
+      default: '1%',
     },
     {
       form: '--shape <detector>',

@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { choosePass } from '../../density/clock.ts'
 import { type PagerStats, readPager, startPager, stopPager } from '../../density/pager.ts'
 import { type PageSplit, residentPages, Store, type StoredKind, storedKinds } from '../../density/store.ts'
-import { addon } from '../../memory/native.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
 import { holdLocked } from '../../qemu/pause-lease.ts'
 import { LiveWatch } from '../../workingset/live.ts'
@@ -18,7 +17,7 @@ import { type Fleet, type Member, pause } from './fleet.ts'
 import { percent } from './tables.ts'
 
 /** The budget is the default one; pages become cold sooner, so that it happens within the study. */
-export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.02 }
+export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.01 }
 /** In which memory becomes cold and most of it leaves, an eighth in a pass. */
 const warmUpMs = clock.coldMs + 5 * clock.passMs
 /** What a window before has left to be done is over. */
@@ -29,7 +28,6 @@ const holdMs = 2_000
 const pausePages = 512
 const lookMs = 5
 const noteMs = 500
-const faultNsUnknown = 5_000
 
 export interface Slowdown {
   name: string
@@ -166,9 +164,8 @@ class DenseMember {
   }
 
   async measure(pairs: number): Promise<Slowdown> {
-    const source = { ...this.member.guest.watchAccesses(), faultNs: addon.forgetFaultNs() || faultNsUnknown }
     const settings = { intervalMs: clock.recentMs / 2, subIntervals: 1, budget: clock.budget }
-    const watch = new LiveWatch(source, settings).start()
+    const watch = new LiveWatch(this.member.guest.watchAccesses(), settings).start()
     try {
       await this.#work(warmUpMs, watch)
       const active: Window[] = []
@@ -207,7 +204,7 @@ class DenseMember {
   async #work(ms: number, acting?: LiveWatch): Promise<Spent & { lines: Line[] }> {
     const reader = new ConsoleReader(this.member.console)
     const [waitedUs, startedAt, pauses] = [this.#waitedUs(), performance.now(), this.pausesUs.length]
-    const watchedNs = acting ? spentNs(acting) : 0
+    const watchedNs = acting?.cost.spentNs ?? 0
     let cpuMs = 0
     while (performance.now() - startedAt < ms) {
       await pause(lookMs, this.#signal)
@@ -220,7 +217,7 @@ class DenseMember {
       ms: performance.now() - startedAt,
       waitUs: this.#waitedUs() - waitedUs,
       pauseUs: sum(this.pausesUs.slice(pauses)),
-      watchNs: acting ? spentNs(acting) - watchedNs : 0,
+      watchNs: acting ? acting.cost.spentNs - watchedNs : 0,
       cpuMs,
     }
   }
@@ -232,7 +229,7 @@ class DenseMember {
 
   /** @returns the milliseconds that it computed */
   async #pass(watch: LiveWatch): Promise<number> {
-    const before = process.cpuUsage()
+    const [before, pauses] = [process.cpuUsage(), this.pausesUs.length]
     const { qemu, ram } = this.member.guest
     const resident = residentPages(qemu.files.ram, ram.pages)
     const most = ram.pages / 8
@@ -242,8 +239,9 @@ class DenseMember {
     await this.#store.sweep(20_000, 2, 30)
     const { user, system } = process.cpuUsage(before)
     const cpuMs = (user + system) / 1000
-    // As the agent does.
-    this.#passAt = performance.now() + Math.max(clock.passMs, cpuMs / clock.budget)
+    // As the agent does: the budget bounds what the guest stands still, too.
+    const pausedMs = sum(this.pausesUs.slice(pauses)) / 1000
+    this.#passAt = performance.now() + Math.max(clock.passMs, cpuMs / clock.budget, pausedMs / clock.budget)
     return cpuMs
   }
 
@@ -303,8 +301,6 @@ class DenseMember {
     stopPager(this.#store, this.#number)
   }
 }
-
-const spentNs = ({ cost }: LiveWatch) => cost.faults * cost.faultNs + cost.forgetNs
 
 function slowdownOf(active: readonly Window[], alone: readonly Window[]) {
   const ratios = active.map(({ rate }, pair) => rate / alone[pair]!.rate)

@@ -4,7 +4,6 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { SubpageError } from '../../errors.ts'
-import { addon } from '../../memory/native.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import type { PluginPart } from '../../tracking/plugin/layout.ts'
 import { clearReferences, readReferences } from '../../tracking/referenced.ts'
@@ -19,7 +18,6 @@ import { type Started, StudyGuest, startGuest } from '../study-guest.ts'
 /** Room for 400 MiB and the guest's own. */
 const ramBytes = 640 * 2 ** 20
 const pollMs = 5
-const faultNsUnknown = 5_000
 
 /** What one interval of a watch found. */
 export interface Window {
@@ -85,8 +83,7 @@ export class Lab extends StudyGuest {
   }
 
   #newWatch(settings: LiveSettings, plan?: Plan): LiveWatch {
-    const faultNs = addon.forgetFaultNs() || faultNsUnknown
-    return new LiveWatch({ ...this.#guest.watchAccesses(), faultNs }, settings, plan)
+    return new LiveWatch(this.#guest.watchAccesses(), settings, plan)
   }
 
   /** Watches for some intervals, and reads the console meanwhile. */

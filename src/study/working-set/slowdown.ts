@@ -2,7 +2,7 @@
  * What watching costs a guest that never rests: processor time for each page that it touches, watched against unwatched, in
  * turn. Processor time, because others on the host may take time from the guest; in pairs, because the host's speed drifts.
  */
-import { type LiveCost, liveSettings } from '../../workingset/live.ts'
+import { liveSettings } from '../../workingset/live.ts'
 import { type Line, numbersIn } from '../console-reader.ts'
 import { mean, ratioInterval } from '../report/statistics.ts'
 import type { Lab } from './lab.ts'
@@ -34,11 +34,11 @@ export async function measureSlowdown(lab: Lab, pairCount: number): Promise<Slow
     const pairs: number[] = []
     const costs: number[] = []
     const watched = async () => {
-      const before = watch.cost
+      const before = watch.cost.spentNs
       watch.goOn()
       const ns = nsPerPage(await lab.listen(windowMs))
       await watch.rest()
-      costs.push(costShareSince(before, watch.cost))
+      costs.push((watch.cost.spentNs - before) / (2e6 * liveSettings.intervalMs))
       return ns
     }
     const unwatched = async () => {
@@ -63,11 +63,6 @@ export async function measureSlowdown(lab: Lab, pairCount: number): Promise<Slow
     await lab.endPrograms('workset')
   }
 }
-
-/** Of the two intervals of a window. */
-const costShareSince = (before: LiveCost, now: LiveCost) =>
-  ((now.faults - before.faults) * now.faultNs + now.forgetNs - before.forgetNs) /
-  (2e6 * liveSettings.intervalMs)
 
 /** From the first line of the program to the last one. */
 function nsPerPage(lines: Line[]): number {
