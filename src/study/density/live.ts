@@ -76,6 +76,13 @@ interface Spent {
   cpuMs: number
 }
 
+/** A page that is away: since when, and since when as what. */
+interface Away {
+  since: number
+  kind: StoredKind
+  as: number
+}
+
 interface Window extends Spent {
   /** Units of work a second, of the time in which the guest did not wait for pages. */
   rate: number
@@ -136,8 +143,7 @@ class DenseMember {
   readonly #store: Store
   readonly #signal: AbortSignal
   readonly #number: number
-  /** Pages that are away, by page: since when, and since when as what. */
-  readonly #away = new Map<number, { since: number; kind: StoredKind; as: number }>()
+  readonly #away = new Map<number, Away>()
   #notedAt = 0
   #passAt = 0
 
@@ -275,7 +281,10 @@ class DenseMember {
       if (held === 0) continue
       const kind = storedKinds[held - 1]!
       const away = this.#away.get(page)
-      if (away?.kind !== kind) this.#away.set(page, { since: away?.since ?? now, kind, as: now })
+      if (away?.kind === kind) continue
+      // Packed or swapped since: nobody had asked for it until then.
+      if (away) this.#livedAs('still', away.kind, now - away.as)
+      this.#away.set(page, { since: away?.since ?? now, kind, as: now })
     }
   }
 
@@ -285,13 +294,13 @@ class DenseMember {
     this.#away.clear()
   }
 
-  #lived(
-    how: keyof Lifetimes,
-    { since, kind, as }: { since: number; kind: StoredKind; as: number },
-    now: number,
-  ) {
+  #lived(how: keyof Lifetimes, { since, kind, as }: Away, now: number): void {
     this.lifetimes.any[how].push((now - since) / 1000)
-    if (kind === 'patched' || kind === 'packed') this.lifetimes[kind][how].push((now - as) / 1000)
+    this.#livedAs(how, kind, now - as)
+  }
+
+  #livedAs(how: keyof Lifetimes, kind: StoredKind, ms: number): void {
+    if (kind === 'patched' || kind === 'packed') this.lifetimes[kind][how].push(ms / 1000)
   }
 
   /** Every page is back, and the guest goes on alone. */
