@@ -22,8 +22,8 @@ export const clock = { recentMs: 1_000, coldMs: 3_000, passMs: 1_000, budget: 0.
 const warmUpMs = clock.coldMs + 5 * clock.passMs
 /** What a window before has left to be done is over. */
 const settleMs = clock.recentMs / 2
-/** The shorter, the more alike is the host in both windows of a pair. */
-const windowMs = 1_500
+/** The shorter, the more alike is the host in both windows of a pair; in it each guest speaks several times. */
+const windowMs = 2_500
 const holdMs = 2_000
 const pausePages = 512
 const lookMs = 5
@@ -84,8 +84,16 @@ interface Away {
 }
 
 interface Window extends Spent {
-  /** Units of work a second, of the time in which the guest did not wait for pages. */
-  rate: number
+  /** Units of work a second, of the time in which the guest did not wait for pages; undefined when nobody could tell. */
+  rate: number | undefined
+}
+
+/** Neighbours. */
+interface Pair {
+  active: Window
+  alone: Window
+  /** Of what the guest has done. */
+  ratio: number
 }
 
 export async function measureLive(
@@ -169,26 +177,31 @@ class DenseMember {
     return readPager(this.#store, this.#number)!
   }
 
-  async measure(pairs: number): Promise<Slowdown> {
+  async measure(count: number): Promise<Slowdown> {
     const settings = { intervalMs: clock.recentMs / 2, subIntervals: 1, budget: clock.budget }
     const watch = new LiveWatch(this.member.guest.watchAccesses(), settings).start()
     try {
       await this.#work(warmUpMs, watch)
-      const active: Window[] = []
-      const alone: Window[] = []
-      for (let pair = 0; pair < pairs; pair++)
+      const pairs: Pair[] = []
+      for (let turn = 0; pairs.length < count; turn++) {
         // Which comes first changes, so that a drift of the host favours neither.
-        for (const first of [pair % 2 === 0, pair % 2 !== 0])
-          if (first) active.push(await this.#settled(watch))
-          else alone.push(await this.#settled(watch, true))
+        const first = turn % 2 === 0 ? await this.#settled(watch) : undefined
+        const alone = await this.#settled(watch, true)
+        const active = first ?? (await this.#settled(watch))
+        // A guest that the host has let wait may have said too little.
+        if (active.rate && alone.rate) pairs.push({ active, alone, ratio: active.rate / alone.rate })
+        else if (turn > 2 * count)
+          throw new TypeError(`${this.name} says too little for its speed to be told`)
+      }
+      const active = pairs.map((pair) => pair.active)
       this.split = this.#store.split(this.#number)
       this.#end()
       return {
         name: this.name,
-        ...slowdownOf(active, alone),
+        ...slowdownOf(pairs),
         pausing: shareOf(active, ({ pauseUs }) => pauseUs / 1000),
         watching: shareOf(active, ({ watchNs }) => watchNs / 1e6),
-        waiting: shareOf([...active, ...alone], ({ waitUs }) => waitUs / 1000),
+        waiting: shareOf([...active, ...pairs.map(({ alone }) => alone)], ({ waitUs }) => waitUs / 1000),
         moving: shareOf(active, ({ cpuMs }) => cpuMs),
       }
     } finally {
@@ -202,8 +215,8 @@ class DenseMember {
     const acting = alone ? undefined : watch
     await this.#work(settleMs, acting)
     const { lines, ...spent } = await this.#work(windowMs, acting)
-    const workedMs = spent.ms - spent.waitUs / 1000
-    return { ...spent, rate: (rateOf(lines, this.member.role.progress!) * spent.ms) / workedMs }
+    const rate = rateOf(lines, this.member.role.progress!)
+    return { ...spent, rate: rate && rate / (1 - spent.waitUs / 1000 / spent.ms) }
   }
 
   /** Lets it work. @param acting pages leave it, as this watch says */
@@ -311,20 +324,19 @@ class DenseMember {
   }
 }
 
-function slowdownOf(active: readonly Window[], alone: readonly Window[]) {
-  const ratios = active.map(({ rate }, pair) => rate / alone[pair]!.rate)
-  const { mean, low, high } = ratioInterval(ratios)
-  return { slowdown: 1 - mean, low: 1 - high, high: 1 - low, pairs: ratios.map((ratio) => 1 - ratio) }
+function slowdownOf(pairs: readonly Pair[]) {
+  const { mean, low, high } = ratioInterval(pairs.map(({ ratio }) => ratio))
+  return { slowdown: 1 - mean, low: 1 - high, high: 1 - low, pairs: pairs.map(({ ratio }) => 1 - ratio) }
 }
 
 const shareOf = (windows: readonly Window[], ms: (window: Window) => number) =>
   sum(windows.map(ms)) / sum(windows.map((window) => window.ms))
 
-/** Units of work a second, from the first word of it to the last. @throws TypeError when there were too few */
-function rateOf(lines: readonly Line[], pattern: RegExp): number {
+/** Units of work a second, from the first word of it to the last; undefined when there were too few. */
+function rateOf(lines: readonly Line[], pattern: RegExp): number | undefined {
   const said = lines.flatMap((line) => numbersIn([line], pattern).map((value) => ({ ...line, value })))
   const [first, last] = [said[0], said.at(-1)]
-  if (!first || !last || last.atMs === first.atMs)
-    throw new TypeError('the guest has said too little for its speed to be told')
-  return (1000 * (last.value - first.value)) / (last.atMs - first.atMs)
+  return first && last && last.atMs > first.atMs
+    ? (1000 * (last.value - first.value)) / (last.atMs - first.atMs)
+    : undefined
 }

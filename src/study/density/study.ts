@@ -25,7 +25,7 @@ const sets = {
   quick: {
     guests: [roles.random, roles.shell, roles.idle, roles.sum, roles.sqlite, roles.otherShell],
     shapes: [shape(1, 1, 1), shape(2, 1, 1), shape(4, 1, 1), shape(2, 2, 1)],
-    pairs: 10,
+    pairs: 6,
     moments: { count: 0, everyMs: 0 },
   },
   full: {
@@ -34,7 +34,7 @@ const sets = {
       ...[roles.sqlite, roles.redis, roles.otherShell],
     ],
     shapes: [1, 2, 4, 8].flatMap((k) => [1, 2].flatMap((s) => [1, 2, 4].map((c) => shape(k, s, c)))),
-    pairs: 120,
+    pairs: 80,
     moments: { count: 5, everyMs: 5_000 },
   },
 }
