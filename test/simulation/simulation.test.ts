@@ -1,23 +1,10 @@
-/**
- * Thousands of schedules of everything that goes wrong between two hosts, over the production code of src/replication.
- * SUBPAGE_SIM_SEED replays one; SUBPAGE_SIM_COUNT and SUBPAGE_SIM_FIRST choose which ones run.
- */
+/** The first half of the schedules (many-schedules.ts); those that were bad once; and that a seed says all. */
 import { expect, test } from 'vitest'
-import { describeFailure, simulateMany } from './run-many.ts'
+import { testSchedules } from './many-schedules.ts'
+import { describeFailure } from './run-many.ts'
 import { simulate } from './schedule.ts'
 
-const one = process.env.SUBPAGE_SIM_SEED
-const first = Number(one ?? process.env.SUBPAGE_SIM_FIRST ?? 1)
-const count = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 2_000) : 1
-
-test(`${count} schedules from seed ${first}`, { timeout: 600_000 }, async () => {
-  const startedAt = performance.now()
-  const { failed, ...summary } = await simulateMany(first, count)
-  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
-  console.log(JSON.stringify({ ...summary, failed: failed.length, seconds: Number(seconds) }))
-  const kinds = failed.map(({ seed, failure }) => `${seed}: ${failure?.message}`)
-  expect(failed.length === 0 ? '' : [...kinds, describeFailure(failed[0]!)].join('\n')).toBe('')
-})
+testSchedules('first half')
 
 /** What each of them found first. A change of what is drawn from a seed makes it another schedule. */
 const knownBad: Record<number, string> = {

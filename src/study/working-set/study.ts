@@ -42,6 +42,7 @@ export const study: Study = {
     const { intervals, rounds, pairs } = sets[set]
     const inLab = async (additions: readonly string[], work: (lab: Lab) => Promise<void>) => {
       note('starting a guest')
+      signal.throwIfAborted()
       const lab = await Lab.start(signal, additions)
       await work(lab).finally(() => lab.end())
     }
@@ -60,8 +61,8 @@ export const study: Study = {
             measured.push(...(await measureCase(lab, part, baselinePages, { intervals, rounds })))
           }
         })
+      note('slowdown')
       await inLab([], async (lab) => {
-        note('slowdown')
         slowdown = await measureSlowdown(lab, pairs)
       })
       await measureLogged(chosen, intervals, logged, note, signal)

@@ -1,0 +1,24 @@
+/**
+ * Thousands of schedules of everything that goes wrong between two hosts, over the production code of src/replication.
+ * SUBPAGE_SIM_SEED replays one; SUBPAGE_SIM_COUNT and SUBPAGE_SIM_FIRST choose which ones run.
+ */
+import { expect, test } from 'vitest'
+import { describeFailure, simulateMany } from './run-many.ts'
+
+const one = process.env.SUBPAGE_SIM_SEED
+const firstOfAll = Number(one ?? process.env.SUBPAGE_SIM_FIRST ?? 1)
+const countOfAll = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 2_000) : 1
+
+export function testSchedules(half: 'first half' | 'second half'): void {
+  const firstCount = Math.ceil(countOfAll / 2)
+  const [first, count] =
+    half === 'first half' ? [firstOfAll, firstCount] : [firstOfAll + firstCount, countOfAll - firstCount]
+  test(`${count} schedules from seed ${first}`, { timeout: 600_000 }, async () => {
+    const startedAt = performance.now()
+    const { failed, ...summary } = await simulateMany(first, count)
+    const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
+    console.log(JSON.stringify({ ...summary, failed: failed.length, seconds: Number(seconds) }))
+    const kinds = failed.map(({ seed, failure }) => `${seed}: ${failure?.message}`)
+    expect(failed.length === 0 ? '' : [...kinds, describeFailure(failed[0]!)].join('\n')).toBe('')
+  })
+}
