@@ -3,6 +3,7 @@ import type { Series } from '../report/chart.ts'
 import type { Report, Section } from '../report/page.ts'
 import { ascending } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
+import { slowdownChart } from '../slowdown-chart.ts'
 import { clock, type Lifetimes, type Live, type Lived, lived } from './live.ts'
 import type { Moment, Savings } from './savings.ts'
 import type { DensityFindings } from './study.ts'
@@ -113,20 +114,10 @@ function slowdownSection({ guests }: Live): Section {
   return {
     title: 'Slowdown',
     charts: [
-      {
-        kind: 'line',
-        style: 'dots',
-        name: 'slowdown',
-        title: 'Slowdown by pair of windows',
-        meaning:
-          'How much less work a guest did in a window in which it was watched and pages left it than in the one beside it; the scatter is that of the host, and of the guest’s work.',
-        x: { label: 'pair', unit: 'count' },
-        y: { label: 'slowdown', unit: 'share' },
-        series: guests.map(({ name, pairs }) => ({
-          name,
-          points: pairs.map((share, i) => [i + 1, share] as const),
-        })),
-      },
+      slowdownChart(
+        'How much less work a guest did in a window in which it was watched and pages left it than in the one beside it; the scatter is that of the host, and of the guest’s work.',
+        guests,
+      ),
     ],
   }
 }

@@ -3,6 +3,7 @@ import { formatBytes } from '../../units.ts'
 import type { Report, Section, Table } from '../report/page.ts'
 import { mean, sum } from '../report/statistics.ts'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
+import { slowdownChart } from '../slowdown-chart.ts'
 import type { Logged } from './logged.ts'
 import type { Judged, Measured } from './measure.ts'
 import type { Slowdown } from './slowdown.ts'
@@ -167,17 +168,10 @@ function slowdownSection(slowdown: Slowdown): Section {
     title: 'Slowdown',
     text: `Processor time for a page that a busy guest touches, watched against unwatched, in ${slowdown.pairs.length} pairs of windows; their mean counts, and lies between ${percent(slowdown.low)} and ${percent(slowdown.high)} with 95 % confidence. By its own account watching cost ${(100 * slowdown.costShare).toFixed(2)} % of the time.`,
     charts: [
-      {
-        kind: 'line',
-        style: 'dots',
-        name: 'slowdown',
-        title: 'Slowdown by pair of windows',
-        meaning:
-          'How much more processor time a page took while somebody watched; the scatter is that of the host.',
-        x: { label: 'pair', unit: 'count' },
-        y: { label: 'slowdown', unit: 'share' },
-        series: [{ name: 'slowdown', points: slowdown.pairs.map((share, i) => [i + 1, share] as const) }],
-      },
+      slowdownChart(
+        'How much more processor time a page took while somebody watched; the scatter is that of the host.',
+        [{ name: 'slowdown', pairs: slowdown.pairs }],
+      ),
     ],
   }
 }
