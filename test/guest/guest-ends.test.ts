@@ -81,6 +81,7 @@ test('a shutdown that did not end QEMU, and was followed by running on, is forgo
 })
 
 test.each<[string, (qemu: QemuProcess) => unknown, string]>([
+  // It may end before it answers.
   ['is told to quit', ({ qmp }) => qmp.run('quit').catch(() => undefined), 'stopped'],
   // A service manager or a host that shuts down ends processes, not guests.
   ['gets SIGTERM', ({ record }) => process.kill(record.process.pid, 'SIGTERM'), 'died'],
