@@ -171,7 +171,7 @@ describe('the fate of a process', () => {
 
   test('as it looks from elsewhere', async () => {
     await a.client.run({ ...idle, name: 'sight' })
-    onTestFinished(() => a.client.remove('sight'))
+    onTestFinished(async () => void (await a.client.remove('sight')))
     const own = identify(process.pid)!
     const { process: hidden } = readRecord(guestFiles(stateOf('a'), 'sight'))!
     const { within: _, ...bare } = own

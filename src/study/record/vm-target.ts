@@ -136,6 +136,8 @@ interface Controls {
 
 class VmTarget implements RecordTarget {
   readonly kind = 'vm'
+  /** QEMU takes its reason with it. */
+  readonly endedHow = undefined
   readonly tracker: RecordTarget['tracker']
   readonly guesses: boolean
   readonly written: boolean
