@@ -103,8 +103,8 @@ describe('variables with our prefix that nothing reads', () => {
     vi.stubEnv('SUBPAGE_EPOCHS', 'x')
     vi.stubEnv('SUBPAGE_SOMETHING_ELSE', '')
     expect(strangeSettings(commands)).toEqual([
-      'SUBPAGE_FROCE is not a setting of subpage and has no effect: did you mean SUBPAGE_FORCE?',
       'SUBPAGE_EPOCHS is not a setting of subpage and has no effect: did you mean SUBPAGE_EPOCH?',
+      'SUBPAGE_FROCE is not a setting of subpage and has no effect: did you mean SUBPAGE_FORCE?',
       'SUBPAGE_SOMETHING_ELSE is not a setting of subpage and has no effect',
     ])
   })
