@@ -14,7 +14,6 @@ import {
   readRecord,
 } from '../qemu/guest-files.ts'
 import { lastWords, launch } from '../qemu/launch.ts'
-import { endLeftover } from '../qemu/leftover.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../qemu/run-request.ts'
 import { admit, greet, sharesArbiter } from '../replication/admission.ts'
@@ -35,6 +34,7 @@ import {
   runningOf,
 } from './hosted-guest.ts'
 import { showPresence } from './presence.ts'
+import { Departed, endByCommand } from './removal.ts'
 import { RunningGuest } from './running-guest.ts'
 import { endLeft, StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
@@ -55,6 +55,7 @@ export class Agent {
   readonly guests = new Map<string, HostedGuest>()
   readonly host: Host
   #listening: Listening | undefined
+  readonly #departed = new Departed()
   /** Names whose guest is being started: the second of two requests at once is refused. */
   readonly #starting = new Set<string>()
   /** Settles when the guests of a former agent have been taken up; connections wait for it. */
@@ -121,20 +122,23 @@ export class Agent {
     })
   }
 
-  /** Ends a guest, whatever it is here, and removes what it left. */
-  async remove(name: string): Promise<void> {
+  /**
+   * Ends a guest, whatever it is here, and removes what it left.
+   * @returns what the operator should know; see endByCommand for the rest
+   */
+  async remove(name: string, standbyToo = false): Promise<string | undefined> {
     // Its files have the names of those of a standby that would be started meanwhile.
-    await this.#exclusively(name, async () => {
+    return await this.#exclusively(name, async () => {
+      const departed = this.#departed.reasonOf(name)
+      if (!this.guests.has(name) && departed) return `${name} was gone already: ${departed}`
       const guest = this.find(name)
-      if (guest.kind === 'standby') await guest.standby.discard('removed by command')
-      else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
-      else {
-        // The guest's orderly end makes the standby discard its copy.
-        await guest.guest.qemu.end()
-        await guest.finished()
-        this.events.add(name, 'guest', 'removed')
-      }
-      if (this.guests.get(name) === guest) this.guests.delete(name)
+      const note = await endByCommand(guest, standbyToo)
+      // The end of a guest that ran has been noted under its name meanwhile.
+      const left = this.guests.get(name)
+      if (left === guest || left?.kind === 'ended') this.guests.delete(name)
+      this.#departed.forget(name)
+      if (guest.kind !== 'standby') this.events.add(name, 'guest', 'removed')
+      return note
     })
   }
 
@@ -265,6 +269,7 @@ export class Agent {
     if (this.guests.get(guest.name) !== guest) return
     if (outcome.how === 'discarded') {
       this.guests.delete(guest.name)
+      this.#departed.note(guest.name, `its standby was discarded: ${outcome.reason}`)
       this.events.add(guest.name, 'protection', `standby discarded: ${outcome.reason}`)
       return
     }

@@ -106,8 +106,8 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     guestStatus(await agent.run(body)),
   )
   api.delete<{ Params: Named }>('/v1/guests/:name', async ({ params }) => {
-    await agent.remove(params.name)
-    return { removed: params.name }
+    const note = await agent.remove(params.name)
+    return { removed: params.name, ...(note && { note }) }
   })
   api.post<{ Params: Named; Body: ProtectBody }>(
     '/v1/guests/:name/protect',
