@@ -22,6 +22,7 @@ import type { Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
+import { guarded } from './boundary.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity, type SwapPlace } from './host-density.ts'
@@ -185,12 +186,15 @@ export class Agent {
   #adopt(guest: RunningGuest): RunningGuest {
     this.guests.set(guest.name, guest)
     this.events.addNotes(guest.name, guest.guest.qemu.notes)
-    void guest.guest.ended.then((end) => {
-      const { files } = guest.guest.qemu
-      const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
-      this.events.add(guest.name, 'guest', what)
-      void guest.finished().then(() => this.#bury(guest, end))
-    })
+    void guest.guest.ended.then((end) =>
+      guarded({ events: this.events, guest: guest.name, doing: 'clearing away after its end' }, async () => {
+        const { files } = guest.guest.qemu
+        const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
+        this.events.add(guest.name, 'guest', what)
+        await guest.finished()
+        this.#bury(guest, end)
+      }),
+    )
     return guest
   }
 
@@ -280,7 +284,7 @@ export class Agent {
       `took over in ${outcome.takeoverMs.toFixed(1)} ms from checkpoint ${outcome.committed.epoch}: ${outcome.reason}`,
     )
     // When the other host is back, the same protection begins the other way round.
-    running.resumeProtection(guest.reverse, false)
+    running.goOnProtecting(guest.reverse, false)
   }
 
   async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
@@ -332,7 +336,7 @@ export class Agent {
     const guest = this.#adopt(new RunningGuest(qemu, this.host))
     this.events.add(name, 'guest', `found again: process ${record.process.pid}`)
     try {
-      if (record.protection) guest.resumeProtection(record.protection, true)
+      if (record.protection) guest.goOnProtecting(record.protection, true)
       // The former agent may have died while it ended a protection.
       else await guest.guest.freeOutputs()
     } catch (error) {
