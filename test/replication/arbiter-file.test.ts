@@ -164,7 +164,7 @@ describe('several processes', () => {
 
   beforeAll(() => {
     script = compileProgram(join(import.meta.dirname, 'children/claimant.ts'), program)
-  })
+  }, 60_000)
 
   function claimant(name: string, guest: string, generations: number): ChildProcess {
     return spawn(process.execPath, [script, root, guest, name, String(generations)], {

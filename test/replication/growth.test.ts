@@ -10,10 +10,10 @@ const folder = mkdtempSync(join(tmpdir(), 'subpage-growth-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 const mib = 2 ** 20
-// As many as in an hour of which a guest is protected anew every nine seconds.
-const [warmUps, cycles, verifications] = [60, 400, 2_000]
+// As many as in an hour in which a guest is protected anew every 14 seconds.
+const [warmUps, cycles, verifications] = [40, 250, 1_000]
 
-test('hundreds of protections and verifications leave nothing behind', { timeout: 120_000 }, () => {
+test('hundreds of protections and verifications leave nothing behind', { timeout: 240_000 }, () => {
   const program = compileProgram(join(import.meta.dirname, 'children/cycles.ts'), folder)
   const args = ['--expose-gc', program, ...[warmUps, cycles, verifications].map(String)]
   const { protections, verified } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }))
