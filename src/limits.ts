@@ -6,7 +6,7 @@
 
 export interface Limit {
   value: number
-  unit: 'bytes' | 'lines' | 'connections' | 'events' | 'segments'
+  unit: 'bytes' | 'lines' | 'connections' | 'events' | 'characters' | 'segments'
   /** Of what. */
   of: string
   /** What happens to more. */
@@ -97,6 +97,13 @@ export const limits = {
     unit: 'events',
     of: 'what an agent keeps of what happened on its host',
     beyond: 'the oldest is forgotten',
+    test: 'test/limits.test.ts',
+  },
+  eventLength: {
+    value: 2048,
+    unit: 'characters',
+    of: 'the text of an event, some of which a peer says',
+    beyond: 'the rest is cut off',
     test: 'test/limits.test.ts',
   },
   qmpLineBytes: {

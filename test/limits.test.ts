@@ -37,6 +37,8 @@ test('the oldest events are forgotten', () => {
   for (const { text } of log.recent()) seen.push(text)
   expect(seen).toHaveLength(limits.keptEvents.value)
   expect(seen[0]).toBe('7')
+  log.add('web', 'guest', 'x'.repeat(limits.eventLength.value + 1))
+  expect(log.recent().at(-1)?.text).toHaveLength(limits.eventLength.value)
 })
 
 test('a core that claims more segments than are read is refused before memory is taken for them', () => {
