@@ -80,6 +80,7 @@ export async function makeHostCertificate(
     )
   const ca = await loadCa(caDirectory)
   const files = { cert: join(directory, `${name}.crt`), key: join(directory, `${name}.key`) }
+  const names = [...new Set([name, ...addresses])].map(alternativeName)
   refuseToOverwrite(directory, [files.cert, files.key], force)
   const keys = await makeKeys()
   const wanted = span(days, from)
@@ -100,7 +101,7 @@ export async function makeHostCertificate(
         x509.ExtendedKeyUsage.serverAuth,
         x509.ExtendedKeyUsage.clientAuth,
       ]),
-      new x509.SubjectAlternativeNameExtension([...new Set([name, ...addresses])].map(alternativeName)),
+      new x509.SubjectAlternativeNameExtension(names),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
       await x509.AuthorityKeyIdentifierExtension.create(ca.certificate),
     ],

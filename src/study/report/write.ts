@@ -42,6 +42,7 @@ export function writeReport(report: Report, { html, csv, replace }: ReportPlace)
     written.push(`wrote ${html}`)
   }
   if (csv !== undefined) {
+    makeOutputFolder(csv)
     const files = csvFiles(report)
     for (const [name, content] of files) writeOutput(join(csv, name), content, { replace })
     written.push(`wrote ${files.size} CSV files to ${csv}`)
