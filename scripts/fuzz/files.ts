@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { openImage } from '../../src/memory/images/memory-image.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
-import { type Block, type BlockKind, blockKinds, encodeBlock, magic } from '../../src/study/trace/block.ts'
+import { type BlockKind, blockKinds, encodeBlock, magic } from '../../src/study/trace/block.ts'
 import { ByteWriter } from '../../src/study/trace/bytes.ts'
 import { readTrace, type TraceHeader } from '../../src/study/trace.ts'
 import * as layout from '../../src/tracking/plugin/layout.ts'
@@ -117,7 +117,7 @@ function makeTrace(random: SeededRandom): Uint8Array {
   if (oneIn(random, 8))
     kinds.splice(random.integer(0, kinds.length - 1), 1, pick(random, Object.keys(blockKinds) as BlockKind[]))
   const count = (kind: BlockKind) => kinds.filter((other) => other === kind).length
-  const blocks: Block[] = kinds.map((kind) => {
+  const blocks = kinds.map((kind) => {
     const body = record(random, kind, header, count('epoch'), count('gap'))
     return { kind, body: oneIn(random, 6) ? bent(random, body) : body }
   })
