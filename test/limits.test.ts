@@ -62,6 +62,25 @@ test('a core that claims more segments than are read is refused before memory is
   }
 })
 
+test.each([2n ** 53n, 2n ** 63n, 2n ** 64n - 1n])(
+  'a core whose sections begin at byte %d is refused',
+  (at) => {
+    const folder = mkdtempSync(join(tmpdir(), 'subpage-limits-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const core = Buffer.alloc(4096)
+    core.write('\x7fELF\x02\x01\x01', 0, 'latin1')
+    core.writeUInt16LE(4, 16)
+    core.writeBigUInt64LE(1024n, 32)
+    core.writeBigUInt64LE(at, 40)
+    core.writeUInt16LE(56, 54)
+    core.writeUInt16LE(0xffff, 56)
+    writeFileSync(join(folder, 'core'), core)
+    expect(() => openImage(join(folder, 'core'))).toThrow(
+      expect.objectContaining({ code: 'IMAGE_MALFORMED' }),
+    )
+  },
+)
+
 test('the table is the documentation', () => {
   const page = readFileSync(join(root, 'docs/limits.md'), 'utf8')
   for (const { of } of Object.values<Limit>(limits)) expect(page).toContain(of)
