@@ -2,18 +2,19 @@
  * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: an end that QEMU did not
  * announce is a death (guest-ends.ts).
  */
-import { asSubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
+import { isServed } from './leftover.ts'
 import { netdevIds } from './nic.ts'
 import { OutputBuffers } from './output-buffers.ts'
 import { OutputWatch } from './output-watch.ts'
 import { PauseLease } from './pause-lease.ts'
-import { isRunning, untilGone } from './process.ts'
+import { fateOf, killProcess, untilGone } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { openTaps } from './tap.ts'
 
@@ -58,9 +59,18 @@ export class QemuProcess {
     this.ended = this.#watch()
   }
 
-  /** Finds a process again that another agent started. Undefined when it has ended since. */
+  /**
+   * Finds a process again that another agent started. Undefined when it has ended since.
+   * @throws SubpageError QEMU_FAILED when it gives no answer, or runs where this agent cannot see it
+   */
   static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
-    if (!isRunning(record.process)) return undefined
+    const fate = fateOf(record.process)
+    if (fate === 'gone' || (fate === 'unseen' && !(await isServed(files)))) return undefined
+    if (fate === 'unseen')
+      throw new SubpageError(
+        'QEMU_FAILED',
+        `its process ${record.process.pid} runs in another PID namespace, or is hidden by the options of /proc: start the agent where it can be seen`,
+      )
     const qmp = await Qmp.connect(files, attachMsMax)
     let found: QemuProcess
     try {
@@ -122,7 +132,7 @@ export class QemuProcess {
   }
 
   kill(): void {
-    if (isRunning(this.record.process)) process.kill(this.record.process.pid, 'SIGKILL')
+    killProcess(this.record.process)
   }
 
   /** Lets go of what this agent holds of the guest; the guest itself runs on. */
