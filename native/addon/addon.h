@@ -19,6 +19,7 @@ void subpage_register_changes(napi_env env, napi_value exports);
 void subpage_register_bench(napi_env env, napi_value exports);
 void subpage_register_region(napi_env env, napi_value exports);
 void subpage_register_delta(napi_env env, napi_value exports);
+void subpage_register_files(napi_env env, napi_value exports);
 void subpage_register_forget(napi_env env, napi_value exports);
 void subpage_register_hash(napi_env env, napi_value exports);
 void subpage_register_lease(napi_env env, napi_value exports);

@@ -156,6 +156,7 @@ const recordForm = Type.Object({
     within: Type.Optional(Type.Object({ bootId: Type.String(), pidNamespace: Type.String() })),
   }),
   waiting: Type.Boolean(),
+  consoleDropped: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 
 /** Undefined when the directory has no record: a start that was cut short. @throws SubpageError INTERNAL */

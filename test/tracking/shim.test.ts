@@ -80,7 +80,8 @@ test('hands its variables on to a program that another one starts in its place',
   const environment = shimEnvironment({ ram: '/x', status, lease: '/x', guardQmp: '/x' })
   const script = '/bin/true; exec env'
   const seen = execFileSync('/bin/sh', ['-c', script], { env: { PATH: process.env.PATH, ...environment } })
-  for (const [name, value] of Object.entries(environment)) expect(seen.toString()).toContain(`${name}=${value}`)
+  for (const [name, value] of Object.entries(environment))
+    expect(seen.toString()).toContain(`${name}=${value}`)
 })
 
 test('the program runs on when nothing of the shim can work', async () => {
