@@ -134,7 +134,7 @@ function endWithInput(agent: Agent): void {
   process.stdin.resume()
   process.stdin.once('end', async () => {
     // One guest that resists must not keep the others.
-    for (const name of [...agent.guests.keys()]) await agent.remove(name).catch(() => undefined)
+    for (const name of [...agent.guests.keys()]) await agent.remove(name, true).catch(() => undefined)
     process.kill(process.pid, 'SIGTERM')
   })
 }
