@@ -75,7 +75,7 @@ export class BoundedLog {
       former = await open(`${this.#path}.1`, 'w', 0o600)
       const part = Buffer.alloc(partBytes)
       for (let at = 0; at < size; ) {
-        const { bytesRead } = await log.read(part, 0, partBytes, at)
+        const { bytesRead } = await log.read(part, 0, Math.min(partBytes, size - at), at)
         if (bytesRead === 0) break
         await former.write(part, 0, bytesRead)
         at += bytesRead

@@ -1,19 +1,16 @@
 /**
- * A state directory whose file system is really full, and guests that say more than any disk holds: protections, a takeover
- * and a restart of the agent go on, and what fails for want of room fails for one guest and recovers by itself.
+ * A state directory whose file system is really full: protections, a takeover and a restart of the agent go on, and what fails for want of room fails for one guest and recovers by itself.
  */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
-import { logBytesMax } from '../../src/qemu/bounded-log.ts'
-import { askVictim, consoleAt, typeLine } from '../../src/qemu/demo-guest.ts'
+import { askVictim, consoleAt } from '../../src/qemu/demo-guest.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { protect, startVictim, until } from '../support/hosts.ts'
-import { firmwareOptions, saying } from '../support/tiny-guest.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-full-'))
 const images = join(directory, 'images')
@@ -107,20 +104,3 @@ test('full: two protected guests go on, through a restart of the agent and a tak
   await b.client.remove('victim')
   await a.client.remove('other')
 })
-
-test('a guest that never stops talking is bounded, with an agent and without one', async () => {
-  const { client } = a
-  const options = firmwareOptions(images, 'talker', saying('x'.repeat(79)))
-  const guest = await client.run({ name: 'talker', ramBytes: 32 * 2 ** 20, accel: 'tcg', options })
-  const bytes = () => statSync(guest.console).size
-  await typeLine(consoleAt(guest.console), 'x')
-  await expect.poll(() => existsSync(`${guest.console}.1`), { timeout: 60_000 }).toBe(true)
-  const ended = once(a.process, 'exit')
-  a.process.kill('SIGKILL')
-  await ended
-  await expect.poll(bytes, { timeout: 120_000, interval: 20 }).toBe(logBytesMax)
-  a = await start('a', a.address)
-  expect(await a.client.guest('talker')).toMatchObject({ state: 'Running', pid: guest.pid })
-  await expect.poll(bytes, { timeout: 20_000 }).toBeLessThan(logBytesMax / 2)
-  await a.client.remove('talker')
-}, 240_000)

@@ -1,8 +1,11 @@
 /** A log that another program appends to stays bounded, and loses nothing but what is older than its last turn. */
+import { once } from 'node:events'
 import {
   appendFileSync,
+  closeSync,
   existsSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   rmSync,
   statSync,
@@ -11,8 +14,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeEach, expect, test } from 'vitest'
-import { BoundedLog, lastLines } from '../../src/qemu/bounded-log.ts'
+import { BoundedLog, lastLines, logBytesMax } from '../../src/qemu/bounded-log.ts'
 import { replaceInPlace } from '../../src/qemu/room.ts'
+import { spawnQemu } from '../../src/qemu/spawn.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-log-'))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -54,9 +58,8 @@ test('what is appended while it turns is lost nowhere', async () => {
   await turning
   clearInterval(writer)
   expect(log.totalBytes).toBe(2 ** 20 + appended)
-  expect(readFileSync(`${path}.1`, 'utf8') + readFileSync(path, 'utf8')).toBe(
-    'a'.repeat(2 ** 20) + 'b'.repeat(appended),
-  )
+  const kept = readFileSync(`${path}.1`, 'utf8') + readFileSync(path, 'utf8')
+  expect(kept === 'a'.repeat(2 ** 20) + 'b'.repeat(appended)).toBe(true)
 })
 
 test('a log that was removed has not grown', async () => {
@@ -79,4 +82,28 @@ test('a text is replaced whole, by shorter and by longer ones', () => {
     expect(readFileSync(path, 'utf8').trimEnd()).toBe('y'.repeat(length))
     expect(statSync(path).mode & 0o777).toBe(0o600)
   }
+})
+
+test('a program that is started as QEMU is cannot write more, and goes on', async () => {
+  const log = openSync(path, 'a')
+  const said = join(directory, 'goes on')
+  const child = spawnQemu({
+    program: 'sh',
+    args: ['-c', `head -c ${4 * logBytesMax} /dev/zero; echo alive > '${said}'`],
+    directory,
+    log,
+    deviceState: log,
+    environment: { PATH: process.env.PATH },
+    unlimited: false,
+  })
+  await once(child, 'exit')
+  closeSync(log)
+  expect(statSync(path).size).toBe(logBytesMax)
+  expect(readFileSync(said, 'utf8')).toBe('alive\n')
+})
+
+test('a program that is not there', () => {
+  const start = { args: [], directory, log: 1, deviceState: 1, environment: {}, unlimited: false }
+  for (const program of ['/nowhere/qemu', 'no-such-program-at-all'])
+    expect(() => spawnQemu({ ...start, program })).toThrow(expect.objectContaining({ code: 'QEMU_MISSING' }))
 })
