@@ -184,6 +184,8 @@ export interface Addon {
   writeFaultNs(): number
   /** The layout of the plugin's share as C has it; src/tracking/plugin/layout.ts has it too. */
   pluginLayout(): Record<string, number>
+  /** Limits of native/core; src/limits.ts has them too. */
+  coreLimits(): Record<string, number>
   /** Runs of pages from `from` on whose word is not 0; results[0]: where to go on. `pairs` has room for 33 runs at least. */
   pluginFindWords(...args: PluginRunsArguments): number
   /** Takes the words of these pages, two numbers each. */
