@@ -205,6 +205,12 @@ export interface Addon {
   userfaultProbe(): string
   pidfdOpen(pid: number): number
   pidfdExited(fd: number): boolean
+  /** A file that is only memory. Returns its descriptor, to be closed with fs.closeSync. */
+  memoryFile(name: string): number
+  /** Throws with code EINVAL where the file system cannot. */
+  exchangeFiles(one: string, other: string): void
+  /** Who listens at the other end of a unix socket. */
+  peerPid(fd: number): number
 
   /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
   storeOpen(
