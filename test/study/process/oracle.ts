@@ -1,7 +1,7 @@
 /** Starts oracle.c, tells it step by step what to do to its memory, and says which pages the holder found written after each. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { expect } from 'vitest'
 import { pageBytes } from '../../../src/memory/page.ts'
@@ -140,3 +140,15 @@ export class Epochs {
 }
 
 export const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i)
+
+/** Whether the file of a mapping can be asked what it holds: that takes CAP_CHECKPOINT_RESTORE, or root. */
+export function seesFiles(): boolean {
+  const [first] = readdirSync('/proc/self/map_files')
+  try {
+    closeSync(openSync(`/proc/self/map_files/${first}`, 'r'))
+    return true
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'EPERM' })
+    return false
+  }
+}

@@ -9,12 +9,12 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { pageBytes } from '../../../src/memory/page.ts'
 import { seededRandom } from '../../support/random.ts'
-import { Epochs, type Kind, Oracle, range } from './oracle.ts'
+import { Epochs, Oracle, range, seesFiles } from './oracle.ts'
 import { buildVictim } from './victim.ts'
 
 const shared = ['memfd', 'anon', 'sysv'] as const
-/** 64 MiB: a mapping that is not aligned to its numbers has two blocks of them. */
-const pages = 16_384
+/** More than the 64 MiB that get numbers together: the first page and the last are of different blocks. */
+const pages = 20_000
 const reserved = 2 ** 34 / pageBytes
 
 let folder: string
@@ -136,7 +136,7 @@ test.each(shared)(
     await oracle.run('write', 0, pages - 1, 1)
     await oracle.run('dontneed', 0, pages - 1, 1)
     await epochs.next()
-    expect(epochs.written(at, pages)).toEqual([3, pages - 1])
+    expect(epochs.written(at, pages)).toEqual(seesFiles() ? [3, pages - 1] : [3])
     expect(epochs.copied(at, pages)).toBe(true)
   },
 )
@@ -147,7 +147,7 @@ test('shared memory that another mapping filled is there from the start', async 
   await oracle.run('write', 0, 3, 4)
   await oracle.run('fixed', 0, 0, pages) // nothing of it is in the page tables now
   const epochs = await watch(oracle)
-  expect(epochs.written(at, pages)).toEqual(range(3, 4))
+  expect(epochs.written(at, pages)).toEqual(seesFiles() ? range(3, 4) : [])
   expect(epochs.copied(at, pages)).toBe(true)
 })
 
@@ -250,18 +250,60 @@ test('compared pages: what is given back is seen, what is reserved is not', asyn
   expect(epochs.written(at, pages)).toEqual(range(0, 10))
   await oracle.run('dontneed', 0, 0, 5)
   await epochs.next()
+  // All that hold something, and those that did.
   expect(epochs.written(at, pages)).toEqual(range(0, 10))
-  expect(epochs.copied(at, pages)).toBe(true)
   await epochs.next()
   expect(epochs.written(at, pages)).toEqual(range(5, 5))
+  await oracle.run('dontneed', 0, 5, 5)
+  await epochs.next()
+  expect(epochs.written(at, pages)).toEqual(range(5, 5))
+  expect(epochs.copied(at, pages)).toBe(true)
 })
 
-/** What a page is at the end of an epoch, and was at its start. */
-interface Model {
-  holds: Set<number>
-  known: Set<number>
-  touched: Set<number>
+/** Pages by what they are at the end of an epoch, and were at its start. */
+class Model {
+  readonly #isShared: boolean
+  readonly #holds = new Set<number>()
+  readonly #nonzero = new Set<number>()
+  readonly #touched = new Set<number>()
+  readonly #mappedAnew = new Set<number>()
+  #known = new Set<number>()
+
+  constructor(isShared: boolean) {
+    this.#isShared = isShared
+  }
+
+  note(doing: Step, page: number): void {
+    if (doing === 'write' || doing === 'zeros') {
+      this.#holds.add(page)
+      this.#touched.add(page)
+      if (doing === 'write') this.#nonzero.add(page)
+      else this.#nonzero.delete(page)
+    } else if (doing === 'dontneed' || doing === 'fixed') {
+      if (!this.#isShared) this.#holds.delete(page)
+      if (!this.#isShared) this.#touched.delete(page)
+      if (doing === 'fixed') this.#mappedAnew.add(page)
+    }
+  }
+
+  endEpoch(): number[] {
+    const found = new Set(this.#touched)
+    for (const page of this.#known) if (!this.#holds.has(page)) found.add(page)
+    if (this.#isShared)
+      for (const page of this.#mappedAnew) {
+        // Zeros in a mapping that is new may have been read or written.
+        if (this.#known.has(page) || this.#nonzero.has(page)) found.add(page)
+        else found.delete(page)
+      }
+    this.#known = new Set([...this.#known, ...found].filter((page) => this.#holds.has(page)))
+    this.#touched.clear()
+    this.#mappedAnew.clear()
+    return [...found].sort((a, b) => a - b)
+  }
 }
+
+const allSteps = ['write', 'write', 'zeros', 'read', 'dontneed', 'dontneed', 'fixed', 'pageout'] as const
+type Step = (typeof allSteps)[number]
 
 test.each(['private', 'file', 'memfd'] as const)(
   '%s: whatever is done, exactly what was written',
@@ -269,58 +311,27 @@ test.each(['private', 'file', 'memfd'] as const)(
     const random = seededRandom()
     const oracle = await start()
     const at = await oracle.map(0, kind, pages)
-    const model: Model = { holds: new Set(), known: new Set(), touched: new Set() }
-    await step(oracle, kind, model, 'write', 0, 1)
-    await step(oracle, kind, model, 'write', pages - 1, 1)
-    const epochs = await watch(oracle)
+    const model = new Model(kind === 'memfd')
     const done: string[] = []
-    for (let epoch = 0; epoch < 60; epoch++) {
-      expect(epochs.written(at, pages), `seed ${random.seed}, after ${done.join('; ')}`).toEqual(
-        expected(model),
-      )
-      expect(epochs.copied(at, pages), `seed ${random.seed}, after ${done.join('; ')}`).toBe(true)
-      for (let steps = random.integer(0, 12); steps > 0; steps--) {
-        const doing = (
-          ['write', 'write', 'zeros', 'read', 'dontneed', 'dontneed', 'fixed', 'pageout'] as const
-        )[random.integer(0, 7)]!
-        const first = random.integer(0, 199)
-        await step(oracle, kind, model, doing, first, random.integer(1, 20))
-        done.push(`${doing} ${first}`)
-      }
+    const step = async (doing: Step, first: number, count: number) => {
+      await oracle.run(doing, 0, first, count)
+      for (const page of range(first, count)) model.note(doing, page)
+      done.push(`${doing} ${first} ${count}`)
+    }
+    await step('write', 0, 1)
+    await step('write', pages - 1, 1)
+    const epochs = await watch(oracle)
+    for (let epoch = 0; epoch < 100; epoch++) {
+      const so = `seed ${random.seed}, after ${done.join('; ')}`
+      expect(epochs.written(at, pages), so).toEqual(model.endEpoch())
+      expect(epochs.copied(at, pages), so).toBe(true)
+      for (let steps = random.integer(0, 12); steps > 0; steps--)
+        await step(allSteps[random.integer(0, 7)]!, random.integer(0, 199), random.integer(1, 20))
       done.push('epoch')
       await epochs.next()
     }
   },
 )
-
-async function step(
-  oracle: Oracle,
-  kind: Kind,
-  { holds, touched, known }: Model,
-  doing: 'write' | 'zeros' | 'read' | 'dontneed' | 'fixed' | 'pageout',
-  first: number,
-  count: number,
-): Promise<void> {
-  await oracle.run(doing, 0, first, count)
-  for (const page of range(first, count)) {
-    if (doing === 'write' || doing === 'zeros') {
-      holds.add(page)
-      touched.add(page)
-    } else if (kind !== 'memfd' && (doing === 'dontneed' || doing === 'fixed')) {
-      holds.delete(page)
-      touched.delete(page)
-    } else if (doing === 'fixed' && known.has(page)) touched.add(page) // mapped anew: it counts once
-  }
-}
-
-/** Also ends the epoch of the model. */
-function expected(model: Model): number[] {
-  const found = new Set(model.touched)
-  for (const page of model.known) if (!model.holds.has(page)) found.add(page)
-  model.known = new Set(model.holds)
-  model.touched.clear()
-  return [...found].sort((a, b) => a - b)
-}
 
 test('memory that is shared with a child since a fork stays shared', async () => {
   const oracle = await start()
