@@ -206,8 +206,8 @@ export const errorTable = {
     'A guest that needs such a page waits rather than reads a wrong one. Check the disk of the swap file; a protected guest can be failed over.',
   ),
   TLS_REQUIRED: entry(
-    'Without certificates an agent speaks to its own machine only.',
-    'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key.',
+    'Without certificates an agent speaks to agents of its own machine only, through the sockets in their state directories.',
+    'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key. On one machine give `protect --to` the state directory of the other agent.',
     exitStatus.refused,
     403,
   ),

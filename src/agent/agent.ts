@@ -19,10 +19,10 @@ import { QemuProcess } from '../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../qemu/run-request.ts'
 import { admit, greet, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
-import type { Hello } from '../replication/messages.ts'
+import { brokeProtocol, type Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
-import { type Address, formatAddress } from './address.ts'
+import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity, type SwapPlace } from './host-density.ts'
@@ -42,9 +42,10 @@ import type { Incoming, Listening } from './transport.ts'
 export interface AgentOptions
   extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {
   stateDirectory: string
-  listen: Address
+  /** For other hosts; agents of this machine use the socket in the state directory. */
+  listen: TcpAddress | undefined
   /** Where other hosts reach this one, when that is not where it listens. */
-  advertise: Address | undefined
+  advertise: TcpAddress | undefined
   /** For cold pages of dense guests. */
   swap?: SwapPlace | undefined
 }
@@ -68,14 +69,18 @@ export class Agent {
       events: this.events,
       presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
-      address: () => formatAddress(advertise ?? this.address ?? listen),
+      addressFor: (peer) => {
+        const { local, remote } = this.#addresses()
+        return formatAddress('path' in peer ? local : (advertise ?? remote ?? local))
+      },
     }
   }
 
   /** @throws SubpageError ADDRESS_IN_USE, TLS_REQUIRED */
   static async start(options: AgentOptions): Promise<Agent> {
     const agent = new Agent(options)
-    agent.#listening = await options.transport.listen(options.listen, {
+    const local: Address = { path: pairSocket(options.stateDirectory) }
+    agent.#listening = await options.transport.listen(options.listen ? [local, options.listen] : [local], {
       connection: (incoming) => void agent.#answer(incoming),
       refused: (from, error) => agent.#refused(from, error),
     })
@@ -84,9 +89,15 @@ export class Agent {
     return agent
   }
 
-  /** Where this host listens for others. */
-  get address(): Address | undefined {
-    return this.#listening?.address
+  /** Where this host listens: for other hosts, or without certificates for agents of this machine. */
+  get address(): Address {
+    const { local, remote } = this.#addresses()
+    return remote ?? local
+  }
+
+  #addresses(): { local: Address; remote: Address | undefined } {
+    const [local = { path: pairSocket(this.stateDirectory) }, remote] = this.#listening?.addresses ?? []
+    return { local, remote }
   }
 
   /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
@@ -214,6 +225,8 @@ export class Agent {
       await this.#ready
       const { frames, hello } = await greet(connection)
       accept()
+      if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
+        throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
       // What it says of itself counts only where nobody can prove anything: within this machine.
       if (peer.name !== undefined) hello.source.host = peer.name
       const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)

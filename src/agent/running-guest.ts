@@ -15,6 +15,7 @@ import type { PrimaryOptions } from '../replication/primary-options.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Succession } from '../replication/succession.ts'
 import type { HotMap } from '../workingset/hot-map.ts'
+import { parseAddress } from './address.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
@@ -209,8 +210,8 @@ export class RunningGuest implements DenseOwner {
   }
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
-  async #hello({ to: _, ...settings }: ProtectionSettings): Promise<Hello> {
-    const { arbiter, arbiterChosen, name, claimant, address } = this.#host
+  async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
+    const { arbiter, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
     const agent = presenceOf(this.#host.presence)
     const mark = randomUUID()
@@ -228,7 +229,7 @@ export class RunningGuest implements DenseOwner {
       source: {
         host: name,
         claimant,
-        address: address(),
+        address: addressFor(parseAddress(to)),
         bootId: bootId(),
         process: { pid, startTime },
         ...(agent && { agent }),

@@ -1,12 +1,14 @@
 /**
- * The one place that makes connections between agents. With certificates: TLS 1.3, both sides prove who they are. Without:
- * plain TCP, and only within this machine.
+ * The one place that makes connections between agents. Between hosts: TLS 1.3, both sides prove who they are by certificates.
+ * Within a machine: a unix socket of mode 0600 in a directory of mode 0700, so that only the agent's user (and root) reaches
+ * it. There is no TCP without TLS, not even on loopback, which admits every local user.
  *
  * Until a peer has proved itself and said hello it holds one of few places, and for a few seconds only. Whoever is not
  * let in is told why by a `refuse` frame, where it can read one, and the listener hears of it.
  */
 import { constants } from 'node:crypto'
-import { createConnection, createServer, isIP, type Server, type Socket } from 'node:net'
+import { chmodSync, rmSync, statSync } from 'node:fs'
+import { createConnection, createServer, isIP, type ListenOptions, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import {
   type ConnectionOptions,
@@ -15,11 +17,10 @@ import {
   type TLSSocket,
   connect as tlsConnect,
 } from 'node:tls'
-import { asSubpageError, errorCode, SubpageError } from '../errors.ts'
+import { asSubpageError, errorCode, invariant, SubpageError } from '../errors.ts'
 import { Connection } from '../replication/connection.ts'
-import { type Address, formatAddress, keepAlive, parseAddress } from './address.ts'
+import { type Address, formatAddress, keepAlive, pairSocket, parseAddress } from './address.ts'
 import { type Credentials, nameIn } from './credentials.ts'
-import { isLoopback, loopbackAddress } from './loopback.ts'
 import { RefusalLimiter } from './refusal-limiter.ts'
 import { certificateFailure, handshakeFailure } from './tls-failure.ts'
 
@@ -42,15 +43,19 @@ export interface ListenHandlers {
 }
 
 export interface Listening {
-  address: Address
+  /** In the order in which they were given; with the port that was chosen in place of 0. */
+  addresses: Address[]
   close(): void
 }
 
 export interface Transport {
   /** Undefined without certificates. */
   readonly credentials: (() => Credentials) | undefined
-  /** @throws SubpageError ADDRESS_IN_USE, BAD_ARGUMENT, TLS_REQUIRED */
-  listen(address: Address, handlers: ListenHandlers): Promise<Listening>
+  /**
+   * On all of these addresses; a socket's file must be ours alone, and is made anew.
+   * @throws SubpageError ADDRESS_IN_USE, BAD_ARGUMENT, TLS_REQUIRED
+   */
+  listen(addresses: Address[], handlers: ListenHandlers): Promise<Listening>
   /** @throws SubpageError PEER_UNREACHABLE, AUTH_REFUSED, TLS_REQUIRED */
   connect(to: string): Promise<Duplex>
 }
@@ -71,7 +76,7 @@ export function createTransport(
 ): Transport {
   return {
     credentials,
-    listen: (address, handlers) => listen(address, handlers, credentials, limits),
+    listen: (addresses, handlers) => listen(addresses, handlers, credentials, limits),
     connect: (to) => connect(to, credentials, limits.handshakeMs),
   }
 }
@@ -83,32 +88,61 @@ function tlsOptions({ ca, cert, key }: Credentials) {
   return { ca, cert, key, minVersion: version, maxVersion: version, secureOptions }
 }
 
-function needsTls(host: string): SubpageError {
+function needsTls(address: string): SubpageError {
   return new SubpageError(
     'TLS_REQUIRED',
-    `${host} is not a loopback address, and without certificates an agent speaks to its own machine only: make them with subpage cert, then start both agents with --tls-ca, --tls-cert and --tls-key`,
+    `${address}: agents speak TCP with certificates only. Make them with subpage cert, then start both agents with --tls-ca, --tls-cert and --tls-key; two agents of one machine need none, and name each other's state directory in place of an address`,
   )
 }
 
 // ---- listening
 
 async function listen(
-  address: Address,
+  addresses: Address[],
   handlers: ListenHandlers,
   credentials: (() => Credentials) | undefined,
   limits: TransportLimits,
 ): Promise<Listening> {
-  const host = credentials ? address.host : await loopbackAddress(address.host)
-  if (host === undefined) throw needsTls(address.host)
+  for (const address of addresses)
+    if ('port' in address && !credentials) throw needsTls(formatAddress(address))
   const door = new Door(handlers, credentials, limits)
-  const server = createServer({ noDelay: true, ...keepAlive }, (socket) => void door.admit(socket))
-  await bind(server, { host, port: address.port })
-  const bound = server.address()
-  const port = bound !== null && typeof bound === 'object' ? bound.port : address.port
-  return { address: { host: address.host, port }, close: () => server.close() }
+  const servers: Server[] = []
+  const close = () => {
+    for (const server of servers) server.close()
+  }
+  try {
+    const bound: Address[] = []
+    for (const address of addresses) {
+      const local = 'path' in address
+      const server = createServer(
+        local ? {} : { noDelay: true, ...keepAlive },
+        (socket) => void door.admit(socket, local),
+      )
+      bound.push(await bind(server, address))
+      servers.push(server)
+    }
+    return { addresses: bound, close }
+  } catch (error) {
+    close()
+    throw error
+  }
 }
 
-function bind(server: Server, address: Address): Promise<void> {
+async function bind(server: Server, address: Address): Promise<Address> {
+  if ('path' in address) {
+    // Of an agent that was killed. Whoever calls us holds the lock of the state directory.
+    rmSync(address.path, { force: true })
+    await listening(server, address, address)
+    // Before that the directory, which is private, keeps others out.
+    chmodSync(address.path, 0o600)
+    return address
+  }
+  await listening(server, address, address)
+  const bound = server.address()
+  return { host: address.host, port: bound !== null && typeof bound === 'object' ? bound.port : address.port }
+}
+
+function listening(server: Server, options: ListenOptions, address: Address): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error) =>
       reject(
@@ -117,7 +151,7 @@ function bind(server: Server, address: Address): Promise<void> {
           : new SubpageError('BAD_ARGUMENT', `cannot listen on ${formatAddress(address)}: ${error.message}`),
       ),
     )
-    server.listen(address.port, address.host, resolve)
+    server.listen(options, resolve)
   })
 }
 
@@ -140,9 +174,10 @@ class Door {
     this.#limits = limits
   }
 
-  async admit(socket: Socket): Promise<void> {
-    const ip = socket.remoteAddress ?? 'unknown'
-    const from = formatAddress({ host: ip, port: socket.remotePort ?? 0 })
+  /** @param local it came through the socket of this machine: its mode has proved enough */
+  async admit(socket: Socket, local: boolean): Promise<void> {
+    const ip = local ? 'this machine' : (socket.remoteAddress ?? 'unknown')
+    const from = local ? ip : formatAddress({ host: ip, port: socket.remotePort ?? 0 })
     // Errors show where the stream is read.
     socket.on('error', () => undefined)
     if (!this.#takePlace(ip)) {
@@ -167,7 +202,8 @@ class Door {
       const first = await firstByte(socket)
       if (first === undefined) return
       let name: string | undefined
-      if (this.#credentials) {
+      if (!local) {
+        invariant(this.#credentials, 'who comes by TCP proves who they are')
         if (first !== tlsRecord)
           throw new SubpageError(
             'AUTH_REFUSED',
@@ -184,10 +220,7 @@ class Door {
             `${name} hung up; it may not accept the certificate of this host`,
           )
       } else if (first === tlsRecord)
-        throw new SubpageError(
-          'AUTH_REFUSED',
-          'it speaks TLS, and this host was started without certificates',
-        )
+        throw new SubpageError('AUTH_REFUSED', 'it speaks TLS, which the socket of a machine does not')
       this.#handlers.connection({ stream, peer: { name, address: from }, accept: leave })
     } catch (thrown) {
       const error = stream.errored === late ? late : asSubpageError(thrown)
@@ -286,13 +319,13 @@ async function connect(
   credentials: (() => Credentials) | undefined,
   limitMs: number,
 ): Promise<Duplex> {
-  const { host, port } = parseAddress(to)
-  if (!credentials) {
-    const local = isIP(host) ? (isLoopback(host) ? host : undefined) : await loopbackAddress(host)
-    if (local === undefined) throw needsTls(host)
-    const socket = createConnection({ host: local, port, noDelay: true, ...keepAlive })
+  const address = parseAddress(to)
+  if ('path' in address) {
+    const socket = createConnection({ path: socketAt(address.path) })
     return await established(socket, 'connect', to, limitMs)
   }
+  if (!credentials) throw needsTls(to)
+  const { host, port } = address
   const options: ConnectionOptions = {
     ...tlsOptions(credentials()),
     ...{ host, port, noDelay: true, ...keepAlive, rejectUnauthorized: true },
@@ -300,6 +333,11 @@ async function connect(
     servername: isIP(host) ? '' : host,
   }
   return await established(tlsConnect(options), 'secureConnect', to, limitMs)
+}
+
+/** Of a state directory the socket in it. */
+function socketAt(path: string): string {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? pairSocket(path) : path
 }
 
 function established<T extends Socket>(socket: T, event: string, to: string, limitMs: number): Promise<T> {

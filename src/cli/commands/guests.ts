@@ -79,10 +79,13 @@ export const protectCommand: Command = {
   name: 'protect',
   args: ['<name>'],
   summary: 'keep a standby of a guest on another host',
-  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n\nReturns when the first checkpoint is safe on the standby.',
+  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n  subpage protect web --to /run/subpage-b     # another agent of this machine\n\nReturns when the first checkpoint is safe on the standby.',
   flags: [
     ...agentFlags,
-    { form: '--to <address>', summary: 'agent of the other host (required)' },
+    {
+      form: '--to <address>',
+      summary: 'agent of the other host, HOST or HOST:PORT; on this machine its state directory (required)',
+    },
     {
       form: '--epoch <time>',
       summary: 'time between two checkpoints; auto: a checkpoint as soon as output waits',
@@ -114,7 +117,7 @@ export const protectCommand: Command = {
       throw new SubpageError('BAD_ARGUMENT', 'protect needs --to HOST:PORT, the agent of the other host')
     const agent = agentOf(invocation)
     await agent.protect(nameOf(invocation), {
-      to: formatAddress(parseAddress(text(invocation, 'to'))),
+      to: peerAt(text(invocation, 'to')),
       ...readPace(text(invocation, 'epoch')),
       outputs: text(invocation, 'outputs') as ProtectBody['outputs'],
       suspicionMs: parseMs(text(invocation, 'suspicion')),
@@ -210,4 +213,9 @@ function readPace(epoch: string): Pace {
 /** The agent has a working directory of its own: files are named from the root. */
 function absolutePaths(options: string[]): string[] {
   return options.map((value, i) => (fileOptions.has(options[i - 1] ?? '') ? resolve(value) : value))
+}
+
+/** A state directory may be named as this shell sees it. @throws SubpageError BAD_ARGUMENT */
+function peerAt(text: string): string {
+  return formatAddress(parseAddress(/^\.{0,2}\//.test(text) ? resolve(text) : text))
 }
