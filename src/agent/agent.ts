@@ -23,6 +23,7 @@ import { brokeProtocol, type Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
+import type { Incoming } from './door.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity, type SwapPlace } from './host-density.ts'
@@ -37,7 +38,7 @@ import {
 import { showPresence } from './presence.ts'
 import { RunningGuest } from './running-guest.ts'
 import { endLeft, StandbyGuest } from './standby-guest.ts'
-import type { Incoming, Listening } from './transport.ts'
+import type { Listening } from './transport.ts'
 
 export interface AgentOptions
   extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {

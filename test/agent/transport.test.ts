@@ -12,12 +12,8 @@ import { type ConnectionOptions, connect as connectTls, createServer as createTl
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Address, formatAddress } from '../../src/agent/address.ts'
 import { type Credentials, loadCredentials, watchCredentials } from '../../src/agent/credentials.ts'
-import {
-  createTransport,
-  type Incoming,
-  type Listening,
-  type TransportLimits,
-} from '../../src/agent/transport.ts'
+import type { Incoming, TransportLimits } from '../../src/agent/door.ts'
+import { createTransport, type Listening } from '../../src/agent/transport.ts'
 import { SubpageError } from '../../src/errors.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { frameType } from '../../src/replication/frame.ts'
