@@ -56,6 +56,7 @@ export class Agent {
   readonly events = new EventLog()
   readonly guests = new Map<string, HostedGuest>()
   readonly host: Host
+  readonly #socket: Address
   #listening: Listening | undefined
   /** Names whose guest is being started: the second of two requests at once is refused. */
   readonly #starting = new Set<string>()
@@ -64,24 +65,22 @@ export class Agent {
 
   private constructor({ stateDirectory, listen, advertise, swap, ...host }: AgentOptions) {
     this.stateDirectory = stateDirectory
+    this.#socket = { path: pairSocket(stateDirectory) }
     this.host = {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
       events: this.events,
       presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
-      addressFor: (peer) => {
-        const { local, remote } = this.#addresses()
-        return formatAddress('path' in peer ? local : (advertise ?? remote ?? local))
-      },
+      addressFor: (peer) => formatAddress('path' in peer ? this.#socket : (advertise ?? this.address)),
     }
   }
 
   /** @throws SubpageError ADDRESS_IN_USE, TLS_REQUIRED */
   static async start(options: AgentOptions): Promise<Agent> {
     const agent = new Agent(options)
-    const local: Address = { path: pairSocket(options.stateDirectory) }
-    agent.#listening = await options.transport.listen(options.listen ? [local, options.listen] : [local], {
+    const addresses = options.listen ? [agent.#socket, options.listen] : [agent.#socket]
+    agent.#listening = await options.transport.listen(addresses, {
       connection: (incoming) => void agent.#answer(incoming),
       refused: (from, error) => agent.#refused(from, error),
     })
@@ -92,13 +91,7 @@ export class Agent {
 
   /** Where this host listens: for other hosts, or without certificates for agents of this machine. */
   get address(): Address {
-    const { local, remote } = this.#addresses()
-    return remote ?? local
-  }
-
-  #addresses(): { local: Address; remote: Address | undefined } {
-    const [local = { path: pairSocket(this.stateDirectory) }, remote] = this.#listening?.addresses ?? []
-    return { local, remote }
+    return this.#listening?.addresses.at(-1) ?? this.#socket
   }
 
   /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
