@@ -5,7 +5,7 @@ import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
 import type { ServeOptions } from '../../agent/serve.ts'
 import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
-import { type Command, type Invocation, read, text } from '../command.ts'
+import { type Command, type Invocation, read } from '../command.ts'
 import { formatTime, parseMs, within } from '../sizes.ts'
 
 export const agentCommand: Command = {

@@ -114,7 +114,10 @@ export const protectCommand: Command = {
   ],
   async run(invocation) {
     if (invocation.flags.to === undefined)
-      throw new SubpageError('BAD_ARGUMENT', 'protect needs --to: HOST:PORT of the other host's agent, or the state directory of another agent of this machine')
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        'protect needs --to HOST:PORT, the agent of the other host; on one machine, the state directory of the other agent',
+      )
     const agent = agentOf(invocation)
     await agent.protect(nameOf(invocation), {
       to: read(invocation, 'to', peerAt),
