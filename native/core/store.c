@@ -290,17 +290,43 @@ static bool count_objects(struct sp_store *store)
         }
     if (count > store->object_count_max)
         return false;
-    for (uint64_t id = 0; id < count; id++)
-        if (kind_of(store->objects[id].place) == OBJECT_PATCH && store->objects[id].reference >= count)
-            count = store->objects[id].reference + UINT64_C(1);
+    for (uint64_t id = 0; id < count; id++) {
+        const struct object *object = &store->objects[id];
+        if (kind_of(object->place) != OBJECT_PATCH || object->reference < count)
+            continue;
+        /* Before anything looks for it: behind the last object that there can be, nothing is mapped. */
+        if (object->reference >= store->object_count_max)
+            return false;
+        count = object->reference + UINT64_C(1);
+    }
+    SP_INVARIANT(count <= store->object_count_max);
     store->object_count = store->object_room = (uint32_t)count;
-    return count <= store->object_count_max;
+    return true;
+}
+
+/* Lengths that the store itself gives each kind; the bits of a kind stand for more than there are. */
+static bool is_sound(uint64_t place)
+{
+    switch (kind_of(place)) {
+    case OBJECT_WHOLE:
+        return bytes_of(place) == SP_PAGE_BYTES;
+    case OBJECT_PACKED:
+        return bytes_of(place) <= SP_PACKED_BYTES_MAX;
+    case OBJECT_PATCH:
+        return bytes_of(place) <= SP_PATCH_BYTES_MAX;
+    case OBJECT_SWAPPED:
+        return bytes_of(place) <= SP_PAGE_BYTES;
+    default:
+        return false;
+    }
 }
 
 static bool claim(struct sp_store *store, const struct object *object)
 {
     uint64_t place = object->place;
     errno = EBADMSG;
+    if (!is_sound(place))
+        return false;
     if (kind_of(place) != OBJECT_SWAPPED)
         return space_claim(&store->pool, offset_of(place), bytes_of(place));
     if (store->has_swap)

@@ -41,6 +41,8 @@ void store_release(struct sp_store *store, struct guest *guest, uint64_t page)
     __atomic_store_n(&guest->slots[page], 0, __ATOMIC_RELEASE);
     if (slot_kind(slot) != SLOT_OBJECT)
         return;
+    SP_INVARIANT(slot_value(slot) < store->object_count);
+    SP_INVARIANT(store->objects[slot_value(slot)].refs > 0);
     store->objects[slot_value(slot)].refs--;
     object_settle(store, (uint32_t)slot_value(slot));
 }

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "invariant.h"
 #include "pack.h"
 #include "space.h"
 #include "store.h"

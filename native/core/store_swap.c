@@ -18,6 +18,7 @@ bool swap_object(struct sp_store *store, struct object *object)
     uint8_t data[SP_PAGE_BYTES];
     uint64_t place = object->place, hash = object->hash;
     size_t bytes = bytes_of(place);
+    SP_INVARIANT(bytes <= sizeof data);
     uint64_t offset = space_take(&store->swap, bytes);
     if (offset == SPACE_NONE)
         return false;
@@ -36,6 +37,7 @@ bool swap_object(struct sp_store *store, struct object *object)
 
 static void read_place(const struct sp_store *store, uint64_t place, struct swap_copy *copy)
 {
+    SP_INVARIANT(bytes_of(place) <= sizeof copy->packed);
     ssize_t got = pread(store->swap.fd, copy->packed, bytes_of(place), (off_t)offset_of(place));
     copy->place = place;
     copy->error = got < 0 ? errno : (size_t)got != bytes_of(place) ? ENODATA : 0;

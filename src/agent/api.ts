@@ -6,6 +6,7 @@
 import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { asSubpageError, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
@@ -70,7 +71,7 @@ export type DensityBody = Static<typeof DensityBody>
 const Named = Type.Object({ name: Type.String() })
 type Named = Static<typeof Named>
 
-const bodyBytesMax = 256 * 1024
+const bodyBytesMax = limits.apiBodyBytes.value
 const requestMs = 10_000
 
 /** What stands between a request over TCP and the API. */

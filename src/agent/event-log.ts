@@ -1,6 +1,7 @@
 /** What happened on this host, in words: the last events are kept, and whoever follows gets each new one. */
 import { EventEmitter } from 'node:events'
 import { printable } from '../errors.ts'
+import { limits } from '../limits.ts'
 
 export interface HostEvent {
   /** ISO 8601, UTC. */
@@ -10,9 +11,9 @@ export interface HostEvent {
   text: string
 }
 
-const keptEvents = 1000
+const keptEvents = limits.keptEvents.value
 /** Some of it comes from elsewhere, and all of it is kept. */
-const textLengthMax = 2048
+const textLengthMax = limits.eventLength.value
 
 export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
   readonly #events: HostEvent[] = []

@@ -8,6 +8,7 @@ import { createConnection, createServer, isIP, type ListenOptions, type Server, 
 import type { Duplex } from 'node:stream'
 import { type ConnectionOptions, connect as tlsConnect } from 'node:tls'
 import { errorCode, SubpageError } from '../errors.ts'
+import { limits as table } from '../limits.ts'
 import { type Address, formatAddress, keepAlive, pairSocket, parseAddress } from './address.ts'
 import type { Credentials } from './credentials.ts'
 import { Door, type ListenHandlers, type TransportLimits, tlsOptions } from './door.ts'
@@ -31,7 +32,11 @@ export interface Transport {
   connect(to: string): Promise<Duplex>
 }
 
-const defaultLimits: TransportLimits = { handshakeMs: 5_000, strangersMax: 64, strangersMaxPerAddress: 16 }
+const defaultLimits: TransportLimits = {
+  handshakeMs: 5_000,
+  strangersMax: table.strangers.value,
+  strangersMaxPerAddress: table.strangersPerAddress.value,
+}
 
 export function createTransport(
   credentials?: () => Credentials,

@@ -5,6 +5,7 @@
  */
 import { closeSync } from 'node:fs'
 import { SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 import { pageBytes } from '../page.ts'
 import { PageRanges } from '../page-ranges.ts'
 import { readWhole } from './file-bytes.ts'
@@ -17,7 +18,7 @@ const programHeaderBytes = 56
 const core = 4
 const load = 1
 const countElsewhere = 0xffff
-const segmentsMax = 4 * 1024 * 1024
+const segmentsMax = limits.coreSegments.value
 
 interface Segment {
   address: number

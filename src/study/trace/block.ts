@@ -4,6 +4,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { crc32, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { errorCode, SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 
 export const magic = Buffer.from('SPTRACE\n', 'latin1')
 
@@ -15,7 +16,7 @@ const kindNames = new Map<number, BlockKind>(
 
 export const blockHeaderBytes = 16
 /** Of a body, so that a damaged length cannot ask for all memory. An epoch of 64 GiB of dirty pages stays below. */
-export const bodyBytesMax = 512 * 2 ** 20
+export const bodyBytesMax = limits.traceBodyBytes.value
 const deflated = 1
 /** Below this, deflate gains nothing. */
 const worthDeflatingBytes = 128
