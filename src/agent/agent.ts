@@ -23,6 +23,7 @@ import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
 import { guarded } from './boundary.ts'
+import { Changing } from './changing.ts'
 import type { Incoming } from './door.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
@@ -60,8 +61,7 @@ export class Agent {
   readonly #socket: Address
   #listening: Listening | undefined
   readonly #departed = new Departed()
-  /** Names whose guest is being started: the second of two requests at once is refused. */
-  readonly #starting = new Set<string>()
+  readonly #changing = new Changing()
   /** Settles when the guests of a former agent have been taken up; connections wait for it. */
   #ready: Promise<void> = Promise.resolve()
 
@@ -294,18 +294,8 @@ export class Agent {
     running.goOnProtecting(guest.reverse, false)
   }
 
-  async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
-    if (this.#starting.has(name))
-      throw new SubpageError(
-        'GUEST_EXISTS',
-        `${name} is just being started or removed on host ${this.host.name}`,
-      )
-    this.#starting.add(name)
-    try {
-      return await work()
-    } finally {
-      this.#starting.delete(name)
-    }
+  #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
+    return this.#changing.during(name, this.host.name, work)
   }
 
   // ---- start
