@@ -9,6 +9,7 @@ import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
+import { checkpointBytesMax } from './pause-limits.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
 export interface Committed {
@@ -25,8 +26,6 @@ interface Held {
 
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
-/** A checkpoint may not be larger than the guest's memory and this much for what goes with it. */
-const overheadBytesMax = 64 * 2 ** 20
 /** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
 const frameOverheadBytes = 512
 
@@ -46,8 +45,6 @@ export class ImageKeeper {
   #partialEpoch: number | undefined
   /** The last epoch of this connection. */
   #lastEpoch = 0
-  /** Seeding frames may come: from the start of a connection to its first commit. */
-  #seeding = false
   #applying: Promise<void> = Promise.resolve()
 
   constructor(image: Image, faults: Faults) {
@@ -68,7 +65,6 @@ export class ImageKeeper {
     this.close()
     this.#restorer = reduces ? new Restorer() : undefined
     this.#devices = new DeviceStateReader()
-    this.#seeding = true
     this.#lastEpoch = 0
   }
 
@@ -77,9 +73,12 @@ export class ImageKeeper {
     this.#committed = undefined
   }
 
-  /** Changes the image at once: until the next commit there is no checkpoint to take over. */
+  /**
+   * Changes the image at once: until the next commit there is no checkpoint to take over. What was held for one is dropped: the
+   * primary sends that anew.
+   */
   async seed(payload: Uint8Array, type: FrameType): Promise<void> {
-    if (!this.#seeding) throw brokeProtocol('it seeds after its first checkpoint')
+    this.#dropPartial()
     const held = await this.#take(payload, type, this.#bytesMax)
     this.#committed = undefined
     await this.#apply([held])
@@ -112,7 +111,6 @@ export class ImageKeeper {
     const held = this.#held
     this.#held = []
     this.#dropPartial()
-    this.#seeding = false
     this.#lastEpoch = epoch
     this.#faults('before-ack')
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
@@ -142,7 +140,7 @@ export class ImageKeeper {
   }
 
   get #bytesMax(): number {
-    return this.#image.region.bytes + overheadBytesMax
+    return checkpointBytesMax(this.#image.region.bytes)
   }
 
   /** Restored if need be, and checked. */

@@ -3,9 +3,10 @@
  * repeated and nothing is lost. Until the standby has said that it runs, this side keeps the guest, paused; whoever wins
  * the next generation goes on with it.
  */
-import { commit, freeze, type Protection } from './checkpoint.ts'
+import { commit, freeze } from './checkpoint.ts'
 import type { Pause } from './guest.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { Protection } from './protection.ts'
 
 /** The guard lets the guest run again after this long, should this agent die in the middle. */
 export const handoverMs = 10_000
