@@ -12,7 +12,7 @@ import { shimEnvironment } from '../tracking/shim.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
 import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
-import { identify, isRunning, type ProcessIdentity } from './process.ts'
+import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
@@ -85,7 +85,7 @@ export async function launch(
     return { record: whole, qmp, ram, notes }
   } catch (error) {
     ram?.close()
-    if (started && isRunning(started)) process.kill(started.pid, 'SIGKILL')
+    if (started) killProcess(started)
     removeFiles(files)
     throw error
   }

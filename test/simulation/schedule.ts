@@ -62,7 +62,7 @@ function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  const settings: Omit<SimSettings, 'sending' | 'limits'> = {
+  const settings: Omit<SimSettings, 'sending' | 'limits' | 'apart'> = {
     pages: random.integer(4, 14),
     stepMs: pick([4, 8, 15]),
     epochMs: pick([25, 40, 100]),
@@ -74,7 +74,12 @@ function settingsOf(random: SeededRandom): SimSettings {
     tracker: chance(15) ? 'compare' : 'userfault',
     codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
   }
-  return { ...settings, sending: sendingOf(random.seed, settings.tracker), limits: limitsOf(random.seed) }
+  return {
+    ...settings,
+    sending: sendingOf(random.seed, settings.tracker),
+    limits: limitsOf(random.seed),
+    apart: random.seed % 2 === 1,
+  }
 }
 
 export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {
@@ -306,6 +311,7 @@ class Schedule {
     const { agent } = host
     agent?.process.enter(() => {
       this.#world.note(`-- command ${name} on ${host.name}`)
+      if (name === 'switchover' || name === 'failover') this.#world.commanded = true
       const work = async () => await run(agent)
       work().then(
         () => agent.say(`${name} is done`),
