@@ -64,7 +64,7 @@ export interface SendingBench {
 
 export async function run({ tiny, runs }: BenchOptions): Promise<BenchResult> {
   const rounds = runs ?? (tiny ? 1 : 7)
-  const seconds = tiny ? 0.5 : 2
+  const seconds = tiny ? 1 : 2
   const names = tiny ? tinyWays : Object.keys(ways)
   await using redis = await RedisGuest.start()
   const found: Record<string, Turn[]> = Object.fromEntries(names.map((name) => [name, []]))

@@ -63,6 +63,7 @@ struct subpage_region {
     uint8_t *address;
     size_t bytes;
     int fd; /* -1 for anonymous memory */
+    napi_env env; /* that was told of the memory; NULL before */
     bool writable;
     bool closed;
     unsigned users;

@@ -43,7 +43,8 @@ void store_unlock(struct sp_store *store)
 
 struct guest *store_guest(struct sp_store *store, int number)
 {
-    if (number >= 0 && number < GUESTS_MAX && store->guests[number].name[0] && store->guests[number].ram_fd >= 0)
+    if (number >= 0 && number < GUESTS_MAX && store->guests[number].name[0] && store->guests[number].ram_fd >= 0 &&
+        !store->guests[number].busy)
         return &store->guests[number];
     errno = EINVAL;
     return NULL;
@@ -175,7 +176,10 @@ static void close_guest(struct guest *guest)
     *guest = (struct guest){.ram_fd = -1};
 }
 
-/* What is in the RAM file at once with a slot was on its way: the file is what the guest sees, so it wins. */
+/*
+ * What is in the RAM file at once with a slot was on its way: the file is what the guest sees, so it wins. Takes the lock for
+ * some pages at a time; the guest is busy meanwhile.
+ */
 static void prefer_ram(struct sp_store *store, struct guest *guest)
 {
     off_t end = (off_t)(guest->pages * SP_PAGE_BYTES);
@@ -185,9 +189,11 @@ static void prefer_ram(struct sp_store *store, struct guest *guest)
             return;
         off_t hole = lseek(guest->ram_fd, data, SEEK_HOLE);
         hole = hole < 0 || hole > end ? end : hole;
-        for (off_t byte = data; byte < hole; byte += SP_PAGE_BYTES)
-            if (guest->slots[byte / SP_PAGE_BYTES])
-                store_release(store, guest, (uint64_t)byte / SP_PAGE_BYTES);
+        for (uint64_t page = (uint64_t)data / SP_PAGE_BYTES; page < (uint64_t)hole / SP_PAGE_BYTES;) {
+            store_lock(store);
+            store_release_some(store, guest, &page, (uint64_t)hole / SP_PAGE_BYTES);
+            store_unlock(store);
+        }
         at = hole;
     }
 }
@@ -203,17 +209,25 @@ int store_attach(struct sp_store *store, const char *name, const char *ram_path,
         goto failed;
     uint64_t pages = (uint64_t)status.st_size / SP_PAGE_BYTES;
     number = *name ? find_guest(store, name) : -1;
+    bool known = number >= 0;
     if (number < 0 && (number = open_guest(store, name, pages)) < 0)
         goto failed;
     struct guest *guest = &store->guests[number];
-    if (guest->ram_fd >= 0 || guest->pages != pages) {
-        errno = guest->ram_fd >= 0 ? EEXIST : ERANGE;
+    if (guest->ram_fd >= 0 || guest->busy || guest->pages != pages) {
+        errno = guest->ram_fd >= 0 || guest->busy ? EEXIST : ERANGE;
         goto failed;
     }
     guest->ram_fd = ram_fd;
     guest->domain = domain;
-    prefer_ram(store, guest);
+    /* A new one has no slots. */
+    guest->busy = known;
     store_unlock(store);
+    if (known) {
+        prefer_ram(store, guest);
+        store_lock(store);
+        guest->busy = false;
+        store_unlock(store);
+    }
     return number;
 failed:
     store_unlock(store);
@@ -229,13 +243,17 @@ int store_forget(struct sp_store *store, const char *name)
     int error = 0;
     store_lock(store);
     int number = *name ? find_guest(store, name) : -1;
-    if (number < 0 || store->guests[number].pager) {
+    if (number < 0 || store->guests[number].pager || store->guests[number].busy) {
         error = number < 0 ? ENOENT : EBUSY;
     } else {
         struct guest *guest = &store->guests[number];
-        for (uint64_t page = 0; page < guest->pages; page++)
-            if (guest->slots[page])
-                store_release(store, guest, page);
+        guest->busy = true;
+        /* Others have their turn between any two parts. */
+        for (uint64_t page = 0; page < guest->pages;) {
+            store_release_some(store, guest, &page, guest->pages);
+            store_unlock(store);
+            store_lock(store);
+        }
         close_guest(guest);
         snprintf(file, sizeof file, "%s%s", slots_prefix, name);
         unlinkat(store->directory_fd, file, 0);

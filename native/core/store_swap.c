@@ -44,7 +44,6 @@ static void read_place(const struct sp_store *store, uint64_t place, struct swap
 void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urgent, struct swap_copy *copy)
 {
     uint64_t place = 0;
-    copy->place = 0;
     if (!store->has_swap)
         return;
     store_lock_for(store, urgent);
@@ -52,8 +51,12 @@ void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urg
     if (guest && page < guest->pages && store_kind(store, guest->slots[page]) == PAGE_SWAPPED)
         place = store->objects[slot_value(guest->slots[page])].place;
     store_unlock(store);
+    if (place != copy->place)
+        copy->mismatches = 0;
     if (place)
         read_place(store, place, copy);
+    else
+        copy->place = 0;
 }
 
 static int unpack_copy(const struct sp_store *store, const struct object *object, const struct swap_copy *copy,
@@ -69,12 +72,17 @@ static int unpack_copy(const struct sp_store *store, const struct object *object
     return XXH3_64bits(page, SP_PAGE_BYTES) == object->hash ? 0 : ENODATA;
 }
 
-int swap_rebuild(struct sp_store *store, const struct object *object, const struct swap_copy *ahead, uint8_t *page)
+/* A page's room in the swap file may have belonged to another one while it was read: only then a wrong hash is no damage. */
+enum { MISMATCHES_MAX = 3 };
+
+int swap_rebuild(struct sp_store *store, const struct object *object, struct swap_copy *ahead, uint8_t *page)
 {
-    struct swap_copy now;
-    if (ahead->place == object->place && unpack_copy(store, object, ahead, page) == 0)
-        return 0;
-    /* It went to the swap file just now, or its room there belonged to another page while it was read. */
-    read_place(store, object->place, &now);
-    return unpack_copy(store, object, &now, page);
+    /* It went to the swap file just now. */
+    if (ahead->place != object->place)
+        return EAGAIN;
+    int error = unpack_copy(store, object, ahead, page);
+    /* What the disk itself has said counts: asking it again may take it another while. */
+    if (!error || ahead->error || ++ahead->mismatches == MISMATCHES_MAX)
+        return error;
+    return EAGAIN;
 }

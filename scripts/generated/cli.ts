@@ -19,9 +19,22 @@ const meanings: Record<keyof typeof exitStatus, string> = {
 const heading = `# Command line
 
 \`subpage COMMAND [NAME] [options]\`. Data goes to standard output, everything else to standard error. With \`--json\` the
-data is JSON: one object, or one line for each event; errors are \`{"code", "message"}\` on standard error, with the codes of
-[errors.md](errors.md). Every option can also be given as \`SUBPAGE_OPTION\` in the environment (\`--epoch\` as
-\`SUBPAGE_EPOCH\`); the command line wins. \`NO_COLOR\` is respected. Sizes are written 512M or 2G, times 25ms or 1s.
+data is JSON: one object, or one line for each event or interval. Standard error then has JSON lines too: an error, of the
+command line as well, is \`{"code", "message"}\` with a code of [errors.md](errors.md), a warning is \`{"warning"}\`; progress is
+not shown.
+
+Every option can also be given as \`SUBPAGE_OPTION\` in the environment (\`--epoch\` as \`SUBPAGE_EPOCH\`); the command line wins.
+An empty variable is not given. An option without a value is off for 0, false, no and off, on for 1, true, yes and on, and
+anything else is an error. A variable that begins with \`SUBPAGE_\` and is no setting is named in a warning. \`NO_COLOR\` is
+respected.
+
+What a command writes to a file that you name (\`-o\`, \`--html\`, \`--csv\`, certificates) is called NAME.part until it is whole;
+a command that fails leaves the older file. A file that exists is replaced only with \`--force\`, and so are CSV files in a folder
+that has some. A link to a file is followed; \`/dev/null\` keeps nothing; directories, pipes, sockets, other devices, \`/dev/stdout\` and
+links to nowhere are refused. All this is found out before anything is started.
+
+Sizes are written 512M or 2G; a number alone means MiB. Times are written 25ms, 10s, 5min or 1h; a number alone means ms.
+Shares are written 1% or 0.01.
 
 This page is generated from the command table; \`npm run generate\` renews it.
 

@@ -11,6 +11,8 @@ export interface HostEvent {
 }
 
 const keptEvents = 1000
+/** Some of it comes from elsewhere, and all of it is kept. */
+const textLengthMax = 2048
 
 export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
   readonly #events: HostEvent[] = []
@@ -22,7 +24,7 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
 
   add(guest: string, kind: HostEvent['kind'], text: string): void {
     // An event is one line: what a peer says of itself must not pass for another event.
-    const line = printable(text).replaceAll('\n', ' ')
+    const line = printable(text.slice(0, textLengthMax)).replaceAll('\n', ' ')
     const event: HostEvent = { time: new Date().toISOString(), guest, kind, text: line }
     this.#events.push(event)
     if (this.#events.length > keptEvents) this.#events.shift()

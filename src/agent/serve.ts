@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
+import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
 import { socketPathBytesMax } from '../qemu/guest-files.ts'
 import { readImageDirectories } from '../qemu/image-files.ts'
@@ -69,7 +70,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       images: readImageDirectories(options.images),
       arbiter,
       arbiterChosen: chosen,
-      faults: readFaults(process.env.SUBPAGE_FAULT),
+      faults: readFaults(setting('SUBPAGE_FAULT')),
       swap: options.swap,
     })
     const agent = started

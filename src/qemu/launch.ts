@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
+import { setting } from '../environment.ts'
 import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { ForgetChannel } from '../tracking/forget.ts'
@@ -16,7 +17,7 @@ import { identify, isRunning, killProcess, type ProcessIdentity } from './proces
 import { Qmp } from './qmp.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
-export const qemuBinary = process.env.SUBPAGE_QEMU ?? 'qemu-system-x86_64'
+export const qemuBinary = setting('SUBPAGE_QEMU') ?? 'qemu-system-x86_64'
 
 /** How long QEMU may take to open its control socket. */
 const startMsMax = 30_000

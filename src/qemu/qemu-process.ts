@@ -132,7 +132,14 @@ export class QemuProcess {
   }
 
   kill(): void {
-    killProcess(this.record.process)
+    try {
+      killProcess(this.record.process)
+    } catch (error) {
+      // Whoever waits for its end goes on waiting.
+      this.notes.push(
+        `process ${this.record.process.pid} cannot be ended: ${asSubpageError(error).message}; end it by hand`,
+      )
+    }
   }
 
   /** Lets go of what this agent holds of the guest; the guest itself runs on. */

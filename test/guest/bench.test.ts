@@ -5,7 +5,6 @@
 import { expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
 import { run as failover } from '../../bench/failover.ts'
-import { run as overhead } from '../../bench/overhead.ts'
 import { type SendingBench, run as sending } from '../../bench/sending.ts'
 
 const between = (low: number, high: number) =>
@@ -47,7 +46,6 @@ test('sending', async () => {
   const [zstd, always] = [of('+ zstd'), of('all, always')]
   expect(alone).toMatchObject({ sentBytes: 0, dirtyPages: 0, pauseUs: 0 })
   for (const way of [plain, early, zstd, always]) {
-    expect(way.perSecond).toEqual(between(0, alone.perSecond! * 1.5))
     // Both agents work for it; a pause is shorter than the epoch.
     for (const cpu of [way.primaryCpu, way.standbyCpu]) expect(cpu).toEqual(between(0, 2))
     expect(way.pauseUs).toEqual(between(0, 25_000))
@@ -67,18 +65,4 @@ test('sending', async () => {
   expect(zstd.sentBytes! / zstd.dirtyPages!).toBeLessThan((plain.sentBytes! / plain.dirtyPages!) * 0.7)
   expect(always.sentBytes! / always.dirtyPages!).toBeLessThan((plain.sentBytes! / plain.dirtyPages!) * 0.7)
   for (const { name } of ways) expect(text).toContain(name)
-})
-
-test('overhead', async () => {
-  const { json } = await overhead({ tiny: true })
-  const { latencyUs, throughput, steps } = json
-  // An answer waits for its checkpoint: an automatic epoch ends soon after it, a fixed one when it is due.
-  expect(latencyUs.unprotected.p50).toBeLessThan(latencyUs.auto.p50)
-  expect(latencyUs.auto.p50).toBeLessThan(latencyUs.protected.p50)
-  expect(json.addedP50Ms).toEqual(between(1, 1_000))
-  for (const { p50, p99 } of Object.values(latencyUs)) expect(p50).toEqual(between(0, p99))
-  for (const measure of [throughput, steps]) {
-    for (const mode of ['unprotected', 'protected', 'auto'] as const) expect(measure[mode]).toBeGreaterThan(0)
-    expect(measure.lost).toBeCloseTo(1 - measure.protected / measure.unprotected)
-  }
 })

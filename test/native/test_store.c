@@ -1,7 +1,7 @@
 /*
  * The store against plain arrays: any order of writes, evictions, reads, drops, sweeps and restarts, and every page is
  * what it was. A guest is a file in memory; "the guest writes" is a write to it, after its page was brought back.
- * build with: -Wl,--wrap=pread
+ * Also built with ThreadSanitizer (scripts/test-threads.sh). build with: -Wl,--wrap=pread
  */
 #define _GNU_SOURCE
 #include "memory.h"

@@ -1,6 +1,6 @@
 /** `subpage report`: explains what a recording holds. A pure function of a file: no privileges, no agent, any machine. */
-import type { Command } from '../command.ts'
-import { reportFlags, writeAsAsked } from '../report-flags.ts'
+import { type Command, read } from '../command.ts'
+import { checkReport, reportFlags, writeAsAsked } from '../report-flags.ts'
 import { parseMs } from '../sizes.ts'
 
 export const reportCommand: Command = {
@@ -15,14 +15,15 @@ Example: subpage report redis.trace --epoch 100ms --html redis.html`,
   ],
   async run(invocation) {
     const { args, flags, output } = invocation
-    const epochUs = typeof flags.epoch === 'string' ? 1000 * parseMs(flags.epoch) : undefined
+    const epochUs = typeof flags.epoch === 'string' ? 1000 * read(invocation, 'epoch', parseMs) : undefined
     const { readTrace } = await import('../../study/trace.ts')
     const { summarize } = await import('../../study/analysis/summary.ts')
     const { traceJson, traceReport } = await import('../../study/analysis/trace-report.ts')
     const { traceText } = await import('../../study/analysis/trace-text.ts')
     const { terminalOf } = await import('../../study/report/terminal.ts')
+    await checkReport(invocation)
     const summary = summarize(readTrace(args[0]!), epochUs === undefined ? {} : { epochUs })
-    await writeAsAsked(invocation, traceReport(summary))
     output.data(traceJson(summary), () => traceText(summary, terminalOf(process.stdout, process.env)))
+    await writeAsAsked(invocation, () => traceReport(summary))
   },
 }
