@@ -221,7 +221,7 @@ export const errorTable = {
   ),
   TRACKER_UNAVAILABLE: entry(
     'The kernel or the guest does not allow this way of tracking writes.',
-    '`subpage check` says which trackers work here; `compare` works everywhere.',
+    '`subpage check` says which trackers work here; `compare` works everywhere, for guests of some GiB: it reads all memory in each pause.',
     exitStatus.lacksFeature,
   ),
   WORKLOAD_FAILED: entry(

@@ -10,6 +10,7 @@ import { release } from '../release.ts'
 import type { Present } from '../replication/admission.ts'
 import { realClock } from '../replication/clock.ts'
 import { type Hello, protocolVersion } from '../replication/messages.ts'
+import { pauseLimits } from '../replication/pause-limits.ts'
 import { Primary } from '../replication/primary.ts'
 import type { PrimaryOptions } from '../replication/primary-options.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
@@ -224,6 +225,7 @@ export class RunningGuest implements DenseOwner {
       codec,
       sending,
       pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
+      limits: pauseLimits,
       suspicionMs,
       outputs,
       succession: this.succession,

@@ -34,6 +34,8 @@ export interface Guest {
   readonly alive: boolean
   /** Bytes the guest has written on its console so far. */
   readonly consoleBytes: number
+  /** A pause that lasts longer is broken: the guard lets the guest run again. */
+  readonly pauseMsMax: number
   /** Starts to watch which pages the guest writes. @throws SubpageError TRACKER_UNAVAILABLE */
   track(choice: TrackerChoice): Tracker
   /**

@@ -4,12 +4,12 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
-import { limits } from '../limits.ts'
 import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
+import { checkpointBytesMax } from './pause-limits.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
 export interface Committed {
@@ -26,8 +26,6 @@ interface Held {
 
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
-/** A checkpoint may not be larger than the guest's memory and this much for what goes with it. */
-const overheadBytesMax = limits.checkpointOverheadBytes.value
 /** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
 const frameOverheadBytes = 512
 
@@ -47,8 +45,6 @@ export class ImageKeeper {
   #partialEpoch: number | undefined
   /** The last epoch of this connection. */
   #lastEpoch = 0
-  /** Seeding frames may come: from the start of a connection to its first commit. */
-  #seeding = false
   #applying: Promise<void> = Promise.resolve()
 
   constructor(image: Image, faults: Faults) {
@@ -69,7 +65,6 @@ export class ImageKeeper {
     this.close()
     this.#restorer = reduces ? new Restorer() : undefined
     this.#devices = new DeviceStateReader()
-    this.#seeding = true
     this.#lastEpoch = 0
   }
 
@@ -78,9 +73,12 @@ export class ImageKeeper {
     this.#committed = undefined
   }
 
-  /** Changes the image at once: until the next commit there is no checkpoint to take over. */
+  /**
+   * Changes the image at once: until the next commit there is no checkpoint to take over. What was held for one is dropped: the
+   * primary sends that anew.
+   */
   async seed(payload: Uint8Array, type: FrameType): Promise<void> {
-    if (!this.#seeding) throw brokeProtocol('it seeds after its first checkpoint')
+    this.#dropPartial()
     const held = await this.#take(payload, type, this.#bytesMax)
     this.#committed = undefined
     await this.#apply([held])
@@ -113,7 +111,6 @@ export class ImageKeeper {
     const held = this.#held
     this.#held = []
     this.#dropPartial()
-    this.#seeding = false
     this.#lastEpoch = epoch
     this.#faults('before-ack')
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
@@ -143,7 +140,7 @@ export class ImageKeeper {
   }
 
   get #bytesMax(): number {
-    return this.#image.region.bytes + overheadBytesMax
+    return checkpointBytesMax(this.#image.region.bytes)
   }
 
   /** Restored if need be, and checked. */

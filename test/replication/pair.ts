@@ -19,13 +19,14 @@ import { Connection } from '../../src/replication/connection.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
 import { wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
+import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import { Standby } from '../../src/replication/standby.ts'
 import type { StandbyOutcome } from '../../src/replication/standby-options.ts'
 import { Succession } from '../../src/replication/succession.ts'
-import type { Tracker } from '../../src/tracking/tracker.ts'
+import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
 import type { SeededRandom } from '../support/random.ts'
 
 /** Two ends of one TCP connection on this machine. */
@@ -144,6 +145,9 @@ export class ScriptedGuest {
   readonly ram: Region
   readonly ended: Promise<GuestEnd>
   alive = true
+  pauseMsMax = 2_000
+  trackerName: Tracker['name'] = 'userfault'
+  openTrackers = 0
   end: (end: GuestEnd) => void = () => undefined
   mishaps: Mishaps = {}
   paused = false
@@ -187,20 +191,22 @@ export class ScriptedGuest {
 
   track(): Tracker {
     let everything = true
-    return {
-      name: 'userfault',
-      fallback: undefined,
-      early: {
-        peek: () =>
-          everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1])),
-        harvest: (within) => {
-          const pages = [...this.#dirty].filter((page) => within.has(page))
-          for (const page of pages) this.#dirty.delete(page)
-          return PageRanges.of(pages.map((page) => [page, 1]))
-        },
+    const early: EarlyHarvest = {
+      peek: () => (everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1]))),
+      harvest: (within) => {
+        const pages = [...this.#dirty].filter((page) => within.has(page))
+        for (const page of pages) this.#dirty.delete(page)
+        return PageRanges.of(pages.map((page) => [page, 1]))
       },
+    }
+    const compares = this.trackerName === 'compare'
+    this.openTrackers++
+    return {
+      name: this.trackerName,
+      fallback: undefined,
+      early: compares ? undefined : early,
       harvest: () => {
-        const all = everything
+        const all = everything || compares
         everything = true
         this.mishaps.harvest?.()
         everything = false
@@ -208,7 +214,7 @@ export class ScriptedGuest {
         this.#dirty.clear()
         return all ? PageRanges.all(this.ram.pages) : dirty
       },
-      close: () => undefined,
+      close: () => void this.openTrackers--,
     }
   }
 
@@ -357,6 +363,7 @@ export interface PairOptions {
   arbiter?: Arbiter
   /** Beside what makes deltas smaller. */
   sending?: Sending
+  limits?: Partial<PauseLimits>
   /** Instead of a direct connection to the host. */
   connect?: (port: number) => Promise<Duplex>
 }
@@ -372,7 +379,7 @@ export class Pair {
   private constructor(
     guest: ScriptedGuest,
     host: ScriptedHost,
-    { epochMs = 2, connect = dial, arbiter, sending }: PairOptions,
+    { epochMs = 2, connect = dial, arbiter, sending, limits }: PairOptions,
   ) {
     this.guest = guest
     this.host = host
@@ -389,6 +396,7 @@ export class Pair {
       codec: 'masked',
       sending: { ...everyPart, ...sending },
       pace: { epochMs },
+      limits: { ...pauseLimits, ...limits },
       suspicionMs,
       outputs: 'held',
       succession: successionFor('primary', arbiter),

@@ -11,6 +11,7 @@ import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { type Frame, type FrameType, frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello } from '../../src/replication/messages.ts'
+import { pauseLimits } from '../../src/replication/pause-limits.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { SeededRandom } from '../support/random.ts'
 import { dial, helloFor, portOf, ScriptedGuest, ScriptedHost, successionFor } from './pair.ts'
@@ -162,6 +163,7 @@ export async function asStandby(
         tracker: 'auto',
         codec: 'masked',
         pace: { epochMs: 2 },
+        limits: pauseLimits,
         suspicionMs: 60_000,
         outputs: 'held',
         succession: successionFor('primary', undefined),

@@ -7,6 +7,7 @@ import { asSubpageError } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
+import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import type { Verification } from '../../src/replication/verify.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
@@ -44,6 +45,12 @@ function sendingOf(seed: number, tracker: string): Sending {
   }
 }
 
+/** Drawn apart, too. */
+function limitsOf(seed: number): PauseLimits {
+  const { integer } = seededRandom(seed ^ 0x11317)
+  return integer(0, 2) === 0 ? { ...pauseLimits, wholePages: integer(0, 4) } : pauseLimits
+}
+
 function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
   const kind = pick(['full', 'cache', 'hash'])
   // Not with a tracker that names every page.
@@ -55,7 +62,7 @@ function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  const settings: Omit<SimSettings, 'sending' | 'apart'> = {
+  const settings: Omit<SimSettings, 'sending' | 'limits' | 'apart'> = {
     pages: random.integer(4, 14),
     stepMs: pick([4, 8, 15]),
     epochMs: pick([25, 40, 100]),
@@ -67,7 +74,12 @@ function settingsOf(random: SeededRandom): SimSettings {
     tracker: chance(15) ? 'compare' : 'userfault',
     codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
   }
-  return { ...settings, sending: sendingOf(random.seed, settings.tracker), apart: random.seed % 2 === 1 }
+  return {
+    ...settings,
+    sending: sendingOf(random.seed, settings.tracker),
+    limits: limitsOf(random.seed),
+    apart: random.seed % 2 === 1,
+  }
 }
 
 export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {

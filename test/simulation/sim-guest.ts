@@ -14,6 +14,7 @@ const inheritMs = 5_000
 
 export class SimGuest implements Guest {
   readonly qemu: SimQemu
+  readonly pauseMsMax = leaseMs
   readonly description: GuestDescription
   readonly ended: Promise<GuestEnd>
   readonly #world: SimWorld
