@@ -13,7 +13,7 @@ import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { nextCheckpoint } from './pace.ts'
-import { letOut, part } from './parting.ts'
+import { leave, letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { type ProtectionMemory, protectionOf } from './protection.ts'
@@ -31,8 +31,8 @@ const laggingEpochs = 10
 /** A single commit may take this long before it counts as too slow, however short the epochs are. */
 const lateMsMin = 1_000
 const tooSlow = 'the standby or the link does not keep up'
-/** How long an agent that ends waits for the arbiter. */
-const leaveMs = 1_000
+/** How long an agent that ends waits for the checkpoint that is under way. */
+const detachMs = 1_000
 /** How long an end of protection waits for a standby that does not read or answer. */
 const farewellMs = 5_000
 
@@ -47,6 +47,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
+  /** A standby is connected. */
+  #serving = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -156,8 +158,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async detach(): Promise<void> {
     this.#detached = true
     this.#stopping.abort()
-    this.#abandoned.abort()
-    await this.#finished
+    const relax = this.#options.clock.after(this.#serving ? detachMs : 0, () => this.#abandoned.abort())
+    await this.#finished.finally(relax)
   }
 
   async #open(): Promise<PrimarySession> {
@@ -183,7 +185,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   }
 
   async #run(first: PrimarySession | undefined): Promise<void> {
-    const { guest, clock } = this.#options
+    const { guest, clock, succession } = this.#options
     const stopping = this.#stopping.signal
     let session = first
     let end: GuestEnd | undefined
@@ -196,8 +198,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     while (!stopping.aborted) {
       try {
         session ??= await this.#open()
+        this.#serving = true
         await this.#serve(session)
       } catch (error) {
+        this.#serving = false
         // The connection stays open for the word that it has ended.
         if (!guest.alive) await ended
         else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
@@ -208,7 +212,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       await clock.sleep(retryMs, stopping)
     }
     if (end) await ended
-    else if (this.#detached) await this.#leave()
+    else if (this.#detached)
+      await leave({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
     else {
       await letOut(guest, this.#held)
       // A standby that has gone already needs no word.
@@ -272,23 +277,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } finally {
       inTime()
     }
-  }
-
-  /** The agent ends in an orderly way: until the next one is there the guest goes on alone, if the arbiter grants it in time. */
-  async #leave(): Promise<void> {
-    const { guest, clock, succession } = this.#options
-    const late = new AbortController()
-    const inTime = clock.after(leaveMs, () => late.abort())
-    const decision = await part({
-      guest,
-      succession,
-      exposed: this.#exposed,
-      clock,
-      stopping: late.signal,
-      waiting: () => undefined,
-    })
-    inTime()
-    if (decision === 'alone') await letOut(guest, this.#held)
   }
 
   /** The connection is gone, or the standby refuses. */
