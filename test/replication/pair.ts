@@ -209,6 +209,7 @@ export class ScriptedGuest {
     let everything = true
     return {
       name: 'userfault',
+      fallback: undefined,
       early: {
         peek: () =>
           everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1])),
