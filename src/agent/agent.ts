@@ -16,7 +16,7 @@ import {
 import { lastWords, launch } from '../qemu/launch.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../qemu/run-request.ts'
-import { admit, greet, sharesArbiter } from '../replication/admission.ts'
+import { admit, greet, refuseOurselves, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
 import { brokeProtocol, type Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
@@ -231,6 +231,7 @@ export class Agent {
         throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
       // What it says of itself counts only where nobody can prove anything: within this machine.
       if (peer.name !== undefined) hello.source.host = peer.name
+      refuseOurselves(hello, this.host.claimant)
       const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
       const guest = await this.#standbyFor(hello)
       await guest.standby.serve(connection, frames, hello, arbitrated)

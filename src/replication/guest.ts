@@ -77,8 +77,12 @@ export interface Pause {
 export interface WaitingGuest {
   /** Settles when the waiting process has ended without being asked to. */
   readonly ended: Promise<GuestEnd>
-  /** Loads the device state and runs. The image must hold the same checkpoint. */
-  takeOver(deviceState: Uint8Array): Promise<void>
+  /**
+   * Loads the device state and runs. The image must hold the same checkpoint.
+   * @param begin called when all is loaded, right before the guest runs; if this throws without having called it, the guest
+   *   has not run here
+   */
+  takeOver(deviceState: Uint8Array, begin: () => void): Promise<void>
   /** Ends the waiting machine and frees its memory. */
   discard(): Promise<void>
 }

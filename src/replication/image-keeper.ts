@@ -33,6 +33,8 @@ export class ImageKeeper {
   readonly #image: Image
   readonly #faults: Faults
   #committed: Committed | undefined
+  /** A checkpoint that is still whole in the image, though the guest has gone on without it. */
+  #outdated: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
   #held: Held[] = []
   /** Of the frames, and of the deltas that they became. */
@@ -56,6 +58,11 @@ export class ImageKeeper {
     return this.#committed
   }
 
+  /** What only a person may take over: the guest has gone on since, and what it did then is lost. */
+  get outdated(): Committed | undefined {
+    return this.#outdated
+  }
+
   /**
    * A new connection: it may seed, and counts its epochs from anywhere.
    * @param reduces whether its deltas may be reduced
@@ -68,20 +75,30 @@ export class ImageKeeper {
     this.#lastEpoch = 0
   }
 
-  /** What the image holds is no state to take over any more; its pages still save seeding. */
+  /** The guest has gone on without us: the checkpoint is outdated. Its pages still save seeding. */
   forgetCheckpoint(): void {
+    this.#outdated = this.#committed ?? this.#outdated
     this.#committed = undefined
   }
 
   /**
    * Changes the image at once: until the next commit there is no checkpoint to take over. What was held for one is dropped: the
    * primary sends that anew.
+   * @param check asked when the delta is ready to be applied; throws if the image must stay as it is
    */
-  async seed(payload: Uint8Array, type: FrameType): Promise<void> {
+  async seed(payload: Uint8Array, type: FrameType, check: () => void): Promise<void> {
     this.#dropPartial()
     const held = await this.#take(payload, type, this.#bytesMax)
-    this.#committed = undefined
-    await this.#apply([held])
+    try {
+      check()
+    } catch (error) {
+      held.giveBack()
+      throw error
+    }
+    this.#loseCheckpoint()
+    const applied = this.#apply([held])
+    this.#applying = settled(applied)
+    await applied
   }
 
   async hold(epoch: number, payload: Uint8Array, type: FrameType): Promise<void> {
@@ -114,14 +131,14 @@ export class ImageKeeper {
     this.#lastEpoch = epoch
     this.#faults('before-ack')
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
+    this.#outdated = undefined
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
     const applied = this.#apply(held, true).catch((error) => {
-      this.forgetCheckpoint()
+      this.#loseCheckpoint()
       throw error
     })
-    // Whoever waits for it looks at `committed` afterwards.
-    this.#applying = applied.catch(() => undefined)
+    this.#applying = settled(applied)
     await Promise.all([acknowledged, applied])
   }
 
@@ -187,6 +204,12 @@ export class ImageKeeper {
       throw brokeProtocol(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
   }
 
+  /** The image holds no whole checkpoint any more. */
+  #loseCheckpoint(): void {
+    this.#committed = undefined
+    this.#outdated = undefined
+  }
+
   #dropPartial(): void {
     for (const { giveBack } of this.#held) giveBack()
     this.#held = []
@@ -196,3 +219,6 @@ export class ImageKeeper {
     this.#partialEpoch = undefined
   }
 }
+
+/** For whoever waits until the image stands still; whether it then holds a checkpoint says `committed`. */
+const settled = (applied: Promise<void>): Promise<void> => applied.catch(() => undefined)

@@ -12,8 +12,8 @@ import { DeltaSender } from './delta-sender.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
-import { farewellMs, lateMs, leaveMs, nextCheckpoint } from './pace.ts'
-import { letOut, part } from './parting.ts'
+import { detachMs, farewellMs, lateMs, nextCheckpoint } from './pace.ts'
+import { leave, letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
@@ -41,6 +41,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
+  /** A standby is connected. */
+  #serving = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -150,8 +152,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async detach(): Promise<void> {
     this.#detached = true
     this.#stopping.abort()
-    this.#abandoned.abort()
-    await this.#finished
+    const relax = this.#options.clock.after(this.#serving ? detachMs : 0, () => this.#abandoned.abort())
+    await this.#finished.finally(relax)
   }
 
   async #open(): Promise<PrimarySession> {
@@ -174,7 +176,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /** Never rejects: what it cannot go on with is a state. */
   async #run(first: PrimarySession | undefined): Promise<void> {
-    const { guest, clock } = this.#options
+    const { guest, clock, succession } = this.#options
     const stopping = this.#stopping.signal
     let session = first
     let end: GuestEnd | undefined
@@ -188,8 +190,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       while (!stopping.aborted) {
         try {
           session ??= await this.#open()
+          this.#serving = true
           await this.#serve(session)
         } catch (error) {
+          this.#serving = false
           // The connection stays open for the word that it has ended.
           if (!guest.alive) await ended.done
           else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
@@ -200,7 +204,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         await clock.sleep(retryMs, stopping)
       }
       if (end) await ended.done
-      else if (this.#detached) await this.#leave()
+      else if (this.#detached)
+        await leave({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
       else {
         await letOut(guest, this.#held)
         // A standby that has gone already needs no word.
@@ -284,23 +289,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } finally {
       inTime()
     }
-  }
-
-  /** The agent ends in an orderly way: until the next one is there the guest goes on alone, if the arbiter grants it in time. */
-  async #leave(): Promise<void> {
-    const { guest, clock, succession } = this.#options
-    const late = new AbortController()
-    const inTime = clock.after(leaveMs, () => late.abort())
-    const decision = await part({
-      guest,
-      succession,
-      exposed: this.#exposed,
-      clock,
-      stopping: late.signal,
-      waiting: () => undefined,
-    })
-    inTime()
-    if (decision === 'alone') await letOut(guest, this.#held)
   }
 
   /** The connection is gone, or the standby refuses. */

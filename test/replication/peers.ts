@@ -107,13 +107,14 @@ export async function sendCheckpoint(peer: Peer, epoch: number, deltas: Uint8Arr
 }
 
 /** A real standby, and us as its primary. */
-export async function asPrimary(): Promise<{
+export async function asPrimary(prepare: (host: ScriptedHost) => void = () => undefined): Promise<{
   host: ScriptedHost
   peer: Peer
   reconnect: () => Promise<Peer>
 }> {
   const host = await new ScriptedHost(pages).listen()
   host.gone = false
+  prepare(host)
   onTestFinished(() => host.close())
   const connect = async (hello: Hello) => {
     const peer = new Peer(await dial(host.port))

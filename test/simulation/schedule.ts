@@ -133,6 +133,7 @@ class Schedule {
     const faultsMs = this.#draw(300, 3_000)
     for (let left = this.#draw(1, 9); left > 0; left--)
       world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
+    this.#disturbMore(faultsMs)
     // Bad luck comes in twos: a state that must not last is seen when something else happens right then.
     world.onFault = (host, forMs) => {
       if (this.#draw(0, 1) === 0) return
@@ -168,6 +169,31 @@ class Schedule {
         action: this.#pick<PlannedFault['action']>(['kill', 'kill', 'stop', 'throw', 'stall']),
         forMs: this.#duration(),
       })
+  }
+
+  /** Kinds that came later, drawn apart from everything else, so that what a seed stands for stays the same. */
+  #disturbMore(faultsMs: number): void {
+    const { time, seed, hosts } = this.#world
+    const { integer } = seededRandom(seed ^ 0xd15c)
+    if (integer(0, 3) > 0) return
+    const [host, forMs, deathMs] = [hosts[integer(0, 1)]!, integer(1, 9_000), integer(0, 7_000)]
+    time.after(integer(20, faultsMs), () => !this.#over && this.#shutDown(host, forMs, deathMs))
+  }
+
+  /** An orderly shutdown of a host, or of its agent only: the agent is stopped, then QEMU dies, or the agent is back first. */
+  #shutDown(host: SimHost, forMs: number, deathMs: number): void {
+    const { time } = this.#world
+    const wasWhole = this.#whole()
+    this.#mustSurvive = false
+    this.#world.note(`-- shutdown ${host.name}, its agent for ${forMs} ms, its QEMUs in ${deathMs} ms`)
+    const runs = this.#world.copies.find((qemu) => qemu.host === host.name)
+    if (runs) this.#died(wasWhole)
+    host.agent?.process.enter(() => void host.endAgent(forMs))
+    time.after(deathMs, () => {
+      if (this.#over || !runs?.alive) return
+      this.#world.hit(runs.host)
+      runs.die({ how: 'died', detail: 'its host was shut down' })
+    })
   }
 
   #disturb(

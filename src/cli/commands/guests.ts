@@ -162,6 +162,36 @@ export const switchoverCommand: Command = {
   },
 }
 
+export const drainCommand: Command = {
+  name: 'drain',
+  args: [],
+  summary: 'move all protected guests of this host to their standbys, before it is shut down',
+  help: 'Guests that cannot be moved stay, and are named; the exit status is 3 then. packaging/subpage-drain.service runs this when a host is shut down.',
+  flags: agentFlags,
+  async run(invocation) {
+    const agent = agentOf(invocation)
+    const { guests } = await agent.status()
+    const running = guests.filter(({ role, pid }) => role !== 'Standby' && pid !== null)
+    const moves = running.map(async ({ name }) => {
+      const stays = await agent.switchover(name).then(
+        () => undefined,
+        ({ message }: Error) => message,
+      )
+      return { name, stays: stays ?? null }
+    })
+    // They go to other hosts, side by side.
+    const guestsMoved = await Promise.all(moves)
+    invocation.output.data({ guests: guestsMoved }, () =>
+      running.length === 0
+        ? 'no guest runs here'
+        : guestsMoved
+            .map(({ name, stays }) => (stays === null ? `${name} moved` : `${name} stays: ${stays}`))
+            .join('\n'),
+    )
+    return guestsMoved.every(({ stays }) => stays === null) ? exitStatus.ok : exitStatus.degraded
+  },
+}
+
 export const failoverCommand: Command = {
   name: 'failover',
   args: ['<name>'],
@@ -169,7 +199,11 @@ export const failoverCommand: Command = {
   help: 'Ask the host that holds the standby. The guest continues from the last checkpoint that was safe here.',
   flags: [
     ...agentFlags,
-    { form: '--force', summary: 'without an arbiter: you know that the primary is gone' },
+    {
+      form: '--force',
+      summary:
+        'you know that the primary and its guest are gone: also without an arbiter, and from an outdated image',
+    },
   ],
   async run(invocation) {
     const outcome = await agentOf(invocation).failover(nameOf(invocation), invocation.flags.force === true)

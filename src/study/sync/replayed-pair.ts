@@ -201,7 +201,7 @@ export class ReplayedPair implements EpochCourse {
     this.#frames = []
     const startedAt = processorUs()
     for (const { type, epoch, payload } of frames)
-      if (epoch === 0) await this.#keeper.seed(payload, type)
+      if (epoch === 0) await this.#keeper.seed(payload, type, () => undefined)
       else await this.#keeper.hold(epoch, payload, type)
     this.#cost.standbyUs += processorUs() - startedAt
   }
