@@ -1,5 +1,6 @@
 /** One guest that the keeper cannot serve keeps no other one from it, and is tried again. Real processes as guests. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, expect, test } from 'vitest'
 import type { DenseOwner } from '../../src/agent/dense-guest.ts'
 import { EventLog } from '../../src/agent/event-log.ts'
@@ -63,7 +64,10 @@ test('a guest whose faults cannot be served leaves the keeper to the others, unt
   // All of it over one connection.
   expect(await density.keeper()).toBe(one)
   expect(one).toBeInstanceOf(KeeperClient)
-  const { pid } = (await density.status())!
   for (const victim of [bad, good]) await victim.kill()
-  cleanups.push(() => process.kill(pid, 'SIGTERM'))
+  for (const id of ['bad', 'good']) await one.ask('forget', { id })
+  // It has nobody to serve and nobody connected, so it ends, and takes its store along.
+  await density.close()
+  const tag = createHash('sha256').update(directory).digest('hex').slice(0, 8)
+  await expect.poll(() => existsSync(`/dev/shm/subpage-${tag}-density`)).toBe(false)
 })
