@@ -221,7 +221,7 @@ export interface Addon {
     shape: Uint32Array,
   ): StoreHandle
   storeAttach(store: StoreHandle, name: string, ramPath: string, domain: number): number
-  storeForget(store: StoreHandle, name: string): Errno
+  storeForget(store: StoreHandle, name: string): Promise<Errno>
   /** Flags: 1 patch, 2 only what becomes smaller, 4 trim. Results: filled, shared, patched, whole, holes, failed, left. */
   storeEvict(...args: [...StoreRuns, flags: number, pagesMax: number, results: Float64Array]): Promise<Errno>
   /** Results: pages moved. */
