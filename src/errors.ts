@@ -132,7 +132,7 @@ export const errorTable = {
   ),
   IMAGE_MALFORMED: entry(
     'A memory image is cut short, damaged, or not of a kind that is read here.',
-    'Take the image again; raw images, sparse ones and ELF cores of 64 bits are read.',
+    'The message names the kind and the way to convert it. Raw images, sparse ones, ELF cores of 64 bits and uncompressed images of LiME and AVML are read.',
   ),
   KEEPER_FAILED: entry(
     'The process that keeps dense memory did not start, or has ended.',

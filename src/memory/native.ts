@@ -254,7 +254,7 @@ export interface Addon {
   pagerTimeAccesses(store: StoreHandle, guest: number, ...args: AccessArguments): Promise<Errno>
 
   /**
-   * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
+   * Extents: descriptor (-1: in `memory`), image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
    * src/density/survey.ts reads them. Returns 0 or an errno.
    */
   survey(
@@ -265,6 +265,7 @@ export interface Addon {
     depth: number,
     memoryBytes: number,
     results: Float64Array,
+    memory: Uint8Array,
   ): Promise<number>
 }
 
