@@ -162,6 +162,10 @@ export const errorTable = {
     exitStatus.failed,
     409,
   ),
+  OUTPUT_FAILED: entry(
+    'Something that a command makes could not be written.',
+    'The message says where and why: a disk that fails, a mount that is gone. What was written before is whole.',
+  ),
   PAUSE_BROKEN: entry(
     'A checkpoint took so long that the guest was resumed before it was complete.',
     'Nothing is lost: the next checkpoint carries its pages. If it recurs, this host is overloaded.',

@@ -113,6 +113,29 @@ const noSwallowedErrors: Rule = (file) =>
       )
     : []
 
+/**
+ * What has methods gets wrapped, and a wrapper that leaves out an optional member still has the type: what it leaves out is gone
+ * without a word. Registries and the options of a call are not wrapped.
+ */
+const wholeSeams: Rule = ({ path, text }) => {
+  const room = roomOf(path)
+  if (!isTypeScript(path) || room === undefined || openRooms.has(room)) return []
+  return find(
+    { path, text },
+    /^(?:export )?interface (\w+)[^{\n]*\{\n([\s\S]*?)^\}/gm,
+    ([, name, body = '']) => {
+      const optional = /^ {2}(?:readonly )?(\w+)\?[:(]/m.exec(body)?.[1]
+      if (
+        optional === undefined ||
+        !/^ {2}\w+(?:<[^\n]*>)?\(/m.test(body) ||
+        /(Options|Entry)$/.test(name ?? '')
+      )
+        return undefined
+      return `${name}.${optional} is optional: require it, as "| undefined", so that a wrapper cannot drop it unseen`
+    },
+  )
+}
+
 const rules: Record<string, Rule> = {
   'a room imports only rooms above it': roomImports,
   'a file opens by saying what it is': openingComment,
@@ -121,6 +144,7 @@ const rules: Record<string, Rule> = {
   'the lockfile names packages, not places': lockfile,
   'files are short': shortFiles,
   'no error is swallowed': noSwallowedErrors,
+  'a seam has no optional member': wholeSeams,
 }
 
 // ---- what they stand on ----
@@ -187,6 +211,11 @@ describe('each rule finds what it is for, and lets the rest pass', () => {
     [noMachinePaths, 'docs/a.md', 'see /var/lib/subpage and https://example.org/home', 0],
     [lockfile, 'package-lock.json', '"resolved": "https://registry.example/x"', 2],
     [lockfile, 'package-lock.json', '"url": "https://opencollective.com/x"', 0],
+    [wholeSeams, 'src/delta/a.ts', 'export interface A {\n  readonly b?: B\n  c(d: number): void\n}\n', 1],
+    [wholeSeams, 'src/delta/a.ts', 'interface A<T> extends B {\n  b<U>(u: U): T\n  c?(): void\n}\n', 1],
+    [wholeSeams, 'src/delta/a.ts', 'interface A {\n  b: B | undefined\n  c(d?: number): void\n}\n', 0],
+    [wholeSeams, 'src/delta/a.ts', 'interface A {\n  b?: B\n}\ninterface C {\n  d(): void\n}\n', 0],
+    [wholeSeams, 'src/delta/a.ts', 'interface AOptions {\n  b?: B\n  note(text: string): void\n}\n', 0],
     [shortFiles, 'src/a.ts', long, 1],
     [
       noSwallowedErrors,

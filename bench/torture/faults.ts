@@ -35,6 +35,16 @@ const restart =
     return `agent of ${scene[which].name}, back after ${ms} ms`
   }
 
+const orderlyRestart =
+  (which: 'from' | 'to'): Fault =>
+  async (scene) => {
+    const ms = some(scene.random, 0, 1_500)
+    await scene[which].stop()
+    await delay(ms)
+    await scene[which].start()
+    return `agent of ${scene[which].name}, back after ${ms} ms`
+  }
+
 /** Both stop, or one, and go on as if nothing had happened. */
 const stop =
   (agentOf: ('from' | 'to')[], qemu: boolean): Fault =>
@@ -101,6 +111,21 @@ export const faults: Readonly<Record<string, Fault>> = {
     await from.start()
     return order === 0 ? 'QEMU first' : 'agent first'
   },
+  // What `reboot` does: the agent is told to stop, then the guest's process dies, while the agent stops or some time later.
+  'orderly stop of the host': async ({ from, to, pid, random }) => {
+    const ms = some(random, 0, 3_000)
+    const stopped = from.stop()
+    await Promise.race([stopped, delay(ms)])
+    const orderly = !from.running
+    signal(pid, 'SIGKILL')
+    await stopped
+    await runsOn(to)
+    await delay(some(random, 0, 1_000))
+    await from.start()
+    return `QEMU ${orderly ? 'after its agent' : `${ms} ms after the agent was told`}`
+  },
+  'orderly restart of the primary agent': orderlyRestart('from'),
+  'orderly restart of the standby agent': orderlyRestart('to'),
   'link down': async ({ hosts, from, to, random }) => {
     const host = random.integer(0, 1) === 0 ? from : to
     const ms = some(random, 200, 3_000)

@@ -113,10 +113,12 @@ async function protect(from: TestHost, to: TestHost): Promise<void> {
   })
 }
 
-/** True when the guest runs nowhere, and nobody would take it over. */
-export async function gone(hosts: TestHost[]): Promise<boolean> {
-  const known = await Promise.all(hosts.map((host) => host.guest(name)))
-  return known.every((status) => !status || status.state === 'Failed' || status.state === 'Ended')
+/** Whether a guest that was not whole in time becomes so after all. */
+export async function heals(x: TestHost, y: TestHost): Promise<boolean> {
+  return await whole(x, y, performance.now() + healMs).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** Another guest in place of the one that was lost. */

@@ -11,7 +11,7 @@ import { type SeededRandom, seededRandom } from '../../test/support/random.ts'
 import { type TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 import type { BenchOptions, BenchResult } from '../main.ts'
 import { faultKinds, faults } from './faults.ts'
-import { anew, gone, healMs, verified, whole } from './guest.ts'
+import { anew, healMs, heals, verified, whole } from './guest.ts'
 import { Client, Emissions, Recording, victimWrong } from './witnesses.ts'
 
 export interface Torture {
@@ -121,6 +121,7 @@ class Series {
     client.longestMs = 0
     const problems: string[] = []
     let what = ''
+    let notHealed = false
     try {
       await delay(random.integer(0, 400))
       // Each fault has a sequence of its own: what one draws does not change the next.
@@ -129,6 +130,7 @@ class Series {
       problems.push(...(await this.#healed(from, to, recording)))
     } catch (error) {
       result.notHealed++
+      notHealed = true
       problems.push((error as Error).message)
     }
     recording.close()
@@ -154,7 +156,8 @@ class Series {
       for (const line of [...since, ...emissions.log.slice(marks.log)].sort()) say(`    ${line}`)
     }
     for (const host of [from, to]) if (!host.running) await host.start()
-    if (await gone([from, to])) await this.#beginAnew()
+    // A guest that nobody goes on with is lost, whatever its hosts call it.
+    if (notHealed && !(await heals(from, to))) await this.#beginAnew()
   }
 
   /** Once all is whole again: what is wrong with guest, image and client. @throws Error when it does not become whole */

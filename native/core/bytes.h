@@ -51,7 +51,7 @@ static inline uint8_t *put_uleb(uint8_t *p, uint32_t value)
     return p;
 }
 
-/* Reads at most `limit` bytes. NULL when truncated, longer than needed, or above 32 bits. */
+/* Reads at most to `end`, and at most five bytes. NULL when truncated, longer than needed, or above 32 bits. */
 static inline const uint8_t *get_uleb(const uint8_t *p, const uint8_t *end, uint32_t *value)
 {
     uint64_t sum = 0;

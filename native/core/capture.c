@@ -4,6 +4,7 @@
  * the next output goes on.
  */
 #include "bytes.h"
+#include "invariant.h"
 #include "kernels.h"
 
 /* Lines fetched ahead of a page that does not follow the present one; the hardware prefetcher brings the rest. */
@@ -126,6 +127,7 @@ bool sp_capture_run(struct sp_capture *job)
             size_t bytes = shadow->hashed ? capture_hashed(job, &hashed, encode, page, record, &stats)
                            : blocks       ? kernels->capture_blocks(ram, old, shadow->block_lines, record, &stats)
                                           : encode(ram, old ? old : nowhere, record, &stats);
+            SP_INVARIANT(bytes <= SP_RECORD_BYTES_MAX);
             stats.pages++;
             if (bytes > 0) {
                 p = record + bytes;
@@ -136,6 +138,7 @@ bool sp_capture_run(struct sp_capture *job)
         if (offset < now->count)
             break;
     }
+    SP_INVARIANT(p <= job->out + capacity - SP_DELTA_PAD_BYTES);
     memset(p, 0, SP_DELTA_PAD_BYTES);
     put_header(job, records, (size_t)(p - body));
     job->bytes = (size_t)(p - job->out) + SP_DELTA_PAD_BYTES;

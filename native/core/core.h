@@ -21,13 +21,27 @@ enum {
     SP_DELTA_HEADER_BYTES = 16,
     /* Zeros after the last record, so that a decoder may read 8 bytes from any position inside a record. */
     SP_DELTA_PAD_BYTES = 8,
+    SP_ULEB_BYTES_MAX = 5,
+    /* A map of 64 lines: which of its bytes are used, and those. */
+    SP_LINE_MAP_BYTES_MAX = 9,
+    SP_RAW_RECORD_BYTES = 2 + SP_PAGE_BYTES,
     /*
-     * Room one page can need while it is encoded: gap (5), the longest record (masked: 9 + 64 x 65), and the 64 bytes
-     * that vector stores may write past its end. What is kept of it is shorter (a raw page: 5 + 2 + 4096).
+     * The longest record that any decoder accepts. Under `masked`, a line takes its byte of words and at most 64 more:
+     * one that would take 64 or more by words goes whole, and a decoder refuses it otherwise.
      */
+    SP_RECORD_BYTES_MAX = SP_LINE_MAP_BYTES_MAX + SP_LINES_PER_PAGE * (1 + SP_LINE_BYTES),
+    /* Room one page needs while it is encoded: gap, record, and what vector stores may write past its end. */
+    SP_STORE_SLACK_BYTES = 64,
     SP_PAGE_RECORD_MAX = 4352,
     SP_DELTA_MIN_CAPACITY = SP_DELTA_HEADER_BYTES + SP_PAGE_RECORD_MAX + SP_DELTA_PAD_BYTES,
 };
+
+/* The length of a body has 32 bits in the header. */
+#define SP_DELTA_BYTES_MAX ((size_t)UINT32_MAX)
+
+_Static_assert(SP_RAW_RECORD_BYTES <= SP_RECORD_BYTES_MAX, "a raw page is no longer than the longest record");
+_Static_assert(SP_ULEB_BYTES_MAX + SP_RECORD_BYTES_MAX + SP_STORE_SLACK_BYTES <= SP_PAGE_RECORD_MAX,
+               "a page has room for its gap, its record and the stores past its end");
 
 /* A run of pages: the unit in which dirty pages are named. Matches the pairs of PageRanges in TypeScript. */
 struct sp_run {

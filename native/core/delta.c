@@ -3,6 +3,7 @@
  * parsed again, so even a buffer that changes underneath cannot make a write leave the page it names.
  */
 #include "bytes.h"
+#include "invariant.h"
 #include "record.h"
 
 static const char *read_header(const uint8_t *delta, size_t bytes, struct sp_delta_summary *summary)
@@ -79,6 +80,7 @@ static inline const char *walk(const uint8_t *delta, size_t bytes, const struct 
         p = sp_record_parse(summary->codec, p, end, &record, &problem);
         if (!p)
             return problem;
+        SP_INVARIANT(p <= end);
         if (image)
             write_record(image + page * SP_PAGE_BYTES, &record, summary->whole);
     }
@@ -101,11 +103,11 @@ const char *sp_delta_apply(uint8_t *image, uint64_t image_pages, const uint8_t *
 size_t sp_delta_pages(const uint8_t *delta, size_t bytes, struct sp_run *runs)
 {
     struct sp_delta_summary summary;
-    const uint8_t *p = delta + SP_DELTA_HEADER_BYTES, *end = delta + bytes - SP_DELTA_PAD_BYTES;
     uint64_t page = 0;
     size_t count = 0;
     if (read_header(delta, bytes, &summary))
         return 0;
+    const uint8_t *p = delta + SP_DELTA_HEADER_BYTES, *end = delta + bytes - SP_DELTA_PAD_BYTES;
     for (uint32_t i = 0; i < summary.pages; i++, page++) {
         uint32_t gap;
         struct sp_record record;
@@ -115,6 +117,8 @@ size_t sp_delta_pages(const uint8_t *delta, size_t bytes, struct sp_run *runs)
         page += gap;
         if (!(p = sp_record_parse(summary.codec, p, end, &record, &problem)))
             break;
+        SP_INVARIANT(page <= UINT32_MAX);
+        SP_INVARIANT(count <= i);
         if (count > 0 && gap == 0)
             runs[count - 1].count++;
         else

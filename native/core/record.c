@@ -2,6 +2,7 @@
 #include "record.h"
 
 #include "bytes.h"
+#include "invariant.h"
 
 static const char truncated[] = "a record is cut short";
 
@@ -27,6 +28,11 @@ static const uint8_t *parse_line_map(unsigned top, const uint8_t *p, const uint8
 static const uint8_t *parse_lines(struct sp_record *record, const uint8_t *p, const uint8_t *end, const char **problem)
 {
     size_t bytes = (size_t)__builtin_popcountll(record->masked.line_map) * SP_LINE_BYTES;
+    /* All lines of a page: the encoder sends it raw, which is shorter. */
+    if (bytes == SP_PAGE_BYTES) {
+        *problem = "a record is longer than a raw page";
+        return NULL;
+    }
     if ((size_t)(end - p) < bytes) {
         *problem = truncated;
         return NULL;
@@ -60,6 +66,23 @@ static struct sums sum_bytes(const uint8_t *p, size_t count)
     return sums;
 }
 
+/*
+ * Whether a line takes 64 bytes or more by its words and changed bytes, which the encoder sends whole. That takes all eight
+ * words: seven of them make 7 + 56. Most records have no such line, so this looks for one first.
+ */
+static bool has_costly_line(const uint8_t *words, size_t lines, const uint8_t *masks, size_t mask_count)
+{
+    const uint8_t *end = masks + mask_count;
+    if (mask_count < 8 || !memchr(words, 0xff, lines))
+        return false;
+    for (size_t line = 0; line < lines; line++) {
+        if (words[line] == 0xff && (SP_INVARIANT(end - masks >= 8), 8 + __builtin_popcountll(load64(masks)) >= SP_LINE_BYTES))
+            return true;
+        masks += __builtin_popcount(words[line]);
+    }
+    return false;
+}
+
 static const uint8_t *parse_masked(struct sp_record *record, const uint8_t *p, const uint8_t *end, const char **problem)
 {
     struct sp_masked_parts *parts = &record->masked;
@@ -74,6 +97,10 @@ static const uint8_t *parse_masked(struct sp_record *record, const uint8_t *p, c
     struct sums bytes = sum_bytes(p, words.bits);
     if (bytes.zero_bytes > 0) {
         *problem = "a changed word names no byte";
+        return NULL;
+    }
+    if (has_costly_line(parts->words, lines, p, words.bits)) {
+        *problem = "a line costs more by its words than whole";
         return NULL;
     }
     parts->masks = p;
@@ -114,6 +141,10 @@ static const char *check_runs(const uint8_t *p, const uint8_t *end)
 static const uint8_t *parse_runs(struct sp_record *record, uint32_t bytes, const uint8_t *p, const uint8_t *end,
                                  const char **problem)
 {
+    if (bytes >= SP_PAGE_BYTES) {
+        *problem = "a record is longer than a raw page";
+        return NULL;
+    }
     if ((size_t)(end - p) < bytes) {
         *problem = truncated;
         return NULL;
@@ -154,6 +185,8 @@ static const uint8_t *parse_escape(struct sp_record *record, const uint8_t *p, c
 const uint8_t *sp_record_parse(enum sp_codec codec, const uint8_t *p, const uint8_t *end, struct sp_record *record,
                                const char **problem)
 {
+    SP_INVARIANT(p <= end);
+    SP_INVARIANT(codec < SP_CODEC_COUNT);
     if (p == end) {
         *problem = truncated;
         return NULL;

@@ -246,6 +246,7 @@ static size_t find_similar(const struct sp_reducer *reducer, const struct page_v
         if (bytes == 0 || tried[0] == 0 || bytes >= limit)
             continue;
         memcpy(record, tried, bytes);
+        SP_INVARIANT(bytes <= SP_RECORD_BYTES_MAX);
         best = bytes;
         limit = bytes;
         *base = candidates[i];
@@ -255,34 +256,18 @@ static size_t find_similar(const struct sp_reducer *reducer, const struct page_v
 
 /* ---- output ---- */
 
-static void put(struct sp_vector *vector, const void *from, size_t bytes)
-{
-    memcpy(vector->data + vector->bytes, from, bytes);
-    vector->bytes += bytes;
-}
-
-static void put_byte(struct sp_vector *vector, unsigned value)
-{
-    vector->data[vector->bytes++] = (uint8_t)value;
-}
-
-static void put_number(struct sp_vector *vector, uint32_t value)
-{
-    vector->bytes = (size_t)(put_uleb(vector->data + vector->bytes, value) - vector->data);
-}
-
 static void put_page_near(struct sp_vector *vector, uint64_t page, uint64_t here)
 {
     int64_t distance = (int64_t)page - (int64_t)here;
-    put_number(vector, (uint32_t)(distance < 0 ? -2 * distance - 1 : 2 * distance));
+    sp_vector_append_uleb(vector, (uint32_t)(distance < 0 ? -2 * distance - 1 : 2 * distance));
 }
 
 static void put_map(struct sp_vector *vector, uint64_t map)
 {
     unsigned top = nonzero_bytes(map);
-    put_byte(vector, top);
+    sp_vector_append_byte(vector, top);
     for (; top; top &= top - 1)
-        put_byte(vector, map >> (8 * __builtin_ctz(top)) & 0xff);
+        sp_vector_append_byte(vector, map >> (8 * __builtin_ctz(top)) & 0xff);
 }
 
 /* Lines that are neither known nor shared, each as the record has it. */
@@ -290,12 +275,12 @@ static void put_lines(struct sp_vector *columns, const struct page_view *view, u
 {
     FOR_LINES(line, map) {
         if (!view->raw)
-            put_byte(&columns[SP_COLUMN_WORDS], view->words[line]);
+            sp_vector_append_byte(&columns[SP_COLUMN_WORDS], view->words[line]);
         if (view->literal_map >> line & 1) {
-            put(&columns[SP_COLUMN_LINES], view->content[line], SP_LINE_BYTES);
+            sp_vector_append(&columns[SP_COLUMN_LINES], view->content[line], SP_LINE_BYTES);
         } else {
-            put(&columns[SP_COLUMN_MASKS], view->masks[line], view->mask_count[line]);
-            put(&columns[SP_COLUMN_BYTES], view->bytes[line], view->byte_count[line]);
+            sp_vector_append(&columns[SP_COLUMN_MASKS], view->masks[line], view->mask_count[line]);
+            sp_vector_append(&columns[SP_COLUMN_BYTES], view->bytes[line], view->byte_count[line]);
         }
     }
 }
@@ -308,7 +293,7 @@ static void put_codes(struct sp_vector *columns, const struct page_view *view, u
         if (view->codes[line] == (uint16_t)(*last + 1))
             next_map |= 1ull << line;
         else
-            put(&columns[SP_COLUMN_CODES], &view->codes[line], 2);
+            sp_vector_append(&columns[SP_COLUMN_CODES], &view->codes[line], 2);
         *last = view->codes[line];
     }
     put_map(&columns[SP_COLUMN_MAPS], view->code_map);
@@ -317,11 +302,11 @@ static void put_codes(struct sp_vector *columns, const struct page_view *view, u
 
 static void put_runs(struct sp_vector *column, const struct run *runs, unsigned count, uint64_t here)
 {
-    put_byte(column, count);
+    sp_vector_append_byte(column, count);
     for (unsigned i = 0; i < count; i++) {
-        put_byte(column, runs[i].to);
-        put_byte(column, runs[i].count);
-        put_byte(column, runs[i].from);
+        sp_vector_append_byte(column, runs[i].to);
+        sp_vector_append_byte(column, runs[i].count);
+        sp_vector_append_byte(column, runs[i].from);
         put_page_near(column, runs[i].page, here);
     }
 }
@@ -380,16 +365,17 @@ static bool reduce_page(struct pass *pass, struct page_view *view, uint32_t gap)
     for (unsigned column = 0; column < SP_COLUMN_COUNT; column++)
         if (!sp_vector_reserve(&columns[column], SP_PAGE_RECORD_MAX))
             return false;
-    put_number(&columns[SP_COLUMN_PAGES], gap);
+    sp_vector_append_uleb(&columns[SP_COLUMN_PAGES], gap);
     pass->stats->lines += (unsigned)__builtin_popcountll(view->line_map);
     if (similar_bytes) {
         struct page_view change = {.page = view->page};
         struct sp_record record;
         const char *problem;
         memset(similar + similar_bytes, 0, 8);
-        sp_record_parse(SP_CODEC_MASKED, similar, similar + similar_bytes, &record, &problem);
+        const uint8_t *end = sp_record_parse(SP_CODEC_MASKED, similar, similar + similar_bytes, &record, &problem);
+        SP_INVARIANT(end == similar + similar_bytes);
         view_record(&change, &record);
-        put_byte(&columns[SP_COLUMN_PAGES], SP_PAGE_SIMILAR);
+        sp_vector_append_byte(&columns[SP_COLUMN_PAGES], SP_PAGE_SIMILAR);
         put_page_near(&columns[SP_COLUMN_PAGES], base, view->page);
         put_map(&columns[SP_COLUMN_MAPS], change.line_map);
         put_lines(columns, &change, change.line_map);
@@ -397,7 +383,7 @@ static bool reduce_page(struct pass *pass, struct page_view *view, uint32_t gap)
         pass->referred = true;
     } else {
         unsigned kind = view->raw ? SP_PAGE_RAW : SP_PAGE_MAP;
-        put_byte(&columns[SP_COLUMN_PAGES],
+        sp_vector_append_byte(&columns[SP_COLUMN_PAGES],
                  kind | (view->code_map ? SP_PAGE_HAS_CODES : 0) | (run_count ? SP_PAGE_HAS_RUNS : 0));
         if (!view->raw)
             put_map(&columns[SP_COLUMN_MAPS], view->line_map);
@@ -438,8 +424,8 @@ static const char *to_columns(struct pass *pass, const uint8_t *delta, size_t by
         if (record.form == SP_FORM_ZERO) {
             if (!sp_vector_reserve(&columns[SP_COLUMN_PAGES], 16))
                 return "out of memory";
-            put_number(&columns[SP_COLUMN_PAGES], gap);
-            put_byte(&columns[SP_COLUMN_PAGES], SP_PAGE_ZERO);
+            sp_vector_append_uleb(&columns[SP_COLUMN_PAGES], gap);
+            sp_vector_append_byte(&columns[SP_COLUMN_PAGES], SP_PAGE_ZERO);
             continue;
         }
         struct page_view view;
@@ -458,8 +444,8 @@ static bool put_header(struct sp_vector *out, unsigned flags, uint32_t pages)
         return false;
     uint8_t begin[4] = {'S', 'R', SP_REDUCED_VERSION, (uint8_t)flags};
     out->bytes = 0;
-    put(out, begin, sizeof begin);
-    put_number(out, pages);
+    sp_vector_append(out, begin, sizeof begin);
+    sp_vector_append_uleb(out, pages);
     return true;
 }
 
@@ -479,7 +465,7 @@ static const char *only_compress(struct sp_reducer *reducer, const uint8_t *delt
 {
     if (!put_header(out, SP_REDUCED_PLAIN, summary->pages))
         return "out of memory";
-    put_number(out, (uint32_t)bytes);
+    sp_vector_append_uleb(out, (uint32_t)bytes);
     const char *problem = put_body(reducer, delta, bytes, method, out);
     /* lz4 that does not shrink: as it is. */
     if (!problem && (out->data[3] >> SP_REDUCED_METHOD_SHIFT & SP_REDUCED_METHOD_MASK) == SP_SQUEEZE_NONE)
@@ -509,7 +495,7 @@ const char *sp_reduce(struct sp_reducer *reducer, const uint8_t *delta, size_t b
         return "out of memory";
     reducer->body.bytes = 0;
     for (unsigned column = 0; column < SP_COLUMN_COUNT; column++) {
-        put_number(out, (uint32_t)reducer->columns[column].bytes);
+        sp_vector_append_uleb(out, (uint32_t)reducer->columns[column].bytes);
         if (!sp_vector_put(&reducer->body, reducer->columns[column].data, reducer->columns[column].bytes))
             return "out of memory";
     }
@@ -533,7 +519,10 @@ void sp_dictionary_learn_delta(struct sp_dictionary *dictionary, const uint8_t *
         struct sp_record record;
         const char *problem;
         p = get_uleb(p, end, &gap);
-        p = sp_record_parse(summary.codec, p, end, &record, &problem);
+        p = p ? sp_record_parse(summary.codec, p, end, &record, &problem) : NULL;
+        /* Checked above: unless somebody wrote to the delta meanwhile. */
+        if (!p)
+            return;
         if (record.form == SP_FORM_ZERO || record.form == SP_FORM_RUNS)
             continue;
         struct page_view view;

@@ -12,6 +12,7 @@
 #ifndef SUBPAGE_REDUCE_H
 #define SUBPAGE_REDUCE_H
 
+#include "bytes.h"
 #include "dictionary.h"
 #include "known.h"
 #include "squeeze.h"
@@ -52,6 +53,14 @@ struct sp_reduce_stats {
     uint64_t similar_pages;
     uint64_t body_bytes;       /* before compression */
 };
+
+/* A number behind what the vector holds, into room that was reserved for its longest form. */
+static inline void sp_vector_append_uleb(struct sp_vector *vector, uint32_t value)
+{
+    SP_INVARIANT(vector->bytes <= vector->capacity);
+    SP_INVARIANT(vector->capacity - vector->bytes >= SP_ULEB_BYTES_MAX);
+    vector->bytes = (size_t)(put_uleb(vector->data + vector->bytes, value) - vector->data);
+}
 
 struct sp_reducer;
 /* NULL without memory. @param pages of the guest */

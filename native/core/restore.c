@@ -74,25 +74,28 @@ struct source {
 /* The next bytes of a column, or NULL. */
 static const uint8_t *take(struct column *column, size_t bytes)
 {
+    SP_INVARIANT(column->p <= column->end);
     if ((size_t)(column->end - column->p) < bytes)
         return NULL;
     column->p += bytes;
     return column->p - bytes;
 }
 
-static bool take_map(struct column *column, uint64_t *map)
+static const char *take_map(struct column *column, uint64_t *map)
 {
     const uint8_t *top = take(column, 1);
     *map = 0;
     if (!top)
-        return false;
+        return cut;
     for (unsigned rest = *top; rest; rest &= rest - 1) {
         const uint8_t *byte = take(column, 1);
         if (!byte)
-            return false;
+            return cut;
+        if (*byte == 0)
+            return "a map names an empty byte";
         *map |= (uint64_t)*byte << (8 * __builtin_ctz(rest));
     }
-    return true;
+    return NULL;
 }
 
 static bool take_page_near(struct column *column, uint64_t here, uint64_t pages, uint64_t *page)
@@ -125,6 +128,8 @@ static const char *read_runs(struct source *source, uint64_t here, struct conten
 {
     struct column *column = &source->columns[SP_COLUMN_PAGES];
     const uint8_t *count = take(column, 1);
+    if (count && *count == 0)
+        return "a page has no shared block";
     for (unsigned i = 0; count && i < *count; i++) {
         const uint8_t *run = take(column, 3);
         uint64_t page;
@@ -137,6 +142,8 @@ static const char *read_runs(struct source *source, uint64_t here, struct conten
         if ((content->line_map & map) != map || (content->whole_map & map))
             return "a shared block is not part of the change";
         content->whole_map |= map;
+        SP_INVARIANT(page < source->image_pages);
+        SP_INVARIANT(to + lines <= SP_LINES_PER_PAGE && from + lines <= SP_LINES_PER_PAGE);
         memcpy(content->lines[to], source->image + page * SP_PAGE_BYTES + from * SP_LINE_BYTES,
                (size_t)lines * SP_LINE_BYTES);
     }
@@ -146,8 +153,13 @@ static const char *read_runs(struct source *source, uint64_t here, struct conten
 static const char *read_codes(struct source *source, struct content *content)
 {
     uint64_t code_map, next_map;
-    if (!take_map(&source->columns[SP_COLUMN_MAPS], &code_map) || !take_map(&source->columns[SP_COLUMN_MAPS], &next_map))
-        return cut;
+    const char *problem = take_map(&source->columns[SP_COLUMN_MAPS], &code_map);
+    if (!problem)
+        problem = take_map(&source->columns[SP_COLUMN_MAPS], &next_map);
+    if (problem)
+        return problem;
+    if (code_map == 0)
+        return "a page has no known line";
     if ((code_map & content->line_map) != code_map || (code_map & content->whole_map) || (next_map & ~code_map))
         return "a known line is not part of the change";
     FOR_LINES(line, code_map) {
@@ -189,9 +201,17 @@ static const char *read_lines(struct source *source, bool raw, struct content *c
         content->words[line] = *words;
         unsigned count = (unsigned)__builtin_popcount(*words), byte_count = 0;
         const uint8_t *masks = take(&columns[SP_COLUMN_MASKS], count);
-        for (unsigned i = 0; masks && i < count; i++)
+        for (unsigned i = 0; masks && i < count; i++) {
+            if (masks[i] == 0)
+                return "a changed word names no byte";
             byte_count += (unsigned)__builtin_popcount(masks[i]);
-        if (!masks || !take(&columns[SP_COLUMN_BYTES], byte_count))
+        }
+        if (!masks)
+            return cut;
+        /* The format's own rule, on which the room of a page depends: such a line goes whole. */
+        if (count + byte_count >= SP_LINE_BYTES)
+            return "a line costs more by its words than whole";
+        if (!take(&columns[SP_COLUMN_BYTES], byte_count))
             return cut;
         content->mask_count += count;
         content->byte_count += byte_count;
@@ -200,32 +220,28 @@ static const char *read_lines(struct source *source, bool raw, struct content *c
     return NULL;
 }
 
-static void put(struct sp_vector *out, const void *from, size_t bytes)
-{
-    memcpy(out->data + out->bytes, from, bytes);
-    out->bytes += bytes;
-}
-
 static void put_raw(struct sp_vector *out, const uint8_t *page)
 {
-    put(out, (uint8_t[]){0, 1}, 2);
-    put(out, page, SP_PAGE_BYTES);
+    sp_vector_append(out, (uint8_t[]){0, 1}, 2);
+    sp_vector_append(out, page, SP_PAGE_BYTES);
 }
 
 static void put_masked(struct sp_vector *out, const struct content *content)
 {
     if (content->whole_map == ~0ull)
         return put_raw(out, content->lines[0]);
+    SP_INVARIANT(content->mask_count <= SP_WORDS_PER_PAGE);
+    SP_INVARIANT(content->mask_count + content->byte_count <= SP_LINES_PER_PAGE * SP_LINE_BYTES);
     unsigned top = nonzero_bytes(content->line_map);
-    out->data[out->bytes++] = (uint8_t)top;
+    sp_vector_append_byte(out, top);
     for (; top; top &= top - 1)
-        out->data[out->bytes++] = (uint8_t)(content->line_map >> (8 * __builtin_ctz(top)));
+        sp_vector_append_byte(out, content->line_map >> (8 * __builtin_ctz(top)) & 0xff);
     FOR_LINES(line, content->line_map)
-        out->data[out->bytes++] = content->whole_map >> line & 1 ? 0 : content->words[line];
-    put(out, content->masks, content->mask_count);
+        sp_vector_append_byte(out, content->whole_map >> line & 1 ? 0 : content->words[line]);
+    sp_vector_append(out, content->masks, content->mask_count);
     FOR_LINES(whole, content->whole_map)
-        put(out, content->lines[whole], SP_LINE_BYTES);
-    put(out, content->bytes, content->byte_count);
+        sp_vector_append(out, content->lines[whole], SP_LINE_BYTES);
+    sp_vector_append(out, content->bytes, content->byte_count);
 }
 
 /* The other page with the named bytes replaced. The columns are followed by room that may be read. */
@@ -239,6 +255,7 @@ static void put_similar(struct sp_vector *out, const uint8_t *base, const struct
                                     .lines = lines,
                                     .data = content->bytes};
     unsigned changed = 0, whole = 0;
+    SP_INVARIANT(content->mask_count <= SP_WORDS_PER_PAGE);
     memcpy(page, base, SP_PAGE_BYTES);
     FOR_LINES(line, content->line_map) {
         bool is_whole = content->whole_map >> line & 1;
@@ -260,7 +277,7 @@ static const char *restore_page(struct source *source, uint64_t page, struct sp_
         return cut;
     unsigned form = *kind & 7, has = *kind & ~7u;
     if (form == SP_PAGE_ZERO && !has) {
-        put(out, (uint8_t[]){0, 0}, 2);
+        sp_vector_append(out, (uint8_t[]){0, 0}, 2);
         return NULL;
     }
     if (form == SP_PAGE_ZERO || form > SP_PAGE_SIMILAR || (has & ~(SP_PAGE_HAS_CODES | SP_PAGE_HAS_RUNS)) ||
@@ -270,8 +287,10 @@ static const char *restore_page(struct source *source, uint64_t page, struct sp_
         !take_page_near(&source->columns[SP_COLUMN_PAGES], page, source->image_pages, &base))
         return "a similar page lies outside the image";
     content.line_map = ~0ull;
-    if (form != SP_PAGE_RAW && !take_map(&source->columns[SP_COLUMN_MAPS], &content.line_map))
-        return cut;
+    if (form != SP_PAGE_RAW)
+        problem = take_map(&source->columns[SP_COLUMN_MAPS], &content.line_map);
+    if (problem)
+        return problem;
     if (content.line_map == 0)
         return "a page has no change";
     if (has & SP_PAGE_HAS_RUNS)
@@ -283,10 +302,13 @@ static const char *restore_page(struct source *source, uint64_t page, struct sp_
     if (problem)
         return problem;
     if (form == SP_PAGE_SIMILAR) {
+        SP_INVARIANT(base < source->image_pages);
         put_similar(out, source->image + base * SP_PAGE_BYTES, &content);
         return NULL;
     }
+    size_t before = out->bytes;
     put_masked(out, &content);
+    SP_INVARIANT(out->bytes - before <= SP_RECORD_BYTES_MAX);
     FOR_LINES(line, literal_map)
         sp_dictionary_learn(source->dictionary, content.lines[line]);
     return NULL;
@@ -305,9 +327,9 @@ static const char *from_columns(struct source *source, uint32_t pages, size_t by
         page += gap;
         if (page >= source->image_pages)
             return "a page lies outside the image";
-        if (!sp_vector_reserve(out, SP_PAGE_RECORD_MAX + 8))
+        if (!sp_vector_reserve(out, SP_ULEB_BYTES_MAX + SP_RECORD_BYTES_MAX))
             return no_memory;
-        out->bytes = (size_t)(put_uleb(out->data + out->bytes, gap) - out->data);
+        sp_vector_append_uleb(out, gap);
         const char *problem = restore_page(source, page, out);
         if (problem)
             return problem;
@@ -322,14 +344,26 @@ static const char *from_columns(struct source *source, uint32_t pages, size_t by
 
 static const char *seal(struct sp_vector *out, bool whole, uint32_t pages)
 {
+    SP_INVARIANT(out->bytes >= SP_DELTA_HEADER_BYTES);
+    SP_INVARIANT(out->bytes <= SP_DELTA_BYTES_MAX);
     if (!sp_vector_reserve(out, SP_DELTA_PAD_BYTES))
         return no_memory;
     uint8_t header[8] = {'S', 'D', SP_DELTA_VERSION, SP_CODEC_MASKED, whole, 0, 0, 0};
     memcpy(out->data, header, sizeof header);
     store32(out->data + 8, pages);
     store32(out->data + 12, (uint32_t)(out->bytes - SP_DELTA_HEADER_BYTES));
-    put(out, (uint8_t[SP_DELTA_PAD_BYTES]){0}, SP_DELTA_PAD_BYTES);
+    sp_vector_append(out, (uint8_t[SP_DELTA_PAD_BYTES]){0}, SP_DELTA_PAD_BYTES);
     return NULL;
+}
+
+/* Only deltas without lines to look up go plain. What else is wrong with one, sp_delta_check says. */
+static const char *check_plain(const struct sp_vector *body, uint32_t pages)
+{
+    if (body->bytes < SP_DELTA_HEADER_BYTES + SP_DELTA_PAD_BYTES)
+        return cut;
+    if (body->data[3] != SP_CODEC_PAGE && body->data[3] != SP_CODEC_XOR_RLE)
+        return "it is plain, and of a codec that has lines";
+    return load32(body->data + 8) == pages ? NULL : "it has another number of pages than it says";
 }
 
 static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, size_t bytes_max)
@@ -344,6 +378,8 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
     bool plain = flags & SP_REDUCED_PLAIN;
     if (flags > 15 || method >= SP_SQUEEZE_COUNT || (plain && (flags & SP_REDUCED_WHOLE)))
         return "it has unknown flags";
+    if (plain && method == SP_SQUEEZE_NONE)
+        return "it is a delta as it is, and not compressed";
     p = get_uleb(p + 4, end, &restorer->pages);
     for (unsigned column = 0; p && column < (plain ? 1 : SP_COLUMN_COUNT); column++) {
         p = get_uleb(p, end, &restorer->lengths[column]);
@@ -351,6 +387,8 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
     }
     if (!p)
         return cut;
+    if (restorer->pages == 0)
+        return "it has no page";
     if (total > BODY_MAX || total > bytes_max)
         return "it is larger than is accepted";
     struct sp_vector *body = &restorer->body;
@@ -361,6 +399,11 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
         return "its compressed bytes are damaged";
     memset(body->data + total, 0, 8);
     body->bytes = total;
+    if (plain) {
+        const char *problem = check_plain(body, restorer->pages);
+        if (problem)
+            return problem;
+    }
     restorer->flags = flags;
     restorer->unpacked = true;
     return NULL;
@@ -369,9 +412,13 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
 static struct source source_of(const struct sp_restorer *restorer, const uint8_t *image, uint64_t image_pages)
 {
     struct source source = {.dictionary = restorer->dictionary, .image = image, .image_pages = image_pages};
-    const uint8_t *at = restorer->body.data;
-    for (unsigned column = 0; column < SP_COLUMN_COUNT; at += restorer->lengths[column++])
+    const uint8_t *at = restorer->body.data, *end = at + restorer->body.bytes;
+    SP_INVARIANT(!(restorer->flags & SP_REDUCED_PLAIN));
+    for (unsigned column = 0; column < SP_COLUMN_COUNT; at += restorer->lengths[column++]) {
+        SP_INVARIANT(restorer->lengths[column] <= (size_t)(end - at));
         source.columns[column] = (struct column){at, at + restorer->lengths[column]};
+    }
+    SP_INVARIANT(at == end);
     return source;
 }
 
@@ -379,6 +426,9 @@ const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, siz
                        uint64_t image_pages, size_t bytes_max, struct sp_vector *out)
 {
     out->bytes = 0;
+    /* Lengths in a delta have 32 bits. */
+    if (bytes_max > SP_DELTA_BYTES_MAX - SP_PAGE_RECORD_MAX)
+        bytes_max = SP_DELTA_BYTES_MAX - SP_PAGE_RECORD_MAX;
     const char *problem = restorer->unpacked ? NULL : unpack(restorer, reduced, bytes, bytes_max);
     restorer->unpacked = false;
     if (problem)
@@ -416,8 +466,8 @@ static const char *list_page(struct source *source, uint64_t here, struct sp_vec
         uint64_t page;
         if ((!similar && !take(column, 3)) || !take_page_near(column, here, source->image_pages, &page))
             return "it refers to what lies outside the image";
-        store32(out->data + out->bytes, (uint32_t)page);
-        out->bytes += sizeof(uint32_t);
+        SP_INVARIANT(page <= UINT32_MAX);
+        sp_vector_append(out, &(uint32_t){(uint32_t)page}, sizeof(uint32_t));
     }
     return NULL;
 }

@@ -19,9 +19,17 @@ const meanings: Record<keyof typeof exitStatus, string> = {
 const heading = `# Command line
 
 \`subpage COMMAND [NAME] [options]\`. Data goes to standard output, everything else to standard error. With \`--json\` the
-data is JSON: one object, or one line for each event; errors are \`{"code", "message"}\` on standard error, with the codes of
-[errors.md](errors.md). Every option can also be given as \`SUBPAGE_OPTION\` in the environment (\`--epoch\` as
-\`SUBPAGE_EPOCH\`); the command line wins. \`NO_COLOR\` is respected. Sizes are written 512M or 2G, times 25ms or 1s.
+data is JSON: one object, or one line for each event or interval. Standard error then has JSON lines too: an error, of the
+command line as well, is \`{"code", "message"}\` with a code of [errors.md](errors.md), a warning is \`{"warning"}\`; progress is
+not shown.
+
+Every option can also be given as \`SUBPAGE_OPTION\` in the environment (\`--epoch\` as \`SUBPAGE_EPOCH\`); the command line wins.
+An empty variable is not given. An option without a value is off for 0, false, no and off, on for 1, true, yes and on, and
+anything else is an error. A variable that begins with \`SUBPAGE_\` and is no setting is named in a warning. \`NO_COLOR\` is
+respected.
+
+Sizes are written 512M or 2G; a number alone means MiB. Times are written 25ms, 10s, 5min or 1h; a number alone means ms.
+Shares are written 1% or 0.01.
 
 This page is generated from the command table; \`npm run generate\` renews it.
 

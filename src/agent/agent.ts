@@ -34,6 +34,7 @@ import {
   refuseIfPresent,
   runningOf,
 } from './hosted-guest.ts'
+import { showPresence } from './presence.ts'
 import { RunningGuest } from './running-guest.ts'
 import { endLeft, StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
@@ -65,6 +66,7 @@ export class Agent {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
       events: this.events,
+      presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
       address: () => formatAddress(advertise ?? this.address ?? listen),
     }

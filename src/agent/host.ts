@@ -4,6 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Arbiter } from '../replication/arbiter.ts'
 import type { Faults } from '../replication/fault.ts'
+import type { Token } from '../replication/source-sight.ts'
 import type { EventLog } from './event-log.ts'
 import type { HostDensity } from './host-density.ts'
 import type { Transport } from './transport.ts'
@@ -23,6 +24,8 @@ export interface Host {
   events: EventLog
   faults: Faults
   density: HostDensity
+  /** Proves to an agent of the same machine that it sees us. */
+  presence: Token
 }
 
 /** The host's name, and what keeps two hosts of one name apart; the same for every agent on this state directory. */

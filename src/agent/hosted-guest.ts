@@ -1,7 +1,7 @@
 /** What a guest can be to this host: it runs here, waits here to take over, or has ended here. */
 import { SubpageError } from '../errors.ts'
 import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
-import { isRunning } from '../qemu/process.ts'
+import { isGone } from '../qemu/process.ts'
 import type { Present } from '../replication/admission.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import type { RunningGuest } from './running-guest.ts'
@@ -40,7 +40,7 @@ export function aliveOf(guest: HostedGuest): RunningGuest | StandbyGuest {
 
 /** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */
 export function refuseIfAlive({ name, record, end }: EndedGuest): void {
-  if (!record || isRunning(record.process))
+  if (!record || !isGone(record.process))
     throw new SubpageError(
       'GUEST_EXISTS',
       `${name} is here and may still run (${end.detail}): subpage remove ${name}`,

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { invariant } from '../errors.ts'
 import { guestFiles, guestNames, readRecord } from '../qemu/guest-files.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import { identify, isRunning, type ProcessIdentity } from '../qemu/process.ts'
+import { identify, isGone, type ProcessIdentity } from '../qemu/process.ts'
 
 const ownerFile = 'owner'
 
@@ -60,7 +60,7 @@ function readable(files: Parameters<typeof readRecord>[0]): ReturnType<typeof re
 function isAbandoned(directory: string): boolean {
   try {
     const owner = JSON.parse(readFileSync(join(directory, ownerFile), 'utf8')) as ProcessIdentity
-    return !isRunning(owner)
+    return isGone(owner)
   } catch {
     // Not one of these, or just being made or removed.
     return false

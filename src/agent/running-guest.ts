@@ -18,6 +18,7 @@ import type { HotMap } from '../workingset/hot-map.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
+import { presenceOf } from './presence.ts'
 
 export type TookOver = Extract<StandbyOutcome, { how: 'took-over' }>
 
@@ -210,6 +211,8 @@ export class RunningGuest implements DenseOwner {
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
   async #hello({ to: _, ...settings }: ProtectionSettings): Promise<Hello> {
     const { arbiter, arbiterChosen, name, claimant, address } = this.#host
+    const { pid, startTime } = this.guest.qemu.record.process
+    const agent = presenceOf(this.#host.presence)
     const mark = randomUUID()
     const marked = await arbiter.leaveMark(mark).then(
       () => true,
@@ -227,7 +230,8 @@ export class RunningGuest implements DenseOwner {
         claimant,
         address: address(),
         bootId: bootId(),
-        process: this.guest.qemu.record.process,
+        process: { pid, startTime },
+        ...(agent && { agent }),
       },
       generation: this.succession.generation,
       ...(marked && { mark }),

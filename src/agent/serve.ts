@@ -3,9 +3,11 @@ import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
+import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
 import { socketPathBytesMax } from '../qemu/guest-files.ts'
 import { readImageDirectories } from '../qemu/image-files.ts'
+import { assertOwnProc } from '../qemu/process.ts'
 import { readFaults } from '../replication/fault.ts'
 import { formatAddress, parseAddress } from './address.ts'
 import { Agent } from './agent.ts'
@@ -51,6 +53,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
   const socket = apiSocket(stateDirectory)
   if (Buffer.byteLength(socket) > socketPathBytesMax)
     throw new SubpageError('BAD_ARGUMENT', `${socket} is too long for a socket: choose a shorter --state`)
+  assertOwnProc()
   process.umask(0o077)
   makePrivateDirectory(resolve(stateDirectory))
   const lock = await lockState(stateDirectory, socket)
@@ -67,7 +70,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       images: readImageDirectories(options.images),
       arbiter,
       arbiterChosen: chosen,
-      faults: readFaults(process.env.SUBPAGE_FAULT),
+      faults: readFaults(setting('SUBPAGE_FAULT')),
       swap: options.swap,
     })
     const agent = started
@@ -96,7 +99,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     process.once('SIGINT', end)
     return agent
   } catch (error) {
-    lock.close()
+    lock.release()
     await started?.abandon()
     throw error
   }

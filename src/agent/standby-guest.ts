@@ -3,16 +3,17 @@ import { asSubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { GuestFiles, GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import { bootId, isRunning } from '../qemu/process.ts'
 import type { QemuProcess } from '../qemu/qemu-process.ts'
 import { WaitingQemu } from '../qemu/waiting-qemu.ts'
 import { realClock } from '../replication/clock.ts'
 import type { Hello } from '../replication/messages.ts'
+import { SourceSight } from '../replication/source-sight.ts'
 import { Standby } from '../replication/standby.ts'
 import type { HotMap } from '../workingset/hot-map.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
 import type { Host } from './host.ts'
+import { realSight } from './presence.ts'
 import { successionOf } from './running-guest.ts'
 
 export class StandbyGuest implements DenseOwner {
@@ -23,6 +24,7 @@ export class StandbyGuest implements DenseOwner {
   /** It waits, and nobody reads its memory but through the image. */
   readonly protecting = false
   readonly #image: DenseImage
+  readonly #sight = new SourceSight(realSight)
 
   private constructor(waiting: WaitingQemu, hello: Hello, host: Host) {
     this.waiting = waiting
@@ -39,7 +41,7 @@ export class StandbyGuest implements DenseOwner {
       image: this.#image,
       hello,
       succession: successionOf(waiting.qemu.record, host, waiting.qemu),
-      sourceGone,
+      sourceGone: (of) => this.#sight.gone(of),
       clock: realClock,
       faults: host.faults,
     })
@@ -96,8 +98,9 @@ export class StandbyGuest implements DenseOwner {
     return reverseOf(this.hello)
   }
 
-  /** Should this agent be killed in the middle of a takeover, the next one finds the guest running and protects it. */
+  /** Its primary has connected. If this agent is killed during a takeover, the next one finds the guest and protects it. */
   remember(hello: Hello): this {
+    this.#sight.meet(hello)
     this.waiting.qemu.updateRecord({ protection: reverseOf(hello) })
     return this
   }
@@ -116,8 +119,3 @@ export async function endLeft(files: GuestFiles, record: GuestRecord | undefined
 }
 
 const reverseOf = ({ settings, source }: Hello): ProtectionSettings => ({ ...settings, to: source.address })
-
-/** On the same machine, by looking at the process; from another one nothing can be known. */
-function sourceGone({ source }: Hello): boolean | undefined {
-  return source.bootId === bootId() ? !isRunning(source.process) : undefined
-}

@@ -1,11 +1,12 @@
 /** Where an agent keeps its state, and where in it its API is found. Apart, so that a client need not load an agent. */
 import { join, resolve } from 'node:path'
+import { runtimeDirectory } from '../environment.ts'
 
 export const apiSocket = (stateDirectory: string) => join(resolve(stateDirectory), 'api.sock')
 
 /** Where an agent keeps its state unless told otherwise: /run/subpage for root, the session's directory for others. */
 export function defaultStateDirectory(): string {
   if (process.getuid?.() === 0) return '/run/subpage'
-  const session = process.env.XDG_RUNTIME_DIR
+  const session = runtimeDirectory()
   return session ? join(session, 'subpage') : `/tmp/subpage-${process.getuid?.()}`
 }

@@ -2,6 +2,7 @@
  * The form of a command. Help, documentation (docs/cli.md), environment variables and parsing all come from the one
  * table in commands.ts. What only one command needs it imports when it runs: every start loads the whole table.
  */
+import { SubpageError } from '../errors.ts'
 import type { Output } from './output.ts'
 
 export interface Flag {
@@ -18,6 +19,8 @@ export interface Invocation {
   args: string[]
   /** Values by flag name in camel case; absent flags are absent. */
   flags: Record<string, string | boolean | undefined>
+  /** How people gave a flag: `--epoch`, or `SUBPAGE_EPOCH`. */
+  sources: Record<string, string>
   /** What came after `--`. */
   rest: string[]
   output: Output
@@ -41,4 +44,39 @@ export interface Command {
 /** The value of a flag that has a default or is required. */
 export function text(invocation: Invocation, flag: string): string {
   return String(invocation.flags[flag])
+}
+
+/** Reads the value of a flag with `parse`. @throws what `parse` throws; BAD_ARGUMENT names the option or the variable */
+export function read<T>(invocation: Invocation, flag: string, parse: (value: string) => T): T {
+  try {
+    return parse(text(invocation, flag))
+  } catch (cause) {
+    if (!(cause instanceof SubpageError) || cause.code !== 'BAD_ARGUMENT') throw cause
+    throw new SubpageError('BAD_ARGUMENT', `${sourceOf(invocation, flag)}: ${cause.message}`, { cause })
+  }
+}
+
+/** How the value of a flag was given, or would be. */
+export function sourceOf({ sources }: Invocation, flag: string): string {
+  return sources[flag] ?? optionOf(flag)
+}
+
+const optionOf = (flag: string) => `--${flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
+/** The variable that stands for a flag. */
+export function variableOf({ form }: Pick<Flag, 'form'>): string {
+  return `SUBPAGE_${longName(form).toUpperCase().replaceAll('-', '_')}`
+}
+
+/** The name under which an invocation has it: `--api-token-file <file>` is apiTokenFile. */
+export function flagName({ form }: Pick<Flag, 'form'>): string {
+  return longName(form).replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase())
+}
+
+export const isSwitch = ({ form }: Pick<Flag, 'form'>) => !/[<[]/.test(form)
+
+function longName(form: string): string {
+  const name = /--([a-z-]+)/.exec(form)?.[1]
+  if (name === undefined) throw new TypeError(`${form} has no long name`)
+  return name
 }

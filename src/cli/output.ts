@@ -1,25 +1,83 @@
-/** Where a command prints: data to stdout, everything else to stderr; tables for people, JSON for programs. */
-import { errorCode, exitStatus } from '../errors.ts'
+/**
+ * Where a command prints: data to standard output, everything else to standard error; tables for people, JSON for programs.
+ *
+ * A reader of standard output that has gone ends the command, as `head` does, and one that can be interrupted ends as if
+ * it had been. A full disk behind standard output is an error. Nobody need read standard error.
+ */
+import { errorCode, exitStatus, SubpageError } from '../errors.ts'
 
 export interface Output {
   json: boolean
   /** Data: text for people, or, with --json, `value`. */
   data(value: unknown, text: () => string): void
-  /** A remark for people, on stderr. */
+  /** A remark for people, on standard error; programs get none. */
   note(text: string): void
+  /** Something that may be wrong, for people and for programs. */
+  warn(text: string): void
+}
+
+/** What ends early when nobody takes what is printed: the interruption of the command that runs, if it has one. */
+let whenLost: ((end: () => void) => void) | undefined
+
+/** Until `forget` is called, `react` decides what becomes of the command; it may call `end` at once or later. */
+export function onOutputLost(react: (end: () => void) => void): { forget: () => void } {
+  whenLost = react
+  return {
+    forget: () => {
+      whenLost = undefined
+    },
+  }
+}
+
+/** Before anything is printed. */
+export function guardOutput(): void {
+  let lost = false
+  process.stdout.on('error', (cause) => {
+    if (lost) return
+    lost = true
+    const gone = errorCode(cause) === 'EPIPE'
+    if (!gone) report(cause)
+    const end = () => process.exit(gone ? exitStatus.ok : exitStatus.failed)
+    if (whenLost) {
+      // Whatever the command makes of it: what it should have printed was not printed.
+      if (!gone) process.once('exit', () => process.exit(exitStatus.failed))
+      whenLost(end)
+    } else end()
+  })
+  // There is nobody left to tell; what the command does is not for standard error.
+  process.stderr.on('error', () => undefined)
+}
+
+function report(cause: Error): void {
+  const full = ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(errorCode(cause) ?? '')
+  printError(
+    new SubpageError(
+      full ? 'NO_SPACE' : 'OUTPUT_FAILED',
+      `standard output cannot be written: ${cause.message}`,
+      { cause },
+    ),
+    process.argv.includes('--json'),
+  )
+}
+
+export function printError(error: SubpageError, json: boolean): void {
+  process.stderr.write(
+    json
+      ? `${JSON.stringify({ code: error.code, message: error.message })}\n`
+      : `subpage: ${error.message} (${error.code})\n`,
+  )
 }
 
 export function createOutput(json: boolean): Output {
-  // Whoever read us has heard enough, as `head` does.
-  process.stdout.on('error', (error) => {
-    if (errorCode(error) === 'EPIPE') process.exit(exitStatus.ok)
-    throw error
-  })
   return {
     json,
     data: (value, text) =>
       void process.stdout.write(json ? `${JSON.stringify(value)}\n` : `${text().replace(/\n$/, '')}\n`),
-    note: (text) => void process.stderr.write(`${text}\n`),
+    note: (text) => {
+      if (!json) process.stderr.write(`${text}\n`)
+    },
+    warn: (text) =>
+      void process.stderr.write(json ? `${JSON.stringify({ warning: text })}\n` : `subpage: ${text}\n`),
   }
 }
 

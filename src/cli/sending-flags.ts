@@ -3,7 +3,7 @@ import { grains } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
 import type { Sending } from '../replication/sending.ts'
 import type { Flag, Invocation } from './command.ts'
-import { text } from './command.ts'
+import { read, text } from './command.ts'
 import { parseSize } from './sizes.ts'
 
 const parts = ['dictionary', 'sharing', 'similar'] as const
@@ -50,12 +50,12 @@ export const sendingFlags: Flag[] = [
 /** @throws SubpageError BAD_ARGUMENT */
 export function readSending(invocation: Invocation): Sending {
   return {
-    reduce: readParts(text(invocation, 'reduce')),
+    reduce: read(invocation, 'reduce', readParts),
     blockBytes: Number(text(invocation, 'block')) as NonNullable<Sending['blockBytes']>,
     compress: text(invocation, 'compress') as NonNullable<Sending['compress']>,
     speculate: text(invocation, 'speculate') as NonNullable<Sending['speculate']>,
-    shadow: readShadow(text(invocation, 'shadow')),
-    ...(invocation.flags.grain !== undefined && { grainBytes: readGrain(text(invocation, 'grain')) }),
+    shadow: read(invocation, 'shadow', readShadow),
+    ...(invocation.flags.grain !== undefined && { grainBytes: read(invocation, 'grain', readGrain) }),
   }
 }
 

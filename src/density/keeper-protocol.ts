@@ -2,6 +2,7 @@
  * What agent and keeper say to each other over the keeper's unix socket: a line of JSON each way for every request, in any
  * order of answers. Both are of one release, or the agent starts a keeper anew (`version`).
  */
+import type { ProcessIdentity } from '../qemu/process.ts'
 import type { PagerStats } from './pager.ts'
 import type { EvictTally, FetchOptions, PageSplit, StoreTotals } from './store.ts'
 
@@ -13,8 +14,8 @@ export interface KeptGuest {
   name: string
   ramPath: string
   ramPages: number
-  /** Of its QEMU, and when that began. */
-  process: { pid: number; startTime: string }
+  /** Its QEMU. */
+  process: ProcessIdentity
   shimStatusPath: string
   leasePath: string
   /** Guests that give the same one share pages; without it a guest shares with itself only. */

@@ -18,7 +18,7 @@ import { asSubpageError, SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { holdLocked } from '../qemu/pause-lease.ts'
-import { isRunning, untilGone } from '../qemu/process.ts'
+import { isGone, isRunning, untilGone } from '../qemu/process.ts'
 import type { KeeperCall, KeeperCalls, KeeperStatus, KeptGuest, Runs } from './keeper-protocol.ts'
 import { keeperVersion } from './keeper-protocol.ts'
 import { KeptGuests } from './kept-guests.ts'
@@ -106,7 +106,7 @@ export class Keeper {
 
   /** Throws away what is stored for guests that have ended. */
   reap(): void {
-    for (const { guest } of this.#known.all) if (!isRunning(guest.process)) void this.#forget(guest.id)
+    for (const { guest } of this.#known.all) if (isGone(guest.process)) void this.#forget(guest.id)
   }
 
   close(): void {
@@ -131,6 +131,11 @@ export class Keeper {
   #attach(guest: KeptGuest): object {
     const { id, ramPath, ramPages, shimStatusPath, process } = guest
     if (this.#guests.has(id)) return {}
+    if (!isRunning(process))
+      throw new SubpageError(
+        'GUEST_DIED',
+        `the process ${process.pid} of guest ${guest.name} has ended, or runs where the keeper cannot see it`,
+      )
     const fresh = !this.#known.has(id)
     try {
       const number = this.#numbers.get(id) ?? this.#store.attach(id, ramPath, this.#known.enter(guest))
@@ -193,9 +198,9 @@ export class Keeper {
     const guest = this.#guests.get(id)
     // Its thread hears of the end a moment after everybody else.
     if (guest) await untilGone(guest.process, endMsMax)
-    while (guest && !isRunning(guest.process) && readPager(this.#store, guest.number)?.ended === false)
+    while (guest && isGone(guest.process) && readPager(this.#store, guest.number)?.ended === false)
       await delay(endPollMs)
-    if (guest && (isRunning(guest.process) || !stopPager(this.#store, guest.number)))
+    if (guest && (!isGone(guest.process) || !stopPager(this.#store, guest.number)))
       throw new SubpageError('INTERNAL', `guest ${guest.name} still runs and needs what is stored for it`)
     this.#drop(id)
     return {}
@@ -223,7 +228,7 @@ export class Keeper {
 }
 
 const isSame = ({ process: a }: KeptGuest, { process: b }: KeptGuest) =>
-  a.pid === b.pid && a.startTime === b.startTime
+  a.pid === b.pid && a.startTime === b.startTime && a.within?.pidNamespace === b.within?.pidNamespace
 
 /** What the work computes; that of others at the same time counts too. */
 async function timed<T>(work: () => Promise<T>): Promise<{ value: T; cpuMs: number }> {

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
 import type {
   CaptureArguments,
@@ -292,7 +293,7 @@ export const addon: Addon = load(join(packageRoot, 'build/native/subpage.node'))
 
 export function load(path: string): Addon {
   try {
-    return withForcedCpu(createRequire(import.meta.url)(path) as Addon, process.env.SUBPAGE_CPU)
+    return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
     return failing(new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause }))

@@ -148,7 +148,11 @@ const recordForm = Type.Object({
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
   }),
   qemuVersion: Type.String(),
-  process: Type.Object({ pid: Type.Integer({ minimum: 1 }), startTime: Type.String() }),
+  process: Type.Object({
+    pid: Type.Integer({ minimum: 1 }),
+    startTime: Type.String(),
+    within: Type.Optional(Type.Object({ bootId: Type.String(), pidNamespace: Type.String() })),
+  }),
   waiting: Type.Boolean(),
 })
 

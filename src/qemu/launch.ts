@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
+import { setting } from '../environment.ts'
 import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { ForgetChannel } from '../tracking/forget.ts'
@@ -12,11 +13,11 @@ import { shimEnvironment } from '../tracking/shim.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
 import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
-import { identify, isRunning, type ProcessIdentity } from './process.ts'
+import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
-export const qemuBinary = process.env.SUBPAGE_QEMU ?? 'qemu-system-x86_64'
+export const qemuBinary = setting('SUBPAGE_QEMU') ?? 'qemu-system-x86_64'
 
 /** How long QEMU may take to open its control socket. */
 const startMsMax = 30_000
@@ -85,7 +86,7 @@ export async function launch(
     return { record: whole, qmp, ram, notes }
   } catch (error) {
     ram?.close()
-    if (started && isRunning(started)) process.kill(started.pid, 'SIGKILL')
+    if (started) killProcess(started)
     removeFiles(files)
     throw error
   }

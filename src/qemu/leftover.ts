@@ -1,20 +1,35 @@
 /**
  * Ends a QEMU that no agent holds: a standby or a half-finished start of an agent that was killed, a guest whose record
- * is damaged. By its recorded identity, or, without one, through its control socket.
+ * is damaged. By its recorded identity, or, without one that can be seen from here, through its control socket.
  */
-import { SubpageError } from '../errors.ts'
+import { once } from 'node:events'
+import { createConnection } from 'node:net'
+import { errorCode, SubpageError } from '../errors.ts'
 import { type GuestFiles, type GuestRecord, removeFiles } from './guest-files.ts'
-import { isRunning, untilGone } from './process.ts'
+import { fateOf, killProcess, untilGone } from './process.ts'
 import { Qmp } from './qmp.ts'
 
 /** Removes its files too. @throws SubpageError QEMU_FAILED when something holds its control socket and gives no answer */
 export async function endLeftover(files: GuestFiles, record: GuestRecord | undefined): Promise<void> {
-  if (!record) await quit(files)
-  else if (isRunning(record.process)) {
-    process.kill(record.process.pid, 'SIGKILL')
+  const fate = record ? fateOf(record.process) : 'unseen'
+  if (record && fate === 'runs') {
+    killProcess(record.process)
     await untilGone(record.process)
-  }
+  } else if (fate === 'unseen') await quit(files)
   removeFiles(files)
+}
+
+/** Whether a process listens on the guest's control socket, wherever that process runs. */
+export async function isServed({ qmp }: GuestFiles): Promise<boolean> {
+  const socket = createConnection(qmp)
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch (error) {
+    return !/^(ENOENT|ECONNREFUSED)$/.test(errorCode(error) ?? '')
+  } finally {
+    socket.destroy()
+  }
 }
 
 async function quit(files: GuestFiles): Promise<void> {
@@ -22,9 +37,10 @@ async function quit(files: GuestFiles): Promise<void> {
   try {
     qmp = await Qmp.connect(files.qmp)
   } catch (error) {
-    if (error instanceof SubpageError && error.code === 'QEMU_FAILED') throw error
-    // Nobody listens.
-    return
+    // Nobody listens, or it has just ended.
+    if (/^(ENOENT|ECONNREFUSED|ECONNRESET|EPIPE)$/.test(errorCode(error) ?? '')) return
+    if (error instanceof SubpageError && error.code === 'GUEST_DIED') return
+    throw error
   }
   const closed = new Promise<void>((resolve) => qmp.once('close', resolve))
   // It may end before it answers.

@@ -1,38 +1,109 @@
 /**
- * Identity of a process that outlives us: pid plus start time, since a pid alone may be reused.
- * Source: proc(5), /proc/PID/stat fields 3 (state) and 22 (starttime).
+ * Identity of a process that outlives us: pid and start time, since a pid alone may be reused, and the boot and PID
+ * namespace in which they count. What cannot be seen is not taken for gone: /proc hides processes of others when it is
+ * mounted with hidepid, and shows those of another namespace when nobody has mounted it for ours; kill(2) asks our own
+ * namespace, and hides nothing.
+ * Source: proc(5), /proc/PID/stat fields 3 (state), 20 (num_threads) and 22 (starttime); pid_namespaces(7); kill(2).
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync, statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { errorCode } from '../errors.ts'
+import { errorCode, SubpageError } from '../errors.ts'
 
 export interface ProcessIdentity {
   pid: number
   /** Clock ticks after boot; unique for a pid within one boot. */
   startTime: string
+  /** Absent in a record that an earlier release wrote, which took every process for one of ours. */
+  within?: ProcessSpace
 }
 
-/** Fields after the command name, which is in parentheses and may itself hold spaces. */
+/** Where a pid names a process. */
+export interface ProcessSpace {
+  bootId: string
+  /** Device and inode of /proc/PID/ns/pid. */
+  pidNamespace: string
+}
+
+/** `unseen`: it may run, where it cannot be seen from here. */
+export type ProcessFate = 'runs' | 'gone' | 'unseen'
+
+/** Undefined when /proc shows processes of another PID namespace than ours, so that nothing can be known of any. */
+export function processSpace(): ProcessSpace | undefined {
+  try {
+    if (readlinkSync('/proc/self') !== String(process.pid)) return undefined
+    const { dev, ino } = statSync('/proc/self/ns/pid')
+    return { bootId: bootId(), pidNamespace: `${dev}:${ino}` }
+  } catch {
+    // Without /proc nothing can be known either.
+    return undefined
+  }
+}
+
+/** @throws SubpageError BAD_ARGUMENT when /proc shows processes of another PID namespace than ours */
+export function assertOwnProc(): void {
+  if (!processSpace())
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      '/proc shows the processes of another PID namespace than the one this program runs in: mount it anew there (unshare --pid --fork --mount-proc)',
+    )
+}
+
+/** Fields after the command name, which is in parentheses and may itself hold spaces. Undefined without such a file. */
 function statFields(pid: number): string[] | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
     return text.slice(text.lastIndexOf(')') + 2).split(' ')
   } catch (error) {
-    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ESRCH') return undefined
+    if (/^(ENOENT|ESRCH|EACCES|EPERM)$/.test(errorCode(error) ?? '')) return undefined
     throw error
   }
 }
 
-/** Undefined when no such process runs. */
+/** Undefined when no such process can be seen. */
 export function identify(pid: number): ProcessIdentity | undefined {
+  const within = processSpace()
   const startTime = statFields(pid)?.[19]
-  return startTime === undefined ? undefined : { pid, startTime }
+  return startTime === undefined || !within ? undefined : { pid, startTime, within }
 }
 
-/** A zombie counts as gone: it executes nothing any more. */
+export function fateOf({ pid, startTime, within }: ProcessIdentity): ProcessFate {
+  const here = processSpace()
+  if (within && within.bootId !== (here?.bootId ?? bootId())) return 'gone'
+  if (!here || (within && within.pidNamespace !== here.pidNamespace)) return 'unseen'
+  const fields = statFields(pid)
+  if (!fields) return hasProcess(pid) ? 'unseen' : 'gone'
+  if (fields[19] !== startTime) return 'gone'
+  // A zombie executes nothing any more, unless it is only the first of several threads that has ended.
+  const ended = fields[0] === 'X' || (fields[0] === 'Z' && Number(fields[17]) <= 1)
+  return ended ? 'gone' : 'runs'
+}
+
+function hasProcess(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return errorCode(error) !== 'ESRCH'
+  }
+}
+
 export function isRunning(process: ProcessIdentity): boolean {
-  const fields = statFields(process.pid)
-  return fields !== undefined && fields[19] === process.startTime && fields[0] !== 'Z' && fields[0] !== 'X'
+  return fateOf(process) === 'runs'
+}
+
+/** It is known to run no more. */
+export function isGone(process: ProcessIdentity): boolean {
+  return fateOf(process) === 'gone'
+}
+
+/** Sends SIGKILL, if the process still runs: it may have ended, and been reaped by another one, a moment ago. */
+export function killProcess(identity: ProcessIdentity): void {
+  if (!isRunning(identity)) return
+  try {
+    process.kill(identity.pid, 'SIGKILL')
+  } catch (error) {
+    if (errorCode(error) !== 'ESRCH') throw error
+  }
 }
 
 const pollMs = 5
@@ -40,10 +111,10 @@ const pollMs = 5
 /** Waits until the process has ended, or for `limitMs`. */
 export async function untilGone(process: ProcessIdentity, limitMs = Number.POSITIVE_INFINITY): Promise<void> {
   const deadline = performance.now() + limitMs
-  while (isRunning(process) && performance.now() < deadline) await delay(pollMs)
+  while (!isGone(process) && performance.now() < deadline) await delay(pollMs)
 }
 
-/** Names this boot of this machine: equal on two agents means that they see the same processes. */
+/** Names this boot of this machine. */
 export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 }

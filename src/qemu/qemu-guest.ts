@@ -5,7 +5,7 @@ import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
-import { isRunning } from './process.ts'
+import { isGone } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
 import { WriteFeed } from './write-feed.ts'
 
@@ -66,7 +66,7 @@ export class QemuGuest implements Guest {
   }
 
   get alive(): boolean {
-    return !this.qemu.qmp.closed && isRunning(this.qemu.record.process)
+    return !this.qemu.qmp.closed && !isGone(this.qemu.record.process)
   }
 
   supersede(detail: string): void {

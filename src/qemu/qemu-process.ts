@@ -1,19 +1,21 @@
 /**
- * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: QEMU announces every
- * orderly end with a SHUTDOWN event, so an end without one is a death.
+ * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: an end that QEMU did not
+ * announce is a death (guest-ends.ts).
  */
-import { asSubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { ShimFence } from './fence.ts'
+import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
+import { isServed } from './leftover.ts'
 import { netdevIds } from './nic.ts'
 import { OutputBuffers } from './output-buffers.ts'
 import { OutputWatch } from './output-watch.ts'
 import { PauseLease } from './pause-lease.ts'
-import { isRunning, untilGone } from './process.ts'
-import { Qmp, type QmpEvent } from './qmp.ts'
+import { fateOf, killProcess, untilGone } from './process.ts'
+import { Qmp } from './qmp.ts'
 import { openTaps } from './tap.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
@@ -57,9 +59,18 @@ export class QemuProcess {
     this.ended = this.#watch()
   }
 
-  /** Finds a process again that another agent started. Undefined when it has ended since. */
+  /**
+   * Finds a process again that another agent started. Undefined when it has ended since.
+   * @throws SubpageError QEMU_FAILED when it gives no answer, or runs where this agent cannot see it
+   */
   static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
-    if (!isRunning(record.process)) return undefined
+    const fate = fateOf(record.process)
+    if (fate === 'gone' || (fate === 'unseen' && !(await isServed(files)))) return undefined
+    if (fate === 'unseen')
+      throw new SubpageError(
+        'QEMU_FAILED',
+        `its process ${record.process.pid} runs in another PID namespace, or is hidden by the options of /proc: start the agent where it can be seen`,
+      )
     const qmp = await Qmp.connect(files, attachMsMax)
     let found: QemuProcess
     try {
@@ -121,7 +132,7 @@ export class QemuProcess {
   }
 
   kill(): void {
-    if (isRunning(this.record.process)) process.kill(this.record.process.pid, 'SIGKILL')
+    killProcess(this.record.process)
   }
 
   /** Lets go of what this agent holds of the guest; the guest itself runs on. */
@@ -136,33 +147,27 @@ export class QemuProcess {
 
   #watch(): Promise<GuestEnd> {
     return new Promise((resolve) => {
-      let announced: GuestEnd | undefined
+      const announcement = new Announcement()
       let patience: NodeJS.Timeout | undefined
       this.qmp.on('event', (event) => {
-        announced = endOf(event) ?? announced
+        announcement.heard(event)
         if (event.event === 'SHUTDOWN') patience ??= setTimeout(() => this.kill(), shutdownMs)
+        else if (!announcement.end) {
+          clearTimeout(patience)
+          patience = undefined
+        }
       })
       this.qmp.on('close', () => {
         clearTimeout(patience)
         // A dying process closes its files when its last thread is done with the guest. Should it live, without a control
         // socket, it must not: it could serve beside the copy that takes over.
         if (!this.#released) this.kill()
+        const { end } = announcement
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
-        else if (announced) resolve(announced)
-        else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'QEMU was told to end, and killed' })
+        else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'it was told to end' })
+        else if (end) resolve(end)
         else resolve({ how: 'died', detail: 'its QEMU process ended without a shutdown' })
       })
     })
   }
-}
-
-/** QEMU's ShutdownCause, and GUEST_PANICKED (docs/interop/qemu-qmp-ref). */
-function endOf({ event, data }: QmpEvent): GuestEnd | undefined {
-  if (event === 'GUEST_PANICKED') return { how: 'panicked', detail: 'its kernel panicked' }
-  if (event !== 'SHUTDOWN') return undefined
-  const reason = String(data?.reason)
-  if (reason === 'guest-panic') return { how: 'panicked', detail: 'its kernel panicked' }
-  if (reason === 'guest-shutdown' || reason === 'guest-reset')
-    return { how: 'powered-off', detail: 'it shut itself down' }
-  return { how: 'stopped', detail: `QEMU was told to end (${reason})` }
 }

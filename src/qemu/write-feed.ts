@@ -2,16 +2,16 @@
  * Two may want to know which pages a guest has written: the protection, whose tracker takes the kernel's marks away as it
  * reads them, and whoever watches its working set. A mark that the one takes is lost to the other, and to the protection a
  * lost page is a wrong byte on the standby. So the protection goes first: while a tracker of it is open, nobody else reads
- * the marks, and the others hear of its harvests.
+ * the marks, and the others hear of its harvests, those before an epoch's end included.
  */
 import { PageRanges } from '../memory/page-ranges.ts'
-import type { Tracker } from '../tracking/tracker.ts'
+import type { EarlyHarvest, Tracker } from '../tracking/tracker.ts'
 
 export class WriteFeed {
   #open = 0
   /** What the harvests have named since `begin`. */
   #harvested = PageRanges.empty
-  /** A protection began or ended since then: what was written is not known. */
+  /** What was written since then is not known: a protection began or ended, or a harvest named everything. */
   #disturbed = true
 
   /** The same tracker, with its harvests heard here. */
@@ -21,16 +21,28 @@ export class WriteFeed {
     this.#open++
     this.#disturbed = true
     let closed = false
-    let first = true
+    // The next harvest names everything, whatever was written: the first one, and that after one that failed.
+    let everything = true
+    const heard = (harvest: () => PageRanges): PageRanges => {
+      const known = !this.#disturbed && !everything
+      everything = true
+      this.#disturbed = true
+      const pages = harvest()
+      everything = false
+      this.#disturbed = !known
+      this.#harvested = this.#harvested.union(pages)
+      return pages
+    }
+    const early = (early: EarlyHarvest): EarlyHarvest => ({
+      peek: () => early.peek(),
+      // A tracker that would name everything takes no mark before the next whole harvest.
+      harvest: (within) => (everything ? early.harvest(within) : heard(() => early.harvest(within))),
+    })
     return {
       name: tracker.name,
-      harvest: () => {
-        const pages = tracker.harvest()
-        // The first one names everything, whatever was written.
-        if (!first) this.#harvested = this.#harvested.union(pages)
-        first = false
-        return pages
-      },
+      fallback: tracker.fallback,
+      early: tracker.early && early(tracker.early),
+      harvest: () => heard(() => tracker.harvest()),
       close: () => {
         if (!closed) this.#open--
         closed = true

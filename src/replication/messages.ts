@@ -14,7 +14,10 @@ export const protocolVersion = 1
 /** A word or a line of another host: shown to people, so without control characters. */
 const line = Type.String({ maxLength: 255, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })
 
-const identity = Type.Object({ pid: Type.Integer(), startTime: Type.String() })
+const identity = Type.Object({
+  pid: Type.Integer({ minimum: 1, maximum: 2 ** 22 }),
+  startTime: Type.String(),
+})
 
 export const Hello = Type.Object({
   protocol: Type.Integer(),
@@ -34,6 +37,14 @@ export const Hello = Type.Object({
     address: line,
     bootId: line,
     process: identity,
+    /** By which a standby on the same machine proves that it sees this host's processes (source-sight.ts). */
+    agent: Type.Optional(
+      Type.Object({
+        process: identity,
+        pidNamespace: line,
+        token: Type.Object({ descriptor: Type.Integer({ minimum: 0 }), name: line }),
+      }),
+    ),
   }),
   generation: Type.Integer({ minimum: 1 }),
   /** Left with the primary's arbiter; absent when it has none. */

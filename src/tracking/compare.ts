@@ -10,7 +10,8 @@ export function openCompare({ pid, ramPages }: TrackerTarget, fallback?: string)
   const watched = new WatchedProcess(pid)
   return {
     name: 'compare',
-    ...(fallback === undefined ? {} : { fallback }),
+    fallback,
+    early: undefined,
     harvest() {
       watched.assertRunning()
       return PageRanges.all(ramPages)

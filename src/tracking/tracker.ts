@@ -13,18 +13,19 @@ import { openUserfault } from './userfault.ts'
 export type TrackerName = 'userfault' | 'compare'
 export type TrackerChoice = 'auto' | TrackerName
 
+/** No member is optional: whoever wraps a tracker must say for each what becomes of it. */
 export interface Tracker {
   readonly name: TrackerName
-  /** Why `auto` did not choose userfault, in words for `status`. */
-  readonly fallback?: string
+  /** Why `auto` did not choose userfault, in words for `status`; undefined when it did, or was not asked. */
+  readonly fallback: string | undefined
   /**
    * Reads which pages were written since the last harvest, and re-arms, in one step. May report more than was written,
    * never less; the first harvest reports every page. After an error the next one reports every page again.
    * @throws SubpageError GUEST_DIED when the process has ended, TRACKER_UNAVAILABLE when tracking was lost
    */
   harvest(): PageRanges
-  /** Before the epoch's end; absent where it would cost as much as a harvest. */
-  readonly early?: EarlyHarvest
+  /** Before the epoch's end; undefined where it would cost as much as a harvest. */
+  readonly early: EarlyHarvest | undefined
   close(): void
 }
 

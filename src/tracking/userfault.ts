@@ -41,6 +41,7 @@ export function openUserfault(target: TrackerTarget): Tracker {
 
 class UserfaultTracker implements Tracker {
   readonly name = 'userfault'
+  readonly fallback = undefined
   readonly #pagemap: Pagemap
   readonly #lock: number
   readonly #ramPages: number

@@ -7,19 +7,21 @@
  * where it needs a table that is being read. The cost that is told is that of the walks, an upper bound. What may be missed: src/tracking/referenced.ts.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { assertOwnProc } from '../qemu/process.ts'
 import { clearReferences, type ReferencedMapping, readReferences } from '../tracking/referenced.ts'
 import { DistEstimator } from './dist.ts'
 import { heatRows, type Sample } from './sample.ts'
 
 /**
  * A sample for each interval, until the caller has enough. `ramPages` is what is resident.
- * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE
+ * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE, BAD_ARGUMENT
  */
 export async function* watchProcess(
   pid: number,
   intervalMs: number,
   signal?: AbortSignal,
 ): AsyncGenerator<Sample> {
+  assertOwnProc()
   const estimator = new DistEstimator(0)
   const startedMs = performance.now()
   let walkUs = 0

@@ -53,9 +53,12 @@ async function cert(...args: string[]): Promise<Ran> {
     note(text: string) {
       stderr += text
     },
+    warn(text: string) {
+      stderr += text
+    },
   }
   try {
-    await certCommand.run({ args: values, flags, rest: [], output })
+    await certCommand.run({ args: values, flags, sources: {}, rest: [], output })
     return { status: 0, stdout, stderr }
   } catch (error) {
     const { exit, message, code } = asSubpageError(error)

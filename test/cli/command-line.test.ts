@@ -85,7 +85,11 @@ describe('a wrong command line is status 2, and nothing on standard output', () 
       ['protect', 'x', ...there, '--to', 'h:70000'],
       /"h:70000" is not an address/,
     ],
-    ['less memory than a guest needs', ['run', 'x', ...there, '--ram', '1M'], /ramBytes must be >= 16777216/],
+    [
+      'less memory than a guest needs',
+      ['run', 'x', ...there, '--ram', '1M'],
+      /--ram: 1M is too little: at least 16 MiB/,
+    ],
     ['a name that is none', ['run', '../x', ...there], /"\.\.\/x" cannot be a guest name/],
     ['an agent that listens nowhere', ['agent', '--listen', 'x:y:z'], /"x:y:z" is not an address/],
     [

@@ -5,6 +5,7 @@ import { readSending } from '../../src/cli/sending-flags.ts'
 
 const given = (flags: Record<string, string>) =>
   readSending({
+    sources: {},
     flags: { reduce: 'all', block: '1024', compress: 'auto', speculate: 'auto', shadow: 'full', ...flags },
   } as unknown as Invocation)
 

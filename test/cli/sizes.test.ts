@@ -45,11 +45,13 @@ test.each([
   ['1s', 1000],
   ['1.5s', 1500],
   ['0.5ms', 0.5],
+  ['5min', 300_000],
+  ['1h', 3_600_000],
 ])('the time "%s" is %f ms', (text, ms) => {
   expect(parseMs(text)).toBe(ms)
 })
 
-test.each(['', '0', '0s', '-1ms', '1m', '1h', '1us', 'ms', '1,5s', '1e3', 'Infinity'])(
+test.each(['', '0', '0s', '-1ms', '1m', '1d', '1us', '1constructor', 'ms', '1,5s', '1e3', 'Infinity'])(
   '"%s" is no time',
   (text) => {
     expect(() => parseMs(text)).toThrow(refused)

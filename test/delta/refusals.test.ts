@@ -17,6 +17,11 @@ function delta(codec: CodecName, body: readonly number[], records = 1): Uint8Arr
   return bytes
 }
 
+/** Masks of so many words that name so many bytes in all, each at least one. */
+function costly(bytes: number, words = 8): number[] {
+  return Array.from({ length: words }, (_, word) => 2 ** Math.floor((bytes + word) / words) - 1)
+}
+
 const many = (count: number) => new Array<number>(count).fill(9)
 const sound = delta('masked', [0, 1, 1, 1, 1, 7])
 const changed = (at: number, byte: number) => sound.with(at, byte)
@@ -51,6 +56,26 @@ const refused: [what: string, Uint8Array][] = [
   ['packed bytes cut short', delta('masked', [0, 1, 1, 1, 3, 7])],
   ['whole line cut short', delta('masked', [0, 1, 1, 0, ...many(63)])],
   ['whole line that ate the packed bytes', delta('masked', [0, 1, 3, 0, 1, 1, ...many(64)])],
+  ['line of 64 bytes by its words', delta('masked', [0, 1, 1, 255, ...costly(56), ...many(56)])],
+  ['line of 72 bytes by its words', delta('masked', [0, 1, 1, 255, ...costly(64), ...many(64)])],
+  [
+    'line of 64 bytes by its words, behind cheap and whole ones',
+    delta('masked', [
+      0,
+      1,
+      15,
+      1,
+      0,
+      127,
+      255,
+      1,
+      ...costly(49, 7),
+      ...costly(56),
+      ...many(64 + 1 + 49 + 56),
+    ]),
+  ],
+  ['all lines of a page', delta('line', [0, 255, ...many(8).fill(255), ...many(4096)])],
+  ['runs of 4096 bytes', delta('xor-rle', [0, 0x80, 0x20, 0, 0xfd, 0x1f, ...many(4093)])],
   ['runs longer than the body', delta('xor-rle', [0, 4, 0, 1, 9])],
   ['length of runs longer than needed', delta('xor-rle', [0, 0x83, 0, 0, 1, 9])],
   ['equal run alone', delta('xor-rle', [0, 1, 5])],
@@ -70,6 +95,10 @@ const accepted: [what: string, Uint8Array][] = [
   ['line', delta('line', [0, 1, 1, ...many(64)])],
   ['whole line', delta('masked', [0, 1, 1, 0, ...many(64)])],
   ['whole line and packed bytes', delta('masked', [0, 1, 3, 0, 1, 1, ...many(65)])],
+  ['line of 63 bytes by its words', delta('masked', [0, 1, 1, 255, ...costly(55), ...many(55)])],
+  ['line of 63 bytes by seven words', delta('masked', [0, 1, 1, 127, ...costly(56, 7), ...many(56)])],
+  ['all lines but one', delta('line', [0, 255, ...many(7).fill(255), 127, ...many(4032)])],
+  ['runs of 4095 bytes', delta('xor-rle', [0, 0xff, 0x1f, 0, 0xfc, 0x1f, ...many(4092)])],
   ['last byte of a page', delta('xor-rle', [0, 4, 0xff, 0x1f, 1, 9])],
   ['two runs', delta('xor-rle', [0, 6, 0, 1, 9, 1, 1, 9])],
 ]

@@ -189,6 +189,7 @@ export class ScriptedGuest {
     let everything = true
     return {
       name: 'userfault',
+      fallback: undefined,
       early: {
         peek: () =>
           everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1])),

@@ -3,11 +3,12 @@
  * SUBPAGE_SIM_SEED replays one; SUBPAGE_SIM_COUNT and SUBPAGE_SIM_FIRST choose which ones run.
  */
 import { expect, test } from 'vitest'
+import { numberSetting } from '../../src/environment.ts'
 import { describeFailure, simulateMany } from './run-many.ts'
 
-const one = process.env.SUBPAGE_SIM_SEED
-const firstOfAll = Number(one ?? process.env.SUBPAGE_SIM_FIRST ?? 1)
-const countOfAll = one === undefined ? Number(process.env.SUBPAGE_SIM_COUNT ?? 2_000) : 1
+const one = numberSetting('SUBPAGE_SIM_SEED', 0)
+const firstOfAll = one ?? numberSetting('SUBPAGE_SIM_FIRST', 0) ?? 1
+const countOfAll = one === undefined ? (numberSetting('SUBPAGE_SIM_COUNT', 1) ?? 2_000) : 1
 
 export function testSchedules(half: 'first half' | 'second half'): void {
   const firstCount = Math.ceil(countOfAll / 2)

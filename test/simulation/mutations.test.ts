@@ -81,6 +81,11 @@ describe('a defect is found', { timeout: 300_000 }, () => {
     expect(await finds({ openFence: true }, 630)).toMatch(/speaks for the guest, at step .* took it over/)
   })
 
+  test('an equal boot id counts as proof that processes can be seen', async () => {
+    const settings = { sameMachine: true, apart: true, outputs: 'free' } as const
+    expect(await finds({ trustBootId: true, settings })).toMatch(/took the guest over by itself/)
+  })
+
   test('a generation that was never used is not given back', async () => {
     expect(await finds({ Succession: Keeping }, 1085)).toBe('the guest is gone, and nothing has killed it')
   })

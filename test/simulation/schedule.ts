@@ -55,7 +55,7 @@ function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  const settings: Omit<SimSettings, 'sending'> = {
+  const settings: Omit<SimSettings, 'sending' | 'apart'> = {
     pages: random.integer(4, 14),
     stepMs: pick([4, 8, 15]),
     epochMs: pick([25, 40, 100]),
@@ -67,7 +67,7 @@ function settingsOf(random: SeededRandom): SimSettings {
     tracker: chance(15) ? 'compare' : 'userfault',
     codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
   }
-  return { ...settings, sending: sendingOf(random.seed, settings.tracker) }
+  return { ...settings, sending: sendingOf(random.seed, settings.tracker), apart: random.seed % 2 === 1 }
 }
 
 export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {
@@ -299,6 +299,7 @@ class Schedule {
     const { agent } = host
     agent?.process.enter(() => {
       this.#world.note(`-- command ${name} on ${host.name}`)
+      if (name === 'switchover' || name === 'failover') this.#world.commanded = true
       const work = async () => await run(agent)
       work().then(
         () => agent.say(`${name} is done`),

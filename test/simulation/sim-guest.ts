@@ -83,8 +83,9 @@ export class SimGuest implements Guest {
       },
     }
     return {
-      ...(!compares && { early }),
       name: this.#world.settings.tracker,
+      fallback: undefined,
+      early: compares ? undefined : early,
       harvest: () => {
         if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'the process has ended')
         const pages = PageRanges.of([...dirty].map((page) => [page, 1]))

@@ -14,6 +14,7 @@ import { wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
+import { type Sight, SourceSight } from '../../src/replication/source-sight.ts'
 import { Standby } from '../../src/replication/standby.ts'
 import type { StandbyOutcome } from '../../src/replication/standby-options.ts'
 import { Succession } from '../../src/replication/succession.ts'
@@ -94,6 +95,12 @@ export class SimHost implements Station {
   }
 }
 
+/** Every host's agent, seen from its own namespace. */
+const agentIdentity = {
+  process: { pid: 1_000_000, startTime: '0' },
+  token: { descriptor: 3, name: 'presence' },
+}
+
 type Hosted = RunningHere | StandbyHere | { kind: 'ended'; qemu: SimQemu; end: GuestEnd }
 
 export class SimAgent {
@@ -149,12 +156,35 @@ export class SimAgent {
         host: this.host.name,
         claimant: this.host.name,
         address: this.host.name,
-        bootId: this.world.settings.sameMachine ? 'one' : this.host.name,
+        bootId: this.space.bootId,
         process: { pid: this.world.qemus.indexOf(running.guest.qemu) + 1, startTime: '0' },
+        agent: { ...agentIdentity, pidNamespace: this.space.pidNamespace },
       },
       generation: running.succession.generation,
       ...(marked && { mark }),
       settings,
+    }
+  }
+
+  get space(): { bootId: string; pidNamespace: string } {
+    const { sameMachine, apart } = this.world.settings
+    return {
+      bootId: sameMachine ? 'one' : this.host.name,
+      // Of machines that run at once, the first namespace of each has the same number.
+      pidNamespace: sameMachine && apart ? this.host.name : 'first',
+    }
+  }
+
+  /** What is found under a pid here: in a namespace of its own nothing of the other host. */
+  get sight(): Sight {
+    const { settings, qemus } = this.world
+    const seesAll = settings.sameMachine && !settings.apart
+    const space = this.space
+    return {
+      space: () => space,
+      fate: ({ pid }) =>
+        pid === agentIdentity.process.pid ? 'runs' : seesAll && qemus[pid - 1]?.alive ? 'runs' : 'gone',
+      holds: () => seesAll,
     }
   }
 
@@ -238,7 +268,7 @@ export class SimAgent {
       const present = this.hosted
       const admission = await admit(hello, presentOf(present))
       if (present?.kind === 'standby') {
-        if (admission === 'again') return present
+        if (admission === 'again') return present.meet(hello)
         await present.standby.discard('its primary protects the guest anew')
       }
       if (present?.kind === 'running') {
@@ -248,7 +278,7 @@ export class SimAgent {
       if (present?.kind === 'ended' && present.qemu.alive)
         throw new SubpageError('GUEST_EXISTS', 'it may still run')
       const guest = await this.#startStandby(hello)
-      this.hosted = guest
+      this.hosted = guest.meet(hello)
       guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
       void guest.waiting.ended.then((end) => {
         if (this.hosted !== guest) return
@@ -422,22 +452,31 @@ export class StandbyHere {
   readonly kind = 'standby'
   readonly standby: Standby
   readonly waiting: SimWaiting
+  readonly sight: SourceSight
 
   constructor(agent: SimAgent, qemu: SimQemu, hello: Hello) {
     const { world, process } = agent
     this.waiting = new SimWaiting(world, process, qemu)
+    this.sight = new SourceSight(agent.sight)
     this.waiting.onLoaded = () => agent.updateRecord({ qemu, waiting: false })
     this.standby = new Standby({
       guest: this.waiting,
       image: wholeImage(this.waiting.image),
       hello,
       succession: agent.succession(qemu, hello.generation),
-      sourceGone: ({ source }) =>
-        world.settings.sameMachine ? !world.qemus[source.process.pid - 1]?.alive : undefined,
+      sourceGone: (of) =>
+        world.broken.trustBootId && of.source.bootId === agent.space.bootId
+          ? agent.sight.fate(of.source.process) === 'gone'
+          : this.sight.gone(of),
       clock: process.clock,
       faults: agent.faults,
     })
     this.standby.on('state', (state, reason) => agent.say(`standby ${state} ${reason}`))
+  }
+
+  meet(hello: Hello): this {
+    this.sight.meet(hello)
+    return this
   }
 }
 

@@ -22,8 +22,10 @@ export interface SimSettings {
   outputs: 'held' | 'free'
   /** The hosts have one arbiter; otherwise each asks its own, and only people decide. */
   chosen: boolean
-  /** Each can see the processes of the other. */
+  /** The hosts are agents of one machine, which dies with neither. */
   sameMachine: boolean
+  /** On one machine: whether each agent is in a PID namespace of its own, where processes of the other are not found. */
+  apart: boolean
   tracker: 'userfault' | 'compare'
   codec: 'line' | 'page' | 'xor-rle' | 'masked'
   sending: Sending
@@ -38,6 +40,10 @@ export interface Broken {
   /** Deltas go as they are: what reduces them would notice these defects by itself. */
   plain?: boolean
   openFence?: boolean
+  /** A boot id that is equal is taken for proof that processes can be seen. */
+  trustBootId?: boolean
+  /** In place of what is drawn. */
+  settings?: Partial<SimSettings>
 }
 
 export interface PlannedFault {
@@ -68,6 +74,8 @@ export class SimWorld {
   hitMidway = false
   /** The operator has said that the primary is gone. */
   forced = false
+  /** Somebody has asked for a failover or a switchover, which may leave two copies while it is under way. */
+  commanded = false
   takeovers = 0
   /** The copy that took over last: whoever had the guest before must not speak any more. */
   #speaker: SimQemu | undefined
@@ -81,7 +89,7 @@ export class SimWorld {
     this.seed = seed
     this.random = seededRandom(seed)
     this.broken = broken
-    this.settings = settings(this.random)
+    this.settings = { ...settings(this.random), ...broken.settings }
     this.network = new SimNetwork(this.time, this.random)
     this.client = new SimClient(this.settings.pages)
     this.#arbiters = [new SimArbiter(this.time, this.random), new SimArbiter(this.time, this.random)]
@@ -151,6 +159,9 @@ export class SimWorld {
     this.takeovers++
     this.note(`${qemu.host}: its copy runs from step ${qemu.step.id}`)
     this.#speaker = qemu
+    const other = this.copies.find((copy) => copy !== qemu)
+    if (this.settings.outputs === 'free' && other && !this.commanded && !this.forced)
+      throw new Violation(`${qemu.host} took the guest over by itself while it runs on ${other.host}`)
     if (this.settings.outputs === 'free' || this.forced) {
       this.forced = false
       this.client.seen = qemu.step

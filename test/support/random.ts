@@ -1,4 +1,5 @@
 /** Reproducible randomness: the seed comes from SUBPAGE_TEST_SEED or is drawn, and is printed with a failure. */
+import { numberSetting } from '../../src/environment.ts'
 
 export interface SeededRandom {
   seed: number
@@ -7,7 +8,7 @@ export interface SeededRandom {
 }
 
 export function seededRandom(
-  seed = Number(process.env.SUBPAGE_TEST_SEED ?? Date.now() % 2 ** 31),
+  seed = numberSetting('SUBPAGE_TEST_SEED', 0) ?? Date.now() % 2 ** 31,
 ): SeededRandom {
   // splitmix32
   let state = seed | 0

@@ -94,6 +94,13 @@ export class TestHost {
     await ended
   }
 
+  /** As a service manager ends it. */
+  async stop(): Promise<void> {
+    const ended = this.exited
+    this.signal('SIGTERM')
+    await ended
+  }
+
   get exited(): Promise<unknown> {
     return this.running && this.agent ? once(this.agent.process, 'exit') : Promise.resolve()
   }

@@ -1,14 +1,28 @@
 /**
  * What every tracker promises, held over each: a harvest names every page that was written since the last one. The
- * userfault tracker names no other page; compare names all.
+ * userfault tracker names no other page; compare names all. A tracker that is handed on (src/qemu/write-feed.ts) promises
+ * all that the tracker within promises.
  */
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
-import { openTracker, probeUserfault, type Tracker, type TrackerName } from '../../src/tracking/tracker.ts'
+import { WriteFeed } from '../../src/qemu/write-feed.ts'
+import {
+  openTracker,
+  probeUserfault,
+  type Tracker,
+  type TrackerName,
+  type TrackerTarget,
+} from '../../src/tracking/tracker.ts'
 import { type VictimOptions, Victims } from './victim.ts'
 
 const names: TrackerName[] = probeUserfault().available ? ['userfault', 'compare'] : ['compare']
+type Open = (target: TrackerTarget, name: TrackerName) => Tracker
+const ways: [how: string, open: Open][] = [
+  ['as opened', openTracker],
+  ['with its harvests heard', (target, name) => new WriteFeed().observe(openTracker(target, name))],
+]
+const kinds = names.flatMap((name) => ways.map(([how, open]) => ({ name, how, open })))
 const pages = 1024
 
 let victims: Victims
@@ -22,11 +36,11 @@ afterEach(async () => {
 })
 afterAll(() => victims.close())
 
-describe.each(names)('%s', (name) => {
+describe.each(kinds)('$name, $how', ({ name, open }) => {
   /** A victim whose pages are all harvested once, so that the next harvest names what came after. */
   async function watched(options: Partial<VictimOptions> = {}) {
     const victim = await victims.start({ pages, ...options })
-    const tracker = openTracker(victim.target, name)
+    const tracker = open(victim.target, name)
     trackers.push(tracker)
     expect(list(tracker.harvest())).toEqual([[0, victim.target.ramPages]])
     return { victim, tracker }
@@ -43,6 +57,36 @@ describe.each(names)('%s', (name) => {
     const { tracker } = await watched()
     expect(tracker.name).toBe(name)
     expect(tracker.fallback).toBeUndefined()
+  })
+
+  test('harvests early where that costs less than a whole harvest, and only then', async () => {
+    const { tracker } = await watched()
+    expect(tracker.early !== undefined).toBe(name === 'userfault')
+  })
+
+  test('an early look changes nothing; an early harvest takes what it is asked for, and no more', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run('write 10 4')
+    await victim.run('write 90 1')
+    if (tracker.early) {
+      const { early } = tracker
+      for (let look = 0; look < 2; look++) expect(list(early.peek())).toEqual(list(runs([10, 4], [90, 1])))
+      expect(list(early.harvest(runs([12, 20])))).toEqual([[12, 2]])
+      expect(list(early.harvest(runs([12, 20])))).toEqual([])
+      await victim.run('write 13 1')
+      expectHarvest(tracker, runs([10, 2], [13, 1], [90, 1]))
+      expect(list(early.peek())).toEqual([])
+    } else expectHarvest(tracker, runs([10, 4], [90, 1]))
+  })
+
+  test('before its first harvest there is nothing to take early: that names every page', async () => {
+    const victim = await victims.start({ pages })
+    const tracker = open(victim.target, name)
+    trackers.push(tracker)
+    await victim.run('write 1 3')
+    expect(list(tracker.early?.peek() ?? PageRanges.empty)).toEqual([])
+    expect(list(tracker.early?.harvest(PageRanges.all(pages)) ?? PageRanges.empty)).toEqual([])
+    expect(list(tracker.harvest())).toEqual([[0, pages]])
   })
 
   test('names nothing when nothing was written', async () => {
@@ -188,7 +232,7 @@ describe.each(names)('%s', (name) => {
     const { victim, tracker } = await watched()
     await victim.run('write 2 1')
     tracker.close()
-    const second = openTracker(victim.target, name)
+    const second = open(victim.target, name)
     trackers.push(second)
     expect(list(second.harvest())).toEqual([[0, pages]])
     await victim.run('write 6 1')

@@ -4,8 +4,8 @@ import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
 import type { ServeOptions } from '../../agent/serve.ts'
 import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
-import { type Command, type Invocation, text } from '../command.ts'
-import { parseSpan } from '../sizes.ts'
+import { type Command, type Invocation, read, text } from '../command.ts'
+import { formatTime, parseMs, within } from '../sizes.ts'
 
 export const agentCommand: Command = {
   name: 'agent',
@@ -81,9 +81,12 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
     if (flags.ephemeral) endWithInput(agent)
-    output.note(
-      `subpage agent ${agent.host.name}: ready (state ${agent.stateDirectory}, replication ${agent.host.address()})`,
-    )
+    const ready = { host: agent.host.name, state: agent.stateDirectory, replication: agent.host.address() }
+    if (output.json) output.data({ ready }, () => '')
+    else
+      output.note(
+        `subpage agent ${ready.host}: ready (state ${ready.state}, replication ${ready.replication})`,
+      )
   },
 }
 
@@ -91,9 +94,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
 const swapAfterMsMax = 240_000
 
 function swapAfterOf(invocation: Invocation): number {
-  const afterMs = parseSpan(text(invocation, 'swapAfter'))
-  if (afterMs > swapAfterMsMax) throw new SubpageError('BAD_ARGUMENT', '--swap-after is at most 4min')
-  return afterMs
+  return read(invocation, 'swapAfter', within(parseMs, 1, swapAfterMsMax, formatTime))
 }
 
 function tlsOf({ tlsCa, tlsCert, tlsKey }: Invocation['flags']): Pick<ServeOptions, 'tls'> {

@@ -4,7 +4,7 @@ import type { RunBody } from '../../agent/api.ts'
 import type { DemoObserver, DemoSummary } from '../../agent/demo.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus } from '../../errors.ts'
-import { type Command, text } from '../command.ts'
+import { type Command, read, text } from '../command.ts'
 import { type Output, table } from '../output.ts'
 import { formatBytes, formatUs, parseMs, parseSize } from '../sizes.ts'
 
@@ -31,10 +31,10 @@ export const demoCommand: Command = {
     process.once('SIGINT', () => interrupted.abort())
     const summary = await demo(
       {
-        ramBytes: parseSize(text(invocation, 'ram')),
-        epochMs: parseMs(text(invocation, 'epoch')),
+        ramBytes: read(invocation, 'ram', parseSize),
+        epochMs: read(invocation, 'epoch', parseMs),
         accel: text(invocation, 'accel') as RunBody['accel'],
-        watchMs: parseMs(text(invocation, 'watch')),
+        watchMs: read(invocation, 'watch', parseMs),
       },
       observe(output),
       interrupted.signal,

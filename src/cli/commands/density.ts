@@ -4,8 +4,8 @@ import type { DensityBody } from '../../agent/api.ts'
 import type { SurveyDepth, SurveyImage } from '../../density/survey.ts'
 import { SubpageError } from '../../errors.ts'
 import { agentFlags, agentOf, stateOf } from '../agent-of.ts'
-import { type Command, type Invocation, text } from '../command.ts'
-import { parseShare, parseSize, parseSpan } from '../sizes.ts'
+import { type Command, type Invocation, read, text } from '../command.ts'
+import { formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
 
 const verbs = ['analyze', 'status', 'on', 'off', 'tune']
 
@@ -85,13 +85,19 @@ async function change(invocation: Invocation, what: string, name: string): Promi
 function settingsOf(invocation: Invocation, ramBytes: number, present: string | undefined): DensityBody {
   const { target, trustDomain = present } = invocation.flags
   return {
-    ...(target === undefined ? {} : { targetBytes: targetOf(String(target), ramBytes) }),
+    ...(target === undefined
+      ? {}
+      : { targetBytes: read(invocation, 'target', (size) => targetOf(size, ramBytes)) }),
     ...(trustDomain === undefined ? {} : { trustDomain: String(trustDomain) }),
-    recentMs: parseSpan(text(invocation, 'recent')),
-    coldMs: parseSpan(text(invocation, 'cold')),
-    budget: parseShare(text(invocation, 'budget')),
+    recentMs: read(invocation, 'recent', upToADay),
+    coldMs: read(invocation, 'cold', upToADay),
+    budget: read(invocation, 'budget', within(parseShare, 0.001, 1, formatShare)),
   }
 }
+
+/** As the agent takes them (src/agent/api.ts). */
+const upToADay = within(parseMs, 1, 86_400_000, formatTime)
+const formatShare = (share: number) => `${100 * share} %`
 
 /** "40%" of the guest's memory, or a size. */
 function targetOf(target: string, ramBytes: number): number {
@@ -119,9 +125,9 @@ async function analyze(invocation: Invocation, targets: string[]): Promise<void>
   const { surveyReport } = await import('../density-report.ts')
   const images = await Promise.all(targets.map((target) => imageOf(invocation, target)))
   const found = await survey(images, {
-    shape: parseShape(text(invocation, 'shape')),
+    shape: read(invocation, 'shape', parseShape),
     depth: text(invocation, 'depth') as SurveyDepth,
-    memoryBytes: parseSize(text(invocation, 'memory')),
+    memoryBytes: read(invocation, 'memory', parseSize),
   })
   invocation.output.data(found, () => surveyReport(found))
 }

@@ -8,9 +8,9 @@ import { exitStatus, SubpageError } from '../../errors.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
-import { type Command, type Invocation, text } from '../command.ts'
+import { type Command, type Invocation, read, text } from '../command.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
-import { formatBytes, parseMs, parseSize } from '../sizes.ts'
+import { formatBytes, formatTime, parseMs, parseSize, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
 
 /** Options of QEMU whose value is a file. */
@@ -49,11 +49,11 @@ export const runCommand: Command = {
     const { parseNics } = await import('../../qemu/nic.ts')
     const status = await agentOf(invocation).run({
       name: nameOf(invocation),
-      ramBytes: parseSize(text(invocation, 'ram')),
+      ramBytes: read(invocation, 'ram', guestSize),
       accel: text(invocation, 'accel') as RunBody['accel'],
       options: absolutePaths(invocation.rest),
-      ...(invocation.flags.track !== undefined && { track: parseTrack(text(invocation, 'track')) }),
-      nics: parseNics(invocation.flags.net === undefined ? '' : text(invocation, 'net')),
+      ...(invocation.flags.track !== undefined && { track: read(invocation, 'track', parseTrack) }),
+      nics: invocation.flags.net === undefined ? [] : read(invocation, 'net', parseNics),
     })
     invocation.output.data(
       status,
@@ -114,10 +114,10 @@ export const protectCommand: Command = {
       throw new SubpageError('BAD_ARGUMENT', 'protect needs --to HOST:PORT, the agent of the other host')
     const agent = agentOf(invocation)
     await agent.protect(nameOf(invocation), {
-      to: formatAddress(parseAddress(text(invocation, 'to'))),
-      ...readPace(text(invocation, 'epoch')),
+      to: read(invocation, 'to', (to) => formatAddress(parseAddress(to))),
+      ...read(invocation, 'epoch', readPace),
       outputs: text(invocation, 'outputs') as ProtectBody['outputs'],
-      suspicionMs: parseMs(text(invocation, 'suspicion')),
+      suspicionMs: read(invocation, 'suspicion', within(parseMs, 50, 60_000, formatTime)),
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
       ...readSending(invocation),
@@ -204,8 +204,20 @@ function parseTrack(value: string): PluginPart[] {
 
 /** @throws SubpageError BAD_ARGUMENT */
 function readPace(epoch: string): Pace {
-  return epoch === 'auto' ? automaticPace : { epochMs: parseMs(epoch) }
+  return epoch === 'auto' ? automaticPace : { epochMs: within(parseMs, 1, 60_000, formatTime)(epoch) }
 }
+
+/** As the agent takes it (src/agent/api.ts). */
+const guestSize = within(
+  (value) => {
+    const bytes = parseSize(value)
+    if (bytes % 4096 === 0) return bytes
+    throw new SubpageError('BAD_ARGUMENT', `${value} is not a multiple of 4 KiB`)
+  },
+  16 * 2 ** 20,
+  Number.MAX_SAFE_INTEGER,
+  formatBytes,
+)
 
 /** The agent has a working directory of its own: files are named from the root. */
 function absolutePaths(options: string[]): string[] {

@@ -6,7 +6,7 @@ import type { RecordTarget } from '../../study/record/target.ts'
 import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import type { TrackerChoice } from '../../tracking/tracker.ts'
 import { stateOf } from '../agent-of.ts'
-import { type Command, type Invocation, text } from '../command.ts'
+import { type Command, type Invocation, read, text } from '../command.ts'
 import type { Output } from '../output.ts'
 import { formatBytes, parseMs } from '../sizes.ts'
 
@@ -59,8 +59,8 @@ is whole. Of processes the one that is named is recorded, or the command itself,
     const options: RecordOptions = {
       path: String(flags.output),
       replace: flags.force === true,
-      epochMs: parseMs(text(invocation, 'epoch')),
-      forMs: flags.for === undefined ? undefined : parseMs(String(flags.for)),
+      epochMs: read(invocation, 'epoch', parseMs),
+      forMs: flags.for === undefined ? undefined : read(invocation, 'for', parseMs),
       content: flags.content === true,
       signal: interrupted.signal,
       progress: (so) => output.note(line(so)),

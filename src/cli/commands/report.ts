@@ -1,5 +1,5 @@
 /** `subpage report`: explains what a recording holds. A pure function of a file: no privileges, no agent, any machine. */
-import type { Command } from '../command.ts'
+import { type Command, read } from '../command.ts'
 import { reportFlags, writeAsAsked } from '../report-flags.ts'
 import { parseMs } from '../sizes.ts'
 
@@ -15,7 +15,7 @@ Example: subpage report redis.trace --epoch 100ms --html redis.html`,
   ],
   async run(invocation) {
     const { args, flags, output } = invocation
-    const epochUs = typeof flags.epoch === 'string' ? 1000 * parseMs(flags.epoch) : undefined
+    const epochUs = typeof flags.epoch === 'string' ? 1000 * read(invocation, 'epoch', parseMs) : undefined
     const { readTrace } = await import('../../study/trace.ts')
     const { summarize } = await import('../../study/analysis/summary.ts')
     const { traceJson, traceReport } = await import('../../study/analysis/trace-report.ts')

@@ -4,9 +4,9 @@ import type { WatchQuery } from '../../agent/memory-watch.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import type { Sample } from '../../workingset/sample.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
-import { type Command, type Invocation, text } from '../command.ts'
+import { type Command, type Invocation, read } from '../command.ts'
 import { reportFlags, writeAsAsked } from '../report-flags.ts'
-import { parseShare, parseSize, parseSpan } from '../sizes.ts'
+import { formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
 
 export const wssCommand: Command = {
   name: 'wss',
@@ -50,7 +50,7 @@ read it. Interrupted, it says what it has seen so far.`,
     const target = targetOf(String(args[0]))
     const { summaryText, lineText, lineHead, recommendation, notesOn } = await import('../working-set.ts')
     const { summarize } = await import('../../workingset/summary.ts')
-    const asked = flags.footprint === undefined ? undefined : parseSize(text(invocation, 'footprint'))
+    const asked = flags.footprint === undefined ? undefined : read(invocation, 'footprint', parseSize)
     const footprint = asked ?? (target.kind === 'vm' ? undefined : 0)
     const watching = flags.watch === true
     const interrupted = new AbortController()
@@ -108,15 +108,14 @@ async function* samplesOf(
   target: Target,
   signal: AbortSignal,
 ): AsyncGenerator<Sample> {
-  const intervalMs = parseSpan(text(invocation, 'interval'))
+  const intervalMs = read(invocation, 'interval', within(parseMs, 50, 3_600_000, formatTime))
   if (target.kind === 'trace') {
     const { readTrace } = await import('../../study/trace.ts')
     const { samplesOfTrace } = await import('../../study/analysis/working-set-trace.ts')
     yield* samplesOfTrace(readTrace(target.path), intervalMs)
     return
   }
-  const forMs =
-    invocation.flags.watch === true ? Number.POSITIVE_INFINITY : parseSpan(text(invocation, 'for'))
+  const forMs = invocation.flags.watch === true ? Number.POSITIVE_INFINITY : read(invocation, 'for', parseMs)
   if (forMs < intervalMs)
     throw new SubpageError(
       'BAD_ARGUMENT',
@@ -126,7 +125,7 @@ async function* samplesOf(
   const settings: WatchQuery = {
     intervalMs,
     subIntervals: 1,
-    budget: parseShare(text(invocation, 'budget')),
+    budget: read(invocation, 'budget', parseShare),
   }
   try {
     for await (const sample of await source(invocation, target, settings, signal)) {

@@ -29,7 +29,9 @@ const line: PageCodec = {
     return [...encodeLineMap(lines), ...lines.flatMap((index) => [...lineOf(after, index)])]
   },
   decode(first, reader, target) {
-    for (const index of decodeLineMap(first, reader)) lineOf(target, index).set(reader.take(lineBytes))
+    const lines = decodeLineMap(first, reader)
+    if (lines.length * lineBytes >= pageBytes) throw new Malformed('longer than a raw page')
+    for (const index of lines) lineOf(target, index).set(reader.take(lineBytes))
   },
 }
 
@@ -40,7 +42,9 @@ const xorRle: PageCodec = {
     return runs && [...uleb(runs.length), ...runs]
   },
   decode(first, reader, target) {
-    decodeXbzrle(reader.take(reader.uleb(first)), target)
+    const length = reader.uleb(first)
+    if (length >= pageBytes) throw new Malformed('longer than a raw page')
+    decodeXbzrle(reader.take(length), target)
   },
 }
 
@@ -105,6 +109,8 @@ const masked: PageCodec = {
     const words = [...reader.take(lines.length)]
     const masks = words.map((word) => setBits(word).map((bit) => ({ bit, mask: reader.byte() })))
     if (masks.flat().some(({ mask }) => mask === 0)) throw new Malformed('word without bytes')
+    if (masks.some((used) => costOf(used.map(({ mask }) => mask)) >= lineBytes))
+      throw new Malformed('line that should be whole')
     for (const [i, index] of lines.entries())
       if (words[i] === 0) lineOf(target, index).set(reader.take(lineBytes))
     for (const [i, index] of lines.entries())
@@ -112,6 +118,10 @@ const masked: PageCodec = {
         for (const byte of setBits(mask)) lineOf(target, index)[8 * bit + byte] = reader.byte()
   },
 }
+
+/** Bytes that a line takes by its words: a mask for each changed word, and its changed bytes. */
+const costOf = (masks: readonly number[]): number =>
+  masks.reduce((cost, mask) => cost + 1 + setBits(mask).length, 0)
 
 /** For each of the eight words of a line, the map of its changed bytes. */
 function wordMasks(before: Uint8Array, after: Uint8Array): number[] {

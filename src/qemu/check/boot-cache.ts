@@ -5,6 +5,7 @@
 import { lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { runtimeDirectory } from '../../environment.ts'
 import { errorCode } from '../../errors.ts'
 import { bootId } from '../process.ts'
 
@@ -37,7 +38,7 @@ export function writeBootCache(name: string, key: string, answer: unknown): void
 /** Undefined when the folder is another user's, or cannot be made: /tmp is open to all. */
 export function bootCacheFile(name: string): string | undefined {
   const uid = process.getuid?.()
-  const runtime = process.env.XDG_RUNTIME_DIR
+  const runtime = runtimeDirectory()
   const ours = join(tmpdir(), `subpage-${uid}`)
   const levels = runtime ? [join(runtime, 'subpage-check')] : [ours, join(ours, 'check')]
   try {

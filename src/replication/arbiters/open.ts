@@ -3,6 +3,7 @@
  * `etcd:https://h1:2379,https://h2:2379`. The specification stands in argv, status and logs, so it never holds a secret:
  * those come from files, and etcd's password may come from the environment. Opening asks nobody anything.
  */
+import { setting } from '../../environment.ts'
 import { SubpageError } from '../../errors.ts'
 import type { Arbiter } from '../arbiter.ts'
 import { EtcdArbiter } from './etcd.ts'
@@ -72,7 +73,7 @@ function isLoopback(host: string): boolean {
 
 function readPassword(file: string | undefined): string {
   const password =
-    file === undefined ? process.env[passwordVariable] : readSecret(file, 'password').replace(/\r?\n$/, '')
+    file === undefined ? setting(passwordVariable) : readSecret(file, 'password').replace(/\r?\n$/, '')
   if (!password) throw wrong(`a user needs a password: in a file of its own, or in ${passwordVariable}`)
   return password
 }

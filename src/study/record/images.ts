@@ -91,6 +91,7 @@ class Series {
       notes: ['From each image to the next is one epoch; what was written with the same value is not seen.'],
       areas: this.#areas,
       memoryBytes: now.bytes,
+      endedHow: undefined,
     }
     const began = performance.now()
     const writer = new TraceWriter(path, headerOf(target, { epochMs: 0, content }), { replace })

@@ -44,7 +44,7 @@ export interface RecordTarget {
   /** What `areas` count pages of, and those to come; not all of it need hold something. */
   readonly ram: Region
   /** How it ended, in words, once it has. */
-  readonly endedHow?: string | undefined
+  readonly endedHow: string | undefined
   /**
    * Holds the target, looks, and lets it run again whatever happens.
    * @returns undefined when it cannot be held just now: try again in a moment

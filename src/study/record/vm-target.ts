@@ -10,7 +10,7 @@ import { errorCode, SubpageError } from '../../errors.ts'
 import { Region } from '../../memory/region.ts'
 import { type GuestFiles, type GuestRecord, guestFiles, readRecord } from '../../qemu/guest-files.ts'
 import { PauseLease } from '../../qemu/pause-lease.ts'
-import { isRunning } from '../../qemu/process.ts'
+import { isGone, isRunning } from '../../qemu/process.ts'
 import { Qmp } from '../../qemu/qmp.ts'
 import type { Harvest, Held, RecordTarget } from './target.ts'
 import { openVmTracking, type RecordTracker, type VmTracking } from './vm-tracking.ts'
@@ -86,7 +86,13 @@ function find(files: GuestFiles, name: string, stateDirectory: string): GuestRec
       `${name} is a standby here and does not run: record it on its primary`,
     )
   refuseDense(record)
-  if (!isRunning(record.process)) throw new SubpageError('GUEST_DIED', `the QEMU of ${name} has ended`)
+  if (!isRunning(record.process))
+    throw new SubpageError(
+      'GUEST_DIED',
+      isGone(record.process)
+        ? `the QEMU of ${name} has ended`
+        : `the QEMU of ${name} cannot be seen from here: run this in the PID namespace of its agent`,
+    )
   return record
 }
 
@@ -130,6 +136,8 @@ interface Controls {
 
 class VmTarget implements RecordTarget {
   readonly kind = 'vm'
+  /** QEMU takes its reason with it. */
+  readonly endedHow = undefined
   readonly tracker: RecordTarget['tracker']
   readonly guesses: boolean
   readonly written: boolean

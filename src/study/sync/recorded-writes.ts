@@ -16,6 +16,7 @@ const contentBytesMax = 2 ** 29
 /** Pages that were written since the last harvest, as the recording's tracker named them. */
 export class RecordedWrites implements Tracker {
   readonly name = 'userfault'
+  readonly fallback = undefined
   #dirty = PageRanges.empty
 
   add(pages: PageRanges): void {

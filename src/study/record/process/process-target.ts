@@ -13,6 +13,7 @@ import { SubpageError } from '../../../errors.ts'
 import { pageBytes } from '../../../memory/page.ts'
 import { PageRanges } from '../../../memory/page-ranges.ts'
 import { Region } from '../../../memory/region.ts'
+import { assertOwnProc } from '../../../qemu/process.ts'
 import type { TrackerChoice } from '../../../tracking/tracker.ts'
 import type { TraceArea } from '../../trace.ts'
 import type { Harvest, Held, RecordTarget } from '../target.ts'
@@ -23,6 +24,7 @@ import { type Failed, type HeldAnswer, Holder, type Ready, type Watched } from '
  * TRACKER_UNAVAILABLE when `choice` is userfault and cannot be had; GUEST_DIED
  */
 export async function openProcess(watched: Watched, choice: TrackerChoice): Promise<ProcessTarget> {
+  assertOwnProc()
   if ('pid' in watched && watched.pid === process.pid)
     throw new SubpageError('BAD_ARGUMENT', `process ${watched.pid} is this one, which cannot watch itself`)
   const holder = new Holder(watched, choice, Math.floor(totalmem() / pageBytes))

@@ -1,0 +1,55 @@
+/**
+ * Whether a standby sees the primary's guest itself, and may therefore believe that its process is gone. Equal boot ids do
+ * not show it: containers of one machine have PID namespaces of their own, /proc can hide the processes of others, and a
+ * machine that was cloned while it ran has the boot id of the first. So it is proven at each hello, while the primary lives:
+ * its agent and its guest are found where it says they are, and the agent holds open a file with the name that it tells.
+ * What is not proven is unknown; the standby then waits for the primary's silence and asks the arbiter.
+ */
+import type { Hello } from './messages.ts'
+
+/** What the operating system shows; simulated in tests. */
+export interface Sight {
+  /** Of this host; undefined when no process can be seen. */
+  space: () => { bootId: string; pidNamespace: string } | undefined
+  fate: (process: Hello['source']['process']) => 'runs' | 'gone' | 'unseen'
+  /** Whether the process, which runs, holds the token open. */
+  holds: (process: Hello['source']['process'], token: Token) => boolean
+}
+
+/** A file that a process holds open under a name that nobody else can have. */
+export interface Token {
+  descriptor: number
+  name: string
+}
+
+export class SourceSight {
+  readonly #sight: Sight
+  readonly #proven = new WeakSet<Hello['source']>()
+
+  constructor(sight: Sight) {
+    this.#sight = sight
+  }
+
+  /** A primary has said hello, and lives. */
+  meet({ source }: Hello): void {
+    const { space, fate, holds } = this.#sight
+    const { agent } = source
+    const here = space()
+    const proven =
+      agent !== undefined &&
+      here !== undefined &&
+      source.bootId === here.bootId &&
+      agent.pidNamespace === here.pidNamespace &&
+      fate(agent.process) === 'runs' &&
+      holds(agent.process, agent.token) &&
+      fate(source.process) === 'runs'
+    if (proven) this.#proven.add(source)
+  }
+
+  /** Whether the guest's process is known to be gone, or to run; undefined when it cannot be seen from here. */
+  gone({ source }: Hello): boolean | undefined {
+    if (!this.#proven.has(source)) return undefined
+    const fate = this.#sight.fate(source.process)
+    return fate === 'unseen' ? undefined : fate === 'gone'
+  }
+}

@@ -1,0 +1,127 @@
+/** The deadlines that SPECIFICATION.md names, in simulated time: suspicion, a standby's claim, the end of a superseded copy. */
+import { expect, test } from 'vitest'
+import type { Holder } from '../../src/replication/arbiter.ts'
+import type { Clock } from '../../src/replication/clock.ts'
+import type { Guest } from '../../src/replication/guest.ts'
+import type { Hello } from '../../src/replication/messages.ts'
+import { part } from '../../src/replication/parting.ts'
+import { Pulse } from '../../src/replication/pulse.ts'
+import { Vigil } from '../../src/replication/vigil.ts'
+import { SimTime } from '../simulation/sim-clock.ts'
+import { helloFor, ScriptedArbiter, successionFor } from './pair.ts'
+
+const suspicionMs = 500
+const { guest: identity, generation } = helloFor({ pages: 1 })
+
+function simulated(): { time: SimTime; clock: Clock } {
+  const time = new SimTime()
+  const clock: Clock = {
+    now: () => time.nowMs,
+    after: (ms, run) => time.after(ms, run),
+    sleep: (ms, signal) =>
+      new Promise((resolve) => {
+        const cancel = time.after(ms, () => {
+          signal?.removeEventListener('abort', aborted)
+          resolve()
+        })
+        const aborted = () => {
+          cancel()
+          resolve()
+        }
+        signal?.addEventListener('abort', aborted, { once: true })
+      }),
+  }
+  return { time, clock }
+}
+
+/** Remembers when somebody claimed. */
+class TimedArbiter extends ScriptedArbiter {
+  readonly claimedAtMs: number[] = []
+  readonly #time: SimTime
+
+  constructor(time: SimTime) {
+    super()
+    this.#time = time
+  }
+
+  override async claim(guest: string, generation: number, claimant: string): Promise<Holder> {
+    this.claimedAtMs.push(this.#time.nowMs)
+    return await super.claim(guest, generation, claimant)
+  }
+}
+
+test.each([
+  ['once there is a checkpoint: the suspicion time', true, suspicionMs],
+  ['before: five seconds', false, 5_000],
+])('a silent peer is suspected %s', async (_, seeded, limitMs) => {
+  const { time, clock } = simulated()
+  let suspectedAt = 0
+  let beats = 0
+  const pulse = new Pulse(
+    clock,
+    suspicionMs,
+    () => beats++,
+    () => {
+      suspectedAt = time.nowMs
+    },
+  )
+  if (seeded) pulse.seeded()
+  await time.run(() => suspectedAt > 0)
+  expect(suspectedAt).toBeGreaterThan(limitMs)
+  expect(suspectedAt).toBeLessThanOrEqual(limitMs + suspicionMs / 5)
+  expect(beats).toBe(Math.floor(limitMs / (suspicionMs / 5)))
+})
+
+test('a standby claims when the primary has been silent for one and a half times the suspicion time', async () => {
+  const { time, clock } = simulated()
+  const arbiter = new TimedArbiter(time)
+  await arbiter.claim(identity.id, generation, 'primary')
+  let tookOver = false
+  new Vigil({
+    clock,
+    succession: successionFor('standby', arbiter),
+    settings: { suspicionMs, outputs: 'held' } as Hello['settings'],
+    heardAt: 0,
+    reason: 'the connection was cut',
+    sourceGone: () => undefined,
+    committed: () => true,
+    say: () => undefined,
+    takeOver: () => {
+      tookOver = true
+    },
+    discard: () => undefined,
+    outdated: () => undefined,
+  })
+  await time.run(() => tookOver)
+  expect(arbiter.claimedAtMs).toHaveLength(2)
+  expect(arbiter.claimedAtMs[1]).toBeGreaterThanOrEqual(1.5 * suspicionMs)
+  expect(arbiter.claimedAtMs[1]).toBeLessThanOrEqual(1.5 * suspicionMs + 50)
+})
+
+test('a superseded copy is ended five seconds after its primary has learnt of it', async () => {
+  const { time, clock } = simulated()
+  const arbiter = new TimedArbiter(time)
+  await arbiter.claim(identity.id, generation, 'primary')
+  await arbiter.claim(identity.id, generation + 1, 'standby')
+  let endedAt = 0
+  const guest = {
+    get alive() {
+      return endedAt === 0
+    },
+    supersede: () => {
+      endedAt = time.nowMs
+    },
+  } as unknown as Guest
+  const parting = part({
+    guest,
+    succession: successionFor('primary', arbiter),
+    exposed: true,
+    clock,
+    stopping: new AbortController().signal,
+    waiting: () => undefined,
+  })
+  await time.run(() => endedAt > 0)
+  expect(await parting).toBe('over')
+  expect(endedAt).toBeGreaterThanOrEqual(5_000)
+  expect(endedAt).toBeLessThanOrEqual(5_500)
+})
