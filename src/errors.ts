@@ -37,7 +37,7 @@ const entry = (
 export const errorTable = {
   ADDON_MISSING: entry(
     'The native addon could not be loaded.',
-    'Run `npm run build:native`; it needs a C compiler and the development files that `subpage check` names.',
+    'Run `npm run build:native` in the folder of subpage, the one above build/; it needs a C compiler and the development files that `subpage check` names.',
     exitStatus.lacksFeature,
   ),
   AGENT_UNREACHABLE: entry(

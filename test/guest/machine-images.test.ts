@@ -29,7 +29,7 @@ beforeAll(async () => {
   // The firmware has run far enough to have its tables in memory.
   await vi.waitUntil(
     async () => {
-      await qmp.execute('pmemsave', { val: 0, size: ramBytes, filename: file('raw') })
+      await qmp.run('pmemsave', { val: 0, size: ramBytes, filename: file('raw') })
       const image = openImage(file('raw'))
       const page = new Uint8Array(pageBytes)
       image.read(0, page)
@@ -38,7 +38,7 @@ beforeAll(async () => {
     },
     { timeout: 20_000, interval: 20 },
   )
-  await qmp.execute('stop')
+  await qmp.run('stop')
 })
 
 afterAll(async () => {
@@ -50,7 +50,7 @@ afterAll(async () => {
 })
 
 const dump = (name: string, format?: string) =>
-  qmp.execute('dump-guest-memory', {
+  qmp.run('dump-guest-memory', {
     paging: false,
     protocol: `file:${file(name)}`,
     ...(format && { format }),
@@ -58,7 +58,7 @@ const dump = (name: string, format?: string) =>
 
 test('the ELF dump and the raw image of a machine hold the same memory', async () => {
   await dump('elf')
-  await qmp.execute('pmemsave', { val: 0, size: ramBytes, filename: file('raw') })
+  await qmp.run('pmemsave', { val: 0, size: ramBytes, filename: file('raw') })
   const [elf, raw] = [openImage(file('elf')), openImage(file('raw'))]
   expect([elf.kind, raw.kind]).toEqual(['elf', 'raw'])
   let compared = 0
@@ -89,9 +89,9 @@ test.each(['kdump-zlib', 'kdump-lzo', 'kdump-snappy'])('a dump in the form %s is
 })
 
 test('a migration stream is named', async () => {
-  await qmp.execute('migrate', { uri: `exec:cat > ${file('stream')}` })
+  await qmp.run('migrate', { uri: `exec:cat > ${file('stream')}` })
   await vi.waitUntil(
-    async () => ((await qmp.execute('query-migrate')) as { status: string }).status === 'completed',
+    async () => (await qmp.run<{ status: string }>('query-migrate')).status === 'completed',
     { timeout: 20_000, interval: 20 },
   )
   expect(() => openImage(file('stream'))).toThrow(/migration stream of QEMU/)
