@@ -123,11 +123,9 @@ export async function heals(x: TestHost, y: TestHost): Promise<boolean> {
 
 /** Another guest in place of the one that was lost. */
 export async function anew({ hosts: [a, b] }: TwoHosts): Promise<void> {
-  for (const host of [a, b]) {
-    if (!host.running) await host.start()
-    // It may know nothing of it any more.
-    await host.agent?.client.remove(name).catch(() => undefined)
-  }
+  for (const host of [a, b]) if (!host.running) await host.start()
+  // One may know nothing of it any more; a standby is refused until its primary is gone.
+  for (const host of [a, b, a]) await host.agent?.client.remove(name).catch(() => undefined)
   await boot(a)
   await protect(a, b)
 }

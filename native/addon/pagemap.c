@@ -74,6 +74,11 @@ static napi_value pagemap_scan(napi_env env, napi_callback_info info)
         napi_throw_type_error(env, NULL, "pagemapScan needs a base and room for one pair");
         return NULL;
     }
+    if (!(span[0] >= 0 && span[0] <= 9007199254740991.0 && span[1] >= 0 && span[1] <= 9007199254740991.0) ||
+        !(base >= -9007199254740991.0 && base <= 9007199254740991.0)) {
+        napi_throw_type_error(env, NULL, "pagemapScan needs addresses");
+        return NULL;
+    }
     uint64_t begin = (uint64_t)span[0], start = begin, end = (uint64_t)span[1];
     size_t room = pairs_length / 2, used = 0;
     struct scan_region regions[REGION_COUNT_MAX];

@@ -221,6 +221,11 @@ static bool from_args(napi_env env, napi_value *args, const napi_type_tag *tag, 
             return false;
         job->memory = region->address;
         job->pages = region->bytes / SP_PAGE_BYTES;
+        /* It looks up whatever page the delta names. */
+        if (reduces && job->pages < sp_reducer_pages(job->state->reducer)) {
+            napi_throw_type_error(env, NULL, "the shadow is smaller than the reducer's guest");
+            return false;
+        }
         job->job.regions[0] = region;
     }
     job->job.execute = reduces ? reduce_execute : restore_execute;
@@ -377,6 +382,28 @@ static napi_value reduction_close(napi_env env, napi_callback_info info)
     return NULL;
 }
 
+/* coreLimits() → what src/limits.ts declares too */
+static napi_value core_limits(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    static const struct {
+        const char *name;
+        uint32_t value;
+    } limits[] = {
+        {"recordBytes", SP_RECORD_BYTES_MAX},
+        {"reducedBodyBytes", SP_REDUCED_BODY_BYTES_MAX},
+        {"dictionaryLines", SP_DICTIONARY_SLOTS},
+    };
+    napi_value result, number;
+    if (napi_create_object(env, &result) != napi_ok)
+        return NULL;
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+        if (napi_create_uint32(env, limits[i].value, &number) != napi_ok ||
+            napi_set_named_property(env, result, limits[i].name, number) != napi_ok)
+            return NULL;
+    return result;
+}
+
 void subpage_register_reduce(napi_env env, napi_value exports)
 {
     export_function(env, exports, "reducerNew", reducer_new);
@@ -393,4 +420,5 @@ void subpage_register_reduce(napi_env env, napi_value exports)
     export_function(env, exports, "reductionRead", reduction_read);
     export_function(env, exports, "reductionDigest", reduction_digest);
     export_function(env, exports, "reductionClose", reduction_close);
+    export_function(env, exports, "coreLimits", core_limits);
 }

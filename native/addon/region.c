@@ -13,8 +13,20 @@
 
 static const napi_type_tag region_tag = {0x5b7a3f6e2c1d4980, 0x91e04c55a8d2b37f};
 
+/*
+ * Anonymous memory is kept by its handle alone, so the collector is told; not told, it leaves handles that nobody closed
+ * lying about for long. Mapped files are somebody else's memory.
+ */
+static void tell_collector(const struct subpage_region *region, int sign)
+{
+    int64_t total;
+    if (region->env && region->fd < 0 && region->address)
+        napi_adjust_external_memory(region->env, sign * (int64_t)region->bytes, &total);
+}
+
 static void unmap(struct subpage_region *region)
 {
+    tell_collector(region, -1);
     if (region->address)
         munmap(region->address, region->bytes);
     if (region->fd >= 0)
@@ -86,12 +98,15 @@ static napi_value wrap(napi_env env, struct subpage_region made)
     struct subpage_region *region = malloc(sizeof *region);
     if (region) {
         *region = made;
+        region->env = env;
+        tell_collector(region, 1);
         if (napi_create_object(env, &handle) == napi_ok &&
             napi_wrap(env, handle, region, finalize, NULL, NULL) == napi_ok) {
             if (napi_type_tag_object(env, handle, &region_tag) == napi_ok)
                 return handle;
             return NULL; /* the finalizer cleans up */
         }
+        tell_collector(region, -1);
         free(region);
     }
     unmap(&made);

@@ -15,12 +15,24 @@
 
 #include "store_parts.h"
 
-enum { MESSAGES = 16, RETRY_NS = 20 * 1000 * 1000 };
+enum { MESSAGES = 16, RETRY_NS = 20 * 1000 * 1000, LATE_MAX = 512 };
+
+/* A fault for the second thread: it waits for the disk, or could not be answered and is woken when it is due. */
+struct late {
+    uint64_t address, began_ns;
+    uint64_t due_ns; /* 0: to be answered now */
+    bool write;
+};
 
 struct sp_pager {
     struct sp_store *store;
     int guest, uffd, pidfd, stop;
-    pthread_t thread;
+    pthread_t thread, late_thread;
+    pthread_mutex_t late_lock;
+    pthread_cond_t late_changed;
+    struct late late[LATE_MAX]; /* under late_lock, and so are the next two */
+    size_t late_count;
+    bool late_over;
     size_t mapping_count;
     struct pager_mapping mappings[PAGER_MAPPINGS_MAX];
     struct pager_stats stats; /* under the lock of the store */
@@ -112,15 +124,16 @@ static void note_served(struct pager_stats *stats, unsigned kind, uint64_t ns, u
     stats->last_rebuild_ns = rebuild_ns;
 }
 
-/* Answers one fault, all but a look at the disk under the lock: a page must not be evicted between the look at its slot and the answer. */
-static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t began_ns)
+/*
+ * Answers one fault under the lock: a page must not be evicted between the look at its slot and the answer. EAGAIN: it needs
+ * what the swap file holds, and `ahead` is not that.
+ */
+static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t began_ns, struct swap_copy *ahead)
 {
     uint8_t content[SP_PAGE_BYTES] __attribute__((aligned(64)));
     struct sp_store *store = pager->store;
     uint64_t page = page_of(pager, address);
-    struct swap_copy ahead;
     int error;
-    swap_read_ahead(store, pager->guest, page, true, &ahead);
     store_lock_for(store, true);
     struct guest *guest = &store->guests[pager->guest];
     uint64_t slot = page < guest->pages ? guest->slots[page] : 0;
@@ -134,7 +147,7 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
     } else {
         unsigned kind = store_kind(store, slot) - PAGE_FILLED;
         uint64_t locked_ns = now_ns();
-        error = store_rebuild(store, slot, &ahead, content);
+        error = store_rebuild(store, slot, ahead, content);
         uint64_t rebuild_ns = now_ns() - locked_ns;
         error = error ? error : copy_in(pager, address, content, write);
         if (error == EEXIST) { /* it was being moved when our predecessor died: the RAM file wins (store.h) */
@@ -146,8 +159,10 @@ static int serve(struct sp_pager *pager, uint64_t address, bool write, uint64_t 
             note_served(&pager->stats, kind, now_ns() - began_ns, rebuild_ns);
         }
     }
-    pager->stats.error = error;
-    pager->stats.retries += error != 0;
+    if (error != EAGAIN) {
+        pager->stats.error = error;
+        pager->stats.retries += error != 0;
+    }
     store_unlock(store);
     return error;
 }
@@ -157,18 +172,123 @@ static bool is_gone(int error)
     return error == ESRCH || error == ENOENT;
 }
 
+/* Faults of one page are one. False when there are too many, of which no QEMU has the threads. */
+static bool enter_late(struct sp_pager *pager, const struct late *late)
+{
+    pthread_mutex_lock(&pager->late_lock);
+    size_t at = 0;
+    while (at < pager->late_count && pager->late[at].address != late->address)
+        at++;
+    bool room = at < LATE_MAX;
+    if (room && at == pager->late_count) {
+        pager->late[pager->late_count++] = *late;
+        pthread_cond_signal(&pager->late_changed);
+    }
+    pthread_mutex_unlock(&pager->late_lock);
+    return room;
+}
+
+/* It keeps waiting; woken after a while it faults again, and is tried again. Nobody else waits for that. */
+static void try_later(struct sp_pager *pager, const struct late *failed)
+{
+    struct late late = *failed;
+    late.due_ns = now_ns() + RETRY_NS;
+    if (enter_late(pager, &late))
+        return;
+    struct timespec pause = {0, RETRY_NS};
+    nanosleep(&pause, NULL);
+    wake(pager, late.address, SP_PAGE_BYTES);
+}
+
 static void answer(struct sp_pager *pager, const struct uffd_msg *message, uint64_t began_ns)
 {
     if (message->event != UFFD_EVENT_PAGEFAULT)
         return;
-    uint64_t address = message->arg.pagefault.address & ~(uint64_t)(SP_PAGE_BYTES - 1);
-    int error = serve(pager, address, message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, began_ns);
+    struct late late = {.address = message->arg.pagefault.address & ~(uint64_t)(SP_PAGE_BYTES - 1),
+                        .began_ns = began_ns,
+                        .write = message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE};
+    struct swap_copy nothing;
+    swap_copy_begin(&nothing);
+    int error = serve(pager, late.address, late.write, began_ns, &nothing);
     if (!error || is_gone(error))
         return;
-    /* It keeps waiting; woken after a while it faults again, and is tried again. */
-    struct timespec pause = {0, RETRY_NS};
-    nanosleep(&pause, NULL);
-    wake(pager, address, SP_PAGE_BYTES);
+    if (error != EAGAIN || !enter_late(pager, &late))
+        try_later(pager, &late);
+}
+
+static void answer_late(struct sp_pager *pager, const struct late *late)
+{
+    struct swap_copy ahead;
+    int error;
+    swap_copy_begin(&ahead);
+    do {
+        swap_read_ahead(pager->store, pager->guest, page_of(pager, late->address), true, &ahead);
+        error = serve(pager, late->address, late->write, late->began_ns, &ahead);
+    } while (error == EAGAIN);
+    if (error && !is_gone(error))
+        try_later(pager, late);
+}
+
+/* The one that is due first; waits for it. False when the thread is to end. */
+static bool next_late(struct sp_pager *pager, struct late *late)
+{
+    pthread_mutex_lock(&pager->late_lock);
+    bool found = false;
+    while (!found && !pager->late_over) {
+        size_t first = 0;
+        for (size_t i = 1; i < pager->late_count; i++)
+            if (pager->late[i].due_ns < pager->late[first].due_ns)
+                first = i;
+        uint64_t due_ns = pager->late_count ? pager->late[first].due_ns : UINT64_MAX;
+        if (due_ns == UINT64_MAX) {
+            pthread_cond_wait(&pager->late_changed, &pager->late_lock);
+        } else if (due_ns > now_ns()) {
+            struct timespec due = {(time_t)(due_ns / 1000000000u), (long)(due_ns % 1000000000u)};
+            pthread_cond_timedwait(&pager->late_changed, &pager->late_lock, &due);
+        } else {
+            *late = pager->late[first];
+            pager->late[first] = pager->late[--pager->late_count];
+            found = true;
+        }
+    }
+    pthread_mutex_unlock(&pager->late_lock);
+    return found;
+}
+
+static void *run_late(void *data)
+{
+    struct sp_pager *pager = data;
+    struct late late;
+    while (next_late(pager, &late)) {
+        if (late.due_ns)
+            wake(pager, late.address, SP_PAGE_BYTES);
+        else
+            answer_late(pager, &late);
+    }
+    return NULL;
+}
+
+static int start_late(struct sp_pager *pager)
+{
+    pthread_condattr_t attributes;
+    int error = pthread_mutex_init(&pager->late_lock, NULL);
+    if (error || (error = pthread_condattr_init(&attributes)))
+        return error;
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    error = pthread_cond_init(&pager->late_changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return error ? error : pthread_create(&pager->late_thread, NULL, run_late, pager);
+}
+
+static void end_late(struct sp_pager *pager)
+{
+    pthread_mutex_lock(&pager->late_lock);
+    pager->late_over = true;
+    pthread_cond_signal(&pager->late_changed);
+    pthread_mutex_unlock(&pager->late_lock);
+    pthread_join(pager->late_thread, NULL);
+    pthread_cond_destroy(&pager->late_changed);
+    pthread_mutex_destroy(&pager->late_lock);
 }
 
 static void *run(void *data)
@@ -209,13 +329,13 @@ static int register_mapping(const struct sp_pager *pager, const struct pager_map
 static int start(struct sp_pager *pager)
 {
     int error = 0;
-    pthread_attr_t attributes;
     for (size_t i = 0; i < pager->mapping_count && !error; i++)
         error = register_mapping(pager, &pager->mappings[i], UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING);
-    if (error || (error = pthread_attr_init(&attributes)))
+    if (error || (error = start_late(pager)))
         return error;
-    error = pthread_create(&pager->thread, &attributes, run, pager);
-    pthread_attr_destroy(&attributes);
+    error = pthread_create(&pager->thread, NULL, run, pager);
+    if (error)
+        end_late(pager);
     /* Who asked a former handler that did not answer asks again. */
     for (size_t i = 0; i < pager->mapping_count && !error; i++)
         wake(pager, pager->mappings[i].address, pager->mappings[i].bytes);
@@ -289,6 +409,7 @@ int pager_stop(struct sp_pager *pager, bool serving)
     uint64_t one = 1;
     (void)!write(pager->stop, &one, sizeof one);
     pthread_join(pager->thread, NULL);
+    end_late(pager);
     for (size_t i = 0; !serving && i < pager->mapping_count; i++) {
         struct uffdio_range range = {pager->mappings[i].address, pager->mappings[i].bytes};
         (void)ioctl(pager->uffd, UFFDIO_UNREGISTER, &range);

@@ -4,8 +4,9 @@
  * answer of the very QEMU that waits for a page.
  *
  * A page that is in the store comes from there; any other hole is a page of zeros, as without us. Each is put in place
- * and its slot emptied under one lock of the store. What cannot be brought back (swap unreadable, memory full) keeps its
- * guest waiting and is tried again: a wrong page is never given.
+ * and its slot emptied under one lock of the store. What cannot be brought back (swap unreadable, memory full) keeps waiting
+ * whoever touched it, and is tried again: a wrong page is never given. A second thread answers what needs the disk and tries
+ * again what has failed, so that neither delays other pages of the guest.
  *
  * The descriptor stays open in QEMU. When this process ends, faults wait for the next one that serves them: its
  * pager_start has everybody who waits ask again. Source: Linux Documentation/admin-guide/mm/userfaultfd.rst.

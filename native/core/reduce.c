@@ -77,6 +77,11 @@ void sp_reducer_free(struct sp_reducer *reducer)
     free(reducer);
 }
 
+uint64_t sp_reducer_pages(const struct sp_reducer *reducer)
+{
+    return reducer->pages;
+}
+
 size_t sp_reducer_bytes(const struct sp_reducer *reducer)
 {
     size_t bytes = sizeof *reducer + reducer->pages / 8 + reducer->body.capacity + sp_known_bytes(&reducer->known);

@@ -17,7 +17,7 @@
 #include "known.h"
 #include "squeeze.h"
 
-enum { SP_REDUCED_VERSION = 1 };
+enum { SP_REDUCED_VERSION = 1, SP_REDUCED_BODY_BYTES_MAX = 8 << 20 };
 
 /* Columns of the body, in this order. Like goes to like, so that the compressor finds it. */
 enum sp_column {
@@ -66,6 +66,7 @@ struct sp_reducer;
 /* NULL without memory. @param pages of the guest */
 struct sp_reducer *sp_reducer_new(uint64_t pages, const struct sp_reduce_parts *parts);
 void sp_reducer_free(struct sp_reducer *reducer);
+uint64_t sp_reducer_pages(const struct sp_reducer *reducer);
 size_t sp_reducer_bytes(const struct sp_reducer *reducer);
 uint64_t sp_reducer_digest(const struct sp_reducer *reducer);
 

@@ -7,9 +7,6 @@
 #include "bytes.h"
 #include "record.h"
 
-/* A sender reduces about 1 MiB at a time. */
-enum { BODY_MAX = 8 << 20 };
-
 struct sp_restorer {
     struct sp_dictionary *dictionary;
     struct sp_unsqueezer *unsqueezer;
@@ -389,7 +386,7 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
         return cut;
     if (restorer->pages == 0)
         return "it has no page";
-    if (total > BODY_MAX || total > bytes_max)
+    if (total > SP_REDUCED_BODY_BYTES_MAX || total > bytes_max)
         return "it is larger than is accepted";
     struct sp_vector *body = &restorer->body;
     body->bytes = 0;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "invariant.h"
+
 #define NO_SLAB UINT32_MAX
 
 enum { NO_CLASS = 0xff };
@@ -135,6 +137,7 @@ static void end_slab(struct space *space, uint32_t index)
 
 uint64_t space_take(struct space *space, size_t bytes)
 {
+    SP_INVARIANT(bytes > 0 && bytes <= SPACE_PIECE_BYTES_MAX);
     unsigned class = class_of(bytes), pieces = pieces_of(class);
     uint32_t index = space->partial[class];
     if (index == NO_SLAB && (index = begin_slab(space, class)) == NO_SLAB)
@@ -143,6 +146,7 @@ uint64_t space_take(struct space *space, size_t bytes)
     unsigned word = 0;
     while (slab->bits[word] == ~UINT64_C(0))
         word++;
+    SP_INVARIANT(word < sizeof slab->bits / sizeof *slab->bits);
     unsigned piece = word * 64 + (unsigned)__builtin_ctzll(~slab->bits[word]);
     slab->bits[word] |= UINT64_C(1) << (piece % 64);
     if (++slab->used == pieces)
@@ -152,10 +156,13 @@ uint64_t space_take(struct space *space, size_t bytes)
 
 void space_give(struct space *space, uint64_t offset, size_t bytes)
 {
+    SP_INVARIANT(bytes > 0 && bytes <= SPACE_PIECE_BYTES_MAX);
+    SP_INVARIANT(offset / SPACE_SLAB_BYTES < space->slab_count);
     unsigned class = class_of(bytes);
     uint32_t index = (uint32_t)(offset / SPACE_SLAB_BYTES);
     struct space_slab *slab = &space->slabs[index];
     unsigned piece = (unsigned)(offset % SPACE_SLAB_BYTES / class_bytes(class));
+    SP_INVARIANT(slab->class == class && slab->bits[piece / 64] >> (piece % 64) & 1);
     if (slab->used-- == pieces_of(class))
         list_add(space, &space->partial[class], index);
     slab->bits[piece / 64] &= ~(UINT64_C(1) << (piece % 64));

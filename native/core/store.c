@@ -43,7 +43,8 @@ void store_unlock(struct sp_store *store)
 
 struct guest *store_guest(struct sp_store *store, int number)
 {
-    if (number >= 0 && number < GUESTS_MAX && store->guests[number].name[0] && store->guests[number].ram_fd >= 0)
+    if (number >= 0 && number < GUESTS_MAX && store->guests[number].name[0] && store->guests[number].ram_fd >= 0 &&
+        !store->guests[number].busy)
         return &store->guests[number];
     errno = EINVAL;
     return NULL;
@@ -175,7 +176,10 @@ static void close_guest(struct guest *guest)
     *guest = (struct guest){.ram_fd = -1};
 }
 
-/* What is in the RAM file at once with a slot was on its way: the file is what the guest sees, so it wins. */
+/*
+ * What is in the RAM file at once with a slot was on its way: the file is what the guest sees, so it wins. Takes the lock for
+ * some pages at a time; the guest is busy meanwhile.
+ */
 static void prefer_ram(struct sp_store *store, struct guest *guest)
 {
     off_t end = (off_t)(guest->pages * SP_PAGE_BYTES);
@@ -185,9 +189,11 @@ static void prefer_ram(struct sp_store *store, struct guest *guest)
             return;
         off_t hole = lseek(guest->ram_fd, data, SEEK_HOLE);
         hole = hole < 0 || hole > end ? end : hole;
-        for (off_t byte = data; byte < hole; byte += SP_PAGE_BYTES)
-            if (guest->slots[byte / SP_PAGE_BYTES])
-                store_release(store, guest, (uint64_t)byte / SP_PAGE_BYTES);
+        for (uint64_t page = (uint64_t)data / SP_PAGE_BYTES; page < (uint64_t)hole / SP_PAGE_BYTES;) {
+            store_lock(store);
+            store_release_some(store, guest, &page, (uint64_t)hole / SP_PAGE_BYTES);
+            store_unlock(store);
+        }
         at = hole;
     }
 }
@@ -203,17 +209,25 @@ int store_attach(struct sp_store *store, const char *name, const char *ram_path,
         goto failed;
     uint64_t pages = (uint64_t)status.st_size / SP_PAGE_BYTES;
     number = *name ? find_guest(store, name) : -1;
+    bool known = number >= 0;
     if (number < 0 && (number = open_guest(store, name, pages)) < 0)
         goto failed;
     struct guest *guest = &store->guests[number];
-    if (guest->ram_fd >= 0 || guest->pages != pages) {
-        errno = guest->ram_fd >= 0 ? EEXIST : ERANGE;
+    if (guest->ram_fd >= 0 || guest->busy || guest->pages != pages) {
+        errno = guest->ram_fd >= 0 || guest->busy ? EEXIST : ERANGE;
         goto failed;
     }
     guest->ram_fd = ram_fd;
     guest->domain = domain;
-    prefer_ram(store, guest);
+    /* A new one has no slots. */
+    guest->busy = known;
     store_unlock(store);
+    if (known) {
+        prefer_ram(store, guest);
+        store_lock(store);
+        guest->busy = false;
+        store_unlock(store);
+    }
     return number;
 failed:
     store_unlock(store);
@@ -229,13 +243,17 @@ int store_forget(struct sp_store *store, const char *name)
     int error = 0;
     store_lock(store);
     int number = *name ? find_guest(store, name) : -1;
-    if (number < 0 || store->guests[number].pager) {
+    if (number < 0 || store->guests[number].pager || store->guests[number].busy) {
         error = number < 0 ? ENOENT : EBUSY;
     } else {
         struct guest *guest = &store->guests[number];
-        for (uint64_t page = 0; page < guest->pages; page++)
-            if (guest->slots[page])
-                store_release(store, guest, page);
+        guest->busy = true;
+        /* Others have their turn between any two parts. */
+        for (uint64_t page = 0; page < guest->pages;) {
+            store_release_some(store, guest, &page, guest->pages);
+            store_unlock(store);
+            store_lock(store);
+        }
         close_guest(guest);
         snprintf(file, sizeof file, "%s%s", slots_prefix, name);
         unlinkat(store->directory_fd, file, 0);
@@ -272,17 +290,43 @@ static bool count_objects(struct sp_store *store)
         }
     if (count > store->object_count_max)
         return false;
-    for (uint64_t id = 0; id < count; id++)
-        if (kind_of(store->objects[id].place) == OBJECT_PATCH && store->objects[id].reference >= count)
-            count = store->objects[id].reference + UINT64_C(1);
+    for (uint64_t id = 0; id < count; id++) {
+        const struct object *object = &store->objects[id];
+        if (kind_of(object->place) != OBJECT_PATCH || object->reference < count)
+            continue;
+        /* Before anything looks for it: behind the last object that there can be, nothing is mapped. */
+        if (object->reference >= store->object_count_max)
+            return false;
+        count = object->reference + UINT64_C(1);
+    }
+    SP_INVARIANT(count <= store->object_count_max);
     store->object_count = store->object_room = (uint32_t)count;
-    return count <= store->object_count_max;
+    return true;
+}
+
+/* Lengths that the store itself gives each kind; the bits of a kind stand for more than there are. */
+static bool is_sound(uint64_t place)
+{
+    switch (kind_of(place)) {
+    case OBJECT_WHOLE:
+        return bytes_of(place) == SP_PAGE_BYTES;
+    case OBJECT_PACKED:
+        return bytes_of(place) <= SP_PACKED_BYTES_MAX;
+    case OBJECT_PATCH:
+        return bytes_of(place) <= SP_PATCH_BYTES_MAX;
+    case OBJECT_SWAPPED:
+        return bytes_of(place) <= SP_PAGE_BYTES;
+    default:
+        return false;
+    }
 }
 
 static bool claim(struct sp_store *store, const struct object *object)
 {
     uint64_t place = object->place;
     errno = EBADMSG;
+    if (!is_sound(place))
+        return false;
     if (kind_of(place) != OBJECT_SWAPPED)
         return space_claim(&store->pool, offset_of(place), bytes_of(place));
     if (store->has_swap)

@@ -89,6 +89,7 @@ void object_settle(struct sp_store *store, uint32_t id)
         if (kind_of(place) != OBJECT_PATCH)
             return;
         id = reference;
+        SP_INVARIANT(id < store->object_count && store->objects[id].patches > 0);
         store->objects[id].patches--;
     }
 }
@@ -99,6 +100,7 @@ uint32_t object_make(struct sp_store *store, enum object_kind kind, const uint8_
     uint32_t id = take_object(store);
     if (id == NO_OBJECT)
         return NO_OBJECT;
+    SP_INVARIANT(id < store->object_count && bytes > 0 && bytes <= SP_PAGE_BYTES);
     uint64_t offset = space_take(&store->pool, bytes);
     if (offset == SPACE_NONE) {
         int error = errno;
@@ -109,6 +111,7 @@ uint32_t object_make(struct sp_store *store, enum object_kind kind, const uint8_
     /* A slab that begins is mapped at once: eight faults in the midst of a guest's pause would take longer. */
     if (offset % SPACE_SLAB_BYTES == 0)
         (void)madvise(store->pool_map + offset, SPACE_SLAB_BYTES, MADV_POPULATE_WRITE);
+    SP_INVARIANT(offset + bytes <= store->pool_map_bytes);
     memcpy(store->pool_map + offset, data, bytes);
     struct object *object = &store->objects[id];
     *object = (struct object){.hash = hash, .reference = reference, .domain = domain};
@@ -120,6 +123,11 @@ uint32_t object_make(struct sp_store *store, enum object_kind kind, const uint8_
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page)
 {
     uint64_t place = object->place;
+    /* What a guest's fault is served from; a swapped object has no place here. */
+    if (kind_of(place) == OBJECT_FREE || kind_of(place) >= OBJECT_SWAPPED)
+        return EBADMSG;
+    SP_INVARIANT(bytes_of(place) <= SP_PAGE_BYTES);
+    SP_INVARIANT(offset_of(place) + SP_PAGE_BYTES <= store->pool_map_bytes);
     const uint8_t *data = store->pool_map + offset_of(place);
     int error = 0;
     switch (kind_of(place)) {

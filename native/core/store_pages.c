@@ -12,7 +12,7 @@
 #include "store_parts.h"
 #include "survey.h"
 
-int store_rebuild(struct sp_store *store, uint64_t slot, const struct swap_copy *ahead, uint8_t *page)
+int store_rebuild(struct sp_store *store, uint64_t slot, struct swap_copy *ahead, uint8_t *page)
 {
     uint64_t value = slot_value(slot);
     switch (slot_kind(slot)) {
@@ -41,8 +41,18 @@ void store_release(struct sp_store *store, struct guest *guest, uint64_t page)
     __atomic_store_n(&guest->slots[page], 0, __ATOMIC_RELEASE);
     if (slot_kind(slot) != SLOT_OBJECT)
         return;
+    SP_INVARIANT(slot_value(slot) < store->object_count);
+    SP_INVARIANT(store->objects[slot_value(slot)].refs > 0);
     store->objects[slot_value(slot)].refs--;
     object_settle(store, (uint32_t)slot_value(slot));
+}
+
+void store_release_some(struct sp_store *store, struct guest *guest, uint64_t *page, uint64_t end)
+{
+    uint64_t stop = end - *page < LOCKED_PAGES ? end : *page + LOCKED_PAGES;
+    for (; *page < stop; ++*page)
+        if (guest->slots[*page])
+            store_release(store, guest, *page);
 }
 
 /* ---- a page becomes a slot */
@@ -300,6 +310,7 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
     struct swap_copy ahead;
     int error = 0;
     *moved = 0;
+    swap_copy_begin(&ahead);
     if (!may_move(store, number, runs, run_count))
         return EINVAL;
     for (size_t i = 0; i < run_count && !error; i++) {
@@ -320,12 +331,14 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
             /* A later one than was read ahead has its turn in the next round. */
             if (page == first && !error) {
                 error = store_rebuild(store, guest->slots[page], &ahead, content);
+                bool again = error == EAGAIN;
                 error = error ? error : guest_place(guest, page, content);
                 if (!error) {
                     store_release(store, guest, page);
                     ++*moved;
                     page++;
-                }
+                } else if (again)
+                    error = 0;
             }
             store_unlock(store);
         }
@@ -335,33 +348,43 @@ int store_fetch(struct sp_store *store, int number, const struct sp_run *runs, s
 
 int store_drop(struct sp_store *store, int number, const struct sp_run *runs, size_t run_count)
 {
-    store_lock(store);
-    struct guest *guest = store_guest(store, number);
-    bool fits = guest && runs_fit(guest, runs, run_count);
-    for (size_t i = 0; fits && i < run_count; i++)
-        for (uint64_t page = runs[i].first; page < (uint64_t)runs[i].first + runs[i].count; page++)
-            if (guest->slots[page])
-                store_release(store, guest, page);
-    store_unlock(store);
-    return fits ? 0 : EINVAL;
+    if (!may_move(store, number, runs, run_count))
+        return EINVAL;
+    for (size_t i = 0; i < run_count; i++) {
+        uint64_t page = runs[i].first, end = page + runs[i].count;
+        while (page < end) {
+            store_lock(store);
+            struct guest *guest = store_guest(store, number);
+            if (!guest || !runs_fit(guest, &runs[i], 1)) {
+                store_unlock(store);
+                return EINVAL;
+            }
+            store_release_some(store, guest, &page, end);
+            store_unlock(store);
+        }
+    }
+    return 0;
 }
 
 int store_read(struct sp_store *store, int number, uint64_t page, uint8_t *out)
 {
     struct swap_copy ahead;
-    int error = EINVAL;
-    swap_read_ahead(store, number, page, false, &ahead);
-    store_lock(store);
-    struct guest *guest = store_guest(store, number);
-    if (guest && page < guest->pages) {
-        if (guest->slots[page]) {
+    int error;
+    swap_copy_begin(&ahead);
+    do {
+        swap_read_ahead(store, number, page, false, &ahead);
+        store_lock(store);
+        struct guest *guest = store_guest(store, number);
+        if (!guest || page >= guest->pages)
+            error = EINVAL;
+        else if (guest->slots[page])
             error = store_rebuild(store, guest->slots[page], &ahead, out);
-        } else {
+        else {
             ssize_t got = pread(guest->ram_fd, out, SP_PAGE_BYTES, (off_t)(page * SP_PAGE_BYTES));
             error = got == SP_PAGE_BYTES ? 0 : got < 0 ? errno : EIO;
         }
-    }
-    store_unlock(store);
+        store_unlock(store);
+    } while (error == EAGAIN);
     return error;
 }
 
@@ -395,11 +418,15 @@ enum page_kind store_kind(const struct sp_store *store, uint64_t slot)
 
 int store_kinds(struct sp_store *store, int number, uint8_t *out, size_t pages)
 {
-    store_lock(store);
-    struct guest *guest = store_guest(store, number);
-    bool fits = guest && pages == guest->pages;
-    for (uint64_t page = 0; fits && page < pages; page++)
-        out[page] = (uint8_t)store_kind(store, guest->slots[page]);
-    store_unlock(store);
-    return fits ? 0 : EINVAL;
+    for (size_t page = 0; page < pages;) {
+        store_lock(store);
+        const struct guest *guest = store_guest(store, number);
+        bool fits = guest && pages == guest->pages;
+        for (unsigned n = 0; fits && n < LOCKED_PAGES && page < pages; n++, page++)
+            out[page] = (uint8_t)store_kind(store, guest->slots[page]);
+        store_unlock(store);
+        if (!fits)
+            return EINVAL;
+    }
+    return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "invariant.h"
 #include "pack.h"
 #include "space.h"
 #include "store.h"
@@ -63,6 +64,9 @@ static inline uint64_t slot_value(uint64_t slot)
     return slot & ((UINT64_C(1) << 56) - 1);
 }
 
+/* Looked at under one lock, where a guest may have millions. */
+enum { LOCKED_PAGES = 4096 };
+
 enum { GUESTS_MAX = 1024, GUEST_NAME_MAX = 64, INDEX_WAYS = 16, CHUNK_PAGES = 16 };
 
 struct guest {
@@ -70,6 +74,7 @@ struct guest {
     uint64_t *slots;           /* the mapped file slots-NAME */
     uint64_t pages;
     int ram_fd; /* -1 until attached */
+    bool busy;  /* being attached or forgotten, page by page */
     uint16_t domain;
     struct sp_pager *pager; /* serves the faults of its QEMU; NULL without */
 };
@@ -100,10 +105,11 @@ struct sp_store {
     uint8_t chunk[CHUNK_PAGES * SP_PAGE_BYTES] __attribute__((aligned(64)));
 };
 
-/* What was read from the swap file, before it is known whether it is still wanted. */
+/* What was read from the swap file, before it is known whether it is still wanted. See swap_copy_begin. */
 struct swap_copy {
     uint64_t place; /* of the object; 0: nothing was read */
     int error;
+    unsigned mismatches; /* in a row */
     uint8_t packed[SP_PAGE_BYTES];
 };
 
@@ -112,6 +118,12 @@ void store_lock_for(struct sp_store *store, bool urgent);
 void store_lock(struct sp_store *store);
 void store_unlock(struct sp_store *store);
 
+static inline void swap_copy_begin(struct swap_copy *copy)
+{
+    copy->place = 0;
+    copy->mismatches = 0;
+}
+
 /* store_swap.c; without the lock, which it takes: reads what a page needs for store_rebuild, if it is swapped. */
 void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urgent, struct swap_copy *copy);
 
@@ -119,13 +131,17 @@ void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urg
 
 /* Lets go of it while it writes. False when the object stays where it is. */
 bool swap_object(struct sp_store *store, struct object *object);
-int swap_rebuild(struct sp_store *store, const struct object *object, const struct swap_copy *ahead, uint8_t *page);
+/* Never reads the disk: EAGAIN when what is needed was not read, and the caller is to read it without the lock. */
+int swap_rebuild(struct sp_store *store, const struct object *object, struct swap_copy *ahead, uint8_t *page);
 
 /* The guest, or NULL with errno EINVAL: none of that number, or not attached. */
 struct guest *store_guest(struct sp_store *store, int number);
 
-/* Writes the page of a slot that is not SLOT_NONE. 0, EBADMSG, ENODATA (store.h), or an errno of reading the swap file. */
-int store_rebuild(struct sp_store *store, uint64_t slot, const struct swap_copy *ahead, uint8_t *page);
+/*
+ * Writes the page of a slot that is not SLOT_NONE. 0, EBADMSG, ENODATA (store.h), or an errno of reading the swap file;
+ * EAGAIN: swap_read_ahead first.
+ */
+int store_rebuild(struct sp_store *store, uint64_t slot, struct swap_copy *ahead, uint8_t *page);
 /* The same of an object that is not swapped: 0 or EBADMSG. */
 int object_rebuild(struct sp_store *store, const struct object *object, uint8_t *page);
 
@@ -137,6 +153,9 @@ enum page_kind store_kind(const struct sp_store *store, uint64_t slot);
 
 /* Empties the slot of a page and lets go of its object. */
 void store_release(struct sp_store *store, struct guest *guest, uint64_t page);
+
+/* From `page` on, some of those before `end`; moves `page` on. */
+void store_release_some(struct sp_store *store, struct guest *guest, uint64_t *page, uint64_t end);
 
 /* Finds what a page becomes, and makes it: a slot that counts already, or 0: it stays. 0, or ENOSPC. */
 int store_put(struct sp_store *store, const struct guest *guest, const uint8_t *page, unsigned flags, uint64_t *slot,

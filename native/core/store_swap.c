@@ -18,6 +18,7 @@ bool swap_object(struct sp_store *store, struct object *object)
     uint8_t data[SP_PAGE_BYTES];
     uint64_t place = object->place, hash = object->hash;
     size_t bytes = bytes_of(place);
+    SP_INVARIANT(bytes <= sizeof data);
     uint64_t offset = space_take(&store->swap, bytes);
     if (offset == SPACE_NONE)
         return false;
@@ -36,6 +37,7 @@ bool swap_object(struct sp_store *store, struct object *object)
 
 static void read_place(const struct sp_store *store, uint64_t place, struct swap_copy *copy)
 {
+    SP_INVARIANT(bytes_of(place) <= sizeof copy->packed);
     ssize_t got = pread(store->swap.fd, copy->packed, bytes_of(place), (off_t)offset_of(place));
     copy->place = place;
     copy->error = got < 0 ? errno : (size_t)got != bytes_of(place) ? ENODATA : 0;
@@ -44,7 +46,6 @@ static void read_place(const struct sp_store *store, uint64_t place, struct swap
 void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urgent, struct swap_copy *copy)
 {
     uint64_t place = 0;
-    copy->place = 0;
     if (!store->has_swap)
         return;
     store_lock_for(store, urgent);
@@ -52,8 +53,12 @@ void swap_read_ahead(struct sp_store *store, int number, uint64_t page, bool urg
     if (guest && page < guest->pages && store_kind(store, guest->slots[page]) == PAGE_SWAPPED)
         place = store->objects[slot_value(guest->slots[page])].place;
     store_unlock(store);
+    if (place != copy->place)
+        copy->mismatches = 0;
     if (place)
         read_place(store, place, copy);
+    else
+        copy->place = 0;
 }
 
 static int unpack_copy(const struct sp_store *store, const struct object *object, const struct swap_copy *copy,
@@ -69,12 +74,17 @@ static int unpack_copy(const struct sp_store *store, const struct object *object
     return XXH3_64bits(page, SP_PAGE_BYTES) == object->hash ? 0 : ENODATA;
 }
 
-int swap_rebuild(struct sp_store *store, const struct object *object, const struct swap_copy *ahead, uint8_t *page)
+/* A page's room in the swap file may have belonged to another one while it was read: only then a wrong hash is no damage. */
+enum { MISMATCHES_MAX = 3 };
+
+int swap_rebuild(struct sp_store *store, const struct object *object, struct swap_copy *ahead, uint8_t *page)
 {
-    struct swap_copy now;
-    if (ahead->place == object->place && unpack_copy(store, object, ahead, page) == 0)
-        return 0;
-    /* It went to the swap file just now, or its room there belonged to another page while it was read. */
-    read_place(store, object->place, &now);
-    return unpack_copy(store, object, &now, page);
+    /* It went to the swap file just now. */
+    if (ahead->place != object->place)
+        return EAGAIN;
+    int error = unpack_copy(store, object, ahead, page);
+    /* What the disk itself has said counts: asking it again may take it another while. */
+    if (!error || ahead->error || ++ahead->mismatches == MISMATCHES_MAX)
+        return error;
+    return EAGAIN;
 }

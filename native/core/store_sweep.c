@@ -91,28 +91,34 @@ int store_share_of(struct sp_store *store, int number, struct store_share *share
 {
     struct stat status;
     double bytes = 0;
+    uint64_t stored = 0, page = 0;
     *share = (struct store_share){0};
-    store_lock(store);
-    struct guest *guest = store_guest(store, number);
-    uint64_t stored = 0;
-    for (uint64_t page = 0; guest && page < guest->pages; page++) {
-        uint64_t slot = guest->slots[page];
-        stored += slot != 0;
-        if (slot_kind(slot) == SLOT_OBJECT)
-            add_object(&store->objects[slot_value(slot)], share, &bytes);
-        else if (slot)
-            share->filled++;
-    }
-    if (guest) {
-        share->pages = guest->pages;
-        share->bytes = (uint64_t)bytes;
-        if (fstat(guest->ram_fd, &status) == 0)
-            share->resident = (uint64_t)status.st_blocks * 512 / SP_PAGE_BYTES;
-        uint64_t elsewhere = stored + share->resident;
-        share->holes = elsewhere < guest->pages ? guest->pages - elsewhere : 0;
-    }
-    store_unlock(store);
-    return guest ? 0 : EINVAL;
+    do {
+        store_lock(store);
+        const struct guest *guest = store_guest(store, number);
+        if (guest && page == 0) {
+            share->pages = guest->pages;
+            if (fstat(guest->ram_fd, &status) == 0)
+                share->resident = (uint64_t)status.st_blocks * 512 / SP_PAGE_BYTES;
+        }
+        /* It may be another one by now. */
+        bool same = guest && guest->pages == share->pages;
+        for (unsigned n = 0; same && n < LOCKED_PAGES && page < share->pages; n++, page++) {
+            uint64_t slot = guest->slots[page];
+            stored += slot != 0;
+            if (slot_kind(slot) == SLOT_OBJECT)
+                add_object(&store->objects[slot_value(slot)], share, &bytes);
+            else if (slot)
+                share->filled++;
+        }
+        store_unlock(store);
+        if (!same)
+            return EINVAL;
+    } while (page < share->pages);
+    share->bytes = (uint64_t)bytes;
+    uint64_t elsewhere = stored + share->resident;
+    share->holes = elsewhere < share->pages ? share->pages - elsewhere : 0;
+    return 0;
 }
 
 void store_totals(struct sp_store *store, struct store_totals *totals)

@@ -1,14 +1,14 @@
 /*
  * Any course of a memory, reduced by any parts and methods, restored and applied: the image is the memory, and both sides have
  * learnt the same. The input begins with the parts, then come writes: a byte of what to do (a page copied from another, a line
- * copied, bytes as they follow, the end of an epoch), where, and from where or how many.
+ * copied, bytes as they follow, a stretch of noise, the end of an epoch), where, and from where or how many.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "../core/reduce.h"
 
-enum { PAGES = 8, BYTES = PAGES * SP_PAGE_BYTES, LINES = BYTES / SP_LINE_BYTES, ROOM = 2 * BYTES };
+enum { PAGES = 48, BYTES = PAGES * SP_PAGE_BYTES, LINES = BYTES / SP_LINE_BYTES, ROOM = 2 * BYTES };
 
 struct pair {
     uint8_t memory[BYTES], shadow[BYTES], image[BYTES];
@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t at = 2;
     for (; at + 4 <= size; at += 4) {
         unsigned to = data[at + 1] | data[at + 2] << 8, from = data[at + 3];
-        switch (data[at] % 4) {
+        switch (data[at] % 6) {
         case 0:
             memmove(pair.memory + to % PAGES * SP_PAGE_BYTES, pair.memory + from % PAGES * SP_PAGE_BYTES, SP_PAGE_BYTES);
             wrote(&pair, to % PAGES * SP_PAGE_BYTES, to % PAGES * SP_PAGE_BYTES + 1);
@@ -87,6 +87,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             wrote(&pair, to % BYTES, to % BYTES + from < BYTES ? to % BYTES + from + 1 : BYTES);
             for (unsigned i = 0; i < from && at + 4 < size && to % BYTES + i < BYTES; i++, at++)
                 pair.memory[to % BYTES + i] = data[at + 4];
+            break;
+        case 3:
+        case 4:
+            /* A stretch of up to a page and a half of noise, so that a short input makes a long epoch. */
+            for (unsigned i = 0, noise = from * 2654435761u + 1; i < from * 24; i++, noise = noise * 1664525u + 1013904223u)
+                if (to % BYTES + i < BYTES && (data[at] % 6 == 3 || noise >> 30 == 0))
+                    pair.memory[to % BYTES + i] = (uint8_t)(noise >> 20);
+            wrote(&pair, to % BYTES, to % BYTES + from * 24 < BYTES ? to % BYTES + from * 24 + 1 : BYTES);
             break;
         default:
             end_epoch(&pair, method);

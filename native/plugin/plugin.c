@@ -155,7 +155,7 @@ int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info, int a
             return -1;
         }
     }
-    if (!info->system_emulation || !path || ram_bytes == 0 || low_bytes == 0 || parts == 0 || parts > 15) {
+    if (!info->system_emulation || !path || ram_bytes == 0 || ram_bytes % 4096 != 0 || low_bytes == 0 || parts == 0 || parts > 15) {
         fprintf(stderr, "subpage plugin: needs a whole machine, share=, ram=, low=, parts=\n");
         return -1;
     }

@@ -110,9 +110,10 @@ static struct ahead *ahead_of(int fd, const struct msghdr *message, int flags)
 
 EXPORTED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-    static recvmsg_function next;
+    static _Atomic(recvmsg_function) found;
+    recvmsg_function next = atomic_load(&found);
     if (!next)
-        next = (recvmsg_function)dlsym(RTLD_NEXT, "recvmsg");
+        atomic_store(&found, next = (recvmsg_function)dlsym(RTLD_NEXT, "recvmsg"));
     bool alone = fd < 0 || fd >= FDS || message->msg_iovlen == 0;
     if (alone || (!atomic_load_explicit(&polled[fd], memory_order_relaxed) && atomic_load(&waiting) == 0))
         return next(fd, message, flags);
@@ -146,9 +147,10 @@ static int ready_here(struct pollfd *fds, nfds_t count)
 
 EXPORTED int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
-    static poll_function next;
+    static _Atomic(poll_function) found;
+    poll_function next = atomic_load(&found);
     if (!next)
-        next = (poll_function)dlsym(RTLD_NEXT, "poll");
+        atomic_store(&found, next = (poll_function)dlsym(RTLD_NEXT, "poll"));
     if (atomic_load_explicit(&waiting, memory_order_acquire) > 0) {
         int ready = ready_here(fds, count);
         if (ready > 0)

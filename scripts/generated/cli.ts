@@ -28,6 +28,11 @@ An empty variable is not given. An option without a value is off for 0, false, n
 anything else is an error. A variable that begins with \`SUBPAGE_\` and is no setting is named in a warning. \`NO_COLOR\` is
 respected.
 
+What a command writes to a file that you name (\`-o\`, \`--html\`, \`--csv\`, certificates) is called NAME.part until it is whole;
+a command that fails leaves the older file. A file that exists is replaced only with \`--force\`, and so are CSV files in a folder
+that has some. A link to a file is followed; \`/dev/null\` keeps nothing; directories, pipes, sockets, other devices, \`/dev/stdout\` and
+links to nowhere are refused. All this is found out before anything is started.
+
 Sizes are written 512M or 2G; a number alone means MiB. Times are written 25ms, 10s, 5min or 1h; a number alone means ms.
 Shares are written 1% or 0.01.
 

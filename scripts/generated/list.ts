@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { packageRoot } from '../../src/memory/native.ts'
 import { renderCli } from './cli.ts'
 import { renderErrors } from './errors.ts'
+import { renderLimits } from './limits.ts'
 
 export interface GeneratedFile {
   /** Relative to the repository. */
@@ -15,6 +16,7 @@ export interface GeneratedFile {
 export const generated: GeneratedFile[] = [
   { path: 'docs/cli.md', render: renderCli },
   { path: 'docs/errors.md', render: renderErrors },
+  { path: 'docs/limits.md', render: renderLimits },
 ]
 
 export const absolute = ({ path }: GeneratedFile): string => join(packageRoot, path)

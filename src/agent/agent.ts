@@ -14,7 +14,6 @@ import {
   readRecord,
 } from '../qemu/guest-files.ts'
 import { lastWords, launch } from '../qemu/launch.ts'
-import { endLeftover } from '../qemu/leftover.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../qemu/run-request.ts'
 import { admit, greet, sharesArbiter } from '../replication/admission.ts'
@@ -23,6 +22,7 @@ import type { Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress } from './address.ts'
+import { guarded } from './boundary.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity, type SwapPlace } from './host-density.ts'
@@ -35,6 +35,7 @@ import {
   runningOf,
 } from './hosted-guest.ts'
 import { showPresence } from './presence.ts'
+import { Departed, endByCommand } from './removal.ts'
 import { RunningGuest } from './running-guest.ts'
 import { endLeft, StandbyGuest } from './standby-guest.ts'
 import type { Incoming, Listening } from './transport.ts'
@@ -55,6 +56,7 @@ export class Agent {
   readonly guests = new Map<string, HostedGuest>()
   readonly host: Host
   #listening: Listening | undefined
+  readonly #departed = new Departed()
   /** Names whose guest is being started: the second of two requests at once is refused. */
   readonly #starting = new Set<string>()
   /** Settles when the guests of a former agent have been taken up; connections wait for it. */
@@ -121,20 +123,23 @@ export class Agent {
     })
   }
 
-  /** Ends a guest, whatever it is here, and removes what it left. */
-  async remove(name: string): Promise<void> {
+  /**
+   * Ends a guest, whatever it is here, and removes what it left.
+   * @returns what the operator should know; see endByCommand for the rest
+   */
+  async remove(name: string, standbyToo = false): Promise<string | undefined> {
     // Its files have the names of those of a standby that would be started meanwhile.
-    await this.#exclusively(name, async () => {
+    return await this.#exclusively(name, async () => {
+      const departed = this.#departed.reasonOf(name)
+      if (!this.guests.has(name) && departed) return `${name} was gone already: ${departed}`
       const guest = this.find(name)
-      if (guest.kind === 'standby') await guest.standby.discard('removed by command')
-      else if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
-      else {
-        // The guest's orderly end makes the standby discard its copy.
-        await guest.guest.qemu.end()
-        await guest.finished()
-        this.events.add(name, 'guest', 'removed')
-      }
-      if (this.guests.get(name) === guest) this.guests.delete(name)
+      const note = await endByCommand(guest, standbyToo)
+      // The end of a guest that ran has been noted under its name meanwhile.
+      const left = this.guests.get(name)
+      if (left === guest || left?.kind === 'ended') this.guests.delete(name)
+      this.#departed.forget(name)
+      if (guest.kind !== 'standby') this.events.add(name, 'guest', 'removed')
+      return note
     })
   }
 
@@ -181,12 +186,15 @@ export class Agent {
   #adopt(guest: RunningGuest): RunningGuest {
     this.guests.set(guest.name, guest)
     this.events.addNotes(guest.name, guest.guest.qemu.notes)
-    void guest.guest.ended.then((end) => {
-      const { files } = guest.guest.qemu
-      const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
-      this.events.add(guest.name, 'guest', what)
-      void guest.finished().then(() => this.#bury(guest, end))
-    })
+    void guest.guest.ended.then((end) =>
+      guarded({ events: this.events, guest: guest.name, doing: 'clearing away after its end' }, async () => {
+        const { files } = guest.guest.qemu
+        const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
+        this.events.add(guest.name, 'guest', what)
+        await guest.finished()
+        this.#bury(guest, end)
+      }),
+    )
     return guest
   }
 
@@ -265,6 +273,7 @@ export class Agent {
     if (this.guests.get(guest.name) !== guest) return
     if (outcome.how === 'discarded') {
       this.guests.delete(guest.name)
+      this.#departed.note(guest.name, `its standby was discarded: ${outcome.reason}`)
       this.events.add(guest.name, 'protection', `standby discarded: ${outcome.reason}`)
       return
     }
@@ -275,7 +284,7 @@ export class Agent {
       `took over in ${outcome.takeoverMs.toFixed(1)} ms from checkpoint ${outcome.committed.epoch}: ${outcome.reason}`,
     )
     // When the other host is back, the same protection begins the other way round.
-    running.resumeProtection(guest.reverse, false)
+    running.goOnProtecting(guest.reverse, false)
   }
 
   async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
@@ -327,7 +336,7 @@ export class Agent {
     const guest = this.#adopt(new RunningGuest(qemu, this.host))
     this.events.add(name, 'guest', `found again: process ${record.process.pid}`)
     try {
-      if (record.protection) guest.resumeProtection(record.protection, true)
+      if (record.protection) guest.goOnProtecting(record.protection, true)
       // The former agent may have died while it ended a protection.
       else await guest.guest.freeOutputs()
     } catch (error) {

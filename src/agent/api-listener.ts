@@ -7,6 +7,7 @@ import type { Server } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { setTimeout as delay } from 'node:timers/promises'
 import { errorCode, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { type Address, formatAddress } from './address.ts'
 import type { Agent } from './agent.ts'
 import { buildApi } from './api.ts'
@@ -20,7 +21,7 @@ export interface ApiListenOptions {
   credentials: (() => Credentials) | undefined
 }
 
-const connectionsMax = 64
+const connectionsMax = limits.apiConnections.value
 /** Guesses are answered one after another, each so much later. */
 const failureMs = 250
 

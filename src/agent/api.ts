@@ -6,12 +6,14 @@
 import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { asSubpageError, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { Agent } from './agent.ts'
 import { densityStatus, guestDensity } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
+import { EventStream } from './event-stream.ts'
 import { aliveOf, runningOf } from './hosted-guest.ts'
 import { WatchQuery } from './memory-watch.ts'
 import { guestStatus, hostStatus } from './status.ts'
@@ -69,7 +71,7 @@ export type DensityBody = Static<typeof DensityBody>
 const Named = Type.Object({ name: Type.String() })
 type Named = Static<typeof Named>
 
-const bodyBytesMax = 256 * 1024
+const bodyBytesMax = limits.apiBodyBytes.value
 const requestMs = 10_000
 
 /** What stands between a request over TCP and the API. */
@@ -106,8 +108,8 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     guestStatus(await agent.run(body)),
   )
   api.delete<{ Params: Named }>('/v1/guests/:name', async ({ params }) => {
-    await agent.remove(params.name)
-    return { removed: params.name }
+    const note = await agent.remove(params.name)
+    return { removed: params.name, ...(note && { note }) }
   })
   api.post<{ Params: Named; Body: ProtectBody }>(
     '/v1/guests/:name/protect',
@@ -150,32 +152,28 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     '/v1/guests/:name/working-set',
     { schema: { querystring: WatchQuery } },
     ({ params, query }, reply) => {
-      const send = (event: unknown) => reply.raw.write(`data: ${JSON.stringify(event)}\n\n`)
+      // Before the answer begins: what is refused is an error of its own.
+      let stream: EventStream | undefined
       const stop = runningOf(agent.find(params.name)).memoryWatch.listen(
         {
-          sample: send,
+          sample: (sample) => stream?.send(sample),
           failed: ({ code, message }) => {
-            send({ code, message })
-            reply.raw.end()
+            stream?.send({ code, message })
+            stream?.end()
           },
         },
         query,
       )
-      reply.hijack()
-      reply.raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
-      reply.raw.flushHeaders()
-      reply.raw.on('close', stop)
+      stream = new EventStream(reply, stop)
     },
   )
 
   api.get('/v1/events', async () => agent.events.recent())
   api.get('/v1/events/stream', (_request, reply) => {
-    reply.hijack()
-    reply.raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
-    const send = (event: HostEvent) => reply.raw.write(`data: ${JSON.stringify(event)}\n\n`)
+    const send = (event: HostEvent) => stream.send(event)
+    const stream = new EventStream(reply, () => agent.events.off('event', send))
     for (const event of agent.events.recent()) send(event)
     agent.events.on('event', send)
-    reply.raw.on('close', () => agent.events.off('event', send))
   })
   return api
 }

@@ -4,11 +4,12 @@
  */
 import 'reflect-metadata'
 import { randomBytes, webcrypto } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import * as x509 from '@peculiar/x509'
-import { errorCode, SubpageError } from '../errors.ts'
+import { SubpageError } from '../errors.ts'
+import { checkOutput, makeOutputFolder, writeOutput } from '../output-file.ts'
 import { readSecretFile } from './secret-file.ts'
 
 x509.cryptoProvider.set(webcrypto)
@@ -39,7 +40,7 @@ export async function makeCa(
   force = false,
 ): Promise<CertificateFiles> {
   const files = { cert: join(directory, 'ca.crt'), key: join(directory, 'ca.key') }
-  refuseToOverwrite([files.cert, files.key], force)
+  refuseToOverwrite(directory, [files.cert, files.key], force)
   const keys = await makeKeys()
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial(),
@@ -54,7 +55,7 @@ export async function makeCa(
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   })
-  await save(directory, files, certificate, keys)
+  await save(files, certificate, keys)
   return { ...files, ca: files.cert, validTo: certificate.notAfter }
 }
 
@@ -79,7 +80,8 @@ export async function makeHostCertificate(
     )
   const ca = await loadCa(caDirectory)
   const files = { cert: join(directory, `${name}.crt`), key: join(directory, `${name}.key`) }
-  refuseToOverwrite([files.cert, files.key], force)
+  const names = [...new Set([name, ...addresses])].map(alternativeName)
+  refuseToOverwrite(directory, [files.cert, files.key], force)
   const keys = await makeKeys()
   const wanted = span(days, from)
   const certificate = await x509.X509CertificateGenerator.create({
@@ -99,12 +101,12 @@ export async function makeHostCertificate(
         x509.ExtendedKeyUsage.serverAuth,
         x509.ExtendedKeyUsage.clientAuth,
       ]),
-      new x509.SubjectAlternativeNameExtension([...new Set([name, ...addresses])].map(alternativeName)),
+      new x509.SubjectAlternativeNameExtension(names),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
       await x509.AuthorityKeyIdentifierExtension.create(ca.certificate),
     ],
   })
-  await save(directory, files, certificate, keys)
+  await save(files, certificate, keys)
   const besides = join(directory, 'ca.crt')
   if (!existsSync(besides) || force) replace(besides, ca.pem, 0o644)
   return { ...files, ca: besides, validTo: certificate.notAfter }
@@ -155,35 +157,28 @@ async function loadCa(directory: string) {
   }
 }
 
-function refuseToOverwrite(paths: string[], force: boolean): void {
+/** Before any key is made. */
+function refuseToOverwrite(directory: string, paths: string[], force: boolean): void {
   const existing = paths.find((path) => existsSync(path))
   if (existing !== undefined && !force)
     throw new SubpageError(
       'FILE_EXISTS',
       `${existing} exists; hosts may depend on it. Choose another --out, or give --force to replace it`,
     )
+  makeOutputFolder(directory, 0o700)
+  for (const path of paths) checkOutput(path, { replace: force, mode: 0o600 })
 }
 
 async function save(
-  directory: string,
   { cert, key }: { cert: string; key: string },
   certificate: x509.X509Certificate,
   { privateKey }: KeyPair,
 ): Promise<void> {
   const pkcs8 = await webcrypto.subtle.exportKey('pkcs8', privateKey)
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    replace(key, `${x509.PemConverter.encode(pkcs8, 'PRIVATE KEY')}\n`, 0o600)
-    replace(cert, `${certificate.toString('pem')}\n`, 0o644)
-  } catch (cause) {
-    throw new SubpageError('BAD_ARGUMENT', `cannot write to ${directory} (${errorCode(cause)})`, { cause })
-  }
+  replace(key, `${x509.PemConverter.encode(pkcs8, 'PRIVATE KEY')}\n`, 0o600)
+  replace(cert, `${certificate.toString('pem')}\n`, 0o644)
 }
 
-/** By rename: an agent that reads meanwhile finds the old file or the new one, and the mode is right from the start. */
-function replace(path: string, text: string, mode: number): void {
-  const next = `${path}.next`
-  rmSync(next, { force: true })
-  writeFileSync(next, text, { flag: 'wx', mode })
-  renameSync(next, path)
-}
+/** An agent that reads meanwhile finds the old file or the new one, and the mode is right from the start. */
+const replace = (path: string, content: string, mode: number) =>
+  writeOutput(path, content, { replace: true, mode })

@@ -35,7 +35,7 @@ export class AgentClient {
   status = () => this.#call<HostStatus>('GET', '/v1/status')
   guest = (name: string) => this.#call<GuestStatus>('GET', guestPath(name))
   run = (body: RunBody) => this.#call<GuestStatus>('POST', '/v1/guests', body)
-  remove = (name: string) => this.#call<{ removed: string }>('DELETE', guestPath(name))
+  remove = (name: string) => this.#call<{ removed: string; note?: string }>('DELETE', guestPath(name))
   protect = (name: string, body: ProtectBody) =>
     this.#call<GuestStatus>('POST', `${guestPath(name)}/protect`, body)
   unprotect = (name: string) => this.#call<GuestStatus>('POST', `${guestPath(name)}/unprotect`)

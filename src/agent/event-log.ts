@@ -1,6 +1,7 @@
 /** What happened on this host, in words: the last events are kept, and whoever follows gets each new one. */
 import { EventEmitter } from 'node:events'
 import { printable } from '../errors.ts'
+import { limits } from '../limits.ts'
 
 export interface HostEvent {
   /** ISO 8601, UTC. */
@@ -10,7 +11,9 @@ export interface HostEvent {
   text: string
 }
 
-const keptEvents = 1000
+const keptEvents = limits.keptEvents.value
+/** Some of it comes from elsewhere, and all of it is kept. */
+const textLengthMax = limits.eventLength.value
 
 export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
   readonly #events: HostEvent[] = []
@@ -22,7 +25,7 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
 
   add(guest: string, kind: HostEvent['kind'], text: string): void {
     // An event is one line: what a peer says of itself must not pass for another event.
-    const line = printable(text).replaceAll('\n', ' ')
+    const line = printable(text.slice(0, textLengthMax)).replaceAll('\n', ' ')
     const event: HostEvent = { time: new Date().toISOString(), guest, kind, text: line }
     this.#events.push(event)
     if (this.#events.length > keptEvents) this.#events.shift()

@@ -11,6 +11,7 @@ import { KeeperClient, type KeeperPlace } from '../density/keeper-client.ts'
 import type { KeeperStatus } from '../density/keeper-protocol.ts'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { DensitySettings, GuestRecord } from '../qemu/guest-files.ts'
+import { guarded } from './boundary.ts'
 import { DenseGuest, type DenseOwner } from './dense-guest.ts'
 import type { EventLog } from './event-log.ts'
 
@@ -109,7 +110,9 @@ export class HostDensity {
   resume(guest: DenseOwner): void {
     const { id } = guest.qemu.record
     const former = this.#guests.get(id)
-    void former?.leave()
+    guarded({ events: this.#events, guest: guest.name, doing: 'holding its memory densely' }, () =>
+      former?.leave(),
+    )
     this.#guests.set(id, new DenseGuest(guest, former?.owner.hotMap))
     void this.keeper().catch((error) =>
       this.#say(guest.name, `cannot go on: ${asSubpageError(error).message}`),

@@ -1,13 +1,14 @@
 /** A directory that nobody else on this host can look into. */
-import { lstatSync, mkdirSync } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
+import { makeFolders } from '../output-file.ts'
 
 /**
  * Makes it, or makes sure that one which exists is private already: in /tmp somebody else may have been faster.
- * @throws SubpageError SECRET_EXPOSED
+ * @throws SubpageError SECRET_EXPOSED, BAD_ARGUMENT
  */
 export function makePrivateDirectory(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o700 })
+  makeFolders(path, path, 0o700)
   const found = lstatSync(path)
   if (!found.isDirectory())
     throw new SubpageError(

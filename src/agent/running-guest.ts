@@ -15,6 +15,7 @@ import type { PrimaryOptions } from '../replication/primary-options.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Succession } from '../replication/succession.ts'
 import type { HotMap } from '../workingset/hot-map.ts'
+import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
@@ -36,6 +37,8 @@ export class RunningGuest implements DenseOwner {
   #starting = false
   /** A protection that goes on once its memory is whole. */
   #awaited: ProtectionSettings | undefined
+  /** What has failed for this guest, until it is protected or unprotected. */
+  #trouble: string | undefined
 
   constructor(qemu: QemuProcess, host: Host, takeover?: TookOver) {
     this.guest = new QemuGuest(qemu)
@@ -45,7 +48,9 @@ export class RunningGuest implements DenseOwner {
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
     if (qemu.record.density) host.density.resume(this)
-    void this.guest.ended.then(() => host.density.forget(this))
+    void this.guest.ended.then(() =>
+      this.#guarded('what was stored of its memory', () => host.density.forget(this)),
+    )
   }
 
   get name(): string {
@@ -54,6 +59,10 @@ export class RunningGuest implements DenseOwner {
 
   get primary(): Primary | undefined {
     return this.#primary
+  }
+
+  get trouble(): string | undefined {
+    return this.#trouble
   }
 
   /** Its protection goes on when its memory is back. */
@@ -108,8 +117,21 @@ export class RunningGuest implements DenseOwner {
     if (this.qemu.record.density) {
       this.#awaited = settings
       this.#say('goes on when its memory is back')
-      void this.#resumeWhole(settings, exposed)
+      this.#guarded('protecting it again', () => this.#resumeWhole(settings, exposed))
     } else this.#adopt(Primary.resume(this.#options(settings, exposed)), settings)
+  }
+
+  /** As resumeProtection, where nobody waits for it: what fails is the guest's state. */
+  goOnProtecting(settings: ProtectionSettings, exposed: boolean): void {
+    this.#guarded('protecting it again', () => this.resumeProtection(settings, exposed))
+  }
+
+  #guarded(doing: string, work: () => unknown): void {
+    const failed = (error: SubpageError) => {
+      this.#awaited = undefined
+      this.#trouble = `${doing} failed: ${error.message}`
+    }
+    guarded({ events: this.#host.events, guest: this.name, doing, failed }, work)
   }
 
   async #resumeWhole(settings: ProtectionSettings, exposed: boolean): Promise<void> {
@@ -123,6 +145,7 @@ export class RunningGuest implements DenseOwner {
   /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
   async unprotect(): Promise<void> {
     if (this.#awaited) this.#awaited = undefined
+    else if (!this.#primary && this.#trouble !== undefined) this.#trouble = undefined
     else await this.#protected().stop()
     this.#primary = undefined
     const { protection: _, ...record } = this.guest.qemu.record
@@ -176,6 +199,7 @@ export class RunningGuest implements DenseOwner {
 
   #adopt(primary: Primary, settings: ProtectionSettings): void {
     this.#primary = primary
+    this.#trouble = undefined
     primary.on('state', (state, reason) =>
       this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
     )

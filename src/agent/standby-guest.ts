@@ -10,6 +10,7 @@ import type { Hello } from '../replication/messages.ts'
 import { SourceSight } from '../replication/source-sight.ts'
 import { Standby } from '../replication/standby.ts'
 import type { HotMap } from '../workingset/hot-map.ts'
+import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
 import type { Host } from './host.ts'
@@ -49,14 +50,17 @@ export class StandbyGuest implements DenseOwner {
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
     host.events.addNotes(this.name, waiting.qemu.notes)
-    void waiting.ended.then(() => host.density.forget(this))
+    const clearing = { events: host.events, guest: this.name, doing: 'clearing away after its end' }
+    void waiting.ended.then(() => guarded(clearing, () => host.density.forget(this)))
   }
 
   /** @throws SubpageError NO_SPACE, QEMU_FAILED, PEER_MISMATCH, … Nothing is left behind then. */
   static async start(hello: Hello, files: GuestFiles, host: Host): Promise<StandbyGuest> {
     const waiting = await WaitingQemu.start(hello.guest, hello.generation, files, host.images)
     const guest = new StandbyGuest(waiting, hello, host)
-    void host.density.again(guest)
+    guarded({ events: host.events, guest: guest.name, doing: 'holding its memory densely' }, () =>
+      host.density.again(guest),
+    )
     return guest
   }
 

@@ -201,6 +201,8 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
       : null,
   }
   const reason = guest.comingBack ? 'its protection goes on when its memory is back' : 'not protected'
+  if (!primary && guest.trouble !== undefined)
+    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble }
   if (!primary) return { ...running, role: 'Alone', state: 'Running', reason }
   const { last } = primary.stats
   return {

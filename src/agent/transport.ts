@@ -16,6 +16,7 @@ import {
   connect as tlsConnect,
 } from 'node:tls'
 import { asSubpageError, errorCode, SubpageError } from '../errors.ts'
+import { limits as table } from '../limits.ts'
 import { Connection } from '../replication/connection.ts'
 import { type Address, formatAddress, keepAlive, parseAddress } from './address.ts'
 import { type Credentials, nameIn } from './credentials.ts'
@@ -63,7 +64,11 @@ export interface TransportLimits {
   strangersMaxPerAddress: number
 }
 
-const defaultLimits: TransportLimits = { handshakeMs: 5_000, strangersMax: 64, strangersMaxPerAddress: 16 }
+const defaultLimits: TransportLimits = {
+  handshakeMs: 5_000,
+  strangersMax: table.strangers.value,
+  strangersMaxPerAddress: table.strangersPerAddress.value,
+}
 
 export function createTransport(
   credentials?: () => Credentials,

@@ -16,11 +16,11 @@ export interface Output {
   warn(text: string): void
 }
 
-/** What ends early when nobody takes what is printed: the interruption of the command that runs, if it has one. */
-let whenLost: ((end: () => void) => void) | undefined
+/** What happens when nobody takes what is printed; without it the process ends. */
+let whenLost: (() => void) | undefined
 
-/** Until `forget` is called, `react` decides what becomes of the command; it may call `end` at once or later. */
-export function onOutputLost(react: (end: () => void) => void): { forget: () => void } {
+/** Until `forget` is called, `react` sees to it that the command ends. */
+export function onOutputLost(react: () => void): { forget: () => void } {
   whenLost = react
   return {
     forget: () => {
@@ -37,12 +37,12 @@ export function guardOutput(): void {
     lost = true
     const gone = errorCode(cause) === 'EPIPE'
     if (!gone) report(cause)
-    const end = () => process.exit(gone ? exitStatus.ok : exitStatus.failed)
-    if (whenLost) {
-      // Whatever the command makes of it: what it should have printed was not printed.
-      if (!gone) process.once('exit', () => process.exit(exitStatus.failed))
-      whenLost(end)
-    } else end()
+    if (!whenLost) return process.exit(gone ? exitStatus.ok : exitStatus.failed)
+    // Whatever the command makes of it.
+    process.once('exit', () => {
+      process.exitCode = gone ? exitStatus.ok : exitStatus.failed
+    })
+    whenLost()
   })
   // There is nobody left to tell; what the command does is not for standard error.
   process.stderr.on('error', () => undefined)

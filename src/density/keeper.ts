@@ -106,7 +106,12 @@ export class Keeper {
 
   /** Throws away what is stored for guests that have ended. */
   reap(): void {
-    for (const { guest } of this.#known.all) if (isGone(guest.process)) void this.#forget(guest.id)
+    for (const { guest } of this.#known.all)
+      if (isGone(guest.process))
+        // It is tried again. All other guests need this process.
+        this.#forget(guest.id).catch((error) =>
+          console.error(`cannot forget guest ${guest.name}: ${asSubpageError(error).message}`),
+        )
   }
 
   close(): void {

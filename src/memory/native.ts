@@ -184,6 +184,8 @@ export interface Addon {
   writeFaultNs(): number
   /** The layout of the plugin's share as C has it; src/tracking/plugin/layout.ts has it too. */
   pluginLayout(): Record<string, number>
+  /** Limits of native/core; src/limits.ts has them too. */
+  coreLimits(): Record<string, number>
   /** Runs of pages from `from` on whose word is not 0; results[0]: where to go on. `pairs` has room for 33 runs at least. */
   pluginFindWords(...args: PluginRunsArguments): number
   /** Takes the words of these pages, two numbers each. */
@@ -203,6 +205,12 @@ export interface Addon {
   userfaultProbe(): string
   pidfdOpen(pid: number): number
   pidfdExited(fd: number): boolean
+  /** A file that is only memory. Returns its descriptor, to be closed with fs.closeSync. */
+  memoryFile(name: string): number
+  /** Throws with code EINVAL where the file system cannot. */
+  exchangeFiles(one: string, other: string): void
+  /** Who listens at the other end of a unix socket. */
+  peerPid(fd: number): number
 
   /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
   storeOpen(
@@ -296,7 +304,13 @@ export function load(path: string): Addon {
     return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
-    return failing(new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause }))
+    return failing(
+      new SubpageError(
+        'ADDON_MISSING',
+        `cannot load ${path}: ${reason}; \`npm run build:native\` in ${packageRoot} builds it`,
+        { cause },
+      ),
+    )
   }
 }
 

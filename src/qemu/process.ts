@@ -53,9 +53,9 @@ function statFields(pid: number): string[] | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
     return text.slice(text.lastIndexOf(')') + 2).split(' ')
-  } catch (error) {
-    if (/^(ENOENT|ESRCH|EACCES|EPERM)$/.test(errorCode(error) ?? '')) return undefined
-    throw error
+  } catch {
+    // No such process, or none that may be looked at; or we have no descriptor left.
+    return undefined
   }
 }
 
@@ -68,7 +68,7 @@ export function identify(pid: number): ProcessIdentity | undefined {
 
 export function fateOf({ pid, startTime, within }: ProcessIdentity): ProcessFate {
   const here = processSpace()
-  if (within && within.bootId !== (here?.bootId ?? bootId())) return 'gone'
+  if (within && here && within.bootId !== here.bootId) return 'gone'
   if (!here || (within && within.pidNamespace !== here.pidNamespace)) return 'unseen'
   const fields = statFields(pid)
   if (!fields) return hasProcess(pid) ? 'unseen' : 'gone'

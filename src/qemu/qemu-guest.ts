@@ -1,6 +1,4 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
-import { readFileSync, statSync } from 'node:fs'
-import { basename } from 'node:path'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
@@ -33,7 +31,7 @@ export class QemuGuest implements Guest {
   }
 
   get consoleBytes(): number {
-    return statSync(this.qemu.files.consoleLog).size
+    return this.qemu.console.totalBytes
   }
 
   track(choice: TrackerChoice): Tracker {
@@ -74,16 +72,12 @@ export class QemuGuest implements Guest {
   }
 
   async pause(holdMs = leaseMs): Promise<Pause> {
-    const { qmp, lease, files, outputs, outputWatch } = this.qemu
+    const { qmp, lease, deviceState, outputs, outputWatch } = this.qemu
     const startedAt = performance.now()
     lease.acquire(holdMs)
     const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
-      // Relative to QEMU's own directory: it handles what it is told byte by byte, some µs each, in every pause.
-      {
-        execute: 'xen-save-devices-state',
-        arguments: { filename: basename(files.deviceState), live: false },
-      },
+      { execute: 'xen-save-devices-state', arguments: { filename: deviceState.pathInQemu, live: false } },
       ...outputs.seal(),
     ])
     const saved = Promise.all(written)
@@ -100,7 +94,7 @@ export class QemuGuest implements Guest {
       resume: () => this.#resume(startedAt),
       deviceState: async () => {
         await saved
-        return readFileSync(files.deviceState)
+        return deviceState.read()
       },
     }
   }

@@ -8,6 +8,7 @@
 import { EventEmitter } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { SubpageError } from '../errors.ts'
+import { broken, QmpLines, type QmpMessage } from './qmp-lines.ts'
 
 /** Two monitors of one QEMU. */
 export interface QmpSockets {
@@ -36,14 +37,6 @@ interface Pending {
   reject: (error: Error) => void
 }
 
-interface QmpMessage {
-  QMP?: { version: { qemu: { major: number; minor: number; micro: number }; package: string } }
-  id?: number
-  return?: unknown
-  error?: { class: string; desc: string }
-  event?: string
-}
-
 /** A QEMU that has not answered for this long is stuck; a start on a loaded host may take seconds. */
 const answerMsMax = 20_000
 
@@ -53,8 +46,10 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly #socket: Socket
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
-  #rest = ''
+  #lines = new QmpLines()
   #closed = false
+  /** Why this side ended the connection: QEMU sent what no QEMU sends. */
+  #broken: SubpageError | undefined
   #listener: Qmp | undefined
 
   private constructor(socket: Socket, version: string, rest: string) {
@@ -129,7 +124,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
       const id = ++this.#lastId
       text += `${JSON.stringify({ ...command, id })}\n`
       return new Promise<unknown>((resolve, reject) => {
-        if (this.#closed) reject(ended(command.execute))
+        if (this.#closed) reject(this.#broken ?? ended(command.execute))
         else this.#pending.set(id, { command: command.execute, resolve, reject })
       })
     })
@@ -142,12 +137,18 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     this.#listener?.close()
   }
 
+  /** What cannot be understood ends this connection; whatever else the process does goes on. */
   #receive(text: string): void {
-    const lines = (this.#rest + text).split('\n')
-    this.#rest = lines.pop() ?? ''
-    for (const line of lines) {
-      if (line.trim() === '') continue
-      const message = JSON.parse(line) as QmpMessage
+    if (this.#broken) return
+    let messages: QmpMessage[]
+    try {
+      messages = this.#lines.push(text)
+    } catch (error) {
+      this.#broken = error as SubpageError
+      this.#socket.destroy()
+      return
+    }
+    for (const message of messages) {
       if (message.event !== undefined) this.#heard(message as unknown as QmpEvent)
       else if (message.id !== undefined) this.#settle(message, message.id)
     }
@@ -172,7 +173,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   #close(): void {
     if (this.#closed) return
     this.#closed = true
-    for (const pending of this.#pending.values()) pending.reject(ended(pending.command))
+    for (const pending of this.#pending.values()) pending.reject(this.#broken ?? ended(pending.command))
     this.#pending.clear()
     // Its last words may still be on their way.
     if (this.#listener && !this.#listener.closed) this.#listener.once('close', () => this.emit('close'))
@@ -186,17 +187,25 @@ function ended(what: string): SubpageError {
 
 function readGreeting(socket: Socket): Promise<{ greeting: QmpMessage; rest: string }> {
   return new Promise((resolve, reject) => {
-    let text = ''
+    const lines = new QmpLines()
     const onData = (chunk: string) => {
-      text += chunk
-      const end = text.indexOf('\n')
-      if (end < 0) return
+      try {
+        const [greeting] = lines.push(chunk, 1)
+        if (greeting === undefined) return
+        if (greeting.QMP === undefined) throw broken('something else than a greeting')
+        quiet()
+        resolve({ greeting, rest: lines.rest })
+      } catch (error) {
+        quiet()
+        reject(error)
+      }
+    }
+    const quiet = () => {
       socket.off('data', onData)
       socket.off('close', onClose)
       socket.off('error', reject)
       // Later errors come with `close`, which is what the client acts on.
       socket.on('error', () => socket.destroy())
-      resolve({ greeting: JSON.parse(text.slice(0, end)) as QmpMessage, rest: text.slice(end + 1) })
     }
     const onClose = () => reject(new SubpageError('GUEST_DIED', 'QEMU closed its control socket at once'))
     socket.on('data', onData)

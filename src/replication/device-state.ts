@@ -6,13 +6,14 @@
  */
 import { applySync } from '../delta/apply.ts'
 import { captureSync, outBytesMin } from '../delta/capture.ts'
-import { SubpageError } from '../errors.ts'
+import { invariant, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
 
-/** Untouched memory costs nothing. */
-export const deviceStateBytesMax = 4 * 2 ** 20
+/** What is carried whatever it holds: the payload of one frame. Untouched memory costs nothing. */
+export const deviceStateBytesMax = limits.deviceStateBytes.value
 const lengthBytes = 4
 /** The longest record of a page, with its gap. */
 const recordBytesMax = 4352
@@ -35,6 +36,10 @@ export class DeviceStateWriter {
       codec: 'masked',
       out: out.subarray(lengthBytes),
     })
+    invariant(
+      lengthBytes + bytes <= limits.framePayloadBytes.value,
+      `a device state of ${state.length} bytes became a payload of ${lengthBytes + bytes}`,
+    )
     new DataView(out.buffer).setUint32(0, state.length, true)
     return out.subarray(0, lengthBytes + bytes)
   }

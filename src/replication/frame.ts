@@ -6,6 +6,7 @@
  * A lost, doubled or reordered frame breaks the sequence, a damaged one the checksum.
  */
 import { invariant, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { checksum64 } from '../memory/hash.ts'
 
 export const frameType = {
@@ -43,7 +44,7 @@ export interface Frame {
 export const headerBytes = 32
 const checkedHeaderBytes = 24
 /** Longest payload that is accepted; senders split what is longer. */
-export const payloadBytesMax = 4 * 2 ** 20
+export const payloadBytesMax = limits.framePayloadBytes.value
 const magic = 0x31475053 // "SPG1", little endian
 
 /** The header of a frame, sealed with its checksum. */

@@ -4,6 +4,7 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
+import { limits } from '../limits.ts'
 import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
@@ -26,7 +27,7 @@ interface Held {
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
 /** A checkpoint may not be larger than the guest's memory and this much for what goes with it. */
-const overheadBytesMax = 64 * 2 ** 20
+const overheadBytesMax = limits.checkpointOverheadBytes.value
 /** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
 const frameOverheadBytes = 512
 

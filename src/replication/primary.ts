@@ -23,12 +23,12 @@ import { leaveToSpeak } from './speech.ts'
 import { handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
+import { whenEnded } from './when-ended.ts'
 
 /** Time between attempts to reach a standby, or an arbiter, that is gone. */
 const retryMs = 500
 /** A commit that takes longer than this many epochs means that the link or the standby does not keep up. */
 const laggingEpochs = 10
-/** A single commit may take this long before it counts as too slow, however short the epochs are. */
 const lateMsMin = 1_000
 const tooSlow = 'the standby or the link does not keep up'
 /** How long an agent that ends waits for the arbiter. */
@@ -52,6 +52,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** The pause of a switchover that is under way. */
   #held: Pause | undefined
   #finished: Promise<void> = Promise.resolve()
+  #failure: SubpageError | undefined
   state: PrimaryState = 'Connecting'
   reason = ''
   /** The guest goes on without a standby that could take over. */
@@ -111,7 +112,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       const { report, verification } = await verify(this.#protection, session, epoch)
       done(verification)
       return report
-    }, this.#finished)
+    })
   }
 
   /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
@@ -130,7 +131,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       guest.supersede('switched over to the standby')
       done()
       return undefined
-    }, this.#finished)
+    })
   }
 
   /**
@@ -138,16 +139,19 @@ export class Primary extends EventEmitter<PrimaryEvents> {
    * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then
    */
   async stop(): Promise<void> {
+    // What could not be let out then may be now.
+    if (this.#failure) return await letOut(this.#options.guest, this.#held)
     if (this.#exposed && this.#options.succession.arbitrated && !this.#stopping.signal.aborted) {
       const holder = await this.#options.succession.claim()
       if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
     }
     this.#stopping.abort()
     const relax = this.#options.clock.after(farewellMs, () => this.#abandoned.abort())
-    await this.#finished.finally(relax)
+    await this.#finished
+    relax()
+    if (this.#failure) throw this.#failure
   }
 
-  /** Resolves when the protection is over, by whatever cause. */
   get finished(): Promise<void> {
     return this.#finished
   }
@@ -161,10 +165,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   }
 
   async #open(): Promise<PrimarySession> {
-    const { connect, clock, succession } = this.#options
-    // Before the connection: the standby waits for it only so long.
-    const words = await this.#options.hello()
-    const sender = (connection: Connection) => this.#senderOver(connection)
+    const { connect, clock, succession, guest, sending = {} } = this.#options
+    const words = await this.#options.hello() // before the connection: the standby waits only so long
+    const sender = (connection: Connection) => {
+      this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
+      return this.#sender
+    }
     const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal, sender)
     succession.agree(session.welcome.arbitrated)
     try {
@@ -176,47 +182,50 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return session
   }
 
-  #senderOver(connection: Connection): DeltaSender {
-    const { guest, sending = {} } = this.#options
-    this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
-    return this.#sender
-  }
-
+  /** Never rejects: what it cannot go on with is a state. */
   async #run(first: PrimarySession | undefined): Promise<void> {
     const { guest, clock } = this.#options
     const stopping = this.#stopping.signal
     let session = first
     let end: GuestEnd | undefined
-    const ended = guest.ended.then(async (how) => {
+    const ended = whenEnded(guest.ended, async (how) => {
       end = how
       // The standby acts on this, so it goes out before anything else is tidied up.
       await session?.connection.sendJson(frameType.guestEnded, how).catch(() => undefined)
       this.#stopping.abort()
     })
-    while (!stopping.aborted) {
-      try {
-        session ??= await this.#open()
-        await this.#serve(session)
-      } catch (error) {
-        // The connection stays open for the word that it has ended.
-        if (!guest.alive) await ended
-        else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
+    try {
+      while (!stopping.aborted) {
+        try {
+          session ??= await this.#open()
+          await this.#serve(session)
+        } catch (error) {
+          // The connection stays open for the word that it has ended.
+          if (!guest.alive) await ended.done
+          else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
+        }
+        if (stopping.aborted) break
+        session?.release()
+        session = undefined
+        await clock.sleep(retryMs, stopping)
       }
-      if (stopping.aborted) break
+      if (end) await ended.done
+      else if (this.#detached) await this.#leave()
+      else {
+        await letOut(guest, this.#held)
+        // A standby that has gone already needs no word.
+        await session?.connection.send(frameType.unprotect).catch(() => undefined)
+      }
+      await session?.connection.finish()
+    } catch (error) {
+      this.#failure = asSubpageError(error)
+      this.#enter('Failed', this.#failure.message)
+    } finally {
+      ended.forget()
       session?.release()
-      session = undefined
-      await clock.sleep(retryMs, stopping)
+      this.#tasks.end()
+      this.#release()
     }
-    if (end) await ended
-    else if (this.#detached) await this.#leave()
-    else {
-      await letOut(guest, this.#held)
-      // A standby that has gone already needs no word.
-      await session?.connection.send(frameType.unprotect).catch(() => undefined)
-    }
-    await session?.connection.finish()
-    session?.release()
-    this.#release()
   }
 
   async #serve(session: PrimarySession): Promise<void> {

@@ -7,6 +7,9 @@ export type Task = (session: PrimarySession, epoch: number) => Promise<EpochRepo
 
 export class Tasks {
   readonly #waiting: Task[] = []
+  /** Of those that have no verdict yet. */
+  readonly #unanswered = new Set<(error: Error) => void>()
+  #over = false
 
   next(): Task | undefined {
     return this.#waiting.shift()
@@ -18,20 +21,33 @@ export class Tasks {
    */
   add<T>(
     run: (session: PrimarySession, epoch: number, done: (value: T) => void) => ReturnType<Task>,
-    finished: Promise<void>,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
+      if (this.#over) return reject(protectionEnded())
+      const answer = () => this.#unanswered.delete(reject)
+      this.#unanswered.add(reject)
       this.#waiting.push(async (session, epoch) => {
         try {
-          return await run(session, epoch, resolve)
+          return await run(session, epoch, (value) => {
+            answer()
+            resolve(value)
+          })
         } catch (error) {
+          answer()
           reject(error)
           throw error
         }
       })
-      // Does nothing when there is a verdict.
-      const unanswered = () => reject(new SubpageError('NOT_PROTECTED', 'the protection ended meanwhile'))
-      finished.then(unanswered, unanswered)
     })
   }
+
+  /** The protection is over. */
+  end(): void {
+    this.#over = true
+    this.#waiting.length = 0
+    for (const reject of this.#unanswered) reject(protectionEnded())
+    this.#unanswered.clear()
+  }
 }
+
+const protectionEnded = () => new SubpageError('NOT_PROTECTED', 'the protection ended meanwhile')

@@ -11,7 +11,7 @@
 import type { PageRanges } from '../memory/page-ranges.ts'
 
 export { readTrace, type Trace } from './trace/reader.ts'
-export { type NewEpoch, TraceWriter } from './trace/writer.ts'
+export { type NewEpoch, type RecordedEnd, TraceWriter } from './trace/writer.ts'
 
 export const traceFormat = 1
 
@@ -98,8 +98,11 @@ export interface TraceEnd {
   gapCount: number
   /** From the start of the recording to its end. */
   lengthUs: number
-  /** Why it ended there: the time was over, somebody interrupted, the target ended. */
-  cause: 'time' | 'interrupted' | 'target-ended'
+  /**
+   * Why it ended there: the time was over, somebody interrupted, the target ended; or the file ends without saying so,
+   * because the recorder was killed or the copy is not whole, and this is what its whole epochs say.
+   */
+  cause: 'time' | 'interrupted' | 'target-ended' | 'cut-short'
 }
 
 /** How many lines the two numbers of a map at `page` name. */

@@ -1,7 +1,7 @@
 /*
  * The store against plain arrays: any order of writes, evictions, reads, drops, sweeps and restarts, and every page is
  * what it was. A guest is a file in memory; "the guest writes" is a write to it, after its page was brought back.
- * build with: -Wl,--wrap=pread
+ * Also built with ThreadSanitizer (scripts/test-threads.sh). build with: -Wl,--wrap=pread
  */
 #define _GNU_SOURCE
 #include "memory.h"
@@ -401,6 +401,78 @@ static void test_damage(void)
     end();
 }
 
+/* Writes one word of a file of the store, and returns what was there. */
+static uint64_t bend(const char *leaf, off_t at, uint64_t word)
+{
+    uint64_t before;
+    int file = open(path_of(leaf), O_RDWR | O_CLOEXEC);
+    CHECK(file >= 0 && pread(file, &before, 8, at) == 8 && pwrite(file, &word, 8, at) == 8);
+    close(file);
+    return before;
+}
+
+static void run_command(const char *form)
+{
+    char command[256];
+    snprintf(command, sizeof command, form, directory, directory);
+    CHECK(system(command) == 0);
+}
+
+/*
+ * Wrong words in the books that a restart takes up: the store is refused, or what it gives out is what its hash says. An
+ * object has 32 bytes: place, hash, refs and patches, reference and the rest.
+ */
+static void test_damaged_books(void)
+{
+    struct sp_store_options options = {directory, swap_path, 4096, 64, {2, 1, 1}};
+    begin(6);
+    fill_from(0);
+    evict_all();
+    store_close(store);
+    unsigned refused = 0, taken = 0;
+    run_command("cp -a %s %s.whole");
+    for (unsigned round = 0; round < 160; round++) {
+        /* A store that was taken up has changed its files. */
+        run_command("cp -a %s.whole/. %s/");
+        bool of_slots = round % 4 == 3;
+        const char *leaf = of_slots ? "slots-g0" : "objects";
+        unsigned field = (unsigned)below(2) ? 24 : 0;
+        off_t at = of_slots ? (off_t)below(PAGES) * 8 : (off_t)below(120) * 32 + field;
+        uint64_t before = bend(leaf, at, 0), word = before;
+        if (round % 4 == 0)
+            word = (before & ~(UINT64_C(7) << 61)) | below(8) << 61;
+        else if (round % 4 == 1)
+            word = (before & ~(UINT64_C(0x1fff) << 48)) | below(8192) << 48;
+        else
+            word ^= UINT64_C(1) << below(64);
+        bend(leaf, at, word);
+        store = store_open(&options);
+        refused += store == NULL;
+        taken += store != NULL;
+        if (store) {
+            for (unsigned guest = 0; guest < GUESTS; guest++) {
+                numbers[guest] = store_attach(store, name_of(guest), ram_path(guest), guest == 2 ? 7 : 1);
+                CHECK(numbers[guest] >= 0);
+                for (uint32_t page = 0; page < PAGES; page++) {
+                    uint8_t content[SP_PAGE_BYTES];
+                    (void)store_read(store, numbers[guest], page, content);
+                }
+            }
+            store_close(store);
+        }
+    }
+    CHECK(refused > 20 && taken > 20);
+    run_command("cp -a %s.whole/. %s/");
+    /* A patch of an object that no file has room for. */
+    uint64_t place = bend("objects", 0, UINT64_C(3) << 61 | UINT64_C(100) << 48), rest = bend("objects", 24, UINT32_MAX - 1);
+    CHECK(store_open(&options) == NULL && errno == EBADMSG);
+    bend("objects", 0, place);
+    bend("objects", 24, rest);
+    open_store(true);
+    run_command("rm -r %s.whole");
+    end();
+}
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -558,6 +630,7 @@ int main(void)
     test_smaller();
     test_domains();
     test_damage();
+    test_damaged_books();
     test_slow_disk();
     test_cut_short();
     test_refusals();

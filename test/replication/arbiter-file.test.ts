@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { packageRoot } from '../../src/memory/native.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
+import { compileProgram } from '../support/program.ts'
 import { seededRandom } from '../support/random.ts'
 import { conformance } from './arbiter-conformance.ts'
 
@@ -160,19 +160,13 @@ describe('a place that cannot be relied on', () => {
 describe('several processes', () => {
   const program = join(scratch, 'program')
 
-  // Node 20 runs no TypeScript.
+  let script: string
+
   beforeAll(() => {
-    const flags =
-      '--ignoreConfig --module nodenext --target es2023 --types node --skipLibCheck --rewriteRelativeImportExtensions --rootDir'
-    const claimant = join(import.meta.dirname, 'children/claimant.ts')
-    const args = [...flags.split(' '), packageRoot, '--outDir', program, claimant]
-    execFileSync(join(packageRoot, 'node_modules/.bin/tsc'), args, { cwd: packageRoot, encoding: 'utf8' })
-    fs.writeFileSync(join(program, 'package.json'), '{"type":"module"}')
-    fs.symlinkSync(join(packageRoot, 'node_modules'), join(program, 'node_modules'))
-  })
+    script = compileProgram(join(import.meta.dirname, 'children/claimant.ts'), program)
+  }, 60_000)
 
   function claimant(name: string, guest: string, generations: number): ChildProcess {
-    const script = join(program, 'test/replication/children/claimant.js')
     return spawn(process.execPath, [script, root, guest, name, String(generations)], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })

@@ -6,6 +6,7 @@ import {
   DeviceStateWriter,
   deviceStateBytesMax,
 } from '../../src/replication/device-state.ts'
+import { encodeHeader, frameType } from '../../src/replication/frame.ts'
 
 const open: { close(): void }[] = []
 afterEach(() => {
@@ -47,8 +48,20 @@ test('the largest that is carried arrives, a larger one is refused and changes n
   const send = connect()
   const largest = new Uint8Array(deviceStateBytesMax).fill(7)
   expect(Buffer.compare(send(largest).arrived, largest)).toBe(0)
-  expect(() => send(new Uint8Array(deviceStateBytesMax + 1))).toThrow(/4194304 are carried at most/)
+  expect(() => send(new Uint8Array(deviceStateBytesMax + 1))).toThrow(/4190208 are carried at most/)
   expect(Buffer.compare(send(largest).arrived, largest)).toBe(0)
+})
+
+test('the largest of noise is one frame, whatever was sent before', () => {
+  const send = connect()
+  const noise = (seed: number) =>
+    new Uint8Array(deviceStateBytesMax).map((_, at) => (Math.imul(at + seed, 0x9e3779b1) >>> 11) | 1)
+  for (const seed of [1, 7]) {
+    const { payload, arrived } = send(noise(seed))
+    expect(payload.length).toBeGreaterThan(deviceStateBytesMax)
+    expect(() => encodeHeader({ type: frameType.device, epoch: 1, payload }, 0)).not.toThrow()
+    expect(Buffer.compare(arrived, noise(seed))).toBe(0)
+  }
 })
 
 describe('what no writer makes is refused', () => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { SubpageError } from '../../src/errors.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { encodeBlock, magic } from '../../src/study/trace/block.ts'
 import {
@@ -126,22 +127,81 @@ describe('a trace', () => {
   })
 })
 
+test('of a file that is cut anywhere the whole epochs are read, and the end says so', () => {
+  write()
+  const all = [...readTrace(path).epochs()]
+  const { gapCount } = readTrace(path).end()
+  const whole = readFileSync(path)
+  let most = 0
+  for (let length = whole.length - 1; length >= 0; length--) {
+    truncateSync(path, length)
+    let trace: ReturnType<typeof readTrace>
+    let epochs: TraceEpoch[]
+    try {
+      trace = readTrace(path)
+      epochs = [...trace.epochs()]
+    } catch (error) {
+      expect(error, `cut to ${length}`).toMatchObject({
+        code: 'TRACE_MALFORMED',
+        message: expect.stringMatching(/cut short|empty|not a trace/),
+      })
+      continue
+    }
+    expect(epochs).toEqual(all.slice(0, epochs.length))
+    expect(epochs.length).toBeGreaterThan(0)
+    most = Math.max(most, epochs.length)
+    const last = epochs.at(-1)!
+    const end = trace.end()
+    expect(end).toMatchObject({
+      cause: 'cut-short',
+      epochCount: epochs.length,
+      lengthUs: last.startUs + last.lengthUs,
+    })
+    expect(end.gapCount).toBeLessThanOrEqual(gapCount)
+  }
+  expect(most).toBe(all.length)
+})
+
+test('a recording that fails keeps its whole epochs; without one nothing is left', () => {
+  const writer = new TraceWriter(path, header)
+  expect(writer.fail(new SubpageError('NO_SPACE', 'full'))).toMatchObject({ message: 'full' })
+  expect(() => readTrace(path)).toThrow(/there is no file/)
+  for (const old of [undefined, 'precious']) {
+    if (old !== undefined) writeFileSync(path, old)
+    const other = new TraceWriter(path, header, { replace: true })
+    other.epoch(epochOf([1, 2, 5]))
+    other.gap({ startUs: 20_000, lengthUs: 5, cause: 'late', epochsMissed: 1, reason: 'late' })
+    other.content(new Uint8Array(1000))
+    const where = old === undefined ? path : `${path}.part`
+    expect(other.fail(new SubpageError('NO_SPACE', 'full'))).toMatchObject({
+      code: 'NO_SPACE',
+      message: `full; the 1 epochs until then are in ${where}`,
+    })
+    expect(readTrace(where).end()).toEqual({
+      epochCount: 1,
+      gapCount: 0,
+      lengthUs: 20_000,
+      cause: 'interrupted',
+    })
+    if (old !== undefined) expect(readFileSync(path, 'utf8')).toBe(old)
+    rmSync(where)
+  }
+})
+
 describe('a reader refuses', () => {
   const readAll = () => {
     const trace = readTrace(path)
     return [[...trace.epochs()], trace.end()]
   }
+  const endOf = () => {
+    try {
+      return readTrace(path).end()
+    } catch {
+      return undefined // Refused.
+    }
+  }
   const malformed = (words: RegExp) =>
     expect.objectContaining({ code: 'TRACE_MALFORMED', message: expect.stringMatching(words) })
-
-  test('a file cut anywhere', () => {
-    write()
-    const whole = readFileSync(path)
-    for (let length = whole.length - 1; length >= 0; length--) {
-      truncateSync(path, length)
-      expect(readAll, `cut to ${length}`).toThrow(malformed(/cut short|empty|not a trace/))
-    }
-  })
 
   test('a file with any byte changed', () => {
     write()
@@ -150,7 +210,9 @@ describe('a reader refuses', () => {
       const changed = Buffer.from(whole)
       changed[at]! ^= 0x11
       writeFileSync(path, changed)
-      expect(readAll, `byte ${at}`).toThrow(malformed(/damaged|not a trace|cut short/))
+      // A length that leads past the end of the file cannot be told from a file that was cut.
+      const cut = endOf()?.cause === 'cut-short'
+      if (!cut) expect(readAll, `byte ${at}`).toThrow(malformed(/damaged|not a trace|cut short/))
     }
   })
 

@@ -20,7 +20,6 @@ import { exactSource, pmlSource, prlSource } from '../../src/workingset/logged.t
 const { headerAt, pluginParts, vcpuAt, vcpuBytes, logAt } = layout
 const pages = 1000
 const at = { vcpus: 4096, lines: 69632, dirty: 77824, counts: 81920, read: 86016, stored: 90112 }
-const bytes = 94208
 
 let directory: string
 let path: string
@@ -28,23 +27,22 @@ let plugin: Region
 
 /** Makes the file, with these parts. */
 function make(parts: readonly layout.PluginPart[] = layout.pluginPartNames): void {
-  const view = new DataView(new ArrayBuffer(bytes))
+  const mask = parts.reduce((sum, part) => sum | pluginParts[part], 0)
+  const made = layout.shareLayout(mask, pages)
+  if (parts.length === 4) expect(made).toEqual({ offsets: at, bytes: 94208 })
+  const view = new DataView(new ArrayBuffer(made.bytes))
   view.setBigUint64(headerAt.magic, layout.shareMagic, true)
   view.setUint32(headerAt.format, layout.shareFormat, true)
-  view.setUint32(
-    headerAt.parts,
-    parts.reduce((sum, part) => sum | pluginParts[part], 0),
-    true,
-  )
+  view.setUint32(headerAt.parts, mask, true)
   for (const [field, value] of [
     [headerAt.pages, pages],
-    [headerAt.bytes, bytes],
-    [headerAt.vcpusOffset, at.vcpus],
-    [headerAt.linesOffset, at.lines],
-    [headerAt.dirtyOffset, at.dirty],
-    [headerAt.countsOffset, at.counts],
-    [headerAt.readOffset, at.read],
-    [headerAt.storedOffset, at.stored],
+    [headerAt.bytes, made.bytes],
+    [headerAt.vcpusOffset, made.offsets.vcpus],
+    [headerAt.linesOffset, made.offsets.lines],
+    [headerAt.dirtyOffset, made.offsets.dirty],
+    [headerAt.countsOffset, made.offsets.counts],
+    [headerAt.readOffset, made.offsets.read],
+    [headerAt.storedOffset, made.offsets.stored],
   ] as const)
     view.setBigUint64(field, BigInt(value), true)
   writeFileSync(path, new Uint8Array(view.buffer))
@@ -176,15 +174,29 @@ test('what cannot be read is refused, and why', () => {
   const first = PluginShare.open(path)
   expect(() => PluginShare.open(path)).toThrow(/another program reads/)
   first.close()
-  plugin.write(headerAt.parts, Uint8Array.of(pluginParts.lines, 0, 0, 0))
+  plugin.close()
+  rmSync(path)
+  make(['lines'])
   using lines = PluginShare.open(path)
   for (const open of [openPml, openPrl, openExact])
     expect(() => open(lines)).toThrow(/start it with --track (pml|prl|accesses)/)
   lines.close()
-  plugin.write(headerAt.pages, u64(2 ** 30))
-  using long = PluginShare.open(path)
-  expect(() => long.markedPages()).toThrow(/outside the share/)
-  long.close()
+  // Parts that lie elsewhere, more pages than there is room for, other parts than the file has.
+  for (const [field, value] of [
+    [headerAt.pages, 2n ** 30n],
+    [headerAt.pages, 2n ** 63n],
+    [headerAt.pages, 0n],
+    [headerAt.bytes, 4096n],
+    [headerAt.vcpusOffset, 0n],
+    [headerAt.linesOffset, 8n],
+    [headerAt.dirtyOffset, 4096n],
+  ] as const) {
+    const before = plugin.read(field, 8)
+    plugin.write(field, u64(value))
+    expect(() => PluginShare.open(path)).toThrow(/is damaged/)
+    plugin.write(field, before)
+  }
+  PluginShare.open(path).close()
   plugin.write(headerAt.format, Uint8Array.of(2, 0, 0, 0))
   expect(() => PluginShare.open(path)).toThrow(/another release/)
   plugin.write(headerAt.magic, u64(0))

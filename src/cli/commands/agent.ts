@@ -5,6 +5,7 @@ import type { ServeOptions } from '../../agent/serve.ts'
 import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
+import { onOutputLost } from '../output.ts'
 import { formatTime, parseMs, within } from '../sizes.ts'
 
 export const agentCommand: Command = {
@@ -76,7 +77,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       ...apiOf(flags),
     })
     // Whoever read the events may leave; the agent stays.
-    process.stdout.removeAllListeners('error').on('error', () => undefined)
+    onOutputLost(() => undefined)
     agent.events.on('event', (event) =>
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
@@ -134,7 +135,7 @@ function endWithInput(agent: Agent): void {
   process.stdin.resume()
   process.stdin.once('end', async () => {
     // One guest that resists must not keep the others.
-    for (const name of [...agent.guests.keys()]) await agent.remove(name).catch(() => undefined)
+    for (const name of [...agent.guests.keys()]) await agent.remove(name, true).catch(() => undefined)
     process.kill(process.pid, 'SIGTERM')
   })
 }

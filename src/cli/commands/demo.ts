@@ -5,6 +5,7 @@ import type { DemoObserver, DemoSummary } from '../../agent/demo.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus } from '../../errors.ts'
 import { type Command, read, text } from '../command.ts'
+import { interruptible } from '../interruption.ts'
 import { type Output, table } from '../output.ts'
 import { formatBytes, formatUs, parseMs, parseSize } from '../sizes.ts'
 
@@ -30,21 +31,21 @@ export const demoCommand: Command = {
     const { demoGuestOptions } = await import('../../qemu/demo-guest.ts')
     // Says what is not built before anything is started.
     demoGuestOptions()
-    const interrupted = new AbortController()
-    process.once('SIGINT', () => interrupted.abort())
-    const summary = await demo(
-      {
-        ramBytes: read(invocation, 'ram', parseSize),
-        epochMs: read(invocation, 'epoch', parseMs),
-        accel: text(invocation, 'accel') as RunBody['accel'],
-        watchMs: read(invocation, 'watch', parseMs),
-      },
-      observe(output),
-      interrupted.signal,
-    ).catch((error) => {
-      if (interrupted.signal.aborted) return undefined
-      throw error
-    })
+    const summary = await interruptible(async (signal) =>
+      demo(
+        {
+          ramBytes: read(invocation, 'ram', parseSize),
+          epochMs: read(invocation, 'epoch', parseMs),
+          accel: text(invocation, 'accel') as RunBody['accel'],
+          watchMs: read(invocation, 'watch', parseMs),
+        },
+        observe(output),
+        signal,
+      ).catch((error) => {
+        if (signal.aborted) return undefined
+        throw error
+      }),
+    )
     if (!summary) return exitStatus.interrupted
     output.data(summary, () => report(summary))
     const { continued, lost, verified } = summary.guest

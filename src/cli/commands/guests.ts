@@ -67,11 +67,12 @@ export const removeCommand: Command = {
   name: 'remove',
   args: ['<name>'],
   summary: 'end a guest, or forget one that has ended',
-  help: 'Ends the QEMU process, if it runs, and removes its memory and logs. A standby of it is discarded too.',
+  help: 'Ends the QEMU process, if it runs, and removes its memory and logs. Its standby on another host is discarded too.',
   flags: agentFlags,
   async run(invocation) {
     const removed = await agentOf(invocation).remove(nameOf(invocation))
-    invocation.output.data(removed, () => `${removed.removed} removed`)
+    const { removed: name, note } = removed
+    invocation.output.data(removed, () => (note ? `${name} removed; ${note}` : `${name} removed`))
   },
 }
 

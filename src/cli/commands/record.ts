@@ -1,5 +1,6 @@
 /** `subpage record`: what a guest, a process or a series of images does to its memory, into a trace file. */
 import { SubpageError } from '../../errors.ts'
+import { checkOutput } from '../../output-file.ts'
 import type { Holes } from '../../study/record/images.ts'
 import type { RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
 import type { RecordTarget } from '../../study/record/target.ts'
@@ -7,6 +8,7 @@ import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import type { TrackerChoice } from '../../tracking/tracker.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
+import { interruptible } from '../interruption.ts'
 import type { Output } from '../output.ts'
 import { formatBytes, parseMs } from '../sizes.ts'
 
@@ -53,24 +55,20 @@ is whole. Of processes the one that is named is recorded, or the command itself,
     const { flags, output } = invocation
     if (flags.output === undefined)
       throw new SubpageError('BAD_ARGUMENT', 'say where the trace goes: -o FILE')
-    const interrupted = new AbortController()
-    const interrupt = () => interrupted.abort()
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt)
-    const options: RecordOptions = {
-      path: String(flags.output),
-      replace: flags.force === true,
+    const path = String(flags.output)
+    const replace = flags.force === true
+    const options: Omit<RecordOptions, 'signal'> = {
+      path,
+      replace,
       epochMs: read(invocation, 'epoch', parseMs),
       forMs: flags.for === undefined ? undefined : read(invocation, 'for', parseMs),
       content: flags.content === true,
-      signal: interrupted.signal,
       progress: (so) => output.note(line(so)),
     }
-    try {
-      const summary = await recordTarget(invocation, options)
-      output.data({ ...summary, path: options.path }, () => report(summary, options.path))
-    } finally {
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupt)
-    }
+    // Before any command is started or any target is held.
+    checkOutput(path, { replace, mode: 0o600 })
+    const summary = await interruptible((signal) => recordTarget(invocation, { ...options, signal }))
+    output.data({ ...summary, path }, () => report(summary, path))
   },
 }
 

@@ -1,6 +1,6 @@
 /** `subpage report`: explains what a recording holds. A pure function of a file: no privileges, no agent, any machine. */
 import { type Command, read } from '../command.ts'
-import { reportFlags, writeAsAsked } from '../report-flags.ts'
+import { checkReport, reportFlags, writeAsAsked } from '../report-flags.ts'
 import { parseMs } from '../sizes.ts'
 
 export const reportCommand: Command = {
@@ -21,8 +21,9 @@ Example: subpage report redis.trace --epoch 100ms --html redis.html`,
     const { traceJson, traceReport } = await import('../../study/analysis/trace-report.ts')
     const { traceText } = await import('../../study/analysis/trace-text.ts')
     const { terminalOf } = await import('../../study/report/terminal.ts')
+    await checkReport(invocation)
     const summary = summarize(readTrace(args[0]!), epochUs === undefined ? {} : { epochUs })
-    await writeAsAsked(invocation, traceReport(summary))
     output.data(traceJson(summary), () => traceText(summary, terminalOf(process.stdout, process.env)))
+    await writeAsAsked(invocation, () => traceReport(summary))
   },
 }

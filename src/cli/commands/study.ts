@@ -3,8 +3,9 @@ import { exitStatus, SubpageError } from '../../errors.ts'
 import { studies } from '../../study/studies.ts'
 import type { StudySet } from '../../study/study.ts'
 import { type Command, text } from '../command.ts'
+import { interruptible } from '../interruption.ts'
 import { table } from '../output.ts'
-import { reportFlags, writeAsAsked } from '../report-flags.ts'
+import { checkReport, reportFlags, writeAsAsked } from '../report-flags.ts'
 
 export const studyCommand: Command = {
   name: 'study',
@@ -51,31 +52,35 @@ Example: subpage study amplification --set quick --html amplification.html`,
       throw new SubpageError('BAD_ARGUMENT', `the study ${name} makes and takes no recordings`)
     const { terminalOf } = await import('../../study/report/terminal.ts')
     const study = await entry.load()
-    const interrupted = new AbortController()
-    const interrupt = () => interrupted.abort()
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt)
-    const result = await study
-      .run({
-        set: text(invocation, 'set') as StudySet,
-        ...(typeof flags.only === 'string' && { only: parts(flags.only) }),
-        ...(typeof flags.trace === 'string' && { traces: parts(flags.trace) }),
-        ...(typeof flags.keep === 'string' && { keep: flags.keep }),
-        note: (line) => output.note(line),
-        signal: interrupted.signal,
-      })
-      .catch((cause) => {
-        if (!interrupted.signal.aborted) throw cause
-        throw new SubpageError('INTERRUPTED', `the study ${name} was ended before it had measured anything`, {
-          cause,
+    await checkReport(invocation)
+    return await interruptible(async (signal) => {
+      const result = await study
+        .run({
+          set: text(invocation, 'set') as StudySet,
+          ...(typeof flags.only === 'string' && { only: parts(flags.only) }),
+          ...(typeof flags.trace === 'string' && { traces: parts(flags.trace) }),
+          ...(typeof flags.keep === 'string' && { keep: flags.keep }),
+          note: (line) => output.note(line),
+          signal,
         })
-      })
-    const { aborted } = interrupted.signal
-    const { json, report } = result
-    await writeAsAsked(invocation, aborted ? { ...report, lead: `${partly} ${report.lead}` } : report)
-    output.data(aborted ? { interrupted: true, ...json } : json, () =>
-      [...(aborted ? [partly, ''] : []), result.text(terminalOf(process.stdout, process.env))].join('\n'),
-    )
-    return aborted ? exitStatus.interrupted : exitStatus.ok
+        .catch((cause) => {
+          if (!signal.aborted) throw cause
+          throw new SubpageError(
+            'INTERRUPTED',
+            `the study ${name} was ended before it had measured anything`,
+            { cause },
+          )
+        })
+      const { aborted } = signal
+      const { json, report } = result
+      output.data(aborted ? { interrupted: true, ...json } : json, () =>
+        [...(aborted ? [partly, ''] : []), result.text(terminalOf(process.stdout, process.env))].join('\n'),
+      )
+      await writeAsAsked(invocation, () =>
+        aborted ? { ...report, lead: `${partly} ${report.lead}` } : report,
+      )
+      return aborted ? exitStatus.interrupted : exitStatus.ok
+    })
   },
 }
 

@@ -5,7 +5,8 @@ import { exitStatus, SubpageError } from '../../errors.ts'
 import type { Sample } from '../../workingset/sample.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read } from '../command.ts'
-import { reportFlags, writeAsAsked } from '../report-flags.ts'
+import { interruptible } from '../interruption.ts'
+import { checkReport, reportFlags, writeAsAsked } from '../report-flags.ts'
 import { formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
 
 export const wssCommand: Command = {
@@ -53,34 +54,39 @@ read it. Interrupted, it says what it has seen so far.`,
     const asked = flags.footprint === undefined ? undefined : read(invocation, 'footprint', parseSize)
     const footprint = asked ?? (target.kind === 'vm' ? undefined : 0)
     const watching = flags.watch === true
-    const interrupted = new AbortController()
-    const interrupt = () => interrupted.abort()
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt)
-    const samples: Sample[] = []
-    if (watching && !output.json) output.data(undefined, () => lineHead)
-    for await (const sample of samplesOf(invocation, target, interrupted.signal)) {
-      samples.push(sample)
-      if (watching) output.data(sample, () => lineText(sample))
-    }
-    if (samples.length === 0) {
-      if (interrupted.signal.aborted) return exitStatus.interrupted
-      throw new SubpageError(
-        'BAD_ARGUMENT',
-        `no interval has ended: watch ${target.name} for longer than --interval`,
-      )
-    }
-    const summary = summarize(samples, footprint)
-    if (flags.html !== undefined || flags.csv !== undefined) {
+    await checkReport(invocation)
+    return await interruptible(async (signal) => {
+      const samples: Sample[] = []
+      if (watching && !output.json) output.data(undefined, () => lineHead)
+      for await (const sample of samplesOf(invocation, target, signal)) {
+        samples.push(sample)
+        if (watching) output.data(sample, () => lineText(sample))
+      }
+      if (samples.length === 0) {
+        if (signal.aborted) return exitStatus.interrupted
+        throw new SubpageError(
+          'BAD_ARGUMENT',
+          `no interval has ended: watch ${target.name} for longer than --interval`,
+        )
+      }
+      const summary = summarize(samples, footprint)
+      if (!watching)
+        output.data({ target: target.name, ...summary, samples }, () =>
+          summaryText(summary, samples, target.kind),
+        )
       const { workingSetReport } = await import('../../study/analysis/working-set-report.ts')
-      const lead = recommendation(summary, target.kind)
-      const notes = notesOn(summary, target.kind)
-      await writeAsAsked(invocation, workingSetReport({ target: target.name, lead, notes, summary, samples }))
-    }
-    if (!watching)
-      output.data({ target: target.name, ...summary, samples }, () =>
-        summaryText(summary, samples, target.kind),
-      )
-    return interrupted.signal.aborted ? exitStatus.interrupted : exitStatus.ok
+      await writeAsAsked(invocation, () => {
+        const lead = recommendation(summary, target.kind)
+        return workingSetReport({
+          target: target.name,
+          lead,
+          notes: notesOn(summary, target.kind),
+          summary,
+          samples,
+        })
+      })
+      return signal.aborted ? exitStatus.interrupted : exitStatus.ok
+    })
   },
 }
 

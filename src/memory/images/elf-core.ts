@@ -4,6 +4,7 @@
  * Format: elf(5); more than 65,534 segments: the gABI's PN_XNUM.
  */
 import { SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 import { readWhole } from './file-bytes.ts'
 import type { MemoryImage } from './memory-image.ts'
 import { piecedImage, type Segment } from './pieces.ts'
@@ -15,7 +16,7 @@ const programHeaderBytes = 56
 const core = 4
 const load = 1
 const countElsewhere = 0xffff
-const segmentsMax = 4 * 1024 * 1024
+const segmentsMax = limits.coreSegments.value
 
 /** Takes `fd` over. @throws SubpageError IMAGE_MALFORMED */
 export function openElfCore(path: string, fd: number, bytes: number): MemoryImage {

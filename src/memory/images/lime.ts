@@ -3,6 +3,7 @@
  * Format: LiME's doc/README.md; all numbers little endian: magic u32, version u32, first and last address u64, 8 bytes.
  */
 import { SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 import { readWhole } from './file-bytes.ts'
 import { refuseKnown } from './known-formats.ts'
 import type { MemoryImage } from './memory-image.ts'
@@ -12,7 +13,7 @@ export const limeMagic = Buffer.from('EMiL', 'latin1')
 
 const headerBytes = 32
 const version = 1
-const rangesMax = 1024 * 1024
+const rangesMax = limits.coreSegments.value
 
 /** Takes `fd` over. @throws SubpageError IMAGE_MALFORMED */
 export function openLime(path: string, fd: number, bytes: number): MemoryImage {

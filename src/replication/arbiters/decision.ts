@@ -5,6 +5,7 @@
 import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 import type { Holder } from '../arbiter.ts'
 
 const Stored = Type.Object({
@@ -16,7 +17,7 @@ const Stored = Type.Object({
 })
 
 /** Longer than any decision: what is longer is not one. */
-export const decisionBytesMax = 4096
+export const decisionBytesMax = limits.arbiterDecisionBytes.value
 
 /** What is decided: who holds this guest from this generation on. */
 export interface Question {

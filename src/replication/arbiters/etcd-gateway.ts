@@ -13,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 
 export interface EtcdGatewayOptions {
   /** http or https, without path or credentials. */
@@ -30,7 +31,7 @@ export interface EtcdGatewayOptions {
 /** Pause after all endpoints failed: elections take a second or two. */
 const roundMs = 50
 
-const answerBytesMax = 64 * 1024
+const answerBytesMax = limits.arbiterAnswerBytes.value
 
 /** gRPC status codes (grpc.github.io, statuscodes) after which the same request may succeed, here or elsewhere. */
 const passing = new Map([

@@ -65,17 +65,22 @@ const present = (charts: (Chart | undefined)[]) => charts.filter((chart) => char
 const kindWords = { vm: 'the guest', pid: 'process', command: 'the command', images: 'the images' } as const
 const targetWords = ({ header: { target } }: TraceSummary) => `${kindWords[target.kind]} ${target.name}`
 
+const cutWords = ({ end: { cause } }: Pick<TraceSummary, 'end'>) =>
+  cause === 'cut-short'
+    ? ' The recording was cut short: the recorder was killed, or the copy is not whole. These are its whole epochs.'
+    : ''
+
 export function leadWords(summary: TraceSummary): string {
   const { totals, end, gaps, header } = summary
   if (totals.dirtyPages === 0)
-    return `Nothing was written in ${totals.epochCount} epochs, as far as the tracker ${header.tracker} sees.`
+    return `Nothing was written in ${totals.epochCount} epochs, as far as the tracker ${header.tracker} sees.${cutWords(summary)}`
   const factor = amplification(totals)
   const bound = totals.exact ? '' : 'at least '
   const first = Number.isNaN(factor)
     ? `${formatBytes(totals.dirtyPages * pageBytes)} of pages were dirty, and nothing in them changed.`
     : `Sending whole dirty pages would copy ${bound}${formatValue(factor, 'ratio').replace('×', '')} times what changed in them: ${formatBytes(totals.dirtyPages * pageBytes)} of pages for ${formatBytes(totals.changedLines * lineBytes)} of changed lines, in ${totals.epochCount} epochs.`
   const cause = end.cause === 'target-ended' ? ' The recording ended because its target did.' : ''
-  return first + gapWords(gaps) + cause
+  return first + gapWords(gaps) + cause + cutWords(summary)
 }
 
 function gapWords({ late, lost, lateUs, lostUs }: TraceSummary['gaps']): string {
@@ -225,9 +230,12 @@ function recordingTable({ header, end, gaps, areas }: TraceSummary): Table {
       ['gaps', `${gaps.late} late, ${gaps.lost} lost`],
       [
         'ended',
-        { time: 'its time was over', interrupted: 'interrupted', 'target-ended': 'the target ended' }[
-          end.cause
-        ],
+        {
+          time: 'its time was over',
+          interrupted: 'interrupted',
+          'target-ended': 'the target ended',
+          'cut-short': 'cut short: the recorder was killed, or the copy is not whole',
+        }[end.cause],
       ],
       ['memory', `${formatBytes(header.memoryBytes)} at the start, ${areas.length} areas`],
       ['content', header.content ? 'recorded' : 'not recorded'],

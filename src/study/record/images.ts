@@ -106,8 +106,7 @@ class Series {
       }
       writer.end('time', 0)
     } catch (error) {
-      writer.abandon()
-      throw error
+      throw writer.fail(error)
     }
     return this.#so(writer, began, 'time')
   }

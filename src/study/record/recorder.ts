@@ -13,7 +13,7 @@ import { asSubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
 import { release } from '../../release.ts'
-import { lineCount, type TraceEnd, type TraceHeader, TraceWriter } from '../trace.ts'
+import { lineCount, type RecordedEnd, type TraceHeader, TraceWriter } from '../trace.ts'
 import { onlyChanged } from './only-changed.ts'
 import type { Harvest, Held, RecordTarget } from './target.ts'
 
@@ -37,7 +37,7 @@ export interface RecordSummary {
   /** Of the file so far. */
   traceBytes: number
   elapsedMs: number
-  cause: TraceEnd['cause'] | undefined
+  cause: RecordedEnd | undefined
   /** How the target ended, in words, when that is the cause. */
   endedHow?: string
 }
@@ -47,15 +47,14 @@ const progressMs = 1000
 /** Before a moment is tried again in which the target could not be held. */
 const retryMs = 1
 
-/** @throws SubpageError FILE_EXISTS, NO_SPACE, TRACKER_UNAVAILABLE, …; no file is left then */
+/** @throws SubpageError FILE_EXISTS, NO_SPACE, TRACKER_UNAVAILABLE, …; what was recorded until then stays (TraceWriter.fail) */
 export async function record(target: RecordTarget, options: RecordOptions): Promise<RecordSummary> {
   using shadow = Region.anonymous(target.ram.bytes)
   const writer = new TraceWriter(options.path, headerOf(target, options), { replace: options.replace })
   try {
     return await new Recording(target, options, shadow, writer).run()
   } catch (error) {
-    writer.abandon()
-    throw error
+    throw writer.fail(error)
   }
 }
 
@@ -115,7 +114,7 @@ class Recording {
     let epochStart = await this.#seed()
     this.#began = epochStart
     const end = forMs === undefined ? Number.POSITIVE_INFINITY : epochStart + forMs
-    let cause: TraceEnd['cause'] | undefined
+    let cause: RecordedEnd | undefined
     let told = epochStart
     while (cause === undefined) {
       const due = Math.min(epochStart + this.#options.epochMs, end)
@@ -244,7 +243,7 @@ class Recording {
       this.#summary.changedLines += lineCount(pages.changedMaps, page)
   }
 
-  #so(cause: TraceEnd['cause'] | undefined): RecordSummary {
+  #so(cause: RecordedEnd | undefined): RecordSummary {
     const { endedHow } = this.#target
     const { epochCount, gapCount, bytes } = this.#writer
     return {

@@ -1,7 +1,4 @@
 /** CSV (RFC 4180), and the files of a report: one per chart and table. Numbers are raw, in the units that the heading names. */
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { SubpageError } from '../../errors.ts'
 import { chartRows } from './chart.ts'
 import type { Report } from './page.ts'
 
@@ -24,22 +21,4 @@ export function csvFiles(report: Report): Map<string, string> {
     for (const table of tables) files.set(`${table.name}.csv`, csv([table.heading, ...table.rows]))
   }
   return files
-}
-
-/** @throws SubpageError BAD_ARGUMENT when the folder cannot be made or written */
-export function writeCsvFiles(report: Report, folder: string): string[] {
-  const files = csvFiles(report)
-  try {
-    mkdirSync(folder, { recursive: true })
-    for (const [name, text] of files) writeFileSync(join(folder, name), text)
-  } catch (cause) {
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `cannot write CSV files to ${folder}: ${(cause as Error).message}`,
-      {
-        cause,
-      },
-    )
-  }
-  return [...files.keys()]
 }

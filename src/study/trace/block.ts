@@ -4,6 +4,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { crc32, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { errorCode, SubpageError } from '../../errors.ts'
+import { limits } from '../../limits.ts'
 
 export const magic = Buffer.from('SPTRACE\n', 'latin1')
 
@@ -15,15 +16,18 @@ const kindNames = new Map<number, BlockKind>(
 
 export const blockHeaderBytes = 16
 /** Of a body, so that a damaged length cannot ask for all memory. An epoch of 64 GiB of dirty pages stays below. */
-export const bodyBytesMax = 512 * 2 ** 20
+export const bodyBytesMax = limits.traceBodyBytes.value
 const deflated = 1
 /** Below this, deflate gains nothing. */
 const worthDeflatingBytes = 128
 
 export interface Block {
-  kind: BlockKind
+  /** `cut`: the file ends within a block. */
+  kind: BlockKind | 'cut'
   body: Uint8Array
 }
+
+const cut: Block = { kind: 'cut', body: new Uint8Array() }
 
 /** Header and stored body, to be written one after the other. */
 export function encodeBlock(kind: BlockKind, body: Uint8Array, compress: boolean): [Uint8Array, Uint8Array] {
@@ -40,7 +44,7 @@ export function encodeBlock(kind: BlockKind, body: Uint8Array, compress: boolean
 }
 
 /** Reads a file block by block; at most one body is in memory. Closes the file when it is done or left. */
-export function* readBlocks(path: string): Generator<Block> {
+export function* readBlocks(path: string): Generator<Block, void> {
   const fd = open(path)
   try {
     const file = fstatSync(fd)
@@ -55,7 +59,7 @@ export function* readBlocks(path: string): Generator<Block> {
           : `${path} is not a trace: it does not begin with SPTRACE; \`subpage record -o FILE\` writes one`,
       )
     for (let at = magic.length; at < bytes; ) {
-      if (at + blockHeaderBytes > bytes) throw cutShort(path, at)
+      if (at + blockHeaderBytes > bytes) return yield cut
       const header = read(fd, at, blockHeaderBytes)
       const [storedBytes, bodyBytes] = [header.readUInt32LE(4), header.readUInt32LE(8)]
       const kind = kindNames.get(header[0]!)
@@ -63,7 +67,7 @@ export function* readBlocks(path: string): Generator<Block> {
         throw damaged(path, at, 'no block begins there')
       if (storedBytes > bodyBytes || bodyBytes > bodyBytesMax)
         throw damaged(path, at, 'a length is impossible')
-      if (at + blockHeaderBytes + storedBytes > bytes) throw cutShort(path, at)
+      if (at + blockHeaderBytes + storedBytes > bytes) return yield cut
       const stored = read(fd, at + blockHeaderBytes, storedBytes)
       if (crc32(stored, crc32(header.subarray(0, 12))) !== header.readUInt32LE(12))
         throw damaged(path, at, 'its checksum is wrong')
@@ -80,11 +84,10 @@ export function damaged(path: string, at: number | undefined, what: string): Sub
   return new SubpageError('TRACE_MALFORMED', `${path} is damaged${where}: ${what}; record it again`)
 }
 
-export function cutShort(path: string, at: number | undefined): SubpageError {
-  const where = at === undefined ? '' : ` at byte ${at}`
+export function cutShort(path: string): SubpageError {
   return new SubpageError(
     'TRACE_MALFORMED',
-    `${path} is cut short${where}: the recording was killed, or the copy is not whole; record or copy it again`,
+    `${path} is cut short before its first epoch ended: the recording was killed, or the copy is not whole; record or copy it again`,
   )
 }
 

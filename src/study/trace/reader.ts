@@ -1,4 +1,7 @@
-/** Reads a trace: a pure function of the file, strict, one epoch in memory at a time. Format: docs/trace-format.md. */
+/**
+ * Reads a trace: a pure function of the file, strict, one epoch in memory at a time. Of a file that was cut short the whole
+ * epochs are read. Format: docs/trace-format.md.
+ */
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { SubpageError } from '../../errors.ts'
@@ -46,12 +49,12 @@ export function readTrace(path: string): Trace {
     *base() {
       for (const { kind, body } of readBlocks(path)) {
         if (kind === 'base') yield body
-        if (kind === 'epoch') break
+        if (kind === 'epoch' || kind === 'cut') break
       }
     },
     end() {
       for (const record of records(path, header)) if ('end' in record) return record.end
-      throw cutShort(path, undefined)
+      throw cutShort(path)
     },
   }
 }
@@ -65,11 +68,13 @@ function* records(path: string, header: TraceHeader): Generator<TraceRecord> {
   let gapBefore: TraceGap | undefined
   let [epochCount, gapCount] = [0, 0]
   let ended = false
+  let lastUs = 0
   for (const { kind, body } of readBlocks(path)) {
     if (ended) throw wrong('something follows its end')
     const reader = new ByteReader(body, wrong)
     switch (kind) {
       case 'header':
+      case 'cut':
         break
       case 'areas':
         yield { areas: parseAreas(reader) }
@@ -86,7 +91,11 @@ function* records(path: string, header: TraceHeader): Generator<TraceRecord> {
         gapCount++
         break
       case 'epoch':
-        yield { epoch: parseEpoch(reader, header, epochCount++, content, gapBefore, wrong) }
+        {
+          const epoch = parseEpoch(reader, header, epochCount++, content, gapBefore, wrong)
+          lastUs = epoch.startUs + epoch.lengthUs
+          yield { epoch }
+        }
         content = []
         gapBefore = undefined
         break
@@ -99,7 +108,9 @@ function* records(path: string, header: TraceHeader): Generator<TraceRecord> {
       }
     }
   }
-  if (!ended) throw cutShort(path, undefined)
+  if (ended) return
+  if (epochCount === 0) throw cutShort(path)
+  yield { end: { epochCount, gapCount, lengthUs: lastUs, cause: 'cut-short' } }
 }
 
 function parseAreas(reader: ByteReader): TraceArea[] {
@@ -230,5 +241,5 @@ function readHeader(path: string): TraceHeader {
       throw damaged(path, undefined, 'its header lacks what every header has')
     return parsed as TraceHeader
   }
-  throw cutShort(path, undefined)
+  throw cutShort(path)
 }

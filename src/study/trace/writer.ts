@@ -1,10 +1,11 @@
 /**
  * Writes a trace as it is recorded: each block goes to the file at once, so memory stays bounded by one epoch and a
- * recording that is killed leaves all but its last epoch on the disk. Format: docs/trace-format.md.
+ * recording that is killed leaves all but its last epoch on the disk. The file has its name when it is whole
+ * (output-file.ts). Format: docs/trace-format.md.
  */
-import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { errorCode, SubpageError } from '../../errors.ts'
+import { SubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
+import { OutputFile } from '../../output-file.ts'
 import type { TraceArea, TraceEnd, TraceGap, TraceHeader } from '../trace.ts'
 import { type BlockKind, encodeBlock, magic } from './block.ts'
 import { ByteWriter } from './bytes.ts'
@@ -25,19 +26,26 @@ export interface NewEpoch {
 export class TraceWriter {
   readonly path: string
   readonly header: TraceHeader
-  #fd: number | undefined
+  readonly #file: OutputFile
   readonly #body = new ByteWriter()
   #epochCount = 0
   #gapCount = 0
   #bytes = 0
+  /** Up to the last whole epoch. */
+  #whole = { bytes: 0, gapCount: 0, endUs: 0 }
 
   /** @throws SubpageError FILE_EXISTS unless `replace`, NO_SPACE, BAD_ARGUMENT when the file cannot be made */
   constructor(path: string, header: TraceHeader, { replace = false } = {}) {
     this.path = path
     this.header = header
-    this.#fd = create(path, replace)
-    this.#write(magic)
-    this.#block('header', Buffer.from(JSON.stringify(header)), false)
+    this.#file = new OutputFile(path, { replace, mode: 0o600 })
+    try {
+      this.#write(magic)
+      this.#block('header', Buffer.from(JSON.stringify(header)), false)
+    } catch (error) {
+      this.abandon()
+      throw error
+    }
   }
 
   get bytes(): number {
@@ -103,6 +111,11 @@ export class TraceWriter {
     }
     this.#block('epoch', body.take(), true)
     this.#epochCount++
+    this.#whole = {
+      bytes: this.#bytes,
+      gapCount: this.#gapCount,
+      endUs: Math.max(0, Math.round(startUs)) + Math.max(0, Math.round(lengthUs)),
+    }
   }
 
   gap({ startUs, lengthUs, cause, epochsMissed, reason }: TraceGap): void {
@@ -116,27 +129,51 @@ export class TraceWriter {
     this.#gapCount++
   }
 
-  /** Ends the file; without it a reader says that it is cut short. */
-  end(cause: TraceEnd['cause'], lengthUs: number): void {
+  /** Ends the file, which gets its name. */
+  end(cause: RecordedEnd, lengthUs: number): void {
+    this.#end(this.#gapCount, cause, lengthUs)
+    this.#file.finish()
+  }
+
+  #end(gapCount: number, cause: RecordedEnd, lengthUs: number): void {
     const body = this.#body
+    body.take()
     body.varint(this.#epochCount)
-    body.varint(this.#gapCount)
+    body.varint(gapCount)
     body.varint(Math.max(0, Math.round(lengthUs)))
     body.byte(endCauses.indexOf(cause))
     this.#block('end', body.take(), false)
-    this.#close()
   }
 
   /** Closes and removes a file that was not ended; harmless afterwards. */
   abandon(): void {
-    if (this.#fd === undefined) return
-    this.#close()
-    unlinkSync(this.path)
+    this.#file.abandon()
   }
 
-  #close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd)
-    this.#fd = undefined
+  /**
+   * Something went wrong: what was recorded until then stays, up to the last whole epoch; without one nothing does. An older
+   * file of this name is left as it is.
+   * @returns the error to throw, which says where the recording is
+   */
+  fail(error: unknown): unknown {
+    if (this.#epochCount === 0) {
+      this.abandon()
+      return error
+    }
+    const { bytes, gapCount, endUs } = this.#whole
+    try {
+      this.#file.cut(bytes)
+      this.#end(gapCount, 'interrupted', endUs)
+    } catch {
+      // No room even for that: a reader takes the whole epochs of a file without an end.
+    }
+    const where = this.#file.leave()
+    if (!(error instanceof SubpageError)) return error
+    return new SubpageError(
+      error.code,
+      `${error.message}; the ${this.#epochCount} epochs until then are in ${where}`,
+      { cause: error },
+    )
   }
 
   #block(kind: BlockKind, body: Uint8Array, compress: boolean): void {
@@ -144,41 +181,13 @@ export class TraceWriter {
   }
 
   #write(data: Uint8Array): void {
-    if (this.#fd === undefined) throw new TypeError(`the trace ${this.path} is closed`)
-    try {
-      for (let at = 0; at < data.length; ) at += writeSync(this.#fd, data, at)
-    } catch (cause) {
-      throw writeFailed(this.path, cause)
-    }
+    this.#file.write(data)
     this.#bytes += data.length
   }
 }
 
+/** A reader finds out by itself that a recording was cut short. */
+export type RecordedEnd = Exclude<TraceEnd['cause'], 'cut-short'>
+
 export const gapCauses: readonly TraceGap['cause'][] = ['late', 'lost']
-export const endCauses: readonly TraceEnd['cause'][] = ['time', 'interrupted', 'target-ended']
-
-function create(path: string, replace: boolean): number {
-  try {
-    return openSync(path, replace ? 'w' : 'wx', 0o600)
-  } catch (cause) {
-    if (errorCode(cause) === 'EEXIST')
-      throw new SubpageError(
-        'FILE_EXISTS',
-        `${path} exists: choose another name, or replace it with --force`,
-        {
-          cause,
-        },
-      )
-    throw writeFailed(path, cause)
-  }
-}
-
-function writeFailed(path: string, cause: unknown): unknown {
-  const code = errorCode(cause)
-  if (code === undefined) return cause
-  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG')
-    return new SubpageError('NO_SPACE', `no room for the trace ${path}: ${(cause as Error).message}`, {
-      cause,
-    })
-  return new SubpageError('BAD_ARGUMENT', `cannot write ${path}: ${(cause as Error).message}`, { cause })
-}
+export const endCauses: readonly RecordedEnd[] = ['time', 'interrupted', 'target-ended']

@@ -39,6 +39,26 @@ export const headerAt = {
 } as const
 export const headerBytes = 112
 
+const wholePages = (bytes: number) => Math.ceil(bytes / 4096) * 4096
+
+/** Where the parts are, as the plugin lays them out; 0: it was not asked for. `bytes`: of the whole file. */
+export function shareLayout(parts: number, pages: number) {
+  const bitBytes = wholePages(Math.ceil(pages / 64) * 8)
+  let at = 4096
+  const place = (part: number, bytes: number): number => {
+    if ((parts & part) !== part) return 0
+    at += bytes
+    return at - bytes
+  }
+  const vcpus = place(0, vcpuCountMax * vcpuBytes)
+  const lines = place(pluginParts.lines, wholePages(8 * pages))
+  const dirty = place(pluginParts.pml, bitBytes)
+  const counts = place(pluginParts.prl, wholePages(2 * pages))
+  const read = place(pluginParts.accesses, bitBytes)
+  const stored = place(pluginParts.accesses, bitBytes)
+  return { offsets: { vcpus, lines, dirty, counts, read, stored }, bytes: at }
+}
+
 /** Offsets in a vCPU's record: its two logs, and the fields of a log. */
 export const vcpuAt = { pml: 0, prl: 80 } as const
 export const vcpuBytes = 256

@@ -24,6 +24,7 @@ import {
   type PluginPart,
   pluginParts,
   shareFormat,
+  shareLayout,
   shareMagic,
   vcpuAt,
   vcpuBytes,
@@ -41,6 +42,8 @@ export interface LogCounts {
 }
 
 const runsAtStart = 16 * 1024
+const partsMax = Object.values(pluginParts).reduce((sum, part) => sum | part, 0)
+const placeNames = ['vcpus', 'lines', 'dirty', 'counts', 'read', 'stored'] as const
 const pollMs = 1
 const activeMsMax = 5_000
 
@@ -51,7 +54,7 @@ export class PluginShare {
   readonly #lock: number
   readonly #path: string
   readonly #parts: number
-  readonly #offsets: Record<'vcpus' | 'lines' | 'dirty' | 'counts' | 'read' | 'stored', number>
+  readonly #offsets: Record<(typeof placeNames)[number], number>
   readonly #result = new Float64Array(1)
   #pairs = new Uint32Array(2 * runsAtStart)
   #closed = false
@@ -66,10 +69,9 @@ export class PluginShare {
       throw unavailable(`${path} was not made by the plugin`)
     if (header.getUint32(headerAt.format, true) !== shareFormat)
       throw unavailable(`the guest runs the plugin of another release: start it again`)
-    if (number(headerAt.bytes) !== region.bytes) throw unavailable(`${path} is damaged`)
     this.pages = number(headerAt.pages)
     this.#parts = header.getUint32(headerAt.parts, true)
-    this.#offsets = {
+    const said = {
       vcpus: number(headerAt.vcpusOffset),
       lines: number(headerAt.linesOffset),
       dirty: number(headerAt.dirtyOffset),
@@ -77,6 +79,17 @@ export class PluginShare {
       read: number(headerAt.readOffset),
       stored: number(headerAt.storedOffset),
     }
+    // QEMU's process writes this file: what it says of itself must be what the plugin makes, or a part lies elsewhere.
+    const made = shareLayout(this.#parts, this.pages)
+    const sound =
+      this.#parts > 0 &&
+      this.#parts <= partsMax &&
+      this.pages > 0 &&
+      made.bytes === region.bytes &&
+      number(headerAt.bytes) === region.bytes &&
+      placeNames.every((name) => said[name] === made.offsets[name])
+    if (!sound) throw unavailable(`${path} is damaged`)
+    this.#offsets = made.offsets
     this.#setWanted(1)
   }
 

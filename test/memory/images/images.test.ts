@@ -299,17 +299,18 @@ test('very many segments are read once each', () => {
   const count = 70_000
   const parts = Array.from({ length: count }, (_, i) => ({
     virtual: (2 * i + 1) * pageBytes,
-    data: pageOf(i),
+    data: pageOf(i).subarray(0, 16),
+    memoryBytes: pageBytes,
   }))
   writeFileSync(file('core'), elfCore(parts))
   const image = openImage(file('core'))
   expect(image.areas.length).toBe(count)
   expect(image.held.pageCount).toBe(count)
-  expect(image.extents.length).toBe(count)
+  expect(image.partial.length).toBe(count)
   const page = new Uint8Array(pageBytes)
   for (const i of [0, 1, 255, 65_535, count - 1]) {
     image.read(i, page)
-    expect([page[0], page[pageBytes - 1]]).toEqual([i % 256, i % 256])
+    expect([page[0], page[15], page[16]]).toEqual([i % 256, i % 256, 0])
   }
   image.close()
 })

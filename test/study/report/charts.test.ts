@@ -6,12 +6,13 @@ import { join } from 'node:path'
 import { inflateSync } from 'node:zlib'
 import { describe, expect, test } from 'vitest'
 import { type Chart, chartRows, type LineChart } from '../../../src/study/report/chart.ts'
-import { csv, writeCsvFiles } from '../../../src/study/report/csv.ts'
+import { csv } from '../../../src/study/report/csv.ts'
 import { htmlPage } from '../../../src/study/report/page.ts'
 import { alphaPng } from '../../../src/study/report/png.ts'
 import { formatValue, scaleOf } from '../../../src/study/report/scale.ts'
 import { bins, cumulative, median, percentile, thinned } from '../../../src/study/report/statistics.ts'
 import { drawChart } from '../../../src/study/report/svg.ts'
+import { writeReport } from '../../../src/study/report/write.ts'
 import { gallery } from './gallery.ts'
 
 const line = (points: [number, number][], more: Partial<LineChart> = {}): LineChart => ({
@@ -233,7 +234,7 @@ describe('CSV', () => {
   test('a file for each chart and table, with its figures', () => {
     const folder = mkdtempSync(join(tmpdir(), 'subpage-csv-'))
     try {
-      writeCsvFiles(gallery, join(folder, 'new'))
+      writeReport(gallery, { csv: join(folder, 'new'), replace: false })
       expect(readdirSync(join(folder, 'new'))).toHaveLength(8)
       const rows = readFileSync(join(folder, 'new/by-codec.csv'), 'utf8').split('\r\n')
       expect(rows[1]).toBe('page,9000000,1000000,200000')

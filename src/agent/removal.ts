@@ -1,0 +1,64 @@
+/**
+ * The end of a guest by command, whatever it is on this host. A standby whose primary lives is refused: its primary would
+ * begin a new one within a second. What had gone by itself before somebody asked is no error: the host keeps in mind how.
+ */
+import { SubpageError } from '../errors.ts'
+import { endLeftover } from '../qemu/leftover.ts'
+import type { HostedGuest } from './hosted-guest.ts'
+import type { StandbyGuest } from './standby-guest.ts'
+
+/**
+ * @param standbyToo also a standby whose primary is connected: this host ends
+ * @returns what the operator should know of it
+ * @throws SubpageError ALREADY_PROTECTED, GUEST_EXISTS when a standby has just taken over
+ */
+export async function endByCommand(guest: HostedGuest, standbyToo: boolean): Promise<string | undefined> {
+  if (guest.kind === 'standby') return await endStandby(guest, standbyToo)
+  if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
+  else {
+    // The guest's orderly end makes the standby discard its copy.
+    await guest.guest.qemu.end()
+    await guest.finished()
+  }
+  return undefined
+}
+
+async function endStandby({ name, standby }: StandbyGuest, standbyToo: boolean): Promise<string | undefined> {
+  const { host } = standby.hello.source
+  if (standby.connected && !standby.ending && !standbyToo)
+    throw new SubpageError(
+      'ALREADY_PROTECTED',
+      `${name} is the standby of a guest on host ${host}, which would begin a new one here: subpage unprotect ${name} there first, or subpage remove ${name} there`,
+    )
+  const outcome = await standby.discard('removed by command')
+  if (outcome.how === 'took-over')
+    throw new SubpageError(
+      'GUEST_EXISTS',
+      `${name} has just taken over and runs here now: subpage remove ${name} once more ends it`,
+    )
+  return `host ${host} may begin a new standby of ${name} here when it is back: subpage unprotect ${name} there ends that`
+}
+
+const namesMax = 256
+
+/** Guests that left this host by themselves, and why; the newest ones. */
+export class Departed {
+  readonly #reasons = new Map<string, string>()
+
+  note(name: string, reason: string): void {
+    this.forget(name)
+    this.#reasons.set(name, reason)
+    for (const oldest of this.#reasons.keys()) {
+      if (this.#reasons.size <= namesMax) break
+      this.#reasons.delete(oldest)
+    }
+  }
+
+  reasonOf(name: string): string | undefined {
+    return this.#reasons.get(name)
+  }
+
+  forget(name: string): void {
+    this.#reasons.delete(name)
+  }
+}

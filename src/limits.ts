@@ -1,0 +1,144 @@
+/**
+ * The table of limits: how much of anything that comes from outside is taken. Whoever reads such bytes takes its limit from here;
+ * docs/limits.md is made of this table, and each row names the test that fails when its limit is not kept. Limits of native/core
+ * are defined there, because C needs them as constants; test/limits.test.ts holds that both agree.
+ */
+
+export interface Limit {
+  value: number
+  unit: 'bytes' | 'lines' | 'connections' | 'events' | 'characters' | 'segments'
+  /** Of what. */
+  of: string
+  /** What happens to more. */
+  beyond: string
+  /** The test that fails when it is not kept. */
+  test: string
+}
+
+const MiB = 2 ** 20
+
+/** A frame has its header beside this. */
+const framePayloadBytes = 4 * MiB
+
+export const limits = {
+  framePayloadBytes: {
+    value: framePayloadBytes,
+    unit: 'bytes',
+    of: 'the payload of a frame',
+    beyond: 'FRAME_MALFORMED before memory is taken for it; the connection is closed',
+    test: 'test/replication/frame.test.ts',
+  },
+  checkpointOverheadBytes: {
+    value: 64 * MiB,
+    unit: 'bytes',
+    of: "the frames of a checkpoint, beyond the size of the guest's memory",
+    beyond: 'FRAME_MALFORMED; the connection is closed',
+    test: 'test/replication/hostile.test.ts',
+  },
+  deviceStateBytes: {
+    // Its pages go raw at worst, a byte of gap and two of kind each: 1023 of them fit into a frame with length and header.
+    value: framePayloadBytes - 4096,
+    unit: 'bytes',
+    of: 'the device state of a guest',
+    beyond: 'GUEST_UNPROTECTABLE on the primary, FRAME_MALFORMED on the standby',
+    test: 'test/replication/device-state.test.ts',
+  },
+  recordBytes: {
+    value: 4169,
+    unit: 'bytes',
+    of: 'the record of a page in a delta, without its gap (native/core)',
+    beyond: 'DELTA_MALFORMED: a line that costs more by its words than whole is refused',
+    test: 'test/native/test_restore.c',
+  },
+  reducedBodyBytes: {
+    value: 8 * MiB,
+    unit: 'bytes',
+    of: 'the body of a reduced delta before compression (native/core)',
+    beyond: 'DELTA_MALFORMED before memory is taken for it; the connection is closed',
+    test: 'test/native/test_restore.c',
+  },
+  dictionaryLines: {
+    value: 65_280,
+    unit: 'lines',
+    of: 'what each side of a connection keeps of the lines that were sent (native/core)',
+    beyond: 'the oldest is replaced',
+    test: 'test/native/test_reduce.c',
+  },
+  strangers: {
+    value: 64,
+    unit: 'connections',
+    of: 'hosts that have connected and said no hello yet',
+    beyond: 'the connection is closed at once',
+    test: 'test/agent/transport.test.ts',
+  },
+  strangersPerAddress: {
+    value: 16,
+    unit: 'connections',
+    of: 'the same from one address',
+    beyond: 'the connection is closed at once',
+    test: 'test/agent/transport.test.ts',
+  },
+  apiConnections: {
+    value: 64,
+    unit: 'connections',
+    of: 'the API over TCP',
+    beyond: 'the connection is closed at once',
+    test: 'test/agent/api-auth.test.ts',
+  },
+  apiBodyBytes: {
+    value: 256 * 1024,
+    unit: 'bytes',
+    of: 'the body of a request to the API',
+    beyond: 'status 413; the connection is closed',
+    test: 'test/agent/api-auth.test.ts',
+  },
+  keptEvents: {
+    value: 1000,
+    unit: 'events',
+    of: 'what an agent keeps of what happened on its host',
+    beyond: 'the oldest is forgotten',
+    test: 'test/limits.test.ts',
+  },
+  eventLength: {
+    value: 2048,
+    unit: 'characters',
+    of: 'the text of an event, some of which a peer says',
+    beyond: 'the rest is cut off',
+    test: 'test/limits.test.ts',
+  },
+  qmpLineBytes: {
+    value: 4 * MiB,
+    unit: 'bytes',
+    of: 'an answer or event of QEMU (QMP), in characters',
+    beyond: 'QEMU_FAILED; this control connection is closed',
+    test: 'test/qemu/qmp.test.ts',
+  },
+  arbiterDecisionBytes: {
+    value: 4096,
+    unit: 'bytes',
+    of: 'a decision in the file of an arbiter',
+    beyond: 'it counts as damaged, and nothing is decided by it',
+    test: 'test/replication/arbiter-file.test.ts',
+  },
+  arbiterAnswerBytes: {
+    value: 64 * 1024,
+    unit: 'bytes',
+    of: 'an answer of etcd',
+    beyond: 'ARBITER_UNAVAILABLE; nothing is decided by it',
+    test: 'test/guest/arbiter-etcd.test.ts',
+  },
+  traceBodyBytes: {
+    value: 512 * MiB,
+    unit: 'bytes',
+    of: 'the body of a block of a trace',
+    beyond: 'TRACE_MALFORMED before memory is taken for it',
+    test: 'test/study/trace.test.ts',
+  },
+  coreSegments: {
+    value: 4 * MiB,
+    unit: 'segments',
+    of: 'an ELF core, or ranges of an image of LiME',
+    beyond: 'IMAGE_MALFORMED before memory is taken for them',
+    test: 'test/limits.test.ts',
+  },
+} as const satisfies Record<string, Limit>

@@ -1,0 +1,74 @@
+/** Whoever follows the events and does not read them is dropped; whoever reads gets all of them. */
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createConnection, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Agent } from '../../src/agent/agent.ts'
+import { buildApi } from '../../src/agent/api.ts'
+import { EventLog } from '../../src/agent/event-log.ts'
+import { outstandingBytesMax } from '../../src/agent/event-stream.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'subpage-events-'))
+const path = join(folder, 'api.sock')
+const events = new EventLog()
+// Of an agent the stream needs its log alone.
+const api = buildApi({ events } as unknown as Agent)
+
+beforeAll(async () => {
+  await api.ready()
+  api.server.listen(path)
+  await once(api.server, 'listening')
+})
+afterAll(async () => {
+  await api.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+async function follow(): Promise<Socket> {
+  const socket = createConnection(path)
+  await once(socket, 'connect')
+  const heard = events.listenerCount('event')
+  socket.write('GET /v1/events/stream HTTP/1.1\r\nHost: agent\r\n\r\n')
+  await expect.poll(() => events.listenerCount('event')).toBe(heard + 1)
+  return socket
+}
+
+test('a client that does not read is dropped, and the one beside it misses nothing', async () => {
+  const deaf = await follow()
+  deaf.pause()
+  const reader = await follow()
+  let got = ''
+  reader.setEncoding('utf8').on('data', (text) => {
+    got += text
+  })
+  const text = 'x'.repeat(1_900)
+  const count = Math.ceil((2 * outstandingBytesMax) / text.length)
+  let most = 0
+  for (let n = 0; n < count; n++) {
+    events.add('', 'guest', `${n} ${text}`)
+    // The one that reads gets its turn.
+    if (n % 100 === 0) await new Promise(setImmediate)
+    most = Math.max(most, events.listenerCount('event'))
+  }
+  await expect.poll(() => events.listenerCount('event')).toBe(1)
+  expect(most).toBe(2)
+  await expect.poll(() => got.includes(`${count - 1} ${text}`)).toBe(true)
+  for (const n of [0, Math.floor(count / 2), count - 1]) expect(got).toContain(`"${n} x`)
+  // Dropped, so it hears the end once it reads.
+  const ended = once(deaf, 'close')
+  deaf.on('error', () => undefined).resume()
+  await ended
+  reader.destroy()
+  await expect.poll(() => events.listenerCount('event')).toBe(0)
+})
+
+test('an event is one short line, whatever was said', () => {
+  events.add('', 'refused', `a\nb${'c'.repeat(100_000)}`)
+  const { text } = events.recent().at(-1)!
+  expect(text.startsWith('a bc')).toBe(true)
+  expect(text.length).toBeLessThan(5_000)
+  for (let n = 0; n < 5_000; n++) events.add('', 'guest', 'again')
+  expect(events.recent()).toHaveLength(1_000)
+})

@@ -1,0 +1,203 @@
+/**
+ * What the command line writes to where a user says, as a user would see it: nothing of theirs is destroyed, and what was
+ * recorded is not lost, however a recording ends.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { exitStatus } from '../../src/errors.ts'
+import { readTrace } from '../../src/study/trace.ts'
+import { mainFile, subpage } from '../support/subpage.ts'
+
+let folder: string
+let path: string
+const children: ChildProcess[] = []
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'subpage-outputs-'))
+  path = join(folder, 'a.trace')
+})
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill('SIGKILL')
+  rmSync(folder, { recursive: true })
+})
+
+/** Writes a page again and again. */
+const busy = [
+  process.execPath,
+  '-e',
+  'const b = Buffer.alloc(4096); setTimeout(() => process.exit(), 20_000); setInterval(() => b.fill(Date.now() & 255), 1)',
+]
+
+function recording(options: string[] = [], env: Record<string, string> = {}) {
+  const child = spawn(
+    process.execPath,
+    [mainFile, 'record', '-o', path, '--epoch', '10ms', '--tracker', 'compare', ...options, '--', ...busy],
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } },
+  )
+  children.push(child)
+  let said = ''
+  child.stdout.resume()
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    said += text
+  })
+  return { child, said: () => said, begun: () => expect.poll(() => said).toMatch(/ [1-9]\d* epochs/) }
+}
+
+describe('a recording ends whole', () => {
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('by %s', async (signal) => {
+    const { child, begun } = recording()
+    await begun()
+    child.kill(signal)
+    expect((await once(child, 'exit'))[0]).toBe(exitStatus.ok)
+    expect(readTrace(path).end()).toMatchObject({ cause: 'interrupted' })
+    expect(readdirSync(folder)).toEqual(['a.trace'])
+  })
+
+  test('though nobody reads what it says any more', async () => {
+    const { child, begun } = recording()
+    await begun()
+    child.stderr!.destroy()
+    child.stdout!.destroy()
+    // It has to say something in the meantime.
+    const size = () => (existsSync(`${path}.part`) ? statSync(`${path}.part`).size : 0)
+    const before = size()
+    await expect.poll(size).toBeGreaterThan(before + 4096)
+    expect(child.exitCode).toBeNull()
+    child.kill('SIGINT')
+    expect((await once(child, 'exit'))[0]).toBe(exitStatus.ok)
+    expect(readTrace(path).end().epochCount).toBeGreaterThan(1)
+  })
+
+  test('and one that was killed has its whole epochs, which report says', async () => {
+    writeFileSync(path, 'old')
+    const { child, begun } = recording(['--force'])
+    await begun()
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    expect(readFileSync(path, 'utf8')).toBe('old')
+    const { status, out, said } = await subpage(['report', `${path}.part`])
+    expect([status, said]).toEqual([exitStatus.ok, ''])
+    expect(out).toMatch(/cut short/)
+    expect(JSON.parse((await subpage(['report', `${path}.part`, '--json'])).out)).toMatchObject({
+      ended: 'cut-short',
+    })
+  })
+
+  test('on a file system that fills up', () => {
+    const script = `
+      mount -t tmpfs -o size=300k none "$1" && cd "$1" || exit 99
+      shift; "$@" 2>said; echo "$?"; ls; cat said`
+    const said = execFileSync(
+      'unshare',
+      [
+        ...[
+          '-rm',
+          'sh',
+          '-c',
+          script,
+          'sh',
+          folder,
+          process.execPath,
+          mainFile,
+          'record',
+          '-o',
+          'full.trace',
+        ],
+        ...['--content', '--for', '60s', '--tracker', 'compare', '--', process.execPath, '-e'],
+        'const b = Buffer.alloc(1 << 16); setInterval(() => crypto.getRandomValues(b), 1)',
+      ],
+      { encoding: 'utf8' },
+    )
+    expect(said).toMatch(/^1\n/)
+    expect(said).toMatch(/NO_SPACE/)
+    expect(said).not.toMatch(/^ +at /m)
+  })
+})
+
+describe('what stands in the way is said before anything is started', () => {
+  const command = () => ['--', '/bin/sh', '-c', `touch ${folder}/started`]
+
+  test('a file that exists, a folder that is not there, a directory, a pipe', async () => {
+    writeFileSync(path, 'old')
+    execFileSync('mkfifo', [join(folder, 'pipe')])
+    for (const [place, code] of [
+      [path, 'FILE_EXISTS'],
+      [join(folder, 'none/x'), 'BAD_ARGUMENT'],
+      [folder, 'BAD_ARGUMENT'],
+      [join(folder, 'pipe'), 'BAD_ARGUMENT'],
+      ['/dev/stdout', 'BAD_ARGUMENT'],
+    ] as const) {
+      const { status, said } = await subpage(['record', '-o', place, ...command()])
+      expect([status, said]).toEqual([code === 'FILE_EXISTS' ? 1 : 2, expect.stringContaining(code)])
+    }
+    expect([existsSync(join(folder, 'started')), readFileSync(path, 'utf8')]).toEqual([false, 'old'])
+  })
+
+  test('SUBPAGE_FORCE=0 replaces nothing', async () => {
+    writeFileSync(path, 'old')
+    const { status, said } = await subpage(['record', '-o', path, ...command()], { SUBPAGE_FORCE: '0' })
+    expect([status, said]).toEqual([1, expect.stringContaining('FILE_EXISTS')])
+    expect(readFileSync(path, 'utf8')).toBe('old')
+  })
+
+  test('a recording that fails leaves the older file', async () => {
+    writeFileSync(path, 'old')
+    const { status } = await subpage(['record', '-o', path, '--force', '--', join(folder, 'no-such-program')])
+    expect(status).not.toBe(0)
+    expect([readFileSync(path, 'utf8'), readdirSync(folder)]).toEqual(['old', ['a.trace']])
+  })
+
+  test.each([
+    ['wss', [`pid:${process.pid}`, '--for', '1h']],
+    ['study', ['sync']],
+  ])('the page and the tables of %s', async (name, args) => {
+    const page = join(folder, 'page.html')
+    writeFileSync(page, 'old')
+    writeFileSync(join(folder, 'old.csv'), 'old')
+    for (const [flags, code] of [
+      [['--html', page], 'FILE_EXISTS'],
+      [['--html', join(folder, 'none/x')], 'BAD_ARGUMENT'],
+      [['--html', '/dev/full', '--force'], 'BAD_ARGUMENT'],
+      [['--csv', folder], 'FILE_EXISTS'],
+      [['--csv', page], 'BAD_ARGUMENT'],
+      [['--csv', '/proc/x'], 'BAD_ARGUMENT'],
+    ] as const) {
+      const { status, out, said } = await subpage([name, ...args, ...flags])
+      expect([status, out, said]).toEqual([code === 'FILE_EXISTS' ? 1 : 2, '', expect.stringContaining(code)])
+    }
+    expect(readFileSync(page, 'utf8')).toBe('old')
+  })
+})
+
+test('wss writes its page and its tables, interrupted by SIGHUP as well', async () => {
+  const page = join(folder, 'page.html')
+  const child = spawn(
+    process.execPath,
+    [
+      mainFile,
+      'wss',
+      `pid:${process.pid}`,
+      '--watch',
+      '--interval',
+      '100ms',
+      '--html',
+      page,
+      '--csv',
+      join(folder, 'csv'),
+    ],
+    { stdio: ['ignore', 'pipe', 'ignore'] },
+  )
+  children.push(child)
+  let out = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    out += text
+  })
+  await expect.poll(() => out.split('\n').length).toBeGreaterThan(3)
+  child.kill('SIGHUP')
+  expect((await once(child, 'exit'))[0]).toBe(exitStatus.interrupted)
+  expect(readFileSync(page, 'utf8')).toMatch(/^<!doctype html>/i)
+  expect(readdirSync(join(folder, 'csv')).length).toBeGreaterThan(1)
+})

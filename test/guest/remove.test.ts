@@ -1,0 +1,120 @@
+/** `remove` leaves nothing in the list, whatever the guest is, and says what else is to be done. */
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
+import { Hosts, protect, until } from '../support/hosts.ts'
+import { subpage } from '../support/subpage.ts'
+
+const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
+/** A small guest may end while its removal is under way, or after: each order must leave nothing. */
+const times = 5
+
+let hosts: Hosts
+let a: EphemeralAgent
+let b: EphemeralAgent
+
+beforeAll(async () => {
+  hosts = new Hosts()
+  a = await hosts.add('a')
+  b = await hosts.add('b')
+})
+
+afterAll(async () => hosts[Symbol.asyncDispose]())
+
+const names = async ({ client }: EphemeralAgent) => (await client.status()).guests.map(({ name }) => name)
+const left = (host: string, name: string) => {
+  const { directory, ram } = guestFiles(join(hosts.directory, host), name)
+  return [directory, ram].filter(existsSync)
+}
+
+describe('nothing is listed right after the removal of', () => {
+  test('a guest that runs', async () => {
+    for (let n = 0; n < times; n++) {
+      await a.client.run({ ...idle, name: 'runs' })
+      expect(await a.client.remove('runs')).toEqual({ removed: 'runs' })
+      expect(await names(a)).toEqual([])
+      expect(left('a', 'runs')).toEqual([])
+    }
+    await expect(a.client.remove('runs')).rejects.toMatchObject({ code: 'GUEST_UNKNOWN' })
+  })
+
+  test('a guest that is protected, and then of what the other host had', async () => {
+    for (let n = 0; n < times; n++) {
+      await a.client.run({ ...idle, name: 'kept' })
+      await protect(a, 'kept', b)
+      await a.client.remove('kept')
+      expect(await names(a)).toEqual([])
+      // Whoever cleans up both hosts finds nothing wrong on the second.
+      const { out, status } = await subpage(['remove', 'kept', '--state', join(hosts.directory, 'b')])
+      expect({ out, status }).toEqual({
+        out: expect.stringMatching(
+          /^kept removed; kept was gone already: its standby was discarded: the guest ended/,
+        ),
+        status: 0,
+      })
+      expect(await names(b)).toEqual([])
+      expect([...left('a', 'kept'), ...left('b', 'kept')]).toEqual([])
+    }
+  })
+
+  test('a guest that has ended, of itself or by a kill', async () => {
+    const { pid } = await a.client.run({ ...idle, name: 'ended' })
+    process.kill(pid ?? 0, 'SIGKILL')
+    await until(a, 'ended', ({ state }) => state === 'Failed')
+    await a.client.remove('ended')
+    expect(await names(a)).toEqual([])
+    expect(left('a', 'ended')).toEqual([])
+  })
+
+  test('a guest that dies at that moment', async () => {
+    for (let n = 0; n < times; n++) {
+      const { pid } = await a.client.run({ ...idle, name: 'dying' })
+      process.kill(pid ?? 0, 'SIGKILL')
+      await a.client.remove('dying')
+      expect(await names(a)).toEqual([])
+      expect(left('a', 'dying')).toEqual([])
+    }
+  })
+})
+
+test('a standby is refused while its guest runs, and goes when that is gone', async () => {
+  await a.client.run({ ...idle, name: 'twin' })
+  await protect(a, 'twin', b)
+  await expect(b.client.remove('twin')).rejects.toMatchObject({
+    code: 'ALREADY_PROTECTED',
+    message: expect.stringMatching(/on host a, .*: subpage unprotect twin there first/),
+  })
+  expect(await until(a, 'twin', ({ state }) => state === 'Protected')).toMatchObject({ role: 'Primary' })
+  const agent = a
+  const exited = once(agent.process, 'exit')
+  agent.process.kill('SIGKILL')
+  await exited
+  await until(b, 'twin', ({ state }) => state === 'Connecting')
+  const { note } = await b.client.remove('twin')
+  expect(note).toMatch(/^host a may begin a new standby of twin here/)
+  expect(await names(b)).toEqual([])
+  expect(left('b', 'twin')).toEqual([])
+  a = await hosts.add('a', {}, agent.address)
+  await until(a, 'twin', ({ state }) => state === 'Protected')
+  await a.client.remove('twin')
+  expect(await names(a)).toEqual([])
+})
+
+test('after a failover both hosts are cleaned up without an error, in either order', async () => {
+  for (const first of ['the new primary', 'the new standby']) {
+    const { pid } = await a.client.run({ ...idle, name: 'moved' })
+    await protect(a, 'moved', b)
+    process.kill(pid ?? 0, 'SIGKILL')
+    await until(b, 'moved', ({ role, state }) => role === 'Primary' && state === 'Protected')
+    if (first === 'the new standby') {
+      await b.client.unprotect('moved')
+      await a.client.remove('moved')
+    }
+    await b.client.remove('moved')
+    await a.client.remove('moved').catch(({ code }) => expect(code).toBe('GUEST_UNKNOWN'))
+    expect([await names(a), await names(b)]).toEqual([[], []])
+  }
+})
