@@ -37,7 +37,7 @@ const entry = (
 export const errorTable = {
   ADDON_MISSING: entry(
     'The native addon could not be loaded.',
-    'Run `npm run build:native`; it needs a C compiler and the development files that `subpage check` names.',
+    'Run `npm run build:native` in the folder of subpage, the one above build/; it needs a C compiler and the development files that `subpage check` names.',
     exitStatus.lacksFeature,
   ),
   AGENT_UNREACHABLE: entry(
@@ -132,7 +132,7 @@ export const errorTable = {
   ),
   IMAGE_MALFORMED: entry(
     'A memory image is cut short, damaged, or not of a kind that is read here.',
-    'Take the image again; raw images, sparse ones and ELF cores of 64 bits are read.',
+    'The message names the kind and the way to convert it. Raw images, sparse ones, ELF cores of 64 bits and uncompressed images of LiME and AVML are read.',
   ),
   KEEPER_FAILED: entry(
     'The process that keeps dense memory did not start, or has ended.',
