@@ -129,7 +129,7 @@ export class SimWorld {
   /** What nobody should ever be told. */
   unexpected(error: SubpageError, agent: SimAgent): void {
     if (error.code !== 'INTERNAL' || agent.process.state === 'dead') return
-    if (error.cause instanceof Killed || error.message.startsWith('fault point')) return
+    if (error.cause instanceof Killed || /^(the other host: )?fault point/.test(error.message)) return
     this.fail(error)
   }
 
