@@ -12,6 +12,7 @@ const leaseMs = 2_000
 
 export class QemuGuest implements Guest {
   readonly qemu: QemuProcess
+  readonly pauseMsMax = leaseMs
   readonly #writes = new WriteFeed()
 
   constructor(qemu: QemuProcess) {

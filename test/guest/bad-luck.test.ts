@@ -15,10 +15,9 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { createConnection } from 'node:net'
+import { type AddressInfo, createConnection, createServer } from 'node:net'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { parseAddress } from '../../src/agent/address.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
 import { errorTable, exitStatus } from '../../src/errors.ts'
@@ -33,6 +32,7 @@ import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
+import { TestCa } from '../support/certificates.ts'
 import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 import { subpage } from '../support/subpage.ts'
@@ -121,25 +121,28 @@ describe('wrong names, and what is taken', () => {
   })
 
   test('the replication port is in use', async () => {
-    const { status, said } = await subpage(['agent', '--state', stateOf('c'), '--listen', a.address])
+    const server = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const taken = `127.0.0.1:${(server.address() as AddressInfo).port}`
+    const files = await (await TestCa.make(join(hosts.directory, 'ca'))).files('c')
+    const tls = ['--tls-ca', files.ca, '--tls-cert', files.cert, '--tls-key', files.key]
+    const { status, said } = await subpage(['agent', '--state', stateOf('c'), '--listen', taken, ...tls])
     expect({ status, said }).toEqual({
       status: 1,
-      said: expect.stringContaining(`${a.address} is taken by another program (ADDRESS_IN_USE)`),
+      said: expect.stringContaining(`${taken} is taken by another program (ADDRESS_IN_USE)`),
     })
-    expect((await a.client.status()).host).toBe('a')
   })
 
   test('the state directory has an agent', async () => {
-    const { status, said } = await subpage(['agent', '--state', stateOf('a'), '--listen', '127.0.0.1:0'])
+    const { status, said } = await subpage(['agent', '--state', stateOf('a')])
     expect(status).toBe(11)
     expect(said).toContain(`agent a (process ${a.process.pid}) serves ${stateOf('a')}`)
     expect((await a.client.status()).host).toBe('a')
   })
 
   test('of many agents that start at once on one directory, one stays', async () => {
-    const starts = await Promise.allSettled(
-      [1, 2, 3, 4].map((n) => hosts.add('many', {}, `127.0.0.1:0`).then(() => n)),
-    )
+    const starts = await Promise.allSettled([1, 2, 3, 4].map((n) => hosts.add('many').then(() => n)))
     expect(starts.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
     for (const start of starts)
       if (start.status === 'rejected') expect(start.reason.message).toMatch(/AGENT_RUNNING/)
@@ -257,7 +260,10 @@ describe('a standby that cannot be', () => {
 
   test('nobody at the address, or somebody else', async () => {
     const to = (address: string) => ({ ...b, address })
-    await expect(protect(a, 'lonely', to('127.0.0.1:1'))).rejects.toMatchObject({ code: 'PEER_UNREACHABLE' })
+    await expect(protect(a, 'lonely', to(stateOf('nobody')))).rejects.toMatchObject({
+      code: 'PEER_UNREACHABLE',
+    })
+    await expect(protect(a, 'lonely', to('127.0.0.1:1'))).rejects.toMatchObject({ code: 'TLS_REQUIRED' })
     await expect(protect(a, 'lonely', to('no colon here'))).rejects.toMatchObject({ code: 'BAD_ARGUMENT' })
     // To itself: the name is taken there, by the guest.
     await expect(protect(a, 'lonely', a)).rejects.toMatchObject({ message: expect.stringMatching(/lonely/) })
@@ -289,8 +295,7 @@ describe('a standby that cannot be', () => {
 
   /** Says hello to b; what it answers. */
   async function greet(words: Hello) {
-    const { host, port } = parseAddress(b.address)
-    const connection = new Connection(createConnection(port, host))
+    const connection = new Connection(createConnection(b.address))
     onTestFinished(() => connection.close())
     await connection.sendJson(frameType.hello, words)
     const frames = connection[Symbol.asyncIterator]()
