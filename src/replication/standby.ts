@@ -7,6 +7,7 @@
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
 import { asSubpageError, SubpageError } from '../errors.ts'
+import { release } from '../release.ts'
 import type { Connection } from './connection.ts'
 import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
@@ -131,7 +132,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     try {
       this.#keeper.begin(reduces(hello.settings))
       const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
-      await connection.sendJson(frameType.welcome, { release: hello.release, arbitrated, ...image })
+      await connection.sendJson(frameType.welcome, { release, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.

@@ -2,7 +2,7 @@
  * The agent's API from outside: the socket is for its owner alone, TCP for those who have the token, and no secret shows up
  * anywhere. Real agents, as processes.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
 import {
   chmodSync,
   mkdirSync,
@@ -150,6 +150,22 @@ describe('the socket', () => {
   test('is for its owner alone, in a directory for its owner alone', () => {
     expect(statSync(join(plain.state, 'api.sock')).mode & 0o777).toBe(0o600)
     expect(statSync(plain.state).mode & 0o777).toBe(0o700)
+  })
+
+  test('whoever may not open it is told so, with a status of its own', async () => {
+    const directory = at('closed')
+    mkdirSync(directory)
+    // Root may open everything, so the call is made by nobody.
+    const script = `
+      const { AgentClient } = await import(process.argv[1])
+      if (process.getuid() === 0) process.setuid(65534)
+      await new AgentClient(process.argv[2]).status().catch((error) => console.log(error.code + ' ' + error.message))`
+    chmodSync(directory, 0)
+    const client = join(packageRoot, 'dist/src/agent/client.js')
+    const args = ['--input-type=module', '-e', script, client, join(directory, 'api.sock')]
+    const said = spawnSync(process.execPath, args, { encoding: 'utf8', env: env() })
+    chmodSync(directory, 0o700)
+    expect(said.stdout).toMatch(/^AUTH_REFUSED this user may not open .*--state/)
   })
 
   test('a state directory that others can look into is refused', async () => {

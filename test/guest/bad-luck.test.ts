@@ -92,9 +92,8 @@ async function kill({ process: agent }: EphemeralAgent): Promise<void> {
   await ended
 }
 
-/** Starts an agent again where one was: the same state, the same address. */
-const restart = (agent: EphemeralAgent, host: string, env: Record<string, string> = {}) =>
-  hosts.add(host, env, agent.address)
+/** Starts an agent again where one was. */
+const restart = (host: string, env: Record<string, string> = {}) => hosts.add(host, env)
 
 describe('wrong names, and what is taken', () => {
   test('every command says that it does not know the guest', async () => {
@@ -363,7 +362,7 @@ describe('what a killed agent leaves behind', () => {
     mkdirSync(join(stateOf('c'), 'guests', 'lost+found'))
     writeFileSync(garbled.record, '{"format":1,"na')
 
-    c = await restart(c, 'c')
+    c = await restart('c')
     expect(await c.client.guest('kept')).toMatchObject({ state: 'Running', pid: before.pid })
     expect(await runState(kept)).toBe('running')
     await expect(c.client.guest('ghost')).rejects.toMatchObject({ code: 'GUEST_UNKNOWN' })
@@ -390,7 +389,7 @@ describe('what a killed agent leaves behind', () => {
       await new Promise((resolve) => setTimeout(resolve, random.integer(0, 250)))
       await kill(c)
       await asked
-      c = await restart(c, 'c')
+      c = await restart('c')
       // Not there, as if nobody had asked.
       const found = await c.client.guest('hasty').catch(() => undefined)
       if (found) {
@@ -410,7 +409,7 @@ describe('what a killed agent leaves behind', () => {
     const { pid } = await c.client.guest('hung')
     await kill(c)
     process.kill(pid ?? 0, 'SIGSTOP')
-    c = await restart(c, 'c')
+    c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
       state: 'Failed',
       reason: expect.stringMatching(/gives no answer/),
@@ -441,7 +440,7 @@ describe('what a killed agent leaves behind', () => {
     expect(await ended).toEqual([0, null])
     expect(existsSync(join(stateOf('c'), 'api.sock'))).toBe(false)
     expect(await runState(filesOf('c', 'kept'))).toBe('running')
-    c = await restart(c, 'c')
+    c = await restart('c')
     expect(await c.client.guest('kept')).toMatchObject({ state: 'Running', pid })
     await c.client.remove('kept')
   })
@@ -502,10 +501,10 @@ describe('a protected guest', () => {
     'whose agent is killed %s goes on',
     async (point) => {
       await kill(a)
-      a = await restart(a, 'a', { SUBPAGE_FAULT: `${point}:${random.integer(5, 60)}=kill` })
+      a = await restart('a', { SUBPAGE_FAULT: `${point}:${random.integer(5, 60)}=kill` })
       await once(a.process, 'exit')
       await untilRunning()
-      a = await restart(a, 'a')
+      a = await restart('a')
       await expectProtected()
     },
   )
@@ -515,7 +514,7 @@ describe('a protected guest', () => {
       await kill(a)
       // Also without waiting for the guard.
       if (n > 0) await untilRunning()
-      a = await restart(a, 'a')
+      a = await restart('a')
       await expectProtected()
       await new Promise((resolve) => setTimeout(resolve, random.integer(0, 100)))
     }
@@ -523,7 +522,7 @@ describe('a protected guest', () => {
 
   test('whose agent stands still within a pause does not stand still with it', async () => {
     await kill(a)
-    a = await restart(a, 'a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
+    a = await restart('a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
     const { pid } = a.process
     await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1'), { timeout: 20_000 }).toMatch(/\) T /)
     await untilRunning()
@@ -548,7 +547,7 @@ describe('a protected guest', () => {
     await kill(b)
     await until(a, name, ({ state }) => state === 'Connecting')
     await untilRunning()
-    b = await restart(b, 'b')
+    b = await restart('b')
     await expectProtected()
     expect((await b.client.guest(name)).pid).not.toBe(pid)
   })
@@ -565,8 +564,8 @@ describe('a protected guest', () => {
   test('whose agents are both killed goes on', async () => {
     await Promise.all([kill(a), kill(b)])
     await untilRunning()
-    b = await restart(b, 'b')
-    a = await restart(a, 'a')
+    b = await restart('b')
+    a = await restart('a')
     await expectProtected()
     expect(await askVictim(console)).toBe(true)
   })
@@ -579,7 +578,7 @@ describe('a protected guest', () => {
     expect(isRunning(record.process)).toBe(false)
     expect(await askVictim({ log: taken.console, socket: filesOf('b', name).console })).toBe(true)
     // Its former host becomes the standby.
-    a = await restart(a, 'a')
+    a = await restart('a')
     await until(b, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
     expect(await a.client.guest(name)).toMatchObject({ role: 'Standby' })
     expect(await b.client.verify(name)).toMatchObject({ equal: true })

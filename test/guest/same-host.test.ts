@@ -6,7 +6,6 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createConnection, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
-import { parseAddress } from '../../src/agent/address.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { Hosts, protect, until } from '../support/hosts.ts'
 
@@ -55,7 +54,7 @@ test.each([
   const sockets = new Set<Socket>()
   let target = other.address
   const forwarder = createServer((socket) => {
-    const onward = createConnection(parseAddress(target))
+    const onward = createConnection(target)
     for (const end of [socket, onward]) {
       sockets.add(end)
       end.on('error', () => undefined)
@@ -64,15 +63,15 @@ test.each([
     onward.on('close', () => socket.destroy())
     socket.pipe(onward).pipe(socket)
   })
-  await new Promise<void>((resolve) => forwarder.listen(0, '127.0.0.1', resolve))
+  const path = join(hosts.directory, `forwarder-${other.address.length}`)
+  await new Promise<void>((resolve) => forwarder.listen(path, resolve))
   onTestFinished(() => {
     forwarder.close()
     for (const socket of sockets) socket.destroy()
   })
-  const { port } = forwarder.address() as { port: number }
-  const name = `led-${other.address.split(':')[1]}`
+  const name = `led-${other.address.length}`
   const { pid } = await a.client.run({ ...idle, name })
-  await protect(a, name, other, { to: `127.0.0.1:${port}` })
+  await protect(a, name, other, { to: path })
   target = a.address
   for (const socket of sockets) socket.destroy()
   await until(a, name, ({ role, reason }) => role === 'Alone' && /same identity/.test(reason))
