@@ -264,8 +264,11 @@ describe('a standby that cannot be', () => {
     })
     await expect(protect(a, 'lonely', to('127.0.0.1:1'))).rejects.toMatchObject({ code: 'TLS_REQUIRED' })
     await expect(protect(a, 'lonely', to('no colon here'))).rejects.toMatchObject({ code: 'BAD_ARGUMENT' })
-    // To itself: the name is taken there, by the guest.
-    await expect(protect(a, 'lonely', a)).rejects.toMatchObject({ message: expect.stringMatching(/lonely/) })
+    // To itself.
+    await expect(protect(a, 'lonely', a)).rejects.toMatchObject({
+      code: 'PEER_MISMATCH',
+      message: expect.stringMatching(/same identity/),
+    })
     expect(await a.client.guest('lonely')).toMatchObject({ role: 'Alone', state: 'Running' })
   })
 
