@@ -6,6 +6,7 @@ import { withRoom } from '../qemu/room.ts'
 import type { Arbiter } from '../replication/arbiter.ts'
 import type { Faults } from '../replication/fault.ts'
 import type { Token } from '../replication/source-sight.ts'
+import type { Address } from './address.ts'
 import type { EventLog } from './event-log.ts'
 import type { HostDensity } from './host-density.ts'
 import type { Transport } from './transport.ts'
@@ -17,8 +18,8 @@ export interface Host {
   arbiter: Arbiter
   /** The arbiter was named by the operator: a peer that asks another one is refused. */
   arbiterChosen: boolean
-  /** Where other hosts reach this one. */
-  address: () => string
+  /** Where a peer that is reached at this address reaches this host. */
+  addressFor: (peer: Address) => string
   transport: Transport
   /** Directories that guests may read from (image-files.ts). */
   images: readonly string[]

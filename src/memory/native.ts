@@ -221,7 +221,7 @@ export interface Addon {
     shape: Uint32Array,
   ): StoreHandle
   storeAttach(store: StoreHandle, name: string, ramPath: string, domain: number): number
-  storeForget(store: StoreHandle, name: string): Errno
+  storeForget(store: StoreHandle, name: string): Promise<Errno>
   /** Flags: 1 patch, 2 only what becomes smaller, 4 trim. Results: filled, shared, patched, whole, holes, failed, left. */
   storeEvict(...args: [...StoreRuns, flags: number, pagesMax: number, results: Float64Array]): Promise<Errno>
   /** Results: pages moved. */
@@ -263,7 +263,7 @@ export interface Addon {
   pagerTimeAccesses(store: StoreHandle, guest: number, ...args: AccessArguments): Promise<Errno>
 
   /**
-   * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
+   * Extents: descriptor (-1: in `memory`), image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
    * src/density/survey.ts reads them. Returns 0 or an errno.
    */
   survey(
@@ -274,6 +274,7 @@ export interface Addon {
     depth: number,
     memoryBytes: number,
     results: Float64Array,
+    memory: Uint8Array,
   ): Promise<number>
 }
 
@@ -303,7 +304,13 @@ export function load(path: string): Addon {
     return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
-    return failing(new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause }))
+    return failing(
+      new SubpageError(
+        'ADDON_MISSING',
+        `cannot load ${path}: ${reason}; \`npm run build:native\` in ${packageRoot} builds it`,
+        { cause },
+      ),
+    )
   }
 }
 

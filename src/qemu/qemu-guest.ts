@@ -3,7 +3,7 @@ import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
-import { isGone } from './process.ts'
+import { isEnding, isGone } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
 import { WriteFeed } from './write-feed.ts'
 
@@ -12,6 +12,7 @@ const leaseMs = 2_000
 
 export class QemuGuest implements Guest {
   readonly qemu: QemuProcess
+  readonly pauseMsMax = leaseMs
   readonly #writes = new WriteFeed()
 
   constructor(qemu: QemuProcess) {
@@ -64,7 +65,8 @@ export class QemuGuest implements Guest {
   }
 
   get alive(): boolean {
-    return !this.qemu.qmp.closed && !isGone(this.qemu.record.process)
+    const { qmp, record } = this.qemu
+    return !qmp.closed && !isGone(record.process) && !isEnding(record.process)
   }
 
   supersede(detail: string): void {

@@ -27,12 +27,11 @@ async function hostWithSmallDisk(name: string): Promise<EphemeralAgent> {
   return await start(name)
 }
 
-async function start(host: string, listen?: string): Promise<EphemeralAgent> {
+async function start(host: string): Promise<EphemeralAgent> {
   const agent = await startEphemeralAgent({
     stateDirectory: stateOf(host),
     host,
     env: { SUBPAGE_IMAGES: images },
-    ...(listen === undefined ? {} : { listen }),
   })
   agents.push(agent)
   return agent
@@ -91,7 +90,7 @@ test('full: two protected guests go on, through a restart of the agent and a tak
   const ended = once(a.process, 'exit')
   a.process.kill('SIGKILL')
   await ended
-  a = await start('a', a.address)
+  a = await start('a')
   await goesOn('victim')
   expect(await a.client.guest('other')).toMatchObject({ state: 'Running' })
 
