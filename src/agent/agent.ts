@@ -227,11 +227,11 @@ export class Agent {
       await this.#ready
       const { frames, hello } = await greet(connection)
       accept()
+      refuseOurselves(hello, this.host.claimant, presentOf(this.guests.get(hello.guest.name)))
       if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
         throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
       // What it says of itself counts only where nobody can prove anything: within this machine.
       if (peer.name !== undefined) hello.source.host = peer.name
-      refuseOurselves(hello, this.host.claimant)
       const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
       const guest = await this.#standbyFor(hello)
       await guest.standby.serve(connection, frames, hello, arbitrated)

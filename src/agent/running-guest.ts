@@ -82,6 +82,7 @@ export class RunningGuest implements DenseOwner {
     return {
       kind: 'running',
       id: this.guest.qemu.record.id,
+      claimant: this.#host.claimant,
       generation: this.succession.generation,
       successor: () => this.succession.successor(),
     }
@@ -278,7 +279,8 @@ export function successionOf(record: GuestRecord, host: Host, qemu?: QemuProcess
     claimant: host.claimant,
     generation: record.generation,
     arbiter: host.arbiter,
-    shared: record.arbitrated,
-    save: (generation, arbitrated) => qemu?.updateRecord({ generation, arbitrated }),
+    arbitrated: record.arbitrated,
+    ...(record.peer !== undefined && { peer: record.peer }),
+    save: async (standing) => qemu?.updateRecord(standing),
   })
 }

@@ -26,6 +26,8 @@ export interface GuestRecord {
   generation: number
   /** Whether its hosts have found that they see the same arbiter. */
   arbitrated: boolean
+  /** The other host of its pair, when they last met: it may hold a checkpoint. */
+  peer?: string
   name: string
   machine: Machine
   qemuVersion: string
@@ -140,6 +142,7 @@ const recordForm = Type.Object({
   id: Type.String(),
   generation: Type.Integer({ minimum: 1 }),
   arbitrated: Type.Boolean(),
+  peer: Type.Optional(Type.String()),
   name: Type.String(),
   machine: Type.Object({
     type: Type.String(),

@@ -33,7 +33,7 @@ vi.mock('../../src/replication/image-keeper.ts', async (original) => {
 /** Does not ask anybody. */
 class Reckless extends Succession {
   override async claim(): Promise<undefined> {
-    this.adopt(this.generation + 1)
+    await this.adopt(this.generation + 1)
     return undefined
   }
 }
