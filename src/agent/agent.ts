@@ -22,6 +22,8 @@ import { brokeProtocol, type Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
+import { ArbiterHealth } from './arbiter-health.ts'
+import { ArbiterMark } from './arbiter-mark.ts'
 import { guarded } from './boundary.ts'
 import { Changing } from './changing.ts'
 import type { Incoming } from './door.ts'
@@ -71,6 +73,8 @@ export class Agent {
     this.host = {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
+      health: new ArbiterHealth(host.arbiter, this.events),
+      mark: new ArbiterMark(host.arbiter),
       events: this.events,
       presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
@@ -99,6 +103,7 @@ export class Agent {
   /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
   async close(): Promise<void> {
     this.#listening?.close()
+    this.host.health.close()
     await Promise.all([...this.guests.values()].map((g) => (g.kind === 'running' ? g.detach() : undefined)))
     await this.host.density.close()
   }

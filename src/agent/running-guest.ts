@@ -1,5 +1,4 @@
 /** A guest that runs on this host, with its protection if it has one. */
-import { randomUUID } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
@@ -39,6 +38,7 @@ export class RunningGuest implements DenseOwner {
   #starting = false
   /** A protection that goes on once its memory is whole. */
   #awaited: ProtectionSettings | undefined
+  #hadStandby = false
   /** What has failed for this guest, until it is protected or unprotected. */
   #trouble: string | undefined
 
@@ -206,13 +206,14 @@ export class RunningGuest implements DenseOwner {
     primary.on('state', (state, reason) =>
       this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
     )
-    primary.on('alone', (alone) =>
+    primary.on('alone', (alone) => {
       this.#say(
         alone
           ? `goes on alone, generation ${this.succession.generation}`
-          : 'has a standby that can take over again',
-      ),
-    )
+          : `has a standby that can take over${this.#hadStandby ? ' again' : ''}`,
+      )
+      this.#hadStandby ||= !alone
+    })
     primary.on('missed', (error) => this.#say(error.message))
   }
 
@@ -238,17 +239,13 @@ export class RunningGuest implements DenseOwner {
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
   async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
-    const { arbiter, arbiterChosen, name, claimant, addressFor } = this.#host
+    const { mark, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
     const agent = presenceOf(this.#host.presence)
-    const mark = randomUUID()
-    const marked = await arbiter.leaveMark(mark).then(
-      () => true,
-      (error) => {
-        if (arbiterChosen) throw error
-        return false
-      },
-    )
+    const marked = await mark.fresh().catch((error) => {
+      if (arbiterChosen) throw error
+      return undefined
+    })
     return {
       protocol: protocolVersion,
       release,
@@ -262,7 +259,7 @@ export class RunningGuest implements DenseOwner {
         ...(agent && { agent }),
       },
       generation: this.succession.generation,
-      ...(marked && { mark }),
+      ...(marked !== undefined && { mark: marked }),
       settings,
     }
   }
@@ -281,6 +278,6 @@ export function successionOf(record: GuestRecord, host: Host, qemu?: QemuProcess
     arbiter: host.arbiter,
     arbitrated: record.arbitrated,
     ...(record.peer !== undefined && { peer: record.peer }),
-    save: async (standing) => qemu?.updateRecord(standing),
+    save: async (standing) => await qemu?.writeDown(standing),
   })
 }

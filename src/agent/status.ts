@@ -83,8 +83,13 @@ export const GuestStatus = Type.Object({
   /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
   fence: Nullable(Type.Object({ on: Type.Boolean(), silenced: Type.Integer() })),
   generation: Type.Integer(),
-  /** Who decides when the two hosts have lost each other; null: only people. */
+  /** Who decides when the two hosts have lost each other; null: only people, or nobody while there is one copy only. */
   arbiter: Nullable(Type.String()),
+  arbiterTrouble: Nullable(
+    Type.String({
+      description: 'why the arbiter cannot decide just now; neither host goes on by itself then',
+    }),
+  ),
   epochs: Nullable(Epochs),
   last: Nullable(Last),
   /** The newest checkpoint that is safe on the standby. */
@@ -113,6 +118,11 @@ export const HostStatus = Type.Object({
   certificate: Nullable(
     Type.Object({ name: Type.String(), validTo: Type.String({ description: 'ISO 8601, UTC' }) }),
   ),
+  /** Whom this host asks when it has lost another. */
+  arbiter: Type.Object({
+    description: Type.String(),
+    trouble: Nullable(Type.String({ description: 'why it gives no answer' })),
+  }),
   ownBytes: Type.Integer({
     description: 'memory of the agent itself: neither guest RAM and images nor shadows',
   }),
@@ -127,8 +137,9 @@ export function hostStatus(agent: Agent): HostStatus {
     pid: process.pid,
     address: formatAddress(agent.address),
     certificate: certificateOf(agent),
+    arbiter: { description: agent.host.arbiter.description, trouble: agent.host.health.trouble ?? null },
     ownBytes: ownMemory(shadowBytes(agent)),
-    guests: [...agent.guests.values()].map(guestStatus),
+    guests: [...agent.guests.values()].map((guest) => guestStatus(guest, agent)),
   }
 }
 
@@ -143,7 +154,8 @@ function shadowBytes(agent: Agent): number {
     .reduce((sum, bytes) => sum + bytes, 0)
 }
 
-export function guestStatus(guest: HostedGuest): GuestStatus {
+export function guestStatus(guest: HostedGuest, { host }: Agent): GuestStatus {
+  const { trouble } = host.health
   const { record, files } = guest.kind === 'ended' ? guest : processOf(guest)
   const common = {
     name: guest.name,
@@ -162,6 +174,7 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     fence: null,
     generation: record?.generation ?? 0,
     arbiter: null,
+    arbiterTrouble: null,
     epochs: null,
     last: null,
     committed: null,
@@ -177,14 +190,16 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     }
   if (guest.kind === 'standby') {
     const { standby, hello } = guest
+    const arbiterTrouble = (standby.arbiter !== null && trouble) || null
     return {
       ...common,
       role: 'Standby',
       state: standby.state,
-      reason: standby.reason,
+      reason: standby.reason || undecided(arbiterTrouble),
       peer: hello.source.host,
       generation: standby.generation,
       arbiter: standby.arbiter,
+      arbiterTrouble,
       outputs: hello.settings.outputs,
       committed: standby.committed ?? null,
     }
@@ -206,11 +221,13 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble }
   if (!primary) return { ...running, role: 'Alone', state: 'Running', reason }
   const { last } = primary.stats
+  const { arbiter } = guest.succession
+  const arbiterTrouble = (arbiter !== null && (trouble ?? primary.dispute)) || null
   return {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
-    reason: primary.reason,
+    reason: primary.reason || undecided(arbiterTrouble),
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
     codec: primary.options.codec,
@@ -219,7 +236,8 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
     outputs: primary.options.outputs,
     memory: primary.memory,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
-    arbiter: guest.succession.arbiter,
+    arbiter,
+    arbiterTrouble,
     epochs: primary.stats.summary(),
     last: last
       ? {
@@ -235,6 +253,13 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
       : null,
     committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,
   }
+}
+
+/** Why a guest that has a whole standby is not safe all the same. */
+function undecided(arbiterTrouble: string | null): string {
+  return arbiterTrouble === null
+    ? ''
+    : `the arbiter cannot decide, so neither host would go on alone: ${arbiterTrouble}`
 }
 
 function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {

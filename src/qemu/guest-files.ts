@@ -16,7 +16,7 @@ import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
 import type { ProcessIdentity } from './process.ts'
-import { replaceInPlace } from './room.ts'
+import { replaceInPlace, syncToDisk } from './room.ts'
 
 export interface GuestRecord {
   format: 1
@@ -137,6 +137,11 @@ export function writeRecord(files: GuestFiles, record: GuestRecord): void {
   replaceInPlace(files.record, `${JSON.stringify(record, undefined, 2)}\n`)
 }
 
+/** Resolves when the record outlasts a loss of power. */
+export async function syncRecord(files: GuestFiles): Promise<void> {
+  await syncToDisk(files.record)
+}
+
 const recordForm = Type.Object({
   format: Type.Literal(1),
   id: Type.String(),
@@ -162,14 +167,14 @@ const recordForm = Type.Object({
   consoleDropped: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 
-/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError INTERNAL */
+/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED */
 export function readRecord(files: GuestFiles): GuestRecord | undefined {
   if (!existsSync(files.record)) return undefined
   try {
     return Value.Parse(recordForm, JSON.parse(readFileSync(files.record, 'utf8'))) as GuestRecord
   } catch (cause) {
     throw new SubpageError(
-      'INTERNAL',
+      'STATE_DAMAGED',
       `its record ${files.record} is damaged, or of another release than this one, which reads format 1`,
       { cause },
     )

@@ -2,6 +2,7 @@
  * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: an end that QEMU did not
  * announce is a death (guest-ends.ts).
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
@@ -9,7 +10,7 @@ import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
-import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
+import { type GuestFiles, type GuestRecord, removeFiles, syncRecord, writeRecord } from './guest-files.ts'
 import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
 import { netdevIds } from './nic.ts'
@@ -31,6 +32,8 @@ const shutdownMs = 2_000
 
 /** So often the logs are looked at. */
 const logMs = 1_000
+/** So long a decision waits for the disk that its record is written to. */
+const syncMsMax = 1_000
 
 export class QemuProcess {
   readonly files: GuestFiles
@@ -120,6 +123,15 @@ export class QemuProcess {
 
   updateRecord(change: Partial<GuestRecord>): void {
     this.replaceRecord({ ...this.record, ...change })
+  }
+
+  /** A change that a loss of power must not undo. */
+  async writeDown(change: Partial<GuestRecord>): Promise<void> {
+    this.updateRecord(change)
+    // Whoever waits for it waits for no disk that hangs: the guest matters more.
+    const late = delay(syncMsMax, 'its disk does not answer', { ref: false })
+    const trouble = await Promise.race([late, syncRecord(this.files).catch((error: Error) => error.message)])
+    if (trouble) this.notes.push(`its record may not outlast a loss of power: ${trouble}`)
   }
 
   replaceRecord(record: GuestRecord): void {

@@ -75,7 +75,9 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
       const { standby } = present
       if (!standby.belongsTo(hello)) {
         if (standby.hello.guest.id === id && hello.generation < standby.generation)
-          throw new SubpageError('HELD_ELSEWHERE', `${name} is in generation ${standby.generation} here`)
+          throw new HeldElsewhere(`${name} is in generation ${standby.generation} here`, {
+            ...{ claimant: standby.claimant, generation: standby.generation, runs: false },
+          })
         throw new SubpageError('GUEST_EXISTS', `another ${name} has its standby here already`)
       }
       if (standby.state === 'Failed') return 'renew'
@@ -88,7 +90,7 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
       if (hello.generation <= present.generation)
         throw new HeldElsewhere(
           `${name} runs here, in generation ${present.generation}; yours is ${hello.generation}`,
-          { claimant: present.claimant, generation: present.generation },
+          { claimant: present.claimant, generation: present.generation, runs: true },
         )
       const holder = await present.successor()
       if (!holder)

@@ -1,16 +1,17 @@
-/** The refusal of a host on which the guest runs: it names its copy, so that the primary can judge which one has to end. */
+/** The refusal of a host that has a copy of the guest: it names it, so that the primary can judge which one has to end. */
 import { SubpageError } from '../errors.ts'
 
-/** A copy of the guest that runs. */
-export interface RunningCopy {
+export interface OtherCopy {
   claimant: string
   generation: number
+  /** Or it is a standby, which may be about to run it. */
+  runs: boolean
 }
 
 export class HeldElsewhere extends SubpageError {
-  readonly copy: RunningCopy
+  readonly copy: OtherCopy
 
-  constructor(message: string, copy: RunningCopy) {
+  constructor(message: string, copy: OtherCopy) {
     super('HELD_ELSEWHERE', message)
     this.copy = copy
   }

@@ -76,8 +76,10 @@ export type Welcome = Static<typeof Welcome>
 export const Refusal = Type.Object({
   code: Type.String(),
   message: Type.String({ maxLength: 4096 }),
-  /** The guest runs on that host: its copy. */
-  copy: Type.Optional(Type.Object({ claimant: line, generation: Type.Integer({ minimum: 1 }) })),
+  /** Of the guest, on that host. */
+  copy: Type.Optional(
+    Type.Object({ claimant: line, generation: Type.Integer({ minimum: 1 }), runs: Type.Boolean() }),
+  ),
 })
 export type Refusal = Static<typeof Refusal>
 

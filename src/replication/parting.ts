@@ -58,6 +58,13 @@ export async function part({
   while (guest.alive && !stopping.aborted) {
     if (!exposed || !succession.arbitrated) return 'alone'
     try {
+      // The other host may be about to run the guest, by a decision that an arbiter put back to an older state would make anew.
+      if (why instanceof HeldElsewhere && !(await succession.remembers(why.copy, stopping))) {
+        waiting(
+          `${why.message}, which ${succession.arbiter} does not know: what the guest sends is held back`,
+        )
+        return 'open'
+      }
       const holder = await succession.claim(stopping)
       if (!holder) return 'alone'
       supersededAt ??= clock.now()

@@ -321,7 +321,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       holder &&
       `${succession.arbiter} says that ${holder.claimant} holds generation ${holder.generation}: it may run there, too`
     // Before it goes on with another standby it asks.
-    if (holder && succession.yieldsTo(holder)) this.#exposed = true
+    if (holder && succession.yieldsTo({ ...holder, runs: true })) this.#exposed = true
   }
 
   #goneOn(alone: boolean): void {

@@ -72,6 +72,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return this.#options.succession.generation
   }
 
+  get claimant(): string {
+    return this.#options.succession.claimant
+  }
+
   get arbiter(): string | null {
     return this.#options.succession.arbiter
   }
@@ -136,12 +140,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await Promise.all(written)
       this.#keeper.begin(reduces(hello.settings))
       const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
-      await connection.sendJson(frameType.welcome, {
-        release,
-        claimant: succession.claimant,
-        arbitrated,
-        ...image,
-      })
+      await connection.sendJson(frameType.welcome, { release, claimant: this.claimant, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
@@ -304,7 +303,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       return {
         how: 'took-over',
         reason,
-        at: Date.now(),
+        at: Date.now(), // the wall clock, for people
         takeoverMs: performance.now() - startedAt,
         committed: { epoch, consoleBytes },
       }

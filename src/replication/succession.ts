@@ -15,7 +15,7 @@ import { createHash } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
 import type { Arbiter, Holder } from './arbiter.ts'
 import { sameHost } from './claimant.ts'
-import type { RunningCopy } from './held-elsewhere.ts'
+import type { OtherCopy } from './held-elsewhere.ts'
 
 /** What a host writes down of a guest's succession. */
 export interface Standing {
@@ -95,8 +95,17 @@ export class Succession {
    * Whether a copy that runs on another host is the one to go on: it has a generation that was decided, or commanded, after
    * ours. An equal or older one decides nothing, and a copy of our own name is ourselves, or a host that must not have it.
    */
-  yieldsTo({ claimant, generation }: RunningCopy): boolean {
-    return generation > this.#generation && !sameHost(claimant, this.#options.claimant)
+  yieldsTo({ claimant, generation, runs }: OtherCopy): boolean {
+    return runs && generation > this.#generation && !sameHost(claimant, this.#options.claimant)
+  }
+
+  /** Whether the arbiter remembers what another host says was decided. @throws SubpageError ARBITER_UNREACHABLE */
+  async remembers({ generation }: OtherCopy, signal?: AbortSignal): Promise<boolean> {
+    const { arbiter, guest } = this.#options
+    if (!arbiter || !this.#shared || generation <= this.#generation) return true
+    const ids = [guest, returnedId(guest)]
+    for (const id of ids) if (await arbiter.holder(id, generation, signal)) return true
+    return false
   }
 
   get undecided(): boolean {

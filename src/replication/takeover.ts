@@ -52,7 +52,9 @@ export function nothingToTakeOver(
 
 /** To a primary that still speaks for a guest that runs here now. */
 export function runsHere(name: string, { claimant, generation }: Succession): HeldElsewhere {
-  return new HeldElsewhere(`${name} runs here now, in generation ${generation}`, { claimant, generation })
+  return new HeldElsewhere(`${name} runs here now, in generation ${generation}`, {
+    ...{ claimant, generation, runs: true },
+  })
 }
 
 /** @throws whatever keeps the guest from running here; then it has not run */

@@ -82,7 +82,9 @@ describe.each([
   ['a directory', directory],
   ['etcd', etcd],
 ])('%s', (_, make) => {
-  test('restored from a backup, it does not grant once more what was granted since', { timeout: 60_000 }, async () => {
+  test('restored from a backup, it does not grant once more what was granted since', {
+    timeout: 60_000,
+  }, async () => {
     const subject = await make()
     const { a, b, look } = await pairOn(subject)
     await subject.backUp()
@@ -101,7 +103,9 @@ describe.each([
     await expect(a.anchor()).rejects.toMatchObject({ code: 'HELD_ELSEWHERE' })
   })
 
-  test('without its memory, it decides nothing before the hosts have met again', { timeout: 60_000 }, async () => {
+  test('without its memory, it decides nothing before the hosts have met again', {
+    timeout: 60_000,
+  }, async () => {
     const subject = await make()
     const { a, b, meet } = await pairOn(subject)
     await subject.wipe()

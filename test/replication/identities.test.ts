@@ -5,10 +5,22 @@
  */
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
-import { HeldElsewhere, type RunningCopy } from '../../src/replication/held-elsewhere.ts'
+import { realClock } from '../../src/replication/clock.ts'
+import type { Guest } from '../../src/replication/guest.ts'
+import { HeldElsewhere, type OtherCopy } from '../../src/replication/held-elsewhere.ts'
+import { part } from '../../src/replication/parting.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import { seededRandom } from '../support/random.ts'
-import { dial, helloFor, Pair, type PairOptions, ScriptedArbiter, ScriptedHost, WarpedClock } from './pair.ts'
+import {
+  dial,
+  helloFor,
+  Pair,
+  type PairOptions,
+  ScriptedArbiter,
+  ScriptedHost,
+  successionFor,
+  WarpedClock,
+} from './pair.ts'
 import { acknowledge, asStandby, type Peer, welcome } from './peers.ts'
 
 async function start(arbiter?: ScriptedArbiter, rest: Partial<PairOptions> = {}) {
@@ -39,12 +51,14 @@ describe('without an arbiter, a standby that refuses', () => {
     await expect.poll(() => connections() > 2 || !guest.alive, { timeout: 10_000 }).toBe(true)
     return { primary, guest }
   }
-  const held = (copy: RunningCopy) => new HeldElsewhere('script runs here', copy)
+  const held = (copy: Omit<OtherCopy, 'runs'>, runs = true) =>
+    new HeldElsewhere('script runs here', { ...copy, runs })
 
   test.each([
     ['a newer generation under our own name', held({ claimant: 'primary', generation: 7 })],
     ['an equal generation', held({ claimant: 'other', generation: 1 })],
-    ['nothing that runs', new SubpageError('HELD_ELSEWHERE', 'script is in generation 2 here')],
+    ['a newer generation that does not run', held({ claimant: 'other', generation: 2 }, false)],
+    ['no copy that it names', new SubpageError('HELD_ELSEWHERE', 'script is in generation 2 here')],
     ['a code that we do not know', new SubpageError('PEER_MISMATCH', 'no')],
   ])('for %s ends no guest', async (_, error) => {
     const { primary, guest } = await refusedWith(error)
@@ -62,6 +76,38 @@ describe('without an arbiter, a standby that refuses', () => {
     const { guest } = await refusedWith(held({ claimant: 'other', generation: 2 }))
     expect(await guest.ended).toMatchObject({ how: 'superseded' })
   })
+})
+
+test('an arbiter that does not know what the other host says was decided decides nothing', async () => {
+  const arbiter = new ScriptedArbiter()
+  const succession = successionFor('primary', arbiter)
+  await succession.anchor()
+  const said: string[] = []
+  const parting = {
+    why: new HeldElsewhere('script is in generation 2 here', {
+      claimant: 'other',
+      generation: 2,
+      runs: false,
+    }),
+    session: undefined,
+    guest: { alive: true, supersede: () => said.push('ended') } as unknown as Guest,
+    succession,
+    exposed: true,
+    clock: realClock,
+    stopping: new AbortController().signal,
+    waiting: (reason: string) => said.push(reason),
+  }
+  expect(await part(parting)).toBe('open')
+  expect(said).toEqual([
+    expect.stringMatching(/generation 2 here, which the test does not know: .* held back/),
+  ])
+  expect(await arbiter.holder(helloFor({ pages: 1 }).guest.id, 2)).toBe(undefined)
+  // Once it knows that it was given back, it decides about the one after.
+  const other = successionFor('other', arbiter)
+  expect(await other.claim()).toBe(undefined)
+  await other.giveBack()
+  expect(await part(parting)).toBe('alone')
+  expect(succession.generation).toBe(3)
 })
 
 describe.each(withAndWithout)('%s', (_, arbiter) => {

@@ -48,12 +48,15 @@ async function show(invocation: Invocation, agent: AgentClient): Promise<number>
 
 function health(guest: GuestStatus): number {
   if (guest.role === 'Alone') return exitStatus.notProtected
-  return guest.state === 'Protected' ? exitStatus.ok : exitStatus.degraded
+  const safe = guest.state === 'Protected' && guest.arbiterTrouble === null
+  return safe ? exitStatus.ok : exitStatus.degraded
 }
 
 function overview(host: HostStatus, extended: boolean): string {
   const tls = host.certificate ? ` (TLS, certificate until ${host.certificate.validTo.slice(0, 10)})` : ''
-  const head = `host ${host.host}, replication ${host.address}${tls}, subpage ${host.release}, process ${host.pid}`
+  const trouble =
+    host.arbiter.trouble === null ? '' : `\narbiter ${host.arbiter.description}: ${host.arbiter.trouble}`
+  const head = `host ${host.host}, replication ${host.address}${tls}, subpage ${host.release}, process ${host.pid}${trouble}`
   if (host.guests.length === 0) return `${head}\nno guests`
   const rows = host.guests.map((g) => [
     g.name,
@@ -94,7 +97,7 @@ function details(guest: GuestStatus): string {
           ? 'held until their checkpoint is committed'
           : 'FREE: a client may see answers that a failover takes back',
       ],
-      ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
+      ['decided by', decidedBy(guest)],
       ['generation', String(guest.generation)],
     )
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
@@ -129,6 +132,16 @@ function details(guest: GuestStatus): string {
     )
   }
   return table(rows)
+}
+
+function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {
+  if (arbiter !== null)
+    return arbiterTrouble === null ? arbiter : `${arbiter}, which cannot: ${arbiterTrouble}`
+  // The hosts compare their arbiters when they meet.
+  const twoCopies = role === 'Primary' || (role === 'Standby' && committed !== null)
+  return twoCopies
+    ? 'people only: these hosts share no arbiter'
+    : 'nobody yet: there is no second copy that could go on'
 }
 
 function reducedRows(reduced: NonNullable<GuestStatus['last']>['reduced'] | undefined): string[][] {
