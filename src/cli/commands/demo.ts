@@ -3,6 +3,7 @@
 import type { RunBody } from '../../agent/api.ts'
 import type { DemoObserver, DemoSummary } from '../../agent/demo.ts'
 import type { GuestStatus } from '../../agent/status.ts'
+import { needBuilt } from '../../built.ts'
 import { exitStatus } from '../../errors.ts'
 import { type Command, read, text } from '../command.ts'
 import { interruptible } from '../interruption.ts'
@@ -28,9 +29,7 @@ export const demoCommand: Command = {
   async run(invocation) {
     const { output } = invocation
     const { demo } = await import('../../agent/demo.ts')
-    const { demoGuestOptions } = await import('../../qemu/demo-guest.ts')
-    // Says what is not built before anything is started.
-    demoGuestOptions()
+    needBuilt('native', 'guest')
     const summary = await interruptible(async (signal) =>
       demo(
         {
