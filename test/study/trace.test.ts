@@ -80,7 +80,10 @@ describe('a trace', () => {
     expect(trace.header).toEqual(header)
     expect(trace.areas()).toEqual([{ firstPage: 0, pageCount: 2 ** 18, address: 0, name: 'ram' }])
     expect([...trace.base()]).toEqual([Buffer.from([1, 2, 3])])
-    expect(trace.notes()).toEqual(['device DMA is seen by the page only', 'a device is seen by the page only'])
+    expect(trace.notes()).toEqual([
+      'device DMA is seen by the page only',
+      'a device is seen by the page only',
+    ])
     expect(trace.end()).toEqual({ epochCount: 2, gapCount: 2, lengthUs: 20_600, cause: 'interrupted' })
     for (let round = 0; round < 2; round++) {
       const [first, second] = [...trace.epochs()] as [TraceEpoch, TraceEpoch]
