@@ -12,7 +12,7 @@ const run = promisify(execFile)
 /** Of all blocks that have some, comments and line ends joined. */
 function examples(): string[] {
   const text = readFileSync(join(packageRoot, 'README.md'), 'utf8')
-  const blocks = [...text.matchAll(/^```\n([^]*?)^```$/gm)].map((block) => block[1]!)
+  const blocks = [...text.matchAll(/^```\n([\s\S]*?)^```$/gm)].map((block) => block[1]!)
   return blocks
     .filter((block) => block.includes('bin/subpage'))
     .flatMap((block) => block.replace(/\\\n\s*/g, '').split('\n'))
@@ -44,7 +44,17 @@ test('the commands follow each other', async () => {
     if (example.startsWith('kill')) await until(hosts.agents[1]!, 'web', ({ role }) => role !== 'Standby')
   }
   expect(Object.keys(said)).toEqual(
-    expect.arrayContaining(['check', 'run', 'protect', 'status', 'verify', 'kill', 'record', 'wss', 'remove']),
+    expect.arrayContaining([
+      'check',
+      'run',
+      'protect',
+      'status',
+      'verify',
+      'kill',
+      'record',
+      'wss',
+      'remove',
+    ]),
   )
   expect(said.status).toMatch(/takeover/)
   expect(said.report).toMatch(/amplification/)
