@@ -4,12 +4,12 @@
  */
 import { consoleAt, untilConsole, victimLines } from '../src/qemu/demo-guest.ts'
 import { Hosts, protect, startVictim, until } from '../test/support/hosts.ts'
-import type { BenchOptions, BenchResult } from './main.ts'
+import type { BenchOptions } from './bench.ts'
 
 const epochMs = 25
 const scatteredPages = 1000
 
-export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
+export async function run({ tiny }: BenchOptions) {
   const checkpoints = tiny ? 20 : 800
   await using hosts = new Hosts()
   const a = await hosts.add('a')

@@ -3,9 +3,9 @@
  * memcpy and against the XBZRLE pipe (bench/delta-measure.ts says how; facts in docs/performance.md).
  */
 import { cpus } from 'node:os'
+import type { BenchOptions, BenchResult } from './bench.ts'
 import { type Measurement, measure, type Order, type Row } from './delta-measure.ts'
 import { makePairs, type PagePairs, patternNames } from './delta-patterns.ts'
-import type { BenchOptions, BenchResult } from './main.ts'
 import { recordedPairs } from './recorded-epochs.ts'
 
 const orders: readonly Order[] = ['sequential', 'scattered']

@@ -3,11 +3,11 @@
  * (until the guest runs). Several failovers in a row, from one host to the other and back.
  */
 import { Hosts, protect, startVictim, until } from '../test/support/hosts.ts'
-import type { BenchOptions, BenchResult } from './main.ts'
+import type { BenchOptions } from './bench.ts'
 
 const median = (values: number[]) => values.sort((x, y) => x - y)[Math.floor(values.length / 2)] ?? 0
 
-export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
+export async function run({ tiny }: BenchOptions) {
   const failovers = tiny ? 2 : 15
   await using hosts = new Hosts()
   let from = await hosts.add('a')

@@ -3,22 +3,7 @@
  * and a hash of its results are part of what it prints, so that two runs can be compared.
  */
 import { argv, stdout } from 'node:process'
-
-export interface BenchOptions {
-  /** Small enough for the test suite: shows that it works, not how fast. */
-  tiny: boolean
-  /** How often, where a benchmark repeats something. */
-  runs?: number
-}
-
-export interface BenchResult {
-  /** What `--json` prints. */
-  json: unknown
-  /** What a person reads. */
-  text: string
-}
-
-type Bench = (options: BenchOptions) => Promise<BenchResult>
+import type { Bench } from './bench.ts'
 
 /** One line per benchmark. */
 const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {

@@ -16,7 +16,7 @@ import {
 import { automaticPace } from '../src/replication/pace.ts'
 import { median } from '../src/study/report/statistics.ts'
 import { protect, until } from '../test/support/hosts.ts'
-import type { BenchOptions, BenchResult } from './main.ts'
+import type { BenchOptions } from './bench.ts'
 import { RedisGuest, redisGuest } from './redis-guest.ts'
 import type { Latency } from './redis-load.ts'
 import { turned } from './turned.ts'
@@ -32,7 +32,7 @@ type Measure<T> = Record<Mode, T[]>
 const each = <T>(value: (mode: Mode) => T) =>
   Object.fromEntries(modes.map((mode) => [mode, value(mode)])) as Record<Mode, T>
 
-export async function run({ tiny }: BenchOptions): Promise<BenchResult> {
+export async function run({ tiny }: BenchOptions) {
   const rounds = tiny ? 1 : 5
   const seconds = tiny ? 1 : 4
   await using redis = await RedisGuest.start()
@@ -92,7 +92,7 @@ function report(
   latency: Measure<Latency>,
   throughput: Measure<number>,
   steps: Measure<number>,
-): BenchResult {
+) {
   const latencyUs = each((mode) => ({
     p50: median(latency[mode].map(({ p50 }) => p50)),
     p99: median(latency[mode].map(({ p99 }) => p99)),

@@ -10,7 +10,7 @@ import { packageRoot } from '../src/memory/native.ts'
 import { PageRanges } from '../src/memory/page-ranges.ts'
 import { readTrace } from '../src/study/trace.ts'
 import { seededRandom } from '../test/support/random.ts'
-import type { BenchOptions, BenchResult } from './main.ts'
+import type { BenchOptions, BenchResult } from './bench.ts'
 import { policies } from './shadow-policies.ts'
 
 export interface ShadowRow {

@@ -11,9 +11,10 @@ mkdir -p "$OBJECTS"
 exec 9>"$OUT/.lock"
 flock 9
 
-HEADERS=node_modules/node-api-headers/include
+# Beside us in a checkout; further up where the package is installed.
+HEADERS=$(node -p "require('node:path').dirname(require.resolve('node-api-headers'))" 2>/dev/null || true)/include
 if [ ! -f "$HEADERS/node_api.h" ]; then
-  echo "build-native: $HEADERS/node_api.h is missing: run npm install" >&2
+  echo "build-native: the package node-api-headers is missing: run npm install" >&2
   exit 1
 fi
 

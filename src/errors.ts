@@ -37,7 +37,7 @@ const entry = (
 export const errorTable = {
   ADDON_MISSING: entry(
     'The native addon could not be loaded.',
-    'Run `npm run build:native`; it needs a C compiler and the development files that `subpage check` names.',
+    'Run `npm run build:native` in the folder of subpage, the one above build/; it needs a C compiler and the development files that `subpage check` names.',
     exitStatus.lacksFeature,
   ),
   AGENT_UNREACHABLE: entry(
@@ -132,7 +132,7 @@ export const errorTable = {
   ),
   IMAGE_MALFORMED: entry(
     'A memory image is cut short, damaged, or not of a kind that is read here.',
-    'Take the image again; raw images, sparse ones and ELF cores of 64 bits are read.',
+    'The message names the kind and the way to convert it. Raw images, sparse ones, ELF cores of 64 bits and uncompressed images of LiME and AVML are read.',
   ),
   KEEPER_FAILED: entry(
     'The process that keeps dense memory did not start, or has ended.',
@@ -210,8 +210,8 @@ export const errorTable = {
     'A guest that needs such a page waits rather than reads a wrong one. Check the disk of the swap file; a protected guest can be failed over.',
   ),
   TLS_REQUIRED: entry(
-    'Without certificates an agent speaks to its own machine only.',
-    'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key.',
+    'Without certificates an agent speaks to agents of its own machine only, through the sockets in their state directories.',
+    'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key. On one machine give `protect --to` the state directory of the other agent.',
     exitStatus.refused,
     403,
   ),
@@ -221,7 +221,7 @@ export const errorTable = {
   ),
   TRACKER_UNAVAILABLE: entry(
     'The kernel or the guest does not allow this way of tracking writes.',
-    '`subpage check` says which trackers work here; `compare` works everywhere.',
+    '`subpage check` says which trackers work here; `compare` works everywhere, for guests of some GiB: it reads all memory in each pause.',
     exitStatus.lacksFeature,
   ),
   WORKLOAD_FAILED: entry(

@@ -137,7 +137,7 @@ export const limits = {
   coreSegments: {
     value: 4 * MiB,
     unit: 'segments',
-    of: 'an ELF core',
+    of: 'an ELF core, or ranges of an image of LiME',
     beyond: 'IMAGE_MALFORMED before memory is taken for them',
     test: 'test/limits.test.ts',
   },

@@ -47,19 +47,29 @@ static napi_value attach_call(napi_env env, napi_callback_info info)
     return store_number(env, guest);
 }
 
+/* ---- what runs in the thread pool */
+
+static void forget_execute(struct subpage_job *job)
+{
+    struct store_job *work = (struct store_job *)job;
+    work->error = store_forget(work->handle->store, work->name);
+}
+
 /* storeForget(store, name) → errno */
 static napi_value forget_call(napi_env env, napi_callback_info info)
 {
-    napi_value args[2];
-    char name[NAME_ROOM];
-    struct store_handle *handle;
-    if (!subpage_args(env, info, 2, args) || !(handle = store_handle_get(env, args[0])) ||
-        !get_text(env, args[1], "name", name, sizeof name))
+    enum { ARGS = 2 };
+    napi_value args[ARGS];
+    struct store_job *work;
+    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
         return NULL;
-    return store_number(env, store_forget(handle->store, name));
+    work->job.execute = forget_execute;
+    if ((work->handle = store_handle_get(env, args[0])) &&
+        get_text(env, args[1], "name", work->name, sizeof work->name))
+        return store_job_start(env, work, args, ARGS, "subpage:forget");
+    subpage_job_drop(&work->job);
+    return NULL;
 }
-
-/* ---- what runs in the thread pool */
 
 static void evict_execute(struct subpage_job *job)
 {

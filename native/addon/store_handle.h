@@ -43,6 +43,7 @@ struct store_job {
     uint32_t *page_numbers;
     size_t page_count;
     uint8_t *into;
+    char name[64];
     double *results;
     int error;
 };

@@ -6,13 +6,13 @@
 #include "../core/survey.h"
 
 enum {
-    SURVEY_ARGS = 7,
-    EXTENT_FIELDS = 4, /* descriptor, image, offset, pages */
+    SURVEY_ARGS = 8,
+    EXTENT_FIELDS = 4, /* descriptor or -1, image, offset, pages */
     IMAGE_RESULTS = 8,
     BLOCK_RESULTS = 7,
     GLOBAL_RESULTS = 1 + SP_PACKING_COUNT + 2 + 3 + SP_SURVEY_BLOCK_SIZES * BLOCK_RESULTS,
     IMAGES_MAX = 1 << 16,
-    EXTENTS_MAX = 1 << 20,
+    EXTENTS_MAX = 1 << 24,
 };
 
 struct survey_job {
@@ -24,7 +24,7 @@ struct survey_job {
 
 static void survey_free(struct survey_job *job)
 {
-    free((void *)job->survey.extents);
+    free(job->survey.extents);
     free(job->survey.images);
 }
 
@@ -94,21 +94,28 @@ static bool read_extents(napi_env env, napi_value value, uint64_t count, struct 
         return false;
     }
     for (uint64_t i = 0; i < count; i++, fields += EXTENT_FIELDS) {
-        if (!(fields[0] >= 0 && fields[0] < 1 << 30) || !(fields[1] >= 0 && fields[1] < job->survey.image_count) ||
+        if (!(fields[0] >= -1 && fields[0] < 1 << 30) || !(fields[1] >= 0 && fields[1] < job->survey.image_count) ||
             !(fields[2] >= 0 && fields[2] < 9e15) || !(fields[3] >= 0 && fields[3] < 4294967296.0)) {
             napi_throw_type_error(env, NULL, "an extent is descriptor, image, offset and pages");
             return false;
         }
-        extents[i] = (struct sp_extent){(int)fields[0], (uint32_t)fields[1], (uint64_t)fields[2], (uint64_t)fields[3]};
+        extents[i] = (struct sp_extent){.fd = (int)fields[0],
+                                        .image = (uint32_t)fields[1],
+                                        .offset = (uint64_t)fields[2],
+                                        .pages = (uint64_t)fields[3]};
     }
     return true;
 }
 
-/* survey(extents, extentCount, imageCount, shape, depth, memoryBytes, results) → errno; depth 0 share, 1 patch, 2 pack */
+/*
+ * survey(extents, extentCount, imageCount, shape, depth, memoryBytes, results, memory) → errno; depth 0 share, 1 patch,
+ * 2 pack; extents of descriptor -1 are in `memory`
+ */
 static napi_value survey(napi_env env, napi_callback_info info)
 {
     napi_value args[SURVEY_ARGS];
     uint64_t extents, images, depth, memory_bytes;
+    uint8_t *memory;
     struct survey_job *job = NULL;
     if (!subpage_args(env, info, SURVEY_ARGS, args) || !(job = subpage_job_new(env, sizeof *job)))
         return NULL;
@@ -116,7 +123,9 @@ static napi_value survey(napi_env env, napi_callback_info info)
         subpage_get_uint(env, args[2], IMAGES_MAX, "imageCount", &images) &&
         subpage_get_shape(env, args[3], &job->survey.shape) && subpage_get_uint(env, args[4], 2, "depth", &depth) &&
         subpage_get_uint(env, args[5], UINT64_C(1) << 50, "memoryBytes", &memory_bytes) &&
-        subpage_get_results(env, args[6], images * IMAGE_RESULTS + GLOBAL_RESULTS, &job->results)) {
+        subpage_get_results(env, args[6], images * IMAGE_RESULTS + GLOBAL_RESULTS, &job->results) &&
+        subpage_get_bytes(env, args[7], "memory", &memory, &job->survey.memory_size)) {
+        job->survey.memory = memory;
         job->survey.image_count = (uint32_t)images;
         job->survey.patch = depth >= 1;
         job->survey.pack = depth >= 2;

@@ -82,9 +82,22 @@ static int read_at(int fd, uint8_t *to, size_t bytes, uint64_t offset)
     return 0;
 }
 
+/* EINVAL when an extent of memory lies outside it. */
+static int read_extent(const struct sp_survey *survey, const struct sp_extent *extent, uint8_t *to, size_t bytes, uint64_t offset)
+{
+    if (extent->fd >= 0)
+        return read_at(extent->fd, to, bytes, offset);
+    if (offset > survey->memory_size || bytes > survey->memory_size - offset)
+        return EINVAL;
+    memcpy(to, survey->memory + offset, bytes);
+    return 0;
+}
+
 /* Bytes from `offset` on that are a hole; 0 when there is data, or when the file does not tell. */
 static uint64_t hole_at(int fd, uint64_t offset, uint64_t bytes)
 {
+    if (fd < 0)
+        return 0;
     off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
     if (data < 0)
         return errno == ENXIO ? bytes : 0;
@@ -111,7 +124,7 @@ static int visit(struct state *state, const uint64_t *wanted, bool count_holes, 
                 continue;
             }
             uint64_t pages = left < CHUNK_PAGES ? left : CHUNK_PAGES;
-            int error = read_at(extent->fd, state->chunk, pages * SP_PAGE_BYTES, offset);
+            int error = read_extent(state->survey, extent, state->chunk, pages * SP_PAGE_BYTES, offset);
             if (error)
                 return error;
             for (uint64_t page = 0; page < pages; page++, number++)
@@ -222,13 +235,19 @@ static void see_identical(struct state *state, const uint8_t *page, uint64_t num
 
 static int read_page(const struct state *state, uint64_t number, uint8_t *page)
 {
-    for (size_t i = 0; i < state->survey->extent_count; i++) {
-        const struct sp_extent *extent = &state->survey->extents[i];
-        if (number < extent->pages)
-            return read_at(extent->fd, page, SP_PAGE_BYTES, extent->offset + number * SP_PAGE_BYTES);
-        number -= extent->pages;
+    const struct sp_survey *survey = state->survey;
+    size_t low = 0, high = survey->extent_count; /* the first extent that ends after the page: in [low, high] */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (survey->extents[middle].first_page + survey->extents[middle].pages <= number)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return EINVAL;
+    if (low == survey->extent_count)
+        return EINVAL;
+    const struct sp_extent *extent = &survey->extents[low];
+    return read_extent(survey, extent, page, SP_PAGE_BYTES, extent->offset + (number - extent->first_page) * SP_PAGE_BYTES);
 }
 
 /* The hashes of this pass; false when it has none of them. */
@@ -443,6 +462,7 @@ int sp_survey_run(struct sp_survey *survey)
     struct state state = {.survey = survey};
     uint64_t pages = 0;
     for (size_t i = 0; i < survey->extent_count; i++) {
+        survey->extents[i].first_page = pages;
         pages += survey->extents[i].pages;
         survey->images[survey->extents[i].image].pages += survey->extents[i].pages;
     }

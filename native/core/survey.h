@@ -15,11 +15,12 @@
 enum { SP_SURVEY_BLOCK_SIZES = 3 };
 extern const uint32_t sp_survey_block_bytes[SP_SURVEY_BLOCK_SIZES];
 
-/* A piece of memory in an open file. */
+/* A piece of memory in an open file, or in `memory` of the survey. */
 struct sp_extent {
-    int fd;
+    int fd;         /* negative: in `memory` */
     uint32_t image; /* which of the images it belongs to */
     uint64_t offset, pages;
+    uint64_t first_page; /* set by sp_survey_run: pages of the extents before it */
 };
 
 struct sp_survey_counts {
@@ -43,8 +44,10 @@ struct sp_survey_blocks {
 
 struct sp_survey {
     /* Set by the caller. */
-    const struct sp_extent *extents;
+    struct sp_extent *extents;
     size_t extent_count;
+    const uint8_t *memory; /* pages that no file has in one piece */
+    size_t memory_size;
     struct sp_survey_counts *images; /* one for each image, zeroed */
     uint32_t image_count;
     struct sp_sketch_shape shape;

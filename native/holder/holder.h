@@ -83,7 +83,9 @@ struct piece {
 /* A mapping whose content is the target's own. */
 struct mapping {
     uint64_t start, end;
+    uint64_t offset; /* of its first byte in its file */
     bool is_private;
+    bool of_file; /* of private memory: what was not written is a file's */
     char name[64];
 };
 
@@ -101,10 +103,35 @@ struct space {
 int space_read(struct space *space, pid_t pid);
 /* Gives numbers to pages of a mapping that have none. False when the limit is reached. */
 bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end);
-/* The piece that holds an address, which has a number. */
+/* The index of the first piece that ends behind an address. */
+size_t space_position(const struct space *space, uint64_t address);
+/* The piece that holds an address; NULL when it has no number. */
 const struct piece *space_find(const struct space *space, uint64_t address);
+/* The part of a mapping that gets numbers together with an address, unless some of it has them. */
+struct block {
+    uint64_t start, end;
+};
+struct block space_block(const struct mapping *mapping, uint64_t address);
 /* Another program runs: its memory has nothing to do with that of the former one. Numbers are not used again. */
 void space_forget(struct space *space);
+
+static inline uint64_t piece_page(const struct piece *piece, uint64_t address)
+{
+    return piece->first_page + (address - piece->start) / PAGE_BYTES;
+}
+
+/* ---- known.c: pages that have held something of the target's own, by number ---- */
+
+struct known {
+    uint64_t *words;
+    uint64_t page_count;
+};
+
+void known_init(struct known *known, uint64_t page_count);
+bool known_has(const struct known *known, uint64_t page);
+void known_set(struct known *known, uint64_t page, uint64_t count, bool value);
+/* The first page from `page` on that is known, or (`value` false) is not; `end` when there is none before it. */
+uint64_t known_next(const struct known *known, uint64_t page, uint64_t end, bool value);
 
 /* ---- harvest.c ---- */
 
@@ -112,19 +139,29 @@ struct run {
     uint32_t first, count;
 };
 
-struct harvest {
-    struct run *runs; /* by page, apart */
-    size_t run_count, run_room;
-    uint64_t page_count;
+enum find_kind {
+    FIND_WRITTEN,
+    FIND_UNSURE, /* written, or only read for the first time: then it holds zeros, as it did before */
+    FIND_EMPTY,  /* known, and given back: it reads as zeros */
+    FIND_OF_FILE /* known, and given back: it reads as the file does */
+};
+
+struct find {
+    uint32_t first, count;
+    enum find_kind kind;
 };
 
 struct watch {
     pid_t pid;
-    int pagemap;
+    int pagemap, mem;
     int uffd; /* -1: pages are not tracked, all that are present count */
     uint8_t *mirror;
     struct space space;
-    struct harvest harvest;
+    struct known known;
+    struct find *finds; /* of this epoch */
+    size_t find_count, find_room;
+    struct run *runs; /* pages to report: by page, apart */
+    size_t run_count, run_room;
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
 };
@@ -134,6 +171,21 @@ bool watch_prepare(struct watch *watch, pid_t stopped_thread);
 
 /* Finds the pages that were written since the last time, copies them into the mirror. Returns 0 or an errno. */
 int harvest_pages(struct watch *watch);
+
+/* Appends to `finds`. False when the limit of pages is reached. */
+bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end, enum find_kind kind);
+/* Notes the known pages of a range that holds nothing of the target's own any more; they are not known from then on. */
+void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end);
+
+/* ---- scan-private.c, scan-shared.c: what was written in a mapping. Return 0, ENOSPC at the limit of pages, or an errno ---- */
+
+int scan_private(struct watch *watch, const struct mapping *mapping);
+int scan_shared(struct watch *watch, const struct mapping *mapping);
+
+/* ---- copy.c ---- */
+
+/* Brings what was found into the mirror, and makes `runs` of the pages that count. `finds` is by page. */
+int copy_finds(struct watch *watch);
 
 /* ---- control.c: messages to and from subpage ---- */
 

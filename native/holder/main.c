@@ -23,7 +23,7 @@
 enum { HOLD_MS = 100, START_MS = 2000 };
 
 static struct target target;
-static struct watch watch = {.pagemap = -1, .uffd = -1};
+static struct watch watch = {.pagemap = -1, .mem = -1, .uffd = -1};
 static struct message reply;
 static const char *tracker;
 static bool runs; /* a command of ours */
@@ -99,19 +99,26 @@ static int start(char **command, int *exec_error)
     return 0;
 }
 
+/* Opens a file of the target's in /proc anew: each stands for the memory of one program. */
+static bool reopen(int *fd, const char *name)
+{
+    char path[64];
+    if (*fd >= 0)
+        close(*fd);
+    snprintf(path, sizeof path, "/proc/%d/%s", target.pid, name);
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd >= 0)
+        return true;
+    watch.failed = name;
+    watch.error = errno;
+    return false;
+}
+
 /* Makes the memory of the program that has just begun, or that is held, ready. */
 static bool prepare(void)
 {
-    char path[64];
-    if (watch.pagemap >= 0)
-        close(watch.pagemap);
-    snprintf(path, sizeof path, "/proc/%d/pagemap", target.pid);
-    watch.pagemap = open(path, O_RDONLY | O_CLOEXEC);
-    if (watch.pagemap < 0) {
-        watch.failed = path;
-        watch.error = errno;
+    if (!reopen(&watch.mem, "mem") || !reopen(&watch.pagemap, "pagemap"))
         return false;
-    }
     if (strcmp(tracker, "compare") == 0)
         return true;
     return watch_prepare(&watch, target_stopped_thread(&target));
@@ -161,8 +168,8 @@ static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns
         message_u64(&reply, space->news[i].start);
         message_text(&reply, space->news[i].name);
     }
-    message_u64(&reply, watch.harvest.run_count);
-    message_bytes(&reply, watch.harvest.runs, watch.harvest.run_count * sizeof *watch.harvest.runs);
+    message_u64(&reply, watch.run_count);
+    message_bytes(&reply, watch.runs, watch.run_count * sizeof *watch.runs);
     space->news_count = 0;
     executed_ns = 0;
 }
@@ -253,6 +260,7 @@ static int open_mirror(uint64_t pages, int *mirror)
         return errno;
     watch.mirror = at;
     watch.space.page_limit = pages;
+    known_init(&watch.known, pages);
     return 0;
 }
 

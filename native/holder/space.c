@@ -41,15 +41,12 @@ static bool is_own(const char *permissions, unsigned long inode, const char *nam
  * Neighbours are not joined: a mapping of the kernel's is registered as a whole or not at all, so that a scan which is
  * refused has not taken any marks away.
  */
-static void add(struct space *space, uint64_t start, uint64_t end, bool is_private, const char *name)
+static void add(struct space *space, struct mapping mapping, const char *name)
 {
-    if (*name == '\0')
-        name = "anonymous";
+    strncpy(mapping.name, *name == '\0' ? "anonymous" : name, sizeof mapping.name - 1);
     space->mappings =
         grown(space->mappings, space->mapping_count, &space->mapping_room, sizeof *space->mappings);
-    struct mapping *mapping = &space->mappings[space->mapping_count++];
-    *mapping = (struct mapping){.start = start, .end = end, .is_private = is_private};
-    strncpy(mapping->name, name, sizeof mapping->name - 1);
+    space->mappings[space->mapping_count++] = mapping;
 }
 
 /* One line: start-end perms offset dev inode name. strtoul and not sscanf: this runs in every epoch. */
@@ -59,15 +56,24 @@ static void read_line(struct space *space, char *line)
     uint64_t start = strtoul(at, &at, 16);
     uint64_t end = strtoul(at + 1, &at, 16);
     const char *permissions = at + 1;
-    at = strchr(at + 6, ' ');       /* after the offset */
-    at = at ? strchr(at + 1, ' ') : NULL; /* after the device */
+    uint64_t offset = strtoul(at + 6, &at, 16);
+    at = strchr(at + 1, ' '); /* after the device */
     if (!at)
         return;
     unsigned long inode = strtoul(at + 1, &at, 10);
     while (*at == ' ')
         at++;
+    bool is_private = permissions[3] == 'p';
     if (is_own(permissions, inode, at) && start < end)
-        add(space, start, end, permissions[3] == 'p', at);
+        add(space,
+            (struct mapping){
+                .start = start,
+                .end = end,
+                .offset = offset,
+                .is_private = is_private,
+                .of_file = is_private && inode != 0,
+            },
+            at);
 }
 
 int space_read(struct space *space, pid_t pid)
@@ -109,8 +115,7 @@ int space_read(struct space *space, pid_t pid)
     return 0;
 }
 
-/* The first piece that ends behind an address. */
-static size_t position(const struct space *space, uint64_t address)
+size_t space_position(const struct space *space, uint64_t address)
 {
     size_t low = 0, high = space->count;
     while (low < high) {
@@ -125,7 +130,7 @@ static size_t position(const struct space *space, uint64_t address)
 
 const struct piece *space_find(const struct space *space, uint64_t address)
 {
-    size_t at = position(space, address);
+    size_t at = space_position(space, address);
     return at < space->count && space->pieces[at].start <= address ? &space->pieces[at] : NULL;
 }
 
@@ -154,16 +159,22 @@ static bool insert(struct space *space, size_t at, const struct mapping *mapping
     return true;
 }
 
+struct block space_block(const struct mapping *mapping, uint64_t address)
+{
+    struct block block = {.start = address / block_bytes * block_bytes};
+    block.end = block.start + block_bytes;
+    if (block.start < mapping->start)
+        block.start = mapping->start;
+    if (block.end > mapping->end)
+        block.end = mapping->end;
+    return block;
+}
+
 bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end)
 {
-    /* The blocks that hold the range, as far as they are of this mapping. */
-    uint64_t from = start / block_bytes * block_bytes, to = (end + block_bytes - 1) / block_bytes * block_bytes;
-    if (from < mapping->start)
-        from = mapping->start;
-    if (to > mapping->end)
-        to = mapping->end;
+    uint64_t from = space_block(mapping, start).start, to = space_block(mapping, end - 1).end;
     while (from < to) {
-        size_t at = position(space, from);
+        size_t at = space_position(space, from);
         uint64_t next = at < space->count ? space->pieces[at].start : UINT64_MAX;
         if (next <= from) {
             from = space->pieces[at].end;

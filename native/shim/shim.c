@@ -44,12 +44,13 @@ static void find_next(void)
     next_munmap = (munmap_function)dlsym(RTLD_NEXT, "munmap");
 }
 
-static char *take_variable(const char *name)
+static const char *const variables[] = {"SUBPAGE_RAM", "SUBPAGE_SHIM_STATUS", "SUBPAGE_LEASE", "SUBPAGE_GUARD_QMP",
+                                        "SUBPAGE_FORGET"};
+
+static char *variable(const char *name)
 {
     const char *value = getenv(name);
-    char *copy = value && *value ? strdup(value) : NULL;
-    unsetenv(name);
-    return copy;
+    return value && *value ? strdup(value) : NULL;
 }
 
 /* Removes this library from LD_PRELOAD and leaves what others preload. */
@@ -78,15 +79,22 @@ static void leave_preload(void)
     free(kept);
 }
 
+/* Not before this is known to be QEMU: a script that starts it has the same environment. */
+static void leave_environment(void)
+{
+    for (size_t n = 0; n < sizeof variables / sizeof *variables; n++)
+        unsetenv(variables[n]);
+    leave_preload();
+}
+
 __attribute__((constructor)) static void shim_load(void)
 {
     find_next();
-    ram_path = take_variable("SUBPAGE_RAM");
-    status_path = take_variable("SUBPAGE_SHIM_STATUS");
-    lease_path = take_variable("SUBPAGE_LEASE");
-    guard_path = take_variable("SUBPAGE_GUARD_QMP");
-    forget_path = take_variable("SUBPAGE_FORGET");
-    leave_preload();
+    ram_path = variable("SUBPAGE_RAM");
+    status_path = variable("SUBPAGE_SHIM_STATUS");
+    lease_path = variable("SUBPAGE_LEASE");
+    guard_path = variable("SUBPAGE_GUARD_QMP");
+    forget_path = variable("SUBPAGE_FORGET");
     if (ram_path)
         status_write(status_path, &status);
 }
@@ -119,6 +127,7 @@ static void start_threads_once(void)
     if (tried)
         return;
     tried = true;
+    leave_environment();
     if (lease_path) {
         struct lease *lease = lease_map(lease_path);
         status.fence = lease ? "on" : "failed";

@@ -4,7 +4,8 @@
  *
  * Beside what its files are for it reads ahead on QEMU's control sockets (read_ahead.c), whatever the environment says.
  *
- * Environment, read once and then removed so that children of QEMU are not affected:
+ * Environment, read once, and removed when QEMU maps its RAM, so that children of QEMU are not affected. Until then a script
+ * that starts QEMU hands it on:
  *   SUBPAGE_RAM          path of the file that holds the guest's RAM; shared mappings of it are watched
  *   SUBPAGE_SHIM_STATUS  path of the status file to write (JSON, replaced by rename, mode 0600)
  *   SUBPAGE_LEASE        path of the lease file (lease.h): the fence heeds it; the guard runs when the next is set too

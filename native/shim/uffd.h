@@ -93,16 +93,25 @@ static inline bool uffd_register(const struct uffd *uffd, const void *address, s
     return false;
 }
 
-/* Takes the mark of an armed page away from a range: the next scan reports all of it as written. */
-static inline bool uffd_disarm(const struct uffd *uffd, uint64_t start, uint64_t bytes)
+/* Sets or takes away the marks of a range, holes included. */
+static inline bool uffd_mark(const struct uffd *uffd, uint64_t start, uint64_t bytes, bool arm)
 {
-    struct uffdio_writeprotect range = {.range = {.start = start & ~UINT64_C(4095)}};
+    struct uffdio_writeprotect range = {
+        .range = {.start = start & ~UINT64_C(4095)},
+        .mode = arm ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+    };
     range.range.len = ((start + bytes + 4095) & ~UINT64_C(4095)) - range.range.start;
     int result;
     do
         result = ioctl(uffd->fd, UFFDIO_WRITEPROTECT, &range);
     while (result < 0 && errno == EAGAIN); /* the address space was just changing */
     return result == 0;
+}
+
+/* Takes the mark of an armed page away from a range: the next scan reports all of it as written. */
+static inline bool uffd_disarm(const struct uffd *uffd, uint64_t start, uint64_t bytes)
+{
+    return uffd_mark(uffd, start, bytes, false);
 }
 
 #endif

@@ -16,13 +16,15 @@ import {
 import { lastWords, launch } from '../qemu/launch.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../qemu/run-request.ts'
-import { admit, greet, sharesArbiter } from '../replication/admission.ts'
+import { admit, greet, refuseOurselves, sharesArbiter } from '../replication/admission.ts'
 import { Connection } from '../replication/connection.ts'
-import type { Hello } from '../replication/messages.ts'
+import { brokeProtocol, type Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
-import { type Address, formatAddress } from './address.ts'
+import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
 import { guarded } from './boundary.ts'
+import { Changing } from './changing.ts'
+import type { Incoming } from './door.ts'
 import { EventLog } from './event-log.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity, type SwapPlace } from './host-density.ts'
@@ -38,14 +40,15 @@ import { showPresence } from './presence.ts'
 import { Departed, endByCommand } from './removal.ts'
 import { RunningGuest } from './running-guest.ts'
 import { endLeft, StandbyGuest } from './standby-guest.ts'
-import type { Incoming, Listening } from './transport.ts'
+import type { Listening } from './transport.ts'
 
 export interface AgentOptions
   extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {
   stateDirectory: string
-  listen: Address
+  /** For other hosts; agents of this machine use the socket in the state directory. */
+  listen: TcpAddress | undefined
   /** Where other hosts reach this one, when that is not where it listens. */
-  advertise: Address | undefined
+  advertise: TcpAddress | undefined
   /** For cold pages of dense guests. */
   swap?: SwapPlace | undefined
 }
@@ -55,29 +58,31 @@ export class Agent {
   readonly events = new EventLog()
   readonly guests = new Map<string, HostedGuest>()
   readonly host: Host
+  readonly #socket: Address
   #listening: Listening | undefined
   readonly #departed = new Departed()
-  /** Names whose guest is being started: the second of two requests at once is refused. */
-  readonly #starting = new Set<string>()
+  readonly #changing = new Changing()
   /** Settles when the guests of a former agent have been taken up; connections wait for it. */
   #ready: Promise<void> = Promise.resolve()
 
   private constructor({ stateDirectory, listen, advertise, swap, ...host }: AgentOptions) {
     this.stateDirectory = stateDirectory
+    this.#socket = { path: pairSocket(stateDirectory) }
     this.host = {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
       events: this.events,
       presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
-      address: () => formatAddress(advertise ?? this.address ?? listen),
+      addressFor: (peer) => formatAddress('path' in peer ? this.#socket : (advertise ?? this.address)),
     }
   }
 
   /** @throws SubpageError ADDRESS_IN_USE, TLS_REQUIRED */
   static async start(options: AgentOptions): Promise<Agent> {
     const agent = new Agent(options)
-    agent.#listening = await options.transport.listen(options.listen, {
+    const addresses = options.listen ? [agent.#socket, options.listen] : [agent.#socket]
+    agent.#listening = await options.transport.listen(addresses, {
       connection: (incoming) => void agent.#answer(incoming),
       refused: (from, error) => agent.#refused(from, error),
     })
@@ -86,9 +91,9 @@ export class Agent {
     return agent
   }
 
-  /** Where this host listens for others. */
-  get address(): Address | undefined {
-    return this.#listening?.address
+  /** Where this host listens: for other hosts, or without certificates for agents of this machine. */
+  get address(): Address {
+    return this.#listening?.addresses.at(-1) ?? this.#socket
   }
 
   /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
@@ -222,8 +227,11 @@ export class Agent {
       await this.#ready
       const { frames, hello } = await greet(connection)
       accept()
+      if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
+        throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
       // What it says of itself counts only where nobody can prove anything: within this machine.
       if (peer.name !== undefined) hello.source.host = peer.name
+      refuseOurselves(hello, this.host.claimant)
       const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
       const guest = await this.#standbyFor(hello)
       await guest.standby.serve(connection, frames, hello, arbitrated)
@@ -287,18 +295,8 @@ export class Agent {
     running.goOnProtecting(guest.reverse, false)
   }
 
-  async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
-    if (this.#starting.has(name))
-      throw new SubpageError(
-        'GUEST_EXISTS',
-        `${name} is just being started or removed on host ${this.host.name}`,
-      )
-    this.#starting.add(name)
-    try {
-      return await work()
-    } finally {
-      this.#starting.delete(name)
-    }
+  #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
+    return this.#changing.during(name, this.host.name, work)
   }
 
   // ---- start

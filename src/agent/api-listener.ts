@@ -8,7 +8,7 @@ import { createServer as createHttpsServer } from 'node:https'
 import { setTimeout as delay } from 'node:timers/promises'
 import { errorCode, SubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
-import { type Address, formatAddress } from './address.ts'
+import { formatAddress, type TcpAddress } from './address.ts'
 import type { Agent } from './agent.ts'
 import { buildApi } from './api.ts'
 import { readToken } from './api-token.ts'
@@ -16,7 +16,7 @@ import type { Credentials } from './credentials.ts'
 import { loopbackAddress } from './loopback.ts'
 
 export interface ApiListenOptions {
-  address: Address
+  address: TcpAddress
   tokenFile: string
   credentials: (() => Credentials) | undefined
 }
@@ -29,7 +29,7 @@ const failureMs = 250
 export async function listenApi(
   agent: Agent,
   { address, tokenFile, credentials }: ApiListenOptions,
-): Promise<Address> {
+): Promise<TcpAddress> {
   const check = tokenCheck(readToken(tokenFile))
   const host = credentials ? address.host : await loopbackAddress(address.host)
   if (host === undefined)

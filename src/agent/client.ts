@@ -3,7 +3,7 @@
 import { type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { request as secureRequest } from 'node:https'
 import { addAbortSignal } from 'node:stream'
-import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
+import { type ErrorCode, errorCode, errorTable, SubpageError } from '../errors.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import type { Sample } from '../workingset/sample.ts'
@@ -98,6 +98,12 @@ export class AgentClient {
   #unreachable(cause: unknown): SubpageError {
     const untrusted = typeof this.#at === 'string' ? undefined : handshakeFailure(cause)
     if (untrusted) return untrusted
+    if (typeof this.#at === 'string' && ['EACCES', 'EPERM'].includes(errorCode(cause) ?? ''))
+      return new SubpageError(
+        'AUTH_REFUSED',
+        `this user may not open ${this.#at}: run the command as the user of the agent, or name an agent of your own with --state`,
+        { cause },
+      )
     const why = cause instanceof Error ? cause.message : String(cause)
     return new SubpageError(
       'AGENT_UNREACHABLE',

@@ -73,7 +73,7 @@ export async function demo(
       agents.push(await startEphemeralAgent({ stateDirectory: join(directory, host), host }))
     const [a, b] = agents
     invariant(a && b, 'two agents were started')
-    observer.say(`two agents run on this machine: host a (${a.address}) and host b (${b.address})`)
+    observer.say(`two agents run on this machine: host a and host b`)
     return await scenario(options, observer, a, b, signal)
   } finally {
     await Promise.all(agents.map((agent) => agent.end()))

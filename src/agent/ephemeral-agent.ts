@@ -14,7 +14,7 @@ import { apiSocket } from './state-directory.ts'
 export interface EphemeralAgent {
   process: ChildProcess
   client: AgentClient
-  /** Replication address. */
+  /** Where other agents reach it. */
   address: string
   /** Ends it with its guests. */
   end(): Promise<void>
@@ -35,7 +35,7 @@ export async function startEphemeralAgent(options: EphemeralOptions): Promise<Ep
     ...(options.prefix ?? []),
     ...[process.execPath, join(packageRoot, 'dist/src/cli/main.js')],
     ...['agent', '--ephemeral', '--state', options.stateDirectory, '--host', options.host],
-    ...['--listen', options.listen ?? '127.0.0.1:0'],
+    ...(options.listen === undefined ? [] : ['--listen', options.listen]),
   ]
   // A process group of its own: a Ctrl-C on our terminal is ours to handle first.
   const arbiter = join(dirname(options.stateDirectory), 'arbiter')
@@ -60,7 +60,7 @@ export async function startEphemeralAgent(options: EphemeralOptions): Promise<Ep
   })
   await ready
   const client = new AgentClient(apiSocket(options.stateDirectory))
-  const address = (await client.status()).address ?? ''
+  const address = (await client.status()).address
   return { process: child, client, address, end: () => end(child) }
 }
 

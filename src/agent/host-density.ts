@@ -37,6 +37,8 @@ export class HostDensity {
   readonly #guests = new Map<string, DenseGuest>()
   /** How images of guests are to be held, by the guest's id: whenever this host has one. */
   readonly #images = new Map<string, DensitySettings>()
+  /** Those that the keeper of this moment does not serve, though it was asked to. */
+  readonly #unattached = new WeakSet<DenseGuest>()
   #keeper: Promise<KeeperClient> | undefined
   #closing = new AbortController()
   #passes: Promise<void> | undefined
@@ -223,14 +225,29 @@ export class HostDensity {
 
   async #connect(): Promise<KeeperClient> {
     const keeper = (await KeeperClient.find(this.#place)) ?? (await KeeperClient.start(this.#place))
-    void keeper.closed.then(() => this.#lost())
-    for (const dense of this.#guests.values()) {
-      if (!dense.settings) continue
-      await keeper.ask('attach', { guest: dense.kept })
-      this.#watch(dense)
+    try {
+      for (const dense of this.#guests.values()) if (dense.settings) await this.#attachAgain(keeper, dense)
+    } catch (error) {
+      // Whoever asks for it next connects anew.
+      keeper.close()
+      throw error
     }
+    void keeper.closed.then(() => this.#lost())
     if (this.#guests.size > 0) this.#passes ??= this.#pass()
     return keeper
+  }
+
+  /** One guest that the keeper cannot serve must not keep all others from it: it is tried again with its next pass. */
+  async #attachAgain(keeper: KeeperClient, dense: DenseGuest): Promise<void> {
+    this.#unattached.add(dense)
+    try {
+      await keeper.ask('attach', { guest: dense.kept })
+      this.#unattached.delete(dense)
+      this.#watch(dense)
+    } catch (error) {
+      if (error instanceof SubpageError && error.code === 'KEEPER_FAILED') throw error
+      this.#failed(dense, error)
+    }
   }
 
   /** Guests may be waiting for a page: the next keeper must come at once. */
@@ -273,6 +290,8 @@ export class HostDensity {
   async #passOver(dense: DenseGuest): Promise<number> {
     try {
       const keeper = await this.keeper()
+      if (this.#unattached.has(dense)) await this.#attachAgain(keeper, dense)
+      if (this.#unattached.has(dense)) return 0
       this.#watch(dense)
       const cpuMs = await dense.pass(keeper)
       this.#errors.delete(dense.id)

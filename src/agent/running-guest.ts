@@ -10,11 +10,13 @@ import { release } from '../release.ts'
 import type { Present } from '../replication/admission.ts'
 import { realClock } from '../replication/clock.ts'
 import { type Hello, protocolVersion } from '../replication/messages.ts'
+import { pauseLimits } from '../replication/pause-limits.ts'
 import { Primary } from '../replication/primary.ts'
 import type { PrimaryOptions } from '../replication/primary-options.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Succession } from '../replication/succession.ts'
 import type { HotMap } from '../workingset/hot-map.ts'
+import { parseAddress } from './address.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
@@ -223,6 +225,7 @@ export class RunningGuest implements DenseOwner {
       codec,
       sending,
       pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
+      limits: pauseLimits,
       suspicionMs,
       outputs,
       succession: this.succession,
@@ -233,8 +236,8 @@ export class RunningGuest implements DenseOwner {
   }
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
-  async #hello({ to: _, ...settings }: ProtectionSettings): Promise<Hello> {
-    const { arbiter, arbiterChosen, name, claimant, address } = this.#host
+  async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
+    const { arbiter, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
     const agent = presenceOf(this.#host.presence)
     const mark = randomUUID()
@@ -252,7 +255,7 @@ export class RunningGuest implements DenseOwner {
       source: {
         host: name,
         claimant,
-        address: address(),
+        address: addressFor(parseAddress(to)),
         bootId: bootId(),
         process: { pid, startTime },
         ...(agent && { agent }),

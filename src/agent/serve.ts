@@ -9,7 +9,7 @@ import { socketPathBytesMax } from '../qemu/guest-files.ts'
 import { readImageDirectories } from '../qemu/image-files.ts'
 import { assertOwnProc } from '../qemu/process.ts'
 import { readFaults } from '../replication/fault.ts'
-import { formatAddress, parseAddress } from './address.ts'
+import { formatAddress, parseTcpAddress } from './address.ts'
 import { Agent } from './agent.ts'
 import { buildApi } from './api.ts'
 import { listenApi } from './api-listener.ts'
@@ -23,7 +23,8 @@ import { createTransport } from './transport.ts'
 
 export interface ServeOptions {
   stateDirectory: string
-  listen: string
+  /** For other hosts, with certificates; without it only agents of this machine reach this one. */
+  listen?: string
   hostName?: string
   /** Where other hosts reach this one, when that is not where it listens. */
   advertise?: string
@@ -44,8 +45,13 @@ export interface ServeOptions {
  */
 export async function serve(options: ServeOptions): Promise<Agent> {
   const { stateDirectory } = options
-  const listen = parseAddress(options.listen)
-  if (options.advertise === undefined && /^(0\.0\.0\.0|::)$/.test(listen.host))
+  const listen = options.listen === undefined ? undefined : parseTcpAddress(options.listen)
+  if (options.tls && !listen)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      'with certificates other hosts are to reach this one: give --listen ADDRESS, too',
+    )
+  if (listen && options.advertise === undefined && /^(0\.0\.0\.0|::)$/.test(listen.host))
     throw new SubpageError(
       'BAD_ARGUMENT',
       `${listen.host} is no address that another host can call: name one with --advertise`,
@@ -65,7 +71,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       stateDirectory,
       name: hostNameOf(options, credentials?.()),
       listen,
-      advertise: options.advertise === undefined ? undefined : parseAddress(options.advertise),
+      advertise: options.advertise === undefined ? undefined : parseTcpAddress(options.advertise),
       transport: createTransport(credentials),
       images: readImageDirectories(options.images),
       arbiter,
@@ -77,7 +83,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     warnOfExpiry(agent, credentials?.())
     if (options.api) {
       const { listen: where, tokenFile } = options.api
-      const address = await listenApi(agent, { address: parseAddress(where), tokenFile, credentials })
+      const address = await listenApi(agent, { address: parseTcpAddress(where), tokenFile, credentials })
       agent.events.add('', 'guest', `the API listens on ${formatAddress(address)}`)
     }
     const api = buildApi(agent)

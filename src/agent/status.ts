@@ -107,7 +107,8 @@ export const HostStatus = Type.Object({
   host: Type.String(),
   release: Type.String(),
   pid: Type.Integer(),
-  address: Nullable(Type.String()),
+  /** Where other agents reach this one: HOST:PORT, or without certificates the socket in its state directory. */
+  address: Type.String(),
   /** The host's certificate; null when it speaks to its own machine only. */
   certificate: Nullable(
     Type.Object({ name: Type.String(), validTo: Type.String({ description: 'ISO 8601, UTC' }) }),
@@ -124,7 +125,7 @@ export function hostStatus(agent: Agent): HostStatus {
     host: agent.host.name,
     release,
     pid: process.pid,
-    address: agent.address ? formatAddress(agent.address) : null,
+    address: formatAddress(agent.address),
     certificate: certificateOf(agent),
     ownBytes: ownMemory(shadowBytes(agent)),
     guests: [...agent.guests.values()].map(guestStatus),

@@ -6,6 +6,7 @@ import { checkCommand } from './commands/check.ts'
 import { demoCommand } from './commands/demo.ts'
 import { densityCommand } from './commands/density.ts'
 import {
+  drainCommand,
   failoverCommand,
   protectCommand,
   removeCommand,
@@ -30,6 +31,7 @@ export const commands: Command[] = [
   statusCommand,
   eventsCommand,
   switchoverCommand,
+  drainCommand,
   failoverCommand,
   verifyCommand,
   removeCommand,

@@ -130,7 +130,14 @@ export class Keeper {
     // The same guest has come back to this host in another process before we noticed the end of the former one.
     if (this.#known.all.some(({ guest: known }) => known.id === guest.id && !isSame(known, guest)))
       await this.#forget(guest.id)
-    return this.#attach(guest)
+    const fresh = !this.#known.has(guest.id)
+    try {
+      return this.#attach(guest)
+    } catch (error) {
+      // What is stored for a guest of a former keeper stays, whatever it is that is wrong.
+      if (fresh) await this.#drop(guest.id)
+      throw error
+    }
   }
 
   #attach(guest: KeptGuest): object {
@@ -141,17 +148,10 @@ export class Keeper {
         'GUEST_DIED',
         `the process ${process.pid} of guest ${guest.name} has ended, or runs where the keeper cannot see it`,
       )
-    const fresh = !this.#known.has(id)
-    try {
-      const number = this.#numbers.get(id) ?? this.#store.attach(id, ramPath, this.#known.enter(guest))
-      this.#numbers.set(id, number)
-      startPager(this.#store, number, { pid: process.pid, ramPath, ramPages, shimStatusPath })
-      this.#guests.set(id, { ...guest, number })
-    } catch (error) {
-      // What is stored for a guest of a former keeper stays, whatever it is that is wrong.
-      if (fresh) this.#drop(id)
-      throw error
-    }
+    const number = this.#numbers.get(id) ?? this.#store.attach(id, ramPath, this.#known.enter(guest))
+    this.#numbers.set(id, number)
+    startPager(this.#store, number, { pid: process.pid, ramPath, ramPages, shimStatusPath })
+    this.#guests.set(id, { ...guest, number })
     return {}
   }
 
@@ -188,7 +188,7 @@ export class Keeper {
     await this.#store.fetch(number, PageRanges.all(ramPages), { room: true })
     if (!stopPager(this.#store, number))
       throw new SubpageError('INTERNAL', 'pages were evicted while the guest was let go')
-    this.#drop(id)
+    await this.#drop(id)
     return {}
   }
 
@@ -207,13 +207,13 @@ export class Keeper {
       await delay(endPollMs)
     if (guest && (!isGone(guest.process) || !stopPager(this.#store, guest.number)))
       throw new SubpageError('INTERNAL', `guest ${guest.name} still runs and needs what is stored for it`)
-    this.#drop(id)
+    await this.#drop(id)
     return {}
   }
 
-  #drop(id: string): void {
-    this.#store.forget(id)
+  async #drop(id: string): Promise<void> {
     this.#guests.delete(id)
+    await this.#store.forget(id)
     this.#numbers.delete(id)
     this.#known.leave(id)
   }

@@ -115,8 +115,8 @@ export class Store {
   }
 
   /** Throws away what is stored for a guest that has ended; fine when there is nothing. @throws TypeError while it is served */
-  forget(name: string): void {
-    const error = addon.storeForget(this.handle, name)
+  async forget(name: string): Promise<void> {
+    const error = await addon.storeForget(this.handle, name)
     if (error === constants.errno.EBUSY) throw new TypeError(`${name} is served`)
   }
 

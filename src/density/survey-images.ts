@@ -1,56 +1,45 @@
-/** What `density analyze` is given: raw images, sparse or not, ELF cores, and the RAM files of guests. */
-import { closeSync, openSync, readSync, statSync } from 'node:fs'
+/** What `density analyze` is given: raw images, sparse or not, ELF cores, images of LiME, and the RAM files of guests. */
+import { statSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
-import { elfMagic } from '../memory/images/elf-core.ts'
-import { openImage } from '../memory/images/memory-image.ts'
+import { type MemoryImage, openImage } from '../memory/images/memory-image.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { SurveyImage } from './survey.ts'
 
 /**
- * A raw image, or a core, of which counts what the file holds: what was left out of it takes nobody's memory.
+ * An image, of which counts what the file holds: what was left out of a core takes nobody's memory. Holes of a raw image are
+ * pages that are zero.
  * @throws SubpageError BAD_ARGUMENT, IMAGE_MALFORMED
  */
 export function surveyImage(path: string, name = path): SurveyImage {
-  const raw = rawImage(path, name)
-  if (!attempt(path, () => startsWith(path, elfMagic))) return raw
-  const core = openImage(path)
-  core.close()
-  return { name, path, extents: core.extents.filter(({ bytes }) => bytes > 0) }
-}
-
-function startsWith(path: string, wanted: Buffer): boolean {
-  const fd = openSync(path, 'r')
+  const image = openImage(path)
   try {
-    const start = Buffer.alloc(wanted.length)
-    readSync(fd, start, 0, start.length, 0)
-    return start.equals(wanted)
+    return { name, path, extents: image.extents, partial: partialPages(image) }
   } finally {
-    closeSync(fd)
+    image.close()
   }
 }
 
-/**
- * A file that is memory from its first byte to its last; a last page that is cut short counts as whole.
- * @throws SubpageError BAD_ARGUMENT
- */
-export function rawImage(path: string, name = path): SurveyImage {
-  const size = attempt(path, () => {
-    const status = statSync(path)
-    if (!status.isFile()) throw new Error('it is not a regular file')
-    return status.size
-  })
-  if (size === 0) throw new SubpageError('BAD_ARGUMENT', `${path} is empty: give an image of memory`)
-  return { name, path, extents: [{ offset: 0, bytes: Math.ceil(size / pageBytes) * pageBytes }] }
+function partialPages(image: MemoryImage): Uint8Array {
+  const pages = new Uint8Array(image.partial.length * pageBytes)
+  for (const [index, page] of image.partial.entries())
+    image.read(page, pages.subarray(index * pageBytes, (index + 1) * pageBytes))
+  return pages
 }
 
-function attempt<T>(path: string, look: () => T): T {
+/**
+ * The RAM file of a guest: memory from its first byte to its last, whatever the guest has written there.
+ * @throws SubpageError BAD_ARGUMENT
+ */
+export function ramImage(path: string, name: string): SurveyImage {
   try {
-    return look()
+    return { name, path, extents: [{ offset: 0, bytes: statSync(path).size }] }
   } catch (cause) {
     throw new SubpageError(
       'BAD_ARGUMENT',
-      `${path} cannot be read as an image of memory: ${(cause as Error).message}`,
-      { cause },
+      `the memory of ${name} cannot be read: ${(cause as Error).message}`,
+      {
+        cause,
+      },
     )
   }
 }

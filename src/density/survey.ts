@@ -16,6 +16,8 @@ export interface SurveyImage {
   name: string
   path: string
   extents: readonly ImageExtent[]
+  /** Pages that the file does not hold in one piece, one after the other. */
+  partial?: Uint8Array
 }
 
 export type SurveyDepth = 'share' | 'patch' | 'pack'
@@ -78,12 +80,16 @@ const memoryBytesDefault = 256 * 2 ** 20
 export async function survey(images: readonly SurveyImage[], options: SurveyOptions = {}): Promise<Survey> {
   const { shape = defaultShape, depth = 'pack', memoryBytes = memoryBytesDefault } = options
   const extents: number[] = []
+  const partial: Uint8Array[] = []
   const opened: number[] = []
   try {
     for (const [index, image] of images.entries()) {
       const fd = openImage(image.path)
       opened.push(fd)
       for (const { offset, bytes } of image.extents) extents.push(fd, index, offset, bytes / pageBytes)
+      if (!image.partial?.length) continue
+      extents.push(-1, index, sum(partial), image.partial.length / pageBytes)
+      partial.push(image.partial)
     }
     const results = new Float64Array(images.length * imageFields + globalFields)
     const error = await addon.survey(
@@ -94,6 +100,7 @@ export async function survey(images: readonly SurveyImage[], options: SurveyOpti
       depths.indexOf(depth),
       memoryBytes,
       results,
+      Buffer.concat(partial),
     )
     if (error !== 0) throw surveyError(error)
     return read(images, results)
@@ -101,6 +108,8 @@ export async function survey(images: readonly SurveyImage[], options: SurveyOpti
     for (const fd of opened) closeSync(fd)
   }
 }
+
+const sum = (parts: readonly Uint8Array[]) => parts.reduce((bytes, { length }) => bytes + length, 0)
 
 function openImage(path: string): number {
   try {

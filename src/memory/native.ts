@@ -205,6 +205,12 @@ export interface Addon {
   userfaultProbe(): string
   pidfdOpen(pid: number): number
   pidfdExited(fd: number): boolean
+  /** A file that is only memory. Returns its descriptor, to be closed with fs.closeSync. */
+  memoryFile(name: string): number
+  /** Throws with code EINVAL where the file system cannot. */
+  exchangeFiles(one: string, other: string): void
+  /** Who listens at the other end of a unix socket. */
+  peerPid(fd: number): number
 
   /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
   storeOpen(
@@ -215,7 +221,7 @@ export interface Addon {
     shape: Uint32Array,
   ): StoreHandle
   storeAttach(store: StoreHandle, name: string, ramPath: string, domain: number): number
-  storeForget(store: StoreHandle, name: string): Errno
+  storeForget(store: StoreHandle, name: string): Promise<Errno>
   /** Flags: 1 patch, 2 only what becomes smaller, 4 trim. Results: filled, shared, patched, whole, holes, failed, left. */
   storeEvict(...args: [...StoreRuns, flags: number, pagesMax: number, results: Float64Array]): Promise<Errno>
   /** Results: pages moved. */
@@ -257,7 +263,7 @@ export interface Addon {
   pagerTimeAccesses(store: StoreHandle, guest: number, ...args: AccessArguments): Promise<Errno>
 
   /**
-   * Extents: descriptor, image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
+   * Extents: descriptor (-1: in `memory`), image, offset, pages each; shape: k, s, c; depth 0 share, 1 and patch, 2 and pack. Results as
    * src/density/survey.ts reads them. Returns 0 or an errno.
    */
   survey(
@@ -268,6 +274,7 @@ export interface Addon {
     depth: number,
     memoryBytes: number,
     results: Float64Array,
+    memory: Uint8Array,
   ): Promise<number>
 }
 
@@ -297,7 +304,13 @@ export function load(path: string): Addon {
     return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
-    return failing(new SubpageError('ADDON_MISSING', `cannot load ${path}: ${reason}`, { cause }))
+    return failing(
+      new SubpageError(
+        'ADDON_MISSING',
+        `cannot load ${path}: ${reason}; \`npm run build:native\` in ${packageRoot} builds it`,
+        { cause },
+      ),
+    )
   }
 }
 

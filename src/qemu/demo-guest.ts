@@ -35,7 +35,10 @@ export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz', ke
 export function guestImage(name: string): string {
   const path = resolve(guestImages, name)
   if (existsSync(path)) return path
-  throw new SubpageError('BAD_ARGUMENT', `${path} is not there: run scripts/build-guest.sh all`)
+  throw new SubpageError(
+    'BAD_ARGUMENT',
+    `the guest's ${name} has not been built (${path}): run bash ${join(packageRoot, 'scripts/build-guest.sh')} all`,
+  )
 }
 
 /** Whether a part of it was built. */

@@ -1,10 +1,10 @@
 /**
  * The files of one guest on one host: a directory of its own below the agent's state directory, and its RAM in
- * /dev/shm. guest.json is the record from which a restarted agent finds its guests again; it is replaced by rename,
- * so it is always whole.
+ * /dev/shm. guest.json is the record from which a restarted agent finds its guests again; it is always whole, and has its
+ * room (room.ts).
  */
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
@@ -16,6 +16,7 @@ import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
 import type { ProcessIdentity } from './process.ts'
+import { replaceInPlace } from './room.ts'
 
 export interface GuestRecord {
   format: 1
@@ -35,6 +36,8 @@ export interface GuestRecord {
   protection?: ProtectionSettings
   /** How its memory is held densely; written before the first page leaves its RAM file, kept until all are back. */
   density?: DensitySettings
+  /** Of its console's output, what is not in the log any more. */
+  consoleDropped?: number
 }
 
 export interface DensitySettings {
@@ -66,7 +69,6 @@ export interface GuestFiles extends LaunchPaths {
   directory: string
   record: string
   qemuLog: string
-  deviceState: string
   /** Where a waiting QEMU takes its device state. */
   incoming: string
   lease: string
@@ -101,7 +103,6 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     incoming,
     consoleLog: file('console.log'),
     qemuLog: file('qemu.log'),
-    deviceState: file('device.state'),
     lease: file('lease'),
     shimStatus: file('shim.status'),
     forget: file('forget'),
@@ -127,10 +128,11 @@ export function removeFiles(files: GuestFiles): void {
   rmSync(files.directory, { recursive: true, force: true })
 }
 
+/** Once it was written, however full the file system is. @throws SubpageError NO_SPACE the first time */
 export function writeRecord(files: GuestFiles, record: GuestRecord): void {
-  const next = `${files.record}.next`
-  writeFileSync(next, `${JSON.stringify(record, undefined, 2)}\n`, { mode: 0o600 })
-  renameSync(next, files.record)
+  // As a cleaner of old files may have removed it.
+  mkdirSync(files.directory, { recursive: true, mode: 0o700 })
+  replaceInPlace(files.record, `${JSON.stringify(record, undefined, 2)}\n`)
 }
 
 const recordForm = Type.Object({
@@ -154,6 +156,7 @@ const recordForm = Type.Object({
     within: Type.Optional(Type.Object({ bootId: Type.String(), pidNamespace: Type.String() })),
   }),
   waiting: Type.Boolean(),
+  consoleDropped: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 
 /** Undefined when the directory has no record: a start that was cut short. @throws SubpageError INTERNAL */

@@ -2,19 +2,22 @@
  * Starts stock QEMU so that its guest can be protected: RAM in a shared file, the shim preloaded, a control socket for
  * us and one for the guard. The process is detached: it outlives the agent.
  */
-import { spawn } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
+import { closeSync, openSync, statfsSync } from 'node:fs'
 import { setting } from '../environment.ts'
 import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { ForgetChannel } from '../tracking/forget.ts'
 import { mappingsOf } from '../tracking/mappings.ts'
 import { shimEnvironment } from '../tracking/shim.ts'
+import { lastLines } from './bounded-log.ts'
+import { DeviceStateFile } from './device-state-file.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
 import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
+import { wantOfRoom } from './room.ts'
+import { spawnQemu } from './spawn.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
 export const qemuBinary = setting('SUBPAGE_QEMU') ?? 'qemu-system-x86_64'
@@ -33,6 +36,7 @@ export interface Launched {
   record: GuestRecord
   qmp: Qmp
   ram: Region
+  deviceState: DeviceStateFile
   /** What the operator should know of the start. */
   notes: string[]
 }
@@ -47,15 +51,16 @@ export async function launch(
   files: GuestFiles,
   waiting: boolean,
 ): Promise<Launched> {
-  prepareFiles(files)
   const notes: string[] = []
   let ram: Region | undefined
+  let deviceState: DeviceStateFile | undefined
   let started: ProcessIdentity | undefined
   try {
+    prepareFiles(files)
     ram = createRam(files.ram, machine.ramBytes)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
-    started = start(name, machine, files, waiting)
+    ;({ started, deviceState } = start(name, machine, files, waiting))
     const record: GuestRecord = {
       format: 1,
       id,
@@ -83,12 +88,13 @@ export async function launch(
     await joinBridges(machine.nics, files.directory, waiting)
     const whole = { ...record, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
-    return { record: whole, qmp, ram, notes }
+    return { record: whole, qmp, ram, deviceState, notes }
   } catch (error) {
     ram?.close()
+    deviceState?.close()
     if (started) killProcess(started)
     removeFiles(files)
-    throw error
+    throw wantOfRoom(`the files of ${name} in ${files.directory}`, error)
   }
 }
 
@@ -104,34 +110,47 @@ function createRam(path: string, bytes: number): Region {
 
 const mib = (bytes: number) => Math.floor(bytes / 2 ** 20)
 
-function start(name: string, machine: Machine, files: GuestFiles, waiting: boolean): ProcessIdentity {
-  const log = openSync(files.qemuLog, 'a', 0o600)
+interface Started {
+  started: ProcessIdentity
+  deviceState: DeviceStateFile
+}
+
+function start(name: string, machine: Machine, files: GuestFiles, waiting: boolean): Started {
   PauseLease.create(files.lease)
   ForgetChannel.create(files.forget)
-  const child = spawn(qemuBinary, commandLine(name, machine, files, waiting), {
-    cwd: files.directory,
-    detached: true,
-    stdio: ['ignore', log, log],
-    env: {
-      ...inherited(),
-      ...shimEnvironment({
-        ram: files.ram,
-        status: files.shimStatus,
-        lease: files.lease,
-        guardQmp: files.guardQmp,
-        forget: files.forget,
-      }),
-    },
-  })
-  closeSync(log)
-  child.unref()
-  // A failed spawn has no pid and reports the reason later, through `error`; both are handled here.
-  child.on('error', () => undefined)
-  if (child.pid === undefined)
-    throw new SubpageError('QEMU_MISSING', `cannot start ${qemuBinary}: is it installed? (subpage check)`)
-  const identity = identify(child.pid)
-  if (!identity) throw new SubpageError('QEMU_FAILED', `QEMU ended at once: ${lastWords(files)}`)
-  return identity
+  const log = openSync(files.qemuLog, 'a', 0o600)
+  const { file: deviceState, fd } = DeviceStateFile.create()
+  try {
+    const child = spawnQemu({
+      program: qemuBinary,
+      args: commandLine(name, machine, files, waiting),
+      directory: files.directory,
+      log,
+      deviceState: fd,
+      environment: {
+        ...inherited(),
+        ...shimEnvironment({
+          ram: files.ram,
+          status: files.shimStatus,
+          lease: files.lease,
+          guardQmp: files.guardQmp,
+          forget: files.forget,
+        }),
+      },
+      unlimited: (machine.track ?? []).length > 0,
+    })
+    child.unref()
+    // A failed spawn has no pid and reports the reason later, through `error`; both are handled here.
+    child.on('error', () => undefined)
+    const started = child.pid === undefined ? undefined : identify(child.pid)
+    if (!started) throw new SubpageError('QEMU_FAILED', `QEMU ended at once: ${lastWords(files)}`)
+    return { started, deviceState }
+  } catch (error) {
+    deviceState.close()
+    throw error
+  } finally {
+    closeSync(log)
+  }
 }
 
 /**
@@ -183,6 +202,5 @@ function usesRam(pid: number, path: string): boolean {
 
 /** The end of QEMU's own log: what it said before it ended. */
 export function lastWords(files: GuestFiles): string {
-  const lines = existsSync(files.qemuLog) ? readFileSync(files.qemuLog, 'utf8').trim().split('\n') : []
-  return lines.slice(-4).join('; ') || 'it said nothing'
+  return lastLines(files.qemuLog, 4).join('; ') || 'it said nothing'
 }

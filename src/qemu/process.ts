@@ -96,6 +96,11 @@ export function isGone(process: ProcessIdentity): boolean {
   return fateOf(process) === 'gone'
 }
 
+/** Its first thread has ended, which QEMU's never does alone: the process is being ended, though other threads may still be there. */
+export function isEnding({ pid }: ProcessIdentity): boolean {
+  return /^[ZX]$/.test(statFields(pid)?.[0] ?? '')
+}
+
 /** Sends SIGKILL, if the process still runs: it may have ended, and been reaped by another one, a moment ago. */
 export function killProcess(identity: ProcessIdentity): void {
   if (!isRunning(identity)) return

@@ -1,11 +1,9 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
-import { readFileSync, statSync } from 'node:fs'
-import { basename } from 'node:path'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
-import { isGone } from './process.ts'
+import { isEnding, isGone } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
 import { WriteFeed } from './write-feed.ts'
 
@@ -14,6 +12,7 @@ const leaseMs = 2_000
 
 export class QemuGuest implements Guest {
   readonly qemu: QemuProcess
+  readonly pauseMsMax = leaseMs
   readonly #writes = new WriteFeed()
 
   constructor(qemu: QemuProcess) {
@@ -33,7 +32,7 @@ export class QemuGuest implements Guest {
   }
 
   get consoleBytes(): number {
-    return statSync(this.qemu.files.consoleLog).size
+    return this.qemu.console.totalBytes
   }
 
   track(choice: TrackerChoice): Tracker {
@@ -66,7 +65,8 @@ export class QemuGuest implements Guest {
   }
 
   get alive(): boolean {
-    return !this.qemu.qmp.closed && !isGone(this.qemu.record.process)
+    const { qmp, record } = this.qemu
+    return !qmp.closed && !isGone(record.process) && !isEnding(record.process)
   }
 
   supersede(detail: string): void {
@@ -74,16 +74,12 @@ export class QemuGuest implements Guest {
   }
 
   async pause(holdMs = leaseMs): Promise<Pause> {
-    const { qmp, lease, files, outputs, outputWatch } = this.qemu
+    const { qmp, lease, deviceState, outputs, outputWatch } = this.qemu
     const startedAt = performance.now()
     lease.acquire(holdMs)
     const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
-      // Relative to QEMU's own directory: it handles what it is told byte by byte, some µs each, in every pause.
-      {
-        execute: 'xen-save-devices-state',
-        arguments: { filename: basename(files.deviceState), live: false },
-      },
+      { execute: 'xen-save-devices-state', arguments: { filename: deviceState.pathInQemu, live: false } },
       ...outputs.seal(),
     ])
     const saved = Promise.all(written)
@@ -100,7 +96,7 @@ export class QemuGuest implements Guest {
       resume: () => this.#resume(startedAt),
       deviceState: async () => {
         await saved
-        return readFileSync(files.deviceState)
+        return deviceState.read()
       },
     }
   }

@@ -5,6 +5,8 @@
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import type { GuestEnd } from '../replication/guest.ts'
+import { BoundedLog } from './bounded-log.ts'
+import { DeviceStateFile } from './device-state-file.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
@@ -27,10 +29,18 @@ const quitMs = 5_000
 /** The same for one that has announced its end: 7.2 can wait for ever when commands reach it while it shuts down. */
 const shutdownMs = 2_000
 
+/** So often the logs are looked at. */
+const logMs = 1_000
+
 export class QemuProcess {
   readonly files: GuestFiles
   readonly qmp: Qmp
   readonly ram: Region
+  readonly deviceState: DeviceStateFile
+  /** Of its serial console. */
+  readonly console: BoundedLog
+  readonly #log: BoundedLog
+  readonly #turning: NodeJS.Timeout
   readonly lease: PauseLease
   /** Settles once, when the process has ended or let go of its control socket. */
   readonly ended: Promise<GuestEnd>
@@ -45,11 +55,15 @@ export class QemuProcess {
   /** By a command of ours: however its process ends now, the guest has not failed. */
   #toldToEnd = false
 
-  constructor(files: GuestFiles, { record, qmp, ram, notes }: Launched) {
+  constructor(files: GuestFiles, { record, qmp, ram, deviceState, notes }: Launched) {
     this.files = files
     this.record = record
     this.qmp = qmp
     this.ram = ram
+    this.deviceState = deviceState
+    this.console = new BoundedLog(files.consoleLog, record.consoleDropped ?? 0)
+    this.#log = new BoundedLog(files.qemuLog, 0)
+    this.#turning = setInterval(() => void this.#turnLogs(), logMs).unref()
     this.lease = PauseLease.open(files.lease)
     this.notes = notes
     const netdevs = netdevIds(record.machine)
@@ -78,6 +92,7 @@ export class QemuProcess {
         record,
         qmp,
         ram: Region.map(files.ram, { writable: true }),
+        deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         notes: [],
       })
     } catch (error) {
@@ -148,8 +163,16 @@ export class QemuProcess {
     this.#released = true
     this.qmp.close()
     this.ram.close()
+    this.deviceState.close()
+    clearInterval(this.#turning)
     this.lease.close()
     this.fence.close()
+  }
+
+  async #turnLogs(): Promise<void> {
+    await this.#log.turn()
+    if ((await this.console.turn()) && !this.#released)
+      this.updateRecord({ consoleDropped: this.console.droppedBytes })
   }
 
   #watch(): Promise<GuestEnd> {

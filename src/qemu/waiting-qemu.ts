@@ -60,7 +60,7 @@ export class WaitingQemu implements WaitingGuest {
     )
   }
 
-  async takeOver(deviceState: Uint8Array): Promise<void> {
+  async takeOver(deviceState: Uint8Array, begin: () => void): Promise<void> {
     const { qmp, files } = this.qemu
     const loaded = migrationEnd(qmp)
     const opened = this.qemu.openNetwork()
@@ -73,9 +73,10 @@ export class WaitingQemu implements WaitingGuest {
     socket.destroy()
     if (outcome !== 'completed')
       throw new SubpageError('QEMU_FAILED', `QEMU could not load the device state: ${lastWords(files)}`)
+    await opened
+    begin()
     // Before it runs: an agent that is killed here must not leave a record by which the next one ends the guest.
     this.qemu.updateRecord({ waiting: false })
-    await opened
     // Bridges and switches learn from the announcements where the guest is now; it sends the first one itself.
     await qmp.pipeline([{ execute: 'cont' }, { execute: 'announce-self', arguments: announcements }])[0]
   }

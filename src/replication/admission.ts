@@ -46,6 +46,19 @@ export async function greet(connection: Connection): Promise<{ frames: AsyncIter
   return { frames, hello }
 }
 
+/**
+ * Two hosts of one identity cannot be a pair: the arbiter would grant both what it grants to one.
+ * @param claimant ours
+ * @throws SubpageError PEER_MISMATCH
+ */
+export function refuseOurselves({ source }: Hello, claimant: string): void {
+  if (source.claimant === claimant)
+    throw new SubpageError(
+      'PEER_MISMATCH',
+      `the primary and this host have the same identity, ${claimant}: either the address leads back to the primary's own host, and has to be corrected, or one state directory is a copy of the other: then stop the agent of one, delete the file host-id in its state directory, and start it again`,
+    )
+}
+
 /** @throws SubpageError GUEST_EXISTS, HELD_ELSEWHERE, ALREADY_PROTECTED, ARBITER_UNREACHABLE */
 export async function admit(hello: Hello, present: Present): Promise<Admission> {
   const { name, id } = hello.guest

@@ -2,43 +2,17 @@
  * One checkpoint, from the pause to the standby's acknowledgement and the release of what the guest sent: the spine of
  * subpage.
  *
- * A dirty page is never forgotten. Whatever happens after the harvest, the pages end in one of two places: in a
- * checkpoint that the standby has committed, or in `unsynced`, the pages whose shadow is not what the standby holds;
- * those go whole with the next checkpoint. Seeding begins with all pages there.
+ * A dirty page is never forgotten, whatever fails after the harvest: pending-pages.ts knows where each page is.
  */
-import type { Shadow } from '../delta/shadow.ts'
 import { SubpageError } from '../errors.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
-import type { Tracker } from '../tracking/tracker.ts'
-import type { Clock } from './clock.ts'
-import type { Captured, DeltaWriter } from './delta-writer.ts'
+import type { Captured } from './delta-writer.ts'
 import type { EpochReport } from './epoch-stats.ts'
-import type { Faults } from './fault.ts'
 import { frameType } from './frame.ts'
-import type { Guest, Pause } from './guest.ts'
+import type { Pause } from './guest.ts'
 import { encodeCommit } from './messages.ts'
 import type { PrimarySession } from './primary-session.ts'
-import type { EarlyPages } from './speculation.ts'
-
-/** What a protection carries from one checkpoint to the next. */
-export interface Protection {
-  readonly guest: Guest
-  readonly tracker: Tracker
-  /** What is remembered of what the standby holds; the unsynced pages excepted. */
-  readonly shadow: Shadow
-  readonly writer: DeltaWriter
-  /** Pages whose shadow is not what the standby holds. */
-  unsynced: PageRanges
-  /** What of the coming epoch was sent before its end; in the shadow, and with the standby once the checkpoint commits. */
-  early: EarlyPages | undefined
-  readonly faults: Faults
-  readonly clock: Clock
-  /**
-   * Called with an acknowledgement in hand, before anything the guest sent is let out: until when that may be. Times are by
-   * the clock.
-   */
-  mayRelease(session: PrimarySession, sentAt: number): Promise<number>
-}
+import type { Protection } from './protection.ts'
 
 /** How long a pause may last in which something is looked at: comparing takes about 0.1 s for each GiB. */
 const inspectionMs = 30_000
@@ -79,7 +53,8 @@ export async function checkpoint(
   const deviceState = await frozen.pause.deviceState()
 
   const sentAt = clock.now()
-  const { early } = protection
+  const early = protection.pending.sent
+  const again = early ? early.pages.intersect(frozen.pages) : PageRanges.empty
   const untilMs = await commit(protection, session, epoch, frozen, deviceState)
   const sentBytes = session.connection.bytesSent - sentBefore
   session.sentBytesAtCommit = session.connection.bytesSent
@@ -102,7 +77,7 @@ export async function checkpoint(
     sentBytes,
     finalBytes: sentBytes - (early?.bytes ?? 0),
     early,
-    dirty: frozen.dirty,
+    again,
     reduced: session.deltas.reduced,
     consoleBytes: frozen.consoleBytes,
   }
@@ -117,22 +92,19 @@ export async function freeze(
   whilePaused?: () => void | Promise<void>,
   holdMs?: number,
 ): Promise<Frozen> {
-  const { guest, tracker, writer, faults } = protection
-  const whole = protection.unsynced
+  const { guest, tracker, writer, pending, limits, faults } = protection
   faults('before-pause')
   const pause = await guest.pause(holdMs)
   try {
     faults('before-harvest')
     const harvestStart = performance.now()
     const dirty = tracker.harvest()
-    // From here to the commit the pages count as unsynced: an exception on the way needs no further care.
-    const pages = whole.union(dirty)
-    protection.unsynced = pages.union(protection.early?.pages ?? PageRanges.empty)
+    // From here to the commit the pages are unsynced: an exception on the way needs no further care.
+    const { known, whole } = pending.harvested(dirty)
     faults('after-harvest')
     const captureStart = performance.now()
-    const known = dirty.subtract(whole)
-    const delta = await writer.capture(known, false)
-    const rewritten = await writer.capture(whole, true)
+    const delta = await writer.capture(known, false, limits.captureBytes)
+    const rewritten = await writer.capture(whole, true, limits.captureBytes - delta.bytes)
     const captureEnd = performance.now()
     faults('after-capture')
     const consoleBytes = guest.consoleBytes
@@ -141,7 +113,7 @@ export async function freeze(
       pause,
       delta,
       rewritten,
-      pages,
+      pages: known.union(whole),
       dirty,
       // A tracker that compares reports every page; only those that differ were dirty.
       dirtyPages: tracker.name === 'compare' ? delta.stats.changedPages : known.pageCount,
@@ -190,7 +162,6 @@ export async function commit(
   faults('after-send')
   await committed
   deltas.committed((clock.now() - sentAt) * 1000)
-  protection.unsynced = PageRanges.empty
-  protection.early = undefined
+  protection.pending.committed()
   return await protection.mayRelease(session, sentAt)
 }

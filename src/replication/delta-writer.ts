@@ -4,6 +4,7 @@
  */
 import { type CaptureStats, type CodecName, capture, captureSync } from '../delta/capture.ts'
 import type { CaptureStep, Shadow } from '../delta/shadow.ts'
+import { SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 
@@ -40,19 +41,26 @@ export class DeltaWriter {
   /**
    * Encodes the pages of `ranges` against the shadow and brings the shadow up to date.
    * @param whole the shadow of these pages is not what the standby holds: encode their whole content
+   * @param bytesMax about so much; the pages are to be sent in pieces when it is more
+   * @throws SubpageError PAUSE_BROKEN when it is more; the shadow of any of these pages may be up to date then
    */
-  async capture(ranges: PageRanges, whole: boolean): Promise<Captured> {
+  async capture(ranges: PageRanges, whole: boolean, bytesMax = Number.POSITIVE_INFINITY): Promise<Captured> {
     const result: Captured = {
       chunks: [],
       bytes: 0,
       stats: { pages: 0, changedPages: 0, changedLines: 0, changedBytes: 0 },
     }
-    for (const step of this.#shadow.steps(ranges, whole))
-      if (step.pages.pageCount > 0) await this.#captureAlike(step, result)
-    return result
+    try {
+      for (const step of this.#shadow.steps(ranges, whole))
+        if (step.pages.pageCount > 0) await this.#captureAlike(step, result, bytesMax)
+      return result
+    } catch (error) {
+      for (const { buffer } of result.chunks) this.keep(buffer)
+      throw error
+    }
   }
 
-  async #captureAlike({ pages, whole }: CaptureStep, result: Captured): Promise<void> {
+  async #captureAlike({ pages, whole }: CaptureStep, result: Captured, bytesMax: number): Promise<void> {
     const { region, form } = this.#shadow
     const run = pages.pageCount <= inlinePagesMax ? captureSync : capture
     let from: Awaited<ReturnType<typeof capture>>['next']
@@ -74,6 +82,11 @@ export class DeltaWriter {
         result.chunks.push({ buffer, bytes: part.bytes })
         result.bytes += part.bytes
       } else this.keep(buffer)
+      if (result.bytes > bytesMax)
+        throw new SubpageError(
+          'PAUSE_BROKEN',
+          'the guest changed more within one epoch than a pause can take up: it is sent while the guest runs',
+        )
     } while (from !== undefined)
   }
 

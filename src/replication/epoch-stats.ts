@@ -2,7 +2,7 @@
 import { createHistogram } from 'node:perf_hooks'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Reduced } from './delta-sender.ts'
-import type { EarlyPages } from './speculation.ts'
+import type { EarlyPages } from './pending-pages.ts'
 
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
 export interface EpochReport {
@@ -22,9 +22,9 @@ export interface EpochReport {
   sentBytes: number
   /** Of these, what was sent after the pause: what a client waits for. */
   finalBytes: number
-  /** What was sent before, and what the harvest found. */
-  early: EarlyPages | undefined
-  dirty: PageRanges
+  /** What was sent before, and the pages of it that were sent again. */
+  early: Readonly<EarlyPages> | undefined
+  again: PageRanges
   /** What made the delta smaller, since the connection began. */
   reduced: Reduced
   consoleBytes: number
@@ -81,7 +81,7 @@ export class EpochStats {
     this.#final += report.finalBytes
     if (!report.early) return
     this.#early += report.early.pages.pageCount
-    this.#earlyAgain += report.early.pages.intersect(report.dirty).pageCount
+    this.#earlyAgain += report.again.pageCount
   }
 
   addFailed(): void {

@@ -28,6 +28,7 @@ export const frameType = {
   tookOver: 16,
   reduced: 17,
   raw: 18,
+  leave: 19,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

@@ -34,6 +34,8 @@ export interface Guest {
   readonly alive: boolean
   /** Bytes the guest has written on its console so far. */
   readonly consoleBytes: number
+  /** A pause that lasts longer is broken: the guard lets the guest run again. */
+  readonly pauseMsMax: number
   /** Starts to watch which pages the guest writes. @throws SubpageError TRACKER_UNAVAILABLE */
   track(choice: TrackerChoice): Tracker
   /**
@@ -75,8 +77,12 @@ export interface Pause {
 export interface WaitingGuest {
   /** Settles when the waiting process has ended without being asked to. */
   readonly ended: Promise<GuestEnd>
-  /** Loads the device state and runs. The image must hold the same checkpoint. */
-  takeOver(deviceState: Uint8Array): Promise<void>
+  /**
+   * Loads the device state and runs. The image must hold the same checkpoint.
+   * @param begin called when all is loaded, right before the guest runs; if this throws without having called it, the guest
+   *   has not run here
+   */
+  takeOver(deviceState: Uint8Array, begin: () => void): Promise<void>
   /** Ends the waiting machine and frees its memory. */
   discard(): Promise<void>
 }

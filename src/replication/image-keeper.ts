@@ -4,12 +4,12 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
-import { limits } from '../limits.ts'
 import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
+import { checkpointBytesMax } from './pause-limits.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
 export interface Committed {
@@ -26,8 +26,6 @@ interface Held {
 
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
-/** A checkpoint may not be larger than the guest's memory and this much for what goes with it. */
-const overheadBytesMax = limits.checkpointOverheadBytes.value
 /** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
 const frameOverheadBytes = 512
 
@@ -35,6 +33,8 @@ export class ImageKeeper {
   readonly #image: Image
   readonly #faults: Faults
   #committed: Committed | undefined
+  /** A checkpoint that is still whole in the image, though the guest has gone on without it. */
+  #outdated: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
   #held: Held[] = []
   /** Of the frames, and of the deltas that they became. */
@@ -47,8 +47,6 @@ export class ImageKeeper {
   #partialEpoch: number | undefined
   /** The last epoch of this connection. */
   #lastEpoch = 0
-  /** Seeding frames may come: from the start of a connection to its first commit. */
-  #seeding = false
   #applying: Promise<void> = Promise.resolve()
 
   constructor(image: Image, faults: Faults) {
@@ -60,6 +58,11 @@ export class ImageKeeper {
     return this.#committed
   }
 
+  /** What only a person may take over: the guest has gone on since, and what it did then is lost. */
+  get outdated(): Committed | undefined {
+    return this.#outdated
+  }
+
   /**
    * A new connection: it may seed, and counts its epochs from anywhere.
    * @param reduces whether its deltas may be reduced
@@ -69,21 +72,33 @@ export class ImageKeeper {
     this.close()
     this.#restorer = reduces ? new Restorer() : undefined
     this.#devices = new DeviceStateReader()
-    this.#seeding = true
     this.#lastEpoch = 0
   }
 
-  /** What the image holds is no state to take over any more; its pages still save seeding. */
+  /** The guest has gone on without us: the checkpoint is outdated. Its pages still save seeding. */
   forgetCheckpoint(): void {
+    this.#outdated = this.#committed ?? this.#outdated
     this.#committed = undefined
   }
 
-  /** Changes the image at once: until the next commit there is no checkpoint to take over. */
-  async seed(payload: Uint8Array, type: FrameType): Promise<void> {
-    if (!this.#seeding) throw brokeProtocol('it seeds after its first checkpoint')
+  /**
+   * Changes the image at once: until the next commit there is no checkpoint to take over. What was held for one is dropped: the
+   * primary sends that anew.
+   * @param check asked when the delta is ready to be applied; throws if the image must stay as it is
+   */
+  async seed(payload: Uint8Array, type: FrameType, check: () => void): Promise<void> {
+    this.#dropPartial()
     const held = await this.#take(payload, type, this.#bytesMax)
-    this.#committed = undefined
-    await this.#apply([held])
+    try {
+      check()
+    } catch (error) {
+      held.giveBack()
+      throw error
+    }
+    this.#loseCheckpoint()
+    const applied = this.#apply([held])
+    this.#applying = settled(applied)
+    await applied
   }
 
   async hold(epoch: number, payload: Uint8Array, type: FrameType): Promise<void> {
@@ -113,18 +128,17 @@ export class ImageKeeper {
     const held = this.#held
     this.#held = []
     this.#dropPartial()
-    this.#seeding = false
     this.#lastEpoch = epoch
     this.#faults('before-ack')
     this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
+    this.#outdated = undefined
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
     const applied = this.#apply(held, true).catch((error) => {
-      this.forgetCheckpoint()
+      this.#loseCheckpoint()
       throw error
     })
-    // Whoever waits for it looks at `committed` afterwards.
-    this.#applying = applied.catch(() => undefined)
+    this.#applying = settled(applied)
     await Promise.all([acknowledged, applied])
   }
 
@@ -143,7 +157,7 @@ export class ImageKeeper {
   }
 
   get #bytesMax(): number {
-    return this.#image.region.bytes + overheadBytesMax
+    return checkpointBytesMax(this.#image.region.bytes)
   }
 
   /** Restored if need be, and checked. */
@@ -190,6 +204,12 @@ export class ImageKeeper {
       throw brokeProtocol(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
   }
 
+  /** The image holds no whole checkpoint any more. */
+  #loseCheckpoint(): void {
+    this.#committed = undefined
+    this.#outdated = undefined
+  }
+
   #dropPartial(): void {
     for (const { giveBack } of this.#held) giveBack()
     this.#held = []
@@ -199,3 +219,6 @@ export class ImageKeeper {
     this.#partialEpoch = undefined
   }
 }
+
+/** For whoever waits until the image stands still; whether it then holds a checkpoint says `committed`. */
+const settled = (applied: Promise<void>): Promise<void> => applied.catch(() => undefined)

@@ -16,6 +16,18 @@ export interface Pace {
 /** What `--epoch auto` means. */
 export const automaticPace: Pace = { epochMs: 100, pauseShareMax: 0.4 }
 
+/** A commit that takes longer than this many epochs means that the link or the standby does not keep up. */
+const laggingEpochs = 10
+/** A single commit may take this long before it counts as too slow, however short the epochs are. */
+const lateMsMin = 1_000
+
+export const lateMs = ({ epochMs }: Pace) => Math.max(lateMsMin, epochMs * laggingEpochs)
+
+/** How long an agent that ends waits for the arbiter. */
+export const detachMs = 1_000
+/** How long an end of protection waits for a standby that does not read or answer. */
+export const farewellMs = 5_000
+
 /** How often to look whether output waits. Looking costs a read of two bytes. */
 const lookMs = 1
 

@@ -1,10 +1,12 @@
 /**
  * The primary has lost its standby: who goes on? Nothing has to be asked while no standby can hold a checkpoint, nor in a
  * pair without an arbiter, where only people let a standby take over. Otherwise the next generation is claimed, for as
- * long as it takes to get an answer.
+ * long as it takes to get an answer. An agent that is stopped decides nothing.
  */
 import { asSubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
+import type { Connection } from './connection.ts'
+import { frameType } from './frame.ts'
 import type { Guest, Pause } from './guest.ts'
 import type { Succession } from './succession.ts'
 
@@ -55,11 +57,37 @@ export async function part({
   return 'over'
 }
 
-/** The guest goes on without a standby. One that has ended meanwhile has nothing left to say. */
+/** The guest goes on without a standby. */
 export async function letOut(guest: Guest, held: Pause | undefined): Promise<void> {
-  try {
+  await whileAlive(guest, async () => {
     await held?.resume()
     await guest.freeOutputs()
+  })
+}
+
+/** So long a standby waits for an agent that was stopped in an orderly way: a restart takes a second or two. */
+export const absenceMs = 5_000
+
+/**
+ * The agent is stopped in an orderly way. While a standby may hold a checkpoint, nothing is decided: what the guest sends
+ * waits, as if the agent had been killed. Then the next agent goes on with the protection, or the standby with the guest. A
+ * decision to go on alone would end with the guest if its host went down next, and nobody could go on.
+ */
+export async function leave(
+  { guest, succession, exposed }: Pick<Parting, 'guest' | 'succession' | 'exposed'>,
+  connection: Connection | undefined,
+  held: Pause | undefined,
+): Promise<void> {
+  if (!exposed || !succession.arbitrated) return await letOut(guest, held)
+  // A standby that does not hear it waits somewhat shorter.
+  await connection?.send(frameType.leave, absenceMs).catch(() => undefined)
+  await whileAlive(guest, async () => void (await held?.resume()))
+}
+
+/** A guest that has ended has nothing left to say. */
+async function whileAlive(guest: Guest, work: () => Promise<void>): Promise<void> {
+  try {
+    await work()
   } catch (error) {
     if (guest.alive) throw error
   }

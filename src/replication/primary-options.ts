@@ -9,6 +9,7 @@ import type { Faults } from './fault.ts'
 import type { Guest } from './guest.ts'
 import type { Hello } from './messages.ts'
 import type { Pace } from './pace.ts'
+import type { PauseLimits } from './pause-limits.ts'
 import type { Sending } from './sending.ts'
 import type { Succession } from './succession.ts'
 
@@ -24,6 +25,7 @@ export interface PrimaryOptions {
   /** Absent: every delta goes as it is. */
   sending?: Sending
   pace: Pace
+  limits: PauseLimits
   suspicionMs: number
   /** `free`: what the guest sends leaves at once; for clients that can bear that it is taken back. */
   outputs: 'held' | 'free'

@@ -6,35 +6,29 @@
 import { EventEmitter } from 'node:events'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
-import { checkpoint, type Protection } from './checkpoint.ts'
+import { checkpoint } from './checkpoint.ts'
 import type { Connection } from './connection.ts'
 import { DeltaSender } from './delta-sender.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
-import { nextCheckpoint } from './pace.ts'
-import { letOut, part } from './parting.ts'
+import { detachMs, farewellMs, lateMs, nextCheckpoint } from './pace.ts'
+import { leave, letOut, part } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import { PrimarySession } from './primary-session.ts'
-import { type ProtectionMemory, protectionOf } from './protection.ts'
+import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
-import { handOver } from './switchover.ts'
+import { assertArbitrated, handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
 import { whenEnded } from './when-ended.ts'
 
 /** Time between attempts to reach a standby, or an arbiter, that is gone. */
 const retryMs = 500
-/** A commit that takes longer than this many epochs means that the link or the standby does not keep up. */
-const laggingEpochs = 10
-const lateMsMin = 1_000
 const tooSlow = 'the standby or the link does not keep up'
-/** How long an agent that ends waits for the arbiter. */
-const leaveMs = 1_000
-/** How long an end of protection waits for a standby that does not read or answer. */
-const farewellMs = 5_000
+const backlog = 'more pages are behind than a pause can take up'
 
 export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #options: PrimaryOptions
@@ -47,6 +41,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
+  /** A standby is connected. */
+  #serving = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -118,11 +114,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
   async switchover(): Promise<void> {
     const { succession, guest } = this.#options
-    if (!succession.arbitrated)
-      throw new SubpageError(
-        'ARBITER_UNREACHABLE',
-        'a switchover needs an arbiter that both hosts see: should the answer be lost, it says who has the guest',
-      )
+    assertArbitrated(succession)
     await this.#tasks.add<void>(async (session, epoch, done) => {
       await handOver(this.#protection, session, epoch, (pause) => {
         this.#held = pause
@@ -160,8 +152,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async detach(): Promise<void> {
     this.#detached = true
     this.#stopping.abort()
-    this.#abandoned.abort()
-    await this.#finished
+    const relax = this.#options.clock.after(this.#serving ? detachMs : 0, () => this.#abandoned.abort())
+    await this.#finished.finally(relax)
   }
 
   async #open(): Promise<PrimarySession> {
@@ -184,7 +176,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /** Never rejects: what it cannot go on with is a state. */
   async #run(first: PrimarySession | undefined): Promise<void> {
-    const { guest, clock } = this.#options
+    const { guest, clock, succession } = this.#options
     const stopping = this.#stopping.signal
     let session = first
     let end: GuestEnd | undefined
@@ -198,8 +190,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       while (!stopping.aborted) {
         try {
           session ??= await this.#open()
+          this.#serving = true
           await this.#serve(session)
         } catch (error) {
+          this.#serving = false
           // The connection stays open for the word that it has ended.
           if (!guest.alive) await ended.done
           else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
@@ -210,7 +204,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         await clock.sleep(retryMs, stopping)
       }
       if (end) await ended.done
-      else if (this.#detached) await this.#leave()
+      else if (this.#detached)
+        await leave({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
       else {
         await letOut(guest, this.#held)
         // A standby that has gone already needs no word.
@@ -229,25 +224,19 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   }
 
   async #serve(session: PrimarySession): Promise<void> {
-    const { guest, clock, pace, outputs } = this.#options
+    const { guest, clock, pace, limits } = this.#options
     const stopping = this.#stopping.signal
-    this.#enter('Seeding', '')
-    this.#protection.early = undefined
-    await seed(this.#protection, session, stopping)
-    session.sentBytesAtCommit = session.connection.bytesSent
-    if (stopping.aborted) return
-    if (outputs === 'held') await guest.holdOutputs()
-    // From the first commit on the standby can take over.
-    this.#exposed = true
+    await this.#seed(session, true)
     const interrupted = AbortSignal.any([stopping, session.closed])
     while (!stopping.aborted) {
+      if (this.#protection.pending.unsynced.pageCount > limits.wholePages) await this.#seed(session, false)
+      if (stopping.aborted) return
       const startedAt = clock.now()
       const pauseUs = await this.#epochOf(session)
-      this.#goneOn(false)
       // A lost connection or an end of protection is noticed at once.
       const due = nextCheckpoint(pace, guest, clock, startedAt, pauseUs, interrupted)
       // A link that does not take what is sent early delays the checkpoint, too.
-      const inTime = clock.after(pace.epochMs + this.#lateMs, () => this.#lag(tooSlow))
+      const inTime = clock.after(pace.epochMs + lateMs(pace), () => this.#lag(tooSlow))
       await this.#speculation
         .during(session, this.#epoch + 1, startedAt, pace.epochMs, due, interrupted)
         .finally(inTime)
@@ -255,19 +244,38 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     }
   }
 
+  /** @param anew over another connection; otherwise a backlog is brought up that is too much for a pause */
+  async #seed(session: PrimarySession, anew: boolean): Promise<void> {
+    const { guest, outputs } = this.#options
+    const { signal } = this.#stopping
+    this.#enter('Seeding', anew ? '' : backlog)
+    const forgotten = async () => {
+      this.#exposed = false
+      await letOut(guest, undefined)
+      this.#goneOn(true)
+    }
+    await seed(this.#protection, session, { anew, signal, forgotten: this.#exposed ? forgotten : undefined })
+    session.sentBytesAtCommit = session.connection.bytesSent
+    if (signal.aborted) return
+    if (outputs === 'held') await guest.holdOutputs()
+    // From the next commit on the standby can take over.
+    this.#exposed = true
+  }
+
   /** One checkpoint, or a task in its place. Returns the length of its pause. */
   async #epochOf(session: PrimarySession): Promise<number> {
-    const { clock } = this.#options
+    const { clock, pace } = this.#options
     const epoch = ++this.#epoch
     const take = this.#tasks.next() ?? ((s, e) => checkpoint(this.#protection, s, e))
-    const inTime = clock.after(this.#lateMs, () => this.#lag(tooSlow))
+    const inTime = clock.after(lateMs(pace), () => this.#lag(tooSlow))
     try {
       const report = await take(session, epoch)
       if (!report) return 0
+      this.#goneOn(false)
       this.stats.add(report)
-      this.#speculation.learn(report.early, report.dirty, report.sentBytes)
+      this.#speculation.learn(report.early, report.again, report.sentBytes)
       this.emit('epoch', report)
-      const lagging = report.commitUs > this.#lateMs * 1000
+      const lagging = report.commitUs > lateMs(pace) * 1000
       this.#enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
       return report.pauseUs
     } catch (error) {
@@ -281,23 +289,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } finally {
       inTime()
     }
-  }
-
-  /** The agent ends in an orderly way: until the next one is there the guest goes on alone, if the arbiter grants it in time. */
-  async #leave(): Promise<void> {
-    const { guest, clock, succession } = this.#options
-    const late = new AbortController()
-    const inTime = clock.after(leaveMs, () => late.abort())
-    const decision = await part({
-      guest,
-      succession,
-      exposed: this.#exposed,
-      clock,
-      stopping: late.signal,
-      waiting: () => undefined,
-    })
-    inTime()
-    if (decision === 'alone') await letOut(guest, this.#held)
   }
 
   /** The connection is gone, or the standby refuses. */
@@ -325,10 +316,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     if (this.alone === alone) return
     this.alone = alone
     this.emit('alone', alone)
-  }
-
-  get #lateMs(): number {
-    return Math.max(lateMsMin, this.#options.pace.epochMs * laggingEpochs)
   }
 
   /** The standby's newest checkpoint is getting old. */

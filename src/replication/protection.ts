@@ -1,12 +1,33 @@
-/** How a protection begins: the guest's writes watched, nothing known of what the standby holds. */
+/** What a protection carries from one checkpoint to the next, and how it begins: nothing is known of what the standby holds. */
 import type { Shadow, ShadowKind } from '../delta/shadow.ts'
 import { SubpageError } from '../errors.ts'
-import { PageRanges } from '../memory/page-ranges.ts'
 import type { Tracker } from '../tracking/tracker.ts'
-import type { Protection } from './checkpoint.ts'
+import type { Clock } from './clock.ts'
 import { DeltaWriter } from './delta-writer.ts'
+import type { Faults } from './fault.ts'
+import type { Guest } from './guest.ts'
+import { assertComparable, type PauseLimits } from './pause-limits.ts'
+import { PendingPages } from './pending-pages.ts'
 import type { PrimaryOptions } from './primary-options.ts'
+import type { PrimarySession } from './primary-session.ts'
 import { makeShadow } from './sending.ts'
+
+export interface Protection {
+  readonly guest: Guest
+  readonly tracker: Tracker
+  /** What is remembered of what the standby holds; the unsynced pages excepted. */
+  readonly shadow: Shadow
+  readonly writer: DeltaWriter
+  readonly pending: PendingPages
+  readonly limits: PauseLimits
+  readonly faults: Faults
+  readonly clock: Clock
+  /**
+   * Called with an acknowledgement in hand, before anything the guest sent is let out: until when that may be. Times are by
+   * the clock.
+   */
+  mayRelease(session: PrimarySession, sentAt: number): Promise<number>
+}
 
 /** What a protection takes of the primary's memory. */
 export interface ProtectionMemory {
@@ -19,18 +40,18 @@ export interface ProtectionMemory {
 
 /** @throws SubpageError TRACKER_UNAVAILABLE, BAD_ARGUMENT, NO_SPACE; nothing is kept then */
 export function protectionOf(
-  { guest, codec, tracker, sending = {}, clock, faults }: PrimaryOptions,
+  { guest, codec, tracker, sending = {}, limits, clock, faults }: PrimaryOptions,
   mayRelease: Protection['mayRelease'],
 ): Protection {
   const shadow = makeShadow(guest.ram.pages, codec, sending)
   try {
     return {
       guest,
-      tracker: suitable(guest.track(tracker), shadow),
+      tracker: suitable(guest.track(tracker), guest, shadow),
       shadow,
       writer: new DeltaWriter(guest.ram, shadow, codec),
-      unsynced: PageRanges.all(guest.ram.pages),
-      early: undefined,
+      pending: new PendingPages(guest.ram.pages),
+      limits,
       clock,
       faults,
       mayRelease,
@@ -41,12 +62,18 @@ export function protectionOf(
   }
 }
 
-/** A tracker that names every page would have a cache send all that it does not hold, each epoch. */
-function suitable(tracker: Tracker, { kind }: Shadow): Tracker {
-  if (kind !== 'cache' || tracker.name !== 'compare') return tracker
-  tracker.close()
-  throw new SubpageError(
-    'TRACKER_UNAVAILABLE',
-    `the tracker ${tracker.name} names every page, and a shadow that is a cache needs one that names the written ones: take --shadow hash or full`,
-  )
+/** A tracker that names every page has all memory read in each pause, and all that a cache does not hold sent. */
+function suitable(tracker: Tracker, guest: Guest, { kind }: Shadow): Tracker {
+  try {
+    if (kind === 'cache' && tracker.name === 'compare')
+      throw new SubpageError(
+        'TRACKER_UNAVAILABLE',
+        `the tracker ${tracker.name} names every page, and a shadow that is a cache needs one that names the written ones: take --shadow hash or full`,
+      )
+    assertComparable(tracker, guest)
+    return tracker
+  } catch (error) {
+    tracker.close()
+    throw error
+  }
 }

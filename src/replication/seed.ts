@@ -2,13 +2,16 @@
  * Seeding: brings the image up to the guest's memory while the guest runs. First every page, or, where the standby has an
  * image of this guest already, those whose hashes differ; then, as in pre-copy migration, rounds of what was written
  * meanwhile, until little enough is left for a pause. Nothing is committed yet: the first checkpoint does that.
+ *
+ * A protection whose next pause would have to capture too much (pause-limits.ts) is seeded again over the same connection,
+ * with what is unsynced. In either case the standby has no checkpoint to take over from the first frame to the next commit.
  */
 import { hashBlocks, hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
-import type { Protection } from './checkpoint.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { Protection } from './protection.ts'
 
 /** Pages captured and sent at a time: bounds the memory in flight. */
 const slicePages = 4096
@@ -19,26 +22,42 @@ const roundsMax = 6
 /** Seeding frames belong to no checkpoint. */
 const noEpoch = 0
 
+export interface Seeding {
+  /** Another connection: nothing is known of the standby's image but what it says. */
+  anew: boolean
+  /** Called when the standby is known to have the first frame, and so no checkpoint any more; undefined: it never had one. */
+  forgotten: (() => Promise<void>) | undefined
+  signal: AbortSignal
+}
+
 export async function seed(
   protection: Protection,
   session: PrimarySession,
-  signal: AbortSignal,
+  { anew, forgotten, signal }: Seeding,
 ): Promise<void> {
-  const { tracker, guest } = protection
-  // Armed before the first page is read: what is written afterwards shows in a later harvest.
-  tracker.harvest()
-  protection.unsynced = PageRanges.all(guest.ram.pages)
-  if (session.welcome.image === 'held')
-    protection.unsynced = await differingPages(protection, session, signal)
-  // So few pages go with the first checkpoint, and the image stays one that can be taken over until then.
-  if (protection.unsynced.pageCount <= enoughPages) return
-  await send(protection, session, protection.unsynced, true, signal)
-  protection.unsynced = PageRanges.empty
-  for (let round = 0; round < roundsMax && !signal.aborted; round++) {
-    const written = tracker.harvest()
-    // A failure from here on begins a new session, which seeds anew.
-    await send(protection, session, written, false, signal)
-    if (written.pageCount <= enoughPages) return
+  const { tracker, guest, pending, limits } = protection
+  const enough = Math.min(enoughPages, limits.wholePages)
+  if (anew) {
+    // Armed before the first page is read: what is written afterwards shows in a later harvest.
+    tracker.harvest()
+    pending.forgetAll()
+  }
+  // What the standby holds beside its image would come on top of what it is compared by.
+  const comparable = anew ? session.welcome.image === 'held' : pending.sent === undefined
+  // Comparing costs both hosts a look at all memory: sending a part of it is cheaper.
+  if (comparable && pending.unsynced.pageCount > guest.ram.pages / 2)
+    pending.onlyDiffer(await differingPages(protection, session, signal))
+  // So few pages go with the next checkpoint, and the image stays one that can be taken over until then.
+  if (pending.unsynced.pageCount <= enough) return
+  pending.seeding()
+  for (let round = 0; round <= roundsMax && !signal.aborted; round++) {
+    const { known, whole } = pending.harvested(tracker.harvest())
+    const first = round === 0 ? forgotten : undefined
+    let changedPages = await send(protection, session, whole, true, signal, first)
+    changedPages += await send(protection, session, known, false, signal)
+    // Else they are unsynced still, and a failure begins a new session, which seeds anew.
+    if (!signal.aborted) pending.committed()
+    if (changedPages <= enough) return
   }
 }
 
@@ -73,19 +92,29 @@ async function differingPages(
   return signal.aborted ? PageRanges.all(ram.pages) : PageRanges.of(different)
 }
 
+/** @param first called once the standby has the first of it @returns how many pages were not as the shadow had them */
 async function send(
   { writer }: Protection,
   session: PrimarySession,
   pages: PageRanges,
   whole: boolean,
   signal: AbortSignal,
-): Promise<void> {
+  first?: () => Promise<void>,
+): Promise<number> {
+  let changedPages = 0
   let left = pages
   while (left.pageCount > 0 && !signal.aborted) {
     const [slice, rest] = left.take(slicePages)
     left = rest
     const captured = await writer.capture(slice, whole)
+    changedPages += whole ? slice.pageCount : captured.stats.changedPages
     const { sent } = await session.deltas.post(writer, noEpoch, slice, captured)
     await sent
+    if (first) {
+      await session.probe()
+      await first()
+      first = undefined
+    }
   }
+  return changedPages
 }

@@ -3,12 +3,14 @@
  * for. A page is re-armed before it is captured, so a later write shows in the harvest at the end, and only what that write
  * changed goes again. The standby keeps what comes early beside its image until the checkpoint commits.
  *
- * It also bounds memory: when more is dirty than a pause should capture at once, it goes now, in pieces, each accepted by the
- * link before the next is captured.
+ * It also keeps pauses short: when more is dirty than a pause should capture at once, it goes now, in pieces, each accepted by the
+ * link before the next is captured; up to what the standby has room for beside its image (pause-limits.ts).
  */
 import { PageRanges } from '../memory/page-ranges.ts'
-import type { Protection } from './checkpoint.ts'
+import { earlyBytesMax, pageRecordBytesMax } from './pause-limits.ts'
+import type { EarlyPages } from './pending-pages.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { Protection } from './protection.ts'
 import { SettledPages, type Speculate } from './settled-pages.ts'
 
 /** Parts of an epoch after which to look for settled pages. */
@@ -21,19 +23,9 @@ const slicePages = 2048
 /** Each chosen run costs a system call, about 2 µs. */
 const runsMax = 1024
 
-/** What of the coming epoch has been sent. */
-export interface EarlyPages {
-  epoch: number
-  pages: PageRanges
-  changedLines: number
-  /** Before they were reduced, and as they were sent. */
-  deltaBytes: number
-  bytes: number
-}
-
 /** What it needs of a protection, and of its session. */
-export interface Speculative extends Pick<Protection, 'tracker' | 'writer' | 'unsynced' | 'early' | 'clock'> {
-  readonly guest: { readonly ram: { readonly pages: number } }
+export interface Speculative extends Pick<Protection, 'tracker' | 'writer' | 'pending' | 'limits' | 'clock'> {
+  readonly guest: { readonly ram: { readonly pages: number; readonly bytes: number } }
 }
 export type SpeculativeSession = Pick<PrimarySession, 'deltas' | 'closed'>
 
@@ -41,11 +33,13 @@ export class Speculation {
   readonly #protection: Speculative
   readonly #settled: SettledPages
   readonly #choice: Speculate
+  readonly #bytesMax: number
 
   constructor(protection: Speculative, choice: Speculate) {
     this.#protection = protection
     this.#settled = new SettledPages(protection.guest.ram.pages, choice)
     this.#choice = choice
+    this.#bytesMax = earlyBytesMax(protection.guest.ram.bytes, protection.limits)
   }
 
   get choice(): Speculate {
@@ -79,44 +73,36 @@ export class Speculation {
     await due
   }
 
-  /** The checkpoint of an epoch has been committed. @param dirty what its harvest found @param bytes all that it took */
-  learn(early: EarlyPages | undefined, dirty: PageRanges, bytes: number): void {
-    const pages = early?.pages ?? PageRanges.empty
-    const again = pages.intersect(dirty)
-    this.#settled.learn(pages, again, early?.bytes ?? 0, bytes)
+  /** The checkpoint of an epoch has been committed. @param again what of `early` was sent again @param bytes all that it took */
+  learn(early: Readonly<EarlyPages> | undefined, again: PageRanges, bytes: number): void {
+    this.#settled.learn(early?.pages ?? PageRanges.empty, again, early?.bytes ?? 0, bytes)
   }
 
   /** Sends what is believed to stay as it is until the epoch's end. */
   async pass(session: SpeculativeSession, epoch: number): Promise<void> {
-    const { tracker, unsynced } = this.#protection
+    const { tracker, pending } = this.#protection
     // Pages that go whole go at the end: their order with these would matter.
-    if (!tracker.early || unsynced.pageCount > 0) return
+    if (!tracker.early || pending.unsynced.pageCount > 0) return
     const dirty = tracker.early.peek()
     const many = dirty.pageCount > manyPages
     // What was sent in this epoch already and written again will not rest before its end, either; its first sending was in vain,
     // and it has to be in the harvest to be counted so.
-    const { early } = this.#protection
-    const sent = early?.epoch === epoch ? early.pages : PageRanges.empty
+    const sent = pending.sent?.epoch === epoch ? pending.sent.pages : PageRanges.empty
     let left = fewRuns(many ? dirty : this.#settled.choose(dirty.subtract(sent)))
     while (left.pageCount > 0 && !session.closed.aborted) {
       const [slice, rest] = left.take(slicePages)
       left = rest
+      if ((pending.sent?.deltaBytes ?? 0) + slice.pageCount * pageRecordBytesMax > this.#bytesMax) return
       await this.#send(session, epoch, slice)
     }
   }
 
   async #send(session: SpeculativeSession, epoch: number, wanted: PageRanges): Promise<void> {
-    const { tracker, writer } = this.#protection
+    const { tracker, writer, pending } = this.#protection
     const taken = tracker.early?.harvest(wanted) ?? PageRanges.empty
     if (taken.pageCount === 0) return
-    const before = this.#protection.early
-    const early =
-      before?.epoch === epoch
-        ? before
-        : { epoch, pages: PageRanges.empty, changedLines: 0, deltaBytes: 0, bytes: 0 }
-    // From here on they are not dirty any more: should anything fail, the checkpoint finds them here.
-    const now = { ...early, pages: early.pages.union(taken) }
-    this.#protection.early = now
+    // From here on they are not dirty any more: should anything fail, the checkpoint finds them there.
+    const now = pending.sentEarly(epoch, taken)
     const captured = await writer.capture(taken, false)
     const posted = await session.deltas.post(writer, epoch, taken, captured)
     now.changedLines += captured.stats.changedLines

@@ -6,7 +6,8 @@
  */
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
-import { asSubpageError, invariant, SubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
+import { release } from '../release.ts'
 import type { Connection } from './connection.ts'
 import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
@@ -17,7 +18,11 @@ import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
+import { granted, nothingToTakeOver, runHere, type Takeover } from './takeover.ts'
 import { handBack, Vigil } from './vigil.ts'
+
+/** A primary that says that its agent leaves is not waited for longer. */
+const absenceMsMax = 10_000
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -30,6 +35,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
   #served = false
   /** A failover by command waits for the arbiter. */
   #deciding = false
+  /** The primary has said that its agent leaves, for at most this long. */
+  #absenceMs = 0
   #serving: Promise<void> = Promise.resolve()
   state: StandbyState = 'Seeding'
   reason = ''
@@ -120,11 +127,12 @@ export class Standby extends EventEmitter<StandbyEvents> {
       () => connection.fail(`the primary was silent for ${hello.settings.suspicionMs} ms`),
     )
     connection.onInput = () => pulse.heard()
+    this.#absenceMs = 0
     let reason = 'the primary closed the connection'
     try {
       this.#keeper.begin(reduces(hello.settings))
       const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
-      await connection.sendJson(frameType.welcome, { release: hello.release, arbitrated, ...image })
+      await connection.sendJson(frameType.welcome, { release, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
@@ -137,6 +145,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       reason = refused.message
       await connection.refuse(refused)
     } finally {
+      if (this.#absenceMs > 0) reason = "the primary's agent was stopped"
       pulse.stop()
       if (!this.#outcome) connection.close()
       // The next connection must not write to the image before this one has.
@@ -150,35 +159,29 @@ export class Standby extends EventEmitter<StandbyEvents> {
 
   /**
    * Failover by command.
-   * @param force without an arbiter: the caller knows that the primary is gone
+   * @param force the caller knows that the primary, and its guest, are gone: then it is taken over also without an arbiter's
+   *   answer, against a decision for the primary, and from a checkpoint that is outdated
    * @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE
    */
   async failover(reason: string, force: boolean): Promise<StandbyOutcome> {
+    if (this.#outcome) return await this.#outcome
     const { succession } = this.#options
-    if (!this.#keeper.committed)
+    const { committed, outdated } = this.#keeper
+    if (!committed && !(force && outdated)) throw nothingToTakeOver(this, outdated !== undefined)
+    if (!succession.arbitrated && !force)
       throw new SubpageError(
         'STANDBY_NOT_READY',
-        `${this.guestName} has no whole checkpoint on this host (${this.state})`,
+        'these hosts have no arbiter that could say whether the primary still runs: give --force if you know that it is gone',
       )
-    if (!this.#outcome) {
-      if (succession.arbitrated) {
-        this.#deciding = true
-        const holder = await succession.claim().finally(() => {
-          this.#deciding = false
-        })
-        if (holder)
-          throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} goes on with ${this.guestName}`)
-      } else if (!force)
-        throw new SubpageError(
-          'STANDBY_NOT_READY',
-          'these hosts have no arbiter that could say whether the primary still runs: give --force if you know that it is gone',
-        )
-      else {
-        this.#promises.waive()
-        succession.adopt(succession.generation + 1)
-      }
+    this.#deciding = true
+    try {
+      const unasked = !(succession.arbitrated && (await granted(succession, this.guestName, force)))
+      if (force) this.#promises.waive()
+      // Begins before anything else can happen to the image.
+      return await this.#takeOver(reason, { unasked, force })
+    } finally {
+      this.#deciding = false
     }
-    return await this.#takeOver(reason)
   }
 
   /** Also possible after a failed takeover, of which nothing can be saved. */
@@ -200,11 +203,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.raw:
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
-        // The checkpoint that a failover by command is about must last until that is decided.
-        if (this.#deciding)
-          throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
-        this.#enter('Seeding', '')
-        return await this.#keeper.seed(frame.payload, frame.type)
+        return await this.#keeper.seed(frame.payload, frame.type, () => {
+          this.#checkUndecided()
+          this.#enter('Seeding', '')
+        })
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
@@ -216,6 +218,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
         return this.#sourceEnded(readJson(Ended, frame.payload, 'the end of the guest'))
       case frameType.handover:
         return await this.#handover(connection, frame.epoch)
+      case frameType.leave:
+        this.#absenceMs = Math.min(frame.epoch, absenceMsMax)
+        return
       case frameType.unprotect:
         void this.discard('the primary ended the protection')
         return
@@ -228,18 +233,17 @@ export class Standby extends EventEmitter<StandbyEvents> {
     }
   }
 
+  /** The checkpoint that a failover is about must last: until that is decided, and from then on. */
+  #checkUndecided(): void {
+    if (this.#deciding || this.#outcome)
+      throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
+  }
+
   /** The primary says so itself: its guest is gone, so nobody has to be asked whether it may be taken over. */
   #sourceEnded(end: GuestEnd): void {
     if (end.how === 'died' && this.#keeper.committed) {
-      const { succession } = this.#options
-      if (!this.#outcome) {
-        succession.adopt(succession.generation + 1)
-        // The next session writes the generation down with the arbiter. Until then nobody else can go on with the guest, so
-        // nobody has to be asked, not even after a restart of this agent.
-        succession.agree(false)
-        this.#promises.waive()
-      }
-      void this.#takeOver(`the guest died: ${end.detail}`)
+      if (!this.#outcome) this.#promises.waive()
+      void this.#takeOver(`the guest died: ${end.detail}`, { unasked: true })
     } else void this.discard(`the guest ended: ${end.detail}`)
   }
 
@@ -251,7 +255,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
     const holder = await this.#options.succession.claim()
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} goes on with ${this.guestName}`)
     this.#promises.waive()
-    await this.#takeOver('switched over from the primary', () => connection.send(frameType.tookOver, epoch))
+    await this.#takeOver('switched over from the primary', {
+      announce: () => connection.send(frameType.tookOver, epoch),
+    })
   }
 
   #keepVigil(reason: string, heardAt: number): void {
@@ -262,6 +268,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       settings: this.#hello.settings,
       heardAt,
       reason,
+      absenceMs: this.#absenceMs,
       sourceGone: () => sourceGone(this.#hello),
       committed: () => this.#keeper.committed !== undefined,
       say: (text) => this.#enter('Connecting', text),
@@ -271,24 +278,19 @@ export class Standby extends EventEmitter<StandbyEvents> {
     })
   }
 
-  /** @param announce tells a primary that waits for it; before the connection ends */
-  #takeOver(
-    reason: string,
-    announce: () => Promise<void> = () => Promise.resolve(),
-  ): Promise<StandbyOutcome> {
+  #takeOver(reason: string, how: Takeover = {}): Promise<StandbyOutcome> {
     const startedAt = performance.now()
-    const { guest, image, faults, sourceGone, succession } = this.#options
     return this.#end(async () => {
-      await Promise.all([this.#keeper.settle(), image.rest()])
-      if (!sourceGone(this.#hello)) await this.#promises.lapsed(this.#hello.settings.suspicionMs)
-      const { committed } = this.#keeper
-      invariant(committed, 'only a committed checkpoint is taken over')
-      faults('before-load')
-      succession.use()
-      await guest.takeOver(committed.deviceState)
-      faults('after-load')
+      const committed = await runHere(this.#options, this.#keeper, this.#promises, this.#hello, how).catch(
+        async (error) => {
+          // What it was granted and could not use goes back: the primary, which waits for that, goes on.
+          await this.#vigil?.end()
+          await handBack(this.#options)
+          throw error
+        },
+      )
       // The guest runs here whether or not that arrives.
-      await announce().catch(() => undefined)
+      await how.announce?.().catch(() => undefined)
       const { epoch, consoleBytes } = committed
       return {
         how: 'took-over',

@@ -104,6 +104,18 @@ export class Succession {
     return claim
   }
 
+  /**
+   * Claims the next generation that nobody holds, whoever holds those before: the operator knows that they are gone. One that
+   * is not gone learns it when it next asks.
+   */
+  async claimBeyond(): Promise<Holder | undefined> {
+    for (;;) {
+      const holder = await this.claim()
+      if (!holder) return undefined
+      this.#generation = holder.generation
+    }
+  }
+
   async #claim(signal?: AbortSignal): Promise<Holder | undefined> {
     const { arbiter, guest, claimant } = this.#options
     if (!arbiter || !this.#shared)
@@ -166,6 +178,15 @@ export class Succession {
       if (holder && (await arbiter.holder(returnedId(guest), next, signal))) continue
       return holder?.claimant === claimant ? undefined : holder
     }
+  }
+
+  /**
+   * Goes on in the next generation without a claim. The next session writes it down with the arbiter; until then nobody has
+   * to be asked, not even after a restart of this agent.
+   */
+  adoptUnasked(): void {
+    this.#shared = false
+    this.adopt(this.#generation + 1)
   }
 
   /** Goes on in a generation that was granted to us, to our peer, or by command. */

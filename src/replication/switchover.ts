@@ -3,12 +3,24 @@
  * repeated and nothing is lost. Until the standby has said that it runs, this side keeps the guest, paused; whoever wins
  * the next generation goes on with it.
  */
-import { commit, freeze, type Protection } from './checkpoint.ts'
+
+import { SubpageError } from '../errors.ts'
+import { commit, freeze } from './checkpoint.ts'
 import type { Pause } from './guest.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { Protection } from './protection.ts'
 
 /** The guard lets the guest run again after this long, should this agent die in the middle. */
 export const handoverMs = 10_000
+
+/** @throws SubpageError ARBITER_UNREACHABLE */
+export function assertArbitrated({ arbitrated }: { arbitrated: boolean }): void {
+  if (!arbitrated)
+    throw new SubpageError(
+      'ARBITER_UNREACHABLE',
+      'a switchover needs an arbiter that both hosts see: should the answer be lost, it says who has the guest',
+    )
+}
 
 /**
  * @param held told of the pause as soon as there is one; the caller resumes it when this throws and the guest is ours

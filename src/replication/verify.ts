@@ -11,9 +11,10 @@ import { type Difference, hashBlocks, hashBytes } from '../memory/hash.ts'
 import { lineBytes, pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
-import { checkpoint, type Protection } from './checkpoint.ts'
+import { checkpoint } from './checkpoint.ts'
 import type { EpochReport } from './epoch-stats.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { Protection } from './protection.ts'
 
 export interface Verification {
   equal: boolean

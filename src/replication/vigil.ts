@@ -1,7 +1,8 @@
 /**
  * A standby that has lost its primary: does the guest still run there? On the same machine that can be seen. Otherwise the
  * primary is suspected once it has been silent for the suspicion time, and, since a primary that lives goes first, half of
- * that more; then the next generation is claimed, and whoever is granted it goes on.
+ * that more; then the next generation is claimed, and whoever is granted it goes on. A primary whose agent has been stopped
+ * in an orderly way holds back what the guest sends and claims nothing; it is waited for somewhat longer.
  */
 import { asSubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
@@ -16,6 +17,8 @@ export interface VigilOptions {
   heardAt: number
   /** How the connection was lost. */
   reason: string
+  /** The primary's agent was stopped in an orderly way, and may be back within this time; 0 when it was not. */
+  absenceMs: number
   /** Whether the guest's process is known to be gone; undefined when it cannot be seen from here. */
   sourceGone: () => boolean | undefined
   committed: () => boolean
@@ -83,7 +86,7 @@ export class Vigil {
 
   /** True when the vigil is over. */
   async #decide(gone: boolean): Promise<boolean> {
-    const { clock, succession, settings, heardAt, reason, say } = this.#options
+    const { clock, succession, settings, heardAt, absenceMs, reason, say } = this.#options
     if (settings.outputs === 'free' && !gone) {
       say(`${reason}; with outputs free two copies could serve, so it is taken over by command only`)
       return false
@@ -92,7 +95,7 @@ export class Vigil {
       say(`${reason}; without an arbiter it is taken over by command only`)
       return false
     }
-    if (!gone && clock.now() - heardAt < settings.suspicionMs * 1.5) {
+    if (!gone && clock.now() - heardAt < Math.max(settings.suspicionMs * 1.5, absenceMs)) {
       say(`${reason}; waiting for the primary`)
       return false
     }

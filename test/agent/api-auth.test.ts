@@ -2,7 +2,7 @@
  * The agent's API from outside: the socket is for its owner alone, TCP for those who have the token, and no secret shows up
  * anywhere. Real agents, as processes.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
 import {
   chmodSync,
   mkdirSync,
@@ -59,11 +59,9 @@ const env = (more: Record<string, string> = {}) => ({ PATH: process.env.PATH ?? 
 
 async function startAgent(name: string, ...flags: string[]): Promise<TestAgent> {
   const state = at(name)
-  const child = spawn(
-    process.execPath,
-    [main, 'agent', '--ephemeral', '--listen', '127.0.0.1:0', '--state', state, ...flags],
-    { env: env({ SUBPAGE_ARBITER: `file:${at('arbiter')}` }) },
-  )
+  const child = spawn(process.execPath, [main, 'agent', '--ephemeral', '--state', state, ...flags], {
+    env: env({ SUBPAGE_ARBITER: `file:${at('arbiter')}` }),
+  })
   let said = ''
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text) => (said += text))
@@ -133,6 +131,7 @@ beforeAll(async () => {
   plain = await startAgent('plain', ...api)
   secured = await startAgent(
     ...(['secured', ...api] as [string, ...string[]]),
+    ...['--listen', '127.0.0.1:0'],
     ...['--tls-ca', alpha.ca, '--tls-cert', alpha.cert, '--tls-key', alpha.key],
   )
 }, 60_000)
@@ -153,10 +152,26 @@ describe('the socket', () => {
     expect(statSync(plain.state).mode & 0o777).toBe(0o700)
   })
 
+  test('whoever may not open it is told so, with a status of its own', async () => {
+    const directory = at('closed')
+    mkdirSync(directory)
+    // Root may open everything, so the call is made by nobody.
+    const script = `
+      const { AgentClient } = await import(process.argv[1])
+      if (process.getuid() === 0) process.setuid(65534)
+      await new AgentClient(process.argv[2]).status().catch((error) => console.log(error.code + ' ' + error.message))`
+    chmodSync(directory, 0)
+    const client = join(packageRoot, 'dist/src/agent/client.js')
+    const args = ['--input-type=module', '-e', script, client, join(directory, 'api.sock')]
+    const said = spawnSync(process.execPath, args, { encoding: 'utf8', env: env() })
+    chmodSync(directory, 0o700)
+    expect(said.stdout).toMatch(/^AUTH_REFUSED this user may not open .*--state/)
+  })
+
   test('a state directory that others can look into is refused', async () => {
     mkdirSync(at('open'))
     chmodSync(at('open'), 0o755)
-    expect(await run('agent', '--listen', '127.0.0.1:0', '--state', at('open'))).toMatchObject({
+    expect(await run('agent', '--state', at('open'))).toMatchObject({
       status: 12,
       stderr: expect.stringMatching(/chmod 700 .*open \(SECRET_EXPOSED\)/),
     })
@@ -165,7 +180,7 @@ describe('the socket', () => {
   test('a link in place of a state directory is refused', async () => {
     mkdirSync(at('target'), { mode: 0o700 })
     symlinkSync(at('target'), at('link'))
-    expect(await run('agent', '--listen', '127.0.0.1:0', '--state', at('link'))).toMatchObject({
+    expect(await run('agent', '--state', at('link'))).toMatchObject({
       status: 12,
       stderr: expect.stringMatching(/is a link/),
     })
@@ -321,17 +336,14 @@ describe('a start that would be unsafe is refused', () => {
       'another name than that of the certificate',
       () => [
         ...['--host', 'beta', '--tls-ca', alpha.ca, '--tls-cert', alpha.cert, '--tls-key', alpha.key],
-        ...['--api-token-file', at('token')],
+        ...['--listen', '127.0.0.1:0', '--api-token-file', at('token')],
       ],
       /certificate is for alpha/,
     ],
   ]
   for (const [what, flags, reason] of starts)
     test(what, async () => {
-      const ran = await run(
-        ...['agent', '--state', at('refused'), '--listen', '127.0.0.1:0', '--api-listen', '127.0.0.1:0'],
-        ...flags(),
-      )
+      const ran = await run(...['agent', '--state', at('refused'), '--api-listen', '127.0.0.1:0'], ...flags())
       // It ends, whatever it had begun.
       expect(ran).toMatchObject({ stderr: expect.stringMatching(reason) })
       expect([2, 12]).toContain(ran.status)

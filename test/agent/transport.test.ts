@@ -3,21 +3,17 @@
  * Real sockets and certificates, on loopback.
  */
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { connect as connectTcp, type Socket } from 'node:net'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { connect as connectPlain, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { type ConnectionOptions, connect as connectTls, createServer as createTlsServer } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { formatAddress } from '../../src/agent/address.ts'
+import { type Address, formatAddress } from '../../src/agent/address.ts'
 import { type Credentials, loadCredentials, watchCredentials } from '../../src/agent/credentials.ts'
-import {
-  createTransport,
-  type Incoming,
-  type Listening,
-  type TransportLimits,
-} from '../../src/agent/transport.ts'
+import type { Incoming, TransportLimits } from '../../src/agent/door.ts'
+import { createTransport, type Listening } from '../../src/agent/transport.ts'
 import { SubpageError } from '../../src/errors.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { frameType } from '../../src/replication/frame.ts'
@@ -38,6 +34,9 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
+let made = 0
+
+/** With certificates on a port, without on a socket. */
 class Listener {
   readonly met: Incoming[] = []
   readonly refused: string[] = []
@@ -51,7 +50,7 @@ class Listener {
     const all = { handshakeMs: 2_000, strangersMax: 8, strangersMaxPerAddress: 4, ...limits }
     let listener: Listener | undefined
     const listening = await createTransport(credentials, all).listen(
-      { host: '127.0.0.1', port: 0 },
+      [credentials ? { host: '127.0.0.1', port: 0 } : { path: join(directory, `${made++}.sock`) }],
       {
         connection: (incoming) => {
           listener?.met.push(incoming)
@@ -65,11 +64,22 @@ class Listener {
   }
 
   get at(): string {
-    return formatAddress(this.#listening.address)
+    return formatAddress(this.#address)
+  }
+
+  get #address(): Address {
+    return this.#listening.addresses[0]!
   }
 
   get port(): number {
-    return this.#listening.address.port
+    return 'port' in this.#address ? this.#address.port : 0
+  }
+
+  /** A connection that proves nothing. */
+  plain(): Socket {
+    const socket =
+      'path' in this.#address ? connectPlain(this.#address.path) : connectPlain(this.port, '127.0.0.1')
+    return socket.on('error', () => undefined)
   }
 
   [Symbol.dispose](): void {
@@ -218,15 +228,14 @@ describe('with certificates', () => {
 
   test('a plaintext peer is refused in words that it can read', async () => {
     using listener = await Listener.start(alpha)
-    const stream = await createTransport().connect(listener.at)
-    expect(await answerTo(stream)).toMatch(/without TLS/)
+    expect(await answerTo(listener.plain())).toMatch(/without TLS/)
     expect(listener.refused).toEqual([expect.stringMatching(/without TLS/)])
   })
 
   test('a peer that sends rubbish in place of a handshake is refused', async () => {
     using listener = await Listener.start(alpha)
-    const rubbish = connectTcp(listener.port, '127.0.0.1')
-    rubbish.on('error', () => undefined).write(Buffer.alloc(600, 0x16))
+    const rubbish = listener.plain()
+    rubbish.write(Buffer.alloc(600, 0x16))
     await once(rubbish.resume(), 'close')
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED/)])
   })
@@ -254,21 +263,45 @@ describe('without certificates', () => {
     stream.destroy()
   })
 
-  test('nobody else is listened to or connected to', async () => {
+  test('nobody else is listened to or connected to, loopback included', async () => {
     const plain = createTransport()
     const handlers = { connection: () => undefined, refused: () => undefined }
-    for (const host of ['0.0.0.0', '::', '192.0.2.7'])
-      expect(await failure(plain.listen({ host, port: 0 }, handlers))).toMatch(/^TLS_REQUIRED.*subpage cert/)
-    for (const to of ['192.0.2.7:7475', '[2001:db8::7]:7475', '169.254.1.1', '0.0.0.0:7475'])
-      expect(await failure(plain.connect(to))).toMatch(/^TLS_REQUIRED.*subpage cert/)
+    for (const host of ['0.0.0.0', '::', '192.0.2.7', '127.0.0.1', '::1', 'localhost'])
+      expect(await failure(plain.listen([{ host, port: 0 }], handlers))).toMatch(
+        /^TLS_REQUIRED.*subpage cert/,
+      )
+    for (const to of ['192.0.2.7:7475', '[2001:db8::7]:7475', '169.254.1.1', '127.0.0.1:7475', 'localhost'])
+      expect(await failure(plain.connect(to))).toMatch(/^TLS_REQUIRED.*subpage cert.*state directory/)
   })
 
-  test('a peer that speaks TLS is refused, and understands', async () => {
+  test('the socket is for its owner alone, from its first moment', async () => {
+    const umask = process.umask(0o077)
+    const path = join(directory, 'first.sock')
+    const listening = createTransport().listen([{ path }], {
+      connection: () => undefined,
+      refused: () => undefined,
+    })
+    await expect.poll(() => existsSync(path)).toBe(true)
+    expect(statSync(path).mode & 0o077).toBe(0)
+    expect(statSync(directory).mode & 0o777).toBe(0o700)
+    const { close } = await listening
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    close()
+    process.umask(umask)
+  })
+
+  test('a peer that speaks TLS is refused', async () => {
     using listener = await Listener.start()
-    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(
-      /AUTH_REFUSED.*does not speak TLS/,
+    const stranger = listener.plain()
+    stranger.write(Buffer.from([0x16, 0x03, 0x01]))
+    await once(stranger.resume(), 'close')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/speaks TLS/)])
+  })
+
+  test.each(['nobody.sock', '.'])('nobody at %s is said', async (name) => {
+    expect(await failure(createTransport().connect(join(directory, name)))).toMatch(
+      /^PEER_UNREACHABLE.*ENOENT/,
     )
-    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/without certificates/)])
   })
 })
 
@@ -276,7 +309,7 @@ describe('strangers', () => {
   for (const secured of [false, true])
     test(`who say nothing are cut off (${secured ? 'TLS' : 'plain'})`, async () => {
       using listener = await Listener.start(secured ? alpha : undefined, { handshakeMs: 100 })
-      const silent = connectTcp(listener.port, '127.0.0.1').on('error', () => undefined)
+      const silent = listener.plain()
       await once(silent.resume(), 'close')
       await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/no hello within 0.1 s/)])
     })
@@ -291,7 +324,7 @@ describe('strangers', () => {
 
   test('who stop in the middle of a handshake are cut off', async () => {
     using listener = await Listener.start(alpha, { handshakeMs: 200 })
-    const slow = connectTcp(listener.port, '127.0.0.1').on('error', () => undefined)
+    const slow = listener.plain()
     // A record of a handshake, 512 bytes long, of which nothing more comes.
     slow.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]))
     await once(slow.resume(), 'close')
@@ -300,14 +333,11 @@ describe('strangers', () => {
 
   test('who begin and never say hello are cut off, unless they are accepted', async () => {
     using listener = await Listener.start(undefined, { handshakeMs: 200 })
-    const [kept, dropped] = [0, 1].map(() => connectTcp(listener.port, '127.0.0.1').resume()) as [
-      Socket,
-      Socket,
-    ]
+    const [kept, dropped] = [0, 1].map(() => listener.plain().resume()) as [Socket, Socket]
     kept.write('SPG1')
     await expect.poll(() => listener.met.length).toBe(1)
     listener.met[0]?.accept()
-    dropped.on('error', () => undefined).write('SPG1')
+    dropped.write('SPG1')
     await once(dropped, 'close')
     expect(listener.met[1]?.stream.errored).toMatchObject({ code: 'AUTH_REFUSED' })
     expect(kept.closed).toBe(false)
@@ -316,9 +346,9 @@ describe('strangers', () => {
 
   test('are few at a time', async () => {
     using listener = await Listener.start(alpha, { strangersMaxPerAddress: 2 })
-    const waiting = [0, 1].map(() => connectTcp(listener.port, '127.0.0.1').on('error', () => undefined))
+    const waiting = [0, 1].map(() => listener.plain())
     await Promise.all(waiting.map((socket) => once(socket, 'connect')))
-    const third = connectTcp(listener.port, '127.0.0.1').on('error', () => undefined)
+    const third = listener.plain()
     await once(third.resume(), 'close')
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/too many/)])
     for (const socket of waiting) socket.destroy()

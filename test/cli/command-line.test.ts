@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
@@ -162,7 +163,7 @@ describe('data', () => {
   test('status, for people and for programs', async () => {
     const text = await subpage(['status', ...there])
     expect([text.status, text.said]).toEqual([exitStatus.ok, ''])
-    expect(text.out).toMatch(/^host here, replication 127\.0\.0\.1:\d+, .*\nno guests\n$/)
+    expect(text.out).toMatch(/^host here, replication \/.*\/pair\.sock, .*\nno guests\n$/)
     const json = await subpage(['status', ...there, '--json'])
     expect(json.out.trim()).not.toContain('\n')
     expect(JSON.parse(json.out)).toMatchObject({ host: 'here', pid: agent.process.pid, guests: [] })
@@ -225,7 +226,9 @@ describe('data', () => {
     await expect
       .poll(async () => {
         await subpage(['status', '--state', own])
-        await fetch(`http://${other.address}/`).catch(() => 'refused, as it should be')
+        connect(other.address)
+          .on('error', () => undefined)
+          .end('GET / HTTP/1.0\r\n\r\n')
         return child.stdout.readableLength
       })
       .toBeGreaterThan(0)

@@ -24,11 +24,14 @@ afterEach(() => {
   rmSync(folder, { recursive: true })
 })
 
+/** What is recorded goes on when its recorder has failed or was killed; these programs end then. */
+const endsWithRecorder =
+  'const p = process.ppid; setInterval(() => (process.ppid === p && p !== 1) || process.exit(), 100);'
 /** Writes a page again and again. */
 const busy = [
   process.execPath,
   '-e',
-  'const b = Buffer.alloc(4096); setTimeout(() => process.exit(), 20_000); setInterval(() => b.fill(Date.now() & 255), 1)',
+  `${endsWithRecorder} const b = Buffer.alloc(4096); setInterval(() => b.fill(Date.now() & 255), 1)`,
 ]
 
 function recording(options: string[] = [], env: Record<string, string> = {}) {
@@ -107,7 +110,7 @@ describe('a recording ends whole', () => {
           'full.trace',
         ],
         ...['--content', '--for', '60s', '--tracker', 'compare', '--', process.execPath, '-e'],
-        'const b = Buffer.alloc(1 << 16); setInterval(() => crypto.getRandomValues(b), 1)',
+        `${endsWithRecorder} const b = Buffer.alloc(1 << 16); setInterval(() => crypto.getRandomValues(b), 1)`,
       ],
       { encoding: 'utf8' },
     )

@@ -124,7 +124,7 @@ if (available) {
     await store.fetch(guest, all)
     expect(stopPager(store, guest)).toBe(true)
     expect(readPager(store, guest)).toBeUndefined()
-    store.forget('victim')
+    await store.forget('victim')
     await victim.run(`write 0 ${pages}`)
     increment(content)
     expect(Buffer.compare(readFileSync(victim.target.ramPath), content)).toBe(0)
@@ -135,7 +135,7 @@ if (available) {
     await victim.kill()
     await expect.poll(() => readPager(store, guest)?.ended).toBe(true)
     expect(stopPager(store, guest)).toBe(true)
-    store.forget('victim')
+    await store.forget('victim')
     expect(store.totals.objects).toBe(0)
   })
 }

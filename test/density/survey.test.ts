@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseShape } from '../../src/density/shape.ts'
 import { survey } from '../../src/density/survey.ts'
-import { rawImage, surveyImage } from '../../src/density/survey-images.ts'
+import { surveyImage } from '../../src/density/survey-images.ts'
 import { pageBytes } from '../../src/memory/page.ts'
+import { elfCore } from '../memory/images/elf.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-survey-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -52,7 +53,7 @@ describe('survey', () => {
     ['256M', 2 ** 28],
     ['many passes', 8192],
   ])('counts each page once, with %s', async (_, memoryBytes) => {
-    const found = await survey([rawImage(first), rawImage(second)], { memoryBytes })
+    const found = await survey([surveyImage(first), surveyImage(second)], { memoryBytes })
     expect(found).toMatchObject({
       pages: 12,
       zero: 2,
@@ -81,21 +82,23 @@ describe('survey', () => {
     const pages = Array.from({ length: 2000 }, (_, i) => noise(i % 1500))
     const path = image('many', pages)
     const [ample, scarce] = await Promise.all([
-      survey([rawImage(path)], { depth: 'share' }),
-      survey([rawImage(path)], { depth: 'share', memoryBytes: 8192 }),
+      survey([surveyImage(path)], { depth: 'share' }),
+      survey([surveyImage(path)], { depth: 'share', memoryBytes: 8192 }),
     ])
     expect(ample).toMatchObject({ passes: 1, shared: 500 })
     expect(scarce.shared).toBe(500)
     expect(scarce.passes).toBeGreaterThan(1)
-    await expect(survey([rawImage(path)], { memoryBytes: 256 })).rejects.toMatchObject({ code: 'NO_SPACE' })
+    await expect(survey([surveyImage(path)], { memoryBytes: 256 })).rejects.toMatchObject({
+      code: 'NO_SPACE',
+    })
   })
 
   test('finds the same patches in passes', async () => {
     const pages = Array.from({ length: 1000 }, (_, i) => [noise(i), changed(noise(i), 100)]).flat()
     const path = image('similar', pages)
     const [ample, scarce] = await Promise.all([
-      survey([rawImage(path)], { depth: 'patch' }),
-      survey([rawImage(path)], { depth: 'patch', memoryBytes: 8192 }),
+      survey([surveyImage(path)], { depth: 'patch' }),
+      survey([surveyImage(path)], { depth: 'patch', memoryBytes: 8192 }),
     ])
     expect(ample).toMatchObject({ patchPasses: 1, patched: 1000, references: 1000 })
     expect(scarce).toMatchObject({ patched: 1000, references: 1000 })
@@ -105,14 +108,14 @@ describe('survey', () => {
   test('holes are zero pages and stay holes', async () => {
     const path = image('sparse', [noise(9)])
     truncateSync(path, 1000 * pageBytes)
-    expect(await survey([rawImage(path)])).toMatchObject({ pages: 1000, zero: 999, shared: 0 })
+    expect(await survey([surveyImage(path)])).toMatchObject({ pages: 1000, zero: 999, shared: 0 })
   })
 
   test('blocks below the page', async () => {
     const half = (a: Buffer, b: Buffer) =>
       Buffer.concat([a.subarray(0, pageBytes / 2), b.subarray(0, pageBytes / 2)])
     const path = image('halves', [half(noise(1), noise(2)), half(noise(1), Buffer.alloc(pageBytes))])
-    const { blocks } = await survey([rawImage(path)])
+    const { blocks } = await survey([surveyImage(path)])
     for (const block of blocks) {
       expect(block.zeroShare).toBeCloseTo(0.25)
       expect(block.repeatedShare).toBeCloseTo(0.25)
@@ -122,7 +125,7 @@ describe('survey', () => {
       'alike',
       [...Array(8).keys()].map((seed) => half(noise(1), noise(10 + seed))),
     )
-    for (const { savesMost, savesWhole } of (await survey([rawImage(alike)])).blocks) {
+    for (const { savesMost, savesWhole } of (await survey([surveyImage(alike)])).blocks) {
       expect(savesMost).toBeCloseTo(0.25, 1)
       expect(savesWhole).toBe(savesMost)
     }
@@ -130,27 +133,47 @@ describe('survey', () => {
 
   test('of an ELF core counts what it holds, at whatever offset', async () => {
     const pages = [noise(1), noise(2), noise(1), changed(noise(2), 100), Buffer.alloc(pageBytes)]
-    const header = Buffer.alloc(64)
-    header.write('\x7fELF', 'latin1')
-    header.set([2, 1, 1], 4)
-    header.writeUInt16LE(4, 16)
-    header.writeBigUInt64LE(64n, 32)
-    header.writeUInt16LE(56, 54)
-    header.writeUInt16LE(1, 56)
-    const segment = Buffer.alloc(56)
-    segment.writeUInt32LE(1, 0)
-    // Offset, addresses, bytes in the file, bytes of memory: the rest was left out.
-    for (const [i, value] of [120, 0x10000, 0, 5 * pageBytes, 90 * pageBytes].entries())
-      segment.writeBigUInt64LE(BigInt(value), 8 + 8 * i)
-    const core = surveyImage(image('core', [header, segment, ...pages]))
+    const part = { virtual: 0x10000, data: Buffer.concat(pages), memoryBytes: 90 * pageBytes }
+    const core = surveyImage(image('core', [elfCore([part])]))
     expect(await survey([core])).toMatchObject({ pages: 5, zero: 1, shared: 1, patched: 1 })
     expect(surveyImage(image('raw', pages))).toMatchObject({ extents: [{ offset: 0, bytes: 5 * pageBytes }] })
   })
 
+  test('pages that a core has in parts are pages as others', async () => {
+    const page = noise(21)
+    const [half, rest] = [page.subarray(0, 1000), page.subarray(1000)]
+    // Whole; in two parts; a last page of which only the first bytes are there, twice.
+    const parts = [
+      { virtual: 0x10000, data: page },
+      { virtual: 0x20000, data: half },
+      { virtual: 0x20000 + half.length, data: rest },
+      { virtual: 0x30000, data: half },
+      { virtual: 0x40800, data: half.subarray(0, 100) },
+      { virtual: 0x50000, data: half },
+    ]
+    const path = image('parts', [elfCore(parts)])
+    const found = await survey([surveyImage(path), surveyImage(first), surveyImage(path)])
+    expect(found.images.map(({ pages, shared }) => [pages, shared])).toEqual([
+      [5, 2],
+      [6, 0],
+      [5, 5],
+    ])
+  })
+
+  test('very many segments take passes, not hours', async () => {
+    const parts = Array.from({ length: 20_000 }, (_, i) => ({
+      virtual: (2 * i + 1) * pageBytes,
+      data: Buffer.alloc(pageBytes, Buffer.from([i, i >> 8, i >> 16, 1, 2])),
+    }))
+    const path = image('segments', [elfCore(parts)])
+    expect(await survey([surveyImage(path)], { depth: 'patch' })).toMatchObject({ pages: 20_000, shared: 0 })
+    rmSync(path)
+  })
+
   test('refuses what is no image', async () => {
-    expect(() => rawImage(folder)).toThrow(/not a regular file/)
-    expect(() => rawImage(image('empty', []))).toThrow(/empty/)
-    expect(() => rawImage(join(folder, 'nothing'))).toThrow(/ENOENT/)
+    expect(() => surveyImage(folder)).toThrow(/not a regular file/)
+    expect(() => surveyImage(image('empty', []))).toThrow(/empty/)
+    expect(() => surveyImage(join(folder, 'nothing'))).toThrow(/there is no file/)
   })
 })
 

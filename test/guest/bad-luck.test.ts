@@ -15,10 +15,9 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { createConnection } from 'node:net'
+import { type AddressInfo, createConnection, createServer } from 'node:net'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { parseAddress } from '../../src/agent/address.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
 import { errorTable, exitStatus } from '../../src/errors.ts'
@@ -33,6 +32,7 @@ import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
+import { TestCa } from '../support/certificates.ts'
 import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 import { subpage } from '../support/subpage.ts'
@@ -92,9 +92,8 @@ async function kill({ process: agent }: EphemeralAgent): Promise<void> {
   await ended
 }
 
-/** Starts an agent again where one was: the same state, the same address. */
-const restart = (agent: EphemeralAgent, host: string, env: Record<string, string> = {}) =>
-  hosts.add(host, env, agent.address)
+/** Starts an agent again where one was. */
+const restart = (host: string, env: Record<string, string> = {}) => hosts.add(host, env)
 
 describe('wrong names, and what is taken', () => {
   test('every command says that it does not know the guest', async () => {
@@ -121,25 +120,28 @@ describe('wrong names, and what is taken', () => {
   })
 
   test('the replication port is in use', async () => {
-    const { status, said } = await subpage(['agent', '--state', stateOf('c'), '--listen', a.address])
+    const server = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const taken = `127.0.0.1:${(server.address() as AddressInfo).port}`
+    const files = await (await TestCa.make(join(hosts.directory, 'ca'))).files('c')
+    const tls = ['--tls-ca', files.ca, '--tls-cert', files.cert, '--tls-key', files.key]
+    const { status, said } = await subpage(['agent', '--state', stateOf('c'), '--listen', taken, ...tls])
     expect({ status, said }).toEqual({
       status: 1,
-      said: expect.stringContaining(`${a.address} is taken by another program (ADDRESS_IN_USE)`),
+      said: expect.stringContaining(`${taken} is taken by another program (ADDRESS_IN_USE)`),
     })
-    expect((await a.client.status()).host).toBe('a')
   })
 
   test('the state directory has an agent', async () => {
-    const { status, said } = await subpage(['agent', '--state', stateOf('a'), '--listen', '127.0.0.1:0'])
+    const { status, said } = await subpage(['agent', '--state', stateOf('a')])
     expect(status).toBe(11)
     expect(said).toContain(`agent a (process ${a.process.pid}) serves ${stateOf('a')}`)
     expect((await a.client.status()).host).toBe('a')
   })
 
   test('of many agents that start at once on one directory, one stays', async () => {
-    const starts = await Promise.allSettled(
-      [1, 2, 3, 4].map((n) => hosts.add('many', {}, `127.0.0.1:0`).then(() => n)),
-    )
+    const starts = await Promise.allSettled([1, 2, 3, 4].map((n) => hosts.add('many').then(() => n)))
     expect(starts.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
     for (const start of starts)
       if (start.status === 'rejected') expect(start.reason.message).toMatch(/AGENT_RUNNING/)
@@ -257,10 +259,16 @@ describe('a standby that cannot be', () => {
 
   test('nobody at the address, or somebody else', async () => {
     const to = (address: string) => ({ ...b, address })
-    await expect(protect(a, 'lonely', to('127.0.0.1:1'))).rejects.toMatchObject({ code: 'PEER_UNREACHABLE' })
+    await expect(protect(a, 'lonely', to(stateOf('nobody')))).rejects.toMatchObject({
+      code: 'PEER_UNREACHABLE',
+    })
+    await expect(protect(a, 'lonely', to('127.0.0.1:1'))).rejects.toMatchObject({ code: 'TLS_REQUIRED' })
     await expect(protect(a, 'lonely', to('no colon here'))).rejects.toMatchObject({ code: 'BAD_ARGUMENT' })
-    // To itself: the name is taken there, by the guest.
-    await expect(protect(a, 'lonely', a)).rejects.toMatchObject({ message: expect.stringMatching(/lonely/) })
+    // To itself.
+    await expect(protect(a, 'lonely', a)).rejects.toMatchObject({
+      code: 'PEER_MISMATCH',
+      message: expect.stringMatching(/same identity/),
+    })
     expect(await a.client.guest('lonely')).toMatchObject({ role: 'Alone', state: 'Running' })
   })
 
@@ -289,8 +297,7 @@ describe('a standby that cannot be', () => {
 
   /** Says hello to b; what it answers. */
   async function greet(words: Hello) {
-    const { host, port } = parseAddress(b.address)
-    const connection = new Connection(createConnection(port, host))
+    const connection = new Connection(createConnection(b.address))
     onTestFinished(() => connection.close())
     await connection.sendJson(frameType.hello, words)
     const frames = connection[Symbol.asyncIterator]()
@@ -358,7 +365,7 @@ describe('what a killed agent leaves behind', () => {
     mkdirSync(join(stateOf('c'), 'guests', 'lost+found'))
     writeFileSync(garbled.record, '{"format":1,"na')
 
-    c = await restart(c, 'c')
+    c = await restart('c')
     expect(await c.client.guest('kept')).toMatchObject({ state: 'Running', pid: before.pid })
     expect(await runState(kept)).toBe('running')
     await expect(c.client.guest('ghost')).rejects.toMatchObject({ code: 'GUEST_UNKNOWN' })
@@ -385,7 +392,7 @@ describe('what a killed agent leaves behind', () => {
       await new Promise((resolve) => setTimeout(resolve, random.integer(0, 250)))
       await kill(c)
       await asked
-      c = await restart(c, 'c')
+      c = await restart('c')
       // Not there, as if nobody had asked.
       const found = await c.client.guest('hasty').catch(() => undefined)
       if (found) {
@@ -405,7 +412,7 @@ describe('what a killed agent leaves behind', () => {
     const { pid } = await c.client.guest('hung')
     await kill(c)
     process.kill(pid ?? 0, 'SIGSTOP')
-    c = await restart(c, 'c')
+    c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
       state: 'Failed',
       reason: expect.stringMatching(/gives no answer/),
@@ -436,7 +443,7 @@ describe('what a killed agent leaves behind', () => {
     expect(await ended).toEqual([0, null])
     expect(existsSync(join(stateOf('c'), 'api.sock'))).toBe(false)
     expect(await runState(filesOf('c', 'kept'))).toBe('running')
-    c = await restart(c, 'c')
+    c = await restart('c')
     expect(await c.client.guest('kept')).toMatchObject({ state: 'Running', pid })
     await c.client.remove('kept')
   })
@@ -497,10 +504,10 @@ describe('a protected guest', () => {
     'whose agent is killed %s goes on',
     async (point) => {
       await kill(a)
-      a = await restart(a, 'a', { SUBPAGE_FAULT: `${point}:${random.integer(5, 60)}=kill` })
+      a = await restart('a', { SUBPAGE_FAULT: `${point}:${random.integer(5, 60)}=kill` })
       await once(a.process, 'exit')
       await untilRunning()
-      a = await restart(a, 'a')
+      a = await restart('a')
       await expectProtected()
     },
   )
@@ -510,7 +517,7 @@ describe('a protected guest', () => {
       await kill(a)
       // Also without waiting for the guard.
       if (n > 0) await untilRunning()
-      a = await restart(a, 'a')
+      a = await restart('a')
       await expectProtected()
       await new Promise((resolve) => setTimeout(resolve, random.integer(0, 100)))
     }
@@ -518,7 +525,7 @@ describe('a protected guest', () => {
 
   test('whose agent stands still within a pause does not stand still with it', async () => {
     await kill(a)
-    a = await restart(a, 'a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
+    a = await restart('a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
     const { pid } = a.process
     await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1'), { timeout: 20_000 }).toMatch(/\) T /)
     await untilRunning()
@@ -543,7 +550,7 @@ describe('a protected guest', () => {
     await kill(b)
     await until(a, name, ({ state }) => state === 'Connecting')
     await untilRunning()
-    b = await restart(b, 'b')
+    b = await restart('b')
     await expectProtected()
     expect((await b.client.guest(name)).pid).not.toBe(pid)
   })
@@ -560,8 +567,8 @@ describe('a protected guest', () => {
   test('whose agents are both killed goes on', async () => {
     await Promise.all([kill(a), kill(b)])
     await untilRunning()
-    b = await restart(b, 'b')
-    a = await restart(a, 'a')
+    b = await restart('b')
+    a = await restart('a')
     await expectProtected()
     expect(await askVictim(console)).toBe(true)
   })
@@ -574,7 +581,7 @@ describe('a protected guest', () => {
     expect(isRunning(record.process)).toBe(false)
     expect(await askVictim({ log: taken.console, socket: filesOf('b', name).console })).toBe(true)
     // Its former host becomes the standby.
-    a = await restart(a, 'a')
+    a = await restart('a')
     await until(b, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
     expect(await a.client.guest(name)).toMatchObject({ role: 'Standby' })
     expect(await b.client.verify(name)).toMatchObject({ equal: true })

@@ -10,6 +10,7 @@ import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { beforeAll, expect, onTestFinished, test } from 'vitest'
+import { qemuBinary } from '../../src/qemu/launch.ts'
 
 const page = 4096
 const pageMagic = Buffer.from('SUBPGVIC')
@@ -68,7 +69,7 @@ async function boot() {
     ['-chardev', `socket,id=console,path=${join(folder, 'console')}`, '-serial', 'chardev:console'],
     ['-chardev', `socket,id=qmp,path=${join(folder, 'qmp')}`, '-mon', 'chardev=qmp,mode=control'],
   ]
-  const qemu = spawn('qemu-system-x86_64', arguments_.flat(), { stdio: ['ignore', 'inherit', 'inherit'] })
+  const qemu = spawn(qemuBinary, arguments_.flat(), { stdio: ['ignore', 'inherit', 'inherit'] })
   const exited = once(qemu, 'exit')
   onTestFinished(async () => {
     qemu.kill('SIGKILL')

@@ -29,14 +29,13 @@ let from: EphemeralAgent
 let to: EphemeralAgent
 const names = new Map<EphemeralAgent, string>()
 
-async function start(host: string, listen?: string, fault = ''): Promise<EphemeralAgent> {
-  const agent = await hosts.add(host, { SUBPAGE_FAULT: fault }, listen)
+async function start(host: string, fault = ''): Promise<EphemeralAgent> {
+  const agent = await hosts.add(host, { SUBPAGE_FAULT: fault })
   names.set(agent, host)
   return agent
 }
 
-const startAgain = (agent: EphemeralAgent, fault?: string) =>
-  start(names.get(agent) ?? '', agent.address, fault)
+const startAgain = (agent: EphemeralAgent, fault?: string) => start(names.get(agent) ?? '', fault)
 
 /** Kills the agent, and starts it with a fault in it. */
 async function withFault(agent: EphemeralAgent, fault: string): Promise<EphemeralAgent> {

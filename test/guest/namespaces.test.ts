@@ -129,7 +129,7 @@ describe('an agent that does not see the guests of its state directory', () => {
 
   test('keeps its directory from an agent in another network namespace', async () => {
     const [command, ...args] = [...ownNetwork, process.execPath, mainFile]
-    const second = ['agent', '--state', stateOf('a'), '--listen', '127.0.0.1:0']
+    const second = ['agent', '--state', stateOf('a')]
     const child = spawn(command!, [...args, ...second], { stdio: ['ignore', 'ignore', 'pipe'] })
     const said = await ended(child)
     expect(said).toMatch(/AGENT_RUNNING/)
@@ -139,7 +139,7 @@ describe('an agent that does not see the guests of its state directory', () => {
   test('is refused where /proc shows another namespace', async () => {
     const [command, ...args] = ['unshare', '--pid', '--fork', '--kill-child', process.execPath, mainFile]
     for (const what of [
-      ['agent', '--state', stateOf('e'), '--listen', '127.0.0.1:0'],
+      ['agent', '--state', stateOf('e')],
       ['record', `pid:${process.pid}`, '-o', join(hosts.directory, 'none')],
     ]) {
       const child = spawn(command!, [...args, ...what], { stdio: ['ignore', 'ignore', 'pipe'] })

@@ -97,7 +97,7 @@ test('a standby is refused while its guest runs, and goes when that is gone', as
   expect(note).toMatch(/^host a may begin a new standby of twin here/)
   expect(await names(b)).toEqual([])
   expect(left('b', 'twin')).toEqual([])
-  a = await hosts.add('a', {}, agent.address)
+  a = await hosts.add('a')
   await until(a, 'twin', ({ state }) => state === 'Protected')
   await a.client.remove('twin')
   expect(await names(a)).toEqual([])

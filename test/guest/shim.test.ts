@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { packageRoot } from '../../src/memory/native.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { qemuBinary } from '../../src/qemu/launch.ts'
 import { PauseLease } from '../../src/qemu/pause-lease.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 import { readShimStatus, shimEnvironment } from '../../src/tracking/shim.ts'
@@ -29,7 +30,7 @@ beforeAll(async () => {
   PauseLease.create(file('lease'))
   const qmpOption = (name: string) => ['-qmp', `unix:${file(name)},server=on,wait=off`]
   qemu = spawn(
-    'qemu-system-x86_64',
+    qemuBinary,
     [
       ...['-M', 'q35,memory-backend=ram', '-accel', 'tcg', '-m', `${ramBytes / 2 ** 20}M`, '-S'],
       ...['-object', `memory-backend-file,id=ram,size=${ramBytes},mem-path=${ram},share=on`],

@@ -19,9 +19,9 @@ beforeAll(async () => {
     await TestCa.make(join(hosts.directory, 'ca')),
     await TestCa.make(join(hosts.directory, 'other-ca')),
   ]
-  alpha = await hosts.add('alpha', tlsEnvironment(await ca.files('alpha')))
-  beta = await hosts.add('beta', tlsEnvironment(await ca.files('beta')))
-  mallory = await hosts.add('mallory', tlsEnvironment(await otherCa.files('mallory')))
+  alpha = await hosts.add('alpha', tlsEnvironment(await ca.files('alpha')), '127.0.0.1:0')
+  beta = await hosts.add('beta', tlsEnvironment(await ca.files('beta')), '127.0.0.1:0')
+  mallory = await hosts.add('mallory', tlsEnvironment(await otherCa.files('mallory')), '127.0.0.1:0')
 })
 afterAll(async () => hosts[Symbol.asyncDispose]())
 

@@ -4,7 +4,7 @@ import type { Holder } from '../../src/replication/arbiter.ts'
 import type { Clock } from '../../src/replication/clock.ts'
 import type { Guest } from '../../src/replication/guest.ts'
 import type { Hello } from '../../src/replication/messages.ts'
-import { part } from '../../src/replication/parting.ts'
+import { absenceMs, part } from '../../src/replication/parting.ts'
 import { Pulse } from '../../src/replication/pulse.ts'
 import { Vigil } from '../../src/replication/vigil.ts'
 import { SimTime } from '../simulation/sim-clock.ts'
@@ -72,7 +72,10 @@ test.each([
   expect(beats).toBe(Math.floor(limitMs / (suspicionMs / 5)))
 })
 
-test('a standby claims when the primary has been silent for one and a half times the suspicion time', async () => {
+test.each([
+  ['the primary has been silent for one and a half times the suspicion time', 0, 1.5 * suspicionMs],
+  ['an agent that was stopped in an orderly way is not back in time', absenceMs, absenceMs],
+])('a standby claims when %s', async (_, leftForMs, limitMs) => {
   const { time, clock } = simulated()
   const arbiter = new TimedArbiter(time)
   await arbiter.claim(identity.id, generation, 'primary')
@@ -83,6 +86,7 @@ test('a standby claims when the primary has been silent for one and a half times
     settings: { suspicionMs, outputs: 'held' } as Hello['settings'],
     heardAt: 0,
     reason: 'the connection was cut',
+    absenceMs: leftForMs,
     sourceGone: () => undefined,
     committed: () => true,
     say: () => undefined,
@@ -94,8 +98,8 @@ test('a standby claims when the primary has been silent for one and a half times
   })
   await time.run(() => tookOver)
   expect(arbiter.claimedAtMs).toHaveLength(2)
-  expect(arbiter.claimedAtMs[1]).toBeGreaterThanOrEqual(1.5 * suspicionMs)
-  expect(arbiter.claimedAtMs[1]).toBeLessThanOrEqual(1.5 * suspicionMs + 50)
+  expect(arbiter.claimedAtMs[1]).toBeGreaterThanOrEqual(limitMs)
+  expect(arbiter.claimedAtMs[1]).toBeLessThanOrEqual(limitMs + 50)
 })
 
 test('a superseded copy is ended five seconds after its primary has learnt of it', async () => {

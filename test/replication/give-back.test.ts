@@ -3,6 +3,7 @@
  * the primary may not, unless the generation is given back.
  */
 import { afterEach, expect, test } from 'vitest'
+import { SubpageError } from '../../src/errors.ts'
 import type { Holder } from '../../src/replication/arbiter.ts'
 import { seededRandom } from '../support/random.ts'
 import { Pair, ScriptedArbiter, successionFor } from './pair.ts'
@@ -60,6 +61,53 @@ test('a standby that is discarded while its claim is under way gives back what i
   // Not the one that was given back.
   expect(pair.options.succession.generation).toBe(3)
   expect(pair.host.waiting.whole).toBe(undefined)
+})
+
+test('a standby that is granted the guest and cannot load it gives it back, and the primary goes on', async () => {
+  const pair = await Pair.make({ random: seededRandom(), arbiter: new ScriptedArbiter() })
+  pairs.push(pair)
+  const primary = await pair.protect()
+  await pair.epochs(3)
+  pair.host.waiting.refuses = new SubpageError('QEMU_FAILED', 'it does not like the state')
+  const standby = pair.host.standby!
+  // So the standby need not wait until its promise has lapsed.
+  pair.host.gone = true
+  await expect(standby.failover('by command', false)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
+  expect(standby.state).toBe('Failed')
+  await expect.poll(() => primary.alone).toBe(true)
+  expect(pair.guest.alive).toBe(true)
+  expect(pair.options.succession.generation).toBe(3)
+})
+
+test('without an arbiter a forced failover that fails leaves the guest to its primary', async () => {
+  const pair = await Pair.make({ random: seededRandom() })
+  pairs.push(pair)
+  const primary = await pair.protect()
+  await pair.epochs(3)
+  pair.host.waiting.refuses = new SubpageError('QEMU_FAILED', 'it does not like the state')
+  const standby = pair.host.standby!
+  await expect(standby.failover('by command', true)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
+  expect(standby.generation).toBe(1)
+  await expect.poll(() => primary.state).toBe('Connecting')
+  // Refused again and again, by a standby that runs nothing.
+  await expect.poll(() => pair.host.refused.length + pair.connections).toBeGreaterThan(3)
+  expect(pair.guest.alive).toBe(true)
+})
+
+test('a standby whose memory cannot come to rest gives back, too', async () => {
+  const pair = await Pair.make({ random: seededRandom(), arbiter: new ScriptedArbiter() })
+  pairs.push(pair)
+  pair.host.image = {
+    ...pair.host.image,
+    rest: () => Promise.reject(new SubpageError('KEEPER_FAILED', 'the keeper is gone')),
+  }
+  const primary = await pair.protect()
+  await pair.epochs(3)
+  await expect(pair.host.standby!.failover('by command', false)).rejects.toMatchObject({
+    code: 'KEEPER_FAILED',
+  })
+  await expect.poll(() => primary.alone).toBe(true)
+  expect(pair.guest.alive).toBe(true)
 })
 
 test('what an agent has left of a standby is given back by the next; what a guest runs in is not', async () => {

@@ -120,7 +120,6 @@ describe('a hostile primary', () => {
     ['repeats an epoch', (p) => sendCheckpoint(p, 5, [whole]), /sends epoch 5 again/],
     ['goes back in time', (p) => sendCheckpoint(p, 4, [whole]), /sends epoch 4 again/],
     ['commits epoch 0', (p) => p.connection.send(frameType.commit, 0, commitOf([])), /sends epoch 0 again/],
-    ['seeds in the middle', (p) => p.connection.send(frameType.pages, 0, whole), /seeds after its first/],
     ['sends noise for a delta', (p) => p.connection.send(frameType.pages, 6, Buffer.alloc(99, 7)), /refused/],
     ['sends an empty delta', (p) => p.connection.send(frameType.pages, 6), /refused/],
     ['sends a damaged delta', (p) => p.connection.send(frameType.pages, 6, flipped), /refused/],
@@ -232,6 +231,31 @@ describe('a hostile primary', () => {
     await sendCheckpoint(honest, 6, [delta({ 5: 5 })])
     await honest.answer(frameType.ack)
     expect([1, 2, 4, 5].map((page) => host.waiting.image.read(page * pageBytes, 1)[0])).toEqual([1, 22, 4, 5])
+  })
+
+  test('one that seeds again takes its checkpoint away, and what it had sent for the next one', async () => {
+    const { host, peer } = await asPrimary()
+    const at = (page: number) => host.waiting.image.read(page * pageBytes, 1)[0]
+    await peer.connection.send(frameType.pages, 0, delta({ 1: 1 }))
+    await sendCheckpoint(peer, 5, [delta({ 2: 22 })])
+    await peer.answer(frameType.ack)
+    await peer.connection.send(frameType.pages, 6, delta({ 2: 66 }))
+    await peer.connection.send(frameType.pages, 0, delta({ 3: 33 }))
+    await expect.poll(() => host.standby?.committed).toBeUndefined()
+    expect(host.standby?.state).toBe('Seeding')
+    await expect(host.standby?.failover('now', true)).rejects.toMatchObject({ code: 'STANDBY_NOT_READY' })
+    await sendCheckpoint(peer, 6, [delta({ 4: 44 })])
+    await peer.answer(frameType.ack)
+    expect(host.standby?.committed).toMatchObject({ epoch: 6 })
+    expect([1, 2, 3, 4].map(at)).toEqual([1, 22, 33, 44])
+
+    await peer.connection.send(frameType.pages, 7, delta({ 2: 77 }))
+    await peer.connection.send(frameType.pages, 0, delta({ 3: 34 }))
+    await peer.sendDevice(7, 'state')
+    await peer.connection.send(frameType.commit, 7, commitOf([delta({ 2: 77 })]))
+    expect((await peer.refusal()).message).toMatch(/not whole/)
+    expect(host.standby?.committed).toBeUndefined()
+    expect([2, 3].map(at)).toEqual([22, 34])
   })
 
   test('half a checkpoint of a lost connection is not mixed into the next one', async () => {

@@ -5,15 +5,16 @@
  */
 import { once } from 'node:events'
 import fc from 'fast-check'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
+import { absenceMs } from '../../src/replication/parting.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import { seededRandom } from '../support/random.ts'
 import { dialCutting } from './cut.ts'
-import { digestOf, Pair, type PairOptions, ScriptedArbiter } from './pair.ts'
+import { digestOf, Pair, type PairOptions, ScriptedArbiter, WarpedClock } from './pair.ts'
 import { acknowledge, asPrimary, asStandby, commitOf, delta, sendCheckpoint, welcome } from './peers.ts'
 
 const random = seededRandom()
@@ -176,13 +177,41 @@ describe('the course of a protection', () => {
     expect(pair.host.waiting.whole).toBe(true)
   })
 
-  test('a primary that leaves goes on alone, and its standby does not take over', async () => {
+  test('a primary whose agent is stopped holds back, and its standby keeps the checkpoint', async () => {
     const pair = await startProtected({ arbiter: new ScriptedArbiter() })
     pair.host.gone = false
+    const freed = vi.spyOn(pair.guest, 'freeOutputs')
     await pair.primary?.detach()
+    await expect
+      .poll(() => pair.host.standby?.reason)
+      .toMatch(/agent was stopped; the guest still runs there/)
+    expect(freed).not.toHaveBeenCalled()
+    expect(pair.guest.paused).toBe(false)
+    expect(pair.options.succession.generation).toBe(1)
+    expect(pair.host.standby?.committed).toBeDefined()
     pair.host.gone = true
-    await expect.poll(() => pair.host.standby?.reason).toMatch(/goes on with the guest alone/)
-    expect(pair.host.standby?.committed).toBeUndefined()
+    expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
+    expect(pair.host.waiting.whole).toBe(true)
+  })
+
+  test('from another host it is waited for longer than one that is silent, and not for ever', async () => {
+    const clock = new WarpedClock()
+    const pair = await startProtected({ arbiter: new ScriptedArbiter(), suspicionMs: 1_000, clock })
+    await pair.primary?.detach()
+    await expect.poll(() => pair.host.standby?.reason).toMatch(/agent was stopped; waiting for the primary/)
+    clock.pass(absenceMs - 500)
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    expect(pair.host.standby?.ending).toBe(false)
+    clock.pass(1_000)
+    expect(await pair.host.outcome).toMatchObject({ how: 'took-over', reason: 'the primary is silent' })
+  })
+
+  test('a primary whose agent is stopped without an arbiter goes on alone', async () => {
+    const pair = await startProtected()
+    pair.host.gone = false
+    const freed = vi.spyOn(pair.guest, 'freeOutputs')
+    await pair.primary?.detach()
+    expect(freed).toHaveBeenCalled()
   })
 
   test('nobody there: one error, and the guest is left alone', async () => {

@@ -14,18 +14,19 @@ import { Region } from '../../src/memory/region.ts'
 import { release } from '../../src/release.ts'
 import { admit, greet, sharesArbiter } from '../../src/replication/admission.ts'
 import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
-import { realClock } from '../../src/replication/clock.ts'
+import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
-import { wholeImage } from '../../src/replication/image.ts'
+import { type Image, wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
+import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import { Standby } from '../../src/replication/standby.ts'
 import type { StandbyOutcome } from '../../src/replication/standby-options.ts'
 import { Succession } from '../../src/replication/succession.ts'
-import type { Tracker } from '../../src/tracking/tracker.ts'
+import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
 import type { SeededRandom } from '../support/random.ts'
 
 /** Two ends of one TCP connection on this machine. */
@@ -83,7 +84,20 @@ export class ScriptedArbiter implements Arbiter {
 }
 
 /** Silence is tested elsewhere: here a peer may be slow. */
-const suspicionMs = 60_000
+const patientMs = 60_000
+
+/** The machine's time, and what a test has let pass beside. */
+export class WarpedClock implements Clock {
+  #passedMs = 0
+  readonly sleep = realClock.sleep
+  readonly after = realClock.after
+  now(): number {
+    return realClock.now() + this.#passedMs
+  }
+  pass(ms: number): void {
+    this.#passedMs += ms
+  }
+}
 
 export function helloFor({ pages, name = 'script' }: { pages: number; name?: string }): Hello {
   return {
@@ -103,7 +117,14 @@ export function helloFor({ pages, name = 'script' }: { pages: number; name?: str
       process: { pid: 1, startTime: '1' },
     },
     generation: 1,
-    settings: { epochMs: 2, suspicionMs, outputs: 'held', tracker: 'auto', codec: 'masked', ...everyPart },
+    settings: {
+      epochMs: 2,
+      suspicionMs: patientMs,
+      outputs: 'held',
+      tracker: 'auto',
+      codec: 'masked',
+      ...everyPart,
+    },
   }
 }
 
@@ -144,6 +165,9 @@ export class ScriptedGuest {
   readonly ram: Region
   readonly ended: Promise<GuestEnd>
   alive = true
+  pauseMsMax = 2_000
+  trackerName: Tracker['name'] = 'userfault'
+  openTrackers = 0
   end: (end: GuestEnd) => void = () => undefined
   mishaps: Mishaps = {}
   paused = false
@@ -187,20 +211,22 @@ export class ScriptedGuest {
 
   track(): Tracker {
     let everything = true
-    return {
-      name: 'userfault',
-      fallback: undefined,
-      early: {
-        peek: () =>
-          everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1])),
-        harvest: (within) => {
-          const pages = [...this.#dirty].filter((page) => within.has(page))
-          for (const page of pages) this.#dirty.delete(page)
-          return PageRanges.of(pages.map((page) => [page, 1]))
-        },
+    const early: EarlyHarvest = {
+      peek: () => (everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1]))),
+      harvest: (within) => {
+        const pages = [...this.#dirty].filter((page) => within.has(page))
+        for (const page of pages) this.#dirty.delete(page)
+        return PageRanges.of(pages.map((page) => [page, 1]))
       },
+    }
+    const compares = this.trackerName === 'compare'
+    this.openTrackers++
+    return {
+      name: this.trackerName,
+      fallback: undefined,
+      early: compares ? undefined : early,
       harvest: () => {
-        const all = everything
+        const all = everything || compares
         everything = true
         this.mishaps.harvest?.()
         everything = false
@@ -208,7 +234,7 @@ export class ScriptedGuest {
         this.#dirty.clear()
         return all ? PageRanges.all(this.ram.pages) : dirty
       },
-      close: () => undefined,
+      close: () => void this.openTrackers--,
     }
   }
 
@@ -254,9 +280,10 @@ export class ScriptedWaiting {
     this.image = Region.anonymous(pages * pageBytes)
   }
 
-  async takeOver(deviceState: Uint8Array): Promise<void> {
+  async takeOver(deviceState: Uint8Array, begin: () => void): Promise<void> {
     if (this.refuses) throw this.refuses
     await this.gate
+    begin()
     this.whole = digestOf(this.image) === Buffer.from(deviceState).toString()
   }
 
@@ -276,13 +303,19 @@ export class ScriptedHost {
   /** Whether the primary's guest is known to be gone. */
   gone: boolean | undefined
   standby: Standby | undefined
+  /** As the standby uses it. */
+  image: Image
   readonly #arbiter: Arbiter | undefined
   readonly #sockets = new Set<Socket>()
   #ended: (outcome: StandbyOutcome) => void = () => undefined
 
-  constructor(pages: number, arbiter?: Arbiter) {
+  readonly #clock: Clock
+
+  constructor(pages: number, arbiter?: Arbiter, clock: Clock = realClock) {
     this.#arbiter = arbiter
+    this.#clock = clock
     this.waiting = new ScriptedWaiting(pages)
+    this.image = wholeImage(this.waiting.image)
     this.outcome = new Promise((resolve) => {
       this.#ended = resolve
     })
@@ -336,11 +369,11 @@ export class ScriptedHost {
   #start(hello: Hello): Standby {
     const standby = new Standby({
       guest: this.waiting,
-      image: wholeImage(this.waiting.image),
+      image: this.image,
       hello,
       succession: successionFor('standby', this.#arbiter),
       sourceGone: () => this.gone,
-      clock: realClock,
+      clock: this.#clock,
       faults: () => undefined,
     })
     standby.on('state', (state, reason) => this.states.push(reason ? `${state}: ${reason}` : state))
@@ -357,6 +390,10 @@ export interface PairOptions {
   arbiter?: Arbiter
   /** Beside what makes deltas smaller. */
   sending?: Sending
+  limits?: Partial<PauseLimits>
+  suspicionMs?: number
+  /** Of the standby. */
+  clock?: Clock
   /** Instead of a direct connection to the host. */
   connect?: (port: number) => Promise<Duplex>
 }
@@ -367,12 +404,14 @@ export class Pair {
   readonly host: ScriptedHost
   readonly options: PrimaryOptions
   primary: Primary | undefined
+  /** How often the primary has called its standby. */
+  connections = 0
   readonly #worker: NodeJS.Timeout
 
   private constructor(
     guest: ScriptedGuest,
     host: ScriptedHost,
-    { epochMs = 2, connect = dial, arbiter, sending }: PairOptions,
+    { epochMs = 2, connect = dial, arbiter, sending, limits, suspicionMs = patientMs }: PairOptions,
   ) {
     this.guest = guest
     this.host = host
@@ -382,13 +421,19 @@ export class Pair {
       hello: async () => {
         const { generation } = this.options.succession
         await arbiter?.leaveMark('seen')
-        return { ...helloFor({ pages: guest.ram.pages }), generation, ...(arbiter && { mark: 'seen' }) }
+        const hello = helloFor({ pages: guest.ram.pages })
+        const settings = { ...hello.settings, suspicionMs }
+        return { ...hello, settings, generation, ...(arbiter && { mark: 'seen' }) }
       },
-      connect: () => connect(port),
+      connect: () => {
+        this.connections++
+        return connect(port)
+      },
       tracker: 'auto',
       codec: 'masked',
       sending: { ...everyPart, ...sending },
       pace: { epochMs },
+      limits: { ...pauseLimits, ...limits },
       suspicionMs,
       outputs: 'held',
       succession: successionFor('primary', arbiter),
@@ -401,7 +446,7 @@ export class Pair {
 
   static async make(options: PairOptions): Promise<Pair> {
     const pages = options.pages ?? 64
-    const host = await new ScriptedHost(pages, options.arbiter).listen()
+    const host = await new ScriptedHost(pages, options.arbiter, options.clock).listen()
     return new Pair(new ScriptedGuest(pages, options.random), host, options)
   }
 

@@ -11,6 +11,7 @@ import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { type Frame, type FrameType, frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello } from '../../src/replication/messages.ts'
+import { pauseLimits } from '../../src/replication/pause-limits.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { SeededRandom } from '../support/random.ts'
 import { dial, helloFor, portOf, ScriptedGuest, ScriptedHost, successionFor } from './pair.ts'
@@ -106,13 +107,14 @@ export async function sendCheckpoint(peer: Peer, epoch: number, deltas: Uint8Arr
 }
 
 /** A real standby, and us as its primary. */
-export async function asPrimary(): Promise<{
+export async function asPrimary(prepare: (host: ScriptedHost) => void = () => undefined): Promise<{
   host: ScriptedHost
   peer: Peer
   reconnect: () => Promise<Peer>
 }> {
   const host = await new ScriptedHost(pages).listen()
   host.gone = false
+  prepare(host)
   onTestFinished(() => host.close())
   const connect = async (hello: Hello) => {
     const peer = new Peer(await dial(host.port))
@@ -162,6 +164,7 @@ export async function asStandby(
         tracker: 'auto',
         codec: 'masked',
         pace: { epochMs: 2 },
+        limits: pauseLimits,
         suspicionMs: 60_000,
         outputs: 'held',
         succession: successionFor('primary', undefined),

@@ -94,7 +94,8 @@ describe.each(kinds)('with %s', (_, sending) => {
     const mishap = fc.constantFrom('pause', 'harvest', 'broken', 'resume', 'connection', 'none')
     await fc.assert(
       fc.asyncProperty(fc.array(mishap, { minLength: 1, maxLength: 4 }), async (mishaps) => {
-        await using pair = await Pair.make({ random, pages: 16, epochMs: 1, sending })
+        const limits = { wholePages: random.integer(0, 8) }
+        await using pair = await Pair.make({ random, pages: 16, epochMs: 1, sending, limits })
         pair.host.gone = false
         await pair.protect()
         for (const one of mishaps) {

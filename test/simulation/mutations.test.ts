@@ -87,7 +87,16 @@ describe('a defect is found', { timeout: 300_000 }, () => {
   })
 
   test('a generation that was never used is not given back', async () => {
-    expect(await finds({ Succession: Keeping }, 1085)).toBe('the guest is gone, and nothing has killed it')
+    const settings = {
+      suspicionMs: 500,
+      chosen: true,
+      outputs: 'held',
+      sameMachine: true,
+      apart: false,
+    } as const
+    expect(await finds({ Succession: Keeping, settings }, 1085)).toBe(
+      'the guest is gone, and nothing has killed it',
+    )
   })
 
   test('a pause that the guard has broken counts', async () => {

@@ -7,6 +7,7 @@ import { asSubpageError } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
+import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import type { Verification } from '../../src/replication/verify.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
@@ -44,6 +45,12 @@ function sendingOf(seed: number, tracker: string): Sending {
   }
 }
 
+/** Drawn apart, too. */
+function limitsOf(seed: number): PauseLimits {
+  const { integer } = seededRandom(seed ^ 0x11317)
+  return integer(0, 2) === 0 ? { ...pauseLimits, wholePages: integer(0, 4) } : pauseLimits
+}
+
 function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
   const kind = pick(['full', 'cache', 'hash'])
   // Not with a tracker that names every page.
@@ -55,7 +62,7 @@ function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  const settings: Omit<SimSettings, 'sending' | 'apart'> = {
+  const settings: Omit<SimSettings, 'sending' | 'limits' | 'apart'> = {
     pages: random.integer(4, 14),
     stepMs: pick([4, 8, 15]),
     epochMs: pick([25, 40, 100]),
@@ -67,7 +74,12 @@ function settingsOf(random: SeededRandom): SimSettings {
     tracker: chance(15) ? 'compare' : 'userfault',
     codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
   }
-  return { ...settings, sending: sendingOf(random.seed, settings.tracker), apart: random.seed % 2 === 1 }
+  return {
+    ...settings,
+    sending: sendingOf(random.seed, settings.tracker),
+    limits: limitsOf(random.seed),
+    apart: random.seed % 2 === 1,
+  }
 }
 
 export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {
@@ -121,6 +133,7 @@ class Schedule {
     const faultsMs = this.#draw(300, 3_000)
     for (let left = this.#draw(1, 9); left > 0; left--)
       world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
+    this.#disturbMore(faultsMs)
     // Bad luck comes in twos: a state that must not last is seen when something else happens right then.
     world.onFault = (host, forMs) => {
       if (this.#draw(0, 1) === 0) return
@@ -156,6 +169,31 @@ class Schedule {
         action: this.#pick<PlannedFault['action']>(['kill', 'kill', 'stop', 'throw', 'stall']),
         forMs: this.#duration(),
       })
+  }
+
+  /** Kinds that came later, drawn apart from everything else, so that what a seed stands for stays the same. */
+  #disturbMore(faultsMs: number): void {
+    const { time, seed, hosts } = this.#world
+    const { integer } = seededRandom(seed ^ 0xd15c)
+    if (integer(0, 3) > 0) return
+    const [host, forMs, deathMs] = [hosts[integer(0, 1)]!, integer(1, 9_000), integer(0, 7_000)]
+    time.after(integer(20, faultsMs), () => !this.#over && this.#shutDown(host, forMs, deathMs))
+  }
+
+  /** An orderly shutdown of a host, or of its agent only: the agent is stopped, then QEMU dies, or the agent is back first. */
+  #shutDown(host: SimHost, forMs: number, deathMs: number): void {
+    const { time } = this.#world
+    const wasWhole = this.#whole()
+    this.#mustSurvive = false
+    this.#world.note(`-- shutdown ${host.name}, its agent for ${forMs} ms, its QEMUs in ${deathMs} ms`)
+    const runs = this.#world.copies.find((qemu) => qemu.host === host.name)
+    if (runs) this.#died(wasWhole)
+    host.agent?.process.enter(() => void host.endAgent(forMs))
+    time.after(deathMs, () => {
+      if (this.#over || !runs?.alive) return
+      this.#world.hit(runs.host)
+      runs.die({ how: 'died', detail: 'its host was shut down' })
+    })
   }
 
   #disturb(

@@ -14,6 +14,7 @@ const inheritMs = 5_000
 
 export class SimGuest implements Guest {
   readonly qemu: SimQemu
+  readonly pauseMsMax = leaseMs
   readonly description: GuestDescription
   readonly ended: Promise<GuestEnd>
   readonly #world: SimWorld
@@ -203,7 +204,7 @@ export class SimWaiting implements WaitingGuest {
     return this.qemu.ram
   }
 
-  async takeOver(deviceState: Uint8Array): Promise<void> {
+  async takeOver(deviceState: Uint8Array, begin: () => void): Promise<void> {
     const state = Uint8Array.from(deviceState)
     await this.#process.ask<void>((answer, fail) => {
       this.#world.time.after(this.#world.random.integer(2, 40), () => {
@@ -212,6 +213,7 @@ export class SimWaiting implements WaitingGuest {
         answer()
       })
     })
+    begin()
     this.onLoaded()
     await this.#qmp.run('cont')
   }

@@ -438,6 +438,7 @@ export class RunningHere {
       codec,
       sending,
       pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
+      limits: world.settings.limits,
       suspicionMs,
       outputs,
       succession: this.succession,

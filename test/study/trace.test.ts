@@ -1,4 +1,5 @@
 /** A trace comes back as it was written, and whatever is not whole or not ours is refused with words that help. */
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -242,4 +243,11 @@ describe('a reader refuses', () => {
     file(['header', json(header), false], ['epoch', Buffer.from([0xff, 0xff]), false])
     expect(readAll).toThrow(malformed(/ends too early/))
   })
+})
+
+test('a pipe is refused at once, though nobody writes to it', () => {
+  execFileSync('mkfifo', [path])
+  expect(() => readTrace(path)).toThrow(
+    expect.objectContaining({ code: 'BAD_ARGUMENT', message: `${path} is not a file` }),
+  )
 })

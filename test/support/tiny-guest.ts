@@ -27,13 +27,6 @@ function firmware(then: number[]): Buffer {
 /** Writes one byte to a port. */
 export const out = (port: number, value: number) => [0xba, port & 0xff, port >> 8, 0xb0, value, 0xee]
 
-/** Says `text` over and over. */
-export function saying(text: string): number[] {
-  const each = [...Buffer.from(text)].flatMap((byte) => [0xb0, byte, 0xee])
-  const code = [0xba, 0xf8, 0x03, ...each]
-  return [...code, 0xe9, (0x10000 - code.length - 3) & 0xff, (0x10000 - code.length - 3) >> 8]
-}
-
 /** Writes it and returns QEMU's options for it. */
 export function firmwareOptions(directory: string, name: string, then: number[]): string[] {
   const path = join(directory, `${name}.rom`)

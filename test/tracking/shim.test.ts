@@ -75,15 +75,13 @@ test('says `waiting` when the program never maps the RAM file', () => {
   expect(report && describeShim(report)).toContain('saw no shared mapping')
 })
 
-test('removes its variables', () => {
-  const environment = shimEnvironment({
-    ram: '/x',
-    status: join(directory, 's'),
-    lease: '/x',
-    guardQmp: '/x',
-  })
-  const seen = execFileSync('env', { env: { PATH: process.env.PATH, ...environment }, encoding: 'utf8' })
-  expect(seen).not.toMatch(/SUBPAGE_|LD_PRELOAD/)
+test('hands its variables on to a program that another one starts in its place', async () => {
+  const status = join(directory, 'handed-on.status')
+  const environment = shimEnvironment({ ram: '/x', status, lease: '/x', guardQmp: '/x' })
+  const script = '/bin/true; exec env'
+  const seen = execFileSync('/bin/sh', ['-c', script], { env: { PATH: process.env.PATH, ...environment } })
+  for (const [name, value] of Object.entries(environment))
+    expect(seen.toString()).toContain(`${name}=${value}`)
 })
 
 test('the program runs on when nothing of the shim can work', async () => {

@@ -39,10 +39,13 @@ test('follows what a process uses, and loses nothing', async () => {
     expect(mibOf(large.ramPages)).toBeGreaterThan(64)
     expect(mibOf(large.dist.pages)).toBeLessThan(mibOf(large.ramPages))
     child.stdin.write('4')
-    const small = await sampleUntil(child.pid!, ({ dist }) => dist.pages < large.dist.pages - 40 * 256)
+    // The first interval after the change may have caught some of the time before it.
+    const small = await sampleUntil(
+      child.pid!,
+      ({ dist, heat }) => dist.pages < large.dist.pages - 40 * 256 && heat.some((percent) => percent === 0),
+    )
     expect(mibOf(small.dist.pages)).toBeGreaterThan(4)
     expect(small).toMatchObject({ written: null, idlePages: [] })
-    expect(small.heat.some((percent) => percent === 0)).toBe(true)
     const { status, out } = await subpage([
       'wss',
       `pid:${child.pid}`,

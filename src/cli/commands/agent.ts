@@ -1,10 +1,11 @@
 /** `subpage agent`: runs the daemon of this host in the foreground. */
+import { formatAddress } from '../../agent/address.ts'
 import type { Agent } from '../../agent/agent.ts'
 import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
 import type { ServeOptions } from '../../agent/serve.ts'
 import { SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
-import { type Command, type Invocation, read, text } from '../command.ts'
+import { type Command, type Invocation, read } from '../command.ts'
 import { onOutputLost } from '../output.ts'
 import { formatTime, parseMs, within } from '../sizes.ts'
 
@@ -15,10 +16,13 @@ export const agentCommand: Command = {
   help: `Example:
   subpage agent --listen 192.0.2.10:7475 --tls-ca ca.crt --tls-cert alpha.crt --tls-key alpha.key
 
-Without certificates (subpage cert makes them) other hosts are neither answered nor called. Guests outlive the agent; a new one on the same state directory finds them again.`,
+Without certificates (subpage cert makes them) other hosts are neither answered nor called; agents of this machine reach each other by their state directories. Guests outlive the agent; a new one on the same state directory finds them again.`,
   flags: [
     { form: '--state <dir>', summary: 'state directory (default: /run/subpage for root)' },
-    { form: '--listen <address>', summary: 'where other hosts reach this one', default: '127.0.0.1:7475' },
+    {
+      form: '--listen <address>',
+      summary: 'where other hosts reach this one; needs certificates (port 7475 unless one is given)',
+    },
     { form: '--ephemeral', summary: 'remove all guests and end when standard input ends (for tests)' },
     {
       form: '--host <name>',
@@ -65,7 +69,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
     const { serve } = await import('../../agent/serve.ts')
     const agent = await serve({
       stateDirectory: stateOf(invocation),
-      listen: text(invocation, 'listen'),
+      ...(flags.listen === undefined ? {} : { listen: String(flags.listen) }),
       ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
       ...(flags.images === undefined ? {} : { images: String(flags.images) }),
       ...(flags.swap === undefined
@@ -82,7 +86,11 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
     if (flags.ephemeral) endWithInput(agent)
-    const ready = { host: agent.host.name, state: agent.stateDirectory, replication: agent.host.address() }
+    const ready = {
+      host: agent.host.name,
+      state: agent.stateDirectory,
+      replication: formatAddress(agent.address),
+    }
     if (output.json) output.data({ ready }, () => '')
     else
       output.note(

@@ -28,6 +28,9 @@ export const demoCommand: Command = {
   async run(invocation) {
     const { output } = invocation
     const { demo } = await import('../../agent/demo.ts')
+    const { demoGuestOptions } = await import('../../qemu/demo-guest.ts')
+    // Says what is not built before anything is started.
+    demoGuestOptions()
     const summary = await interruptible(async (signal) =>
       demo(
         {

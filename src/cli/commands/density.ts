@@ -20,7 +20,7 @@ export const densityCommand: Command = {
   subpage density tune web --target 512M --cold 30s
   subpage density off web
 
-analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page, and what sharing those would save besides. Identical and similar pages are found in as many passes as --memory asks for.
+analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores, uncompressed images of LiME and AVML) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page, and what sharing those would save besides. Identical and similar pages are found in as many passes as --memory asks for.
 
 on holds the memory of guests densely, of those that run here and of those that wait here to take over: what they have not used for a while leaves their memory for a store of this host, and comes back when they use it. off brings everything back. tune changes how a guest is held. See docs/density.md.`,
   flags: [
@@ -133,7 +133,7 @@ async function analyze(invocation: Invocation, targets: string[]): Promise<void>
 }
 
 async function imageOf(invocation: Invocation, target: string): Promise<SurveyImage> {
-  const { surveyImage } = await import('../../density/survey-images.ts')
+  const { ramImage, surveyImage } = await import('../../density/survey-images.ts')
   if (!target.startsWith('vm:')) return surveyImage(target)
   const { guestFiles, readRecord } = await import('../../qemu/guest-files.ts')
   const name = target.slice('vm:'.length)
@@ -145,5 +145,5 @@ async function imageOf(invocation: Invocation, target: string): Promise<SurveyIm
       'GUEST_DENSE',
       `${name} cannot be analyzed while its memory is held densely: subpage density status says what that saves`,
     )
-  return surveyImage(files.ram, target)
+  return ramImage(files.ram, target)
 }

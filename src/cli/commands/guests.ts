@@ -80,10 +80,13 @@ export const protectCommand: Command = {
   name: 'protect',
   args: ['<name>'],
   summary: 'keep a standby of a guest on another host',
-  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n\nReturns when the first checkpoint is safe on the standby.',
+  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n  subpage protect web --to /run/subpage-b     # another agent of this machine\n\nReturns when the first checkpoint is safe on the standby.',
   flags: [
     ...agentFlags,
-    { form: '--to <address>', summary: 'agent of the other host (required)' },
+    {
+      form: '--to <address>',
+      summary: 'agent of the other host, HOST or HOST:PORT; on this machine its state directory (required)',
+    },
     {
       form: '--epoch <time>',
       summary: 'time between two checkpoints; auto: a checkpoint as soon as output waits',
@@ -112,10 +115,13 @@ export const protectCommand: Command = {
   ],
   async run(invocation) {
     if (invocation.flags.to === undefined)
-      throw new SubpageError('BAD_ARGUMENT', 'protect needs --to HOST:PORT, the agent of the other host')
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        'protect needs --to HOST:PORT, the agent of the other host; on one machine, the state directory of the other agent',
+      )
     const agent = agentOf(invocation)
     await agent.protect(nameOf(invocation), {
-      to: read(invocation, 'to', (to) => formatAddress(parseAddress(to))),
+      to: read(invocation, 'to', peerAt),
       ...read(invocation, 'epoch', readPace),
       outputs: text(invocation, 'outputs') as ProtectBody['outputs'],
       suspicionMs: read(invocation, 'suspicion', within(parseMs, 50, 60_000, formatTime)),
@@ -156,6 +162,36 @@ export const switchoverCommand: Command = {
   },
 }
 
+export const drainCommand: Command = {
+  name: 'drain',
+  args: [],
+  summary: 'move all protected guests of this host to their standbys, before it is shut down',
+  help: 'Guests that cannot be moved stay, and are named; the exit status is 3 then. packaging/subpage-drain.service runs this when a host is shut down.',
+  flags: agentFlags,
+  async run(invocation) {
+    const agent = agentOf(invocation)
+    const { guests } = await agent.status()
+    const running = guests.filter(({ role, pid }) => role !== 'Standby' && pid !== null)
+    const moves = running.map(async ({ name }) => {
+      const stays = await agent.switchover(name).then(
+        () => undefined,
+        ({ message }: Error) => message,
+      )
+      return { name, stays: stays ?? null }
+    })
+    // They go to other hosts, side by side.
+    const guestsMoved = await Promise.all(moves)
+    invocation.output.data({ guests: guestsMoved }, () =>
+      running.length === 0
+        ? 'no guest runs here'
+        : guestsMoved
+            .map(({ name, stays }) => (stays === null ? `${name} moved` : `${name} stays: ${stays}`))
+            .join('\n'),
+    )
+    return guestsMoved.every(({ stays }) => stays === null) ? exitStatus.ok : exitStatus.degraded
+  },
+}
+
 export const failoverCommand: Command = {
   name: 'failover',
   args: ['<name>'],
@@ -163,7 +199,11 @@ export const failoverCommand: Command = {
   help: 'Ask the host that holds the standby. The guest continues from the last checkpoint that was safe here.',
   flags: [
     ...agentFlags,
-    { form: '--force', summary: 'without an arbiter: you know that the primary is gone' },
+    {
+      form: '--force',
+      summary:
+        'you know that the primary and its guest are gone: also without an arbiter, and from an outdated image',
+    },
   ],
   async run(invocation) {
     const outcome = await agentOf(invocation).failover(nameOf(invocation), invocation.flags.force === true)
@@ -223,4 +263,9 @@ const guestSize = within(
 /** The agent has a working directory of its own: files are named from the root. */
 function absolutePaths(options: string[]): string[] {
   return options.map((value, i) => (fileOptions.has(options[i - 1] ?? '') ? resolve(value) : value))
+}
+
+/** A state directory may be named as this shell sees it. @throws SubpageError BAD_ARGUMENT */
+function peerAt(text: string): string {
+  return formatAddress(parseAddress(/^\.{0,2}\//.test(text) ? resolve(text) : text))
 }

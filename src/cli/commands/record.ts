@@ -21,7 +21,7 @@ export const recordCommand: Command = {
   vm:NAME         a guest that an agent of this host runs; --state as the agent has it
   pid:PID         a process that runs
   -- COMMAND …    a command, from its first instruction; what it prints goes to standard error
-  images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory)
+  images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory), LiME
 
 Examples:
   subpage record vm:web --for 30s --epoch 10ms -o web.trace

@@ -53,7 +53,7 @@ function health(guest: GuestStatus): number {
 
 function overview(host: HostStatus, extended: boolean): string {
   const tls = host.certificate ? ` (TLS, certificate until ${host.certificate.validTo.slice(0, 10)})` : ''
-  const head = `host ${host.host}, replication ${host.address ?? 'off'}${tls}, subpage ${host.release}, process ${host.pid}`
+  const head = `host ${host.host}, replication ${host.address}${tls}, subpage ${host.release}, process ${host.pid}`
   if (host.guests.length === 0) return `${head}\nno guests`
   const rows = host.guests.map((g) => [
     g.name,

@@ -1,11 +1,14 @@
 /**
- * Files that hold the memory of a machine or a process: raw images, sparse ones as Firecracker writes its snapshots, and
- * ELF cores as gcore and QEMU's dump-guest-memory write them. `openImage` tells them apart by their first bytes.
+ * Files that hold the memory of a machine or a process: raw images, sparse ones as Firecracker writes its snapshots, ELF
+ * cores as gcore and QEMU's dump-guest-memory write them, and what LiME and AVML write uncompressed. `openImage` tells them
+ * apart by their first bytes, and refuses what is known to be something else.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { errorCode, SubpageError } from '../../errors.ts'
 import type { PageRanges } from '../page-ranges.ts'
 import { elfMagic, openElfCore } from './elf-core.ts'
+import { refuseKnown, startBytes } from './known-formats.ts'
+import { limeMagic, openLime } from './lime.ts'
 import { openRaw } from './raw.ts'
 
 /** Pages that lie one after the other in the machine or process. */
@@ -25,40 +28,49 @@ export interface ImageExtent {
 
 export interface MemoryImage {
   readonly path: string
-  readonly kind: 'raw' | 'elf'
+  readonly kind: 'raw' | 'elf' | 'lime'
   /** Sorted by address. */
   readonly areas: readonly ImageArea[]
   readonly pageCount: number
-  /** Pages that the file has data for. Others are holes, or were left out of a core: they read as zeros. */
+  /** Pages that the file says something about. Others are holes of a raw image, or were left out: they read as zeros. */
   readonly held: PageRanges
+  /** Of `held`, pages that are not wholly in a hole of the file: only they can be other than zero. */
+  readonly data: PageRanges
   /** The pieces of the file that hold whole pages, in the order of `areas`. */
   readonly extents: readonly ImageExtent[]
+  /** Pages of `held` that no extent has, because the file has them only in part or in several parts. Ascending. */
+  readonly partial: readonly number[]
   /** Fills `into`, a whole number of pages, from page `first` on. */
   read(first: number, into: Uint8Array): void
   close(): void
 }
 
 /**
- * @throws SubpageError BAD_ARGUMENT when the file cannot be read or holds no whole pages, IMAGE_MALFORMED when it is an ELF
- * file but no core, or damaged
+ * @throws SubpageError BAD_ARGUMENT when the file cannot be read or holds no whole pages, IMAGE_MALFORMED when it is known to
+ * be something else, or damaged
  */
 export function openImage(path: string): MemoryImage {
   const fd = open(path)
   try {
-    const file = fstatSync(fd)
-    if (!file.isFile()) throw new SubpageError('BAD_ARGUMENT', `${path} is not a file`)
-    const start = Buffer.alloc(elfMagic.length)
-    readSync(fd, start, 0, start.length, 0)
-    return start.equals(elfMagic) ? openElfCore(path, fd, file.size) : openRaw(path, fd, file.size)
+    const { size } = fstatSync(fd)
+    const start = Buffer.alloc(startBytes)
+    const known = start.subarray(0, readSync(fd, start, 0, start.length, 0))
+    if (begins(known, elfMagic)) return openElfCore(path, fd, size)
+    if (begins(known, limeMagic)) return openLime(path, fd, size)
+    refuseKnown(path, known)
+    return openRaw(path, fd, size)
   } catch (error) {
     closeSync(fd)
     throw error
   }
 }
 
+const begins = (start: Buffer, magic: Buffer) => start.subarray(0, magic.length).equals(magic)
+
+/** Of regular files only: to open a pipe would wait for its writer. */
 function open(path: string): number {
   try {
-    return openSync(path, 'r')
+    if (statSync(path).isFile()) return openSync(path, 'r')
   } catch (cause) {
     if (errorCode(cause) === undefined) throw cause
     throw new SubpageError(
@@ -69,4 +81,5 @@ function open(path: string): number {
       { cause },
     )
   }
+  throw new SubpageError('BAD_ARGUMENT', `${path} is not a regular file: copy what it holds into one`)
 }

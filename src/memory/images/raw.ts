@@ -12,19 +12,23 @@ import type { MemoryImage } from './memory-image.ts'
 
 /** Takes `fd` over. */
 export function openRaw(path: string, fd: number, bytes: number): MemoryImage {
-  if (bytes === 0 || bytes % pageBytes !== 0)
+  if (bytes === 0) throw new SubpageError('BAD_ARGUMENT', `${path} is empty: give an image of memory`)
+  if (bytes % pageBytes !== 0)
     throw new SubpageError(
       'BAD_ARGUMENT',
-      `${path} is no memory image: it has ${bytes} bytes, which is not a number of whole pages, and is no ELF core`,
+      `${path} is no raw image, or is cut short: it has ${bytes} bytes, and memory has whole pages of ${pageBytes}; if it is meant, \`truncate -s %${pageBytes} FILE\` fills its last page`,
     )
   const pageCount = bytes / pageBytes
+  const held = dataPages(fd, bytes)
   return {
     path,
     kind: 'raw',
     areas: [{ firstPage: 0, pageCount, address: 0 }],
     pageCount,
-    held: dataPages(fd, bytes),
+    held,
+    data: held,
     extents: [{ offset: 0, bytes }],
+    partial: [],
     read: (first, into) => readWhole(path, fd, first * pageBytes, into),
     close: () => closeSync(fd),
   }

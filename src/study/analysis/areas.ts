@@ -10,6 +10,11 @@ export interface AreaTotal {
   changedLines: number
 }
 
+/** The page after the last one of a recording's memory; 1 when it has none. A process may have had very many areas. */
+export function endOfAreas(areas: readonly TraceArea[]): number {
+  return areas.reduce((end, area) => Math.max(end, endOf(area)), 1)
+}
+
 export class AreaTotals {
   readonly #ascending: (TraceArea & { total: AreaTotal })[]
   readonly #totals = new Map<string, AreaTotal>()

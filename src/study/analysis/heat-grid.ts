@@ -1,6 +1,7 @@
 /** Changed lines by time and place, on a grid small enough to look at. */
 import { pageBytes } from '../../memory/page.ts'
 import { lineCount, type TraceArea, type TraceEnd } from '../trace.ts'
+import { endOfAreas } from './areas.ts'
 import type { Span } from './spans.ts'
 
 const columnsMax = 180
@@ -20,7 +21,7 @@ export class HeatGrid {
 
   /** @param byIndex a series of images has no time: its columns are epochs */
   constructor(areas: readonly TraceArea[], end: TraceEnd, byIndex: boolean) {
-    this.pages = Math.max(1, ...areas.map(({ firstPage, pageCount }) => firstPage + pageCount))
+    this.pages = endOfAreas(areas)
     this.#byIndex = byIndex
     this.#end = Math.max(1, byIndex ? end.epochCount : end.lengthUs)
     this.columns = Math.max(1, Math.min(columnsMax, end.epochCount))

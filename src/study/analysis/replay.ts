@@ -8,6 +8,7 @@ import { pageBytes } from '../../memory/page.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
 import type { Trace, TraceEpoch } from '../trace.ts'
+import { endOfAreas } from './areas.ts'
 import { type Settled, Settling } from './settle.ts'
 
 export class Replay {
@@ -18,7 +19,7 @@ export class Replay {
   /** Takes memory for the pages that hold something, twice. @throws SubpageError NO_SPACE, TRACE_MALFORMED */
   constructor(trace: Trace) {
     if (!trace.header.content) throw new TypeError('this trace has no content to replay')
-    const pages = Math.max(1, ...trace.areas().map(({ firstPage, pageCount }) => firstPage + pageCount))
+    const pages = endOfAreas(trace.areas())
     this.#image = Region.anonymous(pages * pageBytes)
     this.#shadow = Region.anonymous(pages * pageBytes)
     for (const delta of trace.base())

@@ -102,6 +102,11 @@ export function summarize(trace: Trace, { epochUs, lengthsMax = 7 }: SummaryOpti
       ...figures,
     })
   })
+  if (epochUs !== undefined && totals.epochCount === 0)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${trace.path} holds ${end.lengthUs / 1000} ms, less than one epoch of ${epochUs / 1000} ms: choose a shorter one, or record for longer`,
+    )
   const lengths = lengthsOf(trace, end, epochsPerSpan, lengthsMax).map((length) =>
     length === epochsPerSpan ? totals : pass(trace, length),
   )

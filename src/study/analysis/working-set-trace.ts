@@ -8,10 +8,11 @@ import { HotMap } from '../../workingset/hot-map.ts'
 import type { Observation } from '../../workingset/observation.ts'
 import { type Sample, sampleOf } from '../../workingset/sample.ts'
 import type { Trace } from '../trace.ts'
+import { endOfAreas } from './areas.ts'
 
 /** An epoch belongs to the interval in which it ends; an interval that the recording does not fill is left out. */
 export function samplesOfTrace(trace: Trace, intervalMs: number): Sample[] {
-  const pages = trace.areas().reduce((end, area) => Math.max(end, area.firstPage + area.pageCount), 0)
+  const pages = endOfAreas(trace.areas())
   const all = PageRanges.all(pages)
   const estimator = new DistEstimator(pages)
   const hotMap = new HotMap(pages, 0)

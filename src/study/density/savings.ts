@@ -1,7 +1,7 @@
 /** What the techniques save on the memory of a group of guests, at one moment. */
 import { formatShape, type SketchShape } from '../../density/shape.ts'
 import { type BlockCounts, type Survey, survey } from '../../density/survey.ts'
-import { rawImage } from '../../density/survey-images.ts'
+import { ramImage } from '../../density/survey-images.ts'
 import { pageBytes } from '../../memory/page.ts'
 import { type Fleet, type Member, pause } from './fleet.ts'
 
@@ -40,7 +40,7 @@ export interface SweepPoint {
 }
 
 const imagesOf = (members: readonly Member[]) =>
-  members.map(({ role, guest }) => rawImage(guest.qemu.files.ram, role.name))
+  members.map(({ role, guest }) => ramImage(guest.qemu.files.ram, role.name))
 
 export async function measureSavings(group: string, members: readonly Member[]): Promise<Savings> {
   const found = await survey(imagesOf(members))

@@ -5,9 +5,9 @@
 import { type CapturePosition, capture } from '../../delta/capture.ts'
 import { PageChanges } from '../../delta/page-changes.ts'
 import { SubpageError } from '../../errors.ts'
-import { type MemoryImage, openImage } from '../../memory/images/memory-image.ts'
+import { type ImageArea, type MemoryImage, openImage } from '../../memory/images/memory-image.ts'
 import { pageBytes } from '../../memory/page.ts'
-import { PageRanges } from '../../memory/page-ranges.ts'
+import { PageRanges, type PageRun } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
 import { lineCount, type TraceArea, TraceWriter } from '../trace.ts'
 import { onlyChanged } from './only-changed.ts'
@@ -64,6 +64,8 @@ class Series {
   readonly #changes = new PageChanges()
   readonly #out = new Uint8Array(pieceBytes)
   readonly #piece = new Uint8Array(pieceBytes)
+  /** All other pages are zero and take no memory. */
+  #written = PageRanges.empty
   #changedLines = 0
   #dirtyPages = 0
 
@@ -95,11 +97,11 @@ class Series {
     const writer = new TraceWriter(path, headerOf(target, { epochMs: 0, content }), { replace })
     try {
       writer.areas(this.#areas)
-      const all = PageRanges.all(this.#pageCount)
       for (const [index, image] of this.#images.entries()) {
-        this.#load(image, now, index === 0 ? 'zero' : this.#holes)
-        if (index === 0) await this.#encode(now, before, all, true, (delta) => content && writer.base(delta))
-        else await this.#epoch(writer, now, before, all)
+        const loaded = this.#load(image, now, index === 0 ? 'zero' : this.#holes)
+        if (index === 0)
+          await this.#encode(now, before, loaded, true, (delta) => content && writer.base(delta))
+        else await this.#epoch(writer, now, before, loaded)
         progress(this.#so(writer, began, undefined))
       }
       writer.end('time', 0)
@@ -109,10 +111,11 @@ class Series {
     return this.#so(writer, began, 'time')
   }
 
-  async #epoch(writer: TraceWriter, now: Region, before: Region, all: PageRanges): Promise<void> {
-    this.#changes.compare(now, before, all, false)
+  /** @param loaded the pages that can differ */
+  async #epoch(writer: TraceWriter, now: Region, before: Region, loaded: PageRanges): Promise<void> {
+    this.#changes.compare(now, before, loaded, false)
     const { maps, byteCounts } = this.#changes
-    const pages = onlyChanged({ dirty: all, changedMaps: maps, changedBytes: byteCounts })
+    const pages = onlyChanged({ dirty: loaded, changedMaps: maps, changedBytes: byteCounts })
     await this.#encode(
       now,
       before,
@@ -147,43 +150,23 @@ class Series {
     } while (from)
   }
 
-  /** Makes `into` what the image is. */
-  #load(image: MemoryImage, into: Region, holes: Holes): void {
-    let zeroFrom = 0
-    for (const { first, count, page } of this.#pieces(image)) {
-      if (holes === 'zero') this.#zero(into, zeroFrom, page)
-      zeroFrom = page + count
+  /** Makes `into` what the image is. @returns the pages that it has written */
+  #load(image: MemoryImage, into: Region, holes: Holes): PageRanges {
+    const offsets = areaOffsets(image.areas, this.#areas)
+    const data = moved(image.data, image.areas, offsets)
+    // What an image leaves out is zero or as it was, as the caller says; a hole within what it names is always zero.
+    const named = holes === 'zero' ? this.#written : moved(image.held, image.areas, offsets)
+    const zero = this.#written.intersect(named).subtract(data)
+    this.#piece.fill(0)
+    for (const { first, count } of pieces(zero))
+      into.write(first * pageBytes, this.#piece.subarray(0, count * pageBytes))
+    for (const { first, count, area } of inAreas(pieces(image.data), image.areas)) {
       const piece = this.#piece.subarray(0, count * pageBytes)
       image.read(first, piece)
-      into.write(page * pageBytes, piece)
+      into.write((first + offsets[area]!) * pageBytes, piece)
     }
-    if (holes === 'zero') this.#zero(into, zeroFrom, this.#pageCount)
-  }
-
-  /** Pages that are zero already are only read: they take no memory. */
-  #zero(region: Region, from: number, end: number): void {
-    for (let page = from; page < end; ) {
-      const count = Math.min(end - page, pieceBytes / pageBytes)
-      const piece = this.#piece.subarray(0, count * pageBytes)
-      region.readInto(page * pageBytes, piece)
-      if (piece.some((byte) => byte !== 0)) region.write(page * pageBytes, piece.fill(0))
-      page += count
-    }
-  }
-
-  /** What an image holds, in pieces: pages of the image, and which page of the series the first one is. */
-  *#pieces(image: MemoryImage): Generator<{ first: number; count: number; page: number }> {
-    for (const area of image.areas) {
-      const held = image.held.intersect(PageRanges.of([[area.firstPage, area.pageCount]]))
-      const place = this.#areas.findLast(({ address }) => address <= area.address)!
-      const base = place.firstPage + (area.address - place.address) / pageBytes - area.firstPage
-      for (const run of held)
-        for (let first = run.first; first < run.first + run.count; ) {
-          const count = Math.min(run.first + run.count - first, pieceBytes / pageBytes)
-          yield { first, count, page: base + first }
-          first += count
-        }
-    }
+    this.#written = this.#written.union(data)
+    return data.union(zero)
   }
 
   #so(writer: TraceWriter, began: number, cause: RecordSummary['cause']): RecordSummary {
@@ -201,12 +184,11 @@ class Series {
 
 /** The memory of all images together, sorted by address. */
 function joinAreas(images: readonly MemoryImage[]): TraceArea[] {
-  const spans = images
-    .flatMap(({ areas }) => areas)
-    .map(({ address, pageCount }) => ({ address, end: address + pageCount * pageBytes }))
-    .sort((a, b) => a.address - b.address)
+  const spans: { address: number; end: number }[] = []
+  for (const { areas } of images)
+    for (const { address, pageCount } of areas) spans.push({ address, end: address + pageCount * pageBytes })
   const joined: { address: number; end: number }[] = []
-  for (const span of spans) {
+  for (const span of spans.sort((a, b) => a.address - b.address)) {
     const last = joined.at(-1)
     if (last && span.address <= last.end) last.end = Math.max(last.end, span.end)
     else joined.push({ ...span })
@@ -217,4 +199,44 @@ function joinAreas(images: readonly MemoryImage[]): TraceArea[] {
     firstPage += area.pageCount
     return area
   })
+}
+
+/** For each area of an image, what to add to its page numbers to have those of the series. Both are sorted by address. */
+function areaOffsets(areas: readonly ImageArea[], series: readonly TraceArea[]): number[] {
+  let at = 0
+  return areas.map(({ address, firstPage }) => {
+    while (at + 1 < series.length && series[at + 1]!.address <= address) at++
+    const { address: base, firstPage: baseFirst } = series[at]!
+    return baseFirst + (address - base) / pageBytes - firstPage
+  })
+}
+
+/** Pages of an image by their numbers in the series. */
+function moved(pages: PageRanges, areas: readonly ImageArea[], offsets: readonly number[]): PageRanges {
+  const runs: [number, number][] = []
+  for (const { first, count, area } of inAreas(pages, areas)) runs.push([first + offsets[area]!, count])
+  return PageRanges.of(runs)
+}
+
+/** Runs, ascending, cut where areas end; `area` is the index of theirs. */
+function* inAreas(
+  runs: Iterable<PageRun>,
+  areas: readonly ImageArea[],
+): Generator<PageRun & { area: number }> {
+  let area = 0
+  for (const run of runs)
+    for (let { first, count } = run; count > 0; ) {
+      while (areas[area]!.firstPage + areas[area]!.pageCount <= first) area++
+      const within = Math.min(count, areas[area]!.firstPage + areas[area]!.pageCount - first)
+      yield { first, count: within, area }
+      first += within
+      count -= within
+    }
+}
+
+/** Runs, cut to what is read and written at once. */
+function* pieces(runs: Iterable<PageRun>): Generator<PageRun> {
+  const most = pieceBytes / pageBytes
+  for (const { first, count } of runs)
+    for (let at = 0; at < count; at += most) yield { first: first + at, count: Math.min(most, count - at) }
 }

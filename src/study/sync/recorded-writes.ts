@@ -7,6 +7,7 @@ import { pageBytes } from '../../memory/page.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
 import type { EarlyHarvest, Tracker } from '../../tracking/tracker.ts'
+import { endOfAreas } from '../analysis/areas.ts'
 import type { Trace, TraceEpoch } from '../trace.ts'
 
 const piecePages = 256
@@ -53,7 +54,7 @@ export class Recording {
   readonly used: PageRanges
 
   constructor(trace: Trace) {
-    const pages = Math.max(1, ...trace.areas().map(({ firstPage, pageCount }) => firstPage + pageCount))
+    const pages = endOfAreas(trace.areas())
     this.memory = Region.anonymous(pages * pageBytes)
     for (const delta of trace.base()) applySync(this.memory, delta)
     const zero = Buffer.alloc(piecePages * pageBytes)

@@ -15,14 +15,10 @@ import { DeviceStateWriter } from '../../replication/device-state.ts'
 import { type FrameType, headerBytes } from '../../replication/frame.ts'
 import { wholeImage } from '../../replication/image.ts'
 import { ImageKeeper } from '../../replication/image-keeper.ts'
+import { pauseLimits } from '../../replication/pause-limits.ts'
+import { PendingPages } from '../../replication/pending-pages.ts'
 import { makeShadow, reduces } from '../../replication/sending.ts'
-import {
-  type EarlyPages,
-  epochMsMin,
-  passesAt,
-  Speculation,
-  type Speculative,
-} from '../../replication/speculation.ts'
+import { epochMsMin, passesAt, Speculation, type Speculative } from '../../replication/speculation.ts'
 import { type EpochCourse, RecordedWrites, type Recording } from './recorded-writes.ts'
 import type { Technique } from './technique.ts'
 
@@ -70,7 +66,7 @@ export class ReplayedPair implements EpochCourse {
   readonly #keeper: ImageKeeper
   readonly #devices = new DeviceStateWriter()
   readonly #session: { deltas: DeltaSender; closed: AbortSignal }
-  readonly #protection: Speculative & { early: EarlyPages | undefined }
+  readonly #protection: Speculative
   readonly #speculation: Speculation
   #epoch = 0
   /** The next pass of speculation that this epoch has not had. */
@@ -110,8 +106,8 @@ export class ReplayedPair implements EpochCourse {
       guest: { ram },
       tracker: this.writes,
       writer: new DeltaWriter(ram, this.#shadow, technique.codec),
-      unsynced: PageRanges.empty,
-      early: undefined,
+      pending: new PendingPages(ram.pages),
+      limits: pauseLimits,
       clock: realClock,
     }
     this.#speculation = new Speculation(this.#protection, technique.sending.speculate ?? 'off')
@@ -128,6 +124,7 @@ export class ReplayedPair implements EpochCourse {
       await deltas.post(writer, 0, slice, await writer.capture(slice, true))
       await this.#receive()
     }
+    this.#protection.pending.onlyDiffer(PageRanges.empty)
     this.#cost = nothing()
   }
 
@@ -145,14 +142,15 @@ export class ReplayedPair implements EpochCourse {
   async end(): Promise<void> {
     const epoch = ++this.#epoch
     const cost = this.#cost
-    const { writer, early } = this.#protection
+    const { writer, pending } = this.#protection
+    const early = pending.sent
     const { deltas } = this.#session
     const earlyFrames = early ? deltas.total : { frames: 0, bytes: 0 }
     cost.earlyBytes = earlyFrames.bytes + earlyFrames.frames * headerBytes
 
     const startedAt = processorUs()
     const dirty = this.writes.harvest()
-    const captured = await writer.capture(dirty, false)
+    const captured = await writer.capture(pending.harvested(dirty).known, false)
     cost.pauseUs = processorUs() - startedAt
     const postedAt = processorUs()
     const posted = await deltas.post(writer, epoch, dirty, captured)
@@ -164,17 +162,17 @@ export class ReplayedPair implements EpochCourse {
     cost.totalBytes = cost.earlyBytes + cost.finalBytes
     cost.finalPages = dirty.pageCount
     cost.pages = (early?.pages ?? PageRanges.empty).union(dirty).pageCount
+    const again = early ? early.pages.intersect(dirty) : PageRanges.empty
     if (early) {
-      const again = early.pages.intersect(dirty)
       cost.earlyPages = early.pages.pageCount
       cost.wastedPages = again.pageCount
       cost.wastedBytes = (cost.earlyBytes * again.pageCount) / early.pages.pageCount
     }
     await this.#receive()
     await this.#commit(epoch)
-    this.#speculation.learn(early, dirty, cost.totalBytes)
+    this.#speculation.learn(early, again, cost.totalBytes)
     deltas.committed(postUs + cost.finalBytes / linkBytesPerUs + answerUs)
-    this.#protection.early = undefined
+    pending.committed()
     this.costs.push(cost)
     this.#cost = nothing()
     this.#pass = 0
@@ -186,7 +184,7 @@ export class ReplayedPair implements EpochCourse {
   /** The whole image is the memory. @throws Error when it is not: what was sent is wrong, and so is every figure */
   finish(): void {
     // What was written after the last epoch's end was not sent, or not committed.
-    const left = this.writes.harvest().union(this.#protection.early?.pages ?? PageRanges.empty)
+    const left = this.writes.harvest().union(this.#protection.pending.sent?.pages ?? PageRanges.empty)
     this.#compare(this.#sent.subtract(left))
   }
 
@@ -203,7 +201,7 @@ export class ReplayedPair implements EpochCourse {
     this.#frames = []
     const startedAt = processorUs()
     for (const { type, epoch, payload } of frames)
-      if (epoch === 0) await this.#keeper.seed(payload, type)
+      if (epoch === 0) await this.#keeper.seed(payload, type, () => undefined)
       else await this.#keeper.hold(epoch, payload, type)
     this.#cost.standbyUs += processorUs() - startedAt
   }

@@ -1,7 +1,7 @@
 /**
  * The blocks of a trace file: 16 bytes of header, then a body, both under a CRC-32. See docs/trace-format.md.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { crc32, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { errorCode, SubpageError } from '../../errors.ts'
 import { limits } from '../../limits.ts'
@@ -104,7 +104,8 @@ function inflate(path: string, at: number, stored: Uint8Array, bytes: number): U
 
 function open(path: string): number {
   try {
-    return openSync(path, 'r')
+    // Opening a pipe would wait for somebody who writes to it.
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (cause) {
     const code = errorCode(cause)
     if (code === undefined) throw cause

@@ -42,7 +42,8 @@ export function readTrace(path: string): Trace {
     },
     areas() {
       const found: TraceArea[] = []
-      for (const record of records(path, header)) if ('areas' in record) found.push(...record.areas)
+      for (const record of records(path, header))
+        if ('areas' in record) for (const area of record.areas) found.push(area)
       return found
     },
     *base() {

@@ -104,6 +104,7 @@ describe('merged epochs', () => {
     expect(summarize(without, { epochUs: 50_000 }).epochsPerSpan).toBe(5)
     for (const epochUs of [5_000, 15_000])
       expect(() => summarize(without, { epochUs })).toThrow(/choose a multiple/)
+    expect(() => summarize(without, { epochUs: 100_000_000 })).toThrow(/less than one epoch of 100000 ms/)
   })
 
   test('lost time cuts a group, and what came before is not joined to what comes after', () => {

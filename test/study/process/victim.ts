@@ -5,15 +5,15 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:f
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
-export function buildVictim(folder: string): string {
-  const program = join(folder, 'victim')
+export function buildVictim(folder: string, name: 'victim' | 'oracle' = 'victim'): string {
+  const program = join(folder, name)
   execFileSync('cc', [
     '-O1',
     '-Wall',
     '-Wextra',
     '-o',
     program,
-    join(import.meta.dirname, 'victim.c'),
+    join(import.meta.dirname, `${name}.c`),
     '-lpthread',
   ])
   return program

@@ -1,0 +1,17 @@
+/** What a benchmark is given, and what it answers. */
+
+export interface BenchOptions {
+  /** Small enough for the test suite: shows that it works, not how fast. */
+  tiny: boolean
+  /** How often, where a benchmark repeats something. */
+  runs?: number
+}
+
+export interface BenchResult {
+  /** What `--json` prints. */
+  json: unknown
+  /** What a person reads. */
+  text: string
+}
+
+export type Bench = (options: BenchOptions) => Promise<BenchResult>

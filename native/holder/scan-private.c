@@ -1,0 +1,142 @@
+/*
+ * What was written in a private mapping. Only pages that hold something of the target's own are armed: arming what is only
+ * reserved would take page tables for all of it, and time in every epoch. So holes are always without a mark, and so are the
+ * zero page and pages that are still the file's, which have only been read.
+ *
+ * First the kernel is asked, in its quick way, which ranges are without a mark; then, of these alone, which pages hold
+ * something: they were written. What is known and not among them was given back (madvise(2) MADV_DONTNEED, or something was
+ * mapped over it), and counts once: its bytes have become zeros, or the file's.
+ */
+#define _GNU_SOURCE
+#include "scan.h"
+
+/* Guard pages hold nothing, but look as if they were swapped. Kernels that do not know the category refuse it. */
+static uint64_t guard = CATEGORY_GUARD;
+
+static int scan_written(const struct watch *watch, uint64_t *start, uint64_t end, struct scan_region *regions)
+{
+    for (;;) {
+        const uint64_t excluded = CATEGORY_ZERO | CATEGORY_FILE | guard;
+        const struct wanted written = {
+            .all = CATEGORY_WRITTEN | excluded,
+            .any = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+            .inverted = excluded,
+            .reported = CATEGORY_WRITTEN | CATEGORY_HUGE,
+            .arm = true,
+        };
+        int count = scan_next(watch, &written, start, end, regions, REGION_COUNT);
+        if (count >= 0 || errno != EINVAL || guard == 0)
+            return count;
+        guard = 0;
+    }
+}
+
+/* A range without marks. */
+static int take_unmarked(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    static struct scan_region regions[REGION_COUNT];
+    uint64_t settled = start;
+    while (start < end) {
+        int count = scan_written(watch, &start, end, regions);
+        if (count < 0)
+            return errno;
+        for (int i = 0; i < count; i++) {
+            note_given_back(watch, mapping, settled, regions[i].start);
+            settled = regions[i].end;
+            /* The kernel fills a large page at the first touch of any part of it. */
+            enum find_kind kind = regions[i].categories & CATEGORY_HUGE ? FIND_UNSURE : FIND_WRITTEN;
+            if (!note(watch, mapping, regions[i].start, settled, kind))
+                return ENOSPC;
+        }
+    }
+    note_given_back(watch, mapping, settled, end);
+    return 0;
+}
+
+/*
+ * Known pages of a file's private mapping keep their mark when they are given back. A mark without a page looks like a page
+ * that is swapped out; only when the mark is taken away the one becomes a hole.
+ */
+static int take_marked(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    static struct scan_region regions[REGION_COUNT];
+    static const struct wanted not_own = {
+        .any = CATEGORY_PRESENT | CATEGORY_FILE,
+        .inverted = CATEGORY_PRESENT,
+        .reported = CATEGORY_PRESENT,
+    };
+    static const struct wanted holes = {
+        .all = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+        .inverted = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+    };
+    const struct uffd uffd = {.fd = watch->uffd};
+    while (start < end) {
+        int count = scan_next(watch, &not_own, &start, end, regions, REGION_COUNT);
+        if (count < 0)
+            return errno;
+        for (int i = 0; i < count; i++) {
+            const struct scan_region *region = &regions[i];
+            uint64_t at = region->start;
+            const uint64_t bytes = region->end - at;
+            if (region->categories & CATEGORY_PRESENT) {
+                note_given_back(watch, mapping, at, region->end);
+                continue;
+            }
+            if (!uffd_mark(&uffd, at, bytes, false))
+                return errno;
+            while (at < region->end) {
+                struct scan_region hole;
+                int found = scan_next(watch, &holes, &at, region->end, &hole, 1);
+                if (found < 0)
+                    return errno;
+                if (found > 0)
+                    note_given_back(watch, mapping, hole.start, hole.end);
+            }
+            if (!uffd_mark(&uffd, region->start, bytes, true))
+                return errno;
+        }
+    }
+    return 0;
+}
+
+static int take_marked_of_file(struct watch *watch, const struct mapping *mapping)
+{
+    const struct space *space = &watch->space;
+    for (size_t at = space_position(space, mapping->start);
+         at < space->count && space->pieces[at].start < mapping->end; at++) {
+        const struct piece *piece = &space->pieces[at];
+        uint64_t page = piece_page(piece, mapping->start > piece->start ? mapping->start : piece->start);
+        const uint64_t last = piece_page(piece, mapping->end < piece->end ? mapping->end : piece->end);
+        while ((page = known_next(&watch->known, page, last, true)) < last) {
+            uint64_t until = known_next(&watch->known, page, last, false);
+            uint64_t address = piece->start + (page - piece->first_page) * PAGE_BYTES;
+            int error = take_marked(watch, mapping, address, address + (until - page) * PAGE_BYTES);
+            if (error)
+                return error;
+            page = until;
+        }
+    }
+    return 0;
+}
+
+int scan_private(struct watch *watch, const struct mapping *mapping)
+{
+    static struct scan_region regions[REGION_COUNT];
+    for (uint64_t start = mapping->start; start < mapping->end;) {
+        int count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
+        if (count < 0 && errno == EPERM) {
+            int error = register_mapping(watch, mapping);
+            if (error)
+                return error;
+            count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
+        }
+        if (count < 0)
+            return errno;
+        for (int i = 0; i < count; i++) {
+            int error = take_unmarked(watch, mapping, regions[i].start, regions[i].end);
+            if (error)
+                return error;
+        }
+    }
+    return mapping->of_file ? take_marked_of_file(watch, mapping) : 0;
+}

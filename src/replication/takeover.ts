@@ -1,0 +1,71 @@
+/**
+ * How a standby comes to run the guest: by command it asks the arbiter first; then the checkpoint is applied to its end, the
+ * primary's leave to speak has run out, and the waiting hypervisor loads the device state and runs.
+ */
+import { invariant, SubpageError } from '../errors.ts'
+import type { Committed, ImageKeeper } from './image-keeper.ts'
+import type { Hello } from './messages.ts'
+import type { Promises } from './speech.ts'
+import type { Standby } from './standby.ts'
+import type { StandbyOptions } from './standby-options.ts'
+import type { Succession } from './succession.ts'
+
+/** What is special about a takeover. */
+export interface Takeover {
+  /** Nobody else can go on with the guest, or the operator says so: no generation was claimed. */
+  unasked?: boolean
+  /** By command: from an outdated checkpoint, if there is no other. */
+  force?: boolean
+  /** Tells a primary that waits for it; before the connection ends. */
+  announce?: () => Promise<void>
+}
+
+/**
+ * Asks the arbiter for a failover by command.
+ * @returns false: it gives no answer, and the operator goes on without
+ * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
+ */
+export async function granted(succession: Succession, name: string, force: boolean): Promise<boolean> {
+  try {
+    const holder = force ? await succession.claimBeyond() : await succession.claim()
+    if (!holder) return true
+    throw new SubpageError(
+      'HELD_ELSEWHERE',
+      `${holder.claimant} goes on with ${name} (generation ${holder.generation}): give --force if you know that it is gone`,
+    )
+  } catch (error) {
+    if (force && error instanceof SubpageError && error.code === 'ARBITER_UNREACHABLE') return false
+    throw error
+  }
+}
+
+export function nothingToTakeOver(
+  { guestName, state, reason }: Pick<Standby, 'guestName' | 'state' | 'reason'>,
+  outdated: boolean,
+): SubpageError {
+  const why = outdated
+    ? `the checkpoint of ${guestName} on this host is outdated, for the guest has gone on elsewhere (${reason}): if it is gone there, --force goes on from that checkpoint, and what the guest did since is lost`
+    : `${guestName} has no whole checkpoint on this host (${state})`
+  return new SubpageError('STANDBY_NOT_READY', why)
+}
+
+/** @throws whatever keeps the guest from running here; then it has not run */
+export async function runHere(
+  { guest, image, faults, sourceGone, succession }: StandbyOptions,
+  keeper: ImageKeeper,
+  promises: Promises,
+  hello: Hello,
+  { unasked, force }: Takeover,
+): Promise<Committed> {
+  await Promise.all([keeper.settle(), image.rest()])
+  if (!sourceGone(hello)) await promises.lapsed(hello.settings.suspicionMs)
+  const committed = keeper.committed ?? (force ? keeper.outdated : undefined)
+  invariant(committed, 'only a committed checkpoint is taken over')
+  faults('before-load')
+  await guest.takeOver(committed.deviceState, () => {
+    succession.use()
+    if (unasked) succession.adoptUnasked()
+  })
+  faults('after-load')
+  return committed
+}

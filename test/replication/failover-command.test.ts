@@ -1,0 +1,122 @@
+/** Failover by command: what may happen at the same moment, and what a person may decide that nobody else may. */
+import { expect, onTestFinished, test } from 'vitest'
+import { frameType } from '../../src/replication/frame.ts'
+import type { Image } from '../../src/replication/image.ts'
+import { seededRandom } from '../support/random.ts'
+import { digestOf, Pair, ScriptedArbiter, type ScriptedHost } from './pair.ts'
+import { asPrimary, delta, sendCheckpoint } from './peers.ts'
+
+/** Pages can be borrowed only when the gate is open. */
+function gated(image: Image): { image: Image; asked: Promise<void>; open: () => void; close: () => void } {
+  let gate = Promise.resolve()
+  let open = () => {}
+  let ask = () => {}
+  const asked = new Promise<void>((resolve) => {
+    ask = resolve
+  })
+  return {
+    image: {
+      ...image,
+      borrow: async (pages) => {
+        ask()
+        await gate
+        return await image.borrow(pages)
+      },
+    },
+    asked,
+    open: () => open(),
+    close: () => {
+      gate = new Promise((resolve) => {
+        open = resolve
+      })
+    },
+  }
+}
+
+async function start(arbiter?: ScriptedArbiter): Promise<Pair> {
+  const pair = await Pair.make({ random: seededRandom(), ...(arbiter && { arbiter }) })
+  onTestFinished(() => pair[Symbol.asyncDispose]())
+  await pair.protect()
+  await pair.epochs(3)
+  return pair
+}
+
+/** A whole checkpoint, and then a seeding frame that is being taken in. */
+async function seedingAgain(): Promise<{ host: ScriptedHost; open: () => void }> {
+  let gate: ReturnType<typeof gated> | undefined
+  const { host, peer, reconnect } = await asPrimary((made) => {
+    gate = gated(made.image)
+    made.image = gate.image
+  })
+  await sendCheckpoint(peer, 1, [delta({ 1: 11 })])
+  await peer.answer(frameType.ack)
+  await expect.poll(() => host.standby?.state).toBe('Protected')
+  const again = await reconnect()
+  gate!.close()
+  await again.connection.send(frameType.pages, 0, delta({ 1: 99 }))
+  await gate!.asked
+  return { host, open: gate!.open }
+}
+
+test('a seeding frame that is being taken in when the command comes does not reach the image', async () => {
+  const { host, open } = await seedingAgain()
+  const image = digestOf(host.waiting.image)
+  const taken = host.standby!.failover('by command', true)
+  open()
+  expect(await taken).toMatchObject({ how: 'took-over', committed: { epoch: 1 } })
+  await expect.poll(() => host.standby?.connected).toBe(false)
+  expect(digestOf(host.waiting.image)).toBe(image)
+})
+
+test('one that has reached the image leaves nothing to take over', async () => {
+  const { host, open } = await seedingAgain()
+  open()
+  await expect.poll(() => host.standby?.state).toBe('Seeding')
+  await expect(host.standby!.failover('by command', true)).rejects.toMatchObject({
+    code: 'STANDBY_NOT_READY',
+  })
+  expect(host.waiting.whole).toBeUndefined()
+})
+
+test('an image that is outdated is whole still: with --force it can be taken over, without it cannot', async () => {
+  const pair = await start(new ScriptedArbiter())
+  const { standby } = pair.host
+  // The primary cannot come back, and goes on alone.
+  pair.host.server.close()
+  pair.host.gone = undefined
+  pair.host.dropConnections()
+  await expect.poll(() => pair.primary?.alone).toBe(true)
+  pair.host.gone = true
+  await expect.poll(() => standby?.reason).toMatch(/primary goes on with the guest alone/)
+  expect(standby?.committed).toBeUndefined()
+  await expect(standby!.failover('by command', false)).rejects.toMatchObject({
+    code: 'STANDBY_NOT_READY',
+    message: expect.stringMatching(/outdated.*primary goes on with the guest alone.*--force/),
+  })
+  expect(await standby!.failover('by command', true)).toMatchObject({ how: 'took-over' })
+  expect(pair.host.waiting.whole).toBe(true)
+  // Should the former primary come back, the arbiter tells it.
+  expect(standby?.generation).toBe(3)
+  expect(await pair.options.succession.successor()).toMatchObject({ claimant: 'standby', generation: 3 })
+})
+
+test('with --force an arbiter that gives no answer does not stand in the way', async () => {
+  const arbiter = new ScriptedArbiter()
+  const pair = await start(arbiter)
+  arbiter.reachable = false
+  const { standby } = pair.host
+  await expect(standby!.failover('by command', false)).rejects.toMatchObject({ code: 'ARBITER_UNREACHABLE' })
+  expect(await standby!.failover('by command', true)).toMatchObject({ how: 'took-over' })
+  expect(pair.host.waiting.whole).toBe(true)
+  expect(standby?.generation).toBe(2)
+})
+
+test('without --force the decision for the primary stands, and says so', async () => {
+  const arbiter = new ScriptedArbiter()
+  const pair = await start(arbiter)
+  await pair.options.succession.claim()
+  await expect(pair.host.standby!.failover('by command', false)).rejects.toMatchObject({
+    code: 'HELD_ELSEWHERE',
+    message: expect.stringMatching(/primary goes on with script \(generation 2\): give --force/),
+  })
+})
