@@ -103,8 +103,8 @@ static int take_marked_of_file(struct watch *watch, const struct mapping *mappin
 {
     const struct space *space = &watch->space;
     for (size_t at = space_position(space, mapping->start);
-         at < space->count && space->pieces[at].start < mapping->end; at++) {
-        const struct piece *piece = &space->pieces[at];
+         at < space->count && space_piece(space, at)->start < mapping->end; at++) {
+        const struct piece *piece = space_piece(space, at);
         uint64_t page = piece_page(piece, mapping->start > piece->start ? mapping->start : piece->start);
         const uint64_t last = piece_page(piece, mapping->end < piece->end ? mapping->end : piece->end);
         while ((page = known_next(&watch->known, page, last, true)) < last) {
@@ -124,12 +124,6 @@ int scan_private(struct watch *watch, const struct mapping *mapping)
     static struct scan_region regions[REGION_COUNT];
     for (uint64_t start = mapping->start; start < mapping->end;) {
         int count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
-        if (count < 0 && errno == EPERM) {
-            int error = register_mapping(watch, mapping);
-            if (error)
-                return error;
-            count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
-        }
         if (count < 0)
             return errno;
         for (int i = 0; i < count; i++) {
