@@ -77,10 +77,10 @@ static void count_changed(struct watch *watch, uint64_t page, const uint8_t *byt
 {
     for (; count > 0; page++, count--, bytes += PAGE_BYTES) {
         uint8_t *ours = watch->mirror + page * PAGE_BYTES;
-        known_set(&watch->known, page, 1, true);
         if (memcmp(ours, bytes, PAGE_BYTES) == 0)
             continue;
         memcpy(ours, bytes, PAGE_BYTES);
+        known_set(&watch->known, page, 1, true);
         count_pages(watch, page, 1);
     }
 }

@@ -36,6 +36,8 @@ bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, ui
 void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
 {
     const struct space *space = &watch->space;
+    if (start >= end)
+        return;
     for (size_t at = space_position(space, start); at < space->count && space_piece(space, at)->start < end; at++) {
         const struct piece *piece = space_piece(space, at);
         uint64_t page = piece_page(piece, start > piece->start ? start : piece->start);
