@@ -12,23 +12,34 @@ import { packageRoot } from '../src/package-root.ts'
 import { studies } from '../src/study/studies.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-set-up-'))
-afterAll(() => rmSync(folder, { recursive: true }))
+const root = join(folder, 'checkout')
+afterAll(() => rmSync(folder, { recursive: true }), 60_000)
 
-/** A checkout in which so much was built. */
-function checkout(name: string, { native = false, guest = [] as string[] }): string {
-  const root = join(folder, name)
+mkdirSync(root)
+for (const part of ['package.json', 'bin', 'workloads', 'scripts'])
+  cpSync(join(packageRoot, part), join(root, part), { recursive: true })
+for (const part of ['src', 'bench', 'test/support', 'scripts'])
+  cpSync(join(packageRoot, 'dist', part), join(root, 'dist', part), {
+    recursive: true,
+    filter: (path) => !/\.(d\.ts|map)$/.test(path),
+  })
+symlinkSync(join(packageRoot, 'node_modules'), join(root, 'node_modules'))
+
+/** So much has been built. */
+function built({ native, guest }: { native: boolean; guest: boolean }): void {
+  rmSync(join(root, 'build'), { recursive: true, force: true })
   mkdirSync(join(root, 'build/guest'), { recursive: true })
-  for (const part of ['package.json', 'bin', 'workloads', 'scripts'])
-    cpSync(join(packageRoot, part), join(root, part), { recursive: true })
-  for (const part of ['src', 'bench', 'test/support', 'scripts'])
-    cpSync(join(packageRoot, 'dist', part), join(root, 'dist', part), { recursive: true })
-  symlinkSync(join(packageRoot, 'node_modules'), join(root, 'node_modules'))
-  if (native) cpSync(join(packageRoot, 'build/native'), join(root, 'build/native'), { recursive: true })
-  for (const file of guest) writeFileSync(join(root, 'build/guest', file), '')
-  return root
+  if (native) symlinkSync(join(packageRoot, 'build/native'), join(root, 'build/native'))
+  if (guest) for (const file of demoFiles) writeFileSync(join(root, 'build/guest', file), '')
 }
 
-function node(root: string, program: string, ...args: string[]) {
+const demoFiles = ['vmlinuz', 'initrd.gz', 'victim']
+const nothing = { native: false, guest: false }
+const withoutGuest = { native: true, guest: false }
+const afterDemo = { native: true, guest: true }
+
+function node(has: typeof nothing, program: string, ...args: string[]) {
+  built(has)
   const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'dist', program), ...args], {
     encoding: 'utf8',
     timeout: 20_000,
@@ -36,11 +47,7 @@ function node(root: string, program: string, ...args: string[]) {
   return { status, stdout, said: stderr }
 }
 
-const bare = checkout('bare', {})
-const built = checkout('built', { native: true })
-const demo = checkout('demo', { native: true, guest: ['vmlinuz', 'initrd.gz', 'victim'] })
-
-const names = /bench -- (\S+)/.exec(node(built, 'bench/main.js').said)![1]!.split('|')
+const names = /bench -- (\S+)/.exec(node(withoutGuest, 'bench/main.js').said)![1]!.split('|')
 /** They work on memory alone. */
 const withoutGuests = ['delta', 'shadow']
 /** They run programs in a guest. */
@@ -58,29 +65,32 @@ describe('benchmarks', () => {
   })
 
   test.each(names)('%s names what makes the native parts', (name) => {
-    expectOneCommand(node(bare, 'bench/main.js', name, '--tiny'), `npm run build:native --prefix ${bare}`)
+    expectOneCommand(node(nothing, 'bench/main.js', name, '--tiny'), `npm run build:native --prefix ${root}`)
   })
 
   test.each(names.filter((name) => !withoutGuests.includes(name)))(
     '%s names what makes its guest',
     (name) => {
-      expectOneCommand(node(built, 'bench/main.js', name, '--tiny'), `bash ${built}/scripts/build-guest.sh`)
+      expectOneCommand(
+        node(withoutGuest, 'bench/main.js', name, '--tiny'),
+        `bash ${root}/scripts/build-guest.sh`,
+      )
     },
   )
 
   test.each(withoutGuests)('%s needs no guest', (name) => {
-    expect(node(built, 'bench/main.js', name, '--tiny')).toMatchObject({ status: 0, said: '' })
+    expect(node(withoutGuest, 'bench/main.js', name, '--tiny')).toMatchObject({ status: 0, said: '' })
   })
 
   test.each(withWorkloads)('%s names what makes the workloads', (name) => {
-    expectOneCommand(node(demo, 'bench/main.js', name, '--tiny'), `${demo}/scripts/build-guest.sh all`)
+    expectOneCommand(node(afterDemo, 'bench/main.js', name, '--tiny'), `${root}/scripts/build-guest.sh all`)
   })
 
   test('the recorder of epochs does so, too', () => {
-    const { status, said } = node(demo, 'scripts/record-epochs.js')
+    const { status, said } = node(afterDemo, 'scripts/record-epochs.js')
     expect([status, said.trim().split('\n')]).toEqual([
       exitStatus.lacksFeature,
-      [expect.stringContaining(`${demo}/scripts/build-guest.sh all`)],
+      [expect.stringContaining(`${root}/scripts/build-guest.sh all`)],
     ])
   })
 })
@@ -91,8 +101,9 @@ const demoEnough = ['amplification quick', 'pml quick']
 
 describe('studies', () => {
   test('each names what makes the workloads, and starts nothing', () => {
+    built(afterDemo)
     const program = `
-      import { studies } from ${JSON.stringify(join(demo, 'dist/src/study/studies.js'))}
+      import { studies } from ${JSON.stringify(join(root, 'dist/src/study/studies.js'))}
       for (const [name, set] of ${JSON.stringify(sets.filter((part) => !demoEnough.includes(part.join(' '))))}) {
         const study = await studies[name].load()
         await study.run({ set, note: (text) => console.log(text), signal: new AbortController().signal })
@@ -110,32 +121,39 @@ describe('studies', () => {
   })
 
   test('the command says it in one line', () => {
-    expectOneCommand(node(demo, 'src/cli/main.js', 'study', 'density'), `${demo}/scripts/build-guest.sh all`)
+    expectOneCommand(
+      node(afterDemo, 'src/cli/main.js', 'study', 'density'),
+      `${root}/scripts/build-guest.sh all`,
+    )
   })
 })
 
 describe('the command', () => {
-  const command = (root: string, ...args: string[]) =>
-    spawnSync(join(root, 'bin/subpage'), args, { encoding: 'utf8' })
+  const command = (path: string, ...args: string[]) => {
+    const { status, stdout, stderr } = spawnSync(path, args, { encoding: 'utf8' })
+    return [status, stdout, stderr]
+  }
 
   test('it says how to build it', () => {
-    const root = checkout('nothing', {})
-    rmSync(join(root, 'dist'), { recursive: true })
-    const { status, stdout, stderr } = command(root, 'check')
-    expect([status, stdout, stderr]).toEqual([
+    const fresh = join(folder, 'fresh')
+    cpSync(join(packageRoot, 'bin'), join(fresh, 'bin'), { recursive: true })
+    expect(command(join(fresh, 'bin/subpage'), 'check')).toEqual([
       exitStatus.lacksFeature,
       '',
-      `subpage: it has not been built here: run npm run setup --prefix ${root} (NOT_SET_UP)\n`,
+      `subpage: it has not been built here: run npm run setup --prefix ${fresh} (NOT_SET_UP)\n`,
     ])
   })
 
   test('it runs through a link', () => {
-    symlinkSync(join(bare, 'bin/subpage'), join(folder, 'subpage'))
-    const { status, stdout } = spawnSync(join(folder, 'subpage'), ['help'], { encoding: 'utf8' })
-    expect([status, stdout]).toEqual([0, expect.stringContaining('Usage: subpage')])
+    symlinkSync(join(root, 'bin/subpage'), join(folder, 'subpage'))
+    expect(command(join(folder, 'subpage'), 'help')).toEqual([
+      0,
+      expect.stringContaining('Usage: subpage'),
+      '',
+    ])
   })
 
   test('the demo names what makes its guest', () => {
-    expectOneCommand(node(built, 'src/cli/main.js', 'demo'), `bash ${built}/scripts/build-guest.sh`)
+    expectOneCommand(node(withoutGuest, 'src/cli/main.js', 'demo'), `bash ${root}/scripts/build-guest.sh`)
   })
 })
