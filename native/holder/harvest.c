@@ -92,7 +92,7 @@ static int by_page(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-int harvest_pages(struct watch *watch)
+int find_written(struct watch *watch)
 {
     watch->find_count = watch->run_count = 0;
     int error = space_read(&watch->space, watch->pid);
@@ -103,8 +103,11 @@ int harvest_pages(struct watch *watch)
         else
             error = mapping->is_private ? scan_private(watch, mapping) : scan_shared(watch, mapping);
     }
-    if (error)
-        return error;
+    return error;
+}
+
+int copy_written(struct watch *watch)
+{
     if (watch->find_count > 0)
         qsort(watch->finds, watch->find_count, sizeof *watch->finds, by_page);
     return copy_finds(watch);

@@ -236,23 +236,21 @@ function addressNow(pid: number): number {
   throw new Error('no buffer')
 }
 
-test('a process that waits in the kernel: the recorder is late and says so, nothing is lost', async () => {
+test('a process that waits in the kernel: epochs go on, nothing is lost', async () => {
   const process = await stepper(100)
   let memory: Buffer = Buffer.alloc(0)
   const { trace } = await recording(
     { pid: process.pid },
-    async () => {
+    async (_, holds) => {
       await process.run('write 30')
+      const before = holds()
       await process.run('wait 300')
+      expect(holds() - before).toBeGreaterThan(3)
       await process.run('write 30')
       memory = process.memory(100)
     },
     { epochMs: 10 },
   )
-  const late = [...trace.epochs()].flatMap(({ gapBefore }) =>
-    gapBefore?.cause === 'late' ? [gapBefore] : [],
-  )
-  expect(Math.max(...late.map(({ lengthUs }) => lengthUs))).toBeGreaterThan(150_000)
   expect(rebuilt(trace, process.address, 100).equals(memory)).toBe(true)
 })
 

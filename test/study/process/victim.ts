@@ -5,7 +5,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:f
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
-export function buildVictim(folder: string, name: 'victim' | 'oracle' = 'victim'): string {
+export function buildVictim(folder: string, name: 'victim' | 'oracle' | 'calls' | 'edges' = 'victim'): string {
   const program = join(folder, name)
   execFileSync('cc', [
     '-O1',

@@ -55,6 +55,10 @@ export interface HeldAnswer {
   goneOnNs: bigint
   /** Processor time of all its threads so far. */
   cpuNs: bigint
+  tracked: boolean
+  /** Why it is not tracked, since another program runs. */
+  errno: number
+  step: string
   newAreas: TraceArea[]
   dirty: PageRanges
 }
@@ -206,6 +210,8 @@ function parse(fields: Fields): Answer {
 function parseHeld(fields: Fields): HeldAnswer {
   const [askedNs, heldNs, resumedNs, executedNs] = [fields.big(), fields.big(), fields.big(), fields.big()]
   const [goneOnNs, cpuNs] = [fields.big(), fields.big()]
+  const [tracked, errno] = [fields.number() !== 0, fields.number()]
+  const step = fields.text()
   const newAreas = Array.from({ length: fields.number() }, () => {
     const [firstPage, pageCount, address] = [fields.number(), fields.number(), fields.number()]
     return { firstPage, pageCount, address, name: fields.text() }
@@ -222,6 +228,9 @@ function parseHeld(fields: Fields): HeldAnswer {
     executedNs,
     goneOnNs,
     cpuNs,
+    tracked,
+    errno,
+    step,
     newAreas,
     dirty: PageRanges.fromPairs(pairs, runs),
   }

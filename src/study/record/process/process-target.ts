@@ -52,6 +52,11 @@ const toMs = (ns: bigint) => Number(ns) / 1e6 + clockOffsetMs
 const executed =
   'it executed another program, whose memory follows; what the former one wrote last is not known'
 
+const untracked = ({ tracked, step, errno }: HeldAnswer) =>
+  tracked || step === ''
+    ? ''
+    : `; its pages are compared, and what is written with the same value is not seen (userfault is not available: ${reason({ step, errno })})`
+
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
 
@@ -59,7 +64,7 @@ export class ProcessTarget implements RecordTarget {
   readonly kind: 'pid' | 'command'
   readonly name: string
   readonly tracker: 'userfault' | 'compare'
-  readonly guesses: boolean
+  #tracked: boolean
   readonly written = false
   readonly counters = []
   readonly notes: string[]
@@ -78,14 +83,19 @@ export class ProcessTarget implements RecordTarget {
       'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : oneLine(watched.command.join(' '))
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
-    this.guesses = !ready.tracked
+    this.#tracked = ready.tracked
     this.#holder = holder
     this.ram = mirror
     this.notes = [
       'The process was held at the end of each epoch. Its private memory is recorded, and shared memory that is no file; not that of its children.',
-      ...(this.guesses ? ['Pages were compared: what was written with the same value is not seen.'] : []),
+      ...(!ready.tracked ? ['Pages were compared: what was written with the same value is not seen.'] : []),
       ...(ready.step === '' ? [] : [`userfault was not available: ${reason(ready)}`]),
     ]
+  }
+
+  /** A program that is executed later may not be tracked where the first one was. */
+  get guesses(): boolean {
+    return !this.#tracked
   }
 
   get areas() {
@@ -125,7 +135,7 @@ export class ProcessTarget implements RecordTarget {
       resumedAt: toMs(answer.resumedNs),
       pauseUs: Number(answer.resumedNs - answer.askedNs) / 1000,
       torn: undefined,
-      ...(executedNs > 0n && { lost: { until: toMs(executedNs), reason: executed } }),
+      ...(executedNs > 0n && { lost: { until: toMs(executedNs), reason: executed + untracked(answer) } }),
     }
   }
 
@@ -150,6 +160,7 @@ export class ProcessTarget implements RecordTarget {
       case 'held':
         this.#dirty = this.#dirty.union(answer.dirty)
         this.#newAreas.push(...answer.newAreas)
+        this.#tracked = answer.tracked
         return answer
       case 'busy':
         return undefined
