@@ -46,6 +46,8 @@ static void let_go(void)
     if (watch.uffd >= 0)
         close(watch.uffd);
     watch.uffd = -1;
+    /* What takes time at the end of a program is done before: threads that stop meanwhile would wait for it. */
+    munmap(watch.mirror, watch.space.page_limit * PAGE_BYTES);
     target_detach(&target);
 }
 

@@ -67,6 +67,10 @@ static int open_inside(struct watch *watch, pid_t tid)
     long theirs = inject_syscall(tid, at, SYS_userfaultfd, full);
     if (theirs == -EPERM)
         theirs = inject_syscall(tid, at, SYS_userfaultfd, user);
+    if (theirs == INJECT_FAILED && errno == ENOEXEC) {
+        fail(watch, "it is a program of 32 bits", 0);
+        return -1;
+    }
     if (theirs < 0) {
         fail(watch, "userfaultfd", theirs == INJECT_FAILED ? errno : (int)-theirs);
         return -1;

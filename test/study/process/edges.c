@@ -2,7 +2,7 @@
  * Processes of kinds that a watcher could harm. Each begins with a line "PID ADDRESS" and ends with status 0 when its input ends and
  * nothing was wrong; else it says what, and ends with status 1.
  *
- *   leaderless   the first thread ends; another writes a page for each line it reads, and answers
+ *   leaderless   the first thread ends at the first line; another writes a page for each one after it, and answers
  *   sequences    restartable sequences (rseq(2)), one after the other: none goes on after the kernel has forgotten it
  *   dispatch     system calls are dispatched by the process itself (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)
  *   vfork        a thread counts while the first one waits in vfork(2); prints the count when the child is gone
@@ -74,7 +74,11 @@ static void *write_on_demand(void *unused)
 static void leaderless(void)
 {
     pthread_t thread;
+    char line[16];
+    EXPECT(fgets(line, sizeof line, stdin));
     EXPECT(pthread_create(&thread, NULL, write_on_demand, NULL) == 0);
+    puts("done");
+    fflush(stdout);
     pthread_exit(NULL);
 }
 

@@ -17,7 +17,7 @@ import { record } from '../../../src/study/record/recorder.ts'
 import type { RecordTarget } from '../../../src/study/record/target.ts'
 import { readTrace, type Trace } from '../../../src/study/trace.ts'
 import type { TrackerChoice } from '../../../src/tracking/tracker.ts'
-import { buildVictim, ended, memoryOf, type Stepper, startStepper, tracesOn } from './victim.ts'
+import { buildVictim, countHolds, ended, memoryOf, type Stepper, startStepper, tracesOn } from './victim.ts'
 
 let folder: string
 let victim: string
@@ -72,18 +72,6 @@ async function recording(
   } finally {
     await target.close()
   }
-}
-
-/** The first hold that the recorder asks for ends its copying of the memory; then it hears of every write. */
-function countHolds(target: RecordTarget): () => number {
-  const hold = target.hold.bind(target)
-  let holds = 0
-  target.hold = async (look) => {
-    const held = await hold(look)
-    holds++
-    return held
-  }
-  return () => holds
 }
 
 /** The memory at `address` as the trace has it at its end. */

@@ -52,10 +52,8 @@ const toMs = (ns: bigint) => Number(ns) / 1e6 + clockOffsetMs
 const executed =
   'it executed another program, whose memory follows; what the former one wrote last is not known'
 
-const untracked = ({ tracked, step, errno }: HeldAnswer) =>
-  tracked || step === ''
-    ? ''
-    : `; its pages are compared, and what is written with the same value is not seen (userfault is not available: ${reason({ step, errno })})`
+const untracked = (answer: HeldAnswer) =>
+  `The program that it executed is compared: what it writes with the same value is not seen (userfault was not available: ${reason(answer)})`
 
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
@@ -75,6 +73,7 @@ export class ProcessTarget implements RecordTarget {
   /** What was found since the last harvest. */
   #dirty = PageRanges.empty
   #newAreas: TraceArea[] = []
+  #newNotes: string[] = []
   #endedHow: string | undefined
 
   constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
@@ -135,7 +134,7 @@ export class ProcessTarget implements RecordTarget {
       resumedAt: toMs(answer.resumedNs),
       pauseUs: Number(answer.resumedNs - answer.askedNs) / 1000,
       torn: undefined,
-      ...(executedNs > 0n && { lost: { until: toMs(executedNs), reason: executed + untracked(answer) } }),
+      ...(executedNs > 0n && { lost: { until: toMs(executedNs), reason: executed } }),
     }
   }
 
@@ -161,6 +160,7 @@ export class ProcessTarget implements RecordTarget {
         this.#dirty = this.#dirty.union(answer.dirty)
         this.#newAreas.push(...answer.newAreas)
         this.#tracked = answer.tracked
+        if (answer.executedNs > 0n && answer.step !== '') this.#newNotes.push(untracked(answer))
         return answer
       case 'busy':
         return undefined
@@ -178,9 +178,10 @@ export class ProcessTarget implements RecordTarget {
   }
 
   harvest(): Harvest {
-    const harvest = { dirty: this.#dirty, newAreas: this.#newAreas }
+    const harvest = { dirty: this.#dirty, newAreas: this.#newAreas, newNotes: this.#newNotes }
     this.#dirty = PageRanges.empty
     this.#newAreas = []
+    this.#newNotes = []
     return harvest
   }
 
