@@ -130,14 +130,18 @@ struct piece {
 struct mapping {
     uint64_t start, end;
     uint64_t offset; /* of its first byte in its file */
+    uint64_t inode;
     bool is_private;
     bool of_file; /* of private memory: what was not written is a file's */
     char name[64];
 };
 
 struct space {
-    struct piece *pieces; /* by address */
-    size_t count, room;
+    struct piece *numbered; /* by their numbers; those of a former program too */
+    size_t numbered_count, numbered_room;
+    size_t former_count; /* how many of them are a former program's */
+    uint32_t *order; /* by address: indices of `numbered`, with room for those to come at `gap` */
+    size_t count, order_room, gap;
     uint64_t page_count, page_limit;
     struct mapping *mappings; /* of the present moment, by address */
     size_t mapping_count, mapping_room;
@@ -149,6 +153,12 @@ struct space {
 int space_read(struct space *space, pid_t pid);
 /* Gives numbers to pages of a mapping that have none. False when the limit is reached. */
 bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end);
+/* The pieces of the program that runs, by address. */
+static inline struct piece *space_piece(const struct space *space, size_t at)
+{
+    size_t index = at < space->gap ? at : at + (space->order_room - space->count);
+    return &space->numbered[space->order[index]];
+}
 /* The index of the first piece that ends behind an address. */
 size_t space_position(const struct space *space, uint64_t address);
 /* The piece that holds an address; NULL when it has no number. */
@@ -157,7 +167,7 @@ const struct piece *space_find(const struct space *space, uint64_t address);
 struct block {
     uint64_t start, end;
 };
-struct block space_block(const struct mapping *mapping, uint64_t address);
+struct block space_block(const struct space *space, const struct mapping *mapping, uint64_t address);
 /* Another program runs: its memory has nothing to do with that of the former one. Numbers are not used again. */
 void space_forget(struct space *space);
 
@@ -188,14 +198,33 @@ struct run {
 enum find_kind {
     FIND_WRITTEN,
     FIND_UNSURE, /* written, or only read for the first time: then it holds zeros, as it did before */
-    FIND_EMPTY,  /* known, and given back: it reads as zeros */
-    FIND_OF_FILE /* known, and given back: it reads as the file does */
+    FIND_EMPTY,   /* known, and given back: it reads as zeros */
+    FIND_OF_FILE, /* known, and given back: it reads as the file does */
+    FIND_COMPARED /* there: it counts when it differs from the mirror */
 };
 
 struct find {
     uint32_t first, count;
     enum find_kind kind;
 };
+
+/* Why a mapping is compared, though the others are tracked: an errno, or one of these. */
+enum { LEFT_HUGE = 10001, LEFT_OWN = 10002 };
+
+/* What is compared for one reason, in this epoch. */
+struct left {
+    int reason;
+    uint64_t bytes, mappings;
+    struct mapping first;
+};
+
+/* A mapping that is not tracked: it is not tried again. */
+struct refusal {
+    uint64_t start, end, offset, inode;
+    int reason;
+};
+
+enum { LEFT_REASONS = 16 };
 
 struct watch {
     pid_t pid; /* of a living thread: its /proc/PID shows the memory */
@@ -208,6 +237,11 @@ struct watch {
     size_t find_count, find_room;
     struct run *runs; /* pages to report: by page, apart */
     size_t run_count, run_room;
+    struct left left[LEFT_REASONS];
+    size_t left_count;
+    struct refusal *refusals, *former; /* of this epoch and the last one, by address */
+    size_t refusal_count, refusal_room, former_count, former_room;
+    bool has_own_uffd; /* the target has a userfaultfd, and may register any of its memory */
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
 };
@@ -233,7 +267,33 @@ void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_
 /* ---- scan-private.c, scan-shared.c: what was written in a mapping. Return 0, ENOSPC at the limit of pages, or an errno ---- */
 
 int scan_private(struct watch *watch, const struct mapping *mapping);
-int scan_shared(struct watch *watch, const struct mapping *mapping);
+/* `fresh`: it has been registered just now. */
+int scan_shared(struct watch *watch, const struct mapping *mapping, bool fresh);
+
+/* ---- track.c: which mappings are tracked ---- */
+
+/* Before the mappings of an epoch, and after them. */
+void track_begin(struct watch *watch);
+void track_end(struct watch *watch);
+/* Has the mapping tracked. Returns 0, or why it is not: an errno or LEFT_*. */
+int track(struct watch *watch, const struct mapping *mapping, bool *fresh);
+/* The mapping is compared from now on. */
+void track_leave(struct watch *watch, const struct mapping *mapping, int reason);
+struct message;
+/* Says what has been left since subpage was last told, or became twice as much. */
+void track_tell(const struct watch *watch, struct message *message);
+/* Another program runs. */
+void track_forget(struct watch *watch);
+
+/* ---- compare.c: mappings that are not tracked ---- */
+
+/* Finds every page that holds something. Returns as the scans do. */
+int scan_untracked(struct watch *watch, const struct mapping *mapping);
+/* The next range of shared memory that holds something; `file` is the mapping's, or -1. Returns 0, ENXIO when there is none, or an errno. */
+int next_held(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
+              struct block *held);
+/* The file of a mapping; -1 when it may not be opened (that takes CAP_CHECKPOINT_RESTORE) or cannot say what it holds. */
+int open_mapped_file(const struct watch *watch, const struct mapping *mapping);
 
 /* ---- copy.c ---- */
 

@@ -146,6 +146,7 @@ static bool take_up(void)
     executed_ns = now_ns();
     space_forget(&watch.space);
     watch.pid = target.pid;
+    track_forget(&watch);
     return prepare();
 }
 
@@ -200,6 +201,7 @@ static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns
     }
     message_u64(&reply, watch.run_count);
     message_bytes(&reply, watch.runs, watch.run_count * sizeof *watch.runs);
+    track_tell(&watch, &reply);
     space->news_count = 0;
     executed_ns = 0;
 }

@@ -15,9 +15,18 @@ import { PageRanges } from '../../../memory/page-ranges.ts'
 import { Region } from '../../../memory/region.ts'
 import { assertOwnProc } from '../../../qemu/process.ts'
 import type { TrackerChoice } from '../../../tracking/tracker.ts'
+import { formatBytes } from '../../../units.ts'
 import type { TraceArea } from '../../trace.ts'
 import type { Harvest, Held, RecordTarget } from '../target.ts'
-import { type Failed, type HeldAnswer, Holder, type Ready, type Watched } from './holder.ts'
+import {
+  type Failed,
+  type HeldAnswer,
+  Holder,
+  type Left,
+  leftReasons,
+  type Ready,
+  type Watched,
+} from './holder.ts'
 
 /**
  * @throws SubpageError BAD_ARGUMENT when there is no such process or command; PROCESS_REFUSED when it may not be watched;
@@ -27,7 +36,7 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
   assertOwnProc()
   if ('pid' in watched && watched.pid === process.pid)
     throw new SubpageError('BAD_ARGUMENT', `process ${watched.pid} is this one, which cannot watch itself`)
-  const holder = new Holder(watched, choice, Math.floor(totalmem() / pageBytes))
+  const holder = new Holder(watched, choice, numbersAtMost())
   let mirror: Region | undefined
   try {
     const ready = await holder.answer()
@@ -44,6 +53,12 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
     throw error
   }
 }
+
+/**
+ * How many pages can get numbers. Where what is resident lies far apart, 16 pages do for one of it (native/holder/space.c); memory
+ * of ours is taken only for what is copied.
+ */
+const numbersAtMost = () => Math.min(2 ** 31, 16 * Math.floor(totalmem() / pageBytes))
 
 /** performance.now() of a moment of CLOCK_MONOTONIC. */
 const clockOffsetMs = performance.now() - Number(process.hrtime.bigint()) / 1e6
@@ -158,9 +173,10 @@ export class ProcessTarget implements RecordTarget {
     switch (answer?.kind) {
       case 'held':
         this.#dirty = this.#dirty.union(answer.dirty)
-        this.#newAreas.push(...answer.newAreas)
+        for (const area of answer.newAreas) this.#newAreas.push(area)
         this.#tracked = answer.tracked
         if (answer.executedNs > 0n && answer.step !== '') this.#newNotes.push(untracked(answer))
+        this.#newNotes.push(...answer.left.map(leftNote))
         return answer
       case 'busy':
         return undefined
@@ -188,6 +204,27 @@ export class ProcessTarget implements RecordTarget {
   async close(): Promise<void> {
     await this.#holder.close()
     this.ram.close()
+  }
+}
+
+function leftNote({ reason, bytes, mappings, address, name }: Left): string {
+  const where = `${name} at 0x${address.toString(16)}`
+  const which = mappings === 1 ? where : `${mappings} mappings, the first is ${where}`
+  return `Compared, not tracked: ${formatBytes(bytes)} (${which}), because ${whyLeft(reason)}. What was written there with the same value is not seen.`
+}
+
+function whyLeft(reason: number): string {
+  switch (reason) {
+    case leftReasons.huge:
+      return 'of hugetlb pages the kernel only tells that something in them was written'
+    case leftReasons.own:
+      return 'the process has a userfaultfd of its own, and may track this memory with it'
+    case constants.errno.EBUSY:
+      return 'the process, or another watcher, has registered it with another userfaultfd'
+    case constants.errno.EINVAL:
+      return 'the kernel does not track memory of this kind, such as droppable memory'
+    default:
+      return `the kernel does not track it (${getSystemErrorName(-reason)})`
   }
 }
 
