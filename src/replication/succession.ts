@@ -121,7 +121,12 @@ export class Succession {
   async anchor(signal?: AbortSignal): Promise<void> {
     const { arbiter, guest, claimant } = this.#options
     if (!arbiter || !this.#shared) return
-    const holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    let holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    // Granted to the peer, whose guest died right then, while we went on unasked: it is our standby now, so it is passed over.
+    while (this.#peer !== undefined && sameHost(holder.claimant, this.#peer)) {
+      await this.adopt(this.#generation + 1)
+      holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    }
     if (!this.#isOurs(holder))
       throw new SubpageError(
         'HELD_ELSEWHERE',

@@ -188,7 +188,7 @@ class Schedule {
   #mislead(faultsMs: number): void {
     const { time, seed, hosts, network } = this.#world
     const { integer } = seededRandom(seed ^ 0xadd7)
-    if (integer(0, 5) > 0) return
+    if (this.#world.broken.plain || integer(0, 5) > 0) return
     const [host, forMs, cuts] = [hosts[integer(0, 1)]!, integer(1, 4_000), integer(0, 1) === 1]
     time.after(integer(20, faultsMs), () => {
       if (this.#over) return
@@ -204,7 +204,7 @@ class Schedule {
   #forget(faultsMs: number): void {
     const { time, seed, arbiter } = this.#world
     const { integer } = seededRandom(seed ^ 0xf026)
-    if (integer(0, 4) > 0) return
+    if (this.#world.broken.plain || integer(0, 4) > 0) return
     const [backupMs, restoreMs] = [integer(0, faultsMs), integer(20, faultsMs)]
     if (integer(0, 2) > 0) time.after(backupMs, () => !this.#over && arbiter.backUp())
     time.after(Math.max(backupMs + 1, restoreMs), () => {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
+import { limits } from '../../src/limits.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { encodeBlock, magic } from '../../src/study/trace/block.ts'
 import {
@@ -66,6 +67,7 @@ function write(): void {
   writer.base(new Uint8Array([1, 2, 3]))
   writer.content(new Uint8Array([4, 5]))
   writer.epoch(epochOf([0, 1, 2, 500, 70_000]))
+  writer.note('a device is seen by the page only')
   writer.gap({ startUs: 1, lengthUs: 2, cause: 'late', epochsMissed: 3, reason: 'slow' })
   writer.gap({ startUs: 3, lengthUs: 4, cause: 'lost', epochsMissed: 1, reason: 'harvested by another' })
   writer.epoch(epochOf([], 2))
@@ -79,6 +81,10 @@ describe('a trace', () => {
     expect(trace.header).toEqual(header)
     expect(trace.areas()).toEqual([{ firstPage: 0, pageCount: 2 ** 18, address: 0, name: 'ram' }])
     expect([...trace.base()]).toEqual([Buffer.from([1, 2, 3])])
+    expect(trace.notes()).toEqual([
+      'device DMA is seen by the page only',
+      'a device is seen by the page only',
+    ])
     expect(trace.end()).toEqual({ epochCount: 2, gapCount: 2, lengthUs: 20_600, cause: 'interrupted' })
     for (let round = 0; round < 2; round++) {
       const [first, second] = [...trace.epochs()] as [TraceEpoch, TraceEpoch]
@@ -240,6 +246,16 @@ describe('a reader refuses', () => {
     const huge = Buffer.from([0, 0, 0, 0, 1, 0, 0xfe, 0xff, 0xff, 0xff, 0x0f])
     file(['header', json(header), false], ['epoch', huge, false])
     expect(readAll).toThrow(malformed(/more pages than it describes/))
+    // A body that is longer than any: refused before memory is taken for it, whatever the file holds.
+    const [long] = encodeBlock('epoch', Buffer.alloc(64), false)
+    Buffer.from(long.buffer, long.byteOffset).writeUInt32LE(limits.traceBodyBytes.value + 1, 8)
+    writeFileSync(
+      path,
+      Buffer.concat([magic, ...encodeBlock('header', json(header), false), long, Buffer.alloc(64)]),
+    )
+    const before = process.memoryUsage().arrayBuffers
+    expect(readAll).toThrow(malformed(/a length is impossible/))
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 24)
     file(['header', json(header), false], ['epoch', Buffer.from([0xff, 0xff]), false])
     expect(readAll).toThrow(malformed(/ends too early/))
   })
