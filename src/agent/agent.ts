@@ -23,7 +23,6 @@ import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
 import { ArbiterHealth } from './arbiter-health.ts'
-import { ArbiterMark } from './arbiter-mark.ts'
 import { guarded } from './boundary.ts'
 import { Changing } from './changing.ts'
 import type { Incoming } from './door.ts'
@@ -74,7 +73,6 @@ export class Agent {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
       health: new ArbiterHealth(host.arbiter, this.events),
-      mark: new ArbiterMark(host.arbiter),
       events: this.events,
       presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
@@ -161,7 +159,6 @@ export class Agent {
     await this.#running(name, 'unprotect').unprotect()
   }
 
-  /** @throws SubpageError NOT_PROTECTED */
   async verify(name: string): Promise<Verification> {
     const primary = this.#running(name, 'verify').primary
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
@@ -169,7 +166,6 @@ export class Agent {
     return await primary.verify()
   }
 
-  /** @throws SubpageError as Primary.switchover */
   async switchover(name: string): Promise<void> {
     await this.#running(name, 'switchover').switchover()
   }

@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { asSubpageError } from '../errors.ts'
 import type { Arbiter } from '../replication/arbiter.ts'
 import { type Clock, realClock } from '../replication/clock.ts'
+import { ArbiterMark } from './arbiter-mark.ts'
 import type { EventLog } from './event-log.ts'
 
 const lookMs = 5_000
@@ -18,6 +19,8 @@ const nobody = '00000000-0000-0000-0000-000000000000'
 export class ArbiterHealth {
   /** Resolves when it has been looked at once. */
   readonly looked: Promise<void>
+  /** What is left with it for other hosts. */
+  readonly mark: ArbiterMark
   readonly #arbiter: Arbiter
   readonly #events: Pick<EventLog, 'add'>
   readonly #clock: Clock
@@ -27,6 +30,7 @@ export class ArbiterHealth {
 
   constructor(arbiter: Arbiter, events: Pick<EventLog, 'add'>, clock: Clock = realClock) {
     this.#arbiter = arbiter
+    this.mark = new ArbiterMark(arbiter, clock)
     this.#events = events
     this.#clock = clock
     this.looked = this.#look()

@@ -9,7 +9,6 @@ import type { Faults } from '../replication/fault.ts'
 import type { Token } from '../replication/source-sight.ts'
 import type { Address } from './address.ts'
 import type { ArbiterHealth } from './arbiter-health.ts'
-import type { ArbiterMark } from './arbiter-mark.ts'
 import type { EventLog } from './event-log.ts'
 import type { HostDensity } from './host-density.ts'
 import type { Transport } from './transport.ts'
@@ -20,7 +19,6 @@ export interface Host {
   claimant: string
   arbiter: Arbiter
   health: ArbiterHealth
-  mark: ArbiterMark
   /** The arbiter was named by the operator: a peer that asks another one is refused. */
   arbiterChosen: boolean
   /** Where a peer that is reached at this address reaches this host. */

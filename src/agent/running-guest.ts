@@ -239,10 +239,10 @@ export class RunningGuest implements DenseOwner {
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
   async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
-    const { mark, arbiterChosen, name, claimant, addressFor } = this.#host
+    const { health, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
     const agent = presenceOf(this.#host.presence)
-    const marked = await mark.fresh().catch((error) => {
+    const marked = await health.mark.fresh().catch((error) => {
       if (arbiterChosen) throw error
       return undefined
     })
