@@ -202,15 +202,14 @@ export class Succession {
         'ARBITER_UNREACHABLE',
         `${arbiter.description} does not remember generation ${this.#generation} of the guest, so it must not decide about the next`,
       )
-    if (this.#replaced)
-      throw new SubpageError(
-        'ARBITER_UNREACHABLE',
-        `${arbiter.description} was restored or set up anew since the two hosts last met, so it must not decide before they meet again`,
-      )
+    this.#assertSame(arbiter)
     while (await arbiter.holder(returnedId(guest), next, signal)) next++
     this.#undecided = true
     const holder = await arbiter.claim(guest, next, claimant, signal)
     this.#undecided = false
+    // It was restored after it was asked, and grants what somebody may hold.
+    if (this.#replaced && this.#isOurs(holder)) await this.#giveBack(next)
+    this.#assertSame(arbiter)
     if (!this.#isOurs(holder)) return holder
     this.#granted = next
     await this.adopt(next)
@@ -264,6 +263,14 @@ export class Succession {
       if (holder && (await arbiter?.holder(returnedId(guest), next, signal))) continue
       return holder
     }
+  }
+
+  #assertSame({ description }: Arbiter): void {
+    if (this.#replaced)
+      throw new SubpageError(
+        'ARBITER_UNREACHABLE',
+        `${description} was restored or set up anew since the two hosts last met, so it must not decide before they meet again`,
+      )
   }
 
   #isOurs({ claimant }: Holder): boolean {

@@ -11,6 +11,7 @@ import type { Arbiter } from '../../src/replication/arbiter.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { EtcdCluster } from '../support/etcd.ts'
+import { ScriptedArbiter } from './pair.ts'
 
 interface Subject {
   /** As an agent opens it. */
@@ -153,4 +154,22 @@ test('a host that was renamed is still the same', async () => {
   const after = successionOf('south-1234abcd', subject.open())
   await after.anchor()
   expect(after.generation).toBe(2)
+})
+
+test('restored between the question and the claim, what it grants is not used, and given back', async () => {
+  const arbiter = new ScriptedArbiter()
+  const standby = successionOf('b', arbiter)
+  await standby.agree('a', true)
+  await standby.anchor()
+  const { claim } = arbiter
+  arbiter.claim = (...asked) => {
+    arbiter.memory++
+    return claim.apply(arbiter, asked)
+  }
+  await expect(standby.claim()).rejects.toMatchObject(mustNotDecide)
+  expect(standby).toMatchObject({ generation: 1, undecided: false })
+  // Void for both: the next one is claimed in its place.
+  const other = successionOf('a', arbiter, 1)
+  expect(await other.claim()).toBe(undefined)
+  expect(other.generation).toBe(3)
 })

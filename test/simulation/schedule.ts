@@ -136,6 +136,7 @@ class Schedule {
     for (let left = this.#draw(1, 9); left > 0; left--)
       world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
     this.#disturbMore(faultsMs)
+    world.broken.disturb?.(world)
     this.#mislead(faultsMs)
     this.#forget(faultsMs)
     // Bad luck comes in twos: a state that must not last is seen when something else happens right then.

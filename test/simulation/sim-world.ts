@@ -47,6 +47,8 @@ export interface Broken {
   trustBootId?: boolean
   /** In place of what is drawn. */
   settings?: Partial<SimSettings>
+  /** Happens beside what is drawn: what a defect needs to show, and chance brings together too rarely. */
+  disturb?: (world: SimWorld) => void
 }
 
 export interface PlannedFault {
