@@ -1,6 +1,7 @@
 /*
- * holder TRACKER PAGES pid PID | holder TRACKER PAGES run COMMAND...
- * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most.
+ * holder TRACKER PAGES pid PID | holder TRACKER PAGES run FILES,BLOCKED,IGNORED COMMAND...
+ * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most. FILES,BLOCKED,IGNORED: the soft limit
+ * of open files and the signal masks that the command begins with, as in /proc/PID/status; `-` when not known.
  * On descriptor 3 subpage asks with one byte: h hold, look and go on; s hold, look and stand; g go on (no answer).
  * Closing it ends the recording.
  */
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,8 +65,29 @@ static int failed(const char *step, int error)
     return 1;
 }
 
+/* As whoever started subpage wants it: the program of subpage itself has changed these. */
+static void become_as_started(const char *as)
+{
+    char files[24] = "";
+    unsigned long long blocked = 0, ignored = 0;
+    struct rlimit limit;
+    if (sscanf(as, "%23[^,],%llx,%llx", files, &blocked, &ignored) == 3 && getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        rlim_t soft = *files == 'u' ? RLIM_INFINITY : (rlim_t)strtoull(files, NULL, 10);
+        limit.rlim_cur = soft < limit.rlim_max ? soft : limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    sigset_t mask;
+    sigemptyset(&mask);
+    for (int number = 1; number < NSIG; number++) {
+        signal(number, ignored >> (number - 1) & 1 ? SIG_IGN : SIG_DFL);
+        if (blocked >> (number - 1) & 1)
+            sigaddset(&mask, number);
+    }
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+}
+
 /* The command, stopped before it becomes itself: it waits until it is seized. */
-static int start(char **command, int *exec_error)
+static int start(const char *as, char **command, int *exec_error)
 {
     int go[2], result[2];
     if (pipe2(go, O_CLOEXEC) < 0 || pipe2(result, O_CLOEXEC) < 0)
@@ -74,12 +97,8 @@ static int start(char **command, int *exec_error)
         return errno;
     if (pid == 0) {
         char byte;
-        sigset_t none;
         close(go[1]);
-        sigemptyset(&none);
-        for (int number = 1; number < NSIG; number++)
-            signal(number, SIG_DFL);
-        sigprocmask(SIG_SETMASK, &none, NULL);
+        become_as_started(as);
         close(CONTROL_FD);
         if (read(go[0], &byte, 1) == 1)
             execvp(command[0], command);
@@ -332,7 +351,7 @@ static bool await_exec(void)
 
 int main(int argc, char **argv)
 {
-    if (argc < 5) {
+    if (argc < 5 || (strcmp(argv[3], "run") == 0 && argc < 6)) {
         fputs("this program is started by `subpage record`\n", stderr);
         return 2;
     }
@@ -351,7 +370,7 @@ int main(int argc, char **argv)
     if ((error = open_mirror(strtoull(argv[2], NULL, 10), &mirror)))
         return failed("memory for a copy", error);
     if (runs) {
-        if ((error = start(argv + 4, &exec_error)))
+        if ((error = start(argv[4], argv + 5, &exec_error)))
             return failed("ptrace", error);
         if (exec_error)
             return failed("exec", exec_error);

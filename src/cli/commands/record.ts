@@ -11,6 +11,7 @@ import { type Command, type Invocation, read, text } from '../command.ts'
 import { interruptible } from '../interruption.ts'
 import type { Output } from '../output.ts'
 import { formatBytes, parseMs } from '../sizes.ts'
+import { startedWith } from '../started-with.ts'
 
 export const recordCommand: Command = {
   name: 'record',
@@ -20,7 +21,8 @@ export const recordCommand: Command = {
   help: `Targets:
   vm:NAME         a guest that an agent of this host runs; --state as the agent has it
   pid:PID         a process that runs
-  -- COMMAND …    a command, from its first instruction; what it prints goes to standard error
+  -- COMMAND …    a command, from its first instruction; what it prints goes to standard error, and its exit status is that
+                  of record (128 and the signal's number when one killed it)
   images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory), LiME
 
 Examples:
@@ -70,6 +72,7 @@ is whole. Of processes the one that is named is recorded, or the command itself,
     checkOutput(path, { replace, mode: 0o600 })
     const summary = await interruptible((signal) => recordTarget(invocation, { ...options, signal }))
     output.data({ ...summary, path }, () => report(summary, path))
+    return invocation.rest.length > 0 ? statusOf(summary) : undefined
   },
 }
 
@@ -97,7 +100,7 @@ async function openTarget(invocation: Invocation): Promise<RecordTarget> {
     if (target !== '')
       throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or the command after --`)
     const { openProcess } = await import('../../study/record/process/process-target.ts')
-    return await openProcess({ command: rest }, ofProcess(choice))
+    return await openProcess({ command: rest, startedWith }, ofProcess(choice))
   }
   if (more.length > 0)
     throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or ${more.join(' ')}`)
@@ -134,6 +137,11 @@ const seconds = ({ elapsedMs }: RecordSummary) => `${(elapsedMs / 1000).toFixed(
 function ending({ cause, endedHow }: RecordSummary): string {
   if (cause === 'target-ended') return ` (the target ended${endedHow ? `: ${endedHow}` : ''})`
   return cause === 'interrupted' ? ' (interrupted)' : ''
+}
+
+/** A command's own status is ours, as under nohup(1) or strace(1); of one that goes on there is none. */
+function statusOf({ exitStatus, signal }: RecordSummary): number | undefined {
+  return signal === undefined ? exitStatus : 128 + signal
 }
 
 function report(so: RecordSummary, path: string): string {

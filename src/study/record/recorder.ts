@@ -42,6 +42,10 @@ export interface RecordSummary {
   cause: RecordedEnd | undefined
   /** How the target ended, in words, when that is the cause. */
   endedHow?: string
+  /** Of a process that ended by itself, when it is known. */
+  exitStatus?: number
+  /** That killed it. */
+  signal?: number
 }
 
 const deltaBytes = 1024 * 1024
@@ -254,7 +258,7 @@ class Recording {
   }
 
   #so(cause: RecordedEnd | undefined): RecordSummary {
-    const { endedHow } = this.#target
+    const { endedHow, ended } = this.#target
     const { epochCount, gapCount, bytes } = this.#writer
     return {
       ...this.#summary,
@@ -264,6 +268,7 @@ class Recording {
       elapsedMs: performance.now() - this.#began,
       cause,
       ...(endedHow !== undefined && { endedHow }),
+      ...ended,
     }
   }
 }

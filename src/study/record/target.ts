@@ -47,6 +47,8 @@ export interface RecordTarget {
   readonly ram: Region
   /** How it ended, in words, once it has. */
   readonly endedHow: string | undefined
+  /** The same for programs, of a process. */
+  readonly ended?: { exitStatus: number } | { signal: number } | undefined
   /**
    * Holds the target, looks, and lets it run again whatever happens.
    * @returns undefined when it cannot be held just now: try again in a moment

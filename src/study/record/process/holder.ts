@@ -3,6 +3,7 @@
  * socket. It is a process of its own, so that the target goes on whatever happens to us.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { packageRoot } from '../../../memory/native.ts'
@@ -21,6 +22,8 @@ export interface Command {
   env?: NodeJS.ProcessEnv
   /** Descriptors of standard input, output and error. What it prints goes to our standard error when left out. */
   stdio?: readonly [number, number, number]
+  /** What we were started with, for the command to have it too; as we run now when left out. */
+  startedWith?: { openFiles: string; blocked: string; ignored: string } | undefined
 }
 
 /** The `kind` of messages; native/holder/holder.h has the same. */
@@ -93,9 +96,11 @@ export class Holder {
   #waiting: ((answer: Answer | undefined) => void) | undefined
   #answers: Answer[] = []
   #closed = false
+  #startError: Error | undefined
 
   constructor(watched: Watched, tracker: TrackerChoice, pages: number) {
-    const what = 'pid' in watched ? ['pid', String(watched.pid)] : ['run', ...watched.command]
+    const what =
+      'pid' in watched ? ['pid', String(watched.pid)] : ['run', ...asStarted(watched), ...watched.command]
     // What a command prints goes to our standard error: standard output is for our own data.
     const { stdio, cwd, env }: Partial<Command> = 'pid' in watched ? {} : watched
     this.#child = spawn(holderPath, [tracker, String(pages), ...what], {
@@ -112,7 +117,10 @@ export class Holder {
     this.#socket.on('close', end)
     // What a broken socket means is what its closing means.
     this.#socket.on('error', end)
-    this.#child.on('error', end)
+    this.#child.on('error', (error) => {
+      this.#startError = error
+      end()
+    })
   }
 
   get pid(): number | undefined {
@@ -141,15 +149,24 @@ export class Holder {
     })
   }
 
+  /** Once it has gone without a last word, or cannot be started. */
+  async howEnded(): Promise<string> {
+    if (this.#startError) return `cannot be started: ${this.#startError.message}`
+    await this.#exited()
+    const { exitCode, signalCode } = this.#child
+    return signalCode === null ? `ended with status ${exitCode}` : `was killed by ${signalCode}`
+  }
+
+  async #exited(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined)
+      return
+    await once(this.#child, 'exit')
+  }
+
   /** Lets the target go, and waits until it has been let go. */
   async close(): Promise<void> {
-    const ended = new Promise<void>((resolve) => {
-      if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined)
-        resolve()
-      else this.#child.once('exit', () => resolve())
-    })
     this.#socket.destroy()
-    await ended
+    await this.#exited()
   }
 
   #take(bytes: Buffer): void {
@@ -164,6 +181,8 @@ export class Holder {
     }
   }
 }
+
+const asStarted = ({ startedWith: as }: Command) => [as ? `${as.openFiles},${as.blocked},${as.ignored}` : '-']
 
 class Fields {
   readonly #bytes: Buffer

@@ -42,7 +42,10 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
     const ready = await holder.answer()
     if (ready?.kind === 'failed') throw failure(watched, ready)
     if (ready?.kind !== 'ready')
-      throw new SubpageError('INTERNAL', 'the holder of the process does not answer')
+      throw new SubpageError(
+        'TRACKER_UNAVAILABLE',
+        `cannot record ${'pid' in watched ? `process ${watched.pid}` : watched.command[0]}: the program that watches it (build/native/holder) ${await holder.howEnded()}`,
+      )
     mirror = Region.map(`/proc/${holder.pid}/fd/${ready.mirror}`, { writable: false })
     const target = new ProcessTarget(watched, ready, holder, mirror)
     await target.begin()
@@ -90,6 +93,7 @@ export class ProcessTarget implements RecordTarget {
   #newAreas: TraceArea[] = []
   #newNotes: string[] = []
   #endedHow: string | undefined
+  #ended: { exitStatus: number } | { signal: number } | undefined
 
   constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
     this.kind = 'pid' in watched ? 'pid' : 'command'
@@ -122,6 +126,10 @@ export class ProcessTarget implements RecordTarget {
 
   get endedHow(): string | undefined {
     return this.#endedHow
+  }
+
+  get ended() {
+    return this.#ended
   }
 
   /** The first hold finds what the memory holds now. A command stands until the one after it. */
@@ -182,6 +190,7 @@ export class ProcessTarget implements RecordTarget {
         return undefined
       case 'ended':
         this.#endedHow = wordsOf(answer.status)
+        this.#ended = endOf(answer.status)
         throw new SubpageError('GUEST_DIED', `process ${this.pid} has ended: ${this.#endedHow}`)
       case 'failed':
         throw new SubpageError(
@@ -189,7 +198,10 @@ export class ProcessTarget implements RecordTarget {
           `process ${this.pid} can no longer be recorded: ${reason(answer)}`,
         )
       default:
-        throw new SubpageError('INTERNAL', `the holder of process ${this.pid} has gone`)
+        throw new SubpageError(
+          'TRACKER_UNAVAILABLE',
+          `process ${this.pid} can no longer be recorded: the program that watched it (build/native/holder) ${await this.#holder.howEnded()}; the process goes on`,
+        )
     }
   }
 
@@ -250,6 +262,12 @@ function wordsOf(status: number | undefined): string {
   if (signal === 0) return `it exited with status ${(status >> 8) & 0xff}`
   const name = Object.entries(constants.signals).find(([, number]) => number === signal)?.[0]
   return `it was killed by ${name ?? `signal ${signal}`}`
+}
+
+function endOf(status: number | undefined): { exitStatus: number } | { signal: number } | undefined {
+  if (status === undefined) return undefined
+  const signal = status & 0x7f
+  return signal === 0 ? { exitStatus: (status >> 8) & 0xff } : { signal }
 }
 
 const reason = ({ step, errno }: Pick<Failed, 'step' | 'errno'>) =>
