@@ -1,7 +1,6 @@
 /*
- * Whether a thread sleeps in the kernel. Such a thread writes nothing, and so it is left alone when the others are held: to
- * stop it would cut its system call short (signal(7): epoll_wait and others then return EINTR), and a thread that waits in vfork(2)
- * or for a device does not stop until its wait is over.
+ * Whether a thread sleeps in the kernel. Such a thread writes nothing. It need not be stopped with the others where that would cut its
+ * system call short (signal(7): epoll_wait and others then return EINTR), and it cannot be while it waits in vfork(2) or for a device.
  *
  * /proc/PID/task/TID/syscall says so, and in which call: the kernel looks at a thread that is off its processor, and says "running"
  * when it is not, or did not stay so (proc_pid_syscall(5)).

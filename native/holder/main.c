@@ -2,7 +2,8 @@
  * holder TRACKER PAGES pid PID | holder TRACKER PAGES run FILES,BLOCKED,IGNORED COMMAND...
  * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most. FILES,BLOCKED,IGNORED: the soft limit
  * of open files and the signal masks that the command begins with, as in /proc/PID/status; `-` when not known.
- * On descriptor 3 subpage asks with one byte: h hold, look and go on; s hold, look and stand; g go on (no answer).
+ * On descriptor 3 subpage asks with one byte: h hold, look and go on; s hold, look and stand; g go on (no answer); p hold, find what was
+ * written, go on, and only then copy it.
  * Closing it ends the recording.
  */
 #define _GNU_SOURCE
@@ -233,7 +234,7 @@ static void answer_ended(void)
 }
 
 /* One epoch's end. Returns what ended the recording, or NULL. */
-static const char *hold(int *error, bool stand)
+static const char *hold(int *error, char request)
 {
     uint64_t asked = now_ns();
     const char *step = NULL;
@@ -242,11 +243,9 @@ static const char *hold(int *error, bool stand)
     if (held) {
         uint64_t held_ns = now_ns();
         *error = find_pages();
-        /*
-         * At the start all that the memory holds is copied, which takes long. A process that ran before us goes on meanwhile: what it
-         * writes is found in the next hold, and copied again.
-         */
-        const bool early = first_look && !runs && !stand && !*error;
+        const bool stand = request == 's';
+        /* Much is copied best while the target runs: what it writes meanwhile is found in the next hold, and copied again. */
+        const bool early = request == 'p' && !*error;
         const uint64_t former = gone_on_ns; /* when it ran before this hold is in the answer */
         if (early)
             go_on();
@@ -306,7 +305,7 @@ static int serve(void)
             go_on();
             continue;
         }
-        const char *step = hold(&error, request == 's');
+        const char *step = hold(&error, request);
         if (step)
             return failed(step, error);
         if (!message_send(&reply))
@@ -378,6 +377,7 @@ int main(int argc, char **argv)
         return failed("ptrace", error);
     watch.pid = runs ? target.pid : target_living_thread(&target, 0);
     target.holding = true;
+    const uint64_t asked = now_ns();
     if (!(runs ? await_exec() : target_hold(&target, START_MS)))
         return failed(target.ended ? "ended" : "hold", 0);
     target.executed = false;
@@ -389,6 +389,7 @@ int main(int argc, char **argv)
     message_u64(&reply, watch.uffd >= 0);
     message_u64(&reply, (uint64_t)watch.error);
     message_text(&reply, watch.failed ? watch.failed : "");
+    message_u64(&reply, runs ? 0 : now_ns() - asked);
     not_begun = false;
     if (!runs)
         target.holding = false;

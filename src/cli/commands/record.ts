@@ -2,7 +2,7 @@
 import { SubpageError } from '../../errors.ts'
 import { checkOutput } from '../../output-file.ts'
 import type { Holes } from '../../study/record/images.ts'
-import type { RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
+import type { HeldFigures, RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
 import type { RecordTarget } from '../../study/record/target.ts'
 import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import type { TrackerChoice } from '../../tracking/tracker.ts'
@@ -10,7 +10,7 @@ import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { interruptible } from '../interruption.ts'
 import type { Output } from '../output.ts'
-import { formatBytes, parseMs } from '../sizes.ts'
+import { formatBytes, formatUs, parseMs } from '../sizes.ts'
 import { startedWith } from '../started-with.ts'
 
 export const recordCommand: Command = {
@@ -139,6 +139,11 @@ function ending({ cause, endedHow }: RecordSummary): string {
   return cause === 'interrupted' ? ' (interrupted)' : ''
 }
 
+function heldLine({ share, longestUs, startUs }: HeldFigures): string {
+  const start = startUs > 0 ? `, and ${formatUs(startUs)} at the start` : ''
+  return `the target was held for ${(100 * share).toPrecision(2)} % of the time, ${formatUs(longestUs)} at most${start}`
+}
+
 /** A command's own status is ours, as under nohup(1) or strace(1); of one that goes on there is none. */
 function statusOf({ exitStatus, signal }: RecordSummary): number | undefined {
   return signal === undefined ? exitStatus : 128 + signal
@@ -150,6 +155,7 @@ function report(so: RecordSummary, path: string): string {
   return [
     `${path}: ${so.epochs} epochs in ${seconds(so)}${ending(so)}, ${formatBytes(so.traceBytes)}`,
     `dirty pages ${formatBytes(dirty)}, changed lines ${formatBytes(lines)}, amplification ${lines > 0 ? (dirty / lines).toFixed(1) : '-'}`,
+    ...(so.held ? [heldLine(so.held)] : []),
     so.gaps > 0 ? `${so.gaps} gaps: the recorder fell behind; choose a longer --epoch` : 'no gaps',
   ].join('\n')
 }

@@ -38,6 +38,8 @@ export interface Ready {
   /** Why it is not tracked. */
   errno: number
   step: string
+  /** For how long it was held, if it ran before. */
+  heldNs: bigint
 }
 
 export interface Failed {
@@ -127,9 +129,9 @@ export class Holder {
     return this.#child.pid
   }
 
-  /** @param still the target stands until `goOn` */
-  hold(still = false): Promise<Answer | undefined> {
-    if (!this.#closed) this.#socket.write(still ? 's' : 'h')
+  /** `still`: the target stands until `goOn`; `brief`: it runs while what it wrote is copied, so that the copies are of no one moment. */
+  hold(how: 'sharp' | 'still' | 'brief'): Promise<Answer | undefined> {
+    if (!this.#closed) this.#socket.write({ sharp: 'h', still: 's', brief: 'p' }[how])
     return this.answer()
   }
 
@@ -225,7 +227,8 @@ function parse(fields: Fields): Answer {
         fields.number(),
         fields.number(),
       ]
-      return { kind: 'ready', pid, mirror, tracked: tracked !== 0, errno, step: fields.text() }
+      const step = fields.text()
+      return { kind: 'ready', pid, mirror, tracked: tracked !== 0, errno, step, heldNs: fields.big() }
     }
     case kinds.failed:
       return { kind: 'failed', errno: fields.number(), step: fields.text() }

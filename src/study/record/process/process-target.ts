@@ -73,6 +73,10 @@ const executed =
 const untracked = (answer: HeldAnswer) =>
   `The program that it executed is compared: what it writes with the same value is not seen (userfault was not available: ${reason(answer)})`
 
+/** Copied in about a millisecond. */
+const catchUpPages = 1024
+const catchUpRoundsMax = 8
+
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
 
@@ -86,6 +90,7 @@ export class ProcessTarget implements RecordTarget {
   readonly notes: string[]
   readonly ram: Region
   readonly pid: number
+  startPauseUs: number
   readonly #holder: Holder
   #areas: readonly TraceArea[] = []
   /** What was found since the last harvest. */
@@ -102,6 +107,7 @@ export class ProcessTarget implements RecordTarget {
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
     this.#tracked = ready.tracked
+    this.startPauseUs = Number(ready.heldNs) / 1000
     this.#holder = holder
     this.ram = mirror
     this.notes = [
@@ -135,7 +141,7 @@ export class ProcessTarget implements RecordTarget {
   /** The first hold finds what the memory holds now. A command stands until the one after it. */
   async begin(): Promise<void> {
     const deadline = performance.now() + beginMsMax
-    while (!(await this.hold(() => true))) {
+    while (!(await this.#begun())) {
       if (performance.now() > deadline)
         throw new SubpageError(
           'PROCESS_REFUSED',
@@ -146,8 +152,31 @@ export class ProcessTarget implements RecordTarget {
     this.#areas = [...this.#newAreas]
   }
 
+  async #begun(): Promise<boolean> {
+    return this.kind === 'command' ? !!(await this.#ask('sharp')) : (await this.#copyBriefly()) !== undefined
+  }
+
+  /** Copies what was written while the process runs. Returns how many pages; undefined: try again in a moment. */
+  async #copyBriefly(): Promise<number | undefined> {
+    const answer = await this.#ask('brief')
+    if (!answer) return undefined
+    this.startPauseUs = Math.max(this.startPauseUs, Number(answer.resumedNs - answer.askedNs) / 1000)
+    return answer.dirty.pageCount
+  }
+
+  /** Until little is left, or it becomes no less: the process writes as fast as it is copied. */
+  async catchUp(): Promise<void> {
+    if (this.kind === 'command') return
+    for (let round = 0, former = Number.POSITIVE_INFINITY; round < catchUpRoundsMax; round++) {
+      const pages = await this.#copyBriefly()
+      if (pages === undefined) continue
+      if (pages < catchUpPages || pages > former / 2) return
+      former = pages
+    }
+  }
+
   async hold<T>(look: () => T): Promise<Held<T> | undefined> {
-    const answer = await this.#ask(false)
+    const answer = await this.#ask('sharp')
     if (!answer) return undefined
     const { executedNs } = answer
     return {
@@ -167,7 +196,7 @@ export class ProcessTarget implements RecordTarget {
    * @throws as hold
    */
   async holdStill(): Promise<{ ranUs: number; cpuUs: number } | undefined> {
-    const answer = await this.#ask(true)
+    const answer = await this.#ask('still')
     if (!answer) return undefined
     return { ranUs: Number(answer.heldNs - answer.goneOnNs) / 1000, cpuUs: Number(answer.cpuNs) / 1000 }
   }
@@ -176,8 +205,8 @@ export class ProcessTarget implements RecordTarget {
     this.#holder.goOn()
   }
 
-  async #ask(still: boolean): Promise<HeldAnswer | undefined> {
-    const answer = await this.#holder.hold(still)
+  async #ask(how: 'sharp' | 'still' | 'brief'): Promise<HeldAnswer | undefined> {
+    const answer = await this.#holder.hold(how)
     switch (answer?.kind) {
       case 'held':
         this.#dirty = this.#dirty.union(answer.dirty)
