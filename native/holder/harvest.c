@@ -64,6 +64,8 @@ static int harvest_mapping(struct watch *watch, const struct mapping *mapping)
     int error = track(watch, mapping, &fresh);
     if (!error)
         error = mapping->is_private ? scan_private(watch, mapping) : scan_shared(watch, mapping, fresh);
+    if (error == LEFT_CHANGED)
+        return 0;
     if (!error || error == ENOSPC)
         return error;
     track_leave(watch, mapping, error);
@@ -71,7 +73,7 @@ static int harvest_mapping(struct watch *watch, const struct mapping *mapping)
     return error == ENOSPC || error == ESRCH ? error : 0;
 }
 
-int harvest_pages(struct watch *watch)
+int find_written(struct watch *watch)
 {
     watch->find_count = watch->run_count = 0;
     int error = space_read(&watch->space, watch->pid);
@@ -79,10 +81,16 @@ int harvest_pages(struct watch *watch)
     for (size_t i = 0; i < watch->space.mapping_count && !error; i++) {
         const struct mapping *mapping = &watch->space.mappings[i];
         error = watch->uffd < 0 ? scan_untracked(watch, mapping) : harvest_mapping(watch, mapping);
+        /* A thread that has just woken took the mapping away; or all of the memory is gone, which copying tells. What was found stays. */
+        if (error == ESRCH)
+            error = 0;
     }
     track_end(watch);
-    if (error)
-        return error;
+    return error;
+}
+
+int copy_written(struct watch *watch)
+{
     if (watch->find_count > 0)
         qsort(watch->finds, watch->find_count, sizeof *watch->finds, by_page);
     return copy_finds(watch);

@@ -8,8 +8,8 @@
  * does (ptrace(2): tracees of a tracer that died are detached and go on; userfaultfd: memory is unregistered when the
  * last descriptor closes).
  *
- * The target is held with PTRACE_INTERRUPT, not SIGSTOP: its parent does not see it stop, no stop signal mixes with the
- * target's own job control, and the stop ends with its tracer. The only thing that runs inside the target are two system
+ * Threads that run are held with PTRACE_INTERRUPT, not SIGSTOP: its parent does not see it stop, no stop signal mixes with the
+ * target's own job control, and the stop ends with its tracer. Threads that sleep in the kernel are left alone. The only thing that runs inside the target are two system
  * calls per address space, userfaultfd(2) and close(2) (inject.c); everything else is done from here, through a copy of
  * the descriptor (pidfd_getfd(2)).
  *
@@ -25,20 +25,35 @@
 
 enum { PAGE_BYTES = 4096 };
 
-/* ---- threads.c: stops and starts all threads of the target ---- */
+/* ---- threads.c: all threads of the target ---- */
 
-enum thread_state { THREAD_RUNNING, THREAD_STOPPED, THREAD_LISTENING };
+enum thread_state {
+    THREAD_RUNNING,
+    THREAD_STOPPED,
+    THREAD_LISTENING /* stopped by job control: what wakes it stops it for us first */
+};
+
+/* A call with a time limit that is made again: it is followed to its end, and ended when the time is over (interrupted.c). */
+struct repeated {
+    uint64_t deadline_ns; /* 0: none */
+    long call;
+    uint64_t stack; /* with the call: which one it is */
+    long expired;   /* what it then returns */
+};
 
 struct thread {
     pid_t tid;
     enum thread_state state;
+    bool asleep;     /* in the kernel when the others were held */
     bool group_stop; /* stopped by job control; goes on listening, not running */
     bool can_call;   /* stopped where a system call can be put in */
     int signal;      /* to be delivered when it goes on */
+    int syscall_fd;  /* asleep.c; -1 when not open */
+    struct repeated repeated;
 };
 
 struct target {
-    pid_t pid;
+    pid_t pid; /* the process; its first thread may have ended */
     struct thread *threads;
     size_t count, room;
     bool holding;    /* threads that stop stay stopped */
@@ -52,13 +67,44 @@ struct target {
 int target_seize(struct target *target, pid_t pid);
 /* Handles what has happened to threads; never waits. */
 void target_events(struct target *target);
-/* Stops all threads. False when not all stopped in time (one waits in the kernel) or the target ended. */
+/* Stops the threads that run; those that sleep in the kernel are left alone. False when not all stand in time, or the target ended. */
 bool target_hold(struct target *target, int timeout_ms);
 /* Stopped threads go on. */
 void target_release(struct target *target);
 /* A stopped thread that can run a system call; 0 when there is none. */
 pid_t target_stopped_thread(const struct target *target);
+/* The same; when all sleep, the one is stopped that feels it least. */
+pid_t target_calling_thread(struct target *target);
+/* A thread that has not ended, other than `former`: /proc/PID of a first thread that has ended knows no memory. 0 when there is none. */
+pid_t target_living_thread(const struct target *target, pid_t former);
+/* Threads that run or sleep are let go when this program ends: that disturbs none. */
 void target_detach(struct target *target);
+/* Ends repeated calls whose time is over. Returns in how many nanoseconds the next one is; UINT64_MAX: none. */
+uint64_t target_expire(struct target *target);
+
+/* Of ptrace(2), for every thread. */
+enum { TRACE_OPTIONS = 0x01 /* SYSGOOD */ | 0x08 /* CLONE */ | 0x10 /* EXEC */ };
+
+/* ---- asleep.c ---- */
+
+/* In which system call; -1: in none, as for a page that is fetched. */
+struct sleep {
+    long call;
+    unsigned long arguments[6];
+};
+
+bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep);
+/* As ps(1) shows it; 0 when it is gone. */
+char thread_state_letter(pid_t pid, pid_t tid);
+
+/* ---- interrupted.c ---- */
+
+/* A stopped thread whose system call was cut short makes it again, unless a handler runs. */
+void repeat_interrupted(struct target *target, struct thread *thread);
+/* A call that is followed begins or ends: the thread stands there. */
+void follow_repeated(struct thread *thread);
+/* Whether the call may return EINTR when its thread is stopped. */
+bool call_returns_eintr(const struct sleep *sleep);
 
 /* ---- inject.c ---- */
 
@@ -164,6 +210,8 @@ struct find {
 
 /* Why a mapping is compared, though the others are tracked: an errno, or one of these. */
 enum { LEFT_HUGE = 10001, LEFT_OWN = 10002 };
+/* It is no longer as it was read: the next epoch sees what it has become. */
+enum { LEFT_CHANGED = 10003 };
 
 /* What is compared for one reason, in this epoch. */
 struct left {
@@ -181,7 +229,7 @@ struct refusal {
 enum { LEFT_REASONS = 16 };
 
 struct watch {
-    pid_t pid;
+    pid_t pid; /* of a living thread: its /proc/PID shows the memory */
     int pagemap, mem;
     int uffd; /* -1: pages are not tracked, all that are present count */
     uint8_t *mirror;
@@ -200,11 +248,18 @@ struct watch {
     int error;
 };
 
-/* Prepares the address space of a held target for tracking. False with `failed` and `error`. */
+/* Prepares the address space of a held target for tracking, through a thread that is stopped. False with `failed` and `error`. */
 bool watch_prepare(struct watch *watch, pid_t stopped_thread);
+/* A descriptor of ours for one of the target's; -1 with errno. */
+int copy_descriptor(pid_t tid, pid_t pid, int theirs);
 
-/* Finds the pages that were written since the last time, copies them into the mirror. Returns 0 or an errno. */
-int harvest_pages(struct watch *watch);
+/*
+ * Finds the pages that were written since the last time, and arms them again. Returns 0, ENOSPC at the limit of pages, ESRCH when
+ * the thread `pid` has no memory any more, or an errno.
+ */
+int find_written(struct watch *watch);
+/* Copies what was found into the mirror. Also while the target runs: what it writes then is found the next time. Returns as above. */
+int copy_written(struct watch *watch);
 
 /* Appends to `finds`. False when the limit of pages is reached. */
 bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end, enum find_kind kind);

@@ -55,6 +55,10 @@ export interface HeldAnswer {
   goneOnNs: bigint
   /** Processor time of all its threads so far. */
   cpuNs: bigint
+  tracked: boolean
+  /** Why it is not tracked, since another program runs. */
+  errno: number
+  step: string
   newAreas: TraceArea[]
   dirty: PageRanges
   /** Memory that is compared, not tracked, when it is first seen or has become twice as much. */
@@ -221,6 +225,8 @@ function parse(fields: Fields): Answer {
 function parseHeld(fields: Fields): HeldAnswer {
   const [askedNs, heldNs, resumedNs, executedNs] = [fields.big(), fields.big(), fields.big(), fields.big()]
   const [goneOnNs, cpuNs] = [fields.big(), fields.big()]
+  const [tracked, errno] = [fields.number() !== 0, fields.number()]
+  const step = fields.text()
   const newAreas = Array.from({ length: fields.number() }, () => {
     const [firstPage, pageCount, address] = [fields.number(), fields.number(), fields.number()]
     return { firstPage, pageCount, address, name: fields.text() }
@@ -246,6 +252,9 @@ function parseHeld(fields: Fields): HeldAnswer {
     executedNs,
     goneOnNs,
     cpuNs,
+    tracked,
+    errno,
+    step,
     newAreas,
     dirty: PageRanges.fromPairs(pairs, runs),
     left,

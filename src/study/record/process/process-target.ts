@@ -67,6 +67,9 @@ const toMs = (ns: bigint) => Number(ns) / 1e6 + clockOffsetMs
 const executed =
   'it executed another program, whose memory follows; what the former one wrote last is not known'
 
+const untracked = (answer: HeldAnswer) =>
+  `The program that it executed is compared: what it writes with the same value is not seen (userfault was not available: ${reason(answer)})`
+
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
 
@@ -74,7 +77,7 @@ export class ProcessTarget implements RecordTarget {
   readonly kind: 'pid' | 'command'
   readonly name: string
   readonly tracker: 'userfault' | 'compare'
-  readonly guesses: boolean
+  #tracked: boolean
   readonly written = false
   readonly counters = []
   readonly notes: string[]
@@ -94,14 +97,19 @@ export class ProcessTarget implements RecordTarget {
       'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : oneLine(watched.command.join(' '))
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
-    this.guesses = !ready.tracked
+    this.#tracked = ready.tracked
     this.#holder = holder
     this.ram = mirror
     this.notes = [
       'The process was held at the end of each epoch. Its private memory is recorded, and shared memory that is no file; not that of its children.',
-      ...(this.guesses ? ['Pages were compared: what was written with the same value is not seen.'] : []),
+      ...(!ready.tracked ? ['Pages were compared: what was written with the same value is not seen.'] : []),
       ...(ready.step === '' ? [] : [`userfault was not available: ${reason(ready)}`]),
     ]
+  }
+
+  /** A program that is executed later may not be tracked where the first one was. */
+  get guesses(): boolean {
+    return !this.#tracked
   }
 
   get areas() {
@@ -166,6 +174,8 @@ export class ProcessTarget implements RecordTarget {
       case 'held':
         this.#dirty = this.#dirty.union(answer.dirty)
         for (const area of answer.newAreas) this.#newAreas.push(area)
+        this.#tracked = answer.tracked
+        if (answer.executedNs > 0n && answer.step !== '') this.#newNotes.push(untracked(answer))
         this.#newNotes.push(...answer.left.map(leftNote))
         return answer
       case 'busy':
