@@ -96,6 +96,8 @@ struct sleep {
 };
 
 bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep);
+/* It goes on by itself in a moment, unless it waits for a device; it may then change mappings. */
+bool sleeps_briefly(const struct sleep *sleep);
 /* As ps(1) shows it; 0 when it is gone. */
 char thread_state_letter(pid_t pid, pid_t tid);
 

@@ -229,13 +229,14 @@ static size_t moving(const struct target *target)
 }
 
 /* One that was told to stop stands as soon as it sleeps: it does not come back from the kernel without stopping. */
-static void look_again(struct target *target)
+static void look_again(struct target *target, bool long_enough)
 {
     struct sleep sleep;
     for (size_t i = 0; i < target->count; i++) {
         struct thread *thread = &target->threads[i];
         if (thread->state == THREAD_RUNNING && !thread->asleep)
-            thread->asleep = thread_asleep(target->pid, thread, &sleep) || has_ended(target->pid, thread->tid);
+            thread->asleep = (thread_asleep(target->pid, thread, &sleep) && (long_enough || !sleeps_briefly(&sleep))) ||
+                             has_ended(target->pid, thread->tid);
     }
 }
 
@@ -251,7 +252,8 @@ static void await_event(uint64_t ns)
 
 bool target_hold(struct target *target, int timeout_ms)
 {
-    const uint64_t look_ns = 300000, deadline = now_ns() + (uint64_t)timeout_ms * 1000000u;
+    const uint64_t look_ns = 300000, brief_ns = 5000000, begin = now_ns();
+    const uint64_t deadline = begin + (uint64_t)timeout_ms * 1000000u;
     struct sleep sleep;
     target->holding = true;
     /* All are looked at before the first is stopped: it stands for less time. */
@@ -271,7 +273,7 @@ bool target_hold(struct target *target, int timeout_ms)
             return target->count > 0;
         uint64_t now = now_ns();
         if (now >= look) {
-            look_again(target);
+            look_again(target, now - begin > brief_ns);
             look = now + look_ns;
         } else if (now >= deadline)
             return false;
