@@ -76,7 +76,7 @@ export async function record(target: RecordTarget, options: RecordOptions): Prom
 }
 
 export function headerOf(
-  target: Omit<RecordTarget, 'hold' | 'harvest' | 'close' | 'ram'>,
+  target: Omit<RecordTarget, 'hold' | 'harvest' | 'catchUp' | 'startPauseUs' | 'ended' | 'close' | 'ram'>,
   { epochMs, content }: Pick<RecordOptions, 'epochMs' | 'content'>,
 ): TraceHeader {
   return {
@@ -166,8 +166,7 @@ class Recording {
     await this.#catchUp()
     const held = await this.#hold()
     if (held === 'ended') throw this.#ended
-    this.#startUs =
-      this.#target.kind === 'command' ? 0 : Math.max(this.#target.startPauseUs ?? 0, held.pauseUs)
+    this.#startUs = this.#target.kind === 'command' ? 0 : Math.max(this.#target.startPauseUs, held.pauseUs)
     if (this.#startUs > 0)
       this.#writer.note(`The target was held for ${formatUs(this.#startUs)} at the start.`)
     for (const note of held.value.newNotes ?? []) this.#note(note)
@@ -178,7 +177,7 @@ class Recording {
 
   async #catchUp(): Promise<void> {
     try {
-      await this.#target.catchUp?.()
+      await this.#target.catchUp()
     } catch (error) {
       // The hold that follows says so.
       if (asSubpageError(error).code !== 'GUEST_DIED') throw error
