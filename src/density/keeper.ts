@@ -83,6 +83,7 @@ export class Keeper {
 
   readonly handlers: Handlers = {
     status: () => this.#status(),
+    ping: () => ({}),
     attach: ({ guest }) => this.#attachAnew(guest),
     evict: (takes) => this.#evict(takes),
     resident: ({ id }) => {

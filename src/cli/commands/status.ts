@@ -14,7 +14,7 @@ export const statusCommand: Command = {
   name: 'status',
   args: ['[name]'],
   summary: 'show the guests of this host',
-  help: 'Exit status 3 when a protected guest is not safe right now, 4 when the named guest is not protected at all.',
+  help: 'Exit status 3 when a protected guest is not safe right now or a QEMU hangs, 4 when the named guest is not protected at all.',
   flags: [
     ...agentFlags,
     { form: '-x, --extended', summary: 'show epochs, bytes and times' },
@@ -47,6 +47,7 @@ async function show(invocation: Invocation, agent: AgentClient): Promise<number>
 }
 
 function health(guest: GuestStatus): number {
+  if (guest.state === 'Hung') return exitStatus.degraded
   if (guest.role === 'Alone') return exitStatus.notProtected
   return guest.state === 'Protected' ? exitStatus.ok : exitStatus.degraded
 }
