@@ -32,7 +32,7 @@ export interface TraceHeader {
   content: boolean
   /** Names of the numbers that each epoch carries beside the pages, such as logFull. */
   counters: string[]
-  /** What the tracker cannot see and how the target was held, in words for people. */
+  /** What the tracker cannot see and how the target was held, in words for people; more may follow in the trace. */
   notes: string[]
   host: { name: string; kernel: string; cpu: string }
   /** Of subpage, that recorded it. */

@@ -66,6 +66,7 @@ function write(): void {
   writer.base(new Uint8Array([1, 2, 3]))
   writer.content(new Uint8Array([4, 5]))
   writer.epoch(epochOf([0, 1, 2, 500, 70_000]))
+  writer.note('a device is seen by the page only')
   writer.gap({ startUs: 1, lengthUs: 2, cause: 'late', epochsMissed: 3, reason: 'slow' })
   writer.gap({ startUs: 3, lengthUs: 4, cause: 'lost', epochsMissed: 1, reason: 'harvested by another' })
   writer.epoch(epochOf([], 2))
@@ -79,6 +80,10 @@ describe('a trace', () => {
     expect(trace.header).toEqual(header)
     expect(trace.areas()).toEqual([{ firstPage: 0, pageCount: 2 ** 18, address: 0, name: 'ram' }])
     expect([...trace.base()]).toEqual([Buffer.from([1, 2, 3])])
+    expect(trace.notes()).toEqual([
+      'device DMA is seen by the page only',
+      'a device is seen by the page only',
+    ])
     expect(trace.end()).toEqual({ epochCount: 2, gapCount: 2, lengthUs: 20_600, cause: 'interrupted' })
     for (let round = 0; round < 2; round++) {
       const [first, second] = [...trace.epochs()] as [TraceEpoch, TraceEpoch]

@@ -64,6 +64,7 @@ is whole. Of processes the one that is named is recorded, or the command itself,
       forMs: flags.for === undefined ? undefined : read(invocation, 'for', parseMs),
       content: flags.content === true,
       progress: (so) => output.note(line(so)),
+      noted: (note) => output.note(`  ${note}`),
     }
     // Before any command is started or any target is held.
     checkOutput(path, { replace, mode: 0o600 })

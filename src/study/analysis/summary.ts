@@ -49,6 +49,7 @@ export interface TraceSummary {
   path: string
   header: TraceHeader
   areas: TraceArea[]
+  notes: string[]
   end: TraceEnd
   /** Recorded epochs of which one epoch here is made. */
   epochsPerSpan: number
@@ -114,6 +115,7 @@ export function summarize(trace: Trace, { epochUs, lengthsMax = 7 }: SummaryOpti
     path: trace.path,
     header: trace.header,
     areas,
+    notes: trace.notes(),
     end,
     epochsPerSpan,
     epochs,

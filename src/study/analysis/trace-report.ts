@@ -217,7 +217,7 @@ function countersTable({ counters }: TraceSummary): Table[] {
       ]
 }
 
-function recordingTable({ header, end, gaps, areas }: TraceSummary): Table {
+function recordingTable({ header, end, gaps, areas, notes }: TraceSummary): Table {
   return {
     name: 'recording',
     title: '',
@@ -242,7 +242,7 @@ function recordingTable({ header, end, gaps, areas }: TraceSummary): Table {
       ['written lines', header.written ? 'recorded' : 'not recorded'],
       ['host', `${header.host.name}, Linux ${header.host.kernel}, ${header.host.cpu}`],
       ['recorded by', `subpage ${header.release}, ${header.startedAt}`],
-      ...header.notes.map((note) => ['note', note]),
+      ...notes.map((note) => ['note', note]),
     ],
   }
 }
@@ -271,6 +271,7 @@ export function traceJson(summary: TraceSummary) {
     file: summary.path,
     target: header.target,
     tracker: header.tracker,
+    notes: summary.notes,
     startedAt: header.startedAt,
     lengthMs: end.lengthUs / 1000,
     ended: end.cause,

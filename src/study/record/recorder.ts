@@ -27,6 +27,8 @@ export interface RecordOptions {
   signal: AbortSignal
   /** Called after an epoch, about once a second. */
   progress: (so: RecordSummary) => void
+  /** Called when something is found out while it records; the trace says it too. */
+  noted?: (note: string) => void
 }
 
 export interface RecordSummary {
@@ -144,6 +146,7 @@ class Recording {
     await this.#base(dirty)
     const held = await this.#hold()
     if (held === 'ended') throw this.#ended
+    for (const note of held.value.newNotes ?? []) this.#note(note)
     if (held.value.newAreas.length > 0) this.#writer.areas(held.value.newAreas)
     for (const delta of held.value.deltas) this.#writer.base(delta)
     return held.resumedAt
@@ -203,6 +206,11 @@ class Recording {
     return deltas
   }
 
+  #note(text: string): void {
+    this.#writer.note(text)
+    this.#options.noted?.(text)
+  }
+
   #write(start: number, { value, heldAt, pauseUs, torn, lost }: Held<Look>): void {
     const { epochMs } = this.#options
     if (lost)
@@ -225,6 +233,7 @@ class Recording {
         epochsMissed: Math.max(0, epochsMissed),
         reason: torn ?? 'the recorder fell behind',
       })
+    for (const note of value.newNotes ?? []) this.#note(note)
     if (value.newAreas.length > 0) this.#writer.areas(value.newAreas)
     for (const delta of value.deltas) this.#writer.content(delta)
     const { maps, byteCounts } = this.#changes

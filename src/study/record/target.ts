@@ -27,6 +27,8 @@ export interface Harvest {
   /** Two words a page of `dirty`, when the tracker knows lines. */
   writtenMaps?: Uint32Array
   counters?: Record<string, number>
+  /** What the tracker cannot see, found out since the last harvest: for people, as `notes` of the target. */
+  newNotes?: readonly string[]
 }
 
 export interface RecordTarget {

@@ -8,7 +8,16 @@ import { limits } from '../../limits.ts'
 
 export const magic = Buffer.from('SPTRACE\n', 'latin1')
 
-export const blockKinds = { header: 1, areas: 2, base: 3, content: 4, epoch: 5, gap: 6, end: 7 } as const
+export const blockKinds = {
+  header: 1,
+  areas: 2,
+  base: 3,
+  content: 4,
+  epoch: 5,
+  gap: 6,
+  end: 7,
+  note: 8,
+} as const
 export type BlockKind = keyof typeof blockKinds
 const kindNames = new Map<number, BlockKind>(
   Object.entries(blockKinds).map(([name, number]) => [number, name as BlockKind]),

@@ -18,6 +18,8 @@ export interface Trace {
   readonly header: TraceHeader
   /** Epochs in order. */
   epochs(): Iterable<TraceEpoch>
+  /** Those of the header, and what was found out later. */
+  notes(): string[]
   /** All of the recording's memory, in the order in which it appeared. */
   areas(): TraceArea[]
   /**
@@ -40,6 +42,11 @@ export function readTrace(path: string): Trace {
     *epochs() {
       for (const record of records(path, header)) if ('epoch' in record) yield record.epoch
     },
+    notes() {
+      const found = [...header.notes]
+      for (const record of records(path, header)) if ('note' in record) found.push(record.note)
+      return found
+    },
     areas() {
       const found: TraceArea[] = []
       for (const record of records(path, header))
@@ -59,7 +66,7 @@ export function readTrace(path: string): Trace {
   }
 }
 
-type TraceRecord = { epoch: TraceEpoch } | { areas: TraceArea[] } | { end: TraceEnd }
+type TraceRecord = { note: string } | { epoch: TraceEpoch } | { areas: TraceArea[] } | { end: TraceEnd }
 
 /** Every record; checks what holds between them. */
 function* records(path: string, header: TraceHeader): Generator<TraceRecord> {
@@ -89,6 +96,9 @@ function* records(path: string, header: TraceHeader): Generator<TraceRecord> {
       case 'gap':
         gapBefore = mergeGaps(gapBefore, parseGap(reader, wrong))
         gapCount++
+        break
+      case 'note':
+        yield { note: parseNote(reader) }
         break
       case 'epoch':
         {
@@ -131,6 +141,12 @@ function parseGap(reader: ByteReader, wrong: Damaged): TraceGap {
   const gap = { startUs, lengthUs, cause, epochsMissed: reader.varint(), reason: reader.text() }
   reader.end()
   return gap
+}
+
+function parseNote(reader: ByteReader): string {
+  const note = reader.text()
+  reader.end()
+  return note
 }
 
 /** Several in a row are one: from the first to the last, and lost if one of them is. */

@@ -129,6 +129,12 @@ export class TraceWriter {
     this.#gapCount++
   }
 
+  /** What the tracker cannot see, found out while it recorded. */
+  note(text: string): void {
+    this.#body.text(text)
+    this.#block('note', this.#body.take(), false)
+  }
+
   /** Ends the file, which gets its name. */
   end(cause: RecordedEnd, lengthUs: number): void {
     this.#end(this.#gapCount, cause, lengthUs)
