@@ -51,7 +51,7 @@ export class RunningGuest implements DenseOwner {
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
     if (qemu.record.density) host.density.resume(this)
-    tellOfHangs(qemu, host)
+    tellOfTrouble(qemu, host)
     qemu.hang.on('stuck', () => this.#fence())
     void this.guest.ended.then(() =>
       this.#guarded('what was stored of its memory', () => host.density.forget(this)),
@@ -292,8 +292,15 @@ export class RunningGuest implements DenseOwner {
   }
 }
 
-/** Events of a QEMU that hangs, and of one that goes on. */
-export function tellOfHangs({ hang, record }: QemuProcess, { events }: Host): void {
+/** Events of a QEMU that hangs or goes on, and of one whose memory has lost its name. */
+export function tellOfTrouble({ hang, record, ramUnlinked, files }: QemuProcess, { events }: Host): void {
+  void ramUnlinked.then(() =>
+    events.add(
+      record.name,
+      'guest',
+      `its RAM file ${files.ram} was removed by somebody else: its memory lasts as long as its process, ${record.process.pid}, and everything goes on; keep whatever cleans /dev/shm from files of subpage`,
+    ),
+  )
   hang.on('hung', () => events.add(record.name, 'guest', `hangs: ${hang.reason}`))
   hang.on('answers', (silentMs) =>
     events.add(record.name, 'guest', `answers again, after ${(silentMs / 1000).toFixed(1)} s`),

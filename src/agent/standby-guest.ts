@@ -16,7 +16,7 @@ import { DenseImage } from './dense-image.ts'
 import type { EventLog } from './event-log.ts'
 import type { Host } from './host.ts'
 import { realSight } from './presence.ts'
-import { successionOf, tellOfHangs } from './running-guest.ts'
+import { successionOf, tellOfTrouble } from './running-guest.ts'
 
 export class StandbyGuest implements DenseOwner {
   readonly kind = 'standby'
@@ -53,7 +53,7 @@ export class StandbyGuest implements DenseOwner {
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
     host.events.addNotes(this.name, waiting.qemu.notes)
-    tellOfHangs(this.qemu, host)
+    tellOfTrouble(this.qemu, host)
     this.qemu.hang.on('stuck', () => this.#renew())
     const clearing = { events: host.events, guest: this.name, doing: 'clearing away after its end' }
     void waiting.ended.then(() => guarded(clearing, () => host.density.forget(this)))

@@ -144,6 +144,13 @@ function shadowBytes(agent: Agent): number {
 }
 
 export function guestStatus(guest: HostedGuest): GuestStatus {
+  const status = statusOf(guest)
+  if ((guest.kind !== 'running' && guest.kind !== 'standby') || !guest.qemu.ramIsUnlinked) return status
+  const unlinked = 'its RAM file was removed by somebody else, and its memory lasts as long as its process'
+  return { ...status, reason: status.reason ? `${status.reason}; ${unlinked}` : unlinked }
+}
+
+function statusOf(guest: HostedGuest): GuestStatus {
   const { record, files } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   const common = {
     name: guest.name,

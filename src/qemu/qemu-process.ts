@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, errorCode, SubpageError } from '../errors.ts'
+import { isRamUnlinked, ramPathOf } from '../memory/ram-path.ts'
 import { Region } from '../memory/region.ts'
 import { realClock } from '../replication/clock.ts'
 import type { GuestEnd } from '../replication/guest.ts'
@@ -34,8 +35,8 @@ const quitMs = 5_000
 /** The same for one that has announced its end: 7.2 can wait for ever when commands reach it while it shuts down. */
 const shutdownMs = 2_000
 
-/** So often the logs are looked at. */
-const logMs = 1_000
+/** So often the logs and the RAM file are looked at. */
+const lookMs = 1_000
 
 export class QemuProcess {
   readonly files: GuestFiles
@@ -45,7 +46,7 @@ export class QemuProcess {
   /** Of its serial console. */
   readonly console: BoundedLog
   readonly #log: BoundedLog
-  readonly #turning: NodeJS.Timeout
+  readonly #looking: NodeJS.Timeout
   readonly lease: PauseLease
   readonly hang: HangWatch
   /** Settles once, when the process has ended or let go of its control socket. */
@@ -56,6 +57,15 @@ export class QemuProcess {
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
+  #ramUnlinked = false
+  #noteUnlinked!: () => void
+  /** Resolves when its RAM file is found to have no name any more; what follows goes through its process. */
+  readonly ramUnlinked = new Promise<void>((resolve) => {
+    this.#noteUnlinked = () => {
+      this.#ramUnlinked = true
+      resolve()
+    }
+  })
   #released = false
   #superseded: string | undefined
   #endedHung: string | undefined
@@ -70,14 +80,17 @@ export class QemuProcess {
     this.deviceState = deviceState
     this.console = new BoundedLog(files.consoleLog, record.consoleDropped ?? 0)
     this.#log = new BoundedLog(files.qemuLog, 0)
-    this.#turning = setInterval(() => void this.#turnLogs(), logMs).unref()
+    this.#looking = setInterval(() => void this.#look(), lookMs).unref()
     this.lease = PauseLease.open(files.lease)
     this.notes = notes
     this.hang = new HangWatch({ of: qmp, what: `QEMU (process ${record.process.pid})`, clock: realClock })
     const netdevs = netdevIds(record.machine)
     this.fence = new ShimFence(files.lease)
     this.outputs = new OutputBuffers(qmp, netdevs.length, this.fence)
-    this.outputWatch = new OutputWatch(qmp, netdevs, ram, { pid: record.process.pid, path: files.ram })
+    this.outputWatch = new OutputWatch(qmp, netdevs, ram, {
+      pid: record.process.pid,
+      path: () => this.ramPath,
+    })
     this.ended = this.#watch()
   }
 
@@ -107,7 +120,7 @@ export class QemuProcess {
       found = new QemuProcess(files, {
         record,
         qmp,
-        ram: Region.map(files.ram, { writable: true }),
+        ram: Region.map(ramPathOf(record.process.pid, files.ram), { writable: true }),
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         notes: [],
       })
@@ -144,6 +157,15 @@ export class QemuProcess {
     } catch (error) {
       this.notes.push(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
     }
+  }
+
+  get ramIsUnlinked(): boolean {
+    return this.#ramUnlinked
+  }
+
+  /** By which its memory can be opened, now. */
+  get ramPath(): string {
+    return ramPathOf(this.record.process.pid, this.files.ram)
   }
 
   updateRecord(change: Partial<GuestRecord>): void {
@@ -199,12 +221,13 @@ export class QemuProcess {
     this.qmp.close()
     this.ram.close()
     this.deviceState.close()
-    clearInterval(this.#turning)
+    clearInterval(this.#looking)
     this.lease.close()
     this.fence.close()
   }
 
-  async #turnLogs(): Promise<void> {
+  async #look(): Promise<void> {
+    if (!this.#ramUnlinked && isRamUnlinked(this.record.process.pid, this.files.ram)) this.#noteUnlinked()
     await this.#log.turn()
     if ((await this.console.turn()) && !this.#released)
       this.updateRecord({ consoleDropped: this.console.droppedBytes })

@@ -52,17 +52,15 @@ test('a QEMU that hangs: one that is protected is taken over, a standby is repla
   expect(reason).toMatch(new RegExp(`^QEMU \\(process ${alone}\\) gives no answer since 20`))
   const since = Date.parse(/since (\S+):/.exec(reason)![1]!)
   expect(Math.abs(since - stoppedAt)).toBeLessThan(hangTimes.askMs + 2_000)
-  expect(await hung(a, 'wanted')).toMatchObject({ role: 'Primary', pid: wanted })
-  expect(await hung(b, 'other')).toMatchObject({ role: 'Standby', pid: waiting })
   // Nobody else has to wait.
   expect(await a.client.guest('third')).toMatchObject({ state: 'Running' })
-  for (const name of ['alone', 'wanted']) {
-    const shown = await subpage(['status', name, '--state', stateOf('a')])
-    expect(shown).toMatchObject({ status: exitStatus.degraded, out: expect.stringContaining('Hung: QEMU') })
-  }
-  expect((await subpage(['status', '--state', stateOf('a')])).status).toBe(exitStatus.degraded)
   await expect(protect(a, 'alone', b)).rejects.toMatchObject({ code: 'GUEST_HUNG' })
-  await expect(a.client.unprotect('wanted')).rejects.toMatchObject({ code: 'GUEST_HUNG' })
+  await expect(a.client.unprotect('alone')).rejects.toMatchObject({ code: 'GUEST_HUNG' })
+  expect(await subpage(['status', 'alone', '--state', stateOf('a')])).toMatchObject({
+    status: exitStatus.degraded,
+    out: expect.stringMatching(/Hung: QEMU/),
+  })
+  expect((await subpage(['status', '--state', stateOf('a')])).status).toBe(exitStatus.degraded)
 
   const taken = await until(b, 'wanted', ({ takeover }) => takeover !== null)
   expect(taken.takeover?.reason).toMatch(/its QEMU gave no answer for 10 s and was ended/)
@@ -79,6 +77,8 @@ test('a QEMU that hangs: one that is protected is taken over, a standby is repla
   process.kill(alone, 'SIGCONT')
   await until(a, 'alone', ({ state }) => state === 'Running')
   expect((await subpage(['status', 'alone', '--state', stateOf('a')])).status).toBe(exitStatus.notProtected)
+  expect((await texts(a)).join('\n')).toMatch(/^wanted hangs: QEMU/m)
+  expect((await texts(b)).join('\n')).toMatch(/^other hangs: QEMU/m)
   expect((await texts(a)).join('\n')).toMatch(
     /^alone hangs: QEMU [\s\S]*^alone answers again, after \d+\.\d s$/m,
   )
@@ -87,7 +87,6 @@ test('a QEMU that hangs: one that is protected is taken over, a standby is repla
 test('an agent ends beside guests that hang; the next one finds all others at once, and those when they go on', async () => {
   const pids = [await pidOf(a, 'alone'), await pidOf(a, 'other')]
   for (const pid of pids) process.kill(pid, 'SIGSTOP')
-  await hung(a, 'other')
   const ended = once(a.process, 'exit')
   a.process.kill('SIGTERM')
   expect(await ended).toEqual([0, null])

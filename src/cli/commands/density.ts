@@ -134,16 +134,18 @@ async function analyze(invocation: Invocation, targets: string[]): Promise<void>
 
 async function imageOf(invocation: Invocation, target: string): Promise<SurveyImage> {
   const { ramImage, surveyImage } = await import('../../density/survey-images.ts')
+  const { ramPathOf } = await import('../../memory/ram-path.ts')
   if (!target.startsWith('vm:')) return surveyImage(target)
   const { guestFiles, readRecord } = await import('../../qemu/guest-files.ts')
   const name = target.slice('vm:'.length)
   const files = guestFiles(stateOf(invocation), name)
-  if (!existsSync(files.ram))
-    throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" has memory on this host`)
-  if (readRecord(files)?.density)
+  const record = readRecord(files)
+  const ram = record ? ramPathOf(record.process.pid, files.ram) : files.ram
+  if (!existsSync(ram)) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" has memory on this host`)
+  if (record?.density)
     throw new SubpageError(
       'GUEST_DENSE',
       `${name} cannot be analyzed while its memory is held densely: subpage density status says what that saves`,
     )
-  return ramImage(files.ram, target)
+  return ramImage(ram, target)
 }
