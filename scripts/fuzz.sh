@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Fuzzes whatever reads bytes from outside: `npm run fuzz -- [--minutes N] [--only TARGET]` (default 1 minute, shared by all
 # targets). The C core runs under libFuzzer with AddressSanitizer and UBSan: targets that take any bytes, and targets that build
-# valid forms and bend them (NAME-built). The parsers in TypeScript run under a seeded driver (scripts/fuzz/). At the end a table
-# says what each target did. What a run finds new stays in build/fuzz; what breaks is named and kept there, and the other targets
-# go on. native/fuzz/corpus is the committed beginning.
+# valid forms and bend them (NAME-built), some from beginnings of real size (NAME-long). The parsers in TypeScript run under a
+# seeded driver (scripts/fuzz/). At the end a table says what each target did. What a run finds new stays in build/fuzz; what
+# breaks is named and kept there, and the other targets go on. native/fuzz/corpus is the committed beginning, and
+# scripts/fuzz/seeds.ts makes those of real size.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,9 +33,10 @@ case $(uname -m) in x86_64) FLAGS+=(-march=x86-64-v2) ;; esac
 # Name, longest input, source, and the codec when one decoder is aimed at. The longest input is what the code accepts: a frame's
 # payload for deltas, the body of a reduced delta, a packed page; of choices, more than any target makes.
 FRAME=$((4 << 20)) BODY=$(((8 << 20) + 128)) CHOICES=131072
-targets=("delta $FRAME fuzz_delta" "page $FRAME fuzz_delta 0" "line $FRAME fuzz_delta 1" "xor-rle $FRAME fuzz_delta 2"
+targets=("delta $FRAME fuzz_delta" "delta-long $FRAME fuzz_delta" "page $FRAME fuzz_delta 0" "line $FRAME fuzz_delta 1" "xor-rle $FRAME fuzz_delta 2"
   "masked $FRAME fuzz_delta 3" "delta-built $CHOICES fuzz_delta_built" "capture $CHOICES fuzz_capture"
-  "page-at-rest 8192 fuzz_page" "restore $BODY fuzz_restore" "restore-built $CHOICES fuzz_restore_built"
+  "page-at-rest 8192 fuzz_page" "restore $BODY fuzz_restore"
+  "restore-long $BODY fuzz_restore" "restore-built $CHOICES fuzz_restore_built"
   "reduce $CHOICES fuzz_reduce" "frames ts" "traces ts" "images ts" "cores ts" "plugin-logs ts" "qmp ts")
 if [ -n "$ONLY" ]; then
   chosen=()
@@ -46,6 +48,11 @@ if [ -n "$ONLY" ]; then
   targets=("${chosen[@]}")
 fi
 seconds=$(awk -v m="$MINUTES" -v n="${#targets[@]}" 'BEGIN { s = int(m * 60 / n); print s < 1 ? 1 : s }')
+
+if [ ! -d "$OUT/seeds" ]; then
+  node dist/scripts/fuzz/main.js seeds "$OUT/seeds.part"
+  mv "$OUT/seeds.part" "$OUT/seeds"
+fi
 
 objects=()
 compile_core() {
@@ -73,7 +80,9 @@ native() {
     -o "$OUT/$name"
   mkdir -p "$OUT/found-$name"
   local corpora=("$OUT/found-$name")
-  if [ -d "native/fuzz/corpus/$name" ]; then corpora+=("native/fuzz/corpus/$name"); fi
+  for beginning in "native/fuzz/corpus/$name" "$OUT/seeds/$name"; do
+    if [ -d "$beginning" ]; then corpora+=("$beginning"); fi
+  done
   began=$(date +%s%N)
   findings=0
   if ! "$OUT/$name" -max_total_time="$seconds" -max_len="$longest" -timeout=30 -rss_limit_mb=4096 -print_final_stats=1 \

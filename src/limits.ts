@@ -57,7 +57,7 @@ export const limits = {
     beyond: 'DELTA_MALFORMED before memory is taken for it; the connection is closed',
     test: 'test/native/test_restore.c',
   },
-  dictionaryLines: {
+  dictionarySlots: {
     value: 65_280,
     unit: 'lines',
     of: 'what each side of a connection keeps of the lines that were sent (native/core)',
@@ -124,8 +124,8 @@ export const limits = {
     value: 64 * 1024,
     unit: 'bytes',
     of: 'an answer of etcd',
-    beyond: 'ARBITER_UNAVAILABLE; nothing is decided by it',
-    test: 'test/guest/arbiter-etcd.test.ts',
+    beyond: 'ARBITER_UNREACHABLE; nothing is decided by it',
+    test: 'test/replication/arbiter-open.test.ts',
   },
   traceBodyBytes: {
     value: 512 * MiB,

@@ -3,9 +3,13 @@
  * them for longer, and those of the C core with them. And the driver itself: it finds what it is for.
  */
 import { describe, expect, test } from 'vitest'
+import { longestPage, seeds } from '../scripts/fuzz/seeds.ts'
 import { bent, fuzz, seededRandom, type Target } from '../scripts/fuzz/target.ts'
 import { targets } from '../scripts/fuzz/targets.ts'
+import { checkDelta } from '../src/delta/apply.ts'
+import { Restorer } from '../src/delta/reduce.ts'
 import { SubpageError } from '../src/errors.ts'
+import { Region } from '../src/memory/region.ts'
 
 const runs = 60
 
@@ -43,4 +47,23 @@ test('a seed bends a form always in the same way, and most seeds do bend it', ()
     results,
   )
   expect(new Set(results).size).toBeGreaterThan(40)
+})
+
+test('what the targets of the C core begin with has the size of real frames, and is sound', async () => {
+  const sizes = new Map<string, number>()
+  for await (const { target, name, bytes } of seeds()) {
+    sizes.set(target, Math.max(sizes.get(target) ?? 0, bytes.length))
+    if (target === 'delta-long') expect(checkDelta(bytes, 1024).pages, name).toBeGreaterThan(500)
+  }
+  for (const target of ['delta-long', 'restore-long']) expect(sizes.get(target)).toBeGreaterThan(64 * 1024)
+})
+
+test('a page that is longer than any that is captured is refused', async () => {
+  const image = Region.anonymous(8 * 4096)
+  const restorer = new Restorer()
+  await expect(restorer.restore(longestPage(), image, 1 << 26)).rejects.toMatchObject({
+    code: 'DELTA_MALFORMED',
+  })
+  restorer.close()
+  image.close()
 })

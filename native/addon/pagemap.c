@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "../shim/uffd.h"
+#include "../core/invariant.h"
 #include "addon.h"
 #include "pagemap.h"
 
@@ -36,10 +37,14 @@ static bool memory_is_alive(int fd, uint64_t address)
 }
 
 /* Appends to pairs of (first page, page count); joins what touches. `base` takes an address's page to the file's. */
-static size_t append(uint32_t *pairs, size_t pair_count, const struct scan_region *region, int64_t base)
+static size_t append(uint32_t *pairs, size_t room, size_t pair_count, const struct scan_region *region, int64_t base)
 {
-    uint32_t first = (uint32_t)((int64_t)(region->start / PAGE_BYTES) + base);
-    uint32_t count = (uint32_t)((region->end - region->start) / PAGE_BYTES);
+    int64_t page = (int64_t)(region->start / PAGE_BYTES) + base;
+    uint64_t length = (region->end - region->start) / PAGE_BYTES;
+    /* A page number that was cut to 32 bits would name another page. */
+    SP_INVARIANT(region->start < region->end && page >= 0 && (uint64_t)page + length <= UINT64_C(1) << 32);
+    SP_INVARIANT(pair_count < room);
+    uint32_t first = (uint32_t)page, count = (uint32_t)length;
     if (pair_count > 0 && pairs[2 * pair_count - 2] + pairs[2 * pair_count - 1] == first) {
         pairs[2 * pair_count - 1] += count;
         return pair_count;
@@ -88,7 +93,7 @@ static napi_value pagemap_scan(napi_env env, napi_callback_info info)
         if (count < 0)
             return throw_errno(env, "PAGEMAP_SCAN");
         for (int i = 0; i < count; i++)
-            used = append(pairs, used, &regions[i], (int64_t)base);
+            used = append(pairs, room, used, &regions[i], (int64_t)base);
     }
     if (!memory_is_alive((int)fd, begin))
         return throw_errno(env, "PAGEMAP_SCAN");

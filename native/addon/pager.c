@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../core/invariant.h"
 #include "store_handle.h"
 
 enum { SYS_PIDFD_GETFD = 438 };
@@ -16,8 +17,14 @@ static bool get_mappings(napi_env env, napi_value value, napi_value count, struc
     if (!subpage_get_uint(env, count, PAGER_MAPPINGS_MAX, "mappings", mapping_count) ||
         !subpage_get_results(env, value, 3 * (size_t)*mapping_count, &fields))
         return false;
-    for (uint64_t i = 0; i < *mapping_count; i++, fields += 3)
+    for (uint64_t i = 0; i < *mapping_count; i++, fields += 3) {
+        for (unsigned field = 0; field < 3; field++)
+            if (!(fields[field] >= 0 && fields[field] <= 9007199254740991.0)) {
+                napi_throw_type_error(env, NULL, "a mapping is address, bytes and first page");
+                return false;
+            }
         mappings[i] = (struct pager_mapping){(uint64_t)fields[0], (uint64_t)fields[1], (uint64_t)fields[2]};
+    }
     return true;
 }
 
@@ -103,6 +110,7 @@ static void times_execute(struct subpage_job *job)
     work->error = times ? pager_time_accesses(work->handle->store, work->guest, (int)work->ram_fd, work->page_numbers,
                                               &count, times)
                         : ENOMEM;
+    SP_INVARIANT(count <= work->page_count);
     for (size_t i = 0; !work->error && i < count; i++) {
         work->results[1 + 4 * i] = times[i].kind;
         work->results[2 + 4 * i] = (double)times[i].access_ns;

@@ -392,7 +392,7 @@ static napi_value core_limits(napi_env env, napi_callback_info info)
     } limits[] = {
         {"recordBytes", SP_RECORD_BYTES_MAX},
         {"reducedBodyBytes", SP_REDUCED_BODY_BYTES_MAX},
-        {"dictionaryLines", SP_DICTIONARY_SLOTS},
+        {"dictionarySlots", SP_DICTIONARY_SLOTS},
     };
     napi_value result, number;
     if (napi_create_object(env, &result) != napi_ok)

@@ -11,6 +11,8 @@
 
 #include "addon.h"
 
+#include "../core/invariant.h"
+
 static const napi_type_tag region_tag = {0x5b7a3f6e2c1d4980, 0x91e04c55a8d2b37f};
 
 /*
@@ -42,6 +44,7 @@ void subpage_region_hold(struct subpage_region *region)
 
 void subpage_region_release(struct subpage_region *region)
 {
+    SP_INVARIANT(region->users > 0 && region->address);
     if (--region->users == 0 && region->closed)
         unmap(region);
 }
@@ -59,6 +62,7 @@ static void finalize(napi_env env, void *data, void *hint)
     (void)env;
     (void)hint;
     struct subpage_region *region = data;
+    SP_INVARIANT(region->users == 0);
     unmap(region);
     free(region);
 }
@@ -229,6 +233,7 @@ static uint8_t *copy_target(napi_env env, napi_callback_info info, bool writable
         napi_throw_range_error(env, NULL, "the data reach beyond the end of the region");
         return NULL;
     }
+    SP_INVARIANT(region->address && offset + *bytes <= region->bytes);
     return region->address + offset;
 }
 

@@ -1,6 +1,8 @@
 /* See store_handle.h. */
 #include "store_handle.h"
 
+#include "../core/invariant.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,7 @@ static const napi_type_tag store_tag = {0x91c3f06e5ad84b27, 0xbe0417d2a86c395f};
 static void release(napi_env env, struct store_handle *handle)
 {
     int64_t now;
+    SP_INVARIANT(handle->users == 0);
     for (unsigned i = 0; i < STORE_GUESTS_ROOM; i++)
         if (handle->pagers[i])
             (void)pager_stop(handle->pagers[i], true);
@@ -106,6 +109,7 @@ static napi_value finish(napi_env env, struct subpage_job *job)
 {
     struct store_job *work = (struct store_job *)job;
     struct store_handle *handle = work->handle;
+    SP_INVARIANT(handle->users > 0 && handle->store);
     if (--handle->users == 0 && handle->closed)
         release(env, handle);
     return store_number(env, work->error);

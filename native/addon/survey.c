@@ -3,6 +3,7 @@
 
 #include "addon.h"
 
+#include "../core/invariant.h"
 #include "../core/survey.h"
 
 enum {
@@ -35,6 +36,7 @@ static void put(double **to, uint64_t value)
 
 static void put_results(const struct sp_survey *survey, double *to)
 {
+    const double *end = to + survey->image_count * IMAGE_RESULTS + GLOBAL_RESULTS;
     for (uint32_t i = 0; i < survey->image_count; i++) {
         const struct sp_survey_counts *counts = &survey->images[i];
         put(&to, counts->pages);
@@ -63,6 +65,8 @@ static void put_results(const struct sp_survey *survey, double *to)
         put(&to, survey->blocks[i].with_any_bytes);
         put(&to, survey->blocks[i].with_whole_bytes);
     }
+    /* The caller's room was checked against these two numbers. */
+    SP_INVARIANT(to == end);
 }
 
 static void survey_execute(struct subpage_job *base)

@@ -1,13 +1,14 @@
 /*
  * Any bytes as a delta: it is refused and the image stays, or it is applied and applying it again changes nothing. The
- * image ends at the end of its allocation, so that AddressSanitizer sees a write outside it.
+ * image ends at the end of its allocation, so that AddressSanitizer sees a write outside it. Long inputs are for an image of real
+ * size.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "../core/core.h"
 
-enum { PAGES = 3, BYTES = PAGES * SP_PAGE_BYTES };
+enum { PAGES_SMALL = 3, PAGES_MAX = 1024, LONG_INPUT = 1 << 16 };
 
 /* Set when one decoder is aimed at: the header is then made here, and the input is a body of that codec. */
 #ifndef CODEC
@@ -35,26 +36,28 @@ static size_t make_delta(const uint8_t *data, size_t size, uint8_t **delta)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static uint8_t before[BYTES];
+    static uint8_t before[PAGES_MAX * SP_PAGE_BYTES];
     struct sp_delta_summary summary;
-    uint8_t *image = malloc(BYTES), *delta;
+    uint64_t pages = size < LONG_INPUT ? PAGES_SMALL : PAGES_MAX;
+    size_t image_bytes = pages * SP_PAGE_BYTES;
+    uint8_t *image = malloc(image_bytes), *delta;
     size_t bytes = make_delta(data, size, &delta);
     if (before[0] == 0)
-        memset(before, 0xa5, BYTES);
+        memset(before, 0xa5, sizeof before);
     sp_cpu_select(size % 2 ? "scalar" : "best");
-    memcpy(image, before, BYTES);
-    bool sound = sp_delta_check(delta, bytes, PAGES, &summary) == NULL;
-    if (memcmp(image, before, BYTES) != 0)
+    memcpy(image, before, image_bytes);
+    bool sound = sp_delta_check(delta, bytes, pages, &summary) == NULL;
+    if (memcmp(image, before, image_bytes) != 0)
         abort();
-    if ((sp_delta_apply(image, PAGES, delta, bytes, &summary) == NULL) != sound)
+    if ((sp_delta_apply(image, pages, delta, bytes, &summary) == NULL) != sound)
         abort();
-    if (!sound && memcmp(image, before, BYTES) != 0)
+    if (!sound && memcmp(image, before, image_bytes) != 0)
         abort();
     if (sound) {
-        uint8_t *once = malloc(BYTES);
-        memcpy(once, image, BYTES);
-        sp_delta_apply(image, PAGES, delta, bytes, &summary);
-        if (memcmp(once, image, BYTES) != 0)
+        uint8_t *once = malloc(image_bytes);
+        memcpy(once, image, image_bytes);
+        sp_delta_apply(image, pages, delta, bytes, &summary);
+        if (memcmp(once, image, image_bytes) != 0)
             abort();
         free(once);
     }

@@ -13,13 +13,6 @@
 
 #include "holder.h"
 
-static int piece_by_page(const void *a, const void *b)
-{
-    uint64_t left = (*(const struct piece *const *)a)->first_page;
-    uint64_t right = (*(const struct piece *const *)b)->first_page;
-    return left < right ? -1 : left > right;
-}
-
 /* Pages that count, one after the other. */
 static void count_pages(struct watch *watch, uint64_t page, uint64_t count)
 {
@@ -79,35 +72,100 @@ static int read_pages(struct watch *watch, uint64_t address, uint64_t page, uint
     return 0;
 }
 
+/* What was read counts where it differs from the mirror. */
+static void count_changed(struct watch *watch, uint64_t page, const uint8_t *bytes, uint64_t count)
+{
+    for (; count > 0; page++, count--, bytes += PAGE_BYTES) {
+        uint8_t *ours = watch->mirror + page * PAGE_BYTES;
+        if (memcmp(ours, bytes, PAGE_BYTES) == 0)
+            continue;
+        memcpy(ours, bytes, PAGE_BYTES);
+        known_set(&watch->known, page, 1, true);
+        count_pages(watch, page, 1);
+    }
+}
+
+/*
+ * The file of a shared mapping has its pages also where the target cannot be asked for them: a fault there would be for a
+ * userfaultfd of its own to serve.
+ */
+static ssize_t read_file(const struct watch *watch, uint64_t address, uint8_t *bytes, size_t length)
+{
+    const struct space *space = &watch->space;
+    size_t low = 0, high = space->mapping_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (space->mappings[middle].end <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const struct mapping *mapping = &space->mappings[low];
+    if (low == space->mapping_count || mapping->start > address || mapping->is_private)
+        return -1;
+    int file = open_mapped_file(watch, mapping);
+    if (file < 0)
+        return -1;
+    ssize_t got = pread(file, bytes, length, (off_t)(mapping->offset + (address - mapping->start)));
+    close(file);
+    return got;
+}
+
+/* Returns as read_pages. */
+static int compare_pages(struct watch *watch, uint64_t address, uint64_t page, uint64_t count)
+{
+    static uint8_t bytes[64 * PAGE_BYTES];
+    while (count > 0) {
+        size_t length = count < 64 ? (size_t)count * PAGE_BYTES : sizeof bytes;
+        ssize_t got = pread(watch->mem, bytes, length, (off_t)address);
+        if (got == 0)
+            return ESRCH;
+        if (got < PAGE_BYTES)
+            got = read_file(watch, address, bytes, length);
+        uint64_t pages = got < PAGE_BYTES ? 0 : (uint64_t)got / PAGE_BYTES;
+        count_changed(watch, page, bytes, pages);
+        if (pages == 0)
+            pages = 1; /* as in read_pages; nothing says that it has changed */
+        page += pages;
+        address += pages * PAGE_BYTES;
+        count -= pages;
+    }
+    return 0;
+}
+
+static int copy_find(struct watch *watch, const struct piece *piece, const struct find *find)
+{
+    uint64_t address = piece->start + (find->first - piece->first_page) * PAGE_BYTES;
+    switch (find->kind) {
+    case FIND_EMPTY:
+        memset(watch->mirror + (uint64_t)find->first * PAGE_BYTES, 0, (size_t)find->count * PAGE_BYTES);
+        count_pages(watch, find->first, find->count);
+        return 0;
+    case FIND_COMPARED:
+        return compare_pages(watch, address, find->first, find->count);
+    default:
+        return read_pages(watch, address, find->first, find->count, find->kind);
+    }
+}
+
 /* A find lies in one piece: space.c gives numbers, and never takes them away while the program runs. */
 int copy_finds(struct watch *watch)
 {
-    static const struct piece **pieces;
-    static size_t room;
     const struct space *space = &watch->space;
-    if (room < space->count) {
-        room = 2 * space->count;
-        pieces = realloc(pieces, room * sizeof *pieces);
-        if (!pieces)
-            abort();
-    }
-    for (size_t i = 0; i < space->count; i++)
-        pieces[i] = &space->pieces[i];
-    if (space->count > 0)
-        qsort(pieces, space->count, sizeof *pieces, piece_by_page);
+    uint64_t done = 0;
     size_t at = 0;
     for (size_t i = 0; i < watch->find_count; i++) {
-        const struct find *find = &watch->finds[i];
-        while (piece_page(pieces[at], pieces[at]->end) <= find->first)
-            at++;
-        const struct piece *piece = pieces[at];
-        if (find->kind == FIND_EMPTY) {
-            memset(watch->mirror + (uint64_t)find->first * PAGE_BYTES, 0, (size_t)find->count * PAGE_BYTES);
-            count_pages(watch, find->first, find->count);
+        struct find find = watch->finds[i];
+        const uint64_t end = (uint64_t)find.first + find.count;
+        if (end <= done)
             continue;
-        }
-        uint64_t address = piece->start + (find->first - piece->first_page) * PAGE_BYTES;
-        int error = read_pages(watch, address, find->first, find->count, find->kind);
+        /* Of a mapping that can no longer be tracked some was found already. */
+        if (find.first < done)
+            find = (struct find){.first = (uint32_t)done, .count = (uint32_t)(end - done), .kind = find.kind};
+        done = end;
+        while (piece_page(&space->numbered[at], space->numbered[at].end) <= find.first)
+            at++;
+        int error = copy_find(watch, &space->numbered[at], &find);
         if (error)
             return error;
     }

@@ -8,8 +8,8 @@
  * does (ptrace(2): tracees of a tracer that died are detached and go on; userfaultfd: memory is unregistered when the
  * last descriptor closes).
  *
- * The target is held with PTRACE_INTERRUPT, not SIGSTOP: its parent does not see it stop, no stop signal mixes with the
- * target's own job control, and the stop ends with its tracer. The only thing that runs inside the target are two system
+ * Threads that run are held with PTRACE_INTERRUPT, not SIGSTOP: its parent does not see it stop, no stop signal mixes with the
+ * target's own job control, and the stop ends with its tracer. Threads that sleep in the kernel are left alone. The only thing that runs inside the target are two system
  * calls per address space, userfaultfd(2) and close(2) (inject.c); everything else is done from here, through a copy of
  * the descriptor (pidfd_getfd(2)).
  *
@@ -25,20 +25,35 @@
 
 enum { PAGE_BYTES = 4096 };
 
-/* ---- threads.c: stops and starts all threads of the target ---- */
+/* ---- threads.c: all threads of the target ---- */
 
-enum thread_state { THREAD_RUNNING, THREAD_STOPPED, THREAD_LISTENING };
+enum thread_state {
+    THREAD_RUNNING,
+    THREAD_STOPPED,
+    THREAD_LISTENING /* stopped by job control: what wakes it stops it for us first */
+};
+
+/* A call with a time limit that is made again: it is followed to its end, and ended when the time is over (interrupted.c). */
+struct repeated {
+    uint64_t deadline_ns; /* 0: none */
+    long call;
+    uint64_t stack; /* with the call: which one it is */
+    long expired;   /* what it then returns */
+};
 
 struct thread {
     pid_t tid;
     enum thread_state state;
+    bool asleep;     /* in the kernel when the others were held */
     bool group_stop; /* stopped by job control; goes on listening, not running */
     bool can_call;   /* stopped where a system call can be put in */
     int signal;      /* to be delivered when it goes on */
+    int syscall_fd;  /* asleep.c; -1 when not open */
+    struct repeated repeated;
 };
 
 struct target {
-    pid_t pid;
+    pid_t pid; /* the process; its first thread may have ended */
     struct thread *threads;
     size_t count, room;
     bool holding;    /* threads that stop stay stopped */
@@ -52,13 +67,44 @@ struct target {
 int target_seize(struct target *target, pid_t pid);
 /* Handles what has happened to threads; never waits. */
 void target_events(struct target *target);
-/* Stops all threads. False when not all stopped in time (one waits in the kernel) or the target ended. */
+/* Stops the threads that run; those that sleep in the kernel are left alone. False when not all stand in time, or the target ended. */
 bool target_hold(struct target *target, int timeout_ms);
 /* Stopped threads go on. */
 void target_release(struct target *target);
 /* A stopped thread that can run a system call; 0 when there is none. */
 pid_t target_stopped_thread(const struct target *target);
+/* The same; when all sleep, the one is stopped that feels it least. */
+pid_t target_calling_thread(struct target *target);
+/* A thread that has not ended, other than `former`: /proc/PID of a first thread that has ended knows no memory. 0 when there is none. */
+pid_t target_living_thread(const struct target *target, pid_t former);
+/* Threads that run or sleep are let go when this program ends: that disturbs none. */
 void target_detach(struct target *target);
+/* Ends repeated calls whose time is over. Returns in how many nanoseconds the next one is; UINT64_MAX: none. */
+uint64_t target_expire(struct target *target);
+
+/* Of ptrace(2), for every thread. */
+enum { TRACE_OPTIONS = 0x01 /* SYSGOOD */ | 0x08 /* CLONE */ | 0x10 /* EXEC */ };
+
+/* ---- asleep.c ---- */
+
+/* In which system call; -1: in none, as for a page that is fetched. */
+struct sleep {
+    long call;
+    unsigned long arguments[6];
+};
+
+bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep);
+/* As ps(1) shows it; 0 when it is gone. */
+char thread_state_letter(pid_t pid, pid_t tid);
+
+/* ---- interrupted.c ---- */
+
+/* A stopped thread whose system call was cut short makes it again, unless a handler runs. */
+void repeat_interrupted(struct target *target, struct thread *thread);
+/* A call that is followed begins or ends: the thread stands there. */
+void follow_repeated(struct thread *thread);
+/* Whether the call may return EINTR when its thread is stopped. */
+bool call_returns_eintr(const struct sleep *sleep);
 
 /* ---- inject.c ---- */
 
@@ -84,14 +130,18 @@ struct piece {
 struct mapping {
     uint64_t start, end;
     uint64_t offset; /* of its first byte in its file */
+    uint64_t inode;
     bool is_private;
     bool of_file; /* of private memory: what was not written is a file's */
     char name[64];
 };
 
 struct space {
-    struct piece *pieces; /* by address */
-    size_t count, room;
+    struct piece *numbered; /* by their numbers; those of a former program too */
+    size_t numbered_count, numbered_room;
+    size_t former_count; /* how many of them are a former program's */
+    uint32_t *order; /* by address: indices of `numbered`, with room for those to come at `gap` */
+    size_t count, order_room, gap;
     uint64_t page_count, page_limit;
     struct mapping *mappings; /* of the present moment, by address */
     size_t mapping_count, mapping_room;
@@ -103,6 +153,12 @@ struct space {
 int space_read(struct space *space, pid_t pid);
 /* Gives numbers to pages of a mapping that have none. False when the limit is reached. */
 bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end);
+/* The pieces of the program that runs, by address. */
+static inline struct piece *space_piece(const struct space *space, size_t at)
+{
+    size_t index = at < space->gap ? at : at + (space->order_room - space->count);
+    return &space->numbered[space->order[index]];
+}
 /* The index of the first piece that ends behind an address. */
 size_t space_position(const struct space *space, uint64_t address);
 /* The piece that holds an address; NULL when it has no number. */
@@ -111,7 +167,7 @@ const struct piece *space_find(const struct space *space, uint64_t address);
 struct block {
     uint64_t start, end;
 };
-struct block space_block(const struct mapping *mapping, uint64_t address);
+struct block space_block(const struct space *space, const struct mapping *mapping, uint64_t address);
 /* Another program runs: its memory has nothing to do with that of the former one. Numbers are not used again. */
 void space_forget(struct space *space);
 
@@ -142,8 +198,9 @@ struct run {
 enum find_kind {
     FIND_WRITTEN,
     FIND_UNSURE, /* written, or only read for the first time: then it holds zeros, as it did before */
-    FIND_EMPTY,  /* known, and given back: it reads as zeros */
-    FIND_OF_FILE /* known, and given back: it reads as the file does */
+    FIND_EMPTY,   /* known, and given back: it reads as zeros */
+    FIND_OF_FILE, /* known, and given back: it reads as the file does */
+    FIND_COMPARED /* there: it counts when it differs from the mirror */
 };
 
 struct find {
@@ -151,8 +208,26 @@ struct find {
     enum find_kind kind;
 };
 
+/* Why a mapping is compared, though the others are tracked: an errno, or one of these. */
+enum { LEFT_HUGE = 10001, LEFT_OWN = 10002 };
+
+/* What is compared for one reason, in this epoch. */
+struct left {
+    int reason;
+    uint64_t bytes, mappings;
+    struct mapping first;
+};
+
+/* A mapping that is not tracked: it is not tried again. */
+struct refusal {
+    uint64_t start, end, offset, inode;
+    int reason;
+};
+
+enum { LEFT_REASONS = 16 };
+
 struct watch {
-    pid_t pid;
+    pid_t pid; /* of a living thread: its /proc/PID shows the memory */
     int pagemap, mem;
     int uffd; /* -1: pages are not tracked, all that are present count */
     uint8_t *mirror;
@@ -162,15 +237,27 @@ struct watch {
     size_t find_count, find_room;
     struct run *runs; /* pages to report: by page, apart */
     size_t run_count, run_room;
+    struct left left[LEFT_REASONS];
+    size_t left_count;
+    struct refusal *refusals, *former; /* of this epoch and the last one, by address */
+    size_t refusal_count, refusal_room, former_count, former_room;
+    bool has_own_uffd; /* the target has a userfaultfd, and may register any of its memory */
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
 };
 
-/* Prepares the address space of a held target for tracking. False with `failed` and `error`. */
+/* Prepares the address space of a held target for tracking, through a thread that is stopped. False with `failed` and `error`. */
 bool watch_prepare(struct watch *watch, pid_t stopped_thread);
+/* A descriptor of ours for one of the target's; -1 with errno. */
+int copy_descriptor(pid_t tid, pid_t pid, int theirs);
 
-/* Finds the pages that were written since the last time, copies them into the mirror. Returns 0 or an errno. */
-int harvest_pages(struct watch *watch);
+/*
+ * Finds the pages that were written since the last time, and arms them again. Returns 0, ENOSPC at the limit of pages, ESRCH when
+ * the thread `pid` has no memory any more, or an errno.
+ */
+int find_written(struct watch *watch);
+/* Copies what was found into the mirror. Also while the target runs: what it writes then is found the next time. Returns as above. */
+int copy_written(struct watch *watch);
 
 /* Appends to `finds`. False when the limit of pages is reached. */
 bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end, enum find_kind kind);
@@ -180,7 +267,33 @@ void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_
 /* ---- scan-private.c, scan-shared.c: what was written in a mapping. Return 0, ENOSPC at the limit of pages, or an errno ---- */
 
 int scan_private(struct watch *watch, const struct mapping *mapping);
-int scan_shared(struct watch *watch, const struct mapping *mapping);
+/* `fresh`: it has been registered just now. */
+int scan_shared(struct watch *watch, const struct mapping *mapping, bool fresh);
+
+/* ---- track.c: which mappings are tracked ---- */
+
+/* Before the mappings of an epoch, and after them. */
+void track_begin(struct watch *watch);
+void track_end(struct watch *watch);
+/* Has the mapping tracked. Returns 0, or why it is not: an errno or LEFT_*. */
+int track(struct watch *watch, const struct mapping *mapping, bool *fresh);
+/* The mapping is compared from now on. */
+void track_leave(struct watch *watch, const struct mapping *mapping, int reason);
+struct message;
+/* Says what has been left since subpage was last told, or became twice as much. */
+void track_tell(const struct watch *watch, struct message *message);
+/* Another program runs. */
+void track_forget(struct watch *watch);
+
+/* ---- compare.c: mappings that are not tracked ---- */
+
+/* Finds every page that holds something. Returns as the scans do. */
+int scan_untracked(struct watch *watch, const struct mapping *mapping);
+/* The next range of shared memory that holds something; `file` is the mapping's, or -1. Returns 0, ENXIO when there is none, or an errno. */
+int next_held(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
+              struct block *held);
+/* The file of a mapping; -1 when it may not be opened (that takes CAP_CHECKPOINT_RESTORE) or cannot say what it holds. */
+int open_mapped_file(const struct watch *watch, const struct mapping *mapping);
 
 /* ---- copy.c ---- */
 

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "holder.h"
 
@@ -27,6 +29,60 @@
 #endif
 
 enum { STEPS_MAX = 16, CODE_SEGMENT_64 = 0x33 };
+
+/* Linux 6.4. A process with this in use decides about each system call itself, by where it is made (prctl(2), PR_SET_SYSCALL_USER_DISPATCH). */
+#ifndef PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG 0x4210
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
+#endif
+struct dispatch {
+    uint64_t mode, selector, offset, length;
+};
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+struct rseq_configuration {
+    uint64_t address;
+    uint32_t size, signature, flags, pad;
+};
+
+/* linux/rseq.h */
+enum { RSEQ_CRITICAL_SECTION_OFFSET = 8 };
+struct critical_section {
+    uint32_t version, flags;
+    uint64_t start, length, abort;
+};
+
+/*
+ * A thread that was stopped within a restartable sequence has to begin it anew: the kernel sees to it before the thread runs on. But at
+ * our call it would find it outside, and forget the sequence (rseq(2)). So it is done here, before. Returns 0 or -1 with errno.
+ */
+static int abort_sequence(pid_t tid, struct user_regs_struct *registers)
+{
+    struct rseq_configuration rseq;
+    struct critical_section section;
+    uint64_t address;
+    if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof rseq, &rseq) < 0 || rseq.address == 0)
+        return 0; /* Linux before 5.13, or a thread without */
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/mem", tid);
+    const off_t at = (off_t)rseq.address + RSEQ_CRITICAL_SECTION_OFFSET;
+    int mem = open(path, O_RDWR | O_CLOEXEC);
+    if (mem < 0)
+        return -1;
+    int result = pread(mem, &address, sizeof address, at) == sizeof address ? 0 : -1;
+    if (result == 0 && address != 0 && pread(mem, &section, sizeof section, (off_t)address) == sizeof section &&
+        registers->rip - section.start < section.length) {
+        registers->rip = section.abort;
+        address = 0;
+        result = pwrite(mem, &address, sizeof address, at) == sizeof address ? 0 : -1;
+    }
+    int error = errno;
+    close(mem);
+    errno = error;
+    return result;
+}
 
 /* Goes on until the next stop. Returns its wait status, -1 when the thread is gone. */
 static int step(int request, pid_t tid)
@@ -92,16 +148,22 @@ long inject_syscall(pid_t tid, uint64_t syscall_address, long number, const long
         errno = ENOEXEC;
         return INJECT_FAILED;
     }
-    const long base = PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
-    if (ptrace(PTRACE_SETSIGMASK, tid, sizeof all, &all) < 0 ||
-        ptrace(PTRACE_SETOPTIONS, tid, 0, base | PTRACE_O_TRACESYSGOOD) < 0)
+    struct dispatch dispatch = {0}, none = {0};
+    if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof dispatch, &dispatch) < 0 && errno != EIO)
+        return INJECT_FAILED;
+    if (dispatch.mode != 0 && ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof none, &none) < 0)
+        return INJECT_FAILED;
+    if (abort_sequence(tid, &saved) < 0)
+        return INJECT_FAILED;
+    if (ptrace(PTRACE_SETSIGMASK, tid, sizeof all, &all) < 0)
         return INJECT_FAILED;
     long result = make(tid, &saved, syscall_address, number, arguments);
     int error = errno;
     step_stop(tid);
     ptrace(PTRACE_SETREGS, tid, 0, &saved);
     ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask);
-    ptrace(PTRACE_SETOPTIONS, tid, 0, base);
+    if (dispatch.mode != 0)
+        ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof dispatch, &dispatch);
     errno = error;
     return result;
 }

@@ -46,6 +46,8 @@ static void let_go(void)
     if (watch.uffd >= 0)
         close(watch.uffd);
     watch.uffd = -1;
+    /* What takes time at the end of a program is done before: threads that stop meanwhile would wait for it. */
+    munmap(watch.mirror, watch.space.page_limit * PAGE_BYTES);
     target_detach(&target);
 }
 
@@ -105,7 +107,7 @@ static bool reopen(int *fd, const char *name)
     char path[64];
     if (*fd >= 0)
         close(*fd);
-    snprintf(path, sizeof path, "/proc/%d/%s", target.pid, name);
+    snprintf(path, sizeof path, "/proc/%d/%s", watch.pid, name);
     *fd = open(path, O_RDONLY | O_CLOEXEC);
     if (*fd >= 0)
         return true;
@@ -114,17 +116,28 @@ static bool reopen(int *fd, const char *name)
     return false;
 }
 
-/* Makes the memory of the program that has just begun, or that is held, ready. */
+/*
+ * Makes the memory of the program that has just begun, or that is held, ready. False when it cannot be read. When only its
+ * pages cannot be tracked, `watch.uffd` is -1 and `watch.failed` says why.
+ */
 static bool prepare(void)
 {
+    watch.failed = NULL;
+    watch.error = 0;
+    if (watch.uffd >= 0)
+        close(watch.uffd);
+    watch.uffd = -1;
     if (!reopen(&watch.mem, "mem") || !reopen(&watch.pagemap, "pagemap"))
         return false;
-    if (strcmp(tracker, "compare") == 0)
-        return true;
-    return watch_prepare(&watch, target_stopped_thread(&target));
+    if (strcmp(tracker, "compare") != 0)
+        watch_prepare(&watch, target_calling_thread(&target));
+    return true;
 }
 
-/* Another program has begun, and stands before its first instruction. False when it cannot be watched. */
+/*
+ * Another program has begun, and stands before its first instruction. False when its memory cannot be read. When only tracking
+ * is refused (a seccomp filter, a program of 32 bits), the recording goes on without.
+ */
 static bool take_up(void)
 {
     if (!target.executed || target_stopped_thread(&target) == 0)
@@ -132,7 +145,22 @@ static bool take_up(void)
     target.executed = false;
     executed_ns = now_ns();
     space_forget(&watch.space);
+    watch.pid = target.pid;
+    track_forget(&watch);
     return prepare();
+}
+
+/* The thread whose /proc/PID shows the memory may have ended while others go on. */
+static int find_pages(void)
+{
+    int error = find_written(&watch);
+    if (error != ESRCH)
+        return error;
+    pid_t living = target_living_thread(&target, watch.pid);
+    if (living == 0)
+        return error;
+    watch.pid = living;
+    return find_written(&watch);
 }
 
 /* Of all threads of the target. */
@@ -161,6 +189,9 @@ static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns
     message_u64(&reply, executed_ns);
     message_u64(&reply, gone_on_ns);
     message_u64(&reply, cpu_ns());
+    message_u64(&reply, watch.uffd >= 0);
+    message_u64(&reply, (uint64_t)watch.error);
+    message_text(&reply, watch.failed ? watch.failed : "");
     message_u64(&reply, space->news_count);
     for (size_t i = 0; i < space->news_count; i++) {
         message_u64(&reply, space->news[i].first_page);
@@ -170,6 +201,7 @@ static void answer_held(uint64_t asked_ns, uint64_t held_ns, uint64_t resumed_ns
     }
     message_u64(&reply, watch.run_count);
     message_bytes(&reply, watch.runs, watch.run_count * sizeof *watch.runs);
+    track_tell(&watch, &reply);
     space->news_count = 0;
     executed_ns = 0;
 }
@@ -190,17 +222,29 @@ static const char *hold(int *error, bool stand)
     bool held = !target.executed && target_hold(&target, HOLD_MS) && !target.executed;
     if (held) {
         uint64_t held_ns = now_ns();
-        *error = harvest_pages(&watch);
+        *error = find_pages();
+        /*
+         * At the start all that the memory holds is copied, which takes long. A process that ran before us goes on meanwhile: what it
+         * writes is found in the next hold, and copied again.
+         */
+        const bool early = first_look && !runs && !stand && !*error;
+        const uint64_t former = gone_on_ns; /* when it ran before this hold is in the answer */
+        if (early)
+            go_on();
+        uint64_t resumed = now_ns();
+        if (!*error)
+            *error = copy_written(&watch);
         if (*error && *error != ESRCH)
             step = *error == ENOSPC ? "it has more memory than can be recorded here" : "its written pages";
-        /* When it ran before this hold is in the answer. */
-        uint64_t former = gone_on_ns;
-        if (!stand && (!first_look || !runs))
-            go_on();
+        if (!early) {
+            if (!stand && (!first_look || !runs))
+                go_on();
+            resumed = now_ns();
+        }
         uint64_t latter = gone_on_ns;
         gone_on_ns = former;
         if (!*error)
-            answer_held(asked, held_ns, now_ns());
+            answer_held(asked, held_ns, resumed);
         gone_on_ns = latter;
         first_look = false;
         held = !*error;
@@ -230,7 +274,11 @@ static int serve(void)
             return failed(watch.failed, watch.error);
         if (!target.holding)
             target_release(&target);
-        int ready = ppoll(&control, 1, NULL, &none);
+        const uint64_t ns = target_expire(&target);
+        const struct timespec time = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+        int ready = ppoll(&control, 1, ns == UINT64_MAX ? NULL : &time, &none);
+        if (ready == 0)
+            continue;
         if (ready < 0 && errno == EINTR)
             continue;
         if (ready < 0 || read(CONTROL_FD, &request, 1) != 1)
@@ -309,12 +357,12 @@ int main(int argc, char **argv)
             return failed("exec", exec_error);
     } else if ((error = target_seize(&target, (pid_t)atoi(argv[4]))))
         return failed("ptrace", error);
-    watch.pid = target.pid;
+    watch.pid = runs ? target.pid : target_living_thread(&target, 0);
     target.holding = true;
     if (!(runs ? await_exec() : target_hold(&target, START_MS)))
         return failed(target.ended ? "ended" : "hold", 0);
     target.executed = false;
-    if (!prepare() && (watch.pagemap < 0 || strcmp(tracker, "userfault") == 0))
+    if (!prepare() || (watch.uffd < 0 && strcmp(tracker, "userfault") == 0))
         return failed(watch.failed, watch.error);
     message_begin(&reply, MESSAGE_READY);
     message_u64(&reply, (uint64_t)target.pid);

@@ -25,12 +25,12 @@ static bool fail(struct watch *watch, const char *step, int error)
     return false;
 }
 
-/* A filter may end a process that makes a call of ours. */
-static bool has_filter(pid_t pid)
+/* A filter may end a process that makes a call of ours. Each thread has its own (seccomp(2)). */
+static bool has_filter(pid_t tid)
 {
     char path[64], line[256];
     bool found = false;
-    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    snprintf(path, sizeof path, "/proc/%d/status", tid);
     FILE *status = fopen(path, "re");
     while (status && fgets(line, sizeof line, status))
         if (strncmp(line, "Seccomp:", 8) == 0)
@@ -40,9 +40,12 @@ static bool has_filter(pid_t pid)
     return found;
 }
 
-static int copy_descriptor(pid_t pid, int theirs)
+/* Of a process whose first thread has ended only another thread knows the descriptors: PIDFD_THREAD, Linux 6.9. */
+int copy_descriptor(pid_t tid, pid_t pid, int theirs)
 {
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int pidfd = (int)syscall(SYS_pidfd_open, tid, O_EXCL);
+    if (pidfd < 0)
+        pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0)
         return -1;
     int ours = (int)syscall(SYS_pidfd_getfd, pidfd, theirs, 0);
@@ -64,11 +67,15 @@ static int open_inside(struct watch *watch, pid_t tid)
     long theirs = inject_syscall(tid, at, SYS_userfaultfd, full);
     if (theirs == -EPERM)
         theirs = inject_syscall(tid, at, SYS_userfaultfd, user);
+    if (theirs == INJECT_FAILED && errno == ENOEXEC) {
+        fail(watch, "it is a program of 32 bits", 0);
+        return -1;
+    }
     if (theirs < 0) {
         fail(watch, "userfaultfd", theirs == INJECT_FAILED ? errno : (int)-theirs);
         return -1;
     }
-    int ours = copy_descriptor(watch->pid, (int)theirs);
+    int ours = copy_descriptor(tid, watch->pid, (int)theirs);
     int error = errno;
     const long close_it[3] = {theirs};
     inject_syscall(tid, at, SYS_close, close_it);
@@ -79,12 +86,9 @@ static int open_inside(struct watch *watch, pid_t tid)
 
 bool watch_prepare(struct watch *watch, pid_t stopped_thread)
 {
-    if (watch->uffd >= 0)
-        close(watch->uffd);
-    watch->uffd = -1;
     if (stopped_thread == 0)
-        return fail(watch, "it is stopped, and must run to be prepared", 0);
-    if (has_filter(watch->pid))
+        return fail(watch, "it is stopped or waits in the kernel, and must run to be prepared", 0);
+    if (has_filter(stopped_thread))
         return fail(watch, "it runs under a seccomp filter", 0);
     /* Nothing but SIGKILL ends this program while the target runs what is not its own. */
     sigset_t all, before;

@@ -3,8 +3,8 @@
  * reserved would take page tables for all of it, and time in every epoch. So holes are always without a mark, and so are the
  * zero page and pages that are still the file's, which have only been read.
  *
- * First the kernel is asked, in its quick way, which ranges are without a mark; then, of these alone, which pages hold
- * something: they were written. What is known and not among them was given back (madvise(2) MADV_DONTNEED, or something was
+ * First the kernel is asked, in its quick way, which ranges are without a mark; then, of these and what lies between them, which
+ * pages are without one and hold something: they were written. What is known and not among them was given back (madvise(2) MADV_DONTNEED, or something was
  * mapped over it), and counts once: its bytes have become zeros, or the file's.
  */
 #define _GNU_SOURCE
@@ -31,16 +31,22 @@ static int scan_written(const struct watch *watch, uint64_t *start, uint64_t end
     }
 }
 
-/* A range without marks. */
-static int take_unmarked(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+/* A marked stretch of so many bytes is looked at too rather than asking once more. */
+static const uint64_t joined_bytes = 128 * PAGE_BYTES;
+
+/* Ranges without marks, in order; what is marked between them is short. */
+static int take_unmarked(struct watch *watch, const struct mapping *mapping, const struct scan_region *ranges, int count)
 {
     static struct scan_region regions[REGION_COUNT];
-    uint64_t settled = start;
-    while (start < end) {
-        int count = scan_written(watch, &start, end, regions);
-        if (count < 0)
+    int at = 0;
+    uint64_t start = ranges[0].start, settled = start;
+    while (start < ranges[count - 1].end) {
+        int found = scan_written(watch, &start, ranges[count - 1].end, regions);
+        if (found < 0)
             return errno;
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; i < found; i++) {
+            for (; ranges[at].end <= regions[i].start; settled = ranges[++at].start)
+                note_given_back(watch, mapping, settled, ranges[at].end);
             note_given_back(watch, mapping, settled, regions[i].start);
             settled = regions[i].end;
             /* The kernel fills a large page at the first touch of any part of it. */
@@ -49,7 +55,8 @@ static int take_unmarked(struct watch *watch, const struct mapping *mapping, uin
                 return ENOSPC;
         }
     }
-    note_given_back(watch, mapping, settled, end);
+    for (; at < count; at++, settled = at < count ? ranges[at].start : 0)
+        note_given_back(watch, mapping, settled, ranges[at].end);
     return 0;
 }
 
@@ -103,8 +110,8 @@ static int take_marked_of_file(struct watch *watch, const struct mapping *mappin
 {
     const struct space *space = &watch->space;
     for (size_t at = space_position(space, mapping->start);
-         at < space->count && space->pieces[at].start < mapping->end; at++) {
-        const struct piece *piece = &space->pieces[at];
+         at < space->count && space_piece(space, at)->start < mapping->end; at++) {
+        const struct piece *piece = space_piece(space, at);
         uint64_t page = piece_page(piece, mapping->start > piece->start ? mapping->start : piece->start);
         const uint64_t last = piece_page(piece, mapping->end < piece->end ? mapping->end : piece->end);
         while ((page = known_next(&watch->known, page, last, true)) < last) {
@@ -124,16 +131,12 @@ int scan_private(struct watch *watch, const struct mapping *mapping)
     static struct scan_region regions[REGION_COUNT];
     for (uint64_t start = mapping->start; start < mapping->end;) {
         int count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
-        if (count < 0 && errno == EPERM) {
-            int error = register_mapping(watch, mapping);
-            if (error)
-                return error;
-            count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
-        }
         if (count < 0)
             return errno;
-        for (int i = 0; i < count; i++) {
-            int error = take_unmarked(watch, mapping, regions[i].start, regions[i].end);
+        for (int from = 0, to; from < count; from = to) {
+            for (to = from + 1; to < count && regions[to].start - regions[to - 1].end <= joined_bytes; to++)
+                continue;
+            int error = take_unmarked(watch, mapping, &regions[from], to - from);
             if (error)
                 return error;
         }

@@ -1,4 +1,4 @@
-/* PAGEMAP_SCAN of the target, for scan-private.c and scan-shared.c. */
+/* PAGEMAP_SCAN of the target, for whatever in the holder reads it. */
 #ifndef SUBPAGE_HOLDER_SCAN_H
 #define SUBPAGE_HOLDER_SCAN_H
 
@@ -18,6 +18,7 @@ enum { REGION_COUNT = 1024 };
 struct wanted {
     uint64_t all, any, inverted, reported;
     bool arm;
+    bool untracked; /* of any mapping, not only of those that a userfaultfd tracks */
 };
 
 /* Which was written, in the one form that the kernel has a quick way for: sixteen times as fast as any other. */
@@ -33,7 +34,7 @@ static inline int scan_next(const struct watch *watch, const struct wanted *want
 {
     struct scan_argument argument = {
         .size = sizeof argument,
-        .flags = SCAN_CHECK_WPASYNC | (wanted->arm ? SCAN_WP_MATCHING : 0),
+        .flags = (wanted->untracked ? 0 : SCAN_CHECK_WPASYNC) | (wanted->arm ? SCAN_WP_MATCHING : 0),
         .start = *start,
         .end = end,
         .vec = (uintptr_t)regions,
@@ -52,15 +53,6 @@ static inline int scan_next(const struct watch *watch, const struct wanted *want
     }
     *start = argument.walk_end;
     return count;
-}
-
-/* Returns 0 or an errno. Memory that was registered before, and moved or mapped anew, is registered again: that does no harm. */
-static inline int register_mapping(const struct watch *watch, const struct mapping *mapping)
-{
-    struct uffd_failure failure;
-    const struct uffd uffd = {.fd = watch->uffd};
-    const uint64_t bytes = mapping->end - mapping->start;
-    return uffd_register(&uffd, (const void *)mapping->start, bytes, &failure) ? 0 : failure.error;
 }
 
 #endif

@@ -13,8 +13,12 @@
 
 #include "holder.h"
 
-/* Mappings may be reserved far larger than what is used of them: they are numbered in blocks of this size. */
-static const uint64_t block_bytes = UINT64_C(64) << 20;
+/*
+ * Mappings may be reserved far larger than what is used of them: they are numbered in blocks. Large ones keep neighbours
+ * together, until so many pages have numbers that the program's memory must be sparse: then small ones.
+ */
+static const uint64_t large_block_bytes = UINT64_C(64) << 20, small_block_bytes = UINT64_C(64) << 10;
+enum { LARGE_SHARE = 64 };
 
 /* Shared memory that is no file of somebody else's. */
 static bool is_memory(const char *name)
@@ -70,6 +74,7 @@ static void read_line(struct space *space, char *line)
                 .start = start,
                 .end = end,
                 .offset = offset,
+                .inode = inode,
                 .is_private = is_private,
                 .of_file = is_private && inode != 0,
             },
@@ -120,7 +125,7 @@ size_t space_position(const struct space *space, uint64_t address)
     size_t low = 0, high = space->count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (space->pieces[middle].end <= address)
+        if (space_piece(space, middle)->end <= address)
             low = middle + 1;
         else
             high = middle;
@@ -131,36 +136,66 @@ size_t space_position(const struct space *space, uint64_t address)
 const struct piece *space_find(const struct space *space, uint64_t address)
 {
     size_t at = space_position(space, address);
-    return at < space->count && space->pieces[at].start <= address ? &space->pieces[at] : NULL;
+    const struct piece *piece = at < space->count ? space_piece(space, at) : NULL;
+    return piece && piece->start <= address ? piece : NULL;
+}
+
+/* Pieces are mostly added from low addresses to high ones: moving the gap with them moves each other piece once at most. */
+static void insert_order(struct space *space, size_t at, uint32_t index)
+{
+    size_t free = space->order_room - space->count;
+    if (free == 0) {
+        size_t room = space->order_room ? 2 * space->order_room : 64, tail = space->count - space->gap;
+        space->order = realloc(space->order, room * sizeof *space->order);
+        if (!space->order)
+            abort();
+        memmove(space->order + room - tail, space->order + space->gap, tail * sizeof *space->order);
+        space->order_room = room;
+        free = room - space->count;
+    }
+    uint32_t *order = space->order;
+    if (at < space->gap)
+        memmove(order + at + free, order + at, (space->gap - at) * sizeof *order);
+    else
+        memmove(order + space->gap, order + space->gap + free, (at - space->gap) * sizeof *order);
+    order[at] = index;
+    space->gap = at + 1;
+    space->count++;
+}
+
+/* Pages with new numbers: part of the last piece where they go on from it, unless that is one of the first `fixed`. */
+static void append(struct piece **pieces, size_t *count, size_t *room, size_t fixed, const struct piece *more)
+{
+    struct piece *last = *count > fixed ? &(*pieces)[*count - 1] : NULL;
+    if (last && last->end == more->start && piece_page(last, last->end) == more->first_page &&
+        strcmp(last->name, more->name) == 0) {
+        last->end = more->end;
+        return;
+    }
+    *pieces = grown(*pieces, *count, room, sizeof **pieces);
+    (*pieces)[(*count)++] = *more;
 }
 
 static bool insert(struct space *space, size_t at, const struct mapping *mapping, uint64_t start, uint64_t end)
 {
+    struct piece piece = {.start = start, .end = end, .first_page = space->page_count};
     uint64_t pages = (end - start) / PAGE_BYTES;
     if (space->page_count + pages > space->page_limit)
         return false;
-    struct piece *before = at > 0 ? &space->pieces[at - 1] : NULL;
-    if (before && before->end == start && strcmp(before->name, mapping->name) == 0 &&
-        before->first_page + (start - before->start) / PAGE_BYTES == space->page_count) {
-        before->end = end; /* it has the latest numbers: they go on */
-    } else {
-        space->pieces = grown(space->pieces, space->count, &space->room, sizeof *space->pieces);
-        memmove(&space->pieces[at + 1], &space->pieces[at], (space->count - at) * sizeof *space->pieces);
-        struct piece *piece = &space->pieces[at];
-        *piece = (struct piece){.start = start, .end = end, .first_page = space->page_count};
-        memcpy(piece->name, mapping->name, sizeof piece->name);
-        space->count++;
-    }
-    space->news = grown(space->news, space->news_count, &space->news_room, sizeof *space->news);
-    struct piece *news = &space->news[space->news_count++];
-    *news = (struct piece){.start = start, .end = end, .first_page = space->page_count};
-    memcpy(news->name, mapping->name, sizeof news->name);
+    memcpy(piece.name, mapping->name, sizeof piece.name);
+    size_t before = space->numbered_count;
+    append(&space->numbered, &space->numbered_count, &space->numbered_room, space->former_count, &piece);
+    if (space->numbered_count > before)
+        insert_order(space, at, (uint32_t)before);
+    append(&space->news, &space->news_count, &space->news_room, 0, &piece);
     space->page_count += pages;
     return true;
 }
 
-struct block space_block(const struct mapping *mapping, uint64_t address)
+struct block space_block(const struct space *space, const struct mapping *mapping, uint64_t address)
 {
+    const bool large = space->page_count < space->page_limit / LARGE_SHARE;
+    const uint64_t block_bytes = large ? large_block_bytes : small_block_bytes;
     struct block block = {.start = address / block_bytes * block_bytes};
     block.end = block.start + block_bytes;
     if (block.start < mapping->start)
@@ -172,12 +207,12 @@ struct block space_block(const struct mapping *mapping, uint64_t address)
 
 bool space_number(struct space *space, const struct mapping *mapping, uint64_t start, uint64_t end)
 {
-    uint64_t from = space_block(mapping, start).start, to = space_block(mapping, end - 1).end;
+    uint64_t from = space_block(space, mapping, start).start, to = space_block(space, mapping, end - 1).end;
     while (from < to) {
         size_t at = space_position(space, from);
-        uint64_t next = at < space->count ? space->pieces[at].start : UINT64_MAX;
+        uint64_t next = at < space->count ? space_piece(space, at)->start : UINT64_MAX;
         if (next <= from) {
-            from = space->pieces[at].end;
+            from = space_piece(space, at)->end;
             continue;
         }
         uint64_t until = next < to ? next : to;
@@ -190,5 +225,6 @@ bool space_number(struct space *space, const struct mapping *mapping, uint64_t s
 
 void space_forget(struct space *space)
 {
-    space->count = 0;
+    space->count = space->gap = 0;
+    space->former_count = space->numbered_count;
 }

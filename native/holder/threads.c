@@ -1,6 +1,9 @@
 /*
  * All threads of the target, stopped and started with PTRACE_SEIZE and PTRACE_INTERRUPT. Between two stops signals and new
  * threads pass through here and are sent on at once. Source: ptrace(2).
+ *
+ * A thread that sleeps in the kernel is not stopped. It may wake while the others stand; what it writes then counts in this epoch
+ * or in the next one, never in none: marks are taken before pages are copied.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -13,6 +16,7 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "holder.h"
 
@@ -20,7 +24,7 @@
 #define PTRACE_EVENT_STOP 128
 #endif
 
-static const long options = PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC;
+_Static_assert((int)TRACE_OPTIONS == (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC), "");
 
 static struct thread *find(const struct target *target, pid_t tid)
 {
@@ -34,15 +38,28 @@ static struct thread *add(struct target *target, pid_t tid)
 {
     target->threads = grown(target->threads, target->count, &target->room, sizeof *target->threads);
     struct thread *thread = &target->threads[target->count++];
-    *thread = (struct thread){.tid = tid};
+    *thread = (struct thread){.tid = tid, .syscall_fd = -1};
     return thread;
+}
+
+static void forget(struct target *target, struct thread *thread)
+{
+    if (thread->syscall_fd >= 0)
+        close(thread->syscall_fd);
+    *thread = target->threads[--target->count];
 }
 
 static void drop(struct target *target, pid_t tid)
 {
     struct thread *thread = find(target, tid);
     if (thread)
-        *thread = target->threads[--target->count];
+        forget(target, thread);
+}
+
+static bool has_ended(pid_t pid, pid_t tid)
+{
+    char state = thread_state_letter(pid, tid);
+    return state == 'Z' || state == 'X' || state == '\0';
 }
 
 /* Seizes the threads that are there now and not seized yet. Returns how many, or -errno. */
@@ -58,12 +75,14 @@ static int seize_more(struct target *target)
         pid_t tid = (pid_t)atoi(entry->d_name);
         if (tid <= 0 || find(target, tid))
             continue;
-        if (ptrace(PTRACE_SEIZE, tid, 0, options) == 0) {
+        if (ptrace(PTRACE_SEIZE, tid, 0, TRACE_OPTIONS) == 0) {
             add(target, tid);
             seized++;
         } else if (errno != ESRCH && !(errno == EPERM && target->count > 0)) {
-            /* EPERM later on: a thread that a seized one has just made is seized already, or it has ended. */
+            /* EPERM later on: a thread that a seized one has just made is seized already. */
             int error = errno;
+            if (has_ended(target->pid, tid)) /* as the first thread may have, long ago */
+                continue;
             closedir(tasks);
             return -error;
         }
@@ -94,7 +113,8 @@ static void go_on(struct thread *thread)
         return;
     }
     /* ESRCH: it was killed meanwhile; waitpid will tell. */
-    ptrace(PTRACE_CONT, thread->tid, 0, (long)thread->signal);
+    int request = thread->repeated.deadline_ns > 0 ? PTRACE_SYSCALL : PTRACE_CONT;
+    ptrace(request, thread->tid, 0, (long)thread->signal);
     thread->signal = 0;
     thread->state = THREAD_RUNNING;
 }
@@ -108,10 +128,13 @@ static void on_exec(struct target *target, struct thread *thread)
 {
     /* The thread that executed has taken the place of the first one; the others are gone. */
     struct thread only = *thread;
-    target->threads[0] = only;
-    target->count = 1;
+    thread->syscall_fd = -1; /* not closed below */
+    while (target->count > 0)
+        forget(target, &target->threads[0]);
+    target->threads[target->count++] = only;
     target->executed = true;
     target->threads[0].signal = 0;
+    target->threads[0].repeated = (struct repeated){0};
     target->threads[0].group_stop = false;
     /* The memory is new from here on, but the call has not returned: stop again once it has. */
     ptrace(PTRACE_INTERRUPT, only.tid, 0, 0);
@@ -119,12 +142,27 @@ static void on_exec(struct target *target, struct thread *thread)
     target->threads[0].state = THREAD_RUNNING;
 }
 
+/*
+ * A child process that was made by clone(2) with another signal than SIGCHLD is traced as a thread would be. Only what shares
+ * the process's number is a thread of it.
+ */
+static bool is_ours(const struct target *target, pid_t tid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d", target->pid, tid);
+    return access(path, F_OK) == 0;
+}
+
 static void on_stop(struct target *target, pid_t tid, int status)
 {
     struct thread *thread = find(target, tid);
+    int signal = WSTOPSIG(status), event = status >> 16;
+    if (!thread && !is_ours(target, tid)) {
+        ptrace(PTRACE_DETACH, tid, 0, (long)(event == 0 ? signal : 0));
+        return;
+    }
     if (!thread)
         thread = add(target, tid);
-    int signal = WSTOPSIG(status), event = status >> 16;
     thread->state = THREAD_STOPPED;
     if (event == PTRACE_EVENT_EXEC) {
         on_exec(target, thread);
@@ -132,8 +170,13 @@ static void on_stop(struct target *target, pid_t tid, int status)
     }
     thread->group_stop = event == PTRACE_EVENT_STOP && stops_job(signal);
     thread->can_call = event == PTRACE_EVENT_STOP && !thread->group_stop;
-    if (event == 0)
+    const bool at_call = signal == (SIGTRAP | 0x80);
+    if (at_call)
+        follow_repeated(thread);
+    else if (event == 0)
         thread->signal = signal;
+    if (thread->can_call || (event == 0 && !at_call && !stops_job(signal)))
+        repeat_interrupted(target, thread);
     if (!target->holding && !target->executed)
         go_on(thread);
 }
@@ -169,55 +212,62 @@ void target_events(struct target *target)
         ;
 }
 
-static size_t running(const struct target *target)
+/* How many may still write: neither stopped nor asleep. */
+static size_t moving(const struct target *target)
 {
     size_t count = 0;
     for (size_t i = 0; i < target->count; i++)
-        count += target->threads[i].state != THREAD_STOPPED;
+        count += target->threads[i].state == THREAD_RUNNING && !target->threads[i].asleep;
     return count;
 }
 
-/* A first thread that has ended stays, and cannot stop, until all others have ended. */
-static void drop_ended(struct target *target)
+/* One that was told to stop stands as soon as it sleeps: it does not come back from the kernel without stopping. */
+static void look_again(struct target *target)
 {
-    for (size_t i = 0; i < target->count;) {
-        char path[64], text[512];
-        snprintf(path, sizeof path, "/proc/%d/task/%d/stat", target->pid, target->threads[i].tid);
-        FILE *stat = target->threads[i].state == THREAD_STOPPED ? NULL : fopen(path, "re");
-        const char *state = stat && fgets(text, sizeof text, stat) ? strrchr(text, ')') : NULL;
-        if (stat)
-            fclose(stat);
-        if (state && (state[2] == 'Z' || state[2] == 'X'))
-            target->threads[i] = target->threads[--target->count];
-        else
-            i++;
+    struct sleep sleep;
+    for (size_t i = 0; i < target->count; i++) {
+        struct thread *thread = &target->threads[i];
+        if (thread->state == THREAD_RUNNING && !thread->asleep)
+            thread->asleep = thread_asleep(target->pid, thread, &sleep) || has_ended(target->pid, thread->tid);
     }
+}
+
+/* Waits for the next event. */
+static void await_event(uint64_t ns)
+{
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    const struct timespec time = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    sigtimedwait(&child, NULL, &time);
 }
 
 bool target_hold(struct target *target, int timeout_ms)
 {
-    uint64_t deadline = now_ns() + (uint64_t)timeout_ms * 1000000u;
+    const uint64_t look_ns = 500000, deadline = now_ns() + (uint64_t)timeout_ms * 1000000u;
+    struct sleep sleep;
     target->holding = true;
+    /* All are looked at before the first is stopped: it stands for less time. */
     for (size_t i = 0; i < target->count; i++)
-        if (target->threads[i].state != THREAD_STOPPED)
+        target->threads[i].asleep = target->threads[i].state == THREAD_RUNNING &&
+                                    thread_asleep(target->pid, &target->threads[i], &sleep);
+    for (size_t i = 0; i < target->count; i++)
+        if (target->threads[i].state == THREAD_RUNNING && !target->threads[i].asleep)
             ptrace(PTRACE_INTERRUPT, target->threads[i].tid, 0, 0);
-    sigset_t child;
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    for (;;) {
+    for (uint64_t look = now_ns() + look_ns;;) {
         target_events(target);
         if (target->ended)
             return false;
-        if (running(target) == 0)
+        if (moving(target) == 0)
             return target->count > 0;
         uint64_t now = now_ns();
-        if (now >= deadline) {
-            drop_ended(target);
-            return target->count > 0 && running(target) == 0;
-        }
-        struct timespec left = {.tv_sec = (time_t)((deadline - now) / 1000000000u),
-                                .tv_nsec = (long)((deadline - now) % 1000000000u)};
-        sigtimedwait(&child, NULL, &left);
+        if (now >= look) {
+            look_again(target);
+            look = now + look_ns;
+        } else if (now >= deadline)
+            return false;
+        else
+            await_event(look - now);
     }
 }
 
@@ -238,13 +288,74 @@ pid_t target_stopped_thread(const struct target *target)
     return 0;
 }
 
+/* Stops one thread, for some milliseconds at most: one that waits for a device does not come. */
+static bool stop_one(struct target *target, pid_t tid)
+{
+    uint64_t deadline = now_ns() + 20000000u;
+    ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+    for (;;) {
+        target_events(target);
+        struct thread *thread = find(target, tid);
+        if (target->ended || !thread)
+            return false;
+        if (thread->state == THREAD_STOPPED)
+            return thread->can_call;
+        uint64_t now = now_ns();
+        if (now >= deadline)
+            return false;
+        await_event(deadline - now);
+    }
+}
+
+/* The calls that the kernel makes again by itself come first: nothing can be told of them afterwards. */
+static bool feels_stop(struct target *target, struct thread *thread)
+{
+    struct sleep sleep;
+    return thread_asleep(target->pid, thread, &sleep) && call_returns_eintr(&sleep);
+}
+
+pid_t target_calling_thread(struct target *target)
+{
+    pid_t tid = target_stopped_thread(target);
+    for (int feels = 0; feels < 2 && tid == 0; feels++)
+        for (size_t i = 0; i < target->count && tid == 0; i++) {
+            struct thread *thread = &target->threads[i];
+            if (thread->state == THREAD_RUNNING && feels_stop(target, thread) == (feels == 1) &&
+                stop_one(target, thread->tid))
+                tid = target_stopped_thread(target);
+        }
+    return tid;
+}
+
+uint64_t target_expire(struct target *target)
+{
+    uint64_t now = now_ns(), next = UINT64_MAX;
+    for (size_t i = 0; i < target->count; i++) {
+        const struct thread *thread = &target->threads[i];
+        const uint64_t deadline = thread->repeated.deadline_ns;
+        if (deadline == 0 || thread->state != THREAD_RUNNING)
+            continue;
+        if (deadline <= now)
+            ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0);
+        const uint64_t left = deadline <= now ? 1000000 : deadline - now;
+        next = left < next ? left : next;
+    }
+    return next;
+}
+
+pid_t target_living_thread(const struct target *target, pid_t former)
+{
+    if (former != target->pid && !has_ended(target->pid, target->pid))
+        return target->pid;
+    for (size_t i = 0; i < target->count; i++)
+        if (target->threads[i].tid != former && !has_ended(target->pid, target->threads[i].tid))
+            return target->threads[i].tid;
+    return 0;
+}
+
 void target_detach(struct target *target)
 {
-    if (target->ended)
-        return;
-    target_hold(target, 200);
-    for (size_t i = 0; i < target->count; i++)
-        if (target->threads[i].state == THREAD_STOPPED)
-            ptrace(PTRACE_DETACH, target->threads[i].tid, 0, (long)target->threads[i].signal);
-    /* One that waits in the kernel is let go when this program ends. */
+    target->executed = false;
+    target_release(target);
+    target_events(target);
 }

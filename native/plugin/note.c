@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "note.h"
 
+#include "../core/invariant.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -55,6 +57,7 @@ static void fill(struct share *share, uint32_t parts, uint64_t pages, uint64_t b
     share->counts = part(share, header->counts_offset);
     share->read = part(share, header->read_offset);
     share->stored = part(share, header->stored_offset);
+    SP_INVARIANT(share_layout(parts, pages, NULL) == bytes);
     for (unsigned vcpu = 0; vcpu < SHARE_VCPU_COUNT_MAX; vcpu++)
         for (unsigned size = 0; size < SHARE_LOG_SIZES; size++) {
             atomic_store(&share->vcpus[vcpu].pml.left[size], SHARE_LOG_ENTRIES_MIN << size);
@@ -144,6 +147,7 @@ void share_note(struct share *share, unsigned vcpu, uint64_t offset, unsigned by
 {
     uint64_t page = offset / 4096, bit = UINT64_C(1) << (page % 64);
     vcpu %= SHARE_VCPU_COUNT_MAX;
+    SP_INVARIANT(page < share->header->pages && bytes > 0 && offset % 4096 + bytes <= 4096);
     /*
      * Before a mark that is set already may be left as it is, the store must be visible: a reader that takes the mark
      * away at this moment looks at the memory next.

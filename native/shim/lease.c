@@ -19,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "../core/invariant.h"
 #include "shim.h"
 
 #define IDLE_NS (20u * 1000 * 1000)
@@ -50,6 +51,7 @@ static bool read_line(struct reader *reader, char *line, size_t room, int timeou
         char *end = memchr(reader->text, '\n', reader->used);
         if (end) {
             size_t length = (size_t)(end - reader->text), kept = length < room - 1 ? length : room - 1;
+            SP_INVARIANT(length < reader->used && kept < room);
             memcpy(line, reader->text, kept);
             line[kept] = 0;
             reader->used -= length + 1;

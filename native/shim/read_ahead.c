@@ -21,6 +21,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../core/invariant.h"
+
 #define FDS 1024
 #define AHEAD_BYTES 4096
 
@@ -60,6 +62,7 @@ static ssize_t give(struct ahead *ahead, struct msghdr *message, int flags)
     for (size_t n = 0; n < message->msg_iovlen && ahead->at < ahead->end; n++) {
         size_t left = ahead->end - ahead->at, room = message->msg_iov[n].iov_len;
         size_t bytes = left < room ? left : room;
+        SP_INVARIANT(ahead->at + bytes <= sizeof ahead->bytes);
         memcpy(message->msg_iov[n].iov_base, ahead->bytes + ahead->at, bytes);
         ahead->at += bytes;
         given += bytes;
@@ -90,6 +93,7 @@ static ssize_t fill(recvmsg_function receive, struct ahead *ahead, int fd, struc
     message->msg_flags = wanted.msg_flags;
     ahead->at = 1;
     ahead->end = (size_t)bytes;
+    SP_INVARIANT(ahead->end <= sizeof ahead->bytes);
     if (bytes > 1)
         atomic_fetch_add(&waiting, 1);
     return 1;

@@ -7,7 +7,7 @@
  * without rest may be missed, as much as the TLB holds (some MiB). A KVM guest's accesses are not seen at all: they go
  * through tables of its own.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { errorCode, SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { processEnded } from './watched-process.ts'
@@ -24,12 +24,26 @@ export interface ReferencedMapping {
 
 /** From now on no page of the process counts as accessed. @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE */
 export function clearReferences(pid: number): void {
-  asking(pid, () => writeFileSync(`/proc/${pid}/clear_refs`, '1'))
+  asking(pid, () => writeFileSync(`/proc/${livingThread(pid)}/clear_refs`, '1'))
 }
 
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE */
 export function readReferences(pid: number): ReferencedMapping[] {
-  return parseSmaps(asking(pid, () => readFileSync(`/proc/${pid}/smaps`, 'utf8')))
+  return parseSmaps(asking(pid, () => readFileSync(`/proc/${livingThread(pid)}/smaps`, 'utf8')))
+}
+
+/** A first thread that has ended shows no memory, though the process goes on: another one does (proc(5), /proc/TID). */
+function livingThread(pid: number): number {
+  const hasEnded = (path: string) => /\) [ZX]/.test(readFileSync(`${path}/stat`, 'latin1'))
+  if (!hasEnded(`/proc/${pid}`)) return pid
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    try {
+      if (!hasEnded(`/proc/${pid}/task/${thread}`)) return Number(thread)
+    } catch {
+      // It has just ended: the next one.
+    }
+  }
+  return pid
 }
 
 const heading = /^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)$/

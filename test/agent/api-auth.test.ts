@@ -3,6 +3,7 @@
  * anywhere. Real agents, as processes.
  */
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   mkdirSync,
@@ -15,12 +16,14 @@ import {
 } from 'node:fs'
 import { request } from 'node:http'
 import { request as secureRequest } from 'node:https'
+import { connect as connectPlain } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { AgentClient } from '../../src/agent/client.ts'
 import type { TlsFiles } from '../../src/agent/credentials.ts'
+import { limits } from '../../src/limits.ts'
 import { packageRoot } from '../../src/memory/native.ts'
 import { TestCa } from '../support/certificates.ts'
 
@@ -184,6 +187,36 @@ describe('the socket', () => {
       status: 12,
       stderr: expect.stringMatching(/is a link/),
     })
+  })
+})
+
+describe('there is a limit to', () => {
+  const post = (bytes: number) => {
+    const body = JSON.stringify({ name: 'x' }).padEnd(bytes, ' ')
+    const headers = { ...bearer(token), 'content-type': 'application/json' }
+    return ask(`http://127.0.0.1:${plain.port}/v1/guests`, headers, 'POST', body)
+  }
+
+  test('the body of a request', async () => {
+    expect((await post(limits.apiBodyBytes.value)).status).toBe(400)
+    expect((await post(limits.apiBodyBytes.value + 1)).status).toBe(413)
+  })
+
+  test('the connections over TCP; those that are there are served on', async () => {
+    const sockets = await Promise.all(
+      Array.from({ length: limits.apiConnections.value + 1 }, async () => {
+        const socket = connectPlain(plain.port, '127.0.0.1').on('error', () => undefined)
+        await once(socket, 'connect')
+        return socket.resume()
+      }),
+    )
+    await vi.waitFor(() => expect(sockets.filter(({ closed }) => closed)).toHaveLength(1))
+    const served = sockets.find(({ closed }) => !closed)!
+    served.write(`GET /v1/status HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n\r\n`)
+    expect(String((await once(served, 'data'))[0])).toContain('200 OK')
+    for (const socket of sockets) socket.destroy()
+    // The places are free again.
+    await vi.waitFor(async () => expect((await post(64)).status).toBe(400))
   })
 })
 

@@ -15,6 +15,7 @@ import { type Credentials, loadCredentials, watchCredentials } from '../../src/a
 import type { Incoming, TransportLimits } from '../../src/agent/door.ts'
 import { createTransport, type Listening } from '../../src/agent/transport.ts'
 import { SubpageError } from '../../src/errors.ts'
+import { limits } from '../../src/limits.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { TestCa } from '../support/certificates.ts'
@@ -342,6 +343,30 @@ describe('strangers', () => {
     expect(listener.met[1]?.stream.errored).toMatchObject({ code: 'AUTH_REFUSED' })
     expect(kept.closed).toBe(false)
     kept.destroy()
+  })
+
+  test('are as few at a time as the limits say, of one address and of all', async () => {
+    const listening = await createTransport(alpha).listen([{ host: '0.0.0.0', port: 0 }], {
+      connection: () => undefined,
+      refused: () => undefined,
+    })
+    const { port } = listening.addresses[0] as { port: number }
+    const from = async (localAddress: string) => {
+      const socket = connectPlain({ port, host: '127.0.0.1', localAddress }).on('error', () => undefined)
+      await once(socket, 'connect')
+      return socket.resume()
+    }
+    const [each, all] = [limits.strangersPerAddress.value, limits.strangers.value]
+    const waiting: Socket[] = []
+    for (let host = 2; waiting.length < all; host++) {
+      const before = waiting.length
+      while (waiting.length < before + each) waiting.push(await from(`127.0.0.${host}`))
+      await once(await from(`127.0.0.${host}`), 'close')
+    }
+    await once(await from('127.0.0.99'), 'close')
+    expect(waiting.filter(({ closed }) => closed)).toEqual([])
+    for (const socket of waiting) socket.destroy()
+    listening.close()
   })
 
   test('are few at a time', async () => {

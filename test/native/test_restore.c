@@ -74,7 +74,8 @@ static void lines_cost_less_than_64_bytes(void)
             }
 }
 
-/* The longest record of all: 63 lines by words, 63 bytes each, and one that is whole; or all whole, but one. */
+/* Any number of lines whole and the rest by words: when all are whole the record is the longest of all. */
+_Static_assert(SP_RECORD_BYTES_MAX == 9 + SP_LINES_PER_PAGE * (1 + SP_LINE_BYTES), "map, words and content of every line");
 static void longest_records_fit(void)
 {
     for (unsigned before = 0; before <= RAW_PAGES_MAX; before++)
@@ -206,9 +207,13 @@ static void lengths_that_lie(void)
         CHECK(sp_vector_reserve(&frame, 128));
         sp_vector_append(&frame, (uint8_t[]){'S', 'R', 1, (uint8_t)(method << 1)}, 4);
         sp_vector_append_uleb(&frame, 1);
-        for (unsigned column = 0; column < SP_COLUMN_COUNT; column++)
-            sp_vector_append_uleb(&frame, UINT32_MAX);
-        expect(restore(), "it is larger than is accepted");
+        size_t head = frame.bytes;
+        for (unsigned largest = 0; largest < 2; largest++) {
+            frame.bytes = head;
+            for (unsigned column = 0; column < SP_COLUMN_COUNT; column++)
+                sp_vector_append_uleb(&frame, largest ? UINT32_MAX : column == 0 ? SP_REDUCED_BODY_BYTES_MAX : 1);
+            expect(restore(), "it is larger than is accepted");
+        }
     }
     /* Plain: as it is, of another codec, of another number of pages, and without a header. */
     for (unsigned codec = 0; codec < SP_CODEC_COUNT; codec++)

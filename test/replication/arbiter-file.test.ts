@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { limits } from '../../src/limits.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { compileProgram } from '../support/program.ts'
 import { seededRandom } from '../support/random.ts'
@@ -33,6 +34,19 @@ it('answers a hundred guests at once', async () => {
   const guests = Array.from({ length: 100 }, () => randomUUID())
   const answers = await Promise.all(guests.map((guest) => arbiter.claim(guest, 1, 'host-a')))
   for (const answer of answers) expect(answer.claimant).toBe('host-a')
+  arbiter.close()
+})
+
+it('takes a decision that is longer than any for damage, and decides nothing by it', async () => {
+  const guest = randomUUID()
+  const arbiter = open()
+  const won = await arbiter.claim(guest, 1, 'host-a')
+  const path = join(root, guest, '1')
+  const text = fs.readFileSync(path, 'utf8').trimEnd()
+  fs.writeFileSync(path, `${text}${' '.repeat(limits.arbiterDecisionBytes.value - text.length)}`)
+  expect(await arbiter.claim(guest, 1, 'host-b')).toEqual(won)
+  fs.appendFileSync(path, ' ')
+  await expect(arbiter.claim(guest, 1, 'host-b')).rejects.toMatchObject({ code: 'ARBITER_UNREACHABLE' })
   arbiter.close()
 })
 

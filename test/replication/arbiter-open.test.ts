@@ -1,8 +1,12 @@
 /** What names an arbiter, and what must not be in it. */
+import { once } from 'node:events'
 import * as fs from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { limits } from '../../src/limits.ts'
 import { type ArbiterOptions, openArbiter } from '../../src/replication/arbiters/open.ts'
 
 const scratch = fs.mkdtempSync(join(tmpdir(), 'subpage-open-'))
@@ -63,4 +67,32 @@ describe('openArbiter', () => {
     expect(thrown).toMatchObject({ code: 'BAD_ARGUMENT', message: expect.stringMatching(message) })
     expect((thrown as Error).message).not.toMatch(/swordfish|secret/)
   })
+})
+
+it('reads no answer that is longer than any of etcd', async () => {
+  let sent = 0
+  const server = createServer((_, response) => {
+    const chunk = Buffer.alloc(limits.arbiterAnswerBytes.value / 4, 0x20)
+    // Without end, as long as anybody reads.
+    const more = () => {
+      while (!response.destroyed) {
+        sent += chunk.length
+        if (!response.write(chunk)) return
+      }
+    }
+    response.on('drain', more).on('error', () => undefined)
+    more()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const arbiter = openArbiter(`etcd:http://127.0.0.1:${(server.address() as AddressInfo).port}`, {
+    limitMs: 500,
+  })
+  await expect(arbiter.claim('6b1f3c1e-0000-4000-8000-000000000001', 1, 'host-a')).rejects.toMatchObject({
+    code: 'ARBITER_UNREACHABLE',
+    message: expect.stringContaining('the answer is too long'),
+  })
+  expect(sent).toBeGreaterThan(0)
+  arbiter.close()
+  server.closeAllConnections()
+  server.close()
 })

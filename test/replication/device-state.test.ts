@@ -1,12 +1,11 @@
 /** A device state travels as a change of the last one: the same comes out, whatever goes in. */
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
-import {
-  DeviceStateReader,
-  DeviceStateWriter,
-  deviceStateBytesMax,
-} from '../../src/replication/device-state.ts'
+import { limits } from '../../src/limits.ts'
+import { DeviceStateReader, DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { encodeHeader, frameType } from '../../src/replication/frame.ts'
+
+const deviceStateBytesMax = limits.deviceStateBytes.value
 
 const open: { close(): void }[] = []
 afterEach(() => {

@@ -6,15 +6,11 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
+import { limits } from '../../src/limits.ts'
 import { checksum64 } from '../../src/memory/hash.ts'
-import {
-  encodeHeader,
-  type Frame,
-  FrameParser,
-  frameType,
-  headerBytes,
-  payloadBytesMax,
-} from '../../src/replication/frame.ts'
+import { encodeHeader, type Frame, FrameParser, frameType, headerBytes } from '../../src/replication/frame.ts'
+
+const payloadBytesMax = limits.framePayloadBytes.value
 
 const anyFrame: fc.Arbitrary<Frame> = fc.record({
   type: fc.constantFrom(...Object.values(frameType)),

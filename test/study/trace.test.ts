@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
+import { limits } from '../../src/limits.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { encodeBlock, magic } from '../../src/study/trace/block.ts'
 import {
@@ -245,6 +246,16 @@ describe('a reader refuses', () => {
     const huge = Buffer.from([0, 0, 0, 0, 1, 0, 0xfe, 0xff, 0xff, 0xff, 0x0f])
     file(['header', json(header), false], ['epoch', huge, false])
     expect(readAll).toThrow(malformed(/more pages than it describes/))
+    // A body that is longer than any: refused before memory is taken for it, whatever the file holds.
+    const [long] = encodeBlock('epoch', Buffer.alloc(64), false)
+    Buffer.from(long.buffer, long.byteOffset).writeUInt32LE(limits.traceBodyBytes.value + 1, 8)
+    writeFileSync(
+      path,
+      Buffer.concat([magic, ...encodeBlock('header', json(header), false), long, Buffer.alloc(64)]),
+    )
+    const before = process.memoryUsage().arrayBuffers
+    expect(readAll).toThrow(malformed(/a length is impossible/))
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 24)
     file(['header', json(header), false], ['epoch', Buffer.from([0xff, 0xff]), false])
     expect(readAll).toThrow(malformed(/ends too early/))
   })

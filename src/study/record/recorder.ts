@@ -142,7 +142,8 @@ class Recording {
   async #seed(): Promise<number> {
     const { areas } = this.#target
     this.#writer.areas(areas)
-    const { dirty } = this.#target.harvest()
+    const { dirty, newNotes = [] } = this.#target.harvest()
+    for (const note of newNotes) this.#note(note)
     await this.#base(dirty)
     const held = await this.#hold()
     if (held === 'ended') throw this.#ended

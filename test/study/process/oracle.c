@@ -4,12 +4,18 @@
  *
  *   private, memfd, anon, sysv, file, huge, heap   maps COUNT pages into the slot; its address. Shared are memfd, anon and sysv;
  *                 file is a private mapping of one, heap is brk(2), huge asks for large pages
+ *   droppable, sealed, sealedfile, hugetlb, hugeshared, secret   the same, of kinds that are seldom; the address is 0 where there are none
  *   write, zeros  a line of each page, with what it did not hold, or zeros; read  a word of each
  *   dontneed, pageout, guard                       madvise(2)
  *   fixed         maps the same kind anew over the pages; unmap  leaves nothing there; grow  mremap(2) to COUNT pages
+ *   sparse        writes COUNT pages that are FIRST pages apart
  *   stacks        COUNT threads; the stack of each is FIRST pages, a line is written in the middle; then they wait
  *   resident      how many pages of the range are there (mincore(2))
  *   fork          a child that only waits; its pid
+ *   uffd          opens a userfaultfd
+ *   track, missing, minor, untrack   registers the pages with it, to see writes or to serve faults, or no longer; 0 or errno
+ *   marked        how many pages its own tracking calls written since the last time
+ *   span          mremap(2) of the pages to another place; 0 or errno
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,6 +31,8 @@
 #include <sys/prctl.h>
 #include <sys/shm.h>
 #include <unistd.h>
+
+#include "../../../native/addon/pagemap.h"
 
 #define EXPECT(condition)                                                                                             \
     do {                                                                                                              \
@@ -81,10 +89,31 @@ static bool map(struct slot *slot, const char *kind, size_t pages)
         uintptr_t room = (uintptr_t)place(&made, 0, pages + large / PAGE, false);
         made.at = (uint8_t *)((room + large - 1) / large * large);
         madvise(made.at, pages * PAGE, MADV_HUGEPAGE); /* where there are none, it is ordinary memory */
-    } else if (strcmp(kind, "private") != 0)
+    } else if (strcmp(kind, "droppable") == 0)
+        made.flags = MAP_ANONYMOUS | 0x08 /* MAP_DROPPABLE, Linux 6.11 */;
+    else if (strcmp(kind, "hugetlb") == 0)
+        made.flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB;
+    else if (strcmp(kind, "hugeshared") == 0) {
+        made.fd = memfd_create("oracle", MFD_HUGETLB);
+        made.flags = MAP_SHARED;
+        EXPECT(made.fd >= 0 && ftruncate(made.fd, (off_t)(pages * PAGE)) == 0);
+    } else if (strcmp(kind, "sealedfile") == 0) {
+        made.fd = memfd_create("oracle", MFD_ALLOW_SEALING);
+        made.flags = MAP_SHARED;
+        EXPECT(made.fd >= 0 && ftruncate(made.fd, (off_t)(pages * PAGE)) == 0);
+    } else if (strcmp(kind, "secret") == 0) {
+        made.fd = (int)syscall(447 /* memfd_secret */, 0);
+        made.flags = MAP_SHARED;
+        if (made.fd < 0 || ftruncate(made.fd, (off_t)(pages * PAGE)) < 0)
+            return true;
+    } else if (strcmp(kind, "private") != 0 && strcmp(kind, "sealed") != 0)
         return false;
     if (!made.at)
         made.at = place(&made, 0, pages, false);
+    if (strcmp(kind, "sealedfile") == 0)
+        EXPECT(fcntl(made.fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) == 0);
+    if (strcmp(kind, "sealed") == 0)
+        syscall(462 /* mseal, Linux 6.10 */, made.at, pages * PAGE, 0);
     *slot = made;
     return true;
 }
@@ -140,6 +169,47 @@ static pid_t child(void)
     return pid;
 }
 
+static struct uffd own = {.fd = -1};
+static int pagemap;
+
+static void open_own(void)
+{
+    struct uffdio_api api = {
+        .api = UFFD_API,
+        .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+                    UFFD_FEATURE_MINOR_SHMEM,
+    };
+    own.fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    EXPECT(own.fd >= 0 && pagemap >= 0 && ioctl(own.fd, UFFDIO_API, &api) == 0);
+}
+
+static size_t marked(uint64_t start, uint64_t end)
+{
+    struct scan_region regions[256];
+    size_t found = 0;
+    while (start < end) {
+        int count = scan_some(pagemap, &start, end, CATEGORY_WRITTEN, true, regions, 256);
+        EXPECT(count >= 0);
+        for (int i = 0; i < count; i++)
+            found += (regions[i].end - regions[i].start) / PAGE;
+    }
+    return found;
+}
+
+static uint64_t register_own(const char *command, uint8_t *at, size_t bytes)
+{
+    struct uffdio_register range = {.range = {.start = (uintptr_t)at, .len = bytes}};
+    range.mode = strcmp(command, "missing") == 0 ? UFFDIO_REGISTER_MODE_MISSING
+                 : strcmp(command, "minor") == 0 ? UFFDIO_REGISTER_MODE_MINOR
+                                                 : UFFDIO_REGISTER_MODE_WP;
+    if (ioctl(own.fd, UFFDIO_REGISTER, &range) < 0)
+        return (uint64_t)errno;
+    if (range.mode == UFFDIO_REGISTER_MODE_WP)
+        EXPECT(uffd_mark(&own, (uintptr_t)at, bytes, true));
+    return 0;
+}
+
 static uint64_t obey(const char *command, struct slot *slot, size_t first, size_t count)
 {
     if (map(slot, command, count))
@@ -150,6 +220,11 @@ static uint64_t obey(const char *command, struct slot *slot, size_t first, size_
     }
     if (strcmp(command, "fork") == 0)
         return (uint64_t)child();
+    if (strcmp(command, "sparse") == 0) {
+        for (size_t i = 0; i < count; i++)
+            *(volatile uint8_t *)(slot->at + i * first * PAGE) = 255;
+        return 0;
+    }
     uint8_t *at = slot->at + first * PAGE;
     static uint64_t value;
     volatile uint64_t sink;
@@ -180,6 +255,17 @@ static uint64_t obey(const char *command, struct slot *slot, size_t first, size_
         return (uintptr_t)slot->at;
     } else if (strcmp(command, "resident") == 0)
         return resident(at, count);
+    else if (strcmp(command, "uffd") == 0)
+        open_own();
+    else if (strcmp(command, "marked") == 0)
+        return marked((uintptr_t)at, (uintptr_t)at + count * PAGE);
+    else if (strcmp(command, "track") == 0 || strcmp(command, "missing") == 0 || strcmp(command, "minor") == 0)
+        return register_own(command, at, count * PAGE);
+    else if (strcmp(command, "untrack") == 0) {
+        struct uffdio_range range = {.start = (uintptr_t)at, .len = count * PAGE};
+        EXPECT(ioctl(own.fd, UFFDIO_UNREGISTER, &range) == 0);
+    } else if (strcmp(command, "span") == 0)
+        return mremap(at, count * PAGE, (count + 1) * PAGE, MREMAP_MAYMOVE) == MAP_FAILED ? (uint64_t)errno : 0;
     return 0;
 }
 

@@ -9,7 +9,20 @@ import { openProcess, type ProcessTarget } from '../../../src/study/record/proce
 import type { TraceArea } from '../../../src/study/trace.ts'
 import { ended, memoryOf } from './victim.ts'
 
-export type Kind = 'private' | 'memfd' | 'anon' | 'sysv' | 'file' | 'huge' | 'heap'
+export type Kind =
+  | 'private'
+  | 'memfd'
+  | 'anon'
+  | 'sysv'
+  | 'file'
+  | 'huge'
+  | 'heap'
+  | 'droppable'
+  | 'sealed'
+  | 'sealedfile'
+  | 'hugetlb'
+  | 'hugeshared'
+  | 'secret'
 export type Doing =
   | 'write'
   | 'zeros'
@@ -21,8 +34,16 @@ export type Doing =
   | 'unmap'
   | 'grow'
   | 'stacks'
+  | 'sparse'
   | 'resident'
   | 'fork'
+  | 'uffd'
+  | 'track'
+  | 'missing'
+  | 'minor'
+  | 'untrack'
+  | 'marked'
+  | 'span'
 
 export class Oracle {
   readonly pid: number
@@ -77,6 +98,8 @@ export class Epochs {
   readonly #target: ProcessTarget
   readonly #areas: TraceArea[] = []
   #dirty: number[] = []
+  /** All that was said so far. */
+  readonly notes: string[] = []
 
   private constructor(target: ProcessTarget) {
     this.#target = target
@@ -98,8 +121,9 @@ export class Epochs {
   }
 
   #take(): void {
-    const { dirty, newAreas } = this.#target.harvest()
+    const { dirty, newAreas, newNotes } = this.#target.harvest()
     this.#areas.push(...newAreas)
+    this.notes.push(...(newNotes ?? []))
     this.#dirty = [...dirty.pages()]
   }
 

@@ -4,8 +4,12 @@ import { once } from 'node:events'
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import type { RecordTarget } from '../../../src/study/record/target.ts'
 
-export function buildVictim(folder: string, name: 'victim' | 'oracle' = 'victim'): string {
+export function buildVictim(
+  folder: string,
+  name: 'victim' | 'oracle' | 'calls' | 'edges' = 'victim',
+): string {
   const program = join(folder, name)
   execFileSync('cc', [
     '-O1',
@@ -74,4 +78,16 @@ export function tracesOn(pid: number) {
     registered: smaps.split('\n').filter((line) => line.startsWith('VmFlags') && line.includes(' uw '))
       .length,
   }
+}
+
+/** The first hold that the recorder asks for ends its copying of the memory; then it hears of every write. */
+export function countHolds(target: RecordTarget): () => number {
+  const hold = target.hold.bind(target)
+  let holds = 0
+  target.hold = async (look) => {
+    const held = await hold(look)
+    holds++
+    return held
+  }
+  return () => holds
 }

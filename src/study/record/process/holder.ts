@@ -55,9 +55,28 @@ export interface HeldAnswer {
   goneOnNs: bigint
   /** Processor time of all its threads so far. */
   cpuNs: bigint
+  tracked: boolean
+  /** Why it is not tracked, since another program runs. */
+  errno: number
+  step: string
   newAreas: TraceArea[]
   dirty: PageRanges
+  /** Memory that is compared, not tracked, when it is first seen or has become twice as much. */
+  left: Left[]
 }
+
+export interface Left {
+  /** An errno, or one of `leftReasons`. */
+  reason: number
+  bytes: number
+  mappings: number
+  /** Of the first of them. */
+  address: number
+  name: string
+}
+
+/** native/holder/holder.h has the same. */
+export const leftReasons = { huge: 10001, own: 10002 } as const
 
 /** `status` as waitpid(2) gives it; undefined when nobody told. */
 export type Answer =
@@ -206,6 +225,8 @@ function parse(fields: Fields): Answer {
 function parseHeld(fields: Fields): HeldAnswer {
   const [askedNs, heldNs, resumedNs, executedNs] = [fields.big(), fields.big(), fields.big(), fields.big()]
   const [goneOnNs, cpuNs] = [fields.big(), fields.big()]
+  const [tracked, errno] = [fields.number() !== 0, fields.number()]
+  const step = fields.text()
   const newAreas = Array.from({ length: fields.number() }, () => {
     const [firstPage, pageCount, address] = [fields.number(), fields.number(), fields.number()]
     return { firstPage, pageCount, address, name: fields.text() }
@@ -214,6 +235,15 @@ function parseHeld(fields: Fields): HeldAnswer {
   const pairs = new Uint32Array(2 * runs)
   // Copied: the message may lie anywhere, and is gone with the next one.
   new Uint8Array(pairs.buffer).set(fields.bytes(8 * runs))
+  const left = Array.from({ length: fields.number() }, () => {
+    const [reason, bytes, mappings, address] = [
+      fields.number(),
+      fields.number(),
+      fields.number(),
+      fields.number(),
+    ]
+    return { reason, bytes, mappings, address, name: fields.text() }
+  })
   return {
     kind: 'held',
     askedNs,
@@ -222,7 +252,11 @@ function parseHeld(fields: Fields): HeldAnswer {
     executedNs,
     goneOnNs,
     cpuNs,
+    tracked,
+    errno,
+    step,
     newAreas,
     dirty: PageRanges.fromPairs(pairs, runs),
+    left,
   }
 }

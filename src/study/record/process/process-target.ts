@@ -15,9 +15,18 @@ import { PageRanges } from '../../../memory/page-ranges.ts'
 import { Region } from '../../../memory/region.ts'
 import { assertOwnProc } from '../../../qemu/process.ts'
 import type { TrackerChoice } from '../../../tracking/tracker.ts'
+import { formatBytes } from '../../../units.ts'
 import type { TraceArea } from '../../trace.ts'
 import type { Harvest, Held, RecordTarget } from '../target.ts'
-import { type Failed, type HeldAnswer, Holder, type Ready, type Watched } from './holder.ts'
+import {
+  type Failed,
+  type HeldAnswer,
+  Holder,
+  type Left,
+  leftReasons,
+  type Ready,
+  type Watched,
+} from './holder.ts'
 
 /**
  * @throws SubpageError BAD_ARGUMENT when there is no such process or command; PROCESS_REFUSED when it may not be watched;
@@ -27,7 +36,7 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
   assertOwnProc()
   if ('pid' in watched && watched.pid === process.pid)
     throw new SubpageError('BAD_ARGUMENT', `process ${watched.pid} is this one, which cannot watch itself`)
-  const holder = new Holder(watched, choice, Math.floor(totalmem() / pageBytes))
+  const holder = new Holder(watched, choice, numbersAtMost())
   let mirror: Region | undefined
   try {
     const ready = await holder.answer()
@@ -45,12 +54,21 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
   }
 }
 
+/**
+ * How many pages can get numbers. Where what is resident lies far apart, 16 pages do for one of it (native/holder/space.c); memory
+ * of ours is taken only for what is copied.
+ */
+const numbersAtMost = () => Math.min(2 ** 31, 16 * Math.floor(totalmem() / pageBytes))
+
 /** performance.now() of a moment of CLOCK_MONOTONIC. */
 const clockOffsetMs = performance.now() - Number(process.hrtime.bigint()) / 1e6
 const toMs = (ns: bigint) => Number(ns) / 1e6 + clockOffsetMs
 
 const executed =
   'it executed another program, whose memory follows; what the former one wrote last is not known'
+
+const untracked = (answer: HeldAnswer) =>
+  `The program that it executed is compared: what it writes with the same value is not seen (userfault was not available: ${reason(answer)})`
 
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
@@ -59,7 +77,7 @@ export class ProcessTarget implements RecordTarget {
   readonly kind: 'pid' | 'command'
   readonly name: string
   readonly tracker: 'userfault' | 'compare'
-  readonly guesses: boolean
+  #tracked: boolean
   readonly written = false
   readonly counters = []
   readonly notes: string[]
@@ -70,6 +88,7 @@ export class ProcessTarget implements RecordTarget {
   /** What was found since the last harvest. */
   #dirty = PageRanges.empty
   #newAreas: TraceArea[] = []
+  #newNotes: string[] = []
   #endedHow: string | undefined
 
   constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
@@ -78,14 +97,19 @@ export class ProcessTarget implements RecordTarget {
       'pid' in watched ? `${watched.pid} (${commandOf(watched.pid)})` : oneLine(watched.command.join(' '))
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
-    this.guesses = !ready.tracked
+    this.#tracked = ready.tracked
     this.#holder = holder
     this.ram = mirror
     this.notes = [
       'The process was held at the end of each epoch. Its private memory is recorded, and shared memory that is no file; not that of its children.',
-      ...(this.guesses ? ['Pages were compared: what was written with the same value is not seen.'] : []),
+      ...(!ready.tracked ? ['Pages were compared: what was written with the same value is not seen.'] : []),
       ...(ready.step === '' ? [] : [`userfault was not available: ${reason(ready)}`]),
     ]
+  }
+
+  /** A program that is executed later may not be tracked where the first one was. */
+  get guesses(): boolean {
+    return !this.#tracked
   }
 
   get areas() {
@@ -149,7 +173,10 @@ export class ProcessTarget implements RecordTarget {
     switch (answer?.kind) {
       case 'held':
         this.#dirty = this.#dirty.union(answer.dirty)
-        this.#newAreas.push(...answer.newAreas)
+        for (const area of answer.newAreas) this.#newAreas.push(area)
+        this.#tracked = answer.tracked
+        if (answer.executedNs > 0n && answer.step !== '') this.#newNotes.push(untracked(answer))
+        this.#newNotes.push(...answer.left.map(leftNote))
         return answer
       case 'busy':
         return undefined
@@ -167,15 +194,37 @@ export class ProcessTarget implements RecordTarget {
   }
 
   harvest(): Harvest {
-    const harvest = { dirty: this.#dirty, newAreas: this.#newAreas }
+    const harvest = { dirty: this.#dirty, newAreas: this.#newAreas, newNotes: this.#newNotes }
     this.#dirty = PageRanges.empty
     this.#newAreas = []
+    this.#newNotes = []
     return harvest
   }
 
   async close(): Promise<void> {
     await this.#holder.close()
     this.ram.close()
+  }
+}
+
+function leftNote({ reason, bytes, mappings, address, name }: Left): string {
+  const where = `${name} at 0x${address.toString(16)}`
+  const which = mappings === 1 ? where : `${mappings} mappings, the first is ${where}`
+  return `Compared, not tracked: ${formatBytes(bytes)} (${which}), because ${whyLeft(reason)}. What was written there with the same value is not seen.`
+}
+
+function whyLeft(reason: number): string {
+  switch (reason) {
+    case leftReasons.huge:
+      return 'of hugetlb pages the kernel only tells that something in them was written'
+    case leftReasons.own:
+      return 'the process has a userfaultfd of its own, and may track this memory with it'
+    case constants.errno.EBUSY:
+      return 'the process, or another watcher, has registered it with another userfaultfd'
+    case constants.errno.EINVAL:
+      return 'the kernel does not track memory of this kind, such as droppable memory'
+    default:
+      return `the kernel does not track it (${getSystemErrorName(-reason)})`
   }
 }
 

@@ -1,0 +1,48 @@
+/*
+ * Whether a thread sleeps in the kernel. Such a thread writes nothing, and so it is left alone when the others are held: to
+ * stop it would cut its system call short (signal(7): epoll_wait and others then return EINTR), and a thread that waits in vfork(2)
+ * or for a device does not stop until its wait is over.
+ *
+ * /proc/PID/task/TID/syscall says so, and in which call: the kernel looks at a thread that is off its processor, and says "running"
+ * when it is not, or did not stay so (proc_pid_syscall(5)).
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "holder.h"
+
+bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep)
+{
+    char text[256];
+    if (thread->syscall_fd < 0) {
+        snprintf(text, sizeof text, "/proc/%d/task/%d/syscall", pid, thread->tid);
+        thread->syscall_fd = open(text, O_RDONLY | O_CLOEXEC);
+    }
+    ssize_t got = thread->syscall_fd < 0 ? 0 : pread(thread->syscall_fd, text, sizeof text - 1, 0);
+    if (got <= 0)
+        return false; /* it has just ended; where the file may not be read, every thread is stopped */
+    text[got] = '\0';
+    if (strncmp(text, "running", 7) == 0)
+        return false;
+    char *at = text;
+    *sleep = (struct sleep){.call = strtol(at, &at, 10)};
+    for (int i = 0; i < 6 && *at == ' '; i++)
+        sleep->arguments[i] = strtoul(at, &at, 16);
+    return true;
+}
+
+/* Of /proc/PID/task/TID/stat; 0 when it is gone. */
+char thread_state_letter(pid_t pid, pid_t tid)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
+    FILE *stat = fopen(path, "re");
+    const char *state = stat && fgets(text, sizeof text, stat) ? strrchr(text, ')') : NULL;
+    if (stat)
+        fclose(stat);
+    return state ? state[2] : '\0';
+}

@@ -1,0 +1,180 @@
+/*
+ * Which mappings are tracked. The kernel refuses some (droppable memory; what another userfaultfd has registered), and of
+ * others it tells too little (a hugetlb page is marked as a whole). Such a mapping is compared, the others are not.
+ *
+ * Two who read the marks of one mapping would each miss what the other took. So before any mark is read the mapping is
+ * registered, each time: that changes nothing where it is ours, and fails where it is somebody else's.
+ *
+ * A registration of the target's own would fail where we came first. So from the moment that it has a userfaultfd, memory that it
+ * may register is left alone.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "scan.h"
+
+/* Looking at the target's descriptors may take this share of the time, and is not done more often than this. */
+enum { LOOK_SHARE = 20, LOOK_NS_MIN = 20000000 };
+
+static bool has_userfaultfd(pid_t pid)
+{
+    char path[64], target[64];
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    DIR *folder = opendir(path);
+    if (!folder)
+        return false;
+    for (struct dirent *entry; !found && (entry = readdir(folder));) {
+        ssize_t length = readlinkat(dirfd(folder), entry->d_name, target, sizeof target - 1);
+        if (length <= 0)
+            continue;
+        target[length] = '\0';
+        found = strcmp(target, "anon_inode:[userfaultfd]") == 0;
+    }
+    closedir(folder);
+    return found;
+}
+
+static uint64_t next_look_ns;
+
+void track_begin(struct watch *watch)
+{
+    watch->left_count = 0;
+    const uint64_t began = now_ns();
+    if (watch->uffd < 0 || watch->has_own_uffd || began < next_look_ns)
+        return;
+    watch->has_own_uffd = has_userfaultfd(watch->pid);
+    const uint64_t ended = now_ns(), pause = (ended - began) * LOOK_SHARE;
+    next_look_ns = ended + (pause > LOOK_NS_MIN ? pause : LOOK_NS_MIN);
+}
+
+/* What a program registers is memory that it has mapped itself. */
+static bool may_be_registered(const struct mapping *mapping)
+{
+    return !mapping->of_file && strcmp(mapping->name, "[heap]") != 0 && strcmp(mapping->name, "[stack]") != 0;
+}
+
+/* Both lists are by address. */
+static const struct refusal *refused_before(struct watch *watch, const struct mapping *mapping)
+{
+    size_t low = 0, high = watch->former_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (watch->former[middle].start < mapping->start)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const struct refusal *found = &watch->former[low];
+    return low < watch->former_count && found->start == mapping->start && found->end == mapping->end &&
+                   found->offset == mapping->offset && found->inode == mapping->inode
+               ? found
+               : NULL;
+}
+
+int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
+{
+    const struct refusal *refused = refused_before(watch, mapping);
+    if (refused)
+        return refused->reason;
+    struct scan_region region;
+    uint64_t probe = mapping->start;
+    *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
+    if (*fresh && errno != EPERM)
+        return errno;
+    const uint64_t bytes = mapping->end - mapping->start;
+    struct uffdio_register range = {
+        .range = {.start = mapping->start, .len = bytes},
+        .mode = UFFDIO_REGISTER_MODE_WP,
+    };
+    if (ioctl(watch->uffd, UFFDIO_REGISTER, &range) < 0)
+        return errno;
+    /* The kernel offers zero pages in all memory but hugetlb. */
+    const bool huge = !(range.ioctls & (UINT64_C(1) << _UFFDIO_ZEROPAGE));
+    if (!huge && !(watch->has_own_uffd && may_be_registered(mapping)))
+        return 0;
+    if (ioctl(watch->uffd, UFFDIO_UNREGISTER, &range.range) < 0)
+        return errno;
+    return huge ? LEFT_HUGE : LEFT_OWN;
+}
+
+void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
+{
+    watch->refusals = grown(watch->refusals, watch->refusal_count, &watch->refusal_room, sizeof *watch->refusals);
+    watch->refusals[watch->refusal_count++] = (struct refusal){
+        .start = mapping->start,
+        .end = mapping->end,
+        .offset = mapping->offset,
+        .inode = mapping->inode,
+        .reason = reason,
+    };
+    size_t at = 0;
+    while (at < watch->left_count && watch->left[at].reason != reason)
+        at++;
+    if (at == LEFT_REASONS)
+        return;
+    struct left *left = &watch->left[at];
+    if (at == watch->left_count) {
+        watch->left_count++;
+        *left = (struct left){.reason = reason, .first = *mapping};
+    }
+    left->mappings++;
+    left->bytes += mapping->end - mapping->start;
+}
+
+void track_end(struct watch *watch)
+{
+    struct refusal *former = watch->former;
+    const size_t room = watch->former_room;
+    watch->former = watch->refusals;
+    watch->former_count = watch->refusal_count;
+    watch->former_room = watch->refusal_room;
+    watch->refusals = former;
+    watch->refusal_count = 0;
+    watch->refusal_room = room;
+}
+
+void track_forget(struct watch *watch)
+{
+    watch->former_count = 0;
+    watch->has_own_uffd = false;
+    next_look_ns = 0;
+}
+
+/* What subpage has been told, by reason. */
+static struct {
+    int reason;
+    uint64_t bytes;
+} told[LEFT_REASONS];
+static size_t told_count;
+
+void track_tell(const struct watch *watch, struct message *message)
+{
+    const struct left *news[LEFT_REASONS];
+    size_t count = 0;
+    for (size_t i = 0; i < watch->left_count; i++) {
+        const struct left *left = &watch->left[i];
+        size_t at = 0;
+        while (at < told_count && told[at].reason != left->reason)
+            at++;
+        if (at == LEFT_REASONS || (at < told_count && left->bytes < 2 * told[at].bytes))
+            continue;
+        told[at].reason = left->reason;
+        told[at].bytes = left->bytes;
+        told_count += at == told_count;
+        news[count++] = left;
+    }
+    message_u64(message, count);
+    for (size_t i = 0; i < count; i++) {
+        message_u64(message, (uint64_t)news[i]->reason);
+        message_u64(message, news[i]->bytes);
+        message_u64(message, news[i]->mappings);
+        message_u64(message, news[i]->first.start);
+        message_text(message, news[i]->first.name);
+    }
+}
