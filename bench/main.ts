@@ -1,19 +1,34 @@
 /**
  * `npm run bench -- NAME [--json] [--tiny] [--runs N]`: runs one benchmark. A benchmark is a file that exports `run`; its parameters
- * and a hash of its results are part of what it prints, so that two runs can be compared.
+ * and a hash of its results are part of what it prints, so that two runs can be compared. What it needs is asked for first.
  */
-import { argv, stdout } from 'node:process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { argv, env, getuid, stdout } from 'node:process'
+import { type BuiltPart, needBuilt } from '../src/built.ts'
+import { asSubpageError, SubpageError } from '../src/errors.ts'
 import type { Bench } from './bench.ts'
 
+interface Entry {
+  load(): Promise<{ run: Bench }>
+  needs: readonly BuiltPart[]
+  /** Network namespaces: as root, with these programs. */
+  network?: readonly string[]
+}
+
 /** One line per benchmark. */
-const benches: Readonly<Record<string, () => Promise<{ run: Bench }>>> = {
-  checkpoint: () => import('./checkpoint.ts'),
-  delta: () => import('./delta.ts'),
-  failover: () => import('./failover.ts'),
-  overhead: () => import('./overhead.ts'),
-  sending: () => import('./sending.ts'),
-  shadow: () => import('./shadow.ts'),
-  torture: () => import('./torture/torture.ts'),
+const benches: Readonly<Record<string, Entry>> = {
+  checkpoint: { load: () => import('./checkpoint.ts'), needs: ['native', 'guest'] },
+  delta: { load: () => import('./delta.ts'), needs: ['native'] },
+  failover: { load: () => import('./failover.ts'), needs: ['native', 'guest'] },
+  overhead: {
+    load: () => import('./overhead.ts'),
+    needs: ['native', 'guest', 'workloads'],
+    network: ['ip'],
+  },
+  sending: { load: () => import('./sending.ts'), needs: ['native', 'guest', 'workloads'], network: ['ip'] },
+  shadow: { load: () => import('./shadow.ts'), needs: ['native'] },
+  torture: { load: () => import('./torture/torture.ts'), needs: ['native', 'guest'], network: ['ip', 'nft'] },
 }
 
 const given = argv.slice(2)
@@ -21,12 +36,32 @@ const runsAt = given.indexOf('--runs')
 const runs = runsAt < 0 ? undefined : Number(given.splice(runsAt, 2)[1])
 const names = given.filter((argument) => !argument.startsWith('--'))
 const flags = new Set(given.filter((argument) => argument.startsWith('--')))
-const load = names.length === 1 ? benches[names[0]!] : undefined
+const entry = names.length === 1 && Object.hasOwn(benches, names[0]!) ? benches[names[0]!] : undefined
 const wrongRuns = runs !== undefined && !(Number.isInteger(runs) && runs > 0)
-if (!load || wrongRuns || [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')) {
-  console.error(`usage: bench ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N]`)
+if (!entry || wrongRuns || [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')) {
+  console.error(`usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N]`)
   process.exit(2)
 }
-const { run } = await load()
-const result = await run({ tiny: flags.has('--tiny'), ...(runs !== undefined && { runs }) })
-stdout.write(flags.has('--json') ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)
+try {
+  needBuilt(...entry.needs)
+  if (entry.network) needNetwork(entry.network)
+  const { run } = await entry.load()
+  const result = await run({ tiny: flags.has('--tiny'), ...(runs !== undefined && { runs }) })
+  stdout.write(flags.has('--json') ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)
+} catch (thrown) {
+  const { code, message, exit } = asSubpageError(thrown)
+  console.error(`bench ${names[0]}: ${message} (${code})`)
+  if (code === 'INTERNAL') console.error((thrown as Error).stack)
+  process.exit(exit)
+}
+
+function needNetwork(programs: readonly string[]): void {
+  const folders = [...(env.PATH ?? '').split(':'), '/usr/sbin', '/sbin']
+  const missing = programs.filter((name) => !folders.some((folder) => existsSync(join(folder, name))))
+  if (missing.length > 0)
+    throw new SubpageError(
+      'NOT_SET_UP',
+      `the programs ${missing.join(', ')} are missing: run npm run setup -- --tests`,
+    )
+  if (getuid?.() !== 0) throw new SubpageError('AUTH_REFUSED', 'it makes network namespaces: run it as root')
+}

@@ -23,7 +23,7 @@ import { turned } from './turned.ts'
 
 const epochMs = 25
 /** Checkpoints before a measurement begins. */
-const settled = 20
+const settled = { tiny: 5, full: 20 }
 
 const modes = ['unprotected', 'protected', 'auto'] as const
 type Mode = (typeof modes)[number]
@@ -35,6 +35,7 @@ const each = <T>(value: (mode: Mode) => T) =>
 export async function run({ tiny }: BenchOptions) {
   const rounds = tiny ? 1 : 5
   const seconds = tiny ? 1 : 4
+  const checkpoints = tiny ? settled.tiny : settled.full
   await using redis = await RedisGuest.start()
   const { a, b } = redis
   const latency: Measure<Latency> = { unprotected: [], protected: [], auto: [] }
@@ -43,7 +44,7 @@ export async function run({ tiny }: BenchOptions) {
 
   for (let round = 0; round < rounds; round++)
     for (const mode of turned(modes, round)) {
-      await enter(mode, redisGuest, a, b)
+      await enter(mode, redisGuest, a, b, checkpoints)
       latency[mode].push(await redis.latency(seconds))
       throughput[mode].push(await redis.throughput(seconds))
       await leave(mode, redisGuest, a)
@@ -60,7 +61,7 @@ export async function run({ tiny }: BenchOptions) {
   await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
   for (let round = 0; round < rounds; round++)
     for (const mode of turned(modes, round)) {
-      await enter(mode, 'victim', a, b)
+      await enter(mode, 'victim', a, b, checkpoints)
       steps[mode].push(await stepsPerSecond(console, seconds))
       await leave(mode, 'victim', a)
     }
@@ -69,10 +70,16 @@ export async function run({ tiny }: BenchOptions) {
   return report(rounds, latency, throughput, steps)
 }
 
-async function enter(mode: Mode, name: string, a: EphemeralAgent, b: EphemeralAgent): Promise<void> {
+async function enter(
+  mode: Mode,
+  name: string,
+  a: EphemeralAgent,
+  b: EphemeralAgent,
+  checkpoints: number,
+): Promise<void> {
   if (mode === 'unprotected') return
   await protect(a, name, b, mode === 'auto' ? automaticPace : { epochMs })
-  await until(a, name, ({ epochs }) => (epochs?.checkpoints ?? 0) >= settled)
+  await until(a, name, ({ epochs }) => (epochs?.checkpoints ?? 0) >= checkpoints)
 }
 
 async function leave(mode: Mode, name: string, a: EphemeralAgent): Promise<void> {

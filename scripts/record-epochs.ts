@@ -1,15 +1,17 @@
 /**
  * Records epochs of real guests for the benchmarks: boots the demo guest under redis, sqlite and a shell, pauses it as a
  * checkpoint would, and keeps each page that changed in the epoch, before and after it. Writes build/epochs/NAME.epochs
- * (format: bench/recorded-epochs.ts). `node dist/scripts/record-epochs.js [NAME...]`; needs scripts/build-guest.sh all.
+ * (format: bench/recorded-epochs.ts). `npm run record-epochs -- [NAME...]`; needs scripts/build-guest.sh all.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { epochsFolder, type RecordedEpoch, writeEpochs } from '../bench/recorded-epochs.ts'
+import { needBuilt } from '../src/built.ts'
+import { asSubpageError } from '../src/errors.ts'
 import { hashBlocksSync, hashBytes } from '../src/memory/hash.ts'
 import { packageRoot } from '../src/memory/native.ts'
 import { pageBytes } from '../src/memory/page.ts'
@@ -158,9 +160,12 @@ function takePages(
   return keep && pages.length > 0 ? { pages, before, after } : undefined
 }
 
-if (!existsSync(join(packageRoot, 'build/guest/initrd-workloads.gz'))) {
-  console.error('record-epochs: build/guest/initrd-workloads.gz is missing: run scripts/build-guest.sh all')
-  process.exit(1)
+try {
+  needBuilt('native', 'guest', 'workloads')
+} catch (thrown) {
+  const { message, exit } = asSubpageError(thrown)
+  console.error(`record-epochs: ${message}`)
+  process.exit(exit)
 }
 const chosen = process.argv.slice(2)
 mkdirSync(epochsFolder, { recursive: true })

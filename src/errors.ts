@@ -156,6 +156,17 @@ export const errorTable = {
     exitStatus.failed,
     507,
   ),
+  NOT_FOUND: entry(
+    'The API has nothing under this method and path.',
+    'Look at the path; client and agent may also be of different releases.',
+    exitStatus.failed,
+    404,
+  ),
+  NOT_SET_UP: entry(
+    'Something that this command needs has not been built or installed yet.',
+    'Run the command that the message names; `npm run setup -- --studies` in a checkout brings whatever benchmarks and studies need.',
+    exitStatus.lacksFeature,
+  ),
   NOT_PROTECTED: entry(
     'The guest has no standby that could take over.',
     'Protect it with `subpage protect NAME --to HOST`.',

@@ -1,7 +1,7 @@
 /** Sizes and times as people read them: KiB, MiB, GiB; µs, ms, s. */
 
 export function formatBytes(bytes: number): string {
-  if (bytes < 1024) return `${bytes} B`
+  if (Math.round(bytes) < 1024) return `${Math.round(bytes)} B`
   const steps = ['KiB', 'MiB', 'GiB', 'TiB']
   let value = bytes / 1024
   let step = 0

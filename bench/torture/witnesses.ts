@@ -1,10 +1,15 @@
 /** Who sees what a guest that is failed over does to the world: a client, whoever counts frames, and the guest itself. */
 import { execFileSync } from 'node:child_process'
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { packageRoot } from '../../src/memory/native.ts'
-import { askVictim, type Console, readConsole, victimDamage, victimLines } from '../../src/qemu/demo-guest.ts'
+import {
+  askVictim,
+  type Console,
+  guestImage,
+  readConsole,
+  victimDamage,
+  victimLines,
+} from '../../src/qemu/demo-guest.ts'
 import type { Connection } from '../../test/support/network.ts'
 import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 
@@ -163,7 +168,7 @@ export class Recording {
 }
 
 function digestAt(step: number): string {
-  const said = execFileSync(join(packageRoot, 'build/guest/victim'), [`until=${step}`, ...victimArguments], {
+  const said = execFileSync(guestImage('victim'), [`until=${step}`, ...victimArguments], {
     encoding: 'utf8',
   })
   return /digest=([0-9a-f]+)/.exec(said)?.[1] ?? said

@@ -2,7 +2,7 @@
  * Where an agent is reached. From other hosts: host:port, as given to --listen and --to; IPv6 hosts stand in brackets. From the
  * machine itself: the path of its state directory, or of the socket in it.
  */
-import { join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { SubpageError } from '../errors.ts'
 
 export interface TcpAddress {
@@ -21,6 +21,9 @@ export const defaultPort = 7475
 
 /** In its state directory: where an agent of the same machine is reached. */
 export const pairSocket = (stateDirectory: string) => join(resolve(stateDirectory), 'pair.sock')
+
+/** The state directory, of which the socket in it may have been given. */
+export const directoryOf = (path: string) => (basename(path) === 'pair.sock' ? dirname(path) : path)
 
 /** Both ends ask an idle peer after 5 s, and give it up 10 s later. */
 export const keepAlive = { keepAlive: true, keepAliveInitialDelay: 5_000 }

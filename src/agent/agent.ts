@@ -147,16 +147,16 @@ export class Agent {
   }
 
   async protect(name: string, settings: ProtectionSettings): Promise<void> {
-    await this.#running(name).protect(settings)
+    await this.#running(name, 'protect').protect(settings)
   }
 
   async unprotect(name: string): Promise<void> {
-    await this.#running(name).unprotect()
+    await this.#running(name, 'unprotect').unprotect()
   }
 
   /** @throws SubpageError NOT_PROTECTED */
   async verify(name: string): Promise<Verification> {
-    const { primary, qemu } = this.#running(name)
+    const { primary, qemu } = this.#running(name, 'verify')
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
       throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
     return await qemu.hang.during(primary.verify())
@@ -164,14 +164,19 @@ export class Agent {
 
   /** @throws SubpageError as Primary.switchover */
   async switchover(name: string): Promise<void> {
-    await this.#running(name).switchover()
+    await this.#running(name, 'switchover').switchover()
   }
 
   /** @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
   async failover(name: string, force: boolean): Promise<StandbyOutcome> {
     const guest = this.find(name)
     if (guest.kind !== 'standby')
-      throw new SubpageError('STANDBY_NOT_READY', `${name} is not a standby on this host`)
+      throw new SubpageError(
+        'STANDBY_NOT_READY',
+        guest.kind === 'running'
+          ? `${name} runs on this host: failover is for the host that holds its standby; subpage switchover ${name} moves it`
+          : `${name} has ended on this host, and there is no standby of it here`,
+      )
     return await guest.standby.failover('by command', force)
   }
 
@@ -182,8 +187,8 @@ export class Agent {
     return guest
   }
 
-  #running(name: string): RunningGuest {
-    return runningOf(this.find(name))
+  #running(name: string, command: string): RunningGuest {
+    return runningOf(this.find(name), command)
   }
 
   #adopt(guest: RunningGuest): RunningGuest {

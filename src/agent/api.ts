@@ -99,7 +99,7 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     return reply.status(error.http).send({ code: error.code, message: error.message })
   })
   api.setNotFoundHandler(({ method, url }, reply) =>
-    reply.status(404).send({ code: 'BAD_ARGUMENT', message: `no ${method} ${url} in this API` }),
+    reply.status(404).send({ code: 'NOT_FOUND', message: `no ${method} ${url} in this API` }),
   )
 
   api.get('/v1/status', async () => hostStatus(agent))
@@ -154,7 +154,7 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     ({ params, query }, reply) => {
       // Before the answer begins: what is refused is an error of its own.
       let stream: EventStream | undefined
-      const stop = runningOf(agent.find(params.name)).memoryWatch.listen(
+      const stop = runningOf(agent.find(params.name), 'wss').memoryWatch.listen(
         {
           sample: (sample) => stream?.send(sample),
           failed: ({ code, message }) => {

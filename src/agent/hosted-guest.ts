@@ -4,6 +4,7 @@ import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { isGone } from '../qemu/process.ts'
 import type { Present } from '../replication/admission.ts'
 import type { GuestEnd } from '../replication/guest.ts'
+import { directoryOf, parseAddress } from './address.ts'
 import type { RunningGuest } from './running-guest.ts'
 import type { StandbyGuest } from './standby-guest.ts'
 import type { UnansweredGuest } from './unanswered-guest.ts'
@@ -26,18 +27,31 @@ export function presentOf(guest: HostedGuest | undefined): Present {
   return guest?.kind === 'standby' ? guest : { kind: 'nothing' }
 }
 
-/** @throws SubpageError GUEST_UNKNOWN when it runs elsewhere, GUEST_HUNG, GUEST_DIED */
-export function runningOf(guest: HostedGuest): RunningGuest {
+/**
+ * @param command what `subpage` was asked to do
+ * @throws SubpageError GUEST_UNKNOWN when it runs elsewhere, GUEST_HUNG, GUEST_DIED
+ */
+export function runningOf(guest: HostedGuest, command: string): RunningGuest {
   if (guest.kind === 'running') return guest
   if (guest.kind === 'unanswered') throw guest.error
-  if (guest.kind === 'standby')
-    throw new SubpageError('GUEST_UNKNOWN', `${guest.name} is a standby here; ask the host where it runs`)
+  if (guest.kind === 'standby') {
+    const { host, address } = guest.hello.source
+    const at = parseAddress(address)
+    const there =
+      'path' in at
+        ? `subpage ${command} ${guest.name} --state ${directoryOf(at.path)}`
+        : `subpage ${command} ${guest.name} there`
+    throw new SubpageError(
+      'GUEST_UNKNOWN',
+      `${guest.name} is a standby here, and runs on host ${host} (${address}): ${there}`,
+    )
+  }
   throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)
 }
 
 /** It runs or waits here. @throws SubpageError GUEST_HUNG, GUEST_DIED */
 export function aliveOf(guest: HostedGuest): RunningGuest | StandbyGuest {
-  return guest.kind === 'standby' ? guest : runningOf(guest)
+  return guest.kind === 'standby' ? guest : runningOf(guest, 'density')
 }
 
 /** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */

@@ -1,6 +1,7 @@
 /** The report of `subpage check` for people: a mark, what was found, what it is for, and how to get what is missing. */
 import { styleText } from 'node:util'
 import type { HostReport } from '../qemu/host-check.ts'
+import { columnsOf, fill } from '../text-layout.ts'
 
 const marks = {
   true: { mark: '✓', colour: 'green' },
@@ -12,6 +13,7 @@ const marks = {
 export function formatReport(
   report: HostReport,
   colours = process.stdout.isTTY === true && !process.env.NO_COLOR,
+  columns = columnsOf(process.stdout),
 ): string {
   const paint = (style: Parameters<typeof styleText>[0], text: string) =>
     colours ? styleText(style, text, { validateStream: false }) : text
@@ -20,9 +22,11 @@ export function formatReport(
   const lines = report.items.flatMap(({ name, ok, found, purpose, remedy }) => {
     const { mark, colour } = marks[`${ok}`]
     return [
-      `${paint(colour, mark)} ${paint('bold', name.padEnd(width))}  ${found}`,
-      paint('dim', `${indent}${purpose}`),
-      ...(remedy === undefined ? [] : [`${indent}${paint(colour, '→')} ${remedy}`]),
+      ...fill(`${paint(colour, mark)} ${paint('bold', name.padEnd(width))}  ${found}`, columns, indent),
+      ...fill(`${indent}${purpose}`, columns, indent).map((line) => paint('dim', line)),
+      ...(remedy === undefined
+        ? []
+        : fill(`${indent}${paint(colour, '→')} ${remedy}`, columns, `${indent}  `)),
     ]
   })
   return `${lines.join('\n')}\n\n${closing(report)}\n`

@@ -5,6 +5,7 @@ import { certCommand } from './commands/cert.ts'
 import { checkCommand } from './commands/check.ts'
 import { demoCommand } from './commands/demo.ts'
 import { densityCommand } from './commands/density.ts'
+import { eventsCommand } from './commands/events.ts'
 import {
   drainCommand,
   failoverCommand,
@@ -17,7 +18,7 @@ import {
 } from './commands/guests.ts'
 import { recordCommand } from './commands/record.ts'
 import { reportCommand } from './commands/report.ts'
-import { eventsCommand, statusCommand } from './commands/status.ts'
+import { statusCommand } from './commands/status.ts'
 import { studyCommand } from './commands/study.ts'
 import { wssCommand } from './commands/wss.ts'
 

@@ -2,6 +2,7 @@
 import type { HostDensityStatus } from '../agent/density-status.ts'
 import type { Survey } from '../density/survey.ts'
 import { pageBytes } from '../memory/page.ts'
+import { columnsOf } from '../text-layout.ts'
 import { table } from './output.ts'
 import { formatBytes } from './sizes.ts'
 
@@ -72,7 +73,10 @@ function rates(survey: Survey): string {
 }
 
 /** Per guest: where its pages are, in bytes of its memory, and what is saved of what it holds. */
-export function densityTable({ guests, store, error }: HostDensityStatus): string {
+export function densityTable(
+  { guests, store, error }: HostDensityStatus,
+  columns = columnsOf(process.stdout),
+): string {
   if (guests.length === 0) return 'no guest is held densely'
   const bytes = (pages: number) => formatBytes(pages * pageBytes)
   const rows = guests.map(({ name, standby, settings, split, savedBytes, savedShare, pager }) => [
@@ -91,7 +95,7 @@ export function densityTable({ guests, store, error }: HostDensityStatus): strin
   ])
   const head = ['guest', 'domain', 'target', 'resident', 'filled', 'shared', 'patched', 'compressed', 'whole']
   return [
-    table([[...head, 'swapped', 'saved', ''], ...rows]),
+    table([[...head, 'swapped', 'saved', ''], ...rows], columns),
     '',
     store
       ? `the store takes ${formatBytes(store.poolBytes)} for pages, ${formatBytes(store.bookBytes)} for its books and ${formatBytes(store.swapBytes)} of swap`

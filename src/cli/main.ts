@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The command line: parses it, runs one command of the table, turns errors into exit statuses. */
 import { asSubpageError, exitStatus, SubpageError } from '../errors.ts'
+import { columnsOf, wrapText } from '../text-layout.ts'
 import { commands } from './commands.ts'
 import { createOutput, guardOutput, printError } from './output.ts'
 import { parseCommandLine, strangeSettings } from './parse.ts'
@@ -9,7 +10,7 @@ async function main(): Promise<void> {
   guardOutput()
   const parsed = parseCommandLine(process.argv.slice(2), commands)
   if (parsed.kind === 'shown') {
-    process.stdout.write(parsed.out)
+    process.stdout.write(wrapText(parsed.out, columnsOf(process.stdout)))
     return
   }
   if (parsed.kind === 'wrong') {

@@ -5,6 +5,7 @@
  * it had been. A full disk behind standard output is an error. Nobody need read standard error.
  */
 import { errorCode, exitStatus, SubpageError } from '../errors.ts'
+import { columnsOf, layTable, wrapText } from '../text-layout.ts'
 
 export interface Output {
   json: boolean
@@ -64,34 +65,36 @@ export function printError(error: SubpageError, json: boolean): void {
   process.stderr.write(
     json
       ? `${JSON.stringify({ code: error.code, message: error.message })}\n`
-      : `subpage: ${error.message} (${error.code})\n`,
+      : `${wrapped(`subpage: ${error.message} (${error.code})`, process.stderr)}\n`,
   )
 }
+
+const wrapped = (text: string, stream: NodeJS.WriteStream) => wrapText(text, columnsOf(stream))
 
 export function createOutput(json: boolean): Output {
   return {
     json,
     data: (value, text) =>
-      void process.stdout.write(json ? `${JSON.stringify(value)}\n` : `${text().replace(/\n$/, '')}\n`),
+      void process.stdout.write(
+        json ? `${JSON.stringify(value)}\n` : `${wrapped(text().replace(/\n$/, ''), process.stdout)}\n`,
+      ),
     note: (text) => {
-      if (!json) process.stderr.write(`${text}\n`)
+      if (!json) process.stderr.write(`${wrapped(text, process.stderr)}\n`)
     },
     warn: (text) =>
-      void process.stderr.write(json ? `${JSON.stringify({ warning: text })}\n` : `subpage: ${text}\n`),
+      void process.stderr.write(
+        json ? `${JSON.stringify({ warning: text })}\n` : `${wrapped(`subpage: ${text}`, process.stderr)}\n`,
+      ),
   }
 }
 
-/** Columns as wide as their widest cell; the first row is the heading. */
-export function table(rows: string[][]): string {
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => [...(row[column] ?? '')].length)),
-  )
-  return rows
-    .map((row) =>
-      row
-        .map((cell, i) => cell + ' '.repeat(Math.max(0, (widths[i] ?? 0) - [...cell].length)))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+/** Columns as wide as their widest cell and the terminal allow; the first row is the heading, which may be empty. */
+export function table(rows: string[][], columns = columnsOf(process.stdout)): string {
+  const { head, body } = layTable(rows, columns)
+  return [...head, ...body].join('\n')
+}
+
+/** Without a heading: names, and what there is to say of them. */
+export function pairs(rows: string[][], columns = columnsOf(process.stdout)): string {
+  return layTable([['', ''], ...rows], columns).body.join('\n')
 }

@@ -2,12 +2,12 @@
  * Loads the native addon and types it. Only the rooms' own wrappers call it (region.ts, capture.ts, ...): they validate,
  * the addon computes. What each function takes is said here once; C checks again what memory safety needs.
  */
-import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { commandFor } from '../built.ts'
 import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
+import { packageRoot } from '../package-root.ts'
 import type {
   CaptureArguments,
   HashArguments,
@@ -16,6 +16,8 @@ import type {
   RestoreArguments,
   ShadowArguments,
 } from './native-arguments.ts'
+
+export { packageRoot }
 
 declare const opaque: unique symbol
 
@@ -282,17 +284,6 @@ type Errno = number
 type AccessArguments = [ramFd: number, pages: Uint32Array, results: Float64Array]
 type StoreRuns = [store: StoreHandle, guest: number, pairs: Uint32Array, runs: number]
 
-/** The folder of package.json: sources, compiled output and an installed package all lie somewhere below it. */
-export const packageRoot = findPackageRoot(dirname(fileURLToPath(import.meta.url)))
-
-function findPackageRoot(folder: string): string {
-  const manifest = join(folder, 'package.json')
-  if (existsSync(manifest) && JSON.parse(readFileSync(manifest, 'utf8')).name === 'subpage') return folder
-  const parent = dirname(folder)
-  if (parent === folder) throw new SubpageError('INTERNAL', 'no package.json of subpage above its own code')
-  return findPackageRoot(parent)
-}
-
 /**
  * The addon. Where it cannot load, every use throws ADDON_MISSING, while importing this file does not: `subpage check`
  * must be able to say what is missing.
@@ -307,7 +298,7 @@ export function load(path: string): Addon {
     return failing(
       new SubpageError(
         'ADDON_MISSING',
-        `cannot load ${path}: ${reason}; \`npm run build:native\` in ${packageRoot} builds it`,
+        `cannot load ${path}: ${reason}; \`${commandFor('native')}\` builds it`,
         { cause },
       ),
     )

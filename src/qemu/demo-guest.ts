@@ -5,12 +5,11 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, isAbsolute, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { builtFile } from '../built.ts'
 import { SubpageError } from '../errors.ts'
-import { packageRoot } from '../memory/native.ts'
 
-const guestImages = join(packageRoot, 'build/guest')
 const pollMs = 5
 
 /** The reason for each is in guest/README.md. */
@@ -23,6 +22,7 @@ const kernelArguments = [
  * QEMU options of the demo guest.
  * @param append further kernel arguments, such as victim_mib=64
  * @param initrd in build/guest, or the path of one made from those there
+ * @throws SubpageError NOT_SET_UP when one of them has not been built
  */
 export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz', kernel = 'vmlinuz'): string[] {
   return [
@@ -31,18 +31,8 @@ export function demoGuestOptions(append: string[] = [], initrd = 'initrd.gz', ke
   ]
 }
 
-/** Path of a part of it. @throws SubpageError BAD_ARGUMENT when it has not been built */
-export function guestImage(name: string): string {
-  const path = resolve(guestImages, name)
-  if (existsSync(path)) return path
-  throw new SubpageError(
-    'BAD_ARGUMENT',
-    `the guest's ${name} has not been built (${path}): run bash ${join(packageRoot, 'scripts/build-guest.sh')} all`,
-  )
-}
-
-/** Whether a part of it was built. */
-export const hasGuestImage = (name: string): boolean => existsSync(resolve(guestImages, name))
+/** Path of a part of it. @throws SubpageError NOT_SET_UP when it has not been built */
+export const guestImage = (name: string): string => builtFile(isAbsolute(name) ? name : `guest/${name}`)
 
 export interface VictimLine {
   step: number
@@ -137,6 +127,6 @@ export async function askVictim(console: Console, limitMs = 20_000): Promise<boo
  * anew here (guest/victim.c, until=). Shape: 16 hexadecimal digits.
  */
 export function victimDigest(step: number): string {
-  const said = execFileSync(join(guestImages, 'victim'), [`until=${step}`], { encoding: 'utf8' })
+  const said = execFileSync(guestImage('victim'), [`until=${step}`], { encoding: 'utf8' })
   return /digest=([0-9a-f]+)/.exec(said)?.[1] ?? said
 }

@@ -5,8 +5,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { commandFor } from '../built.ts'
 import { SubpageError } from '../errors.ts'
-import { packageRoot } from '../memory/native.ts'
+import { packageRoot } from '../package-root.ts'
 
 const reaperPath = join(packageRoot, 'build/native/reaper')
 
@@ -29,7 +30,7 @@ export class Reaper {
     // It is told by the pipe that has gone.
     this.#child.stdin!.on('error', () => undefined)
     if (this.#child.pid === undefined)
-      throw new SubpageError('ADDON_MISSING', `cannot start ${reaperPath}: run npm run build:native`)
+      throw new SubpageError('ADDON_MISSING', `cannot start ${reaperPath}: run ${commandFor('native')}`)
     this.#child.unref()
   }
 

@@ -45,7 +45,7 @@ export interface Started {
   clock: string
 }
 
-/** @throws SubpageError BAD_ARGUMENT when the guest's image is not built; what `launch` throws; nothing is left then */
+/** @throws SubpageError NOT_SET_UP when the guest's image is not built; what `launch` throws; nothing is left then */
 export async function startGuest({
   name,
   initrd,

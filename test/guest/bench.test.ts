@@ -5,6 +5,7 @@
 import { expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
 import { run as failover } from '../../bench/failover.ts'
+import { run as overhead } from '../../bench/overhead.ts'
 import { type SendingBench, run as sending } from '../../bench/sending.ts'
 
 const between = (low: number, high: number) =>
@@ -32,6 +33,19 @@ test('failover', async () => {
   for (const { p50, max } of [detectionMs, takeoverMs]) expect(p50).toEqual(between(0, max))
   // The guest's end is seen, and said: nobody waits for the suspicion time (500 ms) and half as long again.
   expect(detectionMs.p50).toBeLessThan(750)
+})
+
+test('overhead', async () => {
+  const { json, text } = await overhead({ tiny: true })
+  const { latencyUs, throughput, steps, epochMs } = json
+  for (const mode of ['unprotected', 'protected', 'auto'] as const) {
+    expect(latencyUs[mode].p50).toEqual(between(0, latencyUs[mode].p99))
+    for (const measure of [throughput, steps]) expect(measure[mode]).toBeGreaterThan(0)
+    expect(text).toContain(`${throughput[mode]} requests/s`)
+  }
+  // An answer waits for its checkpoint: half an epoch on average, and less when checkpoints follow the output.
+  expect(latencyUs.protected.p50 - latencyUs.unprotected.p50).toBeGreaterThan((epochMs * 1000) / 4)
+  expect(latencyUs.auto.p50).toBeLessThan(latencyUs.protected.p50)
 })
 
 test('sending', async () => {

@@ -3,10 +3,11 @@
 import type { RunBody } from '../../agent/api.ts'
 import type { DemoObserver, DemoSummary } from '../../agent/demo.ts'
 import type { GuestStatus } from '../../agent/status.ts'
+import { needBuilt } from '../../built.ts'
 import { exitStatus } from '../../errors.ts'
 import { type Command, read, text } from '../command.ts'
 import { interruptible } from '../interruption.ts'
-import { type Output, table } from '../output.ts'
+import { type Output, pairs } from '../output.ts'
 import { formatBytes, formatUs, parseMs, parseSize } from '../sizes.ts'
 
 export const demoCommand: Command = {
@@ -28,9 +29,7 @@ export const demoCommand: Command = {
   async run(invocation) {
     const { output } = invocation
     const { demo } = await import('../../agent/demo.ts')
-    const { demoGuestOptions } = await import('../../qemu/demo-guest.ts')
-    // Says what is not built before anything is started.
-    demoGuestOptions()
+    needBuilt('native', 'guest')
     const summary = await interruptible(async (signal) =>
       demo(
         {
@@ -80,7 +79,8 @@ function observe(output: Output): DemoObserver {
   }
 }
 
-const row = (...cells: string[]) => cells.map((cell) => cell.padStart(13)).join(' ')
+const widths = [10, 7, 11, 13, 8, 13]
+const row = (...cells: string[]) => cells.map((cell, i) => cell.padStart(widths[i]!)).join('  ')
 
 function report(summary: DemoSummary): string {
   const { guest, bytes, pauseUs } = summary
@@ -107,13 +107,15 @@ function report(summary: DemoSummary): string {
     ],
     ['Tracker, acceleration', `${summary.tracker}, ${summary.accel}`],
   ]
-  return `\n${table(rows)}\n\n${words(summary)}`
+  return `\n${pairs(rows)}\n\n${words(summary)}`
 }
 
 function words({ guest, failoverMs }: DemoSummary): string {
   if (!guest.continued || !guest.verified || guest.lost > 0)
     return 'This failover went WRONG: please report it, with the output above.'
-  return `What happened: the guest's QEMU was killed without warning. Host b held a copy of the guest's memory that was one
-checkpoint old. It loaded the state of the devices and let the guest run, ${failoverMs} ms after the kill. To the guest
-nothing happened: it went on from its last checkpoint, and all its memory is as it should be.`
+  return `What happened: the guest's QEMU was killed without warning. Host b held a
+copy of the guest's memory that was one checkpoint old. It loaded the state of
+the devices and let the guest run, ${failoverMs} ms after the kill. To the guest nothing
+happened: it went on from its last checkpoint, and all its memory is as it
+should be.`
 }

@@ -1,11 +1,13 @@
 /** `subpage density`: hold memory in less: what could be saved, and what is. */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import type { DensityBody } from '../../agent/api.ts'
 import type { SurveyDepth, SurveyImage } from '../../density/survey.ts'
 import { SubpageError } from '../../errors.ts'
 import { agentFlags, agentOf, stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
-import { formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
+import { guestName } from '../guest-name.ts'
+import { progress } from '../progress.ts'
+import { formatBytes, formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
 
 const verbs = ['analyze', 'status', 'on', 'off', 'tune']
 
@@ -20,7 +22,7 @@ export const densityCommand: Command = {
   subpage density tune web --target 512M --cold 30s
   subpage density off web
 
-analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores, uncompressed images of LiME and AVML) and guests of this host (vm:NAME) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page, and what sharing those would save besides. Identical and similar pages are found in as many passes as --memory asks for.
+analyze changes nothing: it reads images of memory (raw files, sparse or not, ELF cores, uncompressed images of LiME and AVML) and guests of this host (vm:NAME; vm: may be left out where no file has the name) and says, for all of them together, how many pages are zero, identical to another, a small patch of another, or compressible, in this order, and how many blocks repeat below the page, and what sharing those would save besides. Identical and similar pages are found in as many passes as --memory asks for.
 
 on holds the memory of guests densely, of those that run here and of those that wait here to take over: what they have not used for a while leaves their memory for a store of this host, and comes back when they use it. off brings everything back. tune changes how a guest is held. See docs/density.md.`,
   flags: [
@@ -62,9 +64,9 @@ on holds the memory of guests densely, of those that run here and of those that 
     if (!verbs.includes(what))
       throw new SubpageError('BAD_ARGUMENT', `"${what}" is not one of ${verbs.join(', ')}`)
     if (what === 'analyze') return await analyze(invocation, targets)
-    if (what === 'status') return await status(invocation, targets)
+    if (what === 'status') return await status(invocation, targets.map(guestName))
     if (targets.length === 0) throw new SubpageError('BAD_ARGUMENT', `${what} needs the name of a guest`)
-    for (const name of targets) await change(invocation, what, name)
+    for (const name of targets) await change(invocation, what, guestName(name))
   },
 }
 
@@ -124,24 +126,43 @@ async function analyze(invocation: Invocation, targets: string[]): Promise<void>
   const { parseShape } = await import('../../density/shape.ts')
   const { surveyReport } = await import('../density-report.ts')
   const images = await Promise.all(targets.map((target) => imageOf(invocation, target)))
-  const found = await survey(images, {
+  const options = {
     shape: read(invocation, 'shape', parseShape),
     depth: text(invocation, 'depth') as SurveyDepth,
     memoryBytes: read(invocation, 'memory', parseSize),
-  })
+  }
+  const bytes = images.flatMap(({ extents }) => extents).reduce((sum, extent) => sum + extent.bytes, 0)
+  const readBefore = bytesRead()
+  using _ = progress(
+    invocation.output,
+    (seconds) =>
+      `analyzing ${formatBytes(bytes)}: ${seconds} s, ${formatBytes(bytesRead() - readBefore)} read (memory is read once or more)`,
+  )
+  const found = await survey(images, options)
   invocation.output.data(found, () => surveyReport(found))
 }
+
+/** By this process until now, whatever it was (proc(5), io). */
+const bytesRead = () => Number(/^rchar: (\d+)/m.exec(readFileSync('/proc/self/io', 'utf8'))?.[1] ?? 0)
 
 async function imageOf(invocation: Invocation, target: string): Promise<SurveyImage> {
   const { ramImage, surveyImage } = await import('../../density/survey-images.ts')
   const { ramPathOf } = await import('../../memory/ram-path.ts')
-  if (!target.startsWith('vm:')) return surveyImage(target)
+  // A file before a guest of its name.
+  const isGuest = target.startsWith('vm:') || (/^[^/]+$/.test(target) && !existsSync(target))
+  if (!isGuest) return surveyImage(target)
   const { guestFiles, readRecord } = await import('../../qemu/guest-files.ts')
-  const name = target.slice('vm:'.length)
+  const name = guestName(target)
   const files = guestFiles(stateOf(invocation), name)
   const record = readRecord(files)
   const ram = record ? ramPathOf(record.process.pid, files.ram) : files.ram
-  if (!existsSync(ram)) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" has memory on this host`)
+  if (!existsSync(ram))
+    throw new SubpageError(
+      'GUEST_UNKNOWN',
+      target.startsWith('vm:')
+        ? `no guest "${name}" has memory on this host`
+        : `there is neither a file "${target}" nor a guest of this name on this host`,
+    )
   if (record?.density)
     throw new SubpageError(
       'GUEST_DENSE',

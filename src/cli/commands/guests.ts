@@ -9,6 +9,7 @@ import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
+import { guestName } from '../guest-name.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, parseSize, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
@@ -16,7 +17,7 @@ import { untilProtected } from '../until-protected.ts'
 /** Options of QEMU whose value is a file. */
 const fileOptions = new Set(['-kernel', '-initrd', '-dtb', '-bios', '-cdrom'])
 
-const nameOf = ({ args }: Invocation): string => String(args[0])
+const nameOf = ({ args }: Invocation): string => guestName(String(args[0]))
 
 export const runCommand: Command = {
   name: 'run',

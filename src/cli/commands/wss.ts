@@ -1,13 +1,16 @@
 /** `subpage wss`: how much memory a guest or a process needs, found out by watching which of its pages it uses. */
 import { existsSync } from 'node:fs'
 import type { WatchQuery } from '../../agent/memory-watch.ts'
-import { exitStatus, SubpageError } from '../../errors.ts'
+import { asSubpageError, exitStatus, SubpageError } from '../../errors.ts'
+import { pageBytes } from '../../memory/page.ts'
 import type { Sample } from '../../workingset/sample.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read } from '../command.ts'
+import { guestName } from '../guest-name.ts'
 import { interruptible } from '../interruption.ts'
+import { progressEvery } from '../progress.ts'
 import { checkReport, reportFlags, writeAsAsked } from '../report-flags.ts'
-import { formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
+import { formatBytes, formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
 
 export const wssCommand: Command = {
   name: 'wss',
@@ -57,18 +60,23 @@ read it. Interrupted, it says what it has seen so far.`,
     await checkReport(invocation)
     return await interruptible(async (signal) => {
       const samples: Sample[] = []
+      const ending: { error?: SubpageError } = {}
+      const progress = progressOf(invocation, target)
       if (watching && !output.json) output.data(undefined, () => lineHead)
-      for await (const sample of samplesOf(invocation, target, signal)) {
+      for await (const sample of samplesOf(invocation, target, signal, ending)) {
         samples.push(sample)
         if (watching) output.data(sample, () => lineText(sample))
+        else progress(sample)
       }
       if (samples.length === 0) {
         if (signal.aborted) return exitStatus.interrupted
+        if (ending.error) throw ending.error
         throw new SubpageError(
           'BAD_ARGUMENT',
           `no interval has ended: watch ${target.name} for longer than --interval`,
         )
       }
+      if (ending.error) output.warn(`${ending.error.message}: this is what was seen until then`)
       const summary = summarize(samples, footprint)
       if (!watching)
         output.data({ target: target.name, ...summary, samples }, () =>
@@ -85,7 +93,9 @@ read it. Interrupted, it says what it has seen so far.`,
           samples,
         })
       })
-      return signal.aborted ? exitStatus.interrupted : exitStatus.ok
+      if (signal.aborted) return exitStatus.interrupted
+      // That it ends is no failure of ours, unless it cannot be told.
+      return ending.error && ending.error.code !== 'GUEST_DIED' ? ending.error.exit : exitStatus.ok
     })
   },
 }
@@ -104,15 +114,35 @@ function targetOf(target: string): Target {
     return { kind, name: target, pid }
   }
   if (kind === undefined && existsSync(target)) return { kind: 'trace', name: target, path: target }
-  const guest = rest ?? target
+  const guest = guestName(target)
   return { kind: 'vm', name: `vm:${guest}`, guest }
 }
 
-/** Ends when the time is over, the recording ends, or somebody interrupts. */
+/** Says from time to time how far it is. */
+function progressOf({ output, flags }: Invocation, target: Target): (sample: Sample) => void {
+  if (target.kind === 'trace') return () => undefined
+  const forMs = parseMs(String(flags.for))
+  const [startedAt, everyMs] = [performance.now(), progressEvery(forMs)]
+  let saidAt = startedAt
+  return ({ dist }) => {
+    const now = performance.now()
+    if (now - saidAt < everyMs) return
+    saidAt = now
+    output.note(
+      `  ${formatTime(now - startedAt)} of ${formatTime(forMs)}: ${formatBytes(dist.pages * pageBytes)} used in the last interval`,
+    )
+  }
+}
+
+/**
+ * Ends when the time is over, the recording ends, or somebody interrupts.
+ * @param ending is told what has ended it otherwise, once there was something to see
+ */
 async function* samplesOf(
   invocation: Invocation,
   target: Target,
   signal: AbortSignal,
+  ending: { error?: SubpageError },
 ): AsyncGenerator<Sample> {
   const intervalMs = read(invocation, 'interval', within(parseMs, 50, 3_600_000, formatTime))
   if (target.kind === 'trace') {
@@ -133,14 +163,19 @@ async function* samplesOf(
     subIntervals: 1,
     budget: read(invocation, 'budget', parseShare),
   }
+  let seen = false
   try {
     for await (const sample of await source(invocation, target, settings, signal)) {
+      seen = true
       yield sample
       // One that would end after the time is not waited for.
       if (performance.now() - startedAt + intervalMs / 2 > forMs) return
     }
   } catch (error) {
-    if (!signal.aborted) throw error
+    if (signal.aborted) return
+    const known = asSubpageError(error)
+    if (!seen || known.code === 'INTERNAL') throw error
+    ending.error = known
   }
 }
 

@@ -7,6 +7,7 @@
  * were written with what they held already (silent ones) are left out of it; with them it is the *written* factor, which
  * has no upper end.
  */
+import { needBuilt } from '../../built.ts'
 import { SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
@@ -80,6 +81,7 @@ export interface Headline {
 export const study: Study = {
   async run({ set, only, note, signal }: StudyOptions): Promise<StudyResult> {
     const chosen = choose(set, only)
+    if (chosen.inGuest.length > 0) needBuilt('guest', 'workloads')
     const measured: Measured[] = []
     await untilInterrupted(signal, async () => {
       for (const workload of chosen.processes) {

@@ -4,14 +4,9 @@ import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { invariant } from '../../errors.ts'
 import { probeAccel } from '../../qemu/accel.ts'
-import {
-  type Console,
-  consoleAt,
-  demoGuestOptions,
-  hasGuestImage,
-  untilConsole,
-} from '../../qemu/demo-guest.ts'
+import { type Console, consoleAt, demoGuestOptions, untilConsole } from '../../qemu/demo-guest.ts'
 import { guestFiles } from '../../qemu/guest-files.ts'
 import { launch } from '../../qemu/launch.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
@@ -67,10 +62,6 @@ export const roles = {
   },
 } satisfies Record<string, Role>
 
-/** Whether what it is started from was built: another kernel is built only when asked for. */
-export const isBuilt = ({ initrd, kernel = 'vmlinuz' }: Role): boolean =>
-  hasGuestImage(initrd) && hasGuestImage(kernel)
-
 export interface Member {
   role: Role
   guest: QemuGuest
@@ -93,7 +84,7 @@ export class Fleet {
 
   /**
    * The others stand still meanwhile: it begins sooner.
-   * @throws SubpageError BAD_ARGUMENT when the guests' images are not built; what `launch` throws
+   * @throws SubpageError NOT_SET_UP when the guests' images are not built; what `launch` throws
    */
   start(role: Role): Promise<Member> {
     return this.stopped(() => this.#begin(role))
@@ -120,7 +111,7 @@ export class Fleet {
 
   member(name: string): Member {
     const found = this.members.find(({ role }) => role.name === name)
-    if (!found) throw new TypeError(`no guest ${name}`)
+    invariant(found, `the guest ${name} was started`)
     return found
   }
 

@@ -4,10 +4,11 @@
  * running guests densely costs them.
  */
 import { join } from 'node:path'
+import { commandFor, isBuilt, needBuilt } from '../../built.ts'
 import { SubpageError } from '../../errors.ts'
 import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { type Accesses, copyMemories, measureAccesses } from './accesses.ts'
-import { Fleet, isBuilt, type Role, roles } from './fleet.ts'
+import { Fleet, type Role, roles } from './fleet.ts'
 import { type Live, measureLive } from './live.ts'
 import { report, text } from './result.ts'
 import {
@@ -73,17 +74,20 @@ export const study: Study = {
       throw new SubpageError('BAD_ARGUMENT', `no part is named ${wrong}: choose ${parts.join(', ')}`)
     const wants = (part: string) => only === undefined || only.includes(part)
     const { guests, shapes, pairs, moments } = sets[set]
+    needBuilt('guest', 'workloads')
+    // Another kernel is built only when asked for.
+    const hasOther = isBuilt('other guest')
     const fleet = new Fleet()
     const findings: DensityFindings = {
       ...{ accel: '', savings: [], moments: [], sweep: [], accesses: undefined, live: undefined },
       standbysPerGib: 0,
-      notRun: isBuilt(roles.otherShell)
-        ? []
-        : ['another kernel and other libraries: scripts/build-guest.sh other makes them'],
+      notRun: hasOther ? [] : [`another kernel and other libraries: ${commandFor('other guest')} makes them`],
     }
     try {
       await untilInterrupted(signal, async () => {
-        for (const role of (guests satisfies Role[]).filter(isBuilt)) {
+        for (const role of (guests satisfies Role[]).filter(
+          (role) => hasOther || role !== roles.otherShell,
+        )) {
           signal.throwIfAborted()
           note(`starting a guest: ${role.name}`)
           await fleet.start(role)

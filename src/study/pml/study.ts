@@ -4,6 +4,7 @@
  * entries, by a model of the hardware inside QEMU; the prices are inputs (model.ts). Beside it stand write protection, as
  * this host does it, and what each tracker of subpage costs a guest.
  */
+import { needBuilt } from '../../built.ts'
 import { SubpageError } from '../../errors.ts'
 import { addon } from '../../memory/native.ts'
 import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
@@ -28,16 +29,14 @@ export const study: Study = {
         'BAD_ARGUMENT',
         `no part is named ${only?.join(', ')}: they begin with ${[...workloads.map(({ name }) => name), ...trackerNames].join(', ')}`,
       )
-    const { countMs, image, windows } = sets[set]
+    const { countMs, windows } = sets[set]
+    const { image } = only ? sets.full : sets[set]
+    needBuilt('guest')
+    if (chosen.length > 0 && image !== sets.quick.image) needBuilt('workloads')
     const faultNs = addon.writeFaultNs()
     const [counted, overheads]: [Counted[], Overhead[]] = [[], []]
     await untilInterrupted(signal, async () => {
-      await countAll(
-        chosen,
-        { ms: countMs, image: only ? sets.full.image : image, faultNs },
-        { note, signal },
-        counted,
-      )
+      await countAll(chosen, { ms: countMs, image, faultNs }, { note, signal }, counted)
       await measureAll(trackers, windows, { note, signal }, overheads)
     })
     if (counted.length + overheads.length === 0) signal.throwIfAborted()

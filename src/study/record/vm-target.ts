@@ -85,7 +85,7 @@ function find(files: GuestFiles, name: string, stateDirectory: string): GuestRec
   if (record.waiting)
     throw new SubpageError(
       'BAD_ARGUMENT',
-      `${name} is a standby here and does not run: record it on its primary`,
+      `${name} is a standby here and does not run: record it where it runs${record.protection ? ` (${record.protection.to})` : ''}`,
     )
   refuseDense(record)
   if (!isRunning(record.process))

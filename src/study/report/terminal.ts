@@ -2,6 +2,7 @@
  * Reports on a terminal: tables, percentiles with bars, sparklines. Width and colour are given, so that the same input is the
  * same text; `terminalOf` asks the stream (and NO_COLOR, https://no-color.org).
  */
+import { cellsOf, layTable, padEnd, padStart } from '../../text-layout.ts'
 import { checkTable, type Table } from './page.ts'
 import { ascending, percentile } from './statistics.ts'
 
@@ -31,36 +32,11 @@ export const bold = paint(1)
 export const dim = paint(2)
 const blue = paint(34)
 
-/** Places on the terminal: East Asian wide signs take two. */
-export function cellsOf(content: string): number {
-  let cells = 0
-  for (const sign of content)
-    cells += /\p{Mark}/u.test(sign)
-      ? 0
-      : /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\u{1f300}-\u{1faff}]/u.test(
-            sign,
-          )
-        ? 2
-        : 1
-  return cells
-}
-
-const padStart = (content: string, cells: number) =>
-  ' '.repeat(Math.max(0, cells - cellsOf(content))) + content
-const padEnd = (content: string, cells: number) => content + ' '.repeat(Math.max(0, cells - cellsOf(content)))
-
-/** Columns as wide as their widest cell, numbers to the right. */
+/** Columns as wide as their widest cell and the terminal allow, numbers to the right. */
 export function textTable(table: Pick<Table, 'heading' | 'rows' | 'numbers'>, terminal: Terminal): string {
   checkTable(table)
-  const all = [table.heading, ...table.rows]
-  const widths = table.heading.map((_, i) => Math.max(...all.map((row) => cellsOf(row[i] ?? ''))))
-  const lines = all.map((row) =>
-    table.heading
-      .map((_, i) => (table.numbers?.includes(i) ? padStart : padEnd)(row[i] ?? '', widths[i]!))
-      .join('  ')
-      .trimEnd(),
-  )
-  return [bold(lines[0]!, terminal), ...lines.slice(1)].join('\n')
+  const { head, body } = layTable([table.heading, ...table.rows], terminal.columns, table.numbers)
+  return [...head.map((line) => bold(line, terminal)), ...body].join('\n')
 }
 
 const eighths = ['', '▏', '▎', '▍', '▌', '▋', '▊', '▉']

@@ -5,6 +5,7 @@
 import { mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { needBuilt } from '../../built.ts'
 import { SubpageError } from '../../errors.ts'
 import { guestWorkloads } from '../guest-workload.ts'
 import { Reaper } from '../reaper.ts'
@@ -26,6 +27,7 @@ export const study: Study = {
   async run(options: StudyOptions): Promise<StudyResult> {
     const { set, signal, note, traces, keep } = options
     const { epochLengths } = sets[set]
+    if (!traces) needBuilt('guest', 'workloads')
     const compared = techniques.filter(({ quick }) => quick || set === 'full')
     const folder = keep ?? mkdtempSync(join(tmpdir(), 'subpage-sync-traces-'))
     const reaper = keep === undefined ? new Reaper(folder) : undefined

@@ -3,6 +3,7 @@
  * working set is known, and what watching costs it. After the evaluation of Page Reference Logging (Bitchebe, Tchana,
  * Réveillère), which compares with VMware's sampling.
  */
+import { needBuilt } from '../../built.ts'
 import { SubpageError } from '../../errors.ts'
 import { ascending, percentile } from '../report/statistics.ts'
 import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
@@ -39,6 +40,7 @@ export const study: Study = {
         'BAD_ARGUMENT',
         `no part is named ${only?.join(', ')}: they begin with ${[...new Set(cases.map(({ name }) => name.split(' ')[0]))].join(', ')}`,
       )
+    needBuilt('guest', 'workloads')
     const { intervals, rounds, pairs } = sets[set]
     const inLab = async (additions: readonly string[], work: (lab: Lab) => Promise<void>) => {
       note('starting a guest')

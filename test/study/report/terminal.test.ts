@@ -1,7 +1,6 @@
 /** Reports on a terminal: exact text for given widths; colour only where it is wanted. */
 import { describe, expect, test } from 'vitest'
 import {
-  cellsOf,
   percentileBars,
   plainTerminal,
   sparkline,
@@ -9,6 +8,7 @@ import {
   textBar,
   textTable,
 } from '../../../src/study/report/terminal.ts'
+import { cellsOf } from '../../../src/text-layout.ts'
 
 test('a table whose rows have not as many cells as the heading is refused', () => {
   const table = { heading: ['what', 'how much'], rows: [['one', '1'], ['two']] }

@@ -293,6 +293,9 @@ function whyRefused(pid: number): string {
   const owner = Number(field('Uid'))
   if (process.geteuid!() !== 0 && owner !== process.geteuid!())
     return `it belongs to user ${owner}: record as that user, or with CAP_SYS_PTRACE`
+  // Another owner's, a tracer's and the kernel's are above: what is left is not the user's to change by becoming root.
+  if (process.geteuid!() === 0)
+    return 'the kernel refuses ptrace to root here: this container or service lacks CAP_SYS_PTRACE, a security module (AppArmor, SELinux, Yama) forbids it, or the process is of a user namespace above ours'
   const yama = contentOf('/proc/sys/kernel/yama/ptrace_scope').trim()
   if (yama !== '' && yama !== '0')
     return `this host lets a process watch only its children (kernel.yama.ptrace_scope is ${yama}): record as root, or start it with \`subpage record -- COMMAND\``

@@ -1,0 +1,134 @@
+/** `subpage status` for people: the guests of a host, one of them, and what it does just now. */
+import type { GuestStatus, HostStatus } from '../agent/status.ts'
+import { cellsOf, columnsOf } from '../text-layout.ts'
+import { pairs, table } from './output.ts'
+import { formatBytes, formatUs } from './sizes.ts'
+
+export function overview(host: HostStatus, extended: boolean, columns = columnsOf(process.stdout)): string {
+  const tls = host.certificate ? ` (TLS, certificate until ${host.certificate.validTo.slice(0, 10)})` : ''
+  const head = `host ${host.host}, replication ${host.address}${tls}, subpage ${host.release}, process ${host.pid}`
+  if (host.guests.length === 0) return `${head}\nno guests`
+  const brief = `${head}\n${guestTable(host.guests, columns)}`
+  return extended ? `${brief}\n\n${host.guests.map((guest) => details(guest, columns)).join('\n\n')}` : brief
+}
+
+const heading = ['GUEST', 'ROLE', 'STATE', 'PEER', 'RAM', 'ACCEL', 'TRACKER', 'REASON']
+
+/** The reasons, which are sentences, go below where they do not fit beside. */
+function guestTable(guests: GuestStatus[], columns: number): string {
+  const rows = guests.map((g) => [
+    ...[g.name, g.role, g.state, g.peer ?? '-', formatBytes(g.ramBytes), g.accel, g.tracker ?? '-'],
+    g.reason,
+  ])
+  const whole = table([heading, ...rows], Number.POSITIVE_INFINITY)
+  if (whole.split('\n').every((line) => cellsOf(line) <= columns)) return whole
+  const reasons = guests.flatMap((g) => (g.reason === '' ? [] : [`${g.name}: ${g.reason}`]))
+  return [
+    table(
+      [heading, ...rows].map((row) => row.slice(0, -1)),
+      columns,
+    ),
+    ...reasons,
+  ].join('\n')
+}
+
+export function details(guest: GuestStatus, columns = columnsOf(process.stdout)): string {
+  const rows = [
+    ['guest', guest.name],
+    ['role', guest.role],
+    ['state', guest.reason ? `${guest.state}: ${guest.reason}` : guest.state],
+    ['peer', guest.peer ?? '-'],
+    [
+      'memory',
+      `${formatBytes(guest.ramBytes)}, ${guest.accel}, QEMU ${guest.qemu}, process ${guest.pid ?? '-'}`,
+    ],
+    ['console', guest.console],
+  ]
+  if (guest.takeover)
+    rows.push([
+      'takeover',
+      `${guest.takeover.ms.toFixed(1)} ms, from checkpoint ${guest.takeover.epoch}: ${guest.takeover.reason}`,
+    ])
+  if (guest.outputs !== null)
+    rows.push(
+      [
+        'outputs',
+        guest.outputs === 'held'
+          ? 'held until their checkpoint is committed'
+          : 'FREE: a client may see answers that a failover takes back',
+      ],
+      ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
+      ['generation', String(guest.generation)],
+    )
+  if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
+  if (guest.fence)
+    rows.push([
+      'fence',
+      guest.fence.on
+        ? `on, ${guest.fence.silenced} packets came too late`
+        : 'OFF: this QEMU does not load the shim; a host that stopped may speak once more after a takeover',
+    ])
+  if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
+  const e = guest.epochs
+  if (e) {
+    rows.push(
+      ['tracker', `${guest.tracker}, codec ${guest.codec}, epoch ${guest.epochMs} ms`],
+      ['checkpoints', `${e.checkpoints} committed, ${e.failed} failed`],
+      [
+        'pause',
+        `p50 ${formatUs(e.pauseUs.p50)}, p99 ${formatUs(e.pauseUs.p99)}, max ${formatUs(e.pauseUs.max)} (ours: p50 ${formatUs(e.ownUs.p50)})`,
+      ],
+      ['commit', `p50 ${formatUs(e.commitUs.p50)}, p99 ${formatUs(e.commitUs.p99)}`],
+      [
+        'bytes',
+        `dirty pages ${formatBytes(e.bytes.dirtyPages)}, changed lines ${formatBytes(e.bytes.changedLines)}, sent ${formatBytes(e.bytes.sent)}`,
+      ],
+      ...reducedRows(guest.last?.reduced),
+      [
+        'sent early',
+        `${e.earlyPages} pages, ${share(e.earlyPagesAgain, e.earlyPages)} of them in vain; after the pause ${formatBytes(e.bytes.final)}`,
+      ],
+      ['amplification', e.amplification === null ? '-' : e.amplification.toFixed(1)],
+    )
+  }
+  return pairs(rows, columns)
+}
+
+function reducedRows(reduced: NonNullable<GuestStatus['last']>['reduced'] | undefined): string[][] {
+  if (!reduced) return []
+  const { lines, dictionaryLines, sharedLines, similarPages, compression } = reduced
+  return [
+    [
+      'reduced',
+      `of ${lines} changed lines ${share(dictionaryLines, lines)} were known, ${share(sharedLines, lines)} elsewhere in the image; ${similarPages} similar pages; compression ${compression}`,
+    ],
+  ]
+}
+
+const share = (part: number, of: number) => `${of === 0 ? 0 : Math.round((100 * part) / of)} %`
+
+const shadowTexts = {
+  full: "a copy of the guest's memory",
+  cache: 'copies of the pages that are written most',
+  hash: "hashes of the guest's memory",
+}
+
+function memoryText({ shadow, shadowBytes, reducerBytes }: NonNullable<GuestStatus['memory']>): string {
+  return `up to ${formatBytes(shadowBytes)} here for ${shadowTexts[shadow]}, ${formatBytes(reducerBytes)} for what repeats`
+}
+
+/** What a guest did between two looks at it; undefined when it is not protected, or was not then. */
+export function ratesText(
+  guest: GuestStatus,
+  before: GuestStatus | undefined,
+  ms: number,
+): string | undefined {
+  const [now, then] = [guest.epochs, before?.epochs]
+  // Counters begin anew with each protection.
+  if (!now || !then || now.checkpoints < then.checkpoints || ms <= 0) return undefined
+  const perSecond = (count: number) => (1000 * count) / ms
+  const bytes = (what: 'dirtyPages' | 'changedLines' | 'sent') =>
+    `${formatBytes(Math.max(0, perSecond(now.bytes[what] - then.bytes[what])))}/s`
+  const checkpoints = perSecond(now.checkpoints - then.checkpoints).toFixed(1)
+  return `${guest.name}: ${checkpoints} checkpoints/s, dirty pages ${bytes('dirtyPages')}, changed lines ${bytes('changedLines')}, sent ${bytes('sent')}`
+}
