@@ -299,6 +299,7 @@ pid_t target_stopped_thread(const struct target *target)
     return 0;
 }
 
+/* Stops one thread. False when it does not come in time. */
 static bool stop_one(struct target *target, pid_t tid, uint64_t ns)
 {
     uint64_t deadline = now_ns() + ns;

@@ -144,7 +144,14 @@ function shadowBytes(agent: Agent): number {
 }
 
 export function guestStatus(guest: HostedGuest): GuestStatus {
-  const { record, files } = guest.kind === 'ended' ? guest : processOf(guest)
+  const status = statusOf(guest)
+  if ((guest.kind !== 'running' && guest.kind !== 'standby') || !guest.qemu.ramIsUnlinked) return status
+  const unlinked = 'its RAM file was removed by somebody else, and its memory lasts as long as its process'
+  return { ...status, reason: status.reason ? `${status.reason}; ${unlinked}` : unlinked }
+}
+
+function statusOf(guest: HostedGuest): GuestStatus {
+  const { record, files } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   const common = {
     name: guest.name,
     peer: null,
@@ -175,13 +182,15 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
       reason: guest.end.detail,
       pid: null,
     }
+  if (guest.kind === 'unanswered') return { ...common, role: 'Alone', state: 'Hung', reason: guest.reason }
   if (guest.kind === 'standby') {
     const { standby, hello } = guest
+    const { hang } = guest.qemu
     return {
       ...common,
       role: 'Standby',
-      state: standby.state,
-      reason: standby.reason,
+      state: hang.since === undefined ? standby.state : 'Hung',
+      reason: hang.since === undefined ? standby.reason : hang.reason,
       peer: hello.source.host,
       generation: standby.generation,
       arbiter: standby.arbiter,
@@ -201,16 +210,19 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
         }
       : null,
   }
+  const { hang } = guest.qemu
+  const hung = hang.since === undefined ? {} : { state: 'Hung', reason: hang.reason }
   const reason = guest.comingBack ? 'its protection goes on when its memory is back' : 'not protected'
   if (!primary && guest.trouble !== undefined)
-    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble }
-  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason }
+    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble, ...hung }
+  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason, ...hung }
   const { last } = primary.stats
   return {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
     reason: primary.reason,
+    ...hung,
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
     codec: primary.options.codec,
@@ -239,8 +251,4 @@ export function guestStatus(guest: HostedGuest): GuestStatus {
 
 function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
   return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
-}
-
-function processOf(guest: Exclude<HostedGuest, { kind: 'ended' }>) {
-  return guest.kind === 'standby' ? guest.waiting.qemu : guest.guest.qemu
 }

@@ -43,6 +43,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #detached = false
   /** A standby is connected. */
   #serving = false
+  /** By command: the generation after this one is claimed for this copy. */
+  #ending = false
+  /** Aborts when the newest connection is lost. */
+  #disconnected: AbortSignal | undefined
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -92,6 +96,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return this.#protection.tracker.name
   }
 
+  /** A standby that is connected right now has a whole checkpoint: it could go on if the guest died. */
+  get covered(): boolean {
+    const whole = this.state === 'Protected' || this.state === 'Lagging'
+    return whole && !this.#ending && this.#disconnected?.aborted === false
+  }
+
   /** What protecting takes of this host's memory, in bytes. */
   get memory(): ProtectionMemory {
     const { kind, bytes } = this.#protection.shadow
@@ -133,6 +143,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async stop(): Promise<void> {
     // What could not be let out then may be now.
     if (this.#failure) return await letOut(this.#options.guest, this.#held)
+    this.#ending = true
     if (this.#exposed && this.#options.succession.arbitrated && !this.#stopping.signal.aborted) {
       const holder = await this.#options.succession.claim()
       if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
@@ -226,6 +237,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async #serve(session: PrimarySession): Promise<void> {
     const { guest, clock, pace, limits } = this.#options
     const stopping = this.#stopping.signal
+    this.#disconnected = session.closed
     await this.#seed(session, true)
     const interrupted = AbortSignal.any([stopping, session.closed])
     while (!stopping.aborted) {
