@@ -5,15 +5,36 @@
  *
  * /proc/PID/task/TID/syscall says so, and in which call: the kernel looks at a thread that is off its processor, and says "running"
  * when it is not, or did not stay so (proc_pid_syscall(5)).
+ *
+ * One that changes the address space, or is about to have a page (no call then: -1), does not sleep in this sense: it waits for
+ * a lock, for a moment, and would change mappings while they are read and registered. Nor does one that wakes by itself after
+ * a time, in calls that the kernel goes on with until then.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "holder.h"
+
+static bool goes_on_soon(long call)
+{
+    static const long calls[] = {
+        -1,          SYS_mmap,    SYS_munmap,  SYS_mremap, SYS_mprotect,     SYS_pkey_mprotect,
+        SYS_brk,     SYS_madvise, SYS_mlock,   SYS_munlock, SYS_mlock2,      SYS_mlockall,
+        SYS_munlockall, SYS_shmat, SYS_shmdt,  SYS_mbind,  SYS_remap_file_pages, SYS_clock_nanosleep,
+#ifdef SYS_nanosleep
+        SYS_nanosleep,
+#endif
+    };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        if (call == calls[i])
+            return true;
+    return false;
+}
 
 bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep)
 {
@@ -32,7 +53,7 @@ bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep)
     *sleep = (struct sleep){.call = strtol(at, &at, 10)};
     for (int i = 0; i < 6 && *at == ' '; i++)
         sleep->arguments[i] = strtoul(at, &at, 16);
-    return true;
+    return !goes_on_soon(sleep->call);
 }
 
 /* Of /proc/PID/task/TID/stat; 0 when it is gone. */

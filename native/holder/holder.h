@@ -210,6 +210,8 @@ struct find {
 
 /* Why a mapping is compared, though the others are tracked: an errno, or one of these. */
 enum { LEFT_HUGE = 10001, LEFT_OWN = 10002 };
+/* It is no longer as it was read: the next epoch sees what it has become. */
+enum { LEFT_CHANGED = 10003 };
 
 /* What is compared for one reason, in this epoch. */
 struct left {

@@ -77,6 +77,37 @@ static const struct refusal *refused_before(struct watch *watch, const struct ma
                : NULL;
 }
 
+/* linux/fs.h of kernels before 6.11 lacks it. */
+struct mapping_query {
+    uint64_t size, flags, address, start, end, mapping_flags, page_bytes, offset, inode;
+    uint32_t device_major, device_minor, name_size, build_id_size;
+    uint64_t name_address, build_id_address;
+};
+_Static_assert(sizeof(struct mapping_query) == 104, "struct procmap_query of the kernel");
+#define MAPPING_QUERY _IOWR('f', 17, struct mapping_query)
+
+static int maps = -1;
+
+/*
+ * Threads that slept may have woken and changed the mapping since it was read. To register what is only part of one now would
+ * part it, and calls over both parts would fail.
+ */
+static bool is_as_read(const struct watch *watch, const struct mapping *mapping, bool fresh)
+{
+    char path[64];
+    if (maps < 0) {
+        snprintf(path, sizeof path, "/proc/%d/maps", watch->pid);
+        maps = open(path, O_RDONLY | O_CLOEXEC);
+    }
+    struct mapping_query query = {.size = sizeof query, .address = mapping->start};
+    if (maps < 0 || ioctl(maps, MAPPING_QUERY, &query) < 0)
+        return errno == ENOTTY;
+    if (fresh)
+        return query.start == mapping->start && query.end == mapping->end;
+    /* Registering has joined neighbours. */
+    return query.start <= mapping->start && query.end >= mapping->end;
+}
+
 int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
 {
     const struct refusal *refused = refused_before(watch, mapping);
@@ -87,6 +118,8 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
     *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
     if (*fresh && errno != EPERM)
         return errno;
+    if (!is_as_read(watch, mapping, *fresh))
+        return LEFT_CHANGED;
     const uint64_t bytes = mapping->end - mapping->start;
     struct uffdio_register range = {
         .range = {.start = mapping->start, .len = bytes},
@@ -129,6 +162,9 @@ void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
 
 void track_end(struct watch *watch)
 {
+    if (maps >= 0)
+        close(maps);
+    maps = -1;
     struct refusal *former = watch->former;
     const size_t room = watch->former_room;
     watch->former = watch->refusals;
