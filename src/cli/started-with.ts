@@ -4,8 +4,7 @@
  * command that we start gets it back; without the shell (`node main.js`) nothing is known.
  */
 import { constants } from 'node:os'
-
-const variable = 'subpage_started_with'
+import { takeMessage } from '../environment.ts'
 
 export interface StartedWith {
   /** The soft limit of open files: a number, or unlimited. */
@@ -18,8 +17,7 @@ export interface StartedWith {
 const form = /^(\d+|unlimited),([\da-f]{16}),([\da-f]{16})$/
 
 function take(): StartedWith | undefined {
-  const [, openFiles, blocked, ignored] = form.exec(process.env[variable] ?? '') ?? []
-  delete process.env[variable]
+  const [, openFiles, blocked, ignored] = form.exec(takeMessage('subpage_started_with') ?? '') ?? []
   return openFiles === undefined ? undefined : { openFiles, blocked: blocked!, ignored: ignored! }
 }
 
