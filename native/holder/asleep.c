@@ -1,14 +1,12 @@
 /*
- * Whether a thread sleeps in the kernel. Such a thread writes nothing, and so it is left alone when the others are held: to
- * stop it would cut its system call short (signal(7): epoll_wait and others then return EINTR), and a thread that waits in vfork(2)
- * or for a device does not stop until its wait is over.
+ * Whether a thread sleeps in the kernel. Such a thread writes nothing. It need not be stopped with the others where that would cut its
+ * system call short (signal(7): epoll_wait and others then return EINTR), and it cannot be while it waits in vfork(2) or for a device.
  *
  * /proc/PID/task/TID/syscall says so, and in which call: the kernel looks at a thread that is off its processor, and says "running"
  * when it is not, or did not stay so (proc_pid_syscall(5)).
  *
- * One that changes the address space, or is about to have a page (no call then: -1), does not sleep in this sense: it waits for
- * a lock, for a moment, and would change mappings while they are read and registered. Nor does one that wakes by itself after
- * a time, in calls that the kernel goes on with until then.
+ * One that changes the address space, or is about to have a page (no call then: -1), waits for a lock for a moment as a rule, and
+ * would then change mappings while they are read and registered.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -20,18 +18,15 @@
 
 #include "holder.h"
 
-static bool goes_on_soon(long call)
+bool sleeps_briefly(const struct sleep *sleep)
 {
     static const long calls[] = {
-        -1,          SYS_mmap,    SYS_munmap,  SYS_mremap, SYS_mprotect,     SYS_pkey_mprotect,
-        SYS_brk,     SYS_madvise, SYS_mlock,   SYS_munlock, SYS_mlock2,      SYS_mlockall,
-        SYS_munlockall, SYS_shmat, SYS_shmdt,  SYS_mbind,  SYS_remap_file_pages, SYS_clock_nanosleep,
-#ifdef SYS_nanosleep
-        SYS_nanosleep,
-#endif
+        -1,          SYS_mmap,    SYS_munmap,  SYS_mremap,  SYS_mprotect, SYS_pkey_mprotect,
+        SYS_brk,     SYS_madvise, SYS_mlock,   SYS_munlock, SYS_mlock2,   SYS_mlockall,
+        SYS_munlockall, SYS_shmat, SYS_shmdt,  SYS_mbind,   SYS_remap_file_pages,
     };
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
-        if (call == calls[i])
+        if (sleep->call == calls[i])
             return true;
     return false;
 }
@@ -53,7 +48,7 @@ bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep)
     *sleep = (struct sleep){.call = strtol(at, &at, 10)};
     for (int i = 0; i < 6 && *at == ' '; i++)
         sleep->arguments[i] = strtoul(at, &at, 16);
-    return !goes_on_soon(sleep->call);
+    return true;
 }
 
 /* Of /proc/PID/task/TID/stat; 0 when it is gone. */

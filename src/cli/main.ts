@@ -1,5 +1,9 @@
-#!/usr/bin/env node
-/** The command line of this process. */
+#!/bin/sh
+//bin/true; s=$(ulimit -Sn); while read -r k v; do case $k in SigBlk: | SigIgn:) s=$s,$v ;; esac; done </proc/$$/status; subpage_started_with=$s; export subpage_started_with; exec node "$0" "$@"
+/**
+ * The command line of this process. A shell reads the two lines above and becomes Node.js (started-with.ts); for Node.js they are
+ * comments.
+ */
 import { guardOutput } from './output.ts'
 import { perform } from './perform.ts'
 

@@ -140,6 +140,9 @@ class VmTarget implements RecordTarget {
   readonly kind = 'vm'
   /** QEMU takes its reason with it. */
   readonly endedHow = undefined
+  readonly ended = undefined
+  /** Its memory is not copied to begin with. */
+  readonly startPauseUs = 0
   readonly tracker: RecordTarget['tracker']
   readonly guesses: boolean
   readonly written: boolean
@@ -179,6 +182,9 @@ class VmTarget implements RecordTarget {
   get areas() {
     return [{ firstPage: 0, pageCount: this.ram.pages, address: 0, name: 'ram' }]
   }
+
+  /** Each hold looks at the guest's own memory: there is no copy that could be behind. */
+  async catchUp(): Promise<void> {}
 
   async hold<T>(look: () => T): Promise<Held<T> | undefined> {
     if (!this.#controls) {
