@@ -220,8 +220,8 @@ struct left {
     struct mapping first;
 };
 
-/* A mapping that is not tracked: it is not tried again. */
-struct refusal {
+/* What became of a mapping: tracked (0), or why not. Then it is not tried again. */
+struct verdict {
     uint64_t start, end, offset, inode;
     int reason;
 };
@@ -241,8 +241,8 @@ struct watch {
     size_t run_count, run_room;
     struct left left[LEFT_REASONS];
     size_t left_count;
-    struct refusal *refusals, *former; /* of this epoch and the last one, by address */
-    size_t refusal_count, refusal_room, former_count, former_room;
+    struct verdict *verdicts, *former; /* of this epoch and the last one, by address */
+    size_t verdict_count, verdict_room, former_count, former_room;
     bool has_own_uffd; /* the target has a userfaultfd, and may register any of its memory */
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
@@ -279,6 +279,8 @@ void track_begin(struct watch *watch);
 void track_end(struct watch *watch);
 /* Has the mapping tracked. Returns 0, or why it is not: an errno or LEFT_*. */
 int track(struct watch *watch, const struct mapping *mapping, bool *fresh);
+/* The mapping was tracked in this epoch. */
+void track_keep(struct watch *watch, const struct mapping *mapping);
 /* The mapping is compared from now on. */
 void track_leave(struct watch *watch, const struct mapping *mapping, int reason);
 struct message;

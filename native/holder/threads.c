@@ -288,10 +288,10 @@ pid_t target_stopped_thread(const struct target *target)
     return 0;
 }
 
-/* Stops one thread, for some milliseconds at most: one that waits for a device does not come. */
+/* Stops one thread, in 100 ms at most (a busy host takes its time): one that waits for a device does not come. */
 static bool stop_one(struct target *target, pid_t tid)
 {
-    uint64_t deadline = now_ns() + 20000000u;
+    uint64_t deadline = now_ns() + 100000000u;
     ptrace(PTRACE_INTERRUPT, tid, 0, 0);
     for (;;) {
         target_events(target);

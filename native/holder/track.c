@@ -60,7 +60,7 @@ static bool may_be_registered(const struct mapping *mapping)
 }
 
 /* Both lists are by address. */
-static const struct refusal *refused_before(struct watch *watch, const struct mapping *mapping)
+static const struct verdict *verdict_before(struct watch *watch, const struct mapping *mapping)
 {
     size_t low = 0, high = watch->former_count;
     while (low < high) {
@@ -70,7 +70,7 @@ static const struct refusal *refused_before(struct watch *watch, const struct ma
         else
             high = middle;
     }
-    const struct refusal *found = &watch->former[low];
+    const struct verdict *found = &watch->former[low];
     return low < watch->former_count && found->start == mapping->start && found->end == mapping->end &&
                    found->offset == mapping->offset && found->inode == mapping->inode
                ? found
@@ -110,15 +110,18 @@ static bool is_as_read(const struct watch *watch, const struct mapping *mapping,
 
 int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
 {
-    const struct refusal *refused = refused_before(watch, mapping);
-    if (refused)
-        return refused->reason;
-    struct scan_region region;
-    uint64_t probe = mapping->start;
-    *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
-    if (*fresh && errno != EPERM)
-        return errno;
-    if (!is_as_read(watch, mapping, *fresh))
+    const struct verdict *before = verdict_before(watch, mapping);
+    if (before && before->reason != 0)
+        return before->reason;
+    /* What is private is scanned alike, fresh or not: where it was tracked before there is nothing to ask. */
+    if (!before || !mapping->is_private) {
+        struct scan_region region;
+        uint64_t probe = mapping->start;
+        *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
+        if (*fresh && errno != EPERM)
+            return errno;
+    }
+    if (!before && !is_as_read(watch, mapping, *fresh))
         return LEFT_CHANGED;
     const uint64_t bytes = mapping->end - mapping->start;
     struct uffdio_register range = {
@@ -136,16 +139,26 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
     return huge ? LEFT_HUGE : LEFT_OWN;
 }
 
-void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
+static void judge(struct watch *watch, const struct mapping *mapping, int reason)
 {
-    watch->refusals = grown(watch->refusals, watch->refusal_count, &watch->refusal_room, sizeof *watch->refusals);
-    watch->refusals[watch->refusal_count++] = (struct refusal){
+    watch->verdicts = grown(watch->verdicts, watch->verdict_count, &watch->verdict_room, sizeof *watch->verdicts);
+    watch->verdicts[watch->verdict_count++] = (struct verdict){
         .start = mapping->start,
         .end = mapping->end,
         .offset = mapping->offset,
         .inode = mapping->inode,
         .reason = reason,
     };
+}
+
+void track_keep(struct watch *watch, const struct mapping *mapping)
+{
+    judge(watch, mapping, 0);
+}
+
+void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
+{
+    judge(watch, mapping, reason);
     size_t at = 0;
     while (at < watch->left_count && watch->left[at].reason != reason)
         at++;
@@ -165,14 +178,14 @@ void track_end(struct watch *watch)
     if (maps >= 0)
         close(maps);
     maps = -1;
-    struct refusal *former = watch->former;
+    struct verdict *former = watch->former;
     const size_t room = watch->former_room;
-    watch->former = watch->refusals;
-    watch->former_count = watch->refusal_count;
-    watch->former_room = watch->refusal_room;
-    watch->refusals = former;
-    watch->refusal_count = 0;
-    watch->refusal_room = room;
+    watch->former = watch->verdicts;
+    watch->former_count = watch->verdict_count;
+    watch->former_room = watch->verdict_room;
+    watch->verdicts = former;
+    watch->verdict_count = 0;
+    watch->verdict_room = room;
 }
 
 void track_forget(struct watch *watch)
