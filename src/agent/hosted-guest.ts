@@ -37,13 +37,11 @@ export function runningOf(guest: HostedGuest, command: string): RunningGuest {
   if (guest.kind === 'standby') {
     const { host, address } = guest.hello.source
     const at = parseAddress(address)
-    const there =
-      'path' in at
-        ? `subpage ${command} ${guest.name} --state ${directoryOf(at.path)}`
-        : `subpage ${command} ${guest.name} there`
+    const [where, option] =
+      'path' in at ? [directoryOf(at.path), ` --state ${directoryOf(at.path)}`] : [address, ' there']
     throw new SubpageError(
       'GUEST_UNKNOWN',
-      `${guest.name} is a standby here, and runs on host ${host} (${address}): ${there}`,
+      `${guest.name} is a standby here, and runs on host ${host} (${where}): subpage ${command} ${guest.name}${option}`,
     )
   }
   throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)

@@ -8,6 +8,7 @@ import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import type { TrackerChoice } from '../../tracking/tracker.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
+import { guestName } from '../guest-name.ts'
 import { interruptible } from '../interruption.ts'
 import type { Output } from '../output.ts'
 import { formatBytes, parseMs } from '../sizes.ts'
@@ -18,7 +19,7 @@ export const recordCommand: Command = {
   summary: 'record what a guest or a process does to its memory',
   rest: 'COMMAND',
   help: `Targets:
-  vm:NAME         a guest that an agent of this host runs; --state as the agent has it
+  vm:NAME         a guest that an agent of this host runs, vm: may be left out; --state as the agent has it
   pid:PID         a process that runs
   -- COMMAND …    a command, from its first instruction; what it prints goes to standard error
   images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory), LiME
@@ -101,13 +102,14 @@ async function openTarget(invocation: Invocation): Promise<RecordTarget> {
   }
   if (more.length > 0)
     throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or ${more.join(' ')}`)
-  if (target.startsWith('vm:')) {
-    const { openVm } = await import('../../study/record/vm-target.ts')
-    return await openVm(stateOf(invocation), target.slice(3), choice)
-  }
   if (/^pid:[1-9]\d{0,9}$/.test(target)) {
     const { openProcess } = await import('../../study/record/process/process-target.ts')
     return await openProcess({ pid: Number(target.slice(4)) }, ofProcess(choice))
+  }
+  // As everywhere, vm: may be left out.
+  if (/^(vm:.+|[A-Za-z0-9][\w.-]*)$/.test(target)) {
+    const { openVm } = await import('../../study/record/vm-target.ts')
+    return await openVm(stateOf(invocation), guestName(target), choice)
   }
   const targets = 'vm:NAME, pid:PID, images A B … or -- COMMAND'
   throw new SubpageError(
