@@ -2,7 +2,6 @@
  * Dense memory on this host: the keeper, the guests that it serves, running or waiting to take over, and the passes of the
  * clock over them, one guest after the other. A guest is dense from the moment that its record says so until every page is back.
  */
-import { createHash } from 'node:crypto'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -11,6 +10,7 @@ import { KeeperClient, type KeeperPlace, keeperTimes } from '../density/keeper-c
 import type { KeeperStatus } from '../density/keeper-protocol.ts'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { DensitySettings, GuestRecord } from '../qemu/guest-files.ts'
+import { socketPath, stateTag } from '../qemu/state-path.ts'
 import { guarded } from './boundary.ts'
 import { DenseGuest, type DenseOwner } from './dense-guest.ts'
 import type { EventLog } from './event-log.ts'
@@ -46,10 +46,10 @@ export class HostDensity {
   readonly #errors = new Map<string, string>()
 
   constructor(stateDirectory: string, events: EventLog, swap: SwapPlace | undefined) {
-    const tag = createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
+    const tag = stateTag(stateDirectory)
     const inState = (leaf: string) => join(resolve(stateDirectory), leaf)
     this.#place = {
-      socket: inState('keeper.sock'),
+      socket: socketPath(stateDirectory, 'keeper.sock'),
       log: inState('keeper.log'),
       keeper: {
         directory: `/dev/shm/subpage-${tag}-density`,

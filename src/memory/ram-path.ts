@@ -15,23 +15,29 @@ const gone = ' (deleted)'
  * @param path of the file with which it was started
  */
 export function ramPathOf(pid: number, path: string): string {
-  const leaf = basename(path)
+  const leaf = withoutTag(path)
   let unnamed: string | undefined
   for (const fd of descriptorsOf(pid)) {
     const at = `/proc/${pid}/fd/${fd}`
     const name = linkOf(at)
     if (name === undefined) continue
-    if (basename(name) === leaf && isSame(at, path)) return path
-    if (basename(name) === leaf + gone) unnamed = at
+    if (withoutTag(name) === leaf) {
+      if (isSame(at, path)) return path
+      if (isSame(at, name)) return name
+    }
+    if (withoutTag(name) === leaf + gone) unnamed = at
   }
   // A process that cannot be looked into: the name is all there is.
   return unnamed ?? path
 }
 
-/** Its name leads to it no more. */
+/** No name leads to it any more. */
 export function isRamUnlinked(pid: number, path: string): boolean {
-  return ramPathOf(pid, path) !== path
+  return ramPathOf(pid, path).startsWith('/proc/')
 }
+
+/** An agent that reaches the state directory by another mount than the one before it has another tag for it. */
+const withoutTag = (path: string) => basename(path).replace(/^subpage-[0-9a-f]{8}-/, '')
 
 function descriptorsOf(pid: number): string[] {
   try {

@@ -117,10 +117,13 @@ export class QemuProcess {
     if (!qmp) return undefined
     let found: QemuProcess
     try {
-      found = new QemuProcess(files, {
+      const ram = ramPathOf(record.process.pid, files.ram)
+      // The file that goes with the guest is the one that it has.
+      const own = isRamUnlinked(record.process.pid, files.ram) ? files : { ...files, ram }
+      found = new QemuProcess(own, {
         record,
         qmp,
-        ram: Region.map(ramPathOf(record.process.pid, files.ram), { writable: true }),
+        ram: Region.map(ram, { writable: true }),
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         notes: [],
       })
