@@ -121,7 +121,7 @@ describe.each([people, programs])('for $name', ({ flags, expects }) => {
 })
 
 /** A value that no option can mean; those that take any text are named. */
-const anyText = ['state', 'host', 'trustDomain', 'arbiterUser', 'only']
+const anyText = ['state', 'out', 'host', 'trustDomain', 'arbiterUser', 'only']
 const values = commands.flatMap((command) =>
   command.flags
     .filter((flag) => !isSwitch(flag) && !anyText.includes(flagName(flag)))
