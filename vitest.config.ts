@@ -10,7 +10,7 @@ const processTests = [
   'test/cli/{command-line,matrix,outputs}.test.ts',
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
-  'test/replication/{arbiter-file,backlog,failed,growth,hostile,pair,shadow-modes}.test.ts',
+  'test/replication/{arbiter-file,arbiter-memory,backlog,failed,growth,hostile,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',
   'test/study/ending.test.ts',
