@@ -226,6 +226,10 @@ export const errorTable = {
     'What the content store holds is not what was put there: its memory or its swap file was changed.',
     'A guest that needs such a page waits rather than reads a wrong one. Check the disk of the swap file; a protected guest can be failed over.',
   ),
+  STATE_DAMAGED: entry(
+    'A file in the state directory is damaged.',
+    'The message names it, and says what becomes of what it was for.',
+  ),
   TLS_REQUIRED: entry(
     'Without certificates an agent speaks to agents of its own machine only, through the sockets in their state directories.',
     'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key. On one machine give `protect --to` the state directory of the other agent.',

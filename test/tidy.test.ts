@@ -136,6 +136,16 @@ const wholeSeams: Rule = ({ path, text }) => {
   )
 }
 
+/** It jumps, and no two hosts have the same: what hangs on time takes the clock of replication/clock.ts. */
+const noWallClock: Rule = (file) =>
+  /^src\/(?:tracking|replication|qemu|agent)\//.test(file.path)
+    ? find(file, /\bDate\.now\b|\bnew Date\(\)|\bDate\(\)/g, (_, line, lineAbove) =>
+        /wall clock/i.test(line + lineAbove)
+          ? undefined
+          : 'is the wall clock, which nothing may hang on: take a Clock, or say in a comment for whom the wall clock is',
+      )
+    : []
+
 const rules: Record<string, Rule> = {
   'a room imports only rooms above it': roomImports,
   'a file opens by saying what it is': openingComment,
@@ -145,6 +155,7 @@ const rules: Record<string, Rule> = {
   'files are short': shortFiles,
   'no error is swallowed': noSwallowedErrors,
   'a seam has no optional member': wholeSeams,
+  'nothing hangs on the wall clock': noWallClock,
 }
 
 // ---- what they stand on ----
@@ -217,6 +228,9 @@ describe('each rule finds what it is for, and lets the rest pass', () => {
     [wholeSeams, 'src/delta/a.ts', 'interface A {\n  b?: B\n}\ninterface C {\n  d(): void\n}\n', 0],
     [wholeSeams, 'src/delta/a.ts', 'interface AOptions {\n  b?: B\n  note(text: string): void\n}\n', 0],
     [shortFiles, 'src/a.ts', long, 1],
+    [noWallClock, 'src/agent/a.ts', 'a = Date.now()\nb = new Date()', 2],
+    [noWallClock, 'src/agent/a.ts', 'a = Date.now() // the wall clock, for people\nb = new Date(c)', 0],
+    [noWallClock, 'src/study/a.ts', 'a = Date.now()', 0],
     [
       noSwallowedErrors,
       'src/a.ts',

@@ -16,6 +16,7 @@ import { brokeProtocol, type Hello } from '../replication/messages.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
+import { ArbiterHealth } from './arbiter-health.ts'
 import { guarded } from './boundary.ts'
 import { Changing } from './changing.ts'
 import type { Incoming } from './door.ts'
@@ -66,6 +67,7 @@ export class Agent {
     this.host = {
       ...host,
       claimant: claimantOf(stateDirectory, host.name),
+      health: new ArbiterHealth(host.arbiter, this.events),
       events: this.events,
       presence: showPresence(stateDirectory),
       density: new HostDensity(stateDirectory, this.events, swap),
@@ -97,6 +99,7 @@ export class Agent {
   /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
   async close(): Promise<void> {
     this.#listening?.close()
+    this.host.health.close()
     await Promise.all([...this.guests.values()].map((g) => (g.kind === 'running' ? g.detach() : undefined)))
     await this.host.density.close()
   }
@@ -154,7 +157,6 @@ export class Agent {
     await this.#running(name, 'unprotect').unprotect()
   }
 
-  /** @throws SubpageError NOT_PROTECTED */
   async verify(name: string): Promise<Verification> {
     const { primary, qemu } = this.#running(name, 'verify')
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
@@ -162,7 +164,6 @@ export class Agent {
     return await qemu.hang.during(primary.verify())
   }
 
-  /** @throws SubpageError as Primary.switchover */
   async switchover(name: string): Promise<void> {
     await this.#running(name, 'switchover').switchover()
   }
@@ -230,11 +231,11 @@ export class Agent {
       const { frames, hello } = await greet(connection)
       accept()
       await this.#finder.known(hello.guest.name)
+      refuseOurselves(hello, this.host.claimant, presentOf(this.guests.get(hello.guest.name)))
       if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
         throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
       // What it says of itself counts only where nobody can prove anything: within this machine.
       if (peer.name !== undefined) hello.source.host = peer.name
-      refuseOurselves(hello, this.host.claimant)
       const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
       const guest = await this.#standbyFor(hello)
       await guest.standby.serve(connection, frames, hello, arbitrated)

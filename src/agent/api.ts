@@ -103,9 +103,11 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
   )
 
   api.get('/v1/status', async () => hostStatus(agent))
-  api.get<{ Params: Named }>('/v1/guests/:name', async ({ params }) => guestStatus(agent.find(params.name)))
+  api.get<{ Params: Named }>('/v1/guests/:name', async ({ params }) =>
+    guestStatus(agent.find(params.name), agent),
+  )
   api.post<{ Body: RunBody }>('/v1/guests', { schema: { body: RunBody } }, async ({ body }) =>
-    guestStatus(await agent.run(body)),
+    guestStatus(await agent.run(body), agent),
   )
   api.delete<{ Params: Named }>('/v1/guests/:name', async ({ params }) => {
     const note = await agent.remove(params.name)
@@ -116,12 +118,12 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     { schema: { body: ProtectBody } },
     async ({ params, body }) => {
       await agent.protect(params.name, body)
-      return guestStatus(agent.find(params.name))
+      return guestStatus(agent.find(params.name), agent)
     },
   )
   api.post<{ Params: Named }>('/v1/guests/:name/unprotect', async ({ params }) => {
     await agent.unprotect(params.name)
-    return guestStatus(agent.find(params.name))
+    return guestStatus(agent.find(params.name), agent)
   })
   api.post<{ Params: Named; Body: FailoverBody }>(
     '/v1/guests/:name/failover',

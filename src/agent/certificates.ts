@@ -36,6 +36,7 @@ export interface Validity {
 /** Writes ca.crt and ca.key. @throws SubpageError FILE_EXISTS */
 export async function makeCa(
   directory: string,
+  // Certificates go by the wall clock.
   { days, from = new Date() }: Validity,
   force = false,
 ): Promise<CertificateFiles> {
@@ -70,6 +71,7 @@ export interface HostRequest {
 /** Writes NAME.crt and NAME.key, and ca.crt beside them. @throws SubpageError FILE_EXISTS, BAD_ARGUMENT, SECRET_EXPOSED */
 export async function makeHostCertificate(
   { name, addresses, caDirectory, directory }: HostRequest,
+  // Certificates go by the wall clock.
   { days, from = new Date() }: Validity,
   force = false,
 ): Promise<CertificateFiles> {

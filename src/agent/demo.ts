@@ -111,6 +111,7 @@ async function scenario(
   const last = await watch(a.client, watchMs, observer, signal)
   invariant(last.epochs && started.pid !== null, 'a protected guest has epochs and a process')
 
+  // As status says it: by the wall clock of one machine.
   const killedAt = Date.now()
   process.kill(started.pid, 'SIGKILL')
   observer.say(`SIGKILL to QEMU, process ${started.pid}, in the middle of work`)

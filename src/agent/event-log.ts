@@ -7,7 +7,7 @@ export interface HostEvent {
   /** ISO 8601, UTC. */
   time: string
   guest: string
-  kind: 'guest' | 'protection' | 'failover' | 'refused' | 'density'
+  kind: 'guest' | 'protection' | 'failover' | 'refused' | 'density' | 'arbiter'
   text: string
 }
 
@@ -26,6 +26,7 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
   add(guest: string, kind: HostEvent['kind'], text: string): void {
     // An event is one line: what a peer says of itself must not pass for another event.
     const line = printable(text.slice(0, textLengthMax)).replaceAll('\n', ' ')
+    // The wall clock, for people.
     const event: HostEvent = { time: new Date().toISOString(), guest, kind, text: line }
     this.#events.push(event)
     if (this.#events.length > keptEvents) this.#events.shift()

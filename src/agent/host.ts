@@ -1,12 +1,14 @@
 /** What all guests of an agent share: who this host is, whom it asks, where it reports. */
 import { randomUUID } from 'node:crypto'
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { SubpageError } from '../errors.ts'
 import { withRoom } from '../qemu/room.ts'
 import type { Arbiter } from '../replication/arbiter.ts'
 import type { Faults } from '../replication/fault.ts'
 import type { Token } from '../replication/source-sight.ts'
 import type { Address } from './address.ts'
+import type { ArbiterHealth } from './arbiter-health.ts'
 import type { EventLog } from './event-log.ts'
 import type { HostDensity } from './host-density.ts'
 import type { Transport } from './transport.ts'
@@ -16,6 +18,7 @@ export interface Host {
   /** Unique name of this host, for the arbiter. */
   claimant: string
   arbiter: Arbiter
+  health: ArbiterHealth
   /** The arbiter was named by the operator: a peer that asks another one is refused. */
   arbiterChosen: boolean
   /** Where a peer that is reached at this address reaches this host. */
@@ -30,15 +33,32 @@ export interface Host {
   presence: Token
 }
 
-/** The host's name, and what keeps two hosts of one name apart; the same for every agent on this state directory. */
+/**
+ * The host's name, and what keeps two hosts of one name apart; the same for every agent on this state directory.
+ * @throws SubpageError STATE_DAMAGED, NO_SPACE
+ */
 export function claimantOf(stateDirectory: string, hostName: string): string {
   const file = join(stateDirectory, 'host-id')
-  if (!existsSync(file))
-    withRoom(file, () => {
-      // One that was cut short, and is the same everywhere, must never be read.
-      const next = `${file}.next`
-      writeFileSync(next, randomUUID(), { mode: 0o600, flush: true })
-      renameSync(next, file)
-    })
-  return `${hostName}-${readFileSync(file, 'utf8').trim().slice(0, 8)}`
+  if (!existsSync(file)) withRoom(file, () => makeHostId(stateDirectory, file))
+  const id = readFileSync(file, 'utf8').trim()
+  // What is left of one that was cut short may be the same on every host.
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id))
+    throw new SubpageError(
+      'STATE_DAMAGED',
+      `${file}, by which arbiter and other hosts know this one, is empty or cut short. Put a copy of it back; if there is none, delete it, and the agent makes a new one`,
+    )
+  return `${hostName}-${id.slice(0, 8)}`
+}
+
+/** Its name is there when it is whole on the disk; and what an arbiter is told under it is never told under another. */
+function makeHostId(stateDirectory: string, file: string): void {
+  const next = `${file}.next`
+  writeFileSync(next, `${randomUUID()}\n`, { mode: 0o600, flush: true })
+  renameSync(next, file)
+  const directory = openSync(stateDirectory, 'r')
+  try {
+    fsyncSync(directory)
+  } finally {
+    closeSync(directory)
+  }
 }

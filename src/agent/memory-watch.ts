@@ -62,7 +62,7 @@ export class MemoryWatch {
       const sample = sampleOf(observation, estimator, {
         hotMap: watch.hotMap,
         costShare: watch.cost.share,
-        atMs: Date.now(),
+        atMs: Date.now(), // the wall clock, for people
       })
       if (sample) for (const listener of this.#listeners) listener.sample(sample)
     })

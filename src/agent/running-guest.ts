@@ -1,5 +1,4 @@
 /** A guest that runs on this host, with its protection if it has one. */
-import { randomUUID } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
@@ -40,6 +39,7 @@ export class RunningGuest implements DenseOwner {
   #starting = false
   /** A protection that goes on once its memory is whole. */
   #awaited: ProtectionSettings | undefined
+  #hadStandby = false
   /** What has failed for this guest, until it is protected or unprotected. */
   #trouble: string | undefined
 
@@ -85,6 +85,7 @@ export class RunningGuest implements DenseOwner {
     return {
       kind: 'running',
       id: this.guest.qemu.record.id,
+      claimant: this.#host.claimant,
       generation: this.succession.generation,
       successor: () => this.succession.successor(),
     }
@@ -226,13 +227,14 @@ export class RunningGuest implements DenseOwner {
     primary.on('state', (state, reason) =>
       this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
     )
-    primary.on('alone', (alone) =>
+    primary.on('alone', (alone) => {
       this.#say(
         alone
           ? `goes on alone, generation ${this.succession.generation}`
-          : 'has a standby that can take over again',
-      ),
-    )
+          : `has a standby that can take over${this.#hadStandby ? ' again' : ''}`,
+      )
+      this.#hadStandby ||= !alone
+    })
     primary.on('missed', (error) => this.#say(error.message))
   }
 
@@ -258,17 +260,13 @@ export class RunningGuest implements DenseOwner {
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
   async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
-    const { arbiter, arbiterChosen, name, claimant, addressFor } = this.#host
+    const { health, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
     const agent = presenceOf(this.#host.presence)
-    const mark = randomUUID()
-    const marked = await arbiter.leaveMark(mark).then(
-      () => true,
-      (error) => {
-        if (arbiterChosen) throw error
-        return false
-      },
-    )
+    const marked = await health.mark.fresh().catch((error) => {
+      if (arbiterChosen) throw error
+      return undefined
+    })
     return {
       protocol: protocolVersion,
       release,
@@ -282,7 +280,7 @@ export class RunningGuest implements DenseOwner {
         ...(agent && { agent }),
       },
       generation: this.succession.generation,
-      ...(marked && { mark }),
+      ...(marked !== undefined && { mark: marked }),
       settings,
     }
   }
@@ -314,7 +312,8 @@ export function successionOf(record: GuestRecord, host: Host, qemu?: QemuProcess
     claimant: host.claimant,
     generation: record.generation,
     arbiter: host.arbiter,
-    shared: record.arbitrated,
-    save: (generation, arbitrated) => qemu?.updateRecord({ generation, arbitrated }),
+    arbitrated: record.arbitrated,
+    ...(record.peer !== undefined && { peer: record.peer }),
+    save: async (standing) => await qemu?.writeDown(standing),
   })
 }

@@ -118,9 +118,11 @@ function warnOfExpiry(agent: Agent, credentials: Credentials | undefined): void 
   if (!credentials) return
   const { validFrom, validTo, name } = credentials
   const words = `the certificate of ${name} is valid from ${validFrom.toISOString()} to ${validTo.toISOString()}`
-  if (Number(validTo) < Date.now() || Number(validFrom) > Date.now())
+  // Certificates go by the wall clock.
+  const now = Date.now()
+  if (Number(validTo) < now || Number(validFrom) > now)
     agent.events.add('', 'refused', `${words}: other hosts will refuse this one`)
-  else if (Number(validTo) < Date.now() + warningMs) agent.events.add('', 'guest', `${words}: renew it soon`)
+  else if (Number(validTo) < now + warningMs) agent.events.add('', 'guest', `${words}: renew it soon`)
 }
 
 /** With a certificate a host is who its certificate says. @throws SubpageError BAD_ARGUMENT */

@@ -83,8 +83,13 @@ export const GuestStatus = Type.Object({
   /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
   fence: Nullable(Type.Object({ on: Type.Boolean(), silenced: Type.Integer() })),
   generation: Type.Integer(),
-  /** Who decides when the two hosts have lost each other; null: only people. */
+  /** Who decides when the two hosts have lost each other; null: only people, or nobody while there is one copy only. */
   arbiter: Nullable(Type.String()),
+  arbiterTrouble: Nullable(
+    Type.String({
+      description: 'why the arbiter cannot decide just now; neither host goes on by itself then',
+    }),
+  ),
   epochs: Nullable(Epochs),
   last: Nullable(Last),
   /** The newest checkpoint that is safe on the standby. */
@@ -113,6 +118,11 @@ export const HostStatus = Type.Object({
   certificate: Nullable(
     Type.Object({ name: Type.String(), validTo: Type.String({ description: 'ISO 8601, UTC' }) }),
   ),
+  /** Whom this host asks when it has lost another. */
+  arbiter: Type.Object({
+    description: Type.String(),
+    trouble: Nullable(Type.String({ description: 'why it gives no answer' })),
+  }),
   ownBytes: Type.Integer({
     description: 'memory of the agent itself: neither guest RAM and images nor shadows',
   }),
@@ -127,8 +137,9 @@ export function hostStatus(agent: Agent): HostStatus {
     pid: process.pid,
     address: formatAddress(agent.address),
     certificate: certificateOf(agent),
+    arbiter: { description: agent.host.arbiter.description, trouble: agent.host.health.trouble ?? null },
     ownBytes: ownMemory(shadowBytes(agent)),
-    guests: [...agent.guests.values()].map(guestStatus),
+    guests: [...agent.guests.values()].map((guest) => guestStatus(guest, agent)),
   }
 }
 
@@ -143,14 +154,15 @@ function shadowBytes(agent: Agent): number {
     .reduce((sum, bytes) => sum + bytes, 0)
 }
 
-export function guestStatus(guest: HostedGuest): GuestStatus {
-  const status = statusOf(guest)
+export function guestStatus(guest: HostedGuest, agent: Agent): GuestStatus {
+  const status = statusOf(guest, agent)
   if ((guest.kind !== 'running' && guest.kind !== 'standby') || !guest.qemu.ramIsUnlinked) return status
   const unlinked = 'its RAM file was removed by somebody else, and its memory lasts as long as its process'
   return { ...status, reason: status.reason ? `${status.reason}; ${unlinked}` : unlinked }
 }
 
-function statusOf(guest: HostedGuest): GuestStatus {
+function statusOf(guest: HostedGuest, { host }: Agent): GuestStatus {
+  const { trouble } = host.health
   const { record, files } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   const common = {
     name: guest.name,
@@ -169,6 +181,7 @@ function statusOf(guest: HostedGuest): GuestStatus {
     fence: null,
     generation: record?.generation ?? 0,
     arbiter: null,
+    arbiterTrouble: null,
     epochs: null,
     last: null,
     committed: null,
@@ -186,14 +199,16 @@ function statusOf(guest: HostedGuest): GuestStatus {
   if (guest.kind === 'standby') {
     const { standby, hello } = guest
     const { hang } = guest.qemu
+    const arbiterTrouble = (standby.arbiter !== null && trouble) || null
     return {
       ...common,
       role: 'Standby',
       state: hang.since === undefined ? standby.state : 'Hung',
-      reason: hang.since === undefined ? standby.reason : hang.reason,
+      reason: hang.since === undefined ? standby.reason || undecided(arbiterTrouble) : hang.reason,
       peer: hello.source.host,
       generation: standby.generation,
       arbiter: standby.arbiter,
+      arbiterTrouble,
       outputs: hello.settings.outputs,
       committed: standby.committed ?? null,
     }
@@ -217,11 +232,13 @@ function statusOf(guest: HostedGuest): GuestStatus {
     return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble, ...hung }
   if (!primary) return { ...running, role: 'Alone', state: 'Running', reason, ...hung }
   const { last } = primary.stats
+  const { arbiter } = guest.succession
+  const arbiterTrouble = (arbiter !== null && (trouble ?? primary.dispute)) || null
   return {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
-    reason: primary.reason,
+    reason: primary.reason || undecided(arbiterTrouble),
     ...hung,
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
@@ -231,7 +248,8 @@ function statusOf(guest: HostedGuest): GuestStatus {
     outputs: primary.options.outputs,
     memory: primary.memory,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
-    arbiter: guest.succession.arbiter,
+    arbiter,
+    arbiterTrouble,
     epochs: primary.stats.summary(),
     last: last
       ? {
@@ -247,6 +265,13 @@ function statusOf(guest: HostedGuest): GuestStatus {
       : null,
     committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,
   }
+}
+
+/** Why a guest that has a whole standby is not safe all the same. */
+function undecided(arbiterTrouble: string | null): string {
+  return arbiterTrouble === null
+    ? ''
+    : `the arbiter cannot decide, so neither host would go on alone: ${arbiterTrouble}`
 }
 
 function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {

@@ -22,7 +22,7 @@ export class UnansweredGuest {
   readonly record: GuestRecord
   readonly files: GuestFiles
   readonly #host: Host
-  readonly #since = Date.now()
+  readonly #since = Date.now() // the wall clock, for people
   #step: AttachStep = 'connect'
   #waiting: NodeJS.Timeout | undefined
   /** Resolves when it counts as hung. */
@@ -66,6 +66,12 @@ export class UnansweredGuest {
   get present(): Present {
     const { id, generation } = this.record
     const succession = successionOf(this.record, this.#host)
-    return { kind: 'running', id, generation, successor: () => succession.successor() }
+    return {
+      kind: 'running',
+      id,
+      claimant: this.#host.claimant,
+      generation,
+      successor: () => succession.successor(),
+    }
   }
 }

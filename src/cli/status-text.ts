@@ -6,7 +6,9 @@ import { formatBytes, formatUs } from './sizes.ts'
 
 export function overview(host: HostStatus, extended: boolean, columns = columnsOf(process.stdout)): string {
   const tls = host.certificate ? ` (TLS, certificate until ${host.certificate.validTo.slice(0, 10)})` : ''
-  const head = `host ${host.host}, replication ${host.address}${tls}, subpage ${host.release}, process ${host.pid}`
+  const { description, trouble } = host.arbiter
+  const arbiter = trouble === null ? '' : `\narbiter ${description}: ${trouble}`
+  const head = `host ${host.host}, replication ${host.address}${tls}, subpage ${host.release}, process ${host.pid}${arbiter}`
   if (host.guests.length === 0) return `${head}\nno guests`
   const brief = `${head}\n${guestTable(host.guests, columns)}`
   return extended ? `${brief}\n\n${host.guests.map((guest) => details(guest, columns)).join('\n\n')}` : brief
@@ -57,7 +59,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
           ? 'held until their checkpoint is committed'
           : 'FREE: a client may see answers that a failover takes back',
       ],
-      ['decided by', guest.arbiter ?? 'people only: these hosts share no arbiter'],
+      ['decided by', decidedBy(guest)],
       ['generation', String(guest.generation)],
     )
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
@@ -92,6 +94,16 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
     )
   }
   return pairs(rows, columns)
+}
+
+function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {
+  if (arbiter !== null)
+    return arbiterTrouble === null ? arbiter : `${arbiter}, which cannot: ${arbiterTrouble}`
+  // The hosts compare their arbiters when they meet.
+  const twoCopies = role === 'Primary' || (role === 'Standby' && committed !== null)
+  return twoCopies
+    ? 'people only: these hosts share no arbiter'
+    : 'nobody yet: there is no second copy that could go on'
 }
 
 function reducedRows(reduced: NonNullable<GuestStatus['last']>['reduced'] | undefined): string[][] {

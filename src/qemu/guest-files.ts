@@ -15,7 +15,7 @@ import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
 import type { ProcessIdentity } from './process.ts'
-import { replaceInPlace } from './room.ts'
+import { replaceInPlace, syncToDisk } from './room.ts'
 import { socketPath, stateTag } from './state-path.ts'
 
 export interface GuestRecord {
@@ -26,6 +26,8 @@ export interface GuestRecord {
   generation: number
   /** Whether its hosts have found that they see the same arbiter. */
   arbitrated: boolean
+  /** The other host of its pair, when they last met: it may hold a checkpoint. */
+  peer?: string
   name: string
   machine: Machine
   qemuVersion: string
@@ -127,11 +129,17 @@ export function writeRecord(files: GuestFiles, record: GuestRecord): void {
   replaceInPlace(files.record, `${JSON.stringify(record, undefined, 2)}\n`)
 }
 
+/** Resolves when the record outlasts a loss of power. */
+export async function syncRecord(files: GuestFiles): Promise<void> {
+  await syncToDisk(files.record)
+}
+
 const recordForm = Type.Object({
   format: Type.Literal(1),
   id: Type.String(),
   generation: Type.Integer({ minimum: 1 }),
   arbitrated: Type.Boolean(),
+  peer: Type.Optional(Type.String()),
   name: Type.String(),
   machine: Type.Object({
     type: Type.String(),
@@ -151,14 +159,14 @@ const recordForm = Type.Object({
   consoleDropped: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 
-/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError INTERNAL */
+/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED */
 export function readRecord(files: GuestFiles): GuestRecord | undefined {
   if (!existsSync(files.record)) return undefined
   try {
     return Value.Parse(recordForm, JSON.parse(readFileSync(files.record, 'utf8'))) as GuestRecord
   } catch (cause) {
     throw new SubpageError(
-      'INTERNAL',
+      'STATE_DAMAGED',
       `its record ${files.record} is damaged, or of another release than this one, which reads format 1`,
       { cause },
     )

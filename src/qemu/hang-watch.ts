@@ -130,7 +130,7 @@ export class HangWatch extends EventEmitter<{ hung: []; answers: [number]; stuck
     this.#silentMs += awakeMs
     if (this.#silentMs < hangTimes.hungMs) return
     if (this.#hungSince === undefined) {
-      this.#hungSince = Date.now() - this.#silentMs
+      this.#hungSince = Date.now() - this.#silentMs // the wall clock, for people
       this.emit('hung')
       for (const hurry of this.#hurried) hurry(this.#error())
     }

@@ -12,7 +12,7 @@ import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
-import { type GuestFiles, type GuestRecord, removeFiles, writeRecord } from './guest-files.ts'
+import { type GuestFiles, type GuestRecord, removeFiles, syncRecord, writeRecord } from './guest-files.ts'
 import { HangWatch } from './hang-watch.ts'
 import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
@@ -37,6 +37,8 @@ const shutdownMs = 2_000
 
 /** So often the logs and the RAM file are looked at. */
 const lookMs = 1_000
+/** So long a decision waits for the disk that its record is written to. */
+const syncMsMax = 1_000
 
 export class QemuProcess {
   readonly files: GuestFiles
@@ -173,6 +175,15 @@ export class QemuProcess {
 
   updateRecord(change: Partial<GuestRecord>): void {
     this.replaceRecord({ ...this.record, ...change })
+  }
+
+  /** A change that a loss of power must not undo. */
+  async writeDown(change: Partial<GuestRecord>): Promise<void> {
+    this.updateRecord(change)
+    // Whoever waits for it waits for no disk that hangs: the guest matters more.
+    const late = delay(syncMsMax, 'its disk does not answer', { ref: false })
+    const trouble = await Promise.race([late, syncRecord(this.files).catch((error: Error) => error.message)])
+    if (trouble) this.notes.push(`its record may not outlast a loss of power: ${trouble}`)
   }
 
   replaceRecord(record: GuestRecord): void {

@@ -1,5 +1,7 @@
 /** Files that can be written anew however full their file system is, and what is said when there is no room. */
 import { closeSync, existsSync, fstatSync, openSync, renameSync, writeSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { errorCode, SubpageError } from '../errors.ts'
 import { addon } from '../memory/native.ts'
 
@@ -22,6 +24,14 @@ export function wantOfRoom(what: string, error: unknown): unknown {
   return noRoom.test(errorCode(error) ?? '')
     ? new SubpageError('NO_SPACE', `no room for ${what}: its file system is full`, { cause: error })
     : error
+}
+
+/** Resolves when what was last written to a file, and its name, outlast a loss of power. Off the event loop. */
+export async function syncToDisk(path: string): Promise<void> {
+  for (const synced of [path, dirname(path)]) {
+    await using handle = await open(synced, 'r')
+    await handle.sync()
+  }
 }
 
 /**

@@ -4,8 +4,10 @@
  */
 import { SubpageError } from '../errors.ts'
 import type { Arbiter, Holder } from './arbiter.ts'
+import { sameHost } from './claimant.ts'
 import type { Connection } from './connection.ts'
 import { type Frame, frameType } from './frame.ts'
+import { HeldElsewhere } from './held-elsewhere.ts'
 import { brokeProtocol, Hello, protocolVersion, readJson } from './messages.ts'
 import type { Standby } from './standby.ts'
 
@@ -16,6 +18,8 @@ export type Present =
   | {
       kind: 'running'
       id: string
+      /** This host. */
+      claimant: string
       generation: number
       /** Who else holds the generation after that. */
       successor: () => Promise<Holder | undefined>
@@ -47,16 +51,18 @@ export async function greet(connection: Connection): Promise<{ frames: AsyncIter
 }
 
 /**
- * Two hosts of one identity cannot be a pair: the arbiter would grant both what it grants to one.
+ * Two hosts of one identity cannot be a pair: the arbiter would grant both what it grants to one. To be called before anything
+ * else is found out about the primary.
  * @param claimant ours
  * @throws SubpageError PEER_MISMATCH
  */
-export function refuseOurselves({ source }: Hello, claimant: string): void {
-  if (source.claimant === claimant)
-    throw new SubpageError(
-      'PEER_MISMATCH',
-      `the primary and this host have the same identity, ${claimant}: either the address leads back to the primary's own host, and has to be corrected, or one state directory is a copy of the other: then stop the agent of one, delete the file host-id in its state directory, and start it again`,
-    )
+export function refuseOurselves({ guest, source }: Hello, claimant: string, present: Present): void {
+  if (!sameHost(source.claimant, claimant)) return
+  const why =
+    present.kind === 'running' && present.id === guest.id
+      ? `the address leads to this host, ${claimant}, where ${guest.name} runs itself: give the address of another host`
+      : `the primary and this host have the same identity, ${claimant}, for one state directory is a copy of the other: stop the agent of one, delete the file host-id in its state directory, and start it again`
+  throw new SubpageError('PEER_MISMATCH', why)
 }
 
 /** @throws SubpageError GUEST_EXISTS, HELD_ELSEWHERE, ALREADY_PROTECTED, ARBITER_UNREACHABLE */
@@ -69,7 +75,9 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
       const { standby } = present
       if (!standby.belongsTo(hello)) {
         if (standby.hello.guest.id === id && hello.generation < standby.generation)
-          throw new SubpageError('HELD_ELSEWHERE', `${name} is in generation ${standby.generation} here`)
+          throw new HeldElsewhere(`${name} is in generation ${standby.generation} here`, {
+            ...{ claimant: standby.claimant, generation: standby.generation, runs: false },
+          })
         throw new SubpageError('GUEST_EXISTS', `another ${name} has its standby here already`)
       }
       if (standby.state === 'Failed') return 'renew'
@@ -80,9 +88,9 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
     case 'running': {
       if (present.id !== id) throw new SubpageError('GUEST_EXISTS', `another ${name} runs here already`)
       if (hello.generation <= present.generation)
-        throw new SubpageError(
-          'HELD_ELSEWHERE',
+        throw new HeldElsewhere(
           `${name} runs here, in generation ${present.generation}; yours is ${hello.generation}`,
+          { claimant: present.claimant, generation: present.generation, runs: true },
         )
       const holder = await present.successor()
       if (!holder)

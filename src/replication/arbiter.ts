@@ -11,6 +11,12 @@ export interface Arbiter {
   readonly description: string
 
   /**
+   * Rises when an answer shows that it has lost what it knew: it was restored from a backup, set up anew, or replaced by
+   * another. What it grants then, somebody may hold already.
+   */
+  readonly memory: number
+
+  /**
    * Atomic test-and-set: claims `generation` of `guest` for `claimant` unless somebody holds it. Resolves to who holds it
    * now (we, if the claimant is ours). Idempotent for the same claimant: a claim whose answer got lost can be repeated.
    *

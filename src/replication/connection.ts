@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream'
 import { SubpageError } from '../errors.ts'
 import { type Clock, realClock } from './clock.ts'
 import { encodeHeader, type Frame, FrameParser, type FrameType, frameType } from './frame.ts'
+import { HeldElsewhere } from './held-elsewhere.ts'
 
 const none = new Uint8Array(0)
 
@@ -105,9 +106,12 @@ export class Connection {
   }
 
   /** Tells the peer why, and closes. */
-  async refuse({ code, message }: SubpageError): Promise<void> {
+  async refuse(error: SubpageError): Promise<void> {
+    const { code, message } = error
+    const copy = error instanceof HeldElsewhere ? { copy: error.copy } : {}
+    const refusal = { code, message: message.slice(0, 4096), ...copy }
     // A peer that is gone needs no reason.
-    void this.sendJson(frameType.refuse, { code, message: message.slice(0, 4096) }).catch(() => undefined)
+    void this.sendJson(frameType.refuse, refusal).catch(() => undefined)
     await this.finish()
   }
 

@@ -63,6 +63,8 @@ export type Hello = Static<typeof Hello>
 
 export const Welcome = Type.Object({
   release: line,
+  /** Unique name of the standby's host. */
+  claimant: line,
   imagePages: Type.Integer(),
   /** Whether the image may hold pages of this guest already, so that comparing hashes pays. */
   image: Type.Union([Type.Literal('fresh'), Type.Literal('held')]),
@@ -74,6 +76,10 @@ export type Welcome = Static<typeof Welcome>
 export const Refusal = Type.Object({
   code: Type.String(),
   message: Type.String({ maxLength: 4096 }),
+  /** Of the guest, on that host. */
+  copy: Type.Optional(
+    Type.Object({ claimant: line, generation: Type.Integer({ minimum: 1 }), runs: Type.Boolean() }),
+  ),
 })
 export type Refusal = Static<typeof Refusal>
 

@@ -50,3 +50,7 @@ export async function nextCheckpoint(
   while (!interrupted.aborted && clock.now() < startedAt + epochMs && !guest.outputPending())
     await clock.sleep(lookMs, interrupted)
 }
+
+/** Why a protection is Lagging, and why it seeds again. */
+export const tooSlow = 'the standby or the link does not keep up'
+export const backlog = 'more pages are behind than a pause can take up'

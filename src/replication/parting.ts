@@ -1,16 +1,23 @@
 /**
  * The primary has lost its standby: who goes on? Nothing has to be asked while no standby can hold a checkpoint, nor in a
- * pair without an arbiter, where only people let a standby take over. Otherwise the next generation is claimed, for as
- * long as it takes to get an answer. An agent that is stopped decides nothing.
+ * pair without an arbiter, where only people let a standby take over. Otherwise the next generation is claimed: again and
+ * again while a claim may have been granted, and between attempts to reach the standby while none was made. An agent that is
+ * stopped decides nothing.
  */
-import { asSubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { Connection } from './connection.ts'
 import { frameType } from './frame.ts'
 import type { Guest, Pause } from './guest.ts'
+import { HeldElsewhere } from './held-elsewhere.ts'
+import type { PrimarySession } from './primary-session.ts'
 import type { Succession } from './succession.ts'
 
 export interface Parting {
+  /** What the connection was lost of, or the standby refused with. */
+  why: SubpageError
+  /** The connection that was lost. */
+  session: PrimarySession | undefined
   guest: Guest
   succession: Succession
   /** A standby may hold a checkpoint. */
@@ -26,35 +33,70 @@ const retryMs = 500
 /** So long a copy that was superseded stays, silent: a standby that cannot run the guest after all gives it back. */
 const giveBackMs = 5_000
 
-/** `alone`: the guest goes on here, without the standby. `over`: it does not, or somebody else sees to it. */
+/**
+ * `alone`: the guest goes on here, without the standby. `open`: the arbiter was not asked, for it gives no answer, so the
+ * standby may be met again. `over`: the guest does not go on here, or somebody else sees to it.
+ */
 export async function part({
+  why,
+  session,
   guest,
   succession,
   exposed,
   clock,
   stopping,
   waiting,
-}: Parting): Promise<'alone' | 'over'> {
+}: Parting): Promise<'alone' | 'open' | 'over'> {
+  if (why instanceof HeldElsewhere && succession.yieldsTo(why.copy)) {
+    guest.supersede(why.message)
+    return 'over'
+  }
+  // We stood still, and the standby may have gone on: it is heard first, whatever an arbiter remembers.
+  if (session?.stalled && !succession.undecided) return 'open'
   let supersededAt: number | undefined
   // A guest that has died is for the standby to go on with: nothing may be claimed against it.
   while (guest.alive && !stopping.aborted) {
     if (!exposed || !succession.arbitrated) return 'alone'
     try {
+      // The other host may be about to run the guest, by a decision that an arbiter put back to an older state would make anew.
+      if (why instanceof HeldElsewhere && !(await succession.remembers(why.copy, stopping))) {
+        waiting(
+          `${why.message}, which ${succession.arbiter} does not know: what the guest sends is held back`,
+        )
+        return 'open'
+      }
       const holder = await succession.claim(stopping)
       if (!holder) return 'alone'
       supersededAt ??= clock.now()
       const detail = `${holder.claimant} has taken it over (generation ${holder.generation})`
       if (clock.now() - supersededAt >= giveBackMs) guest.supersede(detail)
       else {
-        waiting(`${detail}, or may still give it back`)
+        waiting(`${why.message}; ${detail}, or may still give it back`)
         await clock.sleep(retryMs, stopping)
       }
     } catch (error) {
-      waiting(`what the guest sends is held back: ${asSubpageError(error).message}`)
+      waiting(`${why.message}; what the guest sends is held back: ${asSubpageError(error).message}`)
+      if (!succession.undecided) return 'open'
       await clock.sleep(retryMs, stopping)
     }
   }
   return 'over'
+}
+
+/**
+ * The protection is ended by command while a standby may hold a checkpoint.
+ * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
+ */
+export async function goOnAlone(succession: Succession): Promise<void> {
+  const holder = succession.arbitrated ? await succession.claim() : undefined
+  if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
+}
+
+/** Why there is no standby, for status, when the guest goes on here. */
+export function reasonOf(why: SubpageError): string {
+  return why instanceof HeldElsewhere
+    ? `${why.message}: no newer generation than here, so this copy goes on. End one of the two with subpage remove`
+    : why.message
 }
 
 /** The guest goes on without a standby. */
@@ -82,6 +124,17 @@ export async function leave(
   // A standby that does not hear it waits somewhat shorter.
   await connection?.send(frameType.leave, absenceMs).catch(() => undefined)
   await whileAlive(guest, async () => void (await held?.resume()))
+}
+
+/** The protection was ended by command: the guest goes on without the standby, which is told to discard its copy. */
+export async function unprotect(
+  { guest }: Pick<Parting, 'guest'>,
+  connection: Connection | undefined,
+  held: Pause | undefined,
+): Promise<void> {
+  await letOut(guest, held)
+  // A standby that has gone already needs no word.
+  await connection?.send(frameType.unprotect).catch(() => undefined)
 }
 
 /** A guest that has ended has nothing left to say. */

@@ -8,6 +8,7 @@ import { Connection } from './connection.ts'
 import type { DeltaSender } from './delta-sender.ts'
 import { DeviceStateWriter } from './device-state.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
+import { HeldElsewhere } from './held-elsewhere.ts'
 import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
 
@@ -30,6 +31,8 @@ export class PrimarySession {
   readonly connection: Connection
   /** Settles when the connection is lost, with the reason. */
   readonly lost: Promise<SubpageError>
+  /** What it was told. */
+  readonly hello: Hello
   /** What the standby said of itself when it agreed. */
   readonly welcome: Welcome
   readonly devices = new DeviceStateWriter()
@@ -48,6 +51,7 @@ export class PrimarySession {
   private constructor(
     connection: Connection,
     frames: AsyncIterator<Frame>,
+    hello: Hello,
     welcome: Welcome,
     closed: AbortController,
     pulse: Pulse,
@@ -55,6 +59,7 @@ export class PrimarySession {
   ) {
     this.connection = connection
     this.deltas = deltas
+    this.hello = hello
     this.welcome = welcome
     this.#closed = closed
     this.#pulse = pulse
@@ -64,12 +69,13 @@ export class PrimarySession {
 
   /**
    * @param abandon closes the connection, now or later, whatever it is waiting for
+   * @param greeting what the standby is told; asked for once the connection stands
    * @param sender makes what sends this connection's deltas
    * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
    */
   static async open(
     stream: Duplex,
-    hello: Hello,
+    greeting: () => Promise<Hello>,
     clock: Clock,
     abandon: AbortSignal,
     sender: (connection: Connection) => DeltaSender,
@@ -84,6 +90,7 @@ export class PrimarySession {
       connection.close()
     })
     try {
+      const hello = await greeting()
       await connection.sendJson(frameType.hello, hello)
       const { value, done } = await frames.next()
       if (done)
@@ -102,7 +109,7 @@ export class PrimarySession {
         () => void connection.send(frameType.heartbeat).catch(() => undefined),
         () => connection.fail(`the standby was silent for ${suspicionMs} ms`),
       )
-      return new PrimarySession(connection, frames, welcome, closed, pulse, sender(connection))
+      return new PrimarySession(connection, frames, hello, welcome, closed, pulse, sender(connection))
     } catch (error) {
       closed.abort()
       connection.close()
@@ -119,6 +126,11 @@ export class PrimarySession {
     this.connection.close()
     this.devices.close()
     this.deltas.close()
+  }
+
+  /** Whether this host stood still for so long that the standby may have gone on meanwhile. */
+  get stalled(): boolean {
+    return this.#pulse.stalled
   }
 
   /** Aborts when the connection is lost. */
@@ -221,7 +233,8 @@ export class PrimarySession {
 }
 
 function refusal(payload: Uint8Array): SubpageError {
-  const { code, message } = readJson(Refusal, payload, 'the refusal')
+  const { code, message, copy } = readJson(Refusal, payload, 'the refusal')
+  if (copy && code === 'HELD_ELSEWHERE') return new HeldElsewhere(`the other host: ${message}`, copy)
   return new SubpageError(
     Object.hasOwn(errorTable, code) ? (code as ErrorCode) : 'PEER_UNREACHABLE',
     `the other host: ${message}`,

@@ -6,16 +6,17 @@
 import { EventEmitter } from 'node:events'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
+import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
-import type { Connection } from './connection.ts'
 import { DeltaSender } from './delta-sender.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
-import { detachMs, farewellMs, lateMs, nextCheckpoint } from './pace.ts'
-import { leave, letOut, part } from './parting.ts'
+import { meet } from './meeting.ts'
+import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, tooSlow } from './pace.ts'
+import { goOnAlone, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
-import { PrimarySession } from './primary-session.ts'
+import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { Speculation } from './speculation.ts'
@@ -27,8 +28,6 @@ import { whenEnded } from './when-ended.ts'
 
 /** Time between attempts to reach a standby, or an arbiter, that is gone. */
 const retryMs = 500
-const tooSlow = 'the standby or the link does not keep up'
-const backlog = 'more pages are behind than a pause can take up'
 
 export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #options: PrimaryOptions
@@ -57,6 +56,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   reason = ''
   /** The guest goes on without a standby that could take over. */
   alone: boolean
+  /** Who else may run the guest, as the arbiter says. */
+  dispute: string | undefined
   stats = new EpochStats()
 
   private constructor(options: PrimaryOptions) {
@@ -144,10 +145,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     // What could not be let out then may be now.
     if (this.#failure) return await letOut(this.#options.guest, this.#held)
     this.#ending = true
-    if (this.#exposed && this.#options.succession.arbitrated && !this.#stopping.signal.aborted) {
-      const holder = await this.#options.succession.claim()
-      if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
-    }
+    if (this.#exposed && !this.#stopping.signal.aborted) await goOnAlone(this.#options.succession)
     this.#stopping.abort()
     const relax = this.#options.clock.after(farewellMs, () => this.#abandoned.abort())
     await this.#finished
@@ -167,22 +165,18 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     await this.#finished.finally(relax)
   }
 
-  async #open(): Promise<PrimarySession> {
-    const { connect, clock, succession, guest, sending = {} } = this.#options
-    const words = await this.#options.hello() // before the connection: the standby waits only so long
-    const sender = (connection: Connection) => {
-      this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
-      return this.#sender
-    }
-    const session = await PrimarySession.open(await connect(), words, clock, this.#abandoned.signal, sender)
-    succession.agree(session.welcome.arbitrated)
-    try {
-      await succession.anchor(this.#stopping.signal)
-    } catch (error) {
-      session.release()
-      throw error
-    }
-    return session
+  #open(): Promise<PrimarySession> {
+    const { guest, sending = {} } = this.#options
+    return meet({
+      options: this.#options,
+      exposed: this.#exposed,
+      stopping: this.#stopping.signal,
+      abandoned: this.#abandoned.signal,
+      sender: (connection) => {
+        this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
+        return this.#sender
+      },
+    })
   }
 
   /** Never rejects: what it cannot go on with is a state. */
@@ -191,6 +185,15 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     const stopping = this.#stopping.signal
     let session = first
     let end: GuestEnd | undefined
+    void watchArbiter(this.#options, stopping, {
+      session: () => (this.#serving ? session : undefined),
+      exposed: () => this.#exposed,
+      found: (dispute, newer) => {
+        this.dispute = dispute
+        // Before it goes on with another standby it asks.
+        this.#exposed ||= newer
+      },
+    })
     const ended = whenEnded(guest.ended, async (how) => {
       end = how
       // The standby acts on this, so it goes out before anything else is tidied up.
@@ -215,12 +218,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         await clock.sleep(retryMs, stopping)
       }
       if (end) await ended.done
-      else if (this.#detached)
-        await leave({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
       else {
-        await letOut(guest, this.#held)
-        // A standby that has gone already needs no word.
-        await session?.connection.send(frameType.unprotect).catch(() => undefined)
+        const bidFarewell = this.#detached ? leave : unprotect
+        await bidFarewell({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
       }
       await session?.connection.finish()
     } catch (error) {
@@ -305,21 +305,20 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /** The connection is gone, or the standby refuses. */
   async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
-    const { guest, clock, succession } = this.#options
     session?.connection.close()
-    this.#enter('Connecting', why.message)
-    if (why.code === 'HELD_ELSEWHERE' && !succession.arbitrated) return guest.supersede(why.message)
+    if (this.state !== 'Connecting') this.#enter('Connecting', why.message)
     const decision = await part({
-      guest,
-      succession,
+      ...this.#options,
+      why,
+      session,
       exposed: this.#exposed,
-      clock,
       stopping: this.#stopping.signal,
       waiting: (reason) => this.#enter('Connecting', reason),
     })
-    if (decision === 'over') return
+    if (decision !== 'alone') return
+    this.#enter('Connecting', reasonOf(why))
     this.#exposed = false
-    await letOut(guest, this.#held)
+    await letOut(this.#options.guest, this.#held)
     this.#held = undefined
     this.#goneOn(true)
   }

@@ -16,6 +16,7 @@ export class Pulse {
   #heardAt: number
   #working = 0
   #seeding = true
+  #stalled = false
   #dueAt: number
   #cancel: () => void
 
@@ -56,6 +57,11 @@ export class Pulse {
     this.#seeding = false
   }
 
+  /** Whether we stood still for longer than a peer is waited for: it may have acted meanwhile. */
+  get stalled(): boolean {
+    return this.#stalled || this.#clock.now() - this.#dueAt > this.#suspicionMs
+  }
+
   stop(): void {
     this.#cancel()
   }
@@ -68,6 +74,7 @@ export class Pulse {
     const now = this.#clock.now()
     // While we ourselves did not run (a long call, SIGSTOP, a busy host) we did not listen either.
     const stalledMs = now - this.#dueAt
+    if (stalledMs > this.#suspicionMs) this.#stalled = true
     if (stalledMs > this.#intervalMs) this.#heardAt = Math.min(now, this.#heardAt + stalledMs)
     const patienceMs = this.#seeding ? Math.max(seedingMs, this.#suspicionMs) : this.#suspicionMs
     if (this.#working === 0 && now - this.#heardAt > patienceMs) {

@@ -6,8 +6,9 @@
  */
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
-import { asSubpageError, SubpageError } from '../errors.ts'
+import { asSubpageError, invariant, SubpageError } from '../errors.ts'
 import { release } from '../release.ts'
+import { sameHost } from './claimant.ts'
 import type { Connection } from './connection.ts'
 import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
@@ -18,7 +19,7 @@ import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
-import { granted, nothingToTakeOver, runHere, type Takeover } from './takeover.ts'
+import { granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
 import { handBack, Vigil } from './vigil.ts'
 
 /** A primary that says that its agent leaves is not waited for longer. */
@@ -71,6 +72,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return this.#options.succession.generation
   }
 
+  get claimant(): string {
+    return this.#options.succession.claimant
+  }
+
   get arbiter(): string | null {
     return this.#options.succession.arbiter
   }
@@ -108,16 +113,18 @@ export class Standby extends EventEmitter<StandbyEvents> {
     hello: Hello,
     arbitrated: boolean,
   ): Promise<void> {
+    const { succession } = this.#options
+    invariant(!sameHost(hello.source.claimant, succession.claimant), 'no host is its own standby')
     this.#connection = connection
     // A claim that is on its way decides first whether there is anything left to serve.
     await this.#vigil?.end()
     if (this.#outcome) return await this.#part(connection)
     this.#hello = hello
-    this.#options.succession.agree(arbitrated)
+    const written = [succession.agree(hello.source.claimant, arbitrated)]
     if (hello.generation > this.generation) {
       // The primary went on without us since: what we hold is no state to take over.
       this.#keeper.forgetCheckpoint()
-      this.#options.succession.adopt(hello.generation)
+      written.push(succession.adopt(hello.generation))
     }
     const pulse = new Pulse(
       this.#options.clock,
@@ -130,9 +137,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#absenceMs = 0
     let reason = 'the primary closed the connection'
     try {
+      await Promise.all(written)
       this.#keeper.begin(reduces(hello.settings))
       const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
-      await connection.sendJson(frameType.welcome, { release, arbitrated, ...image })
+      await connection.sendJson(frameType.welcome, { release, claimant: this.claimant, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
@@ -295,7 +303,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       return {
         how: 'took-over',
         reason,
-        at: Date.now(),
+        at: Date.now(), // the wall clock, for people
         takeoverMs: performance.now() - startedAt,
         committed: { epoch, consoleBytes },
       }
@@ -312,7 +320,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
           this.emit('outcome', outcome)
           const { committed } = this
           if (this.#connection && outcome.how === 'took-over' && committed)
-            void this.#tooLate(this.#connection)
+            void this.#connection.refuse(runsHere(this.guestName, this.#options.succession))
           else this.#connection?.close()
         },
         (error) => {
@@ -328,15 +336,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
   async #part(connection: Connection): Promise<void> {
     // What a takeover failed of is in the state.
     const outcome = await this.#outcome?.catch(() => undefined)
-    if (outcome?.how === 'took-over' && !connection.closed) await this.#tooLate(connection)
+    if (outcome?.how === 'took-over' && !connection.closed)
+      await connection.refuse(runsHere(this.guestName, this.#options.succession))
     connection.close()
-  }
-
-  /** To a primary that still speaks for a guest that runs here now. */
-  async #tooLate(connection: Connection): Promise<void> {
-    await connection.refuse(
-      new SubpageError('HELD_ELSEWHERE', `${this.guestName} runs here now, in generation ${this.generation}`),
-    )
   }
 
   #enter(state: StandbyState, reason: string): void {

@@ -14,19 +14,27 @@
 import { createHash } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
 import type { Arbiter, Holder } from './arbiter.ts'
+import { sameHost } from './claimant.ts'
+import type { OtherCopy } from './held-elsewhere.ts'
 
-export interface SuccessionOptions {
+/** What a host writes down of a guest's succession. */
+export interface Standing {
+  generation: number
+  /** Whether the two hosts have found, when they last met, that they see the same arbiter. */
+  arbitrated: boolean
+  /** The other host of the pair; undefined until they have met. */
+  peer?: string
+}
+
+export interface SuccessionOptions extends Standing {
   /** Unique id of the guest. */
   guest: string
   /** Unique name of this host. */
   claimant: string
-  generation: number
   /** None: only people decide, by command. */
   arbiter: Arbiter | undefined
-  /** Whether the two hosts have found, when they last met, that they see the same arbiter. */
-  shared: boolean
-  /** Writes generation and `shared` down, durably, before anything is done in it. */
-  save: (generation: number, shared: boolean) => void
+  /** Writes it down: at once so that it outlasts this process, and, when it resolves, a loss of power. */
+  save: (standing: Standing) => Promise<void>
 }
 
 export class Succession {
@@ -39,11 +47,19 @@ export class Succession {
   #granted: number | undefined
   #used = false
   #shared: boolean
+  #peer: string | undefined
+  /** Which memory of the arbiter's both hosts have met in; undefined: they have not met in this process's time. */
+  #memory: number | undefined
 
   constructor(options: SuccessionOptions) {
     this.#options = options
     this.#generation = options.generation
-    this.#shared = options.shared && options.arbiter !== undefined
+    this.#peer = options.peer
+    this.#shared = options.arbitrated && options.arbiter !== undefined
+  }
+
+  get claimant(): string {
+    return this.#options.claimant
   }
 
   get generation(): number {
@@ -60,11 +76,36 @@ export class Succession {
     return this.#shared ? (this.#options.arbiter?.description ?? null) : null
   }
 
-  /** The two hosts have compared their arbiters. */
-  agree(shared: boolean): void {
-    if (shared === this.#shared) return
-    this.#shared = shared && this.#options.arbiter !== undefined
-    this.#options.save(this.#generation, this.#shared)
+  /** The two hosts have met, and compared their arbiters: who the other one is, and whether they see the same. */
+  async agree(peer: string, shared: boolean): Promise<void> {
+    const { arbiter } = this.#options
+    this.#memory = arbiter?.memory
+    if (shared === this.#shared && peer === this.#peer) return
+    this.#shared = shared && arbiter !== undefined
+    this.#peer = peer
+    await this.#save()
+  }
+
+  /** The other host when they last met. */
+  get peer(): string | undefined {
+    return this.#peer
+  }
+
+  /**
+   * Whether a copy that runs on another host is the one to go on: it has a generation that was decided, or commanded, after
+   * ours. An equal or older one decides nothing, and a copy of our own name is ourselves, or a host that must not have it.
+   */
+  yieldsTo({ claimant, generation, runs }: OtherCopy): boolean {
+    return runs && generation > this.#generation && !sameHost(claimant, this.#options.claimant)
+  }
+
+  /** Whether the arbiter remembers what another host says was decided. @throws SubpageError ARBITER_UNREACHABLE */
+  async remembers({ generation }: OtherCopy, signal?: AbortSignal): Promise<boolean> {
+    const { arbiter, guest } = this.#options
+    if (!arbiter || !this.#shared || generation <= this.#generation) return true
+    const ids = [guest, returnedId(guest)]
+    for (const id of ids) if (await arbiter.holder(id, generation, signal)) return true
+    return false
   }
 
   get undecided(): boolean {
@@ -73,25 +114,57 @@ export class Succession {
 
   /**
    * Before the guest is protected: makes sure that nobody has gone on with it, and writes our generation down with the
-   * arbiter too, so that it can be seen later to remember it.
+   * arbiter too, so that it can be seen later to remember it. A next generation that is ours already, for the answer to its
+   * claim was lost, is adopted.
    * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
    */
   async anchor(signal?: AbortSignal): Promise<void> {
     const { arbiter, guest, claimant } = this.#options
     if (!arbiter || !this.#shared) return
-    const holder = await arbiter.claim(guest, this.#generation, claimant, signal)
-    if (holder.claimant !== claimant)
+    let holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    // Granted to the peer, whose guest died right then, while we went on unasked: it is our standby now, so it is passed over.
+    while (this.#peer !== undefined && sameHost(holder.claimant, this.#peer)) {
+      await this.adopt(this.#generation + 1)
+      holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    }
+    if (!this.#isOurs(holder))
       throw new SubpageError(
         'HELD_ELSEWHERE',
-        `${holder.claimant} holds generation ${this.#generation} of the guest`,
+        `${arbiter.description} says that ${holder.claimant} holds generation ${this.#generation} of the guest, which runs here: it was restored from a backup, or the guest runs there, too; then end one of the two with subpage remove`,
       )
     // We may come back to a standby that knows nothing any more: it took over, and its copy has ended.
-    const successor = await this.successor(signal)
-    if (successor)
-      throw new SubpageError(
-        'HELD_ELSEWHERE',
-        `${successor.claimant} has taken the guest over (generation ${successor.generation})`,
-      )
+    for (let next = await this.#next(signal); next; next = await this.#next(signal)) {
+      if (!this.#isOurs(next))
+        throw new SubpageError(
+          'HELD_ELSEWHERE',
+          `${next.claimant} has taken the guest over (generation ${next.generation})`,
+        )
+      await this.adopt(next.generation)
+    }
+    this.#memory = arbiter.memory
+  }
+
+  /**
+   * Whether the arbiter still knows what we go by.
+   * @returns `forgotten`: it does not, or its memory is another one; who has gone on, or holds our generation instead of us
+   * @throws SubpageError ARBITER_UNREACHABLE
+   */
+  async recall(signal?: AbortSignal): Promise<'known' | 'forgotten' | Holder> {
+    const { arbiter, guest } = this.#options
+    if (!arbiter || !this.#shared || this.#undecided) return 'known'
+    const holder = await arbiter.holder(guest, this.#generation, signal)
+    if (holder && !this.#isOurs(holder)) return holder
+    const next = await this.#next(signal)
+    if (next && !this.#isOurs(next)) return next
+    return holder && !this.#replaced ? 'known' : 'forgotten'
+  }
+
+  /** Tells an arbiter that has forgotten our generation again. Only while no standby can hold a checkpoint of it. */
+  async remind(signal?: AbortSignal): Promise<void> {
+    const { arbiter, guest, claimant } = this.#options
+    if (!arbiter || !this.#shared) return
+    const holder = await arbiter.claim(guest, this.#generation, claimant, signal)
+    if (this.#isOurs(holder)) this.#memory = arbiter.memory
   }
 
   /**
@@ -129,13 +202,17 @@ export class Succession {
         'ARBITER_UNREACHABLE',
         `${arbiter.description} does not remember generation ${this.#generation} of the guest, so it must not decide about the next`,
       )
+    this.#assertSame(arbiter)
     while (await arbiter.holder(returnedId(guest), next, signal)) next++
     this.#undecided = true
     const holder = await arbiter.claim(guest, next, claimant, signal)
     this.#undecided = false
-    if (holder.claimant !== claimant) return holder
+    // It was restored after it was asked, and grants what somebody may hold.
+    if (this.#replaced && this.#isOurs(holder)) await this.#giveBack(next)
+    this.#assertSame(arbiter)
+    if (!this.#isOurs(holder)) return holder
     this.#granted = next
-    this.adopt(next)
+    await this.adopt(next)
     return undefined
   }
 
@@ -158,10 +235,12 @@ export class Succession {
 
   /** The same for what an earlier agent of this host has claimed for a standby that is no more. */
   async giveBackLeft(): Promise<void> {
-    const { arbiter, guest, claimant } = this.#options
+    const { arbiter, guest } = this.#options
     if (!arbiter || !this.#shared) return
-    for (const generation of [this.#generation, this.#generation + 1])
-      if ((await arbiter.holder(guest, generation))?.claimant === claimant) await this.#giveBack(generation)
+    for (const generation of [this.#generation, this.#generation + 1]) {
+      const holder = await arbiter.holder(guest, generation)
+      if (holder && this.#isOurs(holder)) await this.#giveBack(generation)
+    }
   }
 
   async #giveBack(generation: number): Promise<void> {
@@ -171,29 +250,60 @@ export class Succession {
 
   /** Who else holds the next generation, if anybody. @throws SubpageError ARBITER_UNREACHABLE */
   async successor(signal?: AbortSignal): Promise<Holder | undefined> {
-    const { arbiter, guest, claimant } = this.#options
-    if (!arbiter || !this.#shared) return undefined
+    const { arbiter } = this.#options
+    const next = arbiter && this.#shared ? await this.#next(signal) : undefined
+    return next && !this.#isOurs(next) ? next : undefined
+  }
+
+  /** Who holds the first generation after ours that was not given back. */
+  async #next(signal: AbortSignal | undefined): Promise<Holder | undefined> {
+    const { arbiter, guest } = this.#options
     for (let next = this.#generation + 1; ; next++) {
-      const holder = await arbiter.holder(guest, next, signal)
-      if (holder && (await arbiter.holder(returnedId(guest), next, signal))) continue
-      return holder?.claimant === claimant ? undefined : holder
+      const holder = await arbiter?.holder(guest, next, signal)
+      if (holder && (await arbiter?.holder(returnedId(guest), next, signal))) continue
+      return holder
     }
+  }
+
+  #assertSame({ description }: Arbiter): void {
+    if (this.#replaced)
+      throw new SubpageError(
+        'ARBITER_UNREACHABLE',
+        `${description} was restored or set up anew since the two hosts last met, so it must not decide before they meet again`,
+      )
+  }
+
+  #isOurs({ claimant }: Holder): boolean {
+    return sameHost(claimant, this.#options.claimant)
+  }
+
+  /** The arbiter has lost what it knew since the two hosts have met: what it grants, somebody may hold already. */
+  get #replaced(): boolean {
+    return this.#memory !== undefined && this.#memory !== this.#options.arbiter?.memory
   }
 
   /**
    * Goes on in the next generation without a claim. The next session writes it down with the arbiter; until then nobody has
    * to be asked, not even after a restart of this agent.
+   * @param force against whatever the arbiter may have granted: the primary may hold the next one
    */
-  adoptUnasked(): void {
+  adoptUnasked(force = false): Promise<void> {
+    const generation = this.#generation + (force && this.#shared ? 2 : 1)
     this.#shared = false
-    this.adopt(this.#generation + 1)
+    return this.adopt(generation)
   }
 
   /** Goes on in a generation that was granted to us, to our peer, or by command. */
-  adopt(generation: number): void {
-    this.#options.save(generation, this.#shared)
+  async adopt(generation: number): Promise<void> {
+    const saved = this.#save(generation)
     this.#generation = generation
     this.#undecided = false
+    await saved
+  }
+
+  #save(generation = this.#generation): Promise<void> {
+    const peer = this.#peer
+    return this.#options.save({ generation, arbitrated: this.#shared, ...(peer !== undefined && { peer }) })
   }
 }
 

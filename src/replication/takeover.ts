@@ -3,6 +3,7 @@
  * primary's leave to speak has run out, and the waiting hypervisor loads the device state and runs.
  */
 import { invariant, SubpageError } from '../errors.ts'
+import { HeldElsewhere } from './held-elsewhere.ts'
 import type { Committed, ImageKeeper } from './image-keeper.ts'
 import type { Hello } from './messages.ts'
 import type { Promises } from './speech.ts'
@@ -49,6 +50,13 @@ export function nothingToTakeOver(
   return new SubpageError('STANDBY_NOT_READY', why)
 }
 
+/** To a primary that still speaks for a guest that runs here now. */
+export function runsHere(name: string, { claimant, generation }: Succession): HeldElsewhere {
+  return new HeldElsewhere(`${name} runs here now, in generation ${generation}`, {
+    ...{ claimant, generation, runs: true },
+  })
+}
+
 /** @throws whatever keeps the guest from running here; then it has not run */
 export async function runHere(
   { guest, image, faults, sourceGone, succession }: StandbyOptions,
@@ -64,7 +72,8 @@ export async function runHere(
   faults('before-load')
   await guest.takeOver(committed.deviceState, () => {
     succession.use()
-    if (unasked) succession.adoptUnasked()
+    // What becomes of it must not keep the guest waiting.
+    if (unasked) void succession.adoptUnasked(force).catch(() => undefined)
   })
   faults('after-load')
   return committed

@@ -35,6 +35,7 @@ const guest = (name: string): GuestStatus => ({
   fence: { on: false, silenced: 0 },
   generation: 3,
   arbiter: 'etcd:https://e1:2379,https://e2:2379,https://e3:2379',
+  arbiterTrouble: null,
   epochs: {
     checkpoints: 100,
     failed: 1,
@@ -56,6 +57,7 @@ const host: HostStatus = {
   pid: 1,
   address: '[2001:db8::4711:2]:7475',
   certificate: { name: 'alpha', validTo: '2030-01-01T00:00:00Z' },
+  arbiter: { description: 'etcd', trouble: null },
   ownBytes: 1,
   guests: [guest('web'), { ...guest('mail'), peer: '192.0.2.11:7475' }],
 }

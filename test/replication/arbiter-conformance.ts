@@ -52,8 +52,8 @@ export function conformance(open: () => Arbiter, { runs = 20 } = {}): void {
       const guest = randomUUID()
       const side = (claimant: string) =>
         new Succession({
-          ...{ guest, claimant, generation: 1, shared: true },
-          ...{ arbiter: host(), save: () => undefined },
+          ...{ guest, claimant, generation: 1, arbitrated: true },
+          ...{ arbiter: host(), save: async () => undefined },
         })
       const [primary, standby] = [side('host-a'), side('host-b')]
       await primary.anchor()

@@ -1,5 +1,6 @@
 /** The deadlines that SPECIFICATION.md names, in simulated time: suspicion, a standby's claim, the end of a superseded copy. */
 import { expect, test } from 'vitest'
+import { SubpageError } from '../../src/errors.ts'
 import type { Holder } from '../../src/replication/arbiter.ts'
 import type { Clock } from '../../src/replication/clock.ts'
 import type { Guest } from '../../src/replication/guest.ts'
@@ -117,6 +118,8 @@ test('a superseded copy is ended five seconds after its primary has learnt of it
     },
   } as unknown as Guest
   const parting = part({
+    why: new SubpageError('PEER_UNREACHABLE', 'the test says so'),
+    session: undefined,
     guest,
     succession: successionFor('primary', arbiter),
     exposed: true,

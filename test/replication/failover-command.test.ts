@@ -108,7 +108,7 @@ test('with --force an arbiter that gives no answer does not stand in the way', a
   await expect(standby!.failover('by command', false)).rejects.toMatchObject({ code: 'ARBITER_UNREACHABLE' })
   expect(await standby!.failover('by command', true)).toMatchObject({ how: 'took-over' })
   expect(pair.host.waiting.whole).toBe(true)
-  expect(standby?.generation).toBe(2)
+  expect(standby?.generation).toBe(3)
 })
 
 test('without --force the decision for the primary stands, and says so', async () => {

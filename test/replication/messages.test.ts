@@ -100,7 +100,7 @@ describe('hello', () => {
 })
 
 test('the other messages', () => {
-  const welcome = { release: 'x', imagePages: 3, image: 'held', arbitrated: true }
+  const welcome = { release: 'x', claimant: 'b', imagePages: 3, image: 'held', arbitrated: true }
   expect(readJson(Welcome, bytes(welcome), 'w')).toEqual(welcome)
   expect(() => readJson(Welcome, bytes({ ...welcome, imagePages: 3.5 }), 'w')).toThrow(malformed)
   expect(() => readJson(Welcome, bytes({ ...welcome, image: 'new' }), 'w')).toThrow(malformed)

@@ -12,7 +12,13 @@ import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
 import { release } from '../../src/release.ts'
-import { admit, greet, sharesArbiter } from '../../src/replication/admission.ts'
+import {
+  admit,
+  greet,
+  type Present,
+  refuseOurselves,
+  sharesArbiter,
+} from '../../src/replication/admission.ts'
 import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
 import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
@@ -56,6 +62,7 @@ export async function dial(port: number): Promise<Socket> {
 /** The arbiter's contract, within this process. */
 export class ScriptedArbiter implements Arbiter {
   readonly description = 'the test'
+  memory = 0
   readonly #decisions = new Map<string, Holder>()
   readonly #marks = new Set<string>()
   reachable = true
@@ -139,12 +146,12 @@ const everyPart: Sending = {
 export function successionFor(claimant: string, arbiter: Arbiter | undefined): Succession {
   const { guest, generation } = helloFor({ pages: 1 })
   return new Succession({
-    shared: true,
+    arbitrated: true,
     guest: guest.id,
     claimant,
     generation,
     arbiter,
-    save: () => undefined,
+    save: async () => undefined,
   })
 }
 
@@ -303,6 +310,9 @@ export class ScriptedHost {
   /** Whether the primary's guest is known to be gone. */
   gone: boolean | undefined
   standby: Standby | undefined
+  /** Its identity, and what is on it in place of a standby. */
+  claimant = 'standby'
+  present: Present | undefined
   /** As the standby uses it. */
   image: Image
   readonly #arbiter: Arbiter | undefined
@@ -355,8 +365,12 @@ export class ScriptedHost {
     const connection = new Connection(socket)
     try {
       const { frames, hello } = await greet(connection)
+      const present: Present = this.standby
+        ? { kind: 'standby', standby: this.standby }
+        : (this.present ?? { kind: 'nothing' })
+      refuseOurselves(hello, this.claimant, present)
       const arbitrated = this.#arbiter ? await sharesArbiter(hello, this.#arbiter, true) : false
-      if (this.standby) await admit(hello, { kind: 'standby', standby: this.standby })
+      await admit(hello, present)
       this.standby ??= this.#start(hello)
       await this.standby.serve(connection, frames, hello, arbitrated)
     } catch (thrown) {
@@ -371,7 +385,7 @@ export class ScriptedHost {
       guest: this.waiting,
       image: this.image,
       hello,
-      succession: successionFor('standby', this.#arbiter),
+      succession: successionFor(this.claimant, this.#arbiter),
       sourceGone: () => this.gone,
       clock: this.#clock,
       faults: () => undefined,
@@ -403,6 +417,7 @@ export class Pair {
   readonly guest: ScriptedGuest
   readonly host: ScriptedHost
   readonly options: PrimaryOptions
+  readonly arbiter: Arbiter | undefined
   primary: Primary | undefined
   /** How often the primary has called its standby. */
   connections = 0
@@ -415,6 +430,7 @@ export class Pair {
   ) {
     this.guest = guest
     this.host = host
+    this.arbiter = arbiter
     const { port } = host
     this.options = {
       guest,

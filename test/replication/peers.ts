@@ -180,6 +180,7 @@ export async function asStandby(
 export const welcome = (peer: Peer, imagePages = pages): Promise<void> =>
   peer.connection.sendJson(frameType.welcome, {
     release: 'any',
+    claimant: 'standby',
     imagePages,
     image: 'fresh',
     arbitrated: false,

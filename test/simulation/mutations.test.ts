@@ -7,7 +7,7 @@ import type { FrameType } from '../../src/replication/frame.ts'
 import type { Image } from '../../src/replication/image.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { simulateMany } from './run-many.ts'
-import type { Broken } from './sim-world.ts'
+import type { Broken, SimWorld } from './sim-world.ts'
 
 const keeper = vi.hoisted(() => ({ appliesParts: false, neverForgets: false }))
 
@@ -33,7 +33,7 @@ vi.mock('../../src/replication/image-keeper.ts', async (original) => {
 /** Does not ask anybody. */
 class Reckless extends Succession {
   override async claim(): Promise<undefined> {
-    this.adopt(this.generation + 1)
+    await this.adopt(this.generation + 1)
     return undefined
   }
 }
@@ -91,10 +91,22 @@ describe('a defect is found', { timeout: 300_000 }, () => {
       suspicionMs: 500,
       chosen: true,
       outputs: 'held',
-      sameMachine: true,
-      apart: false,
+      sameMachine: false,
     } as const
-    expect(await finds({ Succession: Keeping, settings }, 1085)).toBe(
+    // The standby is removed while its claim, of which the primary knows nothing, is on its way.
+    const disturb = (world: SimWorld) => {
+      const { time, network, arbiter } = world
+      time.after(200, () => {
+        network.cut()
+        arbiter.cutOff.add('a')
+        arbiter.slowMs = 2_000
+      })
+      time.after(2_300, () => {
+        const { agent } = world.host('b')
+        agent?.process.enter(() => void agent.remove().catch(() => undefined)) // It may have taken over.
+      })
+    }
+    expect(await finds({ Succession: Keeping, settings, disturb })).toBe(
       'the guest is gone, and nothing has killed it',
     )
   })

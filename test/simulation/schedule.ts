@@ -116,6 +116,8 @@ class Schedule {
   #deaths = 0
   /** The pair was whole when a copy died, and nothing else went wrong until the other one ran. */
   #mustSurvive = false
+  /** The arbiter has lost its memory. */
+  forgotten = false
 
   constructor(world: SimWorld) {
     this.#world = world
@@ -135,6 +137,8 @@ class Schedule {
       world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
     this.#disturbMore(faultsMs)
     this.#hang(faultsMs)
+    this.#mislead(faultsMs)
+    this.#forget(faultsMs)
     // Bad luck comes in twos: a state that must not last is seen when something else happens right then.
     world.onFault = (host, forMs) => {
       if (this.#draw(0, 1) === 0) return
@@ -185,7 +189,7 @@ class Schedule {
   #hang(faultsMs: number): void {
     const { time, seed } = this.#world
     const { integer } = seededRandom(seed ^ 0x4a46)
-    if (integer(0, 3) > 0) return
+    if (this.#world.broken.plain || integer(0, 3) > 0) return
     const forMs = integer(1, 20_000)
     time.after(integer(20, faultsMs), () => {
       const [qemu] = this.#world.copies
@@ -199,6 +203,38 @@ class Schedule {
       this.#world.note('-- it hangs for too long')
       this.#died(this.#whole(true))
     }
+  }
+
+  /** The address of the standby comes to lead back to the primary's own host. */
+  #mislead(faultsMs: number): void {
+    const { time, seed, hosts, network } = this.#world
+    const { integer } = seededRandom(seed ^ 0xadd7)
+    if (this.#world.broken.plain || integer(0, 5) > 0) return
+    const [host, forMs, cuts] = [hosts[integer(0, 1)]!, integer(1, 4_000), integer(0, 1) === 1]
+    time.after(integer(20, faultsMs), () => {
+      if (this.#over) return
+      this.#mustSurvive = false
+      this.#world.note(`-- ${host.name} reaches itself for ${forMs} ms`)
+      network.misled.set(host, host)
+      if (cuts) network.reset('both')
+      time.after(forMs, () => network.misled.delete(host))
+    })
+  }
+
+  /** The arbiter is restored from a backup, or set up anew. */
+  #forget(faultsMs: number): void {
+    const { time, seed, arbiter } = this.#world
+    const { integer } = seededRandom(seed ^ 0xf026)
+    if (this.#world.broken.plain || integer(0, 4) > 0) return
+    const [backupMs, restoreMs] = [integer(0, faultsMs), integer(20, faultsMs)]
+    if (integer(0, 2) > 0) time.after(backupMs, () => !this.#over && arbiter.backUp())
+    time.after(Math.max(backupMs + 1, restoreMs), () => {
+      if (this.#over) return
+      this.#mustSurvive = false
+      this.forgotten = true
+      this.#world.note('-- the arbiter is restored')
+      arbiter.restore()
+    })
   }
 
   /** An orderly shutdown of a host, or of its agent only: the agent is stopped, then QEMU dies, or the agent is back first. */
@@ -430,6 +466,7 @@ class Schedule {
     this.#world.planned.length = 0
     Object.assign(network, { delayMs: [0.2, 1], bytesPerMs: 1e6, connectDelayMs: 0 })
     network.heal()
+    network.misled.clear()
     this.#calm()
     for (const host of hosts) {
       host.comeBack()

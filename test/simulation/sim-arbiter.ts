@@ -13,7 +13,9 @@ const limitMs = 3_000
 export class SimArbiter {
   readonly #time: SimTime
   readonly #random: SeededRandom
-  readonly #decisions = new Map<string, Holder>()
+  #decisions = new Map<string, Holder>()
+  #memory = 0
+  #backup = new Map<string, Holder>()
   readonly #marks = new Set<string>()
   /** Hosts that do not reach it. */
   readonly cutOff = new Set<string>()
@@ -32,23 +34,43 @@ export class SimArbiter {
   }
 
   from(host: string, process: SimProcess): Arbiter {
+    // Seen with the next answer.
+    let memory = this.#memory
+    const ask = <T>(signal: AbortSignal | undefined, effect: () => T) =>
+      this.#ask(host, process, signal, () => [effect(), this.#memory] as const).then(([result, seen]) => {
+        memory = seen
+        return result
+      })
     const holder = (guest: string, generation: number) => this.#decisions.get(`${guest}/${generation}`)
     return {
       description: 'simulated',
+      get memory() {
+        return memory
+      },
       claim: (guest, generation, claimant, signal) =>
-        this.#ask(host, process, signal, () => {
+        ask(signal, () => {
           const held = holder(guest, generation) ?? { claimant, generation, at: '' }
           this.newest = held.claimant
           this.note(`${host}: claims generation ${generation}, ${held.claimant} has it`)
           this.#decisions.set(`${guest}/${generation}`, held)
           return held
         }),
-      holder: (guest, generation, signal) =>
-        this.#ask(host, process, signal, () => holder(guest, generation)),
-      leaveMark: (mark) => this.#ask(host, process, undefined, () => void this.#marks.add(mark)),
-      seesMark: (mark) => this.#ask(host, process, undefined, () => this.#marks.has(mark)),
+      holder: (guest, generation, signal) => ask(signal, () => holder(guest, generation)),
+      leaveMark: (mark) => ask(undefined, () => void this.#marks.add(mark)),
+      seesMark: (mark) => ask(undefined, () => this.#marks.has(mark)),
       close: () => undefined,
     }
+  }
+
+  backUp(): void {
+    this.#backup = new Map(this.#decisions)
+  }
+
+  /** From its backup, or as a new one, without any memory. */
+  restore(): void {
+    this.#decisions = new Map(this.#backup)
+    this.#marks.clear()
+    this.#memory++
   }
 
   #ask<T>(host: string, process: SimProcess, signal: AbortSignal | undefined, effect: () => T): Promise<T> {

@@ -6,7 +6,13 @@ import type { Duplex } from 'node:stream'
 import { asSubpageError, SubpageError } from '../../src/errors.ts'
 import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
 import { hangTimes } from '../../src/qemu/hang-watch.ts'
-import { admit, greet, type Present, sharesArbiter } from '../../src/replication/admission.ts'
+import {
+  admit,
+  greet,
+  type Present,
+  refuseOurselves,
+  sharesArbiter,
+} from '../../src/replication/admission.ts'
 import type { Arbiter } from '../../src/replication/arbiter.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import type { Faults } from '../../src/replication/fault.ts'
@@ -27,6 +33,7 @@ import type { SimWorld } from './sim-world.ts'
 
 interface SimRecord {
   arbitrated?: boolean
+  peer?: string
   generation: number
   waiting: boolean
   qemu: SimQemu
@@ -124,7 +131,7 @@ export class SimAgent {
   constructor(host: SimHost) {
     this.host = host
     this.world = host.world
-    this.process = new SimProcess(host.name, host.world.time)
+    this.process = new SimProcess(host.name, host.world.time, host.world.originMs(host.name))
     this.arbiter = host.world.arbiterOf(host.name).from(host.name, this.process)
     this.faults = (point) => host.world.passing(this, point)
   }
@@ -201,8 +208,9 @@ export class SimAgent {
       claimant: this.host.name,
       generation,
       arbiter: this.arbiter,
-      shared: this.host.record?.arbitrated ?? false,
-      save: (generation, arbitrated) => this.updateRecord({ qemu, generation, arbitrated }),
+      arbitrated: this.host.record?.arbitrated ?? false,
+      ...(this.host.record?.peer !== undefined && { peer: this.host.record.peer }),
+      save: async (standing) => this.updateRecord({ qemu, ...standing }),
     })
   }
 
@@ -259,6 +267,7 @@ export class SimAgent {
     try {
       await this.#ready
       const { frames, hello } = await greet(connection)
+      refuseOurselves(hello, this.host.name, presentOf(this.hosted))
       const arbitrated = await sharesArbiter(hello, this.arbiter, this.world.settings.chosen)
       const guest = await this.#standbyFor(hello)
       await guest.standby.serve(connection, frames, hello, arbitrated)
@@ -404,6 +413,7 @@ export class RunningHere {
     return {
       kind: 'running',
       id: this.guest.description.id,
+      claimant: this.#agent.host.name,
       generation: this.succession.generation,
       successor: () => this.succession.successor(),
     }

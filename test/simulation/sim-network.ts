@@ -32,6 +32,8 @@ export class SimNetwork {
   bytesPerMs = 1e6
   /** An attempt to connect may take this much longer: later ones overtake it. */
   connectDelayMs = 0
+  /** An address has come to lead somewhere else: whoever calls from here gets that host. */
+  readonly misled = new Map<Station, Station>()
   #hello: { to: Station; bytes: Uint8Array } | undefined
 
   constructor(time: SimTime, random: SeededRandom) {
@@ -58,12 +60,13 @@ export class SimNetwork {
     for (const socket of this.sockets) socket.wire.go(this.random.integer(0, 200))
   }
 
-  connect(process: SimProcess, from: Station, to: Station): Promise<Duplex> {
+  connect(process: SimProcess, from: Station, called: Station): Promise<Duplex> {
     const startedAt = this.time.nowMs
     return process.ask((answer, fail) => {
       const unreachable = (why: string) =>
         fail(new SubpageError('PEER_UNREACHABLE', `no agent answers: ${why}`))
       const knock = () => {
+        const to = this.misled.get(from) ?? called
         if (this.time.nowMs - startedAt > connectMs) return unreachable('no answer in time')
         if (!this.up || !to.alive || !from.alive) {
           this.time.after(this.random.integer(200, 1000), knock)

@@ -20,7 +20,8 @@ export class SimProcess {
   readonly #asleep = new Set<() => void>()
   state: 'running' | 'stopped' | 'dead' = 'running'
 
-  constructor(name: string, time: SimTime) {
+  /** @param originMs of this host's clock: none has the same */
+  constructor(name: string, time: SimTime, originMs: number) {
     this.name = name
     this.#time = time
     const after = (ms: number, run: () => void) => {
@@ -32,7 +33,7 @@ export class SimProcess {
       }
     }
     this.clock = {
-      now: () => time.nowMs,
+      now: () => time.nowMs + originMs,
       after,
       sleep: (ms, signal) =>
         new Promise((resolve) => {

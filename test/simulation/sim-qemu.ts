@@ -234,7 +234,8 @@ export class SimQemu {
   }
 
   #speak(step: Step): void {
-    if (this.#world.time.nowMs < this.#speaksUntilMs) this.#world.packet(step, this)
+    if (this.#world.time.nowMs + this.#world.originMs(this.host) < this.#speaksUntilMs)
+      this.#world.packet(step, this)
     else this.#world.silenced++
   }
 

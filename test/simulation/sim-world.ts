@@ -111,6 +111,11 @@ export class SimWorld {
     return this.#arbiters[this.settings.chosen || host === 'a' ? 0 : 1]!
   }
 
+  /** Of a host's clock: a time of one means nothing to the other. */
+  originMs(host: string): number {
+    return (host === 'a' ? 86_400_000 : 3_600_000) * (this.seed % 97)
+  }
+
   host(name: string): SimHost {
     return this.hosts[name === 'a' ? 0 : 1]!
   }

@@ -4,7 +4,16 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { createServer } from 'node:net'
@@ -131,6 +140,31 @@ export class EtcdCluster {
   async restart(...members: number[]): Promise<void> {
     for (const index of members) this.#spawn(this.#members[index]!)
     await this.#ready()
+  }
+
+  /** Of one member: copies its data, as a backup of the host would. */
+  async backUp(): Promise<void> {
+    await this.#whileDown((data, backup) => cpSync(data, backup, { recursive: true }))
+  }
+
+  /** What was decided since the backup is forgotten. */
+  async restore(): Promise<void> {
+    await this.#whileDown((data, backup) => {
+      rmSync(data, { recursive: true })
+      cpSync(backup, data, { recursive: true })
+    })
+  }
+
+  /** A new cluster of the same name and addresses. */
+  async wipe(): Promise<void> {
+    await this.#whileDown((data) => rmSync(data, { recursive: true }))
+  }
+
+  async #whileDown(work: (data: string, backup: string) => void): Promise<void> {
+    await this.kill(0)
+    const { name } = this.#members[0]!
+    work(join(this.directory, name, 'data'), join(this.directory, name, 'backup'))
+    await this.restart(0)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

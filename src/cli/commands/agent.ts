@@ -86,6 +86,10 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
     if (flags.ephemeral) endWithInput(agent)
+    void agent.host.health.looked.then(() => {
+      const { trouble } = agent.host.health
+      if (trouble !== undefined) output.note(`warning: ${agent.host.arbiter.description}: ${trouble}`)
+    })
     const ready = {
       host: agent.host.name,
       state: agent.stateDirectory,

@@ -108,5 +108,6 @@ function health({ host, guests }: Seen): number {
 function guestHealth(guest: GuestStatus): number {
   if (guest.state === 'Hung') return exitStatus.degraded
   if (guest.role === 'Alone') return exitStatus.notProtected
-  return guest.state === 'Protected' ? exitStatus.ok : exitStatus.degraded
+  const safe = guest.state === 'Protected' && guest.arbiterTrouble === null
+  return safe ? exitStatus.ok : exitStatus.degraded
 }

@@ -51,6 +51,7 @@ export function encodeClaim(asked: Question, claimant: string): { text: string; 
       'BAD_ARGUMENT',
       `${JSON.stringify(claimant)} cannot be a claimant: use up to 255 printable ASCII characters, no spaces`,
     )
+  // The wall clock is for people.
   const holder = { claimant, generation: asked.generation, at: new Date().toISOString() }
   return { text: `${JSON.stringify({ format: 1, guest: asked.guest, ...holder })}\n`, holder }
 }

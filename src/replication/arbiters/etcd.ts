@@ -33,16 +33,22 @@ export interface EtcdArbiterOptions extends EtcdGatewayOptions {
 
 const markSeconds = 60
 
+/** Of an answer: which cluster gave it, and after how many changes. */
+const header = Type.Optional(
+  Type.Object({ cluster_id: Type.Optional(Type.String()), revision: Type.Optional(Type.String()) }),
+)
 /** The gateway leaves out what is zero, false or empty. */
 const Range = Type.Object({
+  header,
   kvs: Type.Optional(Type.Array(Type.Object({ value: Type.Optional(Type.String()) }), { maxItems: 1 })),
 })
 const Transaction = Type.Object({
+  header,
   succeeded: Type.Optional(Type.Boolean()),
   responses: Type.Array(Type.Object({ response_range: Type.Optional(Range) }), { minItems: 1 }),
 })
 const Lease = Type.Object({ ID: Type.String({ pattern: '^-?[0-9]+$' }) })
-const Done = Type.Object({})
+const Done = Type.Object({ header })
 
 export class EtcdArbiter implements Arbiter {
   readonly description: string
@@ -50,6 +56,9 @@ export class EtcdArbiter implements Arbiter {
   readonly #prefix: string
   readonly #limitMs: number
   readonly #closed = new AbortController()
+  #cluster: string | undefined
+  #revision = 0n
+  memory = 0
 
   constructor({ prefix, limitMs, ...gateway }: EtcdArbiterOptions) {
     this.#gateway = new EtcdGateway(gateway)
@@ -70,7 +79,7 @@ export class EtcdArbiter implements Arbiter {
       failure: [{ request_range: { key: base64(key) } }],
     }
     return await this.#within(signal, async (givenUp) => {
-      const answer = await this.#gateway.ask('/v3/kv/txn', transaction, Transaction, givenUp)
+      const answer = await this.#ask('/v3/kv/txn', transaction, Transaction, givenUp)
       if (answer.succeeded) return holder
       const standing = this.#decision(asked, answer.responses[0]?.response_range)
       if (standing) return standing
@@ -82,7 +91,7 @@ export class EtcdArbiter implements Arbiter {
     const asked = question(guest, generation)
     return await this.#within(signal, async (givenUp) => {
       const key = base64(this.#decisionKey(asked))
-      return this.#decision(asked, await this.#gateway.ask('/v3/kv/range', { key }, Range, givenUp))
+      return this.#decision(asked, await this.#ask('/v3/kv/range', { key }, Range, givenUp))
     })
   }
 
@@ -92,7 +101,7 @@ export class EtcdArbiter implements Arbiter {
       // Asked twice, the first lease just runs out.
       const lease = await this.#gateway.ask('/v3/lease/grant', { TTL: String(markSeconds) }, Lease, givenUp)
       const put = { key: base64(this.#markKey(mark)), value: base64('1'), lease: lease.ID }
-      await this.#gateway.ask('/v3/kv/put', put, Done, givenUp)
+      await this.#ask('/v3/kv/put', put, Done, givenUp)
     })
   }
 
@@ -100,7 +109,7 @@ export class EtcdArbiter implements Arbiter {
     checkMark(mark)
     return await this.#within(undefined, async (givenUp) => {
       const key = base64(this.#markKey(mark))
-      const { kvs } = await this.#gateway.ask('/v3/kv/range', { key }, Range, givenUp)
+      const { kvs } = await this.#ask('/v3/kv/range', { key }, Range, givenUp)
       return kvs?.[0] !== undefined
     })
   }
@@ -108,6 +117,31 @@ export class EtcdArbiter implements Arbiter {
   close(): void {
     this.#closed.abort()
     this.#gateway.close()
+  }
+
+  /** A question about what is stored. */
+  async #ask<T extends typeof Range | typeof Transaction | typeof Done>(
+    path: string,
+    body: unknown,
+    schema: T,
+    givenUp: AbortSignal,
+  ): Promise<Static<T>> {
+    const [before, cluster] = [this.#revision, this.#cluster]
+    const answer = await this.#gateway.ask(path, body, schema, givenUp)
+    const { cluster_id = '', revision = '0' } = answer.header ?? {}
+    // Answers are linearizable: what is asked later counts as many changes as were seen before, or more. Less: the cluster
+    // was restored from a backup, or set up anew. Another call may have noticed it meanwhile.
+    if (
+      cluster === this.#cluster &&
+      cluster !== undefined &&
+      (cluster_id !== cluster || BigInt(revision) < before)
+    ) {
+      if (before <= this.#revision) this.memory++
+      this.#revision = 0n
+    }
+    this.#cluster = cluster_id
+    if (BigInt(revision) > this.#revision) this.#revision = BigInt(revision)
+    return answer
   }
 
   #within<T>(signal: AbortSignal | undefined, run: (givenUp: AbortSignal) => Promise<T>): Promise<T> {

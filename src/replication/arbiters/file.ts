@@ -34,6 +34,9 @@ export interface FileArbiterOptions {
 /** Marks, and temporary files of those who died while they claimed, are removed after that long. */
 const keptMs = 60_000
 
+/** Guests whose directories are recognized again. */
+const foldersMax = 4096
+
 /** What may be removed begins with a dot; decisions never do. */
 const disposable = { temporary: '.claim-', mark: '.mark-' }
 
@@ -44,6 +47,9 @@ export class FileArbiter implements Arbiter {
   readonly #closed = new AbortController()
   /** Of the directory when it was first seen. */
   #inode: bigint | undefined
+  /** Of the guests' directories, by guest. */
+  readonly #folders = new Map<string, string>()
+  memory = 0
   /** One call at a time: a server that hangs may then hold one thread of libuv's four, not all of them. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -65,6 +71,7 @@ export class FileArbiter implements Arbiter {
     const { text } = encodeClaim(asked, claimant)
     return await this.#inTurn(signal, async (givenUp) => {
       const folder = await this.#folder(asked.guest)
+      await this.#recognize(asked.guest)
       // Asked first, so that an old decision can be had from a full disk too.
       const known = await readDecision(folder, asked)
       if (known) return known
@@ -79,6 +86,7 @@ export class FileArbiter implements Arbiter {
     const asked = question(guest, generation)
     return await this.#inTurn(signal, async () => {
       await this.#checkRoot()
+      await this.#recognize(asked.guest)
       return await readDecision(join(this.#root, asked.guest), asked)
     })
   }
@@ -147,6 +155,23 @@ export class FileArbiter implements Arbiter {
       throw this.#unreachable(
         'this is another directory than before. Is the share mounted? If it was replaced for good, restart the agent',
       )
+  }
+
+  /** One that is gone, or another than before: what was decided about the guest was removed, or restored from a backup. */
+  async #recognize(guest: string): Promise<void> {
+    const found = await stat(join(this.#root, guest), { bigint: true }).catch((error) => {
+      if (errorCode(error) === 'ENOENT') return undefined
+      throw error
+    })
+    const known = this.#folders.get(guest)
+    // The number of one that was removed is soon used again.
+    const identity = found && `${found.ino} ${found.birthtimeNs}`
+    if (known !== undefined && known !== identity) this.memory++
+    this.#folders.delete(guest)
+    if (identity === undefined) return
+    this.#folders.set(guest, identity)
+    const [oldest] = this.#folders.keys()
+    if (this.#folders.size > foldersMax && oldest !== undefined) this.#folders.delete(oldest)
   }
 
   /** A directory for its owner alone, below the root; made when it is missing. */

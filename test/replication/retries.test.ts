@@ -1,0 +1,35 @@
+/** A standby that is down is called again and again, for as long as it takes: that costs the arbiter nothing. */
+import { expect, onTestFinished, test } from 'vitest'
+import { SubpageError } from '../../src/errors.ts'
+import { realClock } from '../../src/replication/clock.ts'
+import { Primary } from '../../src/replication/primary.ts'
+import { seededRandom } from '../support/random.ts'
+import { Pair, ScriptedArbiter } from './pair.ts'
+
+test('twenty attempts to reach a standby that is down ask the arbiter nothing', async () => {
+  const arbiter = new ScriptedArbiter()
+  const pair = await Pair.make({ random: seededRandom(), arbiter })
+  onTestFinished(() => pair[Symbol.asyncDispose]())
+  let [attempts, asked] = [0, 0]
+  for (const method of ['claim', 'holder', 'leaveMark', 'seesMark'] as const) {
+    const original = arbiter[method].bind(arbiter) as (...given: unknown[]) => unknown
+    Object.assign(arbiter, {
+      [method]: (...given: unknown[]) => {
+        asked++
+        return original(...given)
+      },
+    })
+  }
+  pair.primary = Primary.resume({
+    ...pair.options,
+    exposed: false,
+    clock: { ...realClock, sleep: (ms, signal) => realClock.sleep(Math.min(ms, 60_000) / 100, signal) },
+    connect: async () => {
+      attempts++
+      throw new SubpageError('PEER_UNREACHABLE', 'it is down')
+    },
+  })
+  await expect.poll(() => attempts).toBeGreaterThan(20)
+  // But for the watch, which here looks a hundred times as often as it should, too.
+  expect(asked).toBeLessThanOrEqual(Math.ceil((attempts * 500) / 10_000) * 4)
+})
