@@ -7,8 +7,9 @@ import { defineConfig } from 'vitest/config'
 
 const processTests = [
   'test/agent/**/*.test.ts',
-  'test/cli/{command-line,outputs}.test.ts',
-  'test/package.test.ts',
+  'test/cli/{command-line,matrix,outputs}.test.ts',
+  'test/{package,set-up}.test.ts',
+  'test/workingset/process.test.ts',
   'test/replication/{arbiter-file,arbiter-memory,backlog,failed,growth,hostile,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',

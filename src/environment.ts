@@ -108,3 +108,10 @@ function distance(a: string, b: string): number {
     }
   return rows[a.length]![b.length]!
 }
+
+/** A message of whoever started us that is no setting: read once, and not passed on to programs that we start. */
+export function takeMessage(name: string): string | undefined {
+  const text = process.env[name]
+  delete process.env[name]
+  return text
+}

@@ -108,6 +108,12 @@ export const errorTable = {
     exitStatus.failed,
     409,
   ),
+  GUEST_HUNG: entry(
+    'The QEMU of the guest runs and gives no answer.',
+    'The message says since when. Look for a disk that is gone, a debugger, or a host without memory; the agent goes on by itself when QEMU answers. `subpage remove` ends the guest.',
+    exitStatus.degraded,
+    503,
+  ),
   GUEST_UNKNOWN: entry(
     'No guest of this name is on this host.',
     'See `subpage status` for the names.',

@@ -1,19 +1,35 @@
 /*
- * Whether a thread sleeps in the kernel. Such a thread writes nothing, and so it is left alone when the others are held: to
- * stop it would cut its system call short (signal(7): epoll_wait and others then return EINTR), and a thread that waits in vfork(2)
- * or for a device does not stop until its wait is over.
+ * Whether a thread sleeps in the kernel. Such a thread writes nothing. It need not be stopped with the others where that would cut its
+ * system call short (signal(7): epoll_wait and others then return EINTR), and it cannot be while it waits in vfork(2) or for a device.
  *
  * /proc/PID/task/TID/syscall says so, and in which call: the kernel looks at a thread that is off its processor, and says "running"
  * when it is not, or did not stay so (proc_pid_syscall(5)).
+ *
+ * One that changes the address space, or is about to have a page (no call then: -1), waits for a lock for a moment as a rule, and
+ * would then change mappings while they are read and registered.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "holder.h"
+
+bool sleeps_briefly(const struct sleep *sleep)
+{
+    static const long calls[] = {
+        -1,          SYS_mmap,    SYS_munmap,  SYS_mremap,  SYS_mprotect, SYS_pkey_mprotect,
+        SYS_brk,     SYS_madvise, SYS_mlock,   SYS_munlock, SYS_mlock2,   SYS_mlockall,
+        SYS_munlockall, SYS_shmat, SYS_shmdt,  SYS_mbind,   SYS_remap_file_pages,
+    };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        if (sleep->call == calls[i])
+            return true;
+    return false;
+}
 
 bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep)
 {

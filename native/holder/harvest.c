@@ -64,6 +64,10 @@ static int harvest_mapping(struct watch *watch, const struct mapping *mapping)
     int error = track(watch, mapping, &fresh);
     if (!error)
         error = mapping->is_private ? scan_private(watch, mapping) : scan_shared(watch, mapping, fresh);
+    if (error == LEFT_CHANGED)
+        return 0;
+    if (!error)
+        track_keep(watch, mapping);
     if (!error || error == ENOSPC)
         return error;
     track_leave(watch, mapping, error);

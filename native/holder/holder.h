@@ -9,7 +9,8 @@
  * last descriptor closes).
  *
  * Threads that run are held with PTRACE_INTERRUPT, not SIGSTOP: its parent does not see it stop, no stop signal mixes with the
- * target's own job control, and the stop ends with its tracer. Threads that sleep in the kernel are left alone. The only thing that runs inside the target are two system
+ * target's own job control, and the stop ends with its tracer. Threads that sleep in the kernel where a
+ * stop would be felt are left alone (threads.c). The only thing that runs inside the target are two system
  * calls per address space, userfaultfd(2) and close(2) (inject.c); everything else is done from here, through a copy of
  * the descriptor (pidfd_getfd(2)).
  *
@@ -44,7 +45,8 @@ struct repeated {
 struct thread {
     pid_t tid;
     enum thread_state state;
-    bool asleep;     /* in the kernel when the others were held */
+    bool asleep;     /* in the kernel when the others were held, and left there */
+    bool told;       /* to stop; it does not go back to its program before it has */
     bool group_stop; /* stopped by job control; goes on listening, not running */
     bool can_call;   /* stopped where a system call can be put in */
     int signal;      /* to be delivered when it goes on */
@@ -67,7 +69,7 @@ struct target {
 int target_seize(struct target *target, pid_t pid);
 /* Handles what has happened to threads; never waits. */
 void target_events(struct target *target);
-/* Stops the threads that run; those that sleep in the kernel are left alone. False when not all stand in time, or the target ended. */
+/* Stops the threads, but for those that sleep where that would be felt, or do not come. False when not all stand in time, or the target ended. */
 bool target_hold(struct target *target, int timeout_ms);
 /* Stopped threads go on. */
 void target_release(struct target *target);
@@ -94,6 +96,8 @@ struct sleep {
 };
 
 bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep);
+/* It goes on by itself in a moment, unless it waits for a device; it may then change mappings. */
+bool sleeps_briefly(const struct sleep *sleep);
 /* As ps(1) shows it; 0 when it is gone. */
 char thread_state_letter(pid_t pid, pid_t tid);
 
@@ -210,6 +214,8 @@ struct find {
 
 /* Why a mapping is compared, though the others are tracked: an errno, or one of these. */
 enum { LEFT_HUGE = 10001, LEFT_OWN = 10002 };
+/* It is no longer as it was read: the next epoch sees what it has become. */
+enum { LEFT_CHANGED = 10003 };
 
 /* What is compared for one reason, in this epoch. */
 struct left {
@@ -218,8 +224,8 @@ struct left {
     struct mapping first;
 };
 
-/* A mapping that is not tracked: it is not tried again. */
-struct refusal {
+/* What became of a mapping: tracked (0), or why not. Then it is not tried again. */
+struct verdict {
     uint64_t start, end, offset, inode;
     int reason;
 };
@@ -239,8 +245,8 @@ struct watch {
     size_t run_count, run_room;
     struct left left[LEFT_REASONS];
     size_t left_count;
-    struct refusal *refusals, *former; /* of this epoch and the last one, by address */
-    size_t refusal_count, refusal_room, former_count, former_room;
+    struct verdict *verdicts, *former; /* of this epoch and the last one, by address */
+    size_t verdict_count, verdict_room, former_count, former_room;
     bool has_own_uffd; /* the target has a userfaultfd, and may register any of its memory */
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
@@ -277,6 +283,8 @@ void track_begin(struct watch *watch);
 void track_end(struct watch *watch);
 /* Has the mapping tracked. Returns 0, or why it is not: an errno or LEFT_*. */
 int track(struct watch *watch, const struct mapping *mapping, bool *fresh);
+/* The mapping was tracked in this epoch. */
+void track_keep(struct watch *watch, const struct mapping *mapping);
 /* The mapping is compared from now on. */
 void track_leave(struct watch *watch, const struct mapping *mapping, int reason);
 struct message;
@@ -306,7 +314,7 @@ enum { CONTROL_FD = 3 };
 
 /* Messages begin with their length (without these four bytes) and kind; numbers are little endian. */
 enum message_kind {
-    MESSAGE_READY = 1,  /* pid, mirror descriptor, tracked; then why not */
+    MESSAGE_READY = 1,  /* pid, mirror descriptor, tracked, why not; how long the target was held, ns */
     MESSAGE_FAILED = 2, /* errno; then the step */
     MESSAGE_HELD = 3,   /* see reply_held */
     MESSAGE_BUSY = 4,   /* not all threads could be stopped */

@@ -1,7 +1,9 @@
 /*
- * holder TRACKER PAGES pid PID | holder TRACKER PAGES run COMMAND...
- * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most.
- * On descriptor 3 subpage asks with one byte: h hold, look and go on; s hold, look and stand; g go on (no answer).
+ * holder TRACKER PAGES pid PID | holder TRACKER PAGES run FILES,BLOCKED,IGNORED COMMAND...
+ * TRACKER: auto, userfault, compare. PAGES: how many pages of memory can be recorded at most. FILES,BLOCKED,IGNORED: the soft limit
+ * of open files and the signal masks that the command begins with, as in /proc/PID/status; `-` when not known.
+ * On descriptor 3 subpage asks with one byte: h hold, look and go on; s hold, look and stand; g go on (no answer); p hold, find what was
+ * written, go on, and only then copy it.
  * Closing it ends the recording.
  */
 #define _GNU_SOURCE
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,8 +66,29 @@ static int failed(const char *step, int error)
     return 1;
 }
 
+/* As whoever started subpage wants it: the program of subpage itself has changed these. */
+static void become_as_started(const char *as)
+{
+    char files[24] = "";
+    unsigned long long blocked = 0, ignored = 0;
+    struct rlimit limit;
+    if (sscanf(as, "%23[^,],%llx,%llx", files, &blocked, &ignored) == 3 && getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        rlim_t soft = *files == 'u' ? RLIM_INFINITY : (rlim_t)strtoull(files, NULL, 10);
+        limit.rlim_cur = soft < limit.rlim_max ? soft : limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    sigset_t mask;
+    sigemptyset(&mask);
+    for (int number = 1; number < NSIG; number++) {
+        signal(number, ignored >> (number - 1) & 1 ? SIG_IGN : SIG_DFL);
+        if (blocked >> (number - 1) & 1)
+            sigaddset(&mask, number);
+    }
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+}
+
 /* The command, stopped before it becomes itself: it waits until it is seized. */
-static int start(char **command, int *exec_error)
+static int start(const char *as, char **command, int *exec_error)
 {
     int go[2], result[2];
     if (pipe2(go, O_CLOEXEC) < 0 || pipe2(result, O_CLOEXEC) < 0)
@@ -74,12 +98,8 @@ static int start(char **command, int *exec_error)
         return errno;
     if (pid == 0) {
         char byte;
-        sigset_t none;
         close(go[1]);
-        sigemptyset(&none);
-        for (int number = 1; number < NSIG; number++)
-            signal(number, SIG_DFL);
-        sigprocmask(SIG_SETMASK, &none, NULL);
+        become_as_started(as);
         close(CONTROL_FD);
         if (read(go[0], &byte, 1) == 1)
             execvp(command[0], command);
@@ -214,7 +234,7 @@ static void answer_ended(void)
 }
 
 /* One epoch's end. Returns what ended the recording, or NULL. */
-static const char *hold(int *error, bool stand)
+static const char *hold(int *error, char request)
 {
     uint64_t asked = now_ns();
     const char *step = NULL;
@@ -223,11 +243,9 @@ static const char *hold(int *error, bool stand)
     if (held) {
         uint64_t held_ns = now_ns();
         *error = find_pages();
-        /*
-         * At the start all that the memory holds is copied, which takes long. A process that ran before us goes on meanwhile: what it
-         * writes is found in the next hold, and copied again.
-         */
-        const bool early = first_look && !runs && !stand && !*error;
+        const bool stand = request == 's';
+        /* Much is copied best while the target runs: what it writes meanwhile is found in the next hold, and copied again. */
+        const bool early = request == 'p' && !*error;
         const uint64_t former = gone_on_ns; /* when it ran before this hold is in the answer */
         if (early)
             go_on();
@@ -287,7 +305,7 @@ static int serve(void)
             go_on();
             continue;
         }
-        const char *step = hold(&error, request == 's');
+        const char *step = hold(&error, request);
         if (step)
             return failed(step, error);
         if (!message_send(&reply))
@@ -332,7 +350,7 @@ static bool await_exec(void)
 
 int main(int argc, char **argv)
 {
-    if (argc < 5) {
+    if (argc < 5 || (strcmp(argv[3], "run") == 0 && argc < 6)) {
         fputs("this program is started by `subpage record`\n", stderr);
         return 2;
     }
@@ -351,7 +369,7 @@ int main(int argc, char **argv)
     if ((error = open_mirror(strtoull(argv[2], NULL, 10), &mirror)))
         return failed("memory for a copy", error);
     if (runs) {
-        if ((error = start(argv + 4, &exec_error)))
+        if ((error = start(argv[4], argv + 5, &exec_error)))
             return failed("ptrace", error);
         if (exec_error)
             return failed("exec", exec_error);
@@ -359,6 +377,7 @@ int main(int argc, char **argv)
         return failed("ptrace", error);
     watch.pid = runs ? target.pid : target_living_thread(&target, 0);
     target.holding = true;
+    const uint64_t asked = now_ns();
     if (!(runs ? await_exec() : target_hold(&target, START_MS)))
         return failed(target.ended ? "ended" : "hold", 0);
     target.executed = false;
@@ -370,6 +389,7 @@ int main(int argc, char **argv)
     message_u64(&reply, watch.uffd >= 0);
     message_u64(&reply, (uint64_t)watch.error);
     message_text(&reply, watch.failed ? watch.failed : "");
+    message_u64(&reply, runs ? 0 : now_ns() - asked);
     not_begun = false;
     if (!runs)
         target.holding = false;

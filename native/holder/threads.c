@@ -2,8 +2,9 @@
  * All threads of the target, stopped and started with PTRACE_SEIZE and PTRACE_INTERRUPT. Between two stops signals and new
  * threads pass through here and are sent on at once. Source: ptrace(2).
  *
- * A thread that sleeps in the kernel is not stopped. It may wake while the others stand; what it writes then counts in this epoch
- * or in the next one, never in none: marks are taken before pages are copied.
+ * A thread is left alone while it sleeps in a call that a stop would cut short (interrupted.c), and while it does not come back
+ * from the kernel. It may wake while the others stand; what it writes then counts in this epoch or in the next one, never in none:
+ * marks are taken before pages are copied.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -164,6 +165,7 @@ static void on_stop(struct target *target, pid_t tid, int status)
     if (!thread)
         thread = add(target, tid);
     thread->state = THREAD_STOPPED;
+    thread->told = false;
     if (event == PTRACE_EVENT_EXEC) {
         on_exec(target, thread);
         return;
@@ -212,6 +214,11 @@ void target_events(struct target *target)
         ;
 }
 
+static void interrupt(struct thread *thread)
+{
+    thread->told = ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) == 0;
+}
+
 /* How many may still write: neither stopped nor asleep. */
 static size_t moving(const struct target *target)
 {
@@ -222,13 +229,14 @@ static size_t moving(const struct target *target)
 }
 
 /* One that was told to stop stands as soon as it sleeps: it does not come back from the kernel without stopping. */
-static void look_again(struct target *target)
+static void look_again(struct target *target, bool long_enough)
 {
     struct sleep sleep;
     for (size_t i = 0; i < target->count; i++) {
         struct thread *thread = &target->threads[i];
         if (thread->state == THREAD_RUNNING && !thread->asleep)
-            thread->asleep = thread_asleep(target->pid, thread, &sleep) || has_ended(target->pid, thread->tid);
+            thread->asleep = (thread_asleep(target->pid, thread, &sleep) && (long_enough || !sleeps_briefly(&sleep))) ||
+                             has_ended(target->pid, thread->tid);
     }
 }
 
@@ -244,16 +252,19 @@ static void await_event(uint64_t ns)
 
 bool target_hold(struct target *target, int timeout_ms)
 {
-    const uint64_t look_ns = 500000, deadline = now_ns() + (uint64_t)timeout_ms * 1000000u;
+    const uint64_t look_ns = 300000, brief_ns = 5000000, begin = now_ns();
+    const uint64_t deadline = begin + (uint64_t)timeout_ms * 1000000u;
     struct sleep sleep;
     target->holding = true;
     /* All are looked at before the first is stopped: it stands for less time. */
-    for (size_t i = 0; i < target->count; i++)
-        target->threads[i].asleep = target->threads[i].state == THREAD_RUNNING &&
-                                    thread_asleep(target->pid, &target->threads[i], &sleep);
+    for (size_t i = 0; i < target->count; i++) {
+        struct thread *thread = &target->threads[i];
+        thread->asleep = thread->state == THREAD_RUNNING && thread_asleep(target->pid, thread, &sleep) &&
+                         (thread->told || call_returns_eintr(&sleep));
+    }
     for (size_t i = 0; i < target->count; i++)
         if (target->threads[i].state == THREAD_RUNNING && !target->threads[i].asleep)
-            ptrace(PTRACE_INTERRUPT, target->threads[i].tid, 0, 0);
+            interrupt(&target->threads[i]);
     for (uint64_t look = now_ns() + look_ns;;) {
         target_events(target);
         if (target->ended)
@@ -262,7 +273,7 @@ bool target_hold(struct target *target, int timeout_ms)
             return target->count > 0;
         uint64_t now = now_ns();
         if (now >= look) {
-            look_again(target);
+            look_again(target, now - begin > brief_ns);
             look = now + look_ns;
         } else if (now >= deadline)
             return false;
@@ -288,10 +299,10 @@ pid_t target_stopped_thread(const struct target *target)
     return 0;
 }
 
-/* Stops one thread, for some milliseconds at most: one that waits for a device does not come. */
-static bool stop_one(struct target *target, pid_t tid)
+/* Stops one thread. False when it does not come in time. */
+static bool stop_one(struct target *target, pid_t tid, uint64_t ns)
 {
-    uint64_t deadline = now_ns() + 20000000u;
+    uint64_t deadline = now_ns() + ns;
     ptrace(PTRACE_INTERRUPT, tid, 0, 0);
     for (;;) {
         target_events(target);
@@ -307,21 +318,29 @@ static bool stop_one(struct target *target, pid_t tid)
     }
 }
 
-/* The calls that the kernel makes again by itself come first: nothing can be told of them afterwards. */
-static bool feels_stop(struct target *target, struct thread *thread)
+enum reluctance { FEELS_NOTHING, FEELS_STOP, DOES_NOT_COME, RELUCTANCES };
+
+/*
+ * The calls that the kernel makes again by itself come first: nothing can be told of them afterwards. One that waits for a device or in vfork(2)
+ * may not come at all.
+ */
+static enum reluctance reluctance_of(const struct target *target, struct thread *thread)
 {
     struct sleep sleep;
-    return thread_asleep(target->pid, thread, &sleep) && call_returns_eintr(&sleep);
+    if (thread_state_letter(target->pid, thread->tid) == 'D')
+        return DOES_NOT_COME;
+    return thread_asleep(target->pid, thread, &sleep) && call_returns_eintr(&sleep) ? FEELS_STOP : FEELS_NOTHING;
 }
 
 pid_t target_calling_thread(struct target *target)
 {
+    static const uint64_t wait_ns[RELUCTANCES] = {1000000000, 1000000000, 50000000};
     pid_t tid = target_stopped_thread(target);
-    for (int feels = 0; feels < 2 && tid == 0; feels++)
+    for (int reluctance = FEELS_NOTHING; reluctance < RELUCTANCES && tid == 0; reluctance++)
         for (size_t i = 0; i < target->count && tid == 0; i++) {
             struct thread *thread = &target->threads[i];
-            if (thread->state == THREAD_RUNNING && feels_stop(target, thread) == (feels == 1) &&
-                stop_one(target, thread->tid))
+            if (thread->state == THREAD_RUNNING && (int)reluctance_of(target, thread) == reluctance &&
+                stop_one(target, thread->tid, wait_ns[reluctance]))
                 tid = target_stopped_thread(target);
         }
     return tid;

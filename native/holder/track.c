@@ -60,7 +60,7 @@ static bool may_be_registered(const struct mapping *mapping)
 }
 
 /* Both lists are by address. */
-static const struct refusal *refused_before(struct watch *watch, const struct mapping *mapping)
+static const struct verdict *verdict_before(struct watch *watch, const struct mapping *mapping)
 {
     size_t low = 0, high = watch->former_count;
     while (low < high) {
@@ -70,23 +70,59 @@ static const struct refusal *refused_before(struct watch *watch, const struct ma
         else
             high = middle;
     }
-    const struct refusal *found = &watch->former[low];
+    const struct verdict *found = &watch->former[low];
     return low < watch->former_count && found->start == mapping->start && found->end == mapping->end &&
                    found->offset == mapping->offset && found->inode == mapping->inode
                ? found
                : NULL;
 }
 
+/* linux/fs.h of kernels before 6.11 lacks it. */
+struct mapping_query {
+    uint64_t size, flags, address, start, end, mapping_flags, page_bytes, offset, inode;
+    uint32_t device_major, device_minor, name_size, build_id_size;
+    uint64_t name_address, build_id_address;
+};
+_Static_assert(sizeof(struct mapping_query) == 104, "struct procmap_query of the kernel");
+#define MAPPING_QUERY _IOWR('f', 17, struct mapping_query)
+
+static int maps = -1;
+
+/*
+ * Threads that slept may have woken and changed the mapping since it was read. To register what is only part of one now would
+ * part it, and calls over both parts would fail.
+ */
+static bool is_as_read(const struct watch *watch, const struct mapping *mapping, bool fresh)
+{
+    char path[64];
+    if (maps < 0) {
+        snprintf(path, sizeof path, "/proc/%d/maps", watch->pid);
+        maps = open(path, O_RDONLY | O_CLOEXEC);
+    }
+    struct mapping_query query = {.size = sizeof query, .address = mapping->start};
+    if (maps < 0 || ioctl(maps, MAPPING_QUERY, &query) < 0)
+        return errno == ENOTTY;
+    if (fresh)
+        return query.start == mapping->start && query.end == mapping->end;
+    /* Registering has joined neighbours. */
+    return query.start <= mapping->start && query.end >= mapping->end;
+}
+
 int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
 {
-    const struct refusal *refused = refused_before(watch, mapping);
-    if (refused)
-        return refused->reason;
-    struct scan_region region;
-    uint64_t probe = mapping->start;
-    *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
-    if (*fresh && errno != EPERM)
-        return errno;
+    const struct verdict *before = verdict_before(watch, mapping);
+    if (before && before->reason != 0)
+        return before->reason;
+    /* What is private is scanned alike, fresh or not: where it was tracked before there is nothing to ask. */
+    if (!before || !mapping->is_private) {
+        struct scan_region region;
+        uint64_t probe = mapping->start;
+        *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
+        if (*fresh && errno != EPERM)
+            return errno;
+    }
+    if (!before && !is_as_read(watch, mapping, *fresh))
+        return LEFT_CHANGED;
     const uint64_t bytes = mapping->end - mapping->start;
     struct uffdio_register range = {
         .range = {.start = mapping->start, .len = bytes},
@@ -103,16 +139,26 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
     return huge ? LEFT_HUGE : LEFT_OWN;
 }
 
-void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
+static void judge(struct watch *watch, const struct mapping *mapping, int reason)
 {
-    watch->refusals = grown(watch->refusals, watch->refusal_count, &watch->refusal_room, sizeof *watch->refusals);
-    watch->refusals[watch->refusal_count++] = (struct refusal){
+    watch->verdicts = grown(watch->verdicts, watch->verdict_count, &watch->verdict_room, sizeof *watch->verdicts);
+    watch->verdicts[watch->verdict_count++] = (struct verdict){
         .start = mapping->start,
         .end = mapping->end,
         .offset = mapping->offset,
         .inode = mapping->inode,
         .reason = reason,
     };
+}
+
+void track_keep(struct watch *watch, const struct mapping *mapping)
+{
+    judge(watch, mapping, 0);
+}
+
+void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
+{
+    judge(watch, mapping, reason);
     size_t at = 0;
     while (at < watch->left_count && watch->left[at].reason != reason)
         at++;
@@ -129,14 +175,17 @@ void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
 
 void track_end(struct watch *watch)
 {
-    struct refusal *former = watch->former;
+    if (maps >= 0)
+        close(maps);
+    maps = -1;
+    struct verdict *former = watch->former;
     const size_t room = watch->former_room;
-    watch->former = watch->refusals;
-    watch->former_count = watch->refusal_count;
-    watch->former_room = watch->refusal_room;
-    watch->refusals = former;
-    watch->refusal_count = 0;
-    watch->refusal_room = room;
+    watch->former = watch->verdicts;
+    watch->former_count = watch->verdict_count;
+    watch->former_room = watch->verdict_room;
+    watch->verdicts = former;
+    watch->verdict_count = 0;
+    watch->verdict_room = room;
 }
 
 void track_forget(struct watch *watch)

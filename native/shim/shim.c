@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,12 +100,33 @@ __attribute__((constructor)) static void shim_load(void)
         status_write(status_path, &status);
 }
 
+/* What was mapped first stays the guest's RAM, though its path may lead elsewhere later, or nowhere. */
+static struct {
+    atomic_bool known;
+    dev_t device;
+    ino_t inode;
+} guest_ram;
+
 /* The path is looked at now, not at load: QEMU may have created the file itself. */
 static bool is_guest_ram(int fd)
 {
     struct stat given, wanted;
-    return ram_path && fd >= 0 && fstat(fd, &given) == 0 && stat(ram_path, &wanted) == 0 &&
-           given.st_dev == wanted.st_dev && given.st_ino == wanted.st_ino;
+    if (!ram_path || fd < 0 || fstat(fd, &given) < 0)
+        return false;
+    if (atomic_load(&guest_ram.known))
+        return given.st_dev == guest_ram.device && given.st_ino == guest_ram.inode;
+    return stat(ram_path, &wanted) == 0 && given.st_dev == wanted.st_dev && given.st_ino == wanted.st_ino;
+}
+
+/* With the lock held. */
+static void remember_guest_ram(int fd)
+{
+    struct stat given;
+    if (atomic_load(&guest_ram.known) || fstat(fd, &given) < 0)
+        return;
+    guest_ram.device = given.st_dev;
+    guest_ram.inode = given.st_ino;
+    atomic_store(&guest_ram.known, true);
 }
 
 /* Whether a mapping with these flags can change its file. */
@@ -182,6 +204,7 @@ static void *map(void *address, size_t bytes, int protection, int flags, int fd,
         return mapped;
     }
     pthread_mutex_lock(&lock);
+    remember_guest_ram(fd);
     watch_add(&status, mapped, bytes, (uint64_t)offset);
     start_threads_once();
     status_write(status_path, &status);

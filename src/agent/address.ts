@@ -2,8 +2,9 @@
  * Where an agent is reached. From other hosts: host:port, as given to --listen and --to; IPv6 hosts stand in brackets. From the
  * machine itself: the path of its state directory, or of the socket in it.
  */
-import { basename, dirname, join, resolve } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { SubpageError } from '../errors.ts'
+import { socketPath } from '../qemu/state-path.ts'
 
 export interface TcpAddress {
   host: string
@@ -20,7 +21,7 @@ export type Address = TcpAddress | SocketAddress
 export const defaultPort = 7475
 
 /** In its state directory: where an agent of the same machine is reached. */
-export const pairSocket = (stateDirectory: string) => join(resolve(stateDirectory), 'pair.sock')
+export const pairSocket = (stateDirectory: string) => socketPath(stateDirectory, 'pair.sock')
 
 /** The state directory, of which the socket in it may have been given. */
 export const directoryOf = (path: string) => (basename(path) === 'pair.sock' ? dirname(path) : path)

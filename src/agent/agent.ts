@@ -5,15 +5,9 @@
 import { randomUUID } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import {
-  type GuestFiles,
-  type GuestRecord,
-  guestFiles,
-  guestNames,
-  type ProtectionSettings,
-  readRecord,
-} from '../qemu/guest-files.ts'
+import { guestFiles, type ProtectionSettings } from '../qemu/guest-files.ts'
 import { lastWords, launch } from '../qemu/launch.ts'
+import { endLeftover } from '../qemu/leftover.ts'
 import { QemuProcess } from '../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../qemu/run-request.ts'
 import { admit, greet, refuseOurselves, sharesArbiter } from '../replication/admission.ts'
@@ -27,6 +21,7 @@ import { guarded } from './boundary.ts'
 import { Changing } from './changing.ts'
 import type { Incoming } from './door.ts'
 import { EventLog } from './event-log.ts'
+import { GuestFinder } from './guest-finder.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity, type SwapPlace } from './host-density.ts'
 import {
@@ -40,7 +35,7 @@ import {
 import { showPresence } from './presence.ts'
 import { Departed, endByCommand } from './removal.ts'
 import { RunningGuest } from './running-guest.ts'
-import { endLeft, StandbyGuest } from './standby-guest.ts'
+import { StandbyGuest } from './standby-guest.ts'
 import type { Listening } from './transport.ts'
 
 export interface AgentOptions
@@ -63,8 +58,8 @@ export class Agent {
   #listening: Listening | undefined
   readonly #departed = new Departed()
   readonly #changing = new Changing()
-  /** Settles when the guests of a former agent have been taken up; connections wait for it. */
-  #ready: Promise<void> = Promise.resolve()
+  /** Of the guests of a former agent; a connection that asks for one waits until it is known. */
+  readonly #finder: GuestFinder
 
   private constructor({ stateDirectory, listen, advertise, swap, ...host }: AgentOptions) {
     this.stateDirectory = stateDirectory
@@ -78,6 +73,10 @@ export class Agent {
       density: new HostDensity(stateDirectory, this.events, swap),
       addressFor: (peer) => formatAddress('path' in peer ? this.#socket : (advertise ?? this.address)),
     }
+    this.#finder = new GuestFinder({
+      ...{ stateDirectory, host: this.host, guests: this.guests },
+      adopt: (guest) => this.#adopt(guest),
+    })
   }
 
   /** @throws SubpageError ADDRESS_IN_USE, TLS_REQUIRED */
@@ -88,8 +87,7 @@ export class Agent {
       connection: (incoming) => void agent.#answer(incoming),
       refused: (from, error) => agent.#refused(from, error),
     })
-    agent.#ready = agent.#findGuests()
-    await agent.#ready
+    await agent.#finder.begin()
     return agent
   }
 
@@ -160,10 +158,10 @@ export class Agent {
   }
 
   async verify(name: string): Promise<Verification> {
-    const primary = this.#running(name, 'verify').primary
+    const { primary, qemu } = this.#running(name, 'verify')
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
       throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
-    return await primary.verify()
+    return await qemu.hang.during(primary.verify())
   }
 
   async switchover(name: string): Promise<void> {
@@ -230,9 +228,9 @@ export class Agent {
   async #answer({ stream, peer, accept }: Incoming): Promise<void> {
     const connection = new Connection(stream)
     try {
-      await this.#ready
       const { frames, hello } = await greet(connection)
       accept()
+      await this.#finder.known(hello.guest.name)
       refuseOurselves(hello, this.host.claimant, presentOf(this.guests.get(hello.guest.name)))
       if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
         throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
@@ -269,6 +267,7 @@ export class Agent {
         // Before the standby has files of the same names: buried later it would take their memory with it.
         this.#bury(present, await present.guest.ended)
       }
+      if (present?.kind === 'unanswered') await endLeftover(present.files, present.record)
       if (present?.kind === 'ended') refuseIfAlive(present)
       const guest = await StandbyGuest.start(hello, guestFiles(this.stateDirectory, name), this.host)
       this.guests.set(name, guest.remember(hello))
@@ -303,48 +302,5 @@ export class Agent {
 
   #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
     return this.#changing.during(name, this.host.name, work)
-  }
-
-  // ---- start
-
-  async #findGuests(): Promise<void> {
-    for (const name of guestNames(this.stateDirectory)) {
-      const files = guestFiles(this.stateDirectory, name)
-      let record: GuestRecord | undefined
-      try {
-        record = readRecord(files)
-        await this.#find(name, files, record)
-      } catch (error) {
-        // One guest that cannot be taken up must not keep the others waiting.
-        const end = {
-          how: 'died' as const,
-          detail: `it could not be found again: ${asSubpageError(error).message}`,
-        }
-        this.guests.set(name, { kind: 'ended', name, record, files, end })
-        this.events.add(name, 'guest', end.detail)
-      }
-    }
-  }
-
-  async #find(name: string, files: GuestFiles, record: GuestRecord | undefined): Promise<void> {
-    // A start that was cut short; or a standby: its image may be torn, and the frames that would mend it died with the
-    // former agent. Its primary seeds anew.
-    if (!record || record.waiting) return await endLeft(files, record, this.host)
-    const qemu = await QemuProcess.attach(files, record)
-    if (!qemu) {
-      rmSync(files.ram, { force: true })
-      const end = { how: 'died' as const, detail: 'it ended while no agent ran' }
-      this.guests.set(name, { kind: 'ended', name, record, files, end })
-      return
-    }
-    const guest = this.#adopt(new RunningGuest(qemu, this.host))
-    this.events.add(name, 'guest', `found again: process ${record.process.pid}`)
-    try {
-      if (record.protection) guest.goOnProtecting(record.protection, true)
-      // The former agent may have died while it ended a protection.
-      else await guest.guest.freeOutputs()
-    } catch (error) {
-      this.events.add(name, 'protection', `cannot go on: ${asSubpageError(error).message}`)
-    }
   }
 }

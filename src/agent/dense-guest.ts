@@ -60,6 +60,7 @@ export class DenseGuest {
   #trimmed = false
   /** It is being let go of. */
   #leaving = false
+  #busy = false
   /** Settles when no pass is under way. */
   #passing: Promise<unknown> = Promise.resolve()
 
@@ -132,11 +133,18 @@ export class DenseGuest {
   }
 
   /** One pass over this guest. Returns the milliseconds that it computed, or kept the guest, if that is longer. @throws SubpageError KEEPER_FAILED, PAUSE_BROKEN, NO_SPACE */
-  pass(keeper: KeeperClient): Promise<number> {
-    const pass = this.#pass(keeper)
-    // Whoever asked for it hears of its failure.
-    this.#passing = pass.catch(() => undefined)
-    return pass
+  async pass(keeper: KeeperClient): Promise<number> {
+    const { hang } = this.owner.qemu
+    // One that began before QEMU hung goes on with it.
+    if (this.#busy) return 0
+    hang.refuseIfHung()
+    this.#busy = true
+    const pass = this.#pass(keeper).finally(() => {
+      this.#busy = false
+    })
+    // Whoever asked for it hears of its failure; whoever lets go of the guest does not wait for a QEMU that hangs.
+    this.#passing = hang.during(pass).catch(() => undefined)
+    return await pass
   }
 
   async #pass(keeper: KeeperClient): Promise<number> {

@@ -32,7 +32,7 @@ export async function densityStatus(agent: Agent): Promise<HostDensityStatus> {
   if (!status) return { guests: [], store: null, keeper: null, error: '' }
   const guests: GuestDensity[] = []
   for (const hosted of agent.guests.values()) {
-    if (hosted.kind === 'ended') continue
+    if (hosted.kind === 'ended' || hosted.kind === 'unanswered') continue
     const { id, density } = hosted.qemu.record
     const kept = status.guests.find((guest) => guest.id === id)
     if (!kept || !density) continue

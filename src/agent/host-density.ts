@@ -2,15 +2,15 @@
  * Dense memory on this host: the keeper, the guests that it serves, running or waiting to take over, and the passes of the
  * clock over them, one guest after the other. A guest is dense from the moment that its record says so until every page is back.
  */
-import { createHash } from 'node:crypto'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { pagesOf, runsOf } from '../density/keeper.ts'
-import { KeeperClient, type KeeperPlace } from '../density/keeper-client.ts'
+import { KeeperClient, type KeeperPlace, keeperTimes } from '../density/keeper-client.ts'
 import type { KeeperStatus } from '../density/keeper-protocol.ts'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { DensitySettings, GuestRecord } from '../qemu/guest-files.ts'
+import { socketPath, stateTag } from '../qemu/state-path.ts'
 import { guarded } from './boundary.ts'
 import { DenseGuest, type DenseOwner } from './dense-guest.ts'
 import type { EventLog } from './event-log.ts'
@@ -46,10 +46,10 @@ export class HostDensity {
   readonly #errors = new Map<string, string>()
 
   constructor(stateDirectory: string, events: EventLog, swap: SwapPlace | undefined) {
-    const tag = createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
+    const tag = stateTag(stateDirectory)
     const inState = (leaf: string) => join(resolve(stateDirectory), leaf)
     this.#place = {
-      socket: inState('keeper.sock'),
+      socket: socketPath(stateDirectory, 'keeper.sock'),
       log: inState('keeper.log'),
       keeper: {
         directory: `/dev/shm/subpage-${tag}-density`,
@@ -232,7 +232,7 @@ export class HostDensity {
       keeper.close()
       throw error
     }
-    void keeper.closed.then(() => this.#lost())
+    void keeper.closed.then(() => this.#lost(keeper.hung))
     if (this.#guests.size > 0) this.#passes ??= this.#pass()
     return keeper
   }
@@ -250,11 +250,25 @@ export class HostDensity {
     }
   }
 
+  /**
+   * A guest of a former agent does not answer, and the keeper may be why: one that hangs is ended.
+   * @param pauses it keeps the guest paused, so it hangs
+   */
+  async endIfStuck(pauses: boolean): Promise<void> {
+    try {
+      const keeper = await this.keeper()
+      if (pauses) keeper.end(`it kept a guest paused for ${keeperTimes.hungMs / 1000} s`)
+    } catch (error) {
+      this.#say('', asSubpageError(error).message)
+    }
+  }
+
   /** Guests may be waiting for a page: the next keeper must come at once. */
-  async #lost(): Promise<void> {
+  async #lost(hung: string | undefined): Promise<void> {
     this.#keeper = undefined
     while (this.#guests.size > 0 && !this.#closing.signal.aborted) {
-      this.#say('', 'the keeper of dense memory has ended; a new one is started')
+      const how = hung === undefined ? 'has ended' : `hung and was ended (${hung})`
+      this.#say('', `the keeper of dense memory ${how}; a new one is started`)
       try {
         await this.keeper()
         return
@@ -293,7 +307,7 @@ export class HostDensity {
       if (this.#unattached.has(dense)) await this.#attachAgain(keeper, dense)
       if (this.#unattached.has(dense)) return 0
       this.#watch(dense)
-      const cpuMs = await dense.pass(keeper)
+      const cpuMs = await dense.owner.qemu.hang.during(dense.pass(keeper))
       this.#errors.delete(dense.id)
       return cpuMs
     } catch (thrown) {

@@ -1,4 +1,4 @@
-/** What a guest can be to this host: it runs here, waits here to take over, or has ended here. */
+/** What a guest can be to this host: it runs here, waits here to take over, has not answered yet, or has ended here. */
 import { SubpageError } from '../errors.ts'
 import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { isGone } from '../qemu/process.ts'
@@ -7,8 +7,9 @@ import type { GuestEnd } from '../replication/guest.ts'
 import { directoryOf, parseAddress } from './address.ts'
 import type { RunningGuest } from './running-guest.ts'
 import type { StandbyGuest } from './standby-guest.ts'
+import type { UnansweredGuest } from './unanswered-guest.ts'
 
-export type HostedGuest = RunningGuest | StandbyGuest | EndedGuest
+export type HostedGuest = RunningGuest | StandbyGuest | UnansweredGuest | EndedGuest
 
 /** A guest that no longer runs: kept by name, with its logs, until it is started again or removed. */
 export interface EndedGuest {
@@ -22,32 +23,31 @@ export interface EndedGuest {
 
 /** As a primary that asks this host for a standby meets it. */
 export function presentOf(guest: HostedGuest | undefined): Present {
-  if (guest?.kind === 'running') return guest.present
+  if (guest?.kind === 'running' || guest?.kind === 'unanswered') return guest.present
   return guest?.kind === 'standby' ? guest : { kind: 'nothing' }
 }
 
 /**
  * @param command what `subpage` was asked to do
- * @throws SubpageError GUEST_UNKNOWN when it runs elsewhere, GUEST_DIED
+ * @throws SubpageError GUEST_UNKNOWN when it runs elsewhere, GUEST_HUNG, GUEST_DIED
  */
 export function runningOf(guest: HostedGuest, command: string): RunningGuest {
   if (guest.kind === 'running') return guest
+  if (guest.kind === 'unanswered') throw guest.error
   if (guest.kind === 'standby') {
     const { host, address } = guest.hello.source
     const at = parseAddress(address)
-    const there =
-      'path' in at
-        ? `subpage ${command} ${guest.name} --state ${directoryOf(at.path)}`
-        : `subpage ${command} ${guest.name} there`
+    const [where, option] =
+      'path' in at ? [directoryOf(at.path), ` --state ${directoryOf(at.path)}`] : [address, ' there']
     throw new SubpageError(
       'GUEST_UNKNOWN',
-      `${guest.name} is a standby here, and runs on host ${host} (${address}): ${there}`,
+      `${guest.name} is a standby here, and runs on host ${host} (${where}): subpage ${command} ${guest.name}${option}`,
     )
   }
   throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)
 }
 
-/** It runs or waits here. @throws SubpageError GUEST_DIED */
+/** It runs or waits here. @throws SubpageError GUEST_HUNG, GUEST_DIED */
 export function aliveOf(guest: HostedGuest): RunningGuest | StandbyGuest {
   return guest.kind === 'standby' ? guest : runningOf(guest, 'density')
 }

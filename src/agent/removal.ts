@@ -14,7 +14,7 @@ import type { StandbyGuest } from './standby-guest.ts'
  */
 export async function endByCommand(guest: HostedGuest, standbyToo: boolean): Promise<string | undefined> {
   if (guest.kind === 'standby') return await endStandby(guest, standbyToo)
-  if (guest.kind === 'ended') await endLeftover(guest.files, guest.record)
+  if (guest.kind === 'ended' || guest.kind === 'unanswered') await endLeftover(guest.files, guest.record)
   else {
     // The guest's orderly end makes the standby discard its copy.
     await guest.guest.qemu.end()

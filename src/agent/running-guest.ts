@@ -2,6 +2,7 @@
 import { SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
+import { hangTimes } from '../qemu/hang-watch.ts'
 import { bootId } from '../qemu/process.ts'
 import { QemuGuest } from '../qemu/qemu-guest.ts'
 import type { QemuProcess } from '../qemu/qemu-process.ts'
@@ -50,6 +51,8 @@ export class RunningGuest implements DenseOwner {
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
     if (qemu.record.density) host.density.resume(this)
+    tellOfTrouble(qemu, host)
+    qemu.hang.on('stuck', () => this.#fence())
     void this.guest.ended.then(() =>
       this.#guarded('what was stored of its memory', () => host.density.forget(this)),
     )
@@ -102,6 +105,7 @@ export class RunningGuest implements DenseOwner {
       )
     this.#starting = true
     try {
+      this.qemu.hang.refuseIfHung()
       this.#adopt(await Primary.start(this.#options(settings, false)), settings)
     } finally {
       this.#starting = false
@@ -147,9 +151,11 @@ export class RunningGuest implements DenseOwner {
 
   /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
   async unprotect(): Promise<void> {
+    // Before anything is claimed: the standby could not go on any more, and this copy does not.
+    this.qemu.hang.refuseIfHung()
     if (this.#awaited) this.#awaited = undefined
     else if (!this.#primary && this.#trouble !== undefined) this.#trouble = undefined
-    else await this.#protected().stop()
+    else await this.qemu.hang.during(this.#protected().stop())
     this.#primary = undefined
     const { protection: _, ...record } = this.guest.qemu.record
     this.guest.qemu.replaceRecord(record)
@@ -181,7 +187,18 @@ export class RunningGuest implements DenseOwner {
 
   /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
   async switchover(): Promise<void> {
-    await this.#protected().switchover()
+    await this.qemu.hang.during(this.#protected().switchover())
+  }
+
+  /**
+   * Its QEMU has hung for too long: it is ended if a standby can go on at once, and only then. As after any death, what
+   * was not committed is gone, and was not seen by anybody.
+   */
+  #fence(): void {
+    if (this.#primary?.covered)
+      this.qemu.endHung(
+        `its QEMU gave no answer for ${hangTimes.stuckMs / 1000} s and was ended, so that its standby goes on`,
+      )
   }
 
   /** Resolves when the guest has ended and its protection has let go of it. */
@@ -192,7 +209,11 @@ export class RunningGuest implements DenseOwner {
 
   /** Lets go of the protection, not of the standby: the agent ends, and the next one goes on. */
   async detach(): Promise<void> {
-    await this.#primary?.detach()
+    // A QEMU that hangs keeps its agent from nothing: what was begun ends with it, and the guard inside resumes the guest.
+    if (this.#primary)
+      await this.qemu.hang.during(this.#primary.detach()).catch((error) => {
+        if (!(error instanceof SubpageError) || error.code !== 'GUEST_HUNG') throw error
+      })
   }
 
   #protected(): Primary {
@@ -267,6 +288,21 @@ export class RunningGuest implements DenseOwner {
   #say(text: string): void {
     this.#host.events.add(this.name, 'protection', text)
   }
+}
+
+/** Events of a QEMU that hangs or goes on, and of one whose memory has lost its name. */
+export function tellOfTrouble({ hang, record, ramUnlinked, files }: QemuProcess, { events }: Host): void {
+  void ramUnlinked.then(() =>
+    events.add(
+      record.name,
+      'guest',
+      `its RAM file ${files.ram} was removed by somebody else: its memory lasts as long as its process, ${record.process.pid}, and everything goes on; keep whatever cleans /dev/shm from files of subpage`,
+    ),
+  )
+  hang.on('hung', () => events.add(record.name, 'guest', `hangs: ${hang.reason}`))
+  hang.on('answers', (silentMs) =>
+    events.add(record.name, 'guest', `answers again, after ${(silentMs / 1000).toFixed(1)} s`),
+  )
 }
 
 /** The generation of a guest of this host is written down in its record. */

@@ -5,7 +5,7 @@ import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
-import { socketPathBytesMax } from '../qemu/guest-files.ts'
+import { guestFiles } from '../qemu/guest-files.ts'
 import { readImageDirectories } from '../qemu/image-files.ts'
 import { assertOwnProc } from '../qemu/process.ts'
 import { readFaults } from '../replication/fault.ts'
@@ -57,8 +57,8 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       `${listen.host} is no address that another host can call: name one with --advertise`,
     )
   const socket = apiSocket(stateDirectory)
-  if (Buffer.byteLength(socket) > socketPathBytesMax)
-    throw new SubpageError('BAD_ARGUMENT', `${socket} is too long for a socket: choose a shorter --state`)
+  // Before anything is there: a name of one letter must have room at least.
+  guestFiles(stateDirectory, 'x')
   assertOwnProc()
   process.umask(0o077)
   makePrivateDirectory(resolve(stateDirectory))

@@ -13,9 +13,10 @@ import type { HotMap } from '../workingset/hot-map.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
+import type { EventLog } from './event-log.ts'
 import type { Host } from './host.ts'
 import { realSight } from './presence.ts'
-import { successionOf } from './running-guest.ts'
+import { successionOf, tellOfTrouble } from './running-guest.ts'
 
 export class StandbyGuest implements DenseOwner {
   readonly kind = 'standby'
@@ -26,10 +27,12 @@ export class StandbyGuest implements DenseOwner {
   readonly protecting = false
   readonly #image: DenseImage
   readonly #sight = new SourceSight(realSight)
+  readonly #events: EventLog
 
   private constructor(waiting: WaitingQemu, hello: Hello, host: Host) {
     this.waiting = waiting
     this.qemu = waiting.qemu
+    this.#events = host.events
     this.#image = new DenseImage({
       region: this.qemu.ram,
       id: this.qemu.record.id,
@@ -50,6 +53,8 @@ export class StandbyGuest implements DenseOwner {
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
     host.events.addNotes(this.name, waiting.qemu.notes)
+    tellOfTrouble(this.qemu, host)
+    this.qemu.hang.on('stuck', () => this.#renew())
     const clearing = { events: host.events, guest: this.name, doing: 'clearing away after its end' }
     void waiting.ended.then(() => guarded(clearing, () => host.density.forget(this)))
   }
@@ -95,6 +100,14 @@ export class StandbyGuest implements DenseOwner {
 
   async becomeWhole(work: () => Promise<void>): Promise<void> {
     await this.#image.becomeWhole(work)
+  }
+
+  /** Its QEMU could not take the guest over. While the primary is there, nothing is lost: it begins a new standby at once. */
+  #renew(): void {
+    const { standby, qemu } = this
+    if (!standby.connected || standby.ending) return
+    const clearing = { events: this.#events, guest: this.name, doing: 'ending a standby that hangs' }
+    guarded(clearing, () => standby.discard(`hung: ${qemu.hang.reason}`))
   }
 
   /** The same protection, the other way round: for when this host has taken over. */

@@ -154,9 +154,16 @@ function shadowBytes(agent: Agent): number {
     .reduce((sum, bytes) => sum + bytes, 0)
 }
 
-export function guestStatus(guest: HostedGuest, { host }: Agent): GuestStatus {
+export function guestStatus(guest: HostedGuest, agent: Agent): GuestStatus {
+  const status = statusOf(guest, agent)
+  if ((guest.kind !== 'running' && guest.kind !== 'standby') || !guest.qemu.ramIsUnlinked) return status
+  const unlinked = 'its RAM file was removed by somebody else, and its memory lasts as long as its process'
+  return { ...status, reason: status.reason ? `${status.reason}; ${unlinked}` : unlinked }
+}
+
+function statusOf(guest: HostedGuest, { host }: Agent): GuestStatus {
   const { trouble } = host.health
-  const { record, files } = guest.kind === 'ended' ? guest : processOf(guest)
+  const { record, files } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   const common = {
     name: guest.name,
     peer: null,
@@ -188,14 +195,16 @@ export function guestStatus(guest: HostedGuest, { host }: Agent): GuestStatus {
       reason: guest.end.detail,
       pid: null,
     }
+  if (guest.kind === 'unanswered') return { ...common, role: 'Alone', state: 'Hung', reason: guest.reason }
   if (guest.kind === 'standby') {
     const { standby, hello } = guest
+    const { hang } = guest.qemu
     const arbiterTrouble = (standby.arbiter !== null && trouble) || null
     return {
       ...common,
       role: 'Standby',
-      state: standby.state,
-      reason: standby.reason || undecided(arbiterTrouble),
+      state: hang.since === undefined ? standby.state : 'Hung',
+      reason: hang.since === undefined ? standby.reason || undecided(arbiterTrouble) : hang.reason,
       peer: hello.source.host,
       generation: standby.generation,
       arbiter: standby.arbiter,
@@ -216,10 +225,12 @@ export function guestStatus(guest: HostedGuest, { host }: Agent): GuestStatus {
         }
       : null,
   }
+  const { hang } = guest.qemu
+  const hung = hang.since === undefined ? {} : { state: 'Hung', reason: hang.reason }
   const reason = guest.comingBack ? 'its protection goes on when its memory is back' : 'not protected'
   if (!primary && guest.trouble !== undefined)
-    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble }
-  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason }
+    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble, ...hung }
+  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason, ...hung }
   const { last } = primary.stats
   const { arbiter } = guest.succession
   const arbiterTrouble = (arbiter !== null && (trouble ?? primary.dispute)) || null
@@ -228,6 +239,7 @@ export function guestStatus(guest: HostedGuest, { host }: Agent): GuestStatus {
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
     reason: primary.reason || undecided(arbiterTrouble),
+    ...hung,
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
     codec: primary.options.codec,
@@ -264,8 +276,4 @@ function undecided(arbiterTrouble: string | null): string {
 
 function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
   return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
-}
-
-function processOf(guest: Exclude<HostedGuest, { kind: 'ended' }>) {
-  return guest.kind === 'standby' ? guest.waiting.qemu : guest.guest.qemu
 }

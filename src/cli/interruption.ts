@@ -3,14 +3,20 @@
  * nobody takes what they print.
  */
 import { onOutputLost } from './output.ts'
+import { ignoredAtStart } from './started-with.ts'
 
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-/** Runs `body`; its signal aborts at the first interruption. A second one ends the process at once. */
+/**
+ * Runs `body`; its signal aborts at the first interruption. A second one ends the process at once. What was ignored when we were
+ * started, as SIGHUP is under nohup(1), interrupts nothing.
+ */
 export async function interruptible<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const interrupted = new AbortController()
   const interrupt = () => interrupted.abort()
-  for (const signal of signals) process.once(signal, interrupt)
+  for (const signal of signals)
+    if (ignoredAtStart(signal)) process.on(signal, () => undefined)
+    else process.once(signal, interrupt)
   const lost = onOutputLost(interrupt)
   try {
     return await body(interrupted.signal)

@@ -61,29 +61,39 @@ function report(cause: Error): void {
   )
 }
 
-export function printError(error: SubpageError, json: boolean): void {
-  process.stderr.write(
+/** Where text goes. */
+export interface Sink {
+  write(text: string): unknown
+  isTTY?: boolean
+  columns?: number
+}
+
+export interface Sinks {
+  out: Sink
+  err: Sink
+}
+
+export function printError(error: SubpageError, json: boolean, err: Sink = process.stderr): void {
+  err.write(
     json
       ? `${JSON.stringify({ code: error.code, message: error.message })}\n`
-      : `${wrapped(`subpage: ${error.message} (${error.code})`, process.stderr)}\n`,
+      : `${wrapped(`subpage: ${error.message} (${error.code})`, err)}\n`,
   )
 }
 
-const wrapped = (text: string, stream: NodeJS.WriteStream) => wrapText(text, columnsOf(stream))
+const wrapped = (text: string, stream: Sink) => wrapText(text, columnsOf(stream))
 
-export function createOutput(json: boolean): Output {
+export function createOutput(json: boolean, { out, err }: Sinks): Output {
   return {
     json,
     data: (value, text) =>
-      void process.stdout.write(
-        json ? `${JSON.stringify(value)}\n` : `${wrapped(text().replace(/\n$/, ''), process.stdout)}\n`,
-      ),
+      void out.write(json ? `${JSON.stringify(value)}\n` : `${wrapped(text().replace(/\n$/, ''), out)}\n`),
     note: (text) => {
-      if (!json) process.stderr.write(`${wrapped(text, process.stderr)}\n`)
+      if (!json) err.write(`${wrapped(text, err)}\n`)
     },
     warn: (text) =>
-      void process.stderr.write(
-        json ? `${JSON.stringify({ warning: text })}\n` : `${wrapped(`subpage: ${text}`, process.stderr)}\n`,
+      void err.write(
+        json ? `${JSON.stringify({ warning: text })}\n` : `${wrapped(`subpage: ${text}`, err)}\n`,
       ),
   }
 }

@@ -52,6 +52,16 @@ export function notesOn(summary: Summary, kind: TargetKind): string[] {
     return [
       stable,
       'By the accessed bits of its page tables: memory used without rest may be missed, as much as a TLB holds; reads and writes are not told apart.',
+      ...(summary.largeBytes > 0
+        ? [
+            `${formatBytes(summary.largeBytes)} are in transparent huge pages, of which the processor tells only that something in them was used: the figure is between one page and all of each.`,
+          ]
+        : []),
+      ...(summary.hugetlbBytes > 0
+        ? [
+            `${formatBytes(summary.hugetlbBytes)} are hugetlb memory, of whose use the kernel tells nothing: the figure is between none and all of it.`,
+          ]
+        : []),
       cost,
     ]
   return [

@@ -1,4 +1,7 @@
-/** The agent's end: finds the keeper of its host, or starts one, and asks. */
+/**
+ * The agent's end: finds the keeper of its host, or starts one, and asks. A keeper that gives no answer, or does not end a pause
+ * in time, is ended: guests wait for it, and what it stores is whole at every moment, so that the next one goes on.
+ */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -7,7 +10,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
-import { packageRoot } from '../memory/native.ts'
+import { addon, packageRoot } from '../memory/native.ts'
+import { identify, killProcess, type ProcessIdentity } from '../qemu/process.ts'
 import type { KeeperArguments } from './keeper-main.ts'
 import type { KeeperAnswer, KeeperCall, KeeperCalls } from './keeper-protocol.ts'
 
@@ -18,18 +22,43 @@ export interface KeeperPlace extends KeeperArguments {
 const startMsMax = 10_000
 const pollMs = 5
 
+export const keeperTimes = {
+  pingMs: 2_000,
+  /** It leaves a question that costs nothing without an answer for this long, or keeps a guest paused. */
+  hungMs: 5_000,
+  tickMs: 500,
+} as const
+
+interface Waiting {
+  call: KeeperCall
+  /** The guest stands still until it is answered. */
+  pauses: boolean
+  awakeMs: number
+  resolve(gives: unknown): void
+  reject(error: Error): void
+}
+
 export class KeeperClient {
   /** Settles when the keeper has gone, or was let go of. */
   readonly closed: Promise<void>
+  /** Undefined when it cannot be seen from here. */
+  readonly process: ProcessIdentity | undefined
   readonly #socket: Socket
-  readonly #waiting = new Map<number, { resolve(gives: unknown): void; reject(error: Error): void }>()
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #ticking: NodeJS.Timeout
   #number = 0
+  #tickedAt = performance.now()
+  #pingedAt = performance.now()
+  /** Why it was ended. */
+  #hung: string | undefined
 
   private constructor(socket: Socket) {
     this.#socket = socket
+    this.process = identify(addon.peerPid(descriptorOf(socket)))
+    this.#ticking = setInterval(() => this.#tick(), keeperTimes.tickMs).unref()
     // Followed by its end.
     socket.on('error', () => undefined)
-    this.closed = new Promise<void>((resolve) => socket.once('close', resolve)).then(() => this.#gone())
+    this.closed = new Promise<void>((resolve) => socket.once('close', resolve)).then(() => this.#ended())
     createInterface({ input: socket })
       .on('line', (line) => this.#answered(JSON.parse(line)))
       // It passes on what the socket says.
@@ -86,14 +115,42 @@ export class KeeperClient {
     takes: KeeperCalls[Call]['takes'],
   ): Promise<KeeperCalls[Call]['gives']> {
     const number = ++this.#number
-    if (this.#socket.destroyed) throw gone()
-    const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(number, { resolve, reject }))
+    if (this.#socket.destroyed) throw this.#gone()
+    const pauses = call === 'evict' && (takes as KeeperCalls['evict']['takes']).held !== null
+    const answer = new Promise<unknown>((resolve, reject) =>
+      this.#waiting.set(number, { call, pauses, awakeMs: 0, resolve, reject }),
+    )
     this.#socket.write(`${JSON.stringify({ number, call, takes })}\n`)
     return (await answer) as KeeperCalls[Call]['gives']
   }
 
   close(): void {
     this.#socket.destroy()
+  }
+
+  /** Ends the keeper. Its locks go with it: the guard inside QEMU lets a guest run on that it held. */
+  end(why: string): void {
+    this.#hung ??= why
+    if (this.process) killProcess(this.process)
+    this.#socket.destroy()
+  }
+
+  /** Only time in which we were awake ourselves counts: else its answer may be there, unread. */
+  #tick(): void {
+    const now = performance.now()
+    const awakeMs = Math.min(now - this.#tickedAt, 2 * keeperTimes.tickMs)
+    this.#tickedAt = now
+    for (const waiting of this.#waiting.values()) {
+      waiting.awakeMs += awakeMs
+      if (waiting.awakeMs < keeperTimes.hungMs) continue
+      const seconds = keeperTimes.hungMs / 1000
+      if (waiting.pauses) this.end(`it kept a guest paused for ${seconds} s`)
+      else if (waiting.call === 'ping') this.end(`it gave no answer for ${seconds} s`)
+    }
+    if (this.#hung !== undefined || now - this.#pingedAt < keeperTimes.pingMs) return
+    this.#pingedAt = now
+    // Whatever it answers, it answers; and its end is noticed elsewhere.
+    this.ask('ping', {}).catch(() => undefined)
   }
 
   #answered(answer: KeeperAnswer): void {
@@ -108,10 +165,24 @@ export class KeeperClient {
     }
   }
 
-  #gone(): void {
-    for (const { reject } of this.#waiting.values()) reject(gone())
+  #ended(): void {
+    clearInterval(this.#ticking)
+    for (const { reject } of this.#waiting.values()) reject(this.#gone())
     this.#waiting.clear()
+  }
+
+  #gone(): SubpageError {
+    const why = this.#hung === undefined ? 'has ended' : `hung and was ended: ${this.#hung}`
+    return new SubpageError('KEEPER_FAILED', `the keeper of dense memory ${why}`)
+  }
+
+  /** Why it was ended by this agent; undefined when it ended otherwise. */
+  get hung(): string | undefined {
+    return this.#hung
   }
 }
 
-const gone = () => new SubpageError('KEEPER_FAILED', 'the keeper of dense memory has ended')
+/** Node keeps it to itself. */
+function descriptorOf(socket: Socket): number {
+  return (socket as unknown as { _handle: { fd: number } })._handle.fd
+}

@@ -6,7 +6,7 @@ import type { ProcessIdentity } from '../qemu/process.ts'
 import type { PagerStats } from './pager.ts'
 import type { EvictTally, FetchOptions, PageSplit, StoreTotals } from './store.ts'
 
-export const keeperVersion = 2
+export const keeperVersion = 3
 
 export interface KeptGuest {
   /** Unique for ever: what is stored under it belongs to this guest and no other. */
@@ -41,6 +41,8 @@ export interface KeeperStatus {
 /** Request by name: what it takes and what it gives; `cpuMs` is what the keeper computed meanwhile. */
 export interface KeeperCalls {
   status: { takes: object; gives: KeeperStatus }
+  /** Costs nothing: whether it answers. */
+  ping: { takes: object; gives: object }
   attach: { takes: { guest: KeptGuest }; gives: object }
   /**
    * The guest stands still under the pause lease `held`; `held` in the answer goes on with it. Null: it does not run yet, and

@@ -17,6 +17,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
+import { ramPathOf } from '../memory/ram-path.ts'
 import { holdLocked } from '../qemu/pause-lease.ts'
 import { isGone, isRunning, untilGone } from '../qemu/process.ts'
 import type { KeeperCall, KeeperCalls, KeeperStatus, KeptGuest, Runs } from './keeper-protocol.ts'
@@ -83,11 +84,12 @@ export class Keeper {
 
   readonly handlers: Handlers = {
     status: () => this.#status(),
+    ping: () => ({}),
     attach: ({ guest }) => this.#attachAnew(guest),
     evict: (takes) => this.#evict(takes),
     resident: ({ id }) => {
-      const { ramPath, ramPages } = this.#find(id)
-      return { runs: runsOf(residentPages(ramPath, ramPages)) }
+      const guest = this.#find(id)
+      return { runs: runsOf(residentPages(ramOf(guest), guest.ramPages)) }
     },
     fetch: async ({ id, runs, ...how }) => ({
       pages: await this.#store.fetch(this.#find(id).number, rangesOf(runs), how),
@@ -141,7 +143,8 @@ export class Keeper {
   }
 
   #attach(guest: KeptGuest): object {
-    const { id, ramPath, ramPages, shimStatusPath, process } = guest
+    const { id, ramPages, shimStatusPath, process } = guest
+    const ramPath = ramOf(guest)
     if (this.#guests.has(id)) return {}
     if (!isRunning(process))
       throw new SubpageError(
@@ -231,6 +234,8 @@ export class Keeper {
     }
   }
 }
+
+const ramOf = ({ process, ramPath }: KeptGuest) => ramPathOf(process.pid, ramPath)
 
 const isSame = ({ process: a }: KeptGuest, { process: b }: KeptGuest) =>
   a.pid === b.pid && a.startTime === b.startTime && a.within?.pidNamespace === b.within?.pidNamespace

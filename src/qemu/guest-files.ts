@@ -3,7 +3,6 @@
  * /dev/shm. guest.json is the record from which a restarted agent finds its guests again; it is always whole, and has its
  * room (room.ts).
  */
-import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Type } from 'typebox'
@@ -17,6 +16,7 @@ import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
 import type { ProcessIdentity } from './process.ts'
 import { replaceInPlace, syncToDisk } from './room.ts'
+import { socketPath, stateTag } from './state-path.ts'
 
 export interface GuestRecord {
   format: 1
@@ -79,8 +79,6 @@ export interface GuestFiles extends LaunchPaths {
   forget: string
 }
 
-/** A unix socket's path must fit in sockaddr_un (unix(7)). */
-export const socketPathBytesMax = 107
 const guestName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
 
 export function guestFiles(stateDirectory: string, name: string): GuestFiles {
@@ -91,9 +89,8 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     )
   const directory = join(resolve(stateDirectory), 'guests', name)
   const file = (leaf: string) => join(directory, leaf)
-  const incoming = file('incoming.sock')
-  if (Buffer.byteLength(incoming) > socketPathBytesMax)
-    throw new SubpageError('BAD_ARGUMENT', `${incoming} is too long for a socket: choose a shorter --state`)
+  // The longest name of its sockets.
+  const incoming = socketPath(stateDirectory, join('guests', name, 'incoming.sock'))
   return {
     directory,
     record: file('guest.json'),
@@ -111,11 +108,6 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     ram: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.ram`),
     accesses: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.accesses`),
   }
-}
-
-/** Tells apart the RAM files of agents that share /dev/shm. */
-function stateTag(stateDirectory: string): string {
-  return createHash('sha256').update(resolve(stateDirectory)).digest('hex').slice(0, 8)
 }
 
 /** Makes the directory anew; whatever a dead guest of this name left goes, but for nothing that still runs. */

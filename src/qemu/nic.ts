@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { type Static, Type } from 'typebox'
 import { SubpageError } from '../errors.ts'
 import { parseOption } from './option-syntax.ts'
+import { stateTag } from './state-path.ts'
 
 /** Linux interface names are up to 15 bytes. */
 const bridgePattern = '^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$'
@@ -60,7 +61,7 @@ function defaultMac(guest: string, index: number): string {
 
 /** The tap's name on this host. @param directory of the guest's files, of which there is one on a host */
 export function tapName(directory: string, index: number): string {
-  return `sp${createHash('sha256').update(directory).digest('hex').slice(0, 10)}-${index}`
+  return `sp${stateTag(directory, 10)}-${index}`
 }
 
 /** QEMU's options for the cards, the same on both hosts but for the names of the taps. */

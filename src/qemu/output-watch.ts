@@ -29,14 +29,14 @@ export class OutputWatch {
   readonly #qmp: Qmp
   readonly #netdevs: string[]
   readonly #ram: Region
-  readonly #file: { pid: number; path: string }
+  readonly #file: { pid: number; path: () => string }
   readonly #idx = new Uint8Array(2)
   /** Undefined until it is known, and when a card is not of the virtio kind. */
   #queues: Queue[] | undefined
   #lookedAt = Number.NEGATIVE_INFINITY
 
   /** @param file the process whose guest it is, and the RAM file that it has mapped as `ram` */
-  constructor(qmp: Qmp, netdevs: string[], ram: Region, file: { pid: number; path: string }) {
+  constructor(qmp: Qmp, netdevs: string[], ram: Region, file: { pid: number; path: () => string }) {
     this.#qmp = qmp
     this.#netdevs = netdevs
     this.#ram = ram
@@ -104,7 +104,7 @@ export class OutputWatch {
       'command-line': `gpa2hva 0x${address.toString(16)}`,
     })
     const host = Number.parseInt(/\(ram\) is 0x([0-9a-f]+)/.exec(said)?.[1] ?? '', 16)
-    const mapping = mappingsOf(this.#file.pid, this.#file.path).find(
+    const mapping = mappingsOf(this.#file.pid, this.#file.path()).find(
       ({ start, end }) => start <= host && host < end,
     )
     return mapping && mapping.firstPage * 4096 + host - mapping.start

@@ -54,10 +54,10 @@ export class QemuGuest implements Guest {
   }
 
   get #target(): AccessTarget {
-    const { files, record, ram } = this.qemu
+    const { files, record, ram, ramPath } = this.qemu
     return {
       pid: record.process.pid,
-      ramPath: files.ram,
+      ramPath,
       ramPages: ram.pages,
       shimStatusPath: files.shimStatus,
       forgetPath: files.forget,

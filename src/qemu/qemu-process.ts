@@ -3,35 +3,40 @@
  * announce is a death (guest-ends.ts).
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { asSubpageError, SubpageError } from '../errors.ts'
+import { asSubpageError, errorCode, SubpageError } from '../errors.ts'
+import { isRamUnlinked, ramPathOf } from '../memory/ram-path.ts'
 import { Region } from '../memory/region.ts'
+import { realClock } from '../replication/clock.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, syncRecord, writeRecord } from './guest-files.ts'
+import { HangWatch } from './hang-watch.ts'
 import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
 import { netdevIds } from './nic.ts'
 import { OutputBuffers } from './output-buffers.ts'
 import { OutputWatch } from './output-watch.ts'
 import { PauseLease } from './pause-lease.ts'
-import { fateOf, killProcess, untilGone } from './process.ts'
+import { fateOf, isGone, killProcess, untilGone } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { openTaps } from './tap.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
 const inheritMs = 5_000
-/** A QEMU that runs and gives no answer for this long must not keep a starting agent from its other guests. */
-const attachMsMax = 5_000
+/** What finding a process again waits for: its control socket, an answer, or the end of a pause that the keeper holds. */
+export type AttachStep = 'connect' | 'answer' | 'unlock'
+
+const connectAgainMs = 500
 /** A QEMU that was told to quit and still runs after this is killed. */
 const quitMs = 5_000
 /** The same for one that has announced its end: 7.2 can wait for ever when commands reach it while it shuts down. */
 const shutdownMs = 2_000
 
-/** So often the logs are looked at. */
-const logMs = 1_000
+/** So often the logs and the RAM file are looked at. */
+const lookMs = 1_000
 /** So long a decision waits for the disk that its record is written to. */
 const syncMsMax = 1_000
 
@@ -43,8 +48,9 @@ export class QemuProcess {
   /** Of its serial console. */
   readonly console: BoundedLog
   readonly #log: BoundedLog
-  readonly #turning: NodeJS.Timeout
+  readonly #looking: NodeJS.Timeout
   readonly lease: PauseLease
+  readonly hang: HangWatch
   /** Settles once, when the process has ended or let go of its control socket. */
   readonly ended: Promise<GuestEnd>
   readonly fence: ShimFence
@@ -53,8 +59,18 @@ export class QemuProcess {
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
+  #ramUnlinked = false
+  #noteUnlinked!: () => void
+  /** Resolves when its RAM file is found to have no name any more; what follows goes through its process. */
+  readonly ramUnlinked = new Promise<void>((resolve) => {
+    this.#noteUnlinked = () => {
+      this.#ramUnlinked = true
+      resolve()
+    }
+  })
   #released = false
   #superseded: string | undefined
+  #endedHung: string | undefined
   /** By a command of ours: however its process ends now, the guest has not failed. */
   #toldToEnd = false
 
@@ -66,21 +82,31 @@ export class QemuProcess {
     this.deviceState = deviceState
     this.console = new BoundedLog(files.consoleLog, record.consoleDropped ?? 0)
     this.#log = new BoundedLog(files.qemuLog, 0)
-    this.#turning = setInterval(() => void this.#turnLogs(), logMs).unref()
+    this.#looking = setInterval(() => void this.#look(), lookMs).unref()
     this.lease = PauseLease.open(files.lease)
     this.notes = notes
+    this.hang = new HangWatch({ of: qmp, what: `QEMU (process ${record.process.pid})`, clock: realClock })
     const netdevs = netdevIds(record.machine)
     this.fence = new ShimFence(files.lease)
     this.outputs = new OutputBuffers(qmp, netdevs.length, this.fence)
-    this.outputWatch = new OutputWatch(qmp, netdevs, ram, { pid: record.process.pid, path: files.ram })
+    this.outputWatch = new OutputWatch(qmp, netdevs, ram, {
+      pid: record.process.pid,
+      path: () => this.ramPath,
+    })
     this.ended = this.#watch()
   }
 
   /**
-   * Finds a process again that another agent started. Undefined when it has ended since.
-   * @throws SubpageError QEMU_FAILED when it gives no answer, or runs where this agent cannot see it
+   * Finds a process again that another agent started, however long that takes: one that hangs answers when it goes on. Undefined
+   * when it has ended.
+   * @param doing hears what it waits for
+   * @throws SubpageError QEMU_FAILED when it runs where this agent cannot see it, GUEST_DIED when it ends meanwhile
    */
-  static async attach(files: GuestFiles, record: GuestRecord): Promise<QemuProcess | undefined> {
+  static async attach(
+    files: GuestFiles,
+    record: GuestRecord,
+    doing: (step: AttachStep) => void = () => undefined,
+  ): Promise<QemuProcess | undefined> {
     const fate = fateOf(record.process)
     if (fate === 'gone' || (fate === 'unseen' && !(await isServed(files)))) return undefined
     if (fate === 'unseen')
@@ -88,13 +114,18 @@ export class QemuProcess {
         'QEMU_FAILED',
         `its process ${record.process.pid} runs in another PID namespace, or is hidden by the options of /proc: start the agent where it can be seen`,
       )
-    const qmp = await Qmp.connect(files, attachMsMax)
+    doing('connect')
+    const qmp = await connect(files, record)
+    if (!qmp) return undefined
     let found: QemuProcess
     try {
-      found = new QemuProcess(files, {
+      const ram = ramPathOf(record.process.pid, files.ram)
+      // The file that goes with the guest is the one that it has.
+      const own = isRamUnlinked(record.process.pid, files.ram) ? files : { ...files, ram }
+      found = new QemuProcess(own, {
         record,
         qmp,
-        ram: Region.map(files.ram, { writable: true }),
+        ram: Region.map(ram, { writable: true }),
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         notes: [],
       })
@@ -102,14 +133,26 @@ export class QemuProcess {
       qmp.close()
       throw error
     }
-    await found.outputs.readBack()
-    // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
-    await found.lease.unlocked()
-    found.lease.inherit(inheritMs)
-    const { status } = await qmp.run<{ status: string }>('query-status')
-    if (status === 'paused') await qmp.run('cont')
-    found.lease.resumed()
+    try {
+      await found.#takeUp(doing)
+    } catch (error) {
+      found.release()
+      throw error
+    }
     return found
+  }
+
+  async #takeUp(doing: (step: AttachStep) => void): Promise<void> {
+    doing('answer')
+    await this.outputs.readBack()
+    // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
+    doing('unlock')
+    await Promise.race([this.lease.unlocked(), this.ended])
+    doing('answer')
+    this.lease.inherit(inheritMs)
+    const { status } = await this.qmp.run<{ status: string }>('query-status')
+    if (status === 'paused') await this.qmp.run('cont')
+    this.lease.resumed()
   }
 
   /** At a takeover: lets in what the bridge kept from a guest that did not run. The guest runs without that, too. */
@@ -119,6 +162,15 @@ export class QemuProcess {
     } catch (error) {
       this.notes.push(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
     }
+  }
+
+  get ramIsUnlinked(): boolean {
+    return this.#ramUnlinked
+  }
+
+  /** By which its memory can be opened, now. */
+  get ramPath(): string {
+    return ramPathOf(this.record.process.pid, this.files.ram)
   }
 
   updateRecord(change: Partial<GuestRecord>): void {
@@ -158,6 +210,12 @@ export class QemuProcess {
     this.kill()
   }
 
+  /** Ends a copy that hangs, so that another one goes on with the guest: that counts as a death. */
+  endHung(detail: string): void {
+    this.#endedHung ??= detail
+    this.kill()
+  }
+
   kill(): void {
     try {
       killProcess(this.record.process)
@@ -173,15 +231,17 @@ export class QemuProcess {
   release(): void {
     if (this.#released) return
     this.#released = true
+    this.hang.close()
     this.qmp.close()
     this.ram.close()
     this.deviceState.close()
-    clearInterval(this.#turning)
+    clearInterval(this.#looking)
     this.lease.close()
     this.fence.close()
   }
 
-  async #turnLogs(): Promise<void> {
+  async #look(): Promise<void> {
+    if (!this.#ramUnlinked && isRamUnlinked(this.record.process.pid, this.files.ram)) this.#noteUnlinked()
     await this.#log.turn()
     if ((await this.console.turn()) && !this.#released)
       this.updateRecord({ consoleDropped: this.console.droppedBytes })
@@ -201,6 +261,7 @@ export class QemuProcess {
       })
       this.qmp.on('close', () => {
         clearTimeout(patience)
+        this.hang.close()
         // A dying process closes its files when its last thread is done with the guest. Should it live, without a control
         // socket, it must not: it could serve beside the copy that takes over.
         if (!this.#released) this.kill()
@@ -208,8 +269,21 @@ export class QemuProcess {
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
         else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'it was told to end' })
         else if (end) resolve(end)
-        else resolve({ how: 'died', detail: 'its QEMU process ended without a shutdown' })
+        else resolve({ how: 'died', detail: this.#endedHung ?? 'its QEMU process ended without a shutdown' })
       })
     })
   }
+}
+
+/** Undefined when its process has ended before it answered. */
+async function connect(files: GuestFiles, { process }: GuestRecord): Promise<Qmp | undefined> {
+  for (;;)
+    try {
+      return await Qmp.connect(files, Number.POSITIVE_INFINITY)
+    } catch (error) {
+      if (isGone(process)) return undefined
+      // A QEMU that hangs has a short queue, and agents that were killed are in it before us.
+      if (errorCode(error) !== 'EAGAIN') throw error
+      await delay(connectAgainMs)
+    }
 }

@@ -46,6 +46,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly #socket: Socket
   readonly #pending = new Map<number, Pending>()
   #lastId = 0
+  #answerCount = 0
   #lines = new QmpLines()
   #closed = false
   /** Why this side ended the connection: QEMU sent what no QEMU sends. */
@@ -64,6 +65,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   /**
    * Connects and negotiates. Rejects with the socket's own error while QEMU does not listen yet.
    * @param where one monitor for commands and events, or one for each
+   * @param limitMs Infinity: until it answers or ends
    * @throws SubpageError QEMU_FAILED when it gives no answer, GUEST_DIED when it ends meanwhile
    */
   static async connect(where: string | QmpSockets, limitMs = answerMsMax): Promise<Qmp> {
@@ -82,10 +84,11 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     const socket = createConnection(path)
     socket.setEncoding('utf8')
     let silent = false
-    const patience = setTimeout(() => {
+    const giveUp = () => {
       silent = true
       socket.destroy()
-    }, limitMs)
+    }
+    const patience = Number.isFinite(limitMs) ? setTimeout(giveUp, limitMs) : undefined
     try {
       const { greeting, rest } = await readGreeting(socket)
       const v = greeting.QMP?.version.qemu
@@ -110,6 +113,22 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
 
   get closed(): boolean {
     return this.#closed
+  }
+
+  /** Commands that wait for their answer. */
+  get pendingCount(): number {
+    return this.#pending.size
+  }
+
+  /** Answers so far. */
+  get answerCount(): number {
+    return this.#answerCount
+  }
+
+  /** Asks for an answer that costs nothing; whoever counts the answers sees it. */
+  ask(): void {
+    // It fails when QEMU has ended, which is noticed elsewhere.
+    this.run('query-status').catch(() => undefined)
   }
 
   /** Runs one command and resolves to its `return` value. */
@@ -162,6 +181,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   #settle(message: QmpMessage, id: number): void {
     const pending = this.#pending.get(id)
     if (!pending) return
+    this.#answerCount++
     this.#pending.delete(id)
     if (message.error)
       pending.reject(

@@ -61,7 +61,10 @@ export class WaitingQemu implements WaitingGuest {
   }
 
   async takeOver(deviceState: Uint8Array, begin: () => void): Promise<void> {
-    const { qmp, files } = this.qemu
+    const { qmp, files, hang } = this.qemu
+    // Whoever was granted the guest and cannot run it gives it back, and must be sure then that it does not run later.
+    const stuck = () => this.qemu.endHung('its QEMU hung when it was to take the guest over, and was ended')
+    hang.on('stuck', stuck)
     const loaded = migrationEnd(qmp)
     const opened = this.qemu.openNetwork()
     const socket = createConnection(files.incoming)
@@ -79,6 +82,7 @@ export class WaitingQemu implements WaitingGuest {
     this.qemu.updateRecord({ waiting: false })
     // Bridges and switches learn from the announcements where the guest is now; it sends the first one itself.
     await qmp.pipeline([{ execute: 'cont' }, { execute: 'announce-self', arguments: announcements }])[0]
+    hang.removeListener('stuck', stuck)
   }
 
   async discard(): Promise<void> {

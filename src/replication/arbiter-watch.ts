@@ -14,8 +14,11 @@ export interface ArbiterWatch {
   session: () => PrimarySession | undefined
   /** A standby may hold a checkpoint of this generation. */
   exposed: () => boolean
-  /** Somebody else holds our generation, or a newer one; undefined: nobody. */
-  found: (holder: Holder | undefined) => void
+  /**
+   * @param dispute in words: somebody else holds our generation, or a newer one; undefined: nobody
+   * @param newer that copy would go on in place of ours
+   */
+  found: (dispute: string | undefined, newer: boolean) => void
 }
 
 const watchMs = 10_000
@@ -52,5 +55,10 @@ async function look(
       )
     else if (!exposed()) await succession.remind(stopping)
   }
-  found(typeof recalled === 'object' ? recalled : undefined)
+  const holder = typeof recalled === 'object' ? recalled : undefined
+  if (holder) found(disputeOf(succession, holder), succession.yieldsTo({ ...holder, runs: true }))
+  else found(undefined, false)
 }
+
+const disputeOf = ({ arbiter }: Succession, { claimant, generation }: Holder): string =>
+  `${arbiter} says that ${claimant} holds generation ${generation}: it may run there, too`

@@ -126,6 +126,17 @@ export async function leave(
   await whileAlive(guest, async () => void (await held?.resume()))
 }
 
+/** The protection was ended by command: the guest goes on without the standby, which is told to discard its copy. */
+export async function unprotect(
+  { guest }: Pick<Parting, 'guest'>,
+  connection: Connection | undefined,
+  held: Pause | undefined,
+): Promise<void> {
+  await letOut(guest, held)
+  // A standby that has gone already needs no word.
+  await connection?.send(frameType.unprotect).catch(() => undefined)
+}
+
 /** A guest that has ended has nothing left to say. */
 async function whileAlive(guest: Guest, work: () => Promise<void>): Promise<void> {
   try {

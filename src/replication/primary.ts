@@ -6,7 +6,6 @@
 import { EventEmitter } from 'node:events'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
-import type { Holder } from './arbiter.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
 import { DeltaSender } from './delta-sender.ts'
@@ -15,7 +14,7 @@ import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
 import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, tooSlow } from './pace.ts'
-import { goOnAlone, leave, letOut, part, reasonOf } from './parting.ts'
+import { goOnAlone, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
@@ -43,6 +42,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #detached = false
   /** A standby is connected. */
   #serving = false
+  /** By command: the generation after this one is claimed for this copy. */
+  #ending = false
+  /** Aborts when the newest connection is lost. */
+  #disconnected: AbortSignal | undefined
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -94,6 +97,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return this.#protection.tracker.name
   }
 
+  /** A standby that is connected right now has a whole checkpoint: it could go on if the guest died. */
+  get covered(): boolean {
+    const whole = this.state === 'Protected' || this.state === 'Lagging'
+    return whole && !this.#ending && this.#disconnected?.aborted === false
+  }
+
   /** What protecting takes of this host's memory, in bytes. */
   get memory(): ProtectionMemory {
     const { kind, bytes } = this.#protection.shadow
@@ -135,6 +144,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async stop(): Promise<void> {
     // What could not be let out then may be now.
     if (this.#failure) return await letOut(this.#options.guest, this.#held)
+    this.#ending = true
     if (this.#exposed && !this.#stopping.signal.aborted) await goOnAlone(this.#options.succession)
     this.#stopping.abort()
     const relax = this.#options.clock.after(farewellMs, () => this.#abandoned.abort())
@@ -178,7 +188,11 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     void watchArbiter(this.#options, stopping, {
       session: () => (this.#serving ? session : undefined),
       exposed: () => this.#exposed,
-      found: (holder) => this.#found(holder),
+      found: (dispute, newer) => {
+        this.dispute = dispute
+        // Before it goes on with another standby it asks.
+        this.#exposed ||= newer
+      },
     })
     const ended = whenEnded(guest.ended, async (how) => {
       end = how
@@ -204,12 +218,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         await clock.sleep(retryMs, stopping)
       }
       if (end) await ended.done
-      else if (this.#detached)
-        await leave({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
       else {
-        await letOut(guest, this.#held)
-        // A standby that has gone already needs no word.
-        await session?.connection.send(frameType.unprotect).catch(() => undefined)
+        const bidFarewell = this.#detached ? leave : unprotect
+        await bidFarewell({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
       }
       await session?.connection.finish()
     } catch (error) {
@@ -226,6 +237,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async #serve(session: PrimarySession): Promise<void> {
     const { guest, clock, pace, limits } = this.#options
     const stopping = this.#stopping.signal
+    this.#disconnected = session.closed
     await this.#seed(session, true)
     const interrupted = AbortSignal.any([stopping, session.closed])
     while (!stopping.aborted) {
@@ -293,35 +305,22 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /** The connection is gone, or the standby refuses. */
   async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
-    const { guest, clock, succession } = this.#options
     session?.connection.close()
     if (this.state !== 'Connecting') this.#enter('Connecting', why.message)
     const decision = await part({
+      ...this.#options,
       why,
       session,
-      guest,
-      succession,
       exposed: this.#exposed,
-      clock,
       stopping: this.#stopping.signal,
       waiting: (reason) => this.#enter('Connecting', reason),
     })
     if (decision !== 'alone') return
     this.#enter('Connecting', reasonOf(why))
     this.#exposed = false
-    await letOut(guest, this.#held)
+    await letOut(this.#options.guest, this.#held)
     this.#held = undefined
     this.#goneOn(true)
-  }
-
-  /** The arbiter says that somebody else may go on with the guest. */
-  #found(holder: Holder | undefined): void {
-    const { succession } = this.#options
-    this.dispute =
-      holder &&
-      `${succession.arbiter} says that ${holder.claimant} holds generation ${holder.generation}: it may run there, too`
-    // Before it goes on with another standby it asks.
-    if (holder && succession.yieldsTo({ ...holder, runs: true })) this.#exposed = true
   }
 
   #goneOn(alone: boolean): void {

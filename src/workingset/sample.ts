@@ -39,6 +39,14 @@ export const Sample = Type.Object({
     description:
       'for each stretch of memory the percentage of its pages that were accessed; -1: nobody has looked',
   }),
+  largePages: Type.Optional(
+    Type.Integer({
+      description: 'of a process: pages in large pages, which have one accessed bit for all of it',
+    }),
+  ),
+  hugetlbPages: Type.Optional(
+    Type.Integer({ description: 'of a process: pages in hugetlb memory, of whose use nothing is known' }),
+  ),
   costShare: Type.Number({ description: 'share of time that watching has cost the guest since it began' }),
 })
 export type Sample = Static<typeof Sample>

@@ -23,6 +23,9 @@ export interface Summary {
   /** The kernel's own memory, which it needs even when it does not touch it: f of M = wss × page size + f. */
   footprintBytes: number
   recommendedBytes: number
+  /** Of a process: memory of whose use less is known (Sample). */
+  largeBytes: number
+  hugetlbBytes: number
 }
 
 export const percentileStep = 5
@@ -72,6 +75,8 @@ export function summarize(samples: readonly Sample[], footprintBytes?: number): 
     costShare: last.costShare,
     footprintBytes: footprint,
     recommendedBytes: needed,
+    largeBytes: (last.largePages ?? 0) * pageBytes,
+    hugetlbBytes: (last.hugetlbPages ?? 0) * pageBytes,
   }
 }
 

@@ -414,7 +414,7 @@ describe('what a killed agent leaves behind', () => {
     process.kill(pid ?? 0, 'SIGSTOP')
     c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
-      state: 'Failed',
+      state: 'Hung',
       reason: expect.stringMatching(/gives no answer/),
     })
     expect(await c.client.guest('kept')).toMatchObject({ state: 'Running' })

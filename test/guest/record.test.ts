@@ -130,7 +130,7 @@ test('what cannot be recorded is said, and no file is left', async () => {
   await expect(openVm(state, '../x', 'auto')).rejects.toThrow(/cannot be a guest name/)
   rmSync(traceFile, { force: true })
   expect((await record('vm:web', '--for', 'soon')).said).toMatch(/is not a time/)
-  expect((await record('web')).said).toMatch(/"web" is no target/)
+  expect((await record('web:80')).said).toMatch(/"web:80" is no target/)
   expect(existsSync(traceFile)).toBe(false)
   const kept = readFileSync(console.log)
   const finished = await subpage(['record', 'vm:web', '--state', state, '-o', console.log])

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { exitStatus } from '../../src/errors.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { Hosts, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
@@ -118,3 +119,29 @@ test('after a failover both hosts are cleaned up without an error, in either ord
     expect([await names(a), await names(b)]).toEqual([[], []])
   }
 })
+
+test('every other command for a standby says where the guest runs, and the command for there', async () => {
+  await a.client.run({ ...idle, name: 'waits' })
+  await protect(a, 'waits', b)
+  const [here, there] = [join(hosts.directory, 'b'), join(hosts.directory, 'a')]
+  for (const command of ['protect', 'unprotect', 'switchover', 'verify', 'wss']) {
+    const more = command === 'protect' ? ['--to', there] : []
+    const { status, said } = await subpage([command, 'vm:waits', ...more, '--state', here])
+    expect([status, said]).toEqual([
+      exitStatus.notFound,
+      expect.stringContaining(
+        `waits is a standby here, and runs on host a (${there}): subpage ${command} waits --state ${there} (GUEST_UNKNOWN)`,
+      ),
+    ])
+  }
+  const recorded = await subpage(['record', 'waits', '-o', '/dev/null', '--state', here])
+  expect(recorded.said).toContain(`record it where it runs (${there}`)
+  // These are for both.
+  expect((await subpage(['status', 'vm:waits', '--state', here])).status).toBe(exitStatus.ok)
+  expect((await subpage(['events', 'waits', '--state', here])).out).toContain('standby Protected')
+  expect((await subpage(['density', 'analyze', 'waits', '--state', here])).status).toBe(exitStatus.ok)
+  // Where it runs, failover is not what is wanted.
+  const failover = await subpage(['failover', 'waits', '--state', there])
+  expect(failover.said).toContain('subpage switchover waits moves it')
+  await a.client.remove('waits')
+}, 120_000)

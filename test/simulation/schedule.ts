@@ -136,6 +136,7 @@ class Schedule {
     for (let left = this.#draw(1, 9); left > 0; left--)
       world.time.after(this.#draw(20, faultsMs), () => this.#disturb())
     this.#disturbMore(faultsMs)
+    this.#hang(faultsMs)
     world.broken.disturb?.(world)
     this.#mislead(faultsMs)
     this.#forget(faultsMs)
@@ -183,6 +184,26 @@ class Schedule {
     if (integer(0, 3) > 0) return
     const [host, forMs, deathMs] = [hosts[integer(0, 1)]!, integer(1, 9_000), integer(0, 7_000)]
     time.after(integer(20, faultsMs), () => !this.#over && this.#shutDown(host, forMs, deathMs))
+  }
+
+  /** A QEMU stands still, for longer than its agent bears or not, also when nothing else goes wrong any more. */
+  #hang(faultsMs: number): void {
+    const { time, seed } = this.#world
+    const { integer } = seededRandom(seed ^ 0x4a46)
+    if (this.#world.broken.plain || integer(0, 3) > 0) return
+    const forMs = integer(1, 20_000)
+    time.after(integer(20, faultsMs), () => {
+      const [qemu] = this.#world.copies
+      if (this.#over || !qemu) return
+      this.#world.note(`-- QEMU of ${qemu.host} hangs for ${forMs} ms`)
+      this.#mustSurvive = false
+      qemu.stop()
+      time.after(forMs, () => qemu.goOn())
+    })
+    this.#world.onFenced = () => {
+      this.#world.note('-- it hangs for too long')
+      this.#died(this.#whole(true))
+    }
   }
 
   /** The address of the standby comes to lead back to the primary's own host. */
@@ -403,7 +424,7 @@ class Schedule {
   // ---- what must be true
 
   /** Protected, with everybody at work. */
-  #whole(): boolean {
+  #whole(hung = false): boolean {
     const { network, hosts, arbiter, settings } = this.#world
     const running = hosts.map(({ agent }) => agent?.hosted).find((hosted) => hosted?.kind === 'running')
     const standby = hosts.map(({ agent }) => agent?.hosted).find((hosted) => hosted?.kind === 'standby')
@@ -419,7 +440,7 @@ class Schedule {
       hosts.every(({ agent }) => agent?.process.state === 'running') &&
       this.#world.planned.every(({ passingsLeft }) => passingsLeft <= 0) &&
       running?.kind === 'running' &&
-      running.primary?.state === 'Protected' &&
+      (hung ? running.primary?.covered === true : running.primary?.state === 'Protected') &&
       standby?.kind === 'standby' &&
       standby.standby.state === 'Protected' &&
       !standby.standby.ending &&

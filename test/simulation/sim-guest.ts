@@ -1,6 +1,7 @@
 /** The seam between replication and a simulated QEMU; mirrors src/qemu/{qemu-guest,qemu-process,waiting-qemu}.ts. */
 import { SubpageError } from '../../src/errors.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { HangWatch } from '../../src/qemu/hang-watch.ts'
 import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import type { Qmp } from '../../src/qemu/qmp.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause, WaitingGuest } from '../../src/replication/guest.ts'
@@ -21,6 +22,7 @@ export class SimGuest implements Guest {
   readonly #process: SimProcess
   readonly #qmp: SimQmp
   readonly #outputs: OutputBuffers
+  readonly hang: HangWatch
   #lease: number | undefined
   #holdMs = 0
   #superseded: string | undefined
@@ -31,17 +33,19 @@ export class SimGuest implements Guest {
     this.qemu = qemu
     this.description = describe(world)
     this.#qmp = qemu.connect(process)
+    this.hang = new HangWatch({ of: this.#qmp, what: 'QEMU', clock: process.clock })
     this.#outputs = new OutputBuffers(this.#qmp as unknown as Qmp, 1, {
       speakUntil: (ms) => process.leave(() => qemu.fence(ms)),
     })
     this.ended = new Promise((resolve) =>
-      this.#qmp.onClose(() =>
+      this.#qmp.onClose(() => {
+        this.hang.close()
         resolve(
           this.#superseded === undefined
             ? (qemu.end ?? { how: 'died', detail: '' })
             : { how: 'superseded', detail: this.#superseded },
-        ),
-      ),
+        )
+      }),
     )
   }
 
@@ -102,6 +106,11 @@ export class SimGuest implements Guest {
   supersede(detail: string): void {
     this.#superseded = detail
     this.#process.leave(() => this.qemu.die({ how: 'superseded', detail }))
+  }
+
+  /** It hangs, and its standby can go on. */
+  endHung(): void {
+    this.#process.leave(() => this.qemu.die({ how: 'died', detail: 'it hung and was ended' }))
   }
 
   /** Ends the process by command. */

@@ -5,6 +5,7 @@
 import type { Duplex } from 'node:stream'
 import { asSubpageError, SubpageError } from '../../src/errors.ts'
 import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
+import { hangTimes } from '../../src/qemu/hang-watch.ts'
 import {
   admit,
   greet,
@@ -108,7 +109,13 @@ const agentIdentity = {
   token: { descriptor: 3, name: 'presence' },
 }
 
-type Hosted = RunningHere | StandbyHere | { kind: 'ended'; qemu: SimQemu; end: GuestEnd }
+/** As src/agent/unanswered-guest.ts. */
+interface UnansweredHere {
+  kind: 'unanswered'
+  running: RunningHere
+}
+
+type Hosted = RunningHere | StandbyHere | UnansweredHere | { kind: 'ended'; qemu: SimQemu; end: GuestEnd }
 
 export class SimAgent {
   readonly host: SimHost
@@ -284,6 +291,12 @@ export class SimAgent {
         present.guest.supersede(`${hello.source.host} goes on with it, generation ${hello.generation}`)
         await present.finished()
       }
+      if (present?.kind === 'unanswered') {
+        present.running.guest.supersede(
+          `${hello.source.host} goes on with it, generation ${hello.generation}`,
+        )
+        await present.running.guest.ended
+      }
       if (present?.kind === 'ended' && present.qemu.alive)
         throw new SubpageError('GUEST_EXISTS', 'it may still run')
       const guest = await this.#startStandby(hello)
@@ -347,14 +360,26 @@ export class SimAgent {
       this.hosted = { kind: 'ended', qemu, end: { how: 'died', detail: 'it ended while no agent ran' } }
       return
     }
-    const running = new RunningHere(this, qemu, record.generation)
+    const unanswered: UnansweredHere = {
+      kind: 'unanswered',
+      running: new RunningHere(this, qemu, record.generation),
+    }
+    this.hosted = unanswered
+    await Promise.race([this.#attach(unanswered, record), this.process.clock.sleep(hangTimes.hungMs)])
+  }
+
+  async #attach(unanswered: UnansweredHere, record: SimRecord): Promise<void> {
+    const { running } = unanswered
+    const { qemu } = record
     try {
       await running.guest.attach()
     } catch (error) {
       this.say(`cannot be found again: ${asSubpageError(error).message}`)
-      this.hosted = { kind: 'ended', qemu, end: { how: 'died', detail: 'it could not be found again' } }
+      const end: GuestEnd = { how: 'died', detail: 'it could not be found again' }
+      if (this.hosted === unanswered) this.hosted = { kind: 'ended', qemu, end }
       return
     }
+    if (this.hosted !== unanswered) return
     this.#adopt(running)
     try {
       if (record.protection) running.resumeProtection(record.protection, true)
@@ -377,6 +402,11 @@ export class RunningHere {
     this.#agent = agent
     this.guest = new SimGuest(agent.world, agent.process, qemu)
     this.succession = agent.succession(qemu, generation)
+    this.guest.hang.on('stuck', () => {
+      if (!this.primary?.covered || !qemu.alive) return
+      agent.world.onFenced()
+      this.guest.endHung()
+    })
   }
 
   get present(): Present {
@@ -493,5 +523,6 @@ export class StandbyHere {
 
 function presentOf(hosted: Hosted | undefined): Present {
   if (hosted?.kind === 'running') return hosted.present
+  if (hosted?.kind === 'unanswered') return hosted.running.present
   return hosted?.kind === 'standby' ? hosted : { kind: 'nothing' }
 }

@@ -259,6 +259,7 @@ export class SimQmp {
   readonly #pending = new Set<(error: Error) => void>()
   readonly #onClose: (() => void)[] = []
   closed = false
+  answerCount = 0
 
   constructor(qemu: SimQemu, process: SimProcess) {
     this.qemu = qemu
@@ -286,12 +287,22 @@ export class SimQmp {
           this.process.enter(() =>
             waiters.forEach(({ resolve, reject }, index) => {
               this.#pending.delete(reject)
+              this.answerCount++
               resolve(values[index])
             }),
           ),
         ),
       )
     return results
+  }
+
+  get pendingCount(): number {
+    return this.#pending.size
+  }
+
+  /** A guest that is protected is asked all the time. */
+  ask(): void {
+    // Another question would change what a seed stands for.
   }
 
   onClose(run: () => void): void {

@@ -87,6 +87,8 @@ export class SimWorld {
   /** Packets that a fence has dropped. */
   silenced = 0
   /** A planned fault has happened; its effect lasts for so long. */
+  /** A copy that hangs is about to be ended, so that its standby goes on. */
+  onFenced: () => void = () => undefined
   onFault: (host: SimHost, forMs: number) => void = () => undefined
   failure: Error | undefined
 

@@ -24,6 +24,14 @@ for (const [seed, what] of Object.entries(knownBad))
     expect(result.failure ? describeFailure(result) : '').toBe('')
   })
 
+test('seed 12: a QEMU that hangs for too long is ended, and its standby goes on', async () => {
+  const { log, lost, failure } = await simulate(12)
+  const ended = log.findIndex((line) => line.includes('-- it hangs for too long'))
+  expect(ended).toBeGreaterThan(0)
+  expect(log.slice(ended).join('\n')).toMatch(/died: it hung and was ended[\s\S]* took over from checkpoint/)
+  expect({ lost, failure }).toEqual({ lost: false, failure: undefined })
+})
+
 test('a seed gives the same schedule again', async () => {
   const [once, again] = await Promise.all([simulate(7), simulate(7)])
   expect(again.log).toEqual(once.log)

@@ -147,23 +147,26 @@ const bytesRead = () => Number(/^rchar: (\d+)/m.exec(readFileSync('/proc/self/io
 
 async function imageOf(invocation: Invocation, target: string): Promise<SurveyImage> {
   const { ramImage, surveyImage } = await import('../../density/survey-images.ts')
+  const { ramPathOf } = await import('../../memory/ram-path.ts')
   // A file before a guest of its name.
   const isGuest = target.startsWith('vm:') || (/^[^/]+$/.test(target) && !existsSync(target))
   if (!isGuest) return surveyImage(target)
   const { guestFiles, readRecord } = await import('../../qemu/guest-files.ts')
   const name = guestName(target)
   const files = guestFiles(stateOf(invocation), name)
-  if (!existsSync(files.ram))
+  const record = readRecord(files)
+  const ram = record ? ramPathOf(record.process.pid, files.ram) : files.ram
+  if (!existsSync(ram))
     throw new SubpageError(
       'GUEST_UNKNOWN',
       target.startsWith('vm:')
         ? `no guest "${name}" has memory on this host`
         : `there is neither a file "${target}" nor a guest of this name on this host`,
     )
-  if (readRecord(files)?.density)
+  if (record?.density)
     throw new SubpageError(
       'GUEST_DENSE',
       `${name} cannot be analyzed while its memory is held densely: subpage density status says what that saves`,
     )
-  return ramImage(files.ram, target)
+  return ramImage(ram, target)
 }

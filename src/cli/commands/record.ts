@@ -2,15 +2,17 @@
 import { SubpageError } from '../../errors.ts'
 import { checkOutput } from '../../output-file.ts'
 import type { Holes } from '../../study/record/images.ts'
-import type { RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
+import type { HeldFigures, RecordOptions, RecordSummary } from '../../study/record/recorder.ts'
 import type { RecordTarget } from '../../study/record/target.ts'
 import type { RecordTracker } from '../../study/record/vm-tracking.ts'
 import type { TrackerChoice } from '../../tracking/tracker.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
+import { guestName } from '../guest-name.ts'
 import { interruptible } from '../interruption.ts'
 import type { Output } from '../output.ts'
-import { formatBytes, parseMs } from '../sizes.ts'
+import { formatBytes, formatUs, parseMs } from '../sizes.ts'
+import { startedWith } from '../started-with.ts'
 
 export const recordCommand: Command = {
   name: 'record',
@@ -18,9 +20,10 @@ export const recordCommand: Command = {
   summary: 'record what a guest or a process does to its memory',
   rest: 'COMMAND',
   help: `Targets:
-  vm:NAME         a guest that an agent of this host runs; --state as the agent has it
+  vm:NAME         a guest that an agent of this host runs, vm: may be left out; --state as the agent has it
   pid:PID         a process that runs
-  -- COMMAND …    a command, from its first instruction; what it prints goes to standard error
+  -- COMMAND …    a command, from its first instruction; what it prints goes to standard error, and its exit status is that
+                  of record (128 and the signal's number when one killed it)
   images A B …    memory images in their order: raw, sparse (Firecracker's snapshots), ELF cores (gcore, dump-guest-memory), LiME
 
 Examples:
@@ -70,6 +73,7 @@ is whole. Of processes the one that is named is recorded, or the command itself,
     checkOutput(path, { replace, mode: 0o600 })
     const summary = await interruptible((signal) => recordTarget(invocation, { ...options, signal }))
     output.data({ ...summary, path }, () => report(summary, path))
+    return invocation.rest.length > 0 ? statusOf(summary) : undefined
   },
 }
 
@@ -97,17 +101,18 @@ async function openTarget(invocation: Invocation): Promise<RecordTarget> {
     if (target !== '')
       throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or the command after --`)
     const { openProcess } = await import('../../study/record/process/process-target.ts')
-    return await openProcess({ command: rest }, ofProcess(choice))
+    return await openProcess({ command: rest, startedWith }, ofProcess(choice))
   }
   if (more.length > 0)
     throw new SubpageError('BAD_ARGUMENT', `one target at a time: ${target} or ${more.join(' ')}`)
-  if (target.startsWith('vm:')) {
-    const { openVm } = await import('../../study/record/vm-target.ts')
-    return await openVm(stateOf(invocation), target.slice(3), choice)
-  }
   if (/^pid:[1-9]\d{0,9}$/.test(target)) {
     const { openProcess } = await import('../../study/record/process/process-target.ts')
     return await openProcess({ pid: Number(target.slice(4)) }, ofProcess(choice))
+  }
+  // As everywhere, vm: may be left out.
+  if (/^(vm:.+|[A-Za-z0-9][\w.-]*)$/.test(target)) {
+    const { openVm } = await import('../../study/record/vm-target.ts')
+    return await openVm(stateOf(invocation), guestName(target), choice)
   }
   const targets = 'vm:NAME, pid:PID, images A B … or -- COMMAND'
   throw new SubpageError(
@@ -136,12 +141,23 @@ function ending({ cause, endedHow }: RecordSummary): string {
   return cause === 'interrupted' ? ' (interrupted)' : ''
 }
 
+function heldLine({ share, longestUs, startUs }: HeldFigures): string {
+  const start = startUs > 0 ? `, and ${formatUs(startUs)} at the start` : ''
+  return `the target was held for ${(100 * share).toPrecision(2)} % of the time, ${formatUs(longestUs)} at most${start}`
+}
+
+/** A command's own status is ours, as under nohup(1) or strace(1); of one that goes on there is none. */
+function statusOf({ exitStatus, signal }: RecordSummary): number | undefined {
+  return signal === undefined ? exitStatus : 128 + signal
+}
+
 function report(so: RecordSummary, path: string): string {
   const lines = so.changedLines * 64
   const dirty = so.dirtyPages * 4096
   return [
     `${path}: ${so.epochs} epochs in ${seconds(so)}${ending(so)}, ${formatBytes(so.traceBytes)}`,
     `dirty pages ${formatBytes(dirty)}, changed lines ${formatBytes(lines)}, amplification ${lines > 0 ? (dirty / lines).toFixed(1) : '-'}`,
+    ...(so.held ? [heldLine(so.held)] : []),
     so.gaps > 0 ? `${so.gaps} gaps: the recorder fell behind; choose a longer --epoch` : 'no gaps',
   ].join('\n')
 }

@@ -17,7 +17,7 @@ export const statusCommand: Command = {
   name: 'status',
   args: ['[name]'],
   summary: 'show the guests of this host',
-  help: `Exit status 3 when a protected guest is not safe right now, 4 when the named guest is not protected at all.
+  help: `Exit status 3 when a protected guest is not safe right now or a QEMU hangs, 4 when the named guest is not protected at all.
 --watch shows the time and what has happened since the last look, and clears the screen where there is one; it goes on until
 interrupted, also while no agent answers.`,
   flags: [
@@ -106,6 +106,7 @@ function health({ host, guests }: Seen): number {
 }
 
 function guestHealth(guest: GuestStatus): number {
+  if (guest.state === 'Hung') return exitStatus.degraded
   if (guest.role === 'Alone') return exitStatus.notProtected
   const safe = guest.state === 'Protected' && guest.arbiterTrouble === null
   return safe ? exitStatus.ok : exitStatus.degraded

@@ -68,13 +68,13 @@ class HeldGuest implements Holdable {
   #going: Promise<unknown> = Promise.resolve()
 
   constructor(guest: WorkloadGuest) {
-    const { files, record, ram } = guest.qemu
+    const { files, record, ram, ramPath } = guest.qemu
     this.#guest = guest
     this.ram = ram
     this.#tracker = openTracker(
       {
         pid: record.process.pid,
-        ramPath: files.ram,
+        ramPath,
         ramPages: ram.pages,
         shimStatusPath: files.shimStatus,
       },

@@ -63,6 +63,8 @@ export interface TraceSummary {
   areaTotals: AreaTotals
   counters: Record<string, number>
   gaps: { late: number; lost: number; lateUs: number; lostUs: number }
+  /** The target at the ends of recorded epochs: share of the time, and the longest hold. Undefined when it was never held. */
+  held: { share: number; longestUs: number } | undefined
 }
 
 export interface SummaryOptions {
@@ -127,6 +129,7 @@ export function summarize(trace: Trace, { epochUs, lengthsMax = 7 }: SummaryOpti
     areaTotals,
     counters,
     gaps: gapsOf(trace),
+    held: heldOf(trace),
   }
 }
 
@@ -226,4 +229,14 @@ function gapsOf(trace: Trace): TraceSummary['gaps'] {
     gaps[`${gapBefore.cause}Us`] += gapBefore.lengthUs
   }
   return gaps
+}
+
+function heldOf(trace: Trace): TraceSummary['held'] {
+  let [heldUs, ranUs, longestUs] = [0, 0, 0]
+  for (const { pauseUs, lengthUs } of trace.epochs()) {
+    heldUs += pauseUs
+    ranUs += lengthUs
+    longestUs = Math.max(longestUs, pauseUs)
+  }
+  return heldUs === 0 ? undefined : { share: heldUs / (heldUs + ranUs), longestUs }
 }

@@ -217,7 +217,7 @@ function countersTable({ counters }: TraceSummary): Table[] {
       ]
 }
 
-function recordingTable({ header, end, gaps, areas, notes }: TraceSummary): Table {
+function recordingTable({ header, end, gaps, held, areas, notes }: TraceSummary): Table {
   return {
     name: 'recording',
     title: '',
@@ -228,6 +228,14 @@ function recordingTable({ header, end, gaps, areas, notes }: TraceSummary): Tabl
       ['epoch', header.epochUs > 0 ? formatValue(header.epochUs / 1e6, 'seconds') : 'between images'],
       ['epochs', String(end.epochCount)],
       ['gaps', `${gaps.late} late, ${gaps.lost} lost`],
+      ...(held
+        ? [
+            [
+              'target held',
+              `${percentOf(held.share)} of the time, ${formatValue(held.longestUs / 1e6, 'seconds')} at most`,
+            ],
+          ]
+        : []),
       [
         'ended',
         {
@@ -246,6 +254,8 @@ function recordingTable({ header, end, gaps, areas, notes }: TraceSummary): Tabl
     ],
   }
 }
+
+const percentOf = (share: number) => `${(100 * share).toPrecision(2)} %`
 
 const lengthJson = (summary: TraceSummary, figures: LengthFigures) => ({
   epochMs: (figures.epochsPerSpan * summary.header.epochUs) / 1000,
@@ -276,6 +286,7 @@ export function traceJson(summary: TraceSummary) {
     lengthMs: end.lengthUs / 1000,
     ended: end.cause,
     gaps: summary.gaps,
+    held: summary.held ?? null,
     memoryBytes: summary.heat.bytes,
     ...lengthJson(summary, totals),
     amplificationPercentiles: { p5: at(0.05), p25: at(0.25), p50: at(0.5), p75: at(0.75), p95: at(0.95) },

@@ -160,10 +160,10 @@ class DenseMember {
     this.member = member
     this.#store = store
     this.#signal = signal
-    this.#number = store.attach(qemu.record.id, qemu.files.ram, 1)
+    this.#number = store.attach(qemu.record.id, qemu.ramPath, 1)
     startPager(store, this.#number, {
       pid: qemu.record.process.pid,
-      ramPath: qemu.files.ram,
+      ramPath: qemu.ramPath,
       ramPages: qemu.ram.pages,
       shimStatusPath: qemu.files.shimStatus,
     })
@@ -250,7 +250,7 @@ class DenseMember {
   async #pass(watch: LiveWatch): Promise<number> {
     const [before, pauses] = [process.cpuUsage(), this.pausesUs.length]
     const { qemu, ram } = this.member.guest
-    const resident = residentPages(qemu.files.ram, ram.pages)
+    const resident = residentPages(qemu.ramPath, ram.pages)
     const most = ram.pages / 8
     const chosen = choosePass(watch.hotMap, clock, resident, resident.pageCount, undefined, most)
     await this.#evict(chosen.cold, false)

@@ -40,7 +40,7 @@ export interface SweepPoint {
 }
 
 const imagesOf = (members: readonly Member[]) =>
-  members.map(({ role, guest }) => ramImage(guest.qemu.files.ram, role.name))
+  members.map(({ role, guest }) => ramImage(guest.qemu.ramPath, role.name))
 
 export async function measureSavings(group: string, members: readonly Member[]): Promise<Savings> {
   const found = await survey(imagesOf(members))

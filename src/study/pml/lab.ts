@@ -30,10 +30,10 @@ export class LabGuest extends StudyGuest {
   }
 
   get target(): TrackerTarget {
-    const { files, record, ram } = this.qemu
+    const { files, record, ram, ramPath } = this.qemu
     return {
       pid: record.process.pid,
-      ramPath: files.ram,
+      ramPath,
       ramPages: ram.pages,
       shimStatusPath: files.shimStatus,
     }

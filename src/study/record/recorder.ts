@@ -13,6 +13,7 @@ import { asSubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import { Region } from '../../memory/region.ts'
 import { release } from '../../release.ts'
+import { formatUs } from '../../units.ts'
 import { lineCount, type RecordedEnd, type TraceHeader, TraceWriter } from '../trace.ts'
 import { onlyChanged } from './only-changed.ts'
 import type { Harvest, Held, RecordTarget } from './target.ts'
@@ -39,9 +40,23 @@ export interface RecordSummary {
   /** Of the file so far. */
   traceBytes: number
   elapsedMs: number
+  /** What recording cost the target. Of images nothing is held. */
+  held?: HeldFigures
   cause: RecordedEnd | undefined
   /** How the target ended, in words, when that is the cause. */
   endedHow?: string
+  /** Of a process that ended by itself, when it is known. */
+  exitStatus?: number
+  /** That killed it. */
+  signal?: number
+}
+
+export interface HeldFigures {
+  /** Of the time of the recording, 0 to 1. */
+  share: number
+  longestUs: number
+  /** Once, before the first epoch; 0 for a command, which has not begun. */
+  startUs: number
 }
 
 const deltaBytes = 1024 * 1024
@@ -61,7 +76,7 @@ export async function record(target: RecordTarget, options: RecordOptions): Prom
 }
 
 export function headerOf(
-  target: Omit<RecordTarget, 'hold' | 'harvest' | 'close' | 'ram'>,
+  target: Omit<RecordTarget, 'hold' | 'harvest' | 'catchUp' | 'startPauseUs' | 'ended' | 'close' | 'ram'>,
   { epochMs, content }: Pick<RecordOptions, 'epochMs' | 'content'>,
 ): TraceHeader {
   return {
@@ -94,6 +109,9 @@ class Recording {
   readonly #out = new Uint8Array(deltaBytes)
   readonly #summary: RecordSummary
   #began = 0
+  #heldUs = 0
+  #longestUs = 0
+  #startUs = 0
 
   constructor(target: RecordTarget, options: RecordOptions, shadow: Region, writer: TraceWriter) {
     this.#target = target
@@ -145,12 +163,25 @@ class Recording {
     const { dirty, newNotes = [] } = this.#target.harvest()
     for (const note of newNotes) this.#note(note)
     await this.#base(dirty)
+    await this.#catchUp()
     const held = await this.#hold()
     if (held === 'ended') throw this.#ended
+    this.#startUs = this.#target.kind === 'command' ? 0 : Math.max(this.#target.startPauseUs, held.pauseUs)
+    if (this.#startUs > 0)
+      this.#writer.note(`The target was held for ${formatUs(this.#startUs)} at the start.`)
     for (const note of held.value.newNotes ?? []) this.#note(note)
     if (held.value.newAreas.length > 0) this.#writer.areas(held.value.newAreas)
     for (const delta of held.value.deltas) this.#writer.base(delta)
     return held.resumedAt
+  }
+
+  async #catchUp(): Promise<void> {
+    try {
+      await this.#target.catchUp()
+    } catch (error) {
+      // The hold that follows says so.
+      if (asSubpageError(error).code !== 'GUEST_DIED') throw error
+    }
   }
 
   async #base(pages: PageRanges): Promise<void> {
@@ -248,22 +279,31 @@ class Recording {
       ...(value.writtenMaps && { writtenMaps: withChanged(value.writtenMaps, maps) }),
       ...(value.counters && { counters: value.counters }),
     })
+    this.#heldUs += pauseUs
+    this.#longestUs = Math.max(this.#longestUs, pauseUs)
     this.#summary.dirtyPages += pages.dirty.pageCount
     for (let page = 0; page < pages.dirty.pageCount; page++)
       this.#summary.changedLines += lineCount(pages.changedMaps, page)
   }
 
   #so(cause: RecordedEnd | undefined): RecordSummary {
-    const { endedHow } = this.#target
+    const { endedHow, ended } = this.#target
     const { epochCount, gapCount, bytes } = this.#writer
+    const elapsedMs = performance.now() - this.#began
     return {
       ...this.#summary,
       epochs: epochCount,
       gaps: gapCount,
       traceBytes: bytes,
-      elapsedMs: performance.now() - this.#began,
+      elapsedMs,
+      held: {
+        share: elapsedMs > 0 ? this.#heldUs / 1000 / elapsedMs : 0,
+        longestUs: this.#longestUs,
+        startUs: this.#startUs,
+      },
       cause,
       ...(endedHow !== undefined && { endedHow }),
+      ...ended,
     }
   }
 }

@@ -45,14 +45,20 @@ export interface RecordTarget {
   readonly memoryBytes: number
   /** What `areas` count pages of, and those to come; not all of it need hold something. */
   readonly ram: Region
+  /** The longest time for which it was held before the first harvest; 0 when it did not run before. */
+  readonly startPauseUs: number
   /** How it ended, in words, once it has. */
   readonly endedHow: string | undefined
+  /** The same for programs, of a process. */
+  readonly ended: { exitStatus: number } | { signal: number } | undefined
   /**
    * Holds the target, looks, and lets it run again whatever happens.
    * @returns undefined when it cannot be held just now: try again in a moment
    * @throws SubpageError GUEST_DIED when the target has ended
    */
   hold<T>(look: () => T): Promise<Held<T> | undefined>
+  /** Before the first epoch: copies what was written until now without holding the target, so that the next hold is short. */
+  catchUp(): Promise<void>
   /** While held. The first harvest reports every page that may hold data. */
   harvest(): Harvest
   /** Lets go; the target runs on as if nobody had watched. */

@@ -7,6 +7,7 @@
  * tracker belong to its protection (tracking/userfault.ts): there pages are compared while it runs.
  */
 import { errorCode, SubpageError } from '../../errors.ts'
+import { ramPathOf } from '../../memory/ram-path.ts'
 import { Region } from '../../memory/region.ts'
 import { type GuestFiles, type GuestRecord, guestFiles, readRecord } from '../../qemu/guest-files.ts'
 import { PauseLease } from '../../qemu/pause-lease.ts'
@@ -31,10 +32,11 @@ export async function openVm(
 ): Promise<RecordTarget> {
   const files = guestFiles(stateDirectory, name)
   const record = find(files, name, stateDirectory)
+  const ramPath = ramPathOf(record.process.pid, files.ram)
   const tracking = openVmTracking(
     {
       pid: record.process.pid,
-      ramPath: files.ram,
+      ramPath,
       ramPages: record.machine.ramBytes / 4096,
       shimStatusPath: files.shimStatus,
     },
@@ -44,7 +46,7 @@ export async function openVm(
   let ram: Region | undefined
   let controls: Controls | undefined
   try {
-    ram = Region.map(files.ram, { writable: false })
+    ram = Region.map(ramPath, { writable: false })
     if (!record.protection)
       controls = { files, qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
     const target = new VmTarget(record, ram, tracking, controls)
@@ -138,6 +140,9 @@ class VmTarget implements RecordTarget {
   readonly kind = 'vm'
   /** QEMU takes its reason with it. */
   readonly endedHow = undefined
+  readonly ended = undefined
+  /** Its memory is not copied to begin with. */
+  readonly startPauseUs = 0
   readonly tracker: RecordTarget['tracker']
   readonly guesses: boolean
   readonly written: boolean
@@ -177,6 +182,9 @@ class VmTarget implements RecordTarget {
   get areas() {
     return [{ firstPage: 0, pageCount: this.ram.pages, address: 0, name: 'ram' }]
   }
+
+  /** Each hold looks at the guest's own memory: there is no copy that could be behind. */
+  async catchUp(): Promise<void> {}
 
   async hold<T>(look: () => T): Promise<Held<T> | undefined> {
     if (!this.#controls) {

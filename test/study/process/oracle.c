@@ -12,6 +12,7 @@
  *   stacks        COUNT threads; the stack of each is FIRST pages, a line is written in the middle; then they wait
  *   resident      how many pages of the range are there (mincore(2))
  *   fork          a child that only waits; its pid
+ *   realloc       realloc(3) of the slot's memory to COUNT pages, all of them filled with their number; how many have lost it
  *   uffd          opens a userfaultfd
  *   track, missing, minor, untrack   registers the pages with it, to see writes or to serve faults, or no longer; 0 or errno
  *   marked        how many pages its own tracking calls written since the last time
@@ -210,6 +211,20 @@ static uint64_t register_own(const char *command, uint8_t *at, size_t bytes)
     return 0;
 }
 
+static uint64_t grow(struct slot *slot, size_t pages)
+{
+    uint64_t lost = 0;
+    slot->at = realloc(slot->at, pages * PAGE);
+    EXPECT(slot->at);
+    for (size_t page = 0; page < pages; page++) {
+        uint64_t *word = (uint64_t *)(slot->at + page * PAGE);
+        lost += page < slot->pages && *word != page;
+        *word = page;
+    }
+    slot->pages = pages;
+    return lost;
+}
+
 static uint64_t obey(const char *command, struct slot *slot, size_t first, size_t count)
 {
     if (map(slot, command, count))
@@ -218,6 +233,8 @@ static uint64_t obey(const char *command, struct slot *slot, size_t first, size_
         stacks(slot, first, count);
         return (uintptr_t)slot->at;
     }
+    if (strcmp(command, "realloc") == 0)
+        return grow(slot, count);
     if (strcmp(command, "fork") == 0)
         return (uint64_t)child();
     if (strcmp(command, "sparse") == 0) {

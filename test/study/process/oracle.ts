@@ -35,6 +35,7 @@ export type Doing =
   | 'grow'
   | 'stacks'
   | 'sparse'
+  | 'realloc'
   | 'resident'
   | 'fork'
   | 'uffd'

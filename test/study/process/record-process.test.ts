@@ -11,6 +11,7 @@ import { applySync } from '../../../src/delta/apply.ts'
 import { packageRoot } from '../../../src/memory/native.ts'
 import { pageBytes } from '../../../src/memory/page.ts'
 import { Region } from '../../../src/memory/region.ts'
+import { summarize } from '../../../src/study/analysis/summary.ts'
 import type { Watched } from '../../../src/study/record/process/holder.ts'
 import { openProcess } from '../../../src/study/record/process/process-target.ts'
 import { record } from '../../../src/study/record/recorder.ts'
@@ -155,10 +156,26 @@ test('a command is recorded from its first instruction to its end, and verifies 
   expect(summary).toMatchObject({ cause: 'target-ended', endedHow: 'it exited with status 0' })
   expect(trace.end().cause).toBe('target-ended')
   expect(summary.epochs).toBeGreaterThan(5)
+  expect(summary.held!.startUs).toBe(0)
   const names = trace.areas().map(({ name }) => name)
   expect(names).toContain('[stack]')
   // Its large array is in memory that the program did not have when it began.
   expect(summary.dirtyPages).toBeGreaterThan(400)
+})
+
+test('what recording costs the process is measured and said', async () => {
+  const process = await stepper(20_000)
+  const { trace, summary } = await recording({ pid: process.pid }, async () => {
+    for (let i = 0; i < 10; i++) await process.run('write 2000')
+  })
+  const pauses = [...trace.epochs()].map(({ pauseUs }) => pauseUs)
+  const { share, longestUs, startUs } = summary.held!
+  expect(Math.round(longestUs)).toBe(Math.max(...pauses))
+  expect(share).toBeGreaterThan(0)
+  expect(share).toBeLessThan(1)
+  expect(startUs).toBeGreaterThan(0)
+  expect(trace.notes()).toContainEqual(expect.stringMatching(/^The target was held for .* at the start\.$/))
+  expect(summarize(trace).held!.longestUs).toBe(Math.max(...pauses))
 })
 
 async function untilEnded(watched: Watched, epochMs: number) {

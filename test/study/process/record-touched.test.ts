@@ -195,6 +195,16 @@ test('memory that grows: brk and mremap', async () => {
   expect(epochs.written(grown, reserved)).toEqual([...moved, 50_000, 50_001])
 })
 
+test('realloc of small blocks in the heap and of large ones in mappings of their own, epoch after epoch', async () => {
+  const oracle = await start()
+  const epochs = await watch(oracle)
+  for (let round = 1; round <= 40; round++) {
+    for (const [slot, pages] of [round, 100 * round].entries())
+      expect(await oracle.run('realloc', slot, 0, pages)).toBe(0)
+    await epochs.next()
+  }
+})
+
 test('ten stacks, a line touched in the middle of each', async () => {
   const oracle = await start()
   const epochs = await watch(oracle)
@@ -349,6 +359,20 @@ test('memory that is shared with a child since a fork stays shared', async () =>
   await epochs.next()
   expect(epochs.written(at, 2000)).toEqual(range(0, 100))
   expect(sharedKiB(oracle.pid, at)).toBe(7600)
+})
+
+test('memory of 64 MiB is there once, too, when a child is made while it is recorded', async () => {
+  const oracle = await start()
+  const at = await oracle.map(0, 'private', 16_384)
+  await oracle.run('write', 0, 0, 16_384)
+  const epochs = await watch(oracle)
+  const child = await oracle.run('fork', 0, 0, 0)
+  for (let epoch = 0; epoch < 3; epoch++) {
+    await oracle.run('read', 0, 0, 16_384)
+    await epochs.next()
+    expect(epochs.written(at, 16_384)).toEqual([])
+  }
+  expect([sharedKiB(oracle.pid, at), sharedKiB(child, at)]).toEqual([65_536, 65_536])
 })
 
 /** How much of the mapping at an address more than one process has. */

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { packageRoot } from '../../../src/memory/native.ts'
 import { openProcess } from '../../../src/study/record/process/process-target.ts'
 import { record } from '../../../src/study/record/recorder.ts'
 import { readTrace } from '../../../src/study/trace.ts'
@@ -269,3 +270,59 @@ test.each(['filter', '32 bits'])(
     expect(await process.end()).toBe(0)
   },
 )
+
+/** Through the shell, as an installed `subpage` is started. */
+function recordCommand(before: string, command: string) {
+  const main = join(packageRoot, 'dist/src/cli/main.js')
+  const line = `${before}; sh ${main} record --force -o ${join(folder, 'command.trace')} -- ${command}`
+  return spawn('sh', ['-c', line], { stdio: ['ignore', 'ignore', 'pipe'] })
+}
+
+test('a command has the limits and the ignored signals with which record was started', async () => {
+  const child = recordCommand("ulimit -Sn 256; trap '' HUP USR1", `${edges} limits`)
+  let said = ''
+  child.stderr.on('data', (bytes: Buffer) => {
+    said += bytes.toString()
+  })
+  expect(await ended(child)).toBe(0)
+  const ignored = Number.parseInt(/^SigIgn:\s+(\w+)/m.exec(said)![1]!, 16)
+  expect(said).toMatch(/^files 256$/m)
+  expect(ignored & 0x201).toBe(0x201)
+})
+
+test.each([
+  ["sh -c 'exit 57'", 57],
+  ["sh -c 'kill -TERM $$'", 143],
+])('record ends with the status of its command: %s, %i', async (command, status) => {
+  const child = recordCommand(':', command)
+  child.stderr.resume()
+  expect(await ended(child)).toBe(status)
+})
+
+test('the watcher is killed: one line, and the trace until then', async () => {
+  const path = join(folder, 'killed.trace')
+  const victimOf = await start(edges, 'vfork')
+  const main = join(packageRoot, 'dist/src/cli/main.js')
+  const child = spawn(
+    process.execPath,
+    [main, 'record', `pid:${victimOf.pid}`, '-o', path, '--epoch', '2ms'],
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    },
+  )
+  let said = ''
+  child.stderr.on('data', (bytes: Buffer) => {
+    said += bytes.toString()
+  })
+  await expect.poll(() => said).toMatch(/epochs/)
+  process.kill(
+    Number(/^TracerPid:\s+(\d+)/m.exec(readFileSync(`/proc/${victimOf.pid}/status`, 'latin1'))![1]),
+    'SIGKILL',
+  )
+  expect(await ended(child)).toBe(13)
+  const last = said.trimEnd().split('\n').at(-1)!
+  expect(last).toMatch(/was killed by SIGKILL; the process goes on; the \d+ epochs until then are in/)
+  expect(said).not.toMatch(/INTERNAL|\n {4}at /)
+  expect([...readTrace(/are in (\S+)/.exec(last)![1]!).epochs()].length).toBeGreaterThan(0)
+  expect(await victimOf.end()).toBe(0)
+})

@@ -3,6 +3,7 @@
  * socket. It is a process of its own, so that the target goes on whatever happens to us.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { packageRoot } from '../../../memory/native.ts'
@@ -21,6 +22,8 @@ export interface Command {
   env?: NodeJS.ProcessEnv
   /** Descriptors of standard input, output and error. What it prints goes to our standard error when left out. */
   stdio?: readonly [number, number, number]
+  /** What we were started with, for the command to have it too; as we run now when left out. */
+  startedWith?: { openFiles: string; blocked: string; ignored: string } | undefined
 }
 
 /** The `kind` of messages; native/holder/holder.h has the same. */
@@ -35,6 +38,8 @@ export interface Ready {
   /** Why it is not tracked. */
   errno: number
   step: string
+  /** For how long it was held, if it ran before. */
+  heldNs: bigint
 }
 
 export interface Failed {
@@ -93,9 +98,11 @@ export class Holder {
   #waiting: ((answer: Answer | undefined) => void) | undefined
   #answers: Answer[] = []
   #closed = false
+  #startError: Error | undefined
 
   constructor(watched: Watched, tracker: TrackerChoice, pages: number) {
-    const what = 'pid' in watched ? ['pid', String(watched.pid)] : ['run', ...watched.command]
+    const what =
+      'pid' in watched ? ['pid', String(watched.pid)] : ['run', ...asStarted(watched), ...watched.command]
     // What a command prints goes to our standard error: standard output is for our own data.
     const { stdio, cwd, env }: Partial<Command> = 'pid' in watched ? {} : watched
     this.#child = spawn(holderPath, [tracker, String(pages), ...what], {
@@ -112,16 +119,19 @@ export class Holder {
     this.#socket.on('close', end)
     // What a broken socket means is what its closing means.
     this.#socket.on('error', end)
-    this.#child.on('error', end)
+    this.#child.on('error', (error) => {
+      this.#startError = error
+      end()
+    })
   }
 
   get pid(): number | undefined {
     return this.#child.pid
   }
 
-  /** @param still the target stands until `goOn` */
-  hold(still = false): Promise<Answer | undefined> {
-    if (!this.#closed) this.#socket.write(still ? 's' : 'h')
+  /** `still`: the target stands until `goOn`; `brief`: it runs while what it wrote is copied, so that the copies are of no one moment. */
+  hold(how: 'sharp' | 'still' | 'brief'): Promise<Answer | undefined> {
+    if (!this.#closed) this.#socket.write({ sharp: 'h', still: 's', brief: 'p' }[how])
     return this.answer()
   }
 
@@ -141,15 +151,24 @@ export class Holder {
     })
   }
 
+  /** Once it has gone without a last word, or cannot be started. */
+  async howEnded(): Promise<string> {
+    if (this.#startError) return `cannot be started: ${this.#startError.message}`
+    await this.#exited()
+    const { exitCode, signalCode } = this.#child
+    return signalCode === null ? `ended with status ${exitCode}` : `was killed by ${signalCode}`
+  }
+
+  async #exited(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined)
+      return
+    await once(this.#child, 'exit')
+  }
+
   /** Lets the target go, and waits until it has been let go. */
   async close(): Promise<void> {
-    const ended = new Promise<void>((resolve) => {
-      if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined)
-        resolve()
-      else this.#child.once('exit', () => resolve())
-    })
     this.#socket.destroy()
-    await ended
+    await this.#exited()
   }
 
   #take(bytes: Buffer): void {
@@ -164,6 +183,8 @@ export class Holder {
     }
   }
 }
+
+const asStarted = ({ startedWith: as }: Command) => [as ? `${as.openFiles},${as.blocked},${as.ignored}` : '-']
 
 class Fields {
   readonly #bytes: Buffer
@@ -206,7 +227,8 @@ function parse(fields: Fields): Answer {
         fields.number(),
         fields.number(),
       ]
-      return { kind: 'ready', pid, mirror, tracked: tracked !== 0, errno, step: fields.text() }
+      const step = fields.text()
+      return { kind: 'ready', pid, mirror, tracked: tracked !== 0, errno, step, heldNs: fields.big() }
     }
     case kinds.failed:
       return { kind: 'failed', errno: fields.number(), step: fields.text() }

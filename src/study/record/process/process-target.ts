@@ -5,7 +5,6 @@
  * One process is recorded: the one that is named, or the command itself; not its children. When it executes another
  * program, as a shell's `exec` does, the recording goes on with that one from its first instruction.
  */
-import { readFileSync } from 'node:fs'
 import { constants, totalmem } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { getSystemErrorName } from 'node:util'
@@ -18,15 +17,8 @@ import type { TrackerChoice } from '../../../tracking/tracker.ts'
 import { formatBytes } from '../../../units.ts'
 import type { TraceArea } from '../../trace.ts'
 import type { Harvest, Held, RecordTarget } from '../target.ts'
-import {
-  type Failed,
-  type HeldAnswer,
-  Holder,
-  type Left,
-  leftReasons,
-  type Ready,
-  type Watched,
-} from './holder.ts'
+import { type HeldAnswer, Holder, type Left, leftReasons, type Ready, type Watched } from './holder.ts'
+import { commandOf, failure, oneLine, reason } from './refusals.ts'
 
 /**
  * @throws SubpageError BAD_ARGUMENT when there is no such process or command; PROCESS_REFUSED when it may not be watched;
@@ -42,7 +34,10 @@ export async function openProcess(watched: Watched, choice: TrackerChoice): Prom
     const ready = await holder.answer()
     if (ready?.kind === 'failed') throw failure(watched, ready)
     if (ready?.kind !== 'ready')
-      throw new SubpageError('INTERNAL', 'the holder of the process does not answer')
+      throw new SubpageError(
+        'TRACKER_UNAVAILABLE',
+        `cannot record ${'pid' in watched ? `process ${watched.pid}` : watched.command[0]}: the program that watches it (build/native/holder) ${await holder.howEnded()}`,
+      )
     mirror = Region.map(`/proc/${holder.pid}/fd/${ready.mirror}`, { writable: false })
     const target = new ProcessTarget(watched, ready, holder, mirror)
     await target.begin()
@@ -70,6 +65,10 @@ const executed =
 const untracked = (answer: HeldAnswer) =>
   `The program that it executed is compared: what it writes with the same value is not seen (userfault was not available: ${reason(answer)})`
 
+/** Copied in about a millisecond. */
+const catchUpPages = 1024
+const catchUpRoundsMax = 8
+
 /** How long the first hold may take: a process that waits in the kernel cannot be held. */
 const beginMsMax = 5_000
 
@@ -83,6 +82,7 @@ export class ProcessTarget implements RecordTarget {
   readonly notes: string[]
   readonly ram: Region
   readonly pid: number
+  startPauseUs: number
   readonly #holder: Holder
   #areas: readonly TraceArea[] = []
   /** What was found since the last harvest. */
@@ -90,6 +90,7 @@ export class ProcessTarget implements RecordTarget {
   #newAreas: TraceArea[] = []
   #newNotes: string[] = []
   #endedHow: string | undefined
+  #ended: { exitStatus: number } | { signal: number } | undefined
 
   constructor(watched: Watched, ready: Ready, holder: Holder, mirror: Region) {
     this.kind = 'pid' in watched ? 'pid' : 'command'
@@ -98,6 +99,7 @@ export class ProcessTarget implements RecordTarget {
     this.pid = ready.pid
     this.tracker = ready.tracked ? 'userfault' : 'compare'
     this.#tracked = ready.tracked
+    this.startPauseUs = Number(ready.heldNs) / 1000
     this.#holder = holder
     this.ram = mirror
     this.notes = [
@@ -124,10 +126,14 @@ export class ProcessTarget implements RecordTarget {
     return this.#endedHow
   }
 
+  get ended() {
+    return this.#ended
+  }
+
   /** The first hold finds what the memory holds now. A command stands until the one after it. */
   async begin(): Promise<void> {
     const deadline = performance.now() + beginMsMax
-    while (!(await this.hold(() => true))) {
+    while (!(await this.#begun())) {
       if (performance.now() > deadline)
         throw new SubpageError(
           'PROCESS_REFUSED',
@@ -138,8 +144,31 @@ export class ProcessTarget implements RecordTarget {
     this.#areas = [...this.#newAreas]
   }
 
+  async #begun(): Promise<boolean> {
+    return this.kind === 'command' ? !!(await this.#ask('sharp')) : (await this.#copyBriefly()) !== undefined
+  }
+
+  /** Copies what was written while the process runs. Returns how many pages; undefined: try again in a moment. */
+  async #copyBriefly(): Promise<number | undefined> {
+    const answer = await this.#ask('brief')
+    if (!answer) return undefined
+    this.startPauseUs = Math.max(this.startPauseUs, Number(answer.resumedNs - answer.askedNs) / 1000)
+    return answer.dirty.pageCount
+  }
+
+  /** Until little is left, or it becomes no less: the process writes as fast as it is copied. */
+  async catchUp(): Promise<void> {
+    if (this.kind === 'command') return
+    for (let round = 0, former = Number.POSITIVE_INFINITY; round < catchUpRoundsMax; round++) {
+      const pages = await this.#copyBriefly()
+      if (pages === undefined) continue
+      if (pages < catchUpPages || pages > former / 2) return
+      former = pages
+    }
+  }
+
   async hold<T>(look: () => T): Promise<Held<T> | undefined> {
-    const answer = await this.#ask(false)
+    const answer = await this.#ask('sharp')
     if (!answer) return undefined
     const { executedNs } = answer
     return {
@@ -159,7 +188,7 @@ export class ProcessTarget implements RecordTarget {
    * @throws as hold
    */
   async holdStill(): Promise<{ ranUs: number; cpuUs: number } | undefined> {
-    const answer = await this.#ask(true)
+    const answer = await this.#ask('still')
     if (!answer) return undefined
     return { ranUs: Number(answer.heldNs - answer.goneOnNs) / 1000, cpuUs: Number(answer.cpuNs) / 1000 }
   }
@@ -168,8 +197,8 @@ export class ProcessTarget implements RecordTarget {
     this.#holder.goOn()
   }
 
-  async #ask(still: boolean): Promise<HeldAnswer | undefined> {
-    const answer = await this.#holder.hold(still)
+  async #ask(how: 'sharp' | 'still' | 'brief'): Promise<HeldAnswer | undefined> {
+    const answer = await this.#holder.hold(how)
     switch (answer?.kind) {
       case 'held':
         this.#dirty = this.#dirty.union(answer.dirty)
@@ -182,6 +211,7 @@ export class ProcessTarget implements RecordTarget {
         return undefined
       case 'ended':
         this.#endedHow = wordsOf(answer.status)
+        this.#ended = endOf(answer.status)
         throw new SubpageError('GUEST_DIED', `process ${this.pid} has ended: ${this.#endedHow}`)
       case 'failed':
         throw new SubpageError(
@@ -189,7 +219,10 @@ export class ProcessTarget implements RecordTarget {
           `process ${this.pid} can no longer be recorded: ${reason(answer)}`,
         )
       default:
-        throw new SubpageError('INTERNAL', `the holder of process ${this.pid} has gone`)
+        throw new SubpageError(
+          'TRACKER_UNAVAILABLE',
+          `process ${this.pid} can no longer be recorded: the program that watched it (build/native/holder) ${await this.#holder.howEnded()}; the process goes on`,
+        )
     }
   }
 
@@ -228,22 +261,6 @@ function whyLeft(reason: number): string {
   }
 }
 
-const nameLengthMax = 80
-
-function oneLine(command: string): string {
-  const line = command.replace(/\s+/g, ' ')
-  return line.length <= nameLengthMax ? line : `${line.slice(0, nameLengthMax - 1)}…`
-}
-
-function commandOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
-  } catch {
-    // It has ended: that is found out when it is held.
-    return 'unknown'
-  }
-}
-
 function wordsOf(status: number | undefined): string {
   if (status === undefined) return 'how is not known'
   const signal = status & 0x7f
@@ -252,61 +269,8 @@ function wordsOf(status: number | undefined): string {
   return `it was killed by ${name ?? `signal ${signal}`}`
 }
 
-const reason = ({ step, errno }: Pick<Failed, 'step' | 'errno'>) =>
-  errno === 0 ? step : `${step}: ${getSystemErrorName(-errno)}`
-
-function failure(watched: Watched, failed: Failed): SubpageError {
-  const { step, errno } = failed
-  const name = errno === 0 ? undefined : getSystemErrorName(-errno)
-  if ('command' in watched) {
-    const command = watched.command[0]!
-    if (step === 'exec')
-      return new SubpageError(
-        'BAD_ARGUMENT',
-        `cannot start ${command}: ${name === 'ENOENT' ? 'no such program' : name}`,
-      )
-    if (step === 'ptrace') return new SubpageError('PROCESS_REFUSED', `may not watch ${command} (${name})`)
-    return new SubpageError('TRACKER_UNAVAILABLE', `cannot record ${command}: ${reason(failed)}`)
-  }
-  const { pid } = watched
-  if (step === 'ptrace' && name === 'ESRCH')
-    return new SubpageError('BAD_ARGUMENT', `there is no process ${pid}`)
-  if (step === 'ptrace')
-    return new SubpageError('PROCESS_REFUSED', `may not watch process ${pid}: ${whyRefused(pid)}`)
-  if (step === 'ended') return new SubpageError('GUEST_DIED', `process ${pid} has ended`)
-  if (step === 'hold')
-    return new SubpageError(
-      'PROCESS_REFUSED',
-      `process ${pid} cannot be held: it waits in the kernel and does not come back`,
-    )
-  return new SubpageError('TRACKER_UNAVAILABLE', `cannot track process ${pid}: ${reason(failed)}`)
-}
-
-/** What the kernel does not say. */
-function whyRefused(pid: number): string {
-  const status = contentOf(`/proc/${pid}/status`)
-  const field = (name: string) => new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1]
-  const tracer = Number(field('TracerPid') ?? 0)
-  if (tracer !== 0)
-    return `process ${tracer} (${commandOf(tracer)}) traces it already, and a process has one tracer: end that first`
-  if (field('Kthread') === '1') return 'it is a thread of the kernel'
-  const owner = Number(field('Uid'))
-  if (process.geteuid!() !== 0 && owner !== process.geteuid!())
-    return `it belongs to user ${owner}: record as that user, or with CAP_SYS_PTRACE`
-  // Another owner's, a tracer's and the kernel's are above: what is left is not the user's to change by becoming root.
-  if (process.geteuid!() === 0)
-    return 'the kernel refuses ptrace to root here: this container or service lacks CAP_SYS_PTRACE, a security module (AppArmor, SELinux, Yama) forbids it, or the process is of a user namespace above ours'
-  const yama = contentOf('/proc/sys/kernel/yama/ptrace_scope').trim()
-  if (yama !== '' && yama !== '0')
-    return `this host lets a process watch only its children (kernel.yama.ptrace_scope is ${yama}): record as root, or start it with \`subpage record -- COMMAND\``
-  return 'the kernel refuses ptrace: record as root, or with CAP_SYS_PTRACE'
-}
-
-function contentOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    // Not on every kernel, or the process has ended.
-    return ''
-  }
+function endOf(status: number | undefined): { exitStatus: number } | { signal: number } | undefined {
+  if (status === undefined) return undefined
+  const signal = status & 0x7f
+  return signal === 0 ? { exitStatus: (status >> 8) & 0xff } : { signal }
 }

@@ -1,0 +1,39 @@
+/**
+ * One state directory by whatever name it is reached: through a link, relative, with a slash behind it. What lies outside of it and
+ * belongs to it, in /dev/shm and among the network devices, is named after where it really is.
+ */
+import { createHash } from 'node:crypto'
+import { realpathSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { errorCode, SubpageError } from '../errors.ts'
+
+/** A unix socket's path must fit in sockaddr_un (unix(7)). */
+export const socketPathBytesMax = 107
+
+/** Where it is, or will be when it is made. */
+export function realPathOf(directory: string): string {
+  const path = resolve(directory)
+  try {
+    return realpathSync(path)
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT' || path === dirname(path)) throw error
+    return join(realPathOf(dirname(path)), basename(path))
+  }
+}
+
+/** Tells apart what agents of one machine have outside of their state directories. */
+export function stateTag(stateDirectory: string, length = 8): string {
+  return createHash('sha256').update(realPathOf(stateDirectory)).digest('hex').slice(0, length)
+}
+
+/** @throws SubpageError BAD_ARGUMENT when no socket can have this path: it would be cut off, and be another one */
+export function socketPath(stateDirectory: string, leaf: string): string {
+  const path = join(resolve(stateDirectory), leaf)
+  const bytes = Buffer.byteLength(path)
+  if (bytes > socketPathBytesMax)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${path} has ${bytes} bytes, and the path of a socket at most ${socketPathBytesMax}: choose a shorter --state, or a shorter name of the guest`,
+    )
+  return path
+}
