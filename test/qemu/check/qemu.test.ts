@@ -4,24 +4,28 @@ import { parseAnswers } from '../../../src/qemu/check/qemu.ts'
 
 const greeting = '{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}}}'
 const commands = '{"return": [{"name": "stop"}, {"name": "cont"}], "id": "commands"}'
-const types = '{"return": [{"name": "filter-buffer", "parent": "netfilter"}], "id": "types"}'
+const buffer = '{"return": [{"name": "interval", "type": "uint32"}], "id": "buffer"}'
+const noBuffer = '{"id": "buffer", "error": {"class": "DeviceNotFound", "desc": "Class not found"}}'
 
 describe("QEMU's answers", () => {
-  test('version, commands and types, with noise between', () => {
-    const answers = [greeting, '{"return": {}}', 'a warning', commands, types, '{"return": {}}', '{"ev'].join(
-      '\n',
-    )
-    expect(parseAnswers(answers)).toEqual({
-      version: '7.2.22',
-      commands: new Set(['stop', 'cont']),
-      types: new Set(['filter-buffer']),
-    })
+  test('version, commands and buffers, with noise between', () => {
+    for (const [answer, buffers] of [
+      [buffer, true],
+      [noBuffer, false],
+    ] as const) {
+      const answers = [greeting, '{"return": {}}', 'a warning', commands, answer, '{"return": {}}', '{"ev']
+      expect(parseAnswers(answers.join('\n'))).toEqual({
+        version: '7.2.22',
+        commands: new Set(['stop', 'cont']),
+        buffers,
+      })
+    }
   })
   test.each([
     ['nothing', ''],
-    ['no greeting', `${commands}\n${types}`],
-    ['no commands', `${greeting}\n${types}`],
-    ['cut off', `${greeting}\n${commands}\n${types.slice(0, -1)}`],
+    ['no greeting', `${commands}\n${buffer}`],
+    ['no commands', `${greeting}\n${buffer}`],
+    ['cut off', `${greeting}\n${commands}\n${buffer.slice(0, -1)}`],
   ])('%s: no answer is made up', (_, text) => expect(parseAnswers(text)).toBeUndefined())
 })
 
