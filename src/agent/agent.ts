@@ -83,12 +83,17 @@ export class Agent {
   static async start(options: AgentOptions): Promise<Agent> {
     const agent = new Agent(options)
     const addresses = options.listen ? [agent.#socket, options.listen] : [agent.#socket]
-    agent.#listening = await options.transport.listen(addresses, {
-      connection: (incoming) => void agent.#answer(incoming),
-      refused: (from, error) => agent.#refused(from, error),
-    })
-    await agent.#finder.begin()
-    return agent
+    try {
+      agent.#listening = await options.transport.listen(addresses, {
+        connection: (incoming) => void agent.#answer(incoming),
+        refused: (from, error) => agent.#refused(from, error),
+      })
+      await agent.#finder.begin()
+      return agent
+    } catch (error) {
+      await agent.abandon()
+      throw error
+    }
   }
 
   /** Where this host listens: for other hosts, or without certificates for agents of this machine. */

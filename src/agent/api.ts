@@ -5,7 +5,7 @@
  */
 import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'
-import { asSubpageError, SubpageError } from '../errors.ts'
+import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
@@ -93,8 +93,10 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
 
   api.setErrorHandler((thrown, _request, reply) => {
     // Fastify's own errors, such as a body that is not JSON or breaks the schema, carry a status below 500.
-    const invalid = thrown instanceof Error && 'statusCode' in thrown && Number(thrown.statusCode) < 500
-    const error = invalid ? new SubpageError('BAD_ARGUMENT', thrown.message) : asSubpageError(thrown)
+    const status = thrown instanceof Error && 'statusCode' in thrown ? Number(thrown.statusCode) : 500
+    if (status < 500)
+      return reply.status(status).send({ code: 'BAD_ARGUMENT', message: (thrown as Error).message })
+    const error = asSubpageError(thrown)
     if (error.http === 401) reply.header('www-authenticate', 'Bearer')
     return reply.status(error.http).send({ code: error.code, message: error.message })
   })

@@ -278,7 +278,7 @@ describe('over TCP', () => {
     const body = JSON.stringify({ name: 'x'.repeat(300 * 1024) })
     const headers = { ...bearer(token), 'content-type': 'application/json' }
     expect(await ask(url(plain, '/v1/guests'), headers, 'POST', body)).toMatchObject({
-      status: 400,
+      status: 413,
       body: { code: 'BAD_ARGUMENT' },
     })
   })

@@ -96,7 +96,7 @@ describe('a wrong command line is status 2, and nothing on standard output', () 
     [
       'a state directory too deep',
       ['agent', '--state', join(directory, 'x'.repeat(100))],
-      /too long for a socket/,
+      /the path of a socket at most 107: choose a shorter --state/,
     ],
   ])('%s', async (_, args, message) => {
     const { status, out, said } = await subpage(args, { NO_COLOR: '1' })

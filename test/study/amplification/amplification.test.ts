@@ -107,7 +107,7 @@ test('the table says what is late, missing or in a guest; guests are no part of 
   ]
   const headline = [1, 20].map((epochMs) => headlineOf(rows, epochMs))
   expect(headline.map(({ workloads }) => workloads)).toEqual([1, 1])
-  const lines = text({ measured: rows, headline }, plainTerminal).split('\n')
+  const lines = text({ measured: rows, headline }, { ...plainTerminal, columns: 120 }).split('\n')
   const row = (name: string) => lines.find((line) => line.startsWith(name))
   expect(row('words ')).toMatch(/\d× ?\*.* late: 1 ms took 2 ms/)
   expect(row('guest/words')).toMatch(/in a guest/)
