@@ -267,7 +267,7 @@ describe('a standby that cannot be', () => {
     // To itself.
     await expect(protect(a, 'lonely', a)).rejects.toMatchObject({
       code: 'PEER_MISMATCH',
-      message: expect.stringMatching(/same identity/),
+      message: expect.stringMatching(/the address leads to this host/),
     })
     expect(await a.client.guest('lonely')).toMatchObject({ role: 'Alone', state: 'Running' })
   })
