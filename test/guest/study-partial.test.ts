@@ -20,7 +20,7 @@ test('working sets: an estimate beside the truth', async () => {
   const { cases, errorP95, slowdown } = json.headline as Record<string, number | null>
   expect({ cases, slowdown }).toEqual({ cases: 1, slowdown: null })
   expect(errorP95).toBeLessThan(0.1)
-  expect(text(plainTerminal)).toMatch(/read 8 MiB +8\.\d MiB +8\.\d MiB/)
+  expect(text({ ...plainTerminal, columns: 160 })).toMatch(/read 8 MiB +8\.\d MiB +8\.\d MiB/)
   expect(htmlPage(report)).toContain('Errors')
 })
 
@@ -34,6 +34,6 @@ test('density: what is saved of the memories of guests', async () => {
   expect(savedHomogeneous).toBeGreaterThan(0.7)
   expect(savedMixed).toBeGreaterThan(savedSharingAndPatching!)
   expect(savedSharingAndPatching).toBeGreaterThan(savedSharingOnly!)
-  expect(text(plainTerminal)).toContain('+ compression')
+  expect(text({ ...plainTerminal, columns: 160 })).toContain('+ compression')
   expect(htmlPage(report)).toContain('Saved by technique')
 })
