@@ -1,5 +1,5 @@
 /**
- * Four projects, one after the other: `unit` needs neither QEMU nor privileges and takes less than a minute; `process`
+ * Four projects, one after the other: `unit` needs neither QEMU nor privileges and takes about a minute; `process`
  * starts agents and the command line as real processes, and pairs that wait on real time; `simulation` runs the pair through schedules of faults in simulated
  * time; `guest` runs real virtual machines.
  */
@@ -10,7 +10,8 @@ const processTests = [
   'test/cli/{command-line,matrix,outputs}.test.ts',
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
-  'test/replication/{arbiter-file,arbiter-memory,backlog,failed,growth,hostile,pair,shadow-modes}.test.ts',
+  'test/replication/{arbiter-file,arbiter-memory,arbiter-open,backlog,failed,give-back,growth,hostile}.test.ts',
+  'test/replication/{identities,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',
   'test/study/ending.test.ts',

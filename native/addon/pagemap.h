@@ -1,5 +1,5 @@
 /*
- * The PAGEMAP_SCAN ioctl, for whatever in the addon reads it: written pages (pagemap.c), accessed pages (forget.c).
+ * The PAGEMAP_SCAN ioctl, for whatever reads it: written pages (pagemap.c), accessed pages (forget.c), the holder (holder/scan.h).
  * Source: Linux Documentation/admin-guide/mm/pagemap.rst, "Pagemap Scan IOCTL" (6.7 and later).
  */
 #ifndef SUBPAGE_PAGEMAP_H
@@ -28,21 +28,33 @@ _Static_assert(sizeof(struct scan_region) == 24, "struct page_region of the kern
 #define CATEGORY_WRITTEN (UINT64_C(1) << 1)
 #define CATEGORY_PRESENT (UINT64_C(1) << 3)
 
-/* Returns the count of regions or -1 with errno, and moves `*start` to where the walk stopped. */
-static inline int scan_some(int fd, uint64_t *start, uint64_t end, uint64_t category, bool rearm,
-                     struct scan_region *regions, size_t room)
+/* What a page must be: all of `all`, one of `any` unless it is 0; both after the bits of `inverted` are turned round. */
+struct wanted {
+    uint64_t all, any, inverted, reported;
+    bool arm;
+    bool untracked; /* of any mapping, not only of those that a userfaultfd tracks */
+};
+
+/*
+ * Up to `room` regions, from `*start` on, which moves to where the walk stopped. Returns their count, or -1 with errno: EPERM
+ * when a mapping is not registered, and only registered ones are asked for.
+ */
+static inline int scan_next(int pagemap, const struct wanted *wanted, uint64_t *start, uint64_t end,
+                            struct scan_region *regions, size_t room)
 {
     struct scan_argument argument = {
         .size = sizeof argument,
-        .flags = rearm ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : 0,
+        .flags = (wanted->untracked ? 0 : SCAN_CHECK_WPASYNC) | (wanted->arm ? SCAN_WP_MATCHING : 0),
         .start = *start,
         .end = end,
         .vec = (uintptr_t)regions,
         .vec_len = room,
-        .category_mask = category,
-        .return_mask = category,
+        .category_inverted = wanted->inverted,
+        .category_mask = wanted->all,
+        .category_anyof_mask = wanted->any,
+        .return_mask = wanted->reported,
     };
-    int count = ioctl(fd, SCAN_IOCTL, &argument);
+    int count = ioctl(pagemap, SCAN_IOCTL, &argument);
     if (count < 0)
         return -1;
     if (argument.walk_end <= *start || argument.walk_end > end) {
@@ -51,6 +63,14 @@ static inline int scan_some(int fd, uint64_t *start, uint64_t end, uint64_t cate
     }
     *start = argument.walk_end;
     return count;
+}
+
+/* Pages of one category; with `rearm` of registered mappings only, and their marks are taken. */
+static inline int scan_some(int pagemap, uint64_t *start, uint64_t end, uint64_t category, bool rearm,
+                            struct scan_region *regions, size_t room)
+{
+    struct wanted wanted = {.all = category, .reported = category, .arm = rearm, .untracked = !rearm};
+    return scan_next(pagemap, &wanted, start, end, regions, room);
 }
 
 #endif

@@ -33,7 +33,7 @@ static int next_mapped(const struct watch *watch, uint64_t start, uint64_t end, 
     static const struct wanted mapped = {.any = CATEGORY_PRESENT | CATEGORY_SWAPPED, .untracked = true};
     while (start < end) {
         struct scan_region region;
-        int count = scan_next(watch, &mapped, &start, end, &region, 1);
+        int count = scan_next(watch->pagemap, &mapped, &start, end, &region, 1);
         if (count < 0)
             return errno;
         if (count > 0) {
@@ -126,7 +126,7 @@ int scan_untracked(struct watch *watch, const struct mapping *mapping)
         return scan_shared_untracked(watch, mapping);
     uint64_t start = mapping->start, settled = start;
     while (start < mapping->end) {
-        int count = scan_next(watch, &own, &start, mapping->end, regions, REGION_COUNT);
+        int count = scan_next(watch->pagemap, &own, &start, mapping->end, regions, REGION_COUNT);
         if (count < 0)
             return errno == ENOTTY ? scan_entries(watch, mapping) : errno == EIO ? ESRCH : errno;
         for (int i = 0; i < count; i++) {

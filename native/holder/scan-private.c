@@ -24,7 +24,7 @@ static int scan_written(const struct watch *watch, uint64_t *start, uint64_t end
             .reported = CATEGORY_WRITTEN | CATEGORY_HUGE,
             .arm = true,
         };
-        int count = scan_next(watch, &written, start, end, regions, REGION_COUNT);
+        int count = scan_next(watch->pagemap, &written, start, end, regions, REGION_COUNT);
         if (count >= 0 || errno != EINVAL || guard == 0)
             return count;
         guard = 0;
@@ -78,7 +78,7 @@ static int take_marked(struct watch *watch, const struct mapping *mapping, uint6
     };
     const struct uffd uffd = {.fd = watch->uffd};
     while (start < end) {
-        int count = scan_next(watch, &not_own, &start, end, regions, REGION_COUNT);
+        int count = scan_next(watch->pagemap, &not_own, &start, end, regions, REGION_COUNT);
         if (count < 0)
             return errno;
         for (int i = 0; i < count; i++) {
@@ -93,7 +93,7 @@ static int take_marked(struct watch *watch, const struct mapping *mapping, uint6
                 return errno;
             while (at < region->end) {
                 struct scan_region hole;
-                int found = scan_next(watch, &holes, &at, region->end, &hole, 1);
+                int found = scan_next(watch->pagemap, &holes, &at, region->end, &hole, 1);
                 if (found < 0)
                     return errno;
                 if (found > 0)
@@ -130,7 +130,7 @@ int scan_private(struct watch *watch, const struct mapping *mapping)
 {
     static struct scan_region regions[REGION_COUNT];
     for (uint64_t start = mapping->start; start < mapping->end;) {
-        int count = scan_next(watch, &unmarked, &start, mapping->end, regions, REGION_COUNT);
+        int count = scan_next(watch->pagemap, &unmarked, &start, mapping->end, regions, REGION_COUNT);
         if (count < 0)
             return errno;
         for (int from = 0, to; from < count; from = to) {

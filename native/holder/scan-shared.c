@@ -56,7 +56,7 @@ static int take_armed(struct watch *watch, const struct mapping *mapping, uint64
 {
     static struct scan_region regions[REGION_COUNT];
     while (start < end) {
-        int count = scan_next(watch, &unmarked_to_arm, &start, end, regions, REGION_COUNT);
+        int count = scan_next(watch->pagemap, &unmarked_to_arm, &start, end, regions, REGION_COUNT);
         if (count < 0)
             return errno;
         for (int i = 0; i < count; i++)

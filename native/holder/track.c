@@ -117,7 +117,7 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
     if (!before || !mapping->is_private) {
         struct scan_region region;
         uint64_t probe = mapping->start;
-        *fresh = scan_next(watch, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
+        *fresh = scan_next(watch->pagemap, &unmarked, &probe, mapping->start + PAGE_BYTES, &region, 1) < 0;
         if (*fresh && errno != EPERM)
             return errno;
     }
