@@ -4,8 +4,8 @@
  */
 import { SubpageError } from '../errors.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import type { HostedGuest } from './hosted-guest.ts'
-import type { StandbyGuest } from './standby-guest.ts'
+import type { HostedGuest } from './supervisor/hosted-guest.ts'
+import type { StandbyGuest } from './supervisor/standby-guest.ts'
 
 /**
  * @param standbyToo also a standby whose primary is connected: this host ends

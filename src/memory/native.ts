@@ -213,6 +213,10 @@ export interface Addon {
   exchangeFiles(one: string, other: string): void
   /** Who listens at the other end of a unix socket. */
   peerPid(fd: number): number
+  /** Over a unix socket, with a byte; the other process gets an open file of its own. */
+  sendDescriptor(socket: number, fd: number, mark: number): void
+  /** The caller's to close; results: the byte. -1: nothing has come yet, -2: nothing will. */
+  receiveDescriptor(socket: number, results: Float64Array): number
 
   /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
   storeOpen(

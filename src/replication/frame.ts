@@ -29,6 +29,8 @@ export const frameType = {
   reduced: 17,
   raw: 18,
   leave: 19,
+  /** Now there is a process for its guest: connect once more. */
+  again: 20,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

@@ -5,9 +5,9 @@
 import { randomUUID } from 'node:crypto'
 import { openSync, readlinkSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { fateOf, identify, processSpace } from '../qemu/process.ts'
-import type { Hello } from '../replication/messages.ts'
-import type { Sight, Token } from '../replication/source-sight.ts'
+import { fateOf, identify, processSpace } from '../../qemu/process.ts'
+import type { Hello } from '../../replication/messages.ts'
+import type { Sight, Token } from '../../replication/source-sight.ts'
 
 /** Held until the agent's process ends. */
 export function showPresence(stateDirectory: string): Token {

@@ -3,8 +3,8 @@
  * becomes an event of that guest, and whatever the guest makes of it. Unheard, it would end the agent, and with it the
  * standby images of all other guests.
  */
-import { asSubpageError, type SubpageError } from '../errors.ts'
-import type { EventLog } from './event-log.ts'
+import { asSubpageError, type SubpageError } from '../../errors.ts'
+import type { EventLog } from '../event-log.ts'
 
 export interface Boundary {
   events: EventLog

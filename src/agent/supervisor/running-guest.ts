@@ -1,22 +1,22 @@
 /** A guest that runs on this host, with its protection if it has one. */
-import { SubpageError } from '../errors.ts'
-import type { PageRanges } from '../memory/page-ranges.ts'
-import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
-import { hangTimes } from '../qemu/hang-watch.ts'
-import { bootId } from '../qemu/process.ts'
-import { QemuGuest } from '../qemu/qemu-guest.ts'
-import type { QemuProcess } from '../qemu/qemu-process.ts'
-import { release } from '../release.ts'
-import type { Present } from '../replication/admission.ts'
-import { realClock } from '../replication/clock.ts'
-import { type Hello, protocolVersion } from '../replication/messages.ts'
-import { pauseLimits } from '../replication/pause-limits.ts'
-import { Primary } from '../replication/primary.ts'
-import type { PrimaryOptions } from '../replication/primary-options.ts'
-import type { StandbyOutcome } from '../replication/standby-options.ts'
-import { Succession } from '../replication/succession.ts'
-import type { HotMap } from '../workingset/hot-map.ts'
-import { parseAddress } from './address.ts'
+import { SubpageError } from '../../errors.ts'
+import type { PageRanges } from '../../memory/page-ranges.ts'
+import type { GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
+import { hangTimes } from '../../qemu/hang-watch.ts'
+import { bootId } from '../../qemu/process.ts'
+import { QemuGuest } from '../../qemu/qemu-guest.ts'
+import type { QemuProcess } from '../../qemu/qemu-process.ts'
+import { release } from '../../release.ts'
+import type { Present } from '../../replication/admission.ts'
+import { realClock } from '../../replication/clock.ts'
+import { type Hello, protocolVersion } from '../../replication/messages.ts'
+import { pauseLimits } from '../../replication/pause-limits.ts'
+import { Primary } from '../../replication/primary.ts'
+import type { PrimaryOptions } from '../../replication/primary-options.ts'
+import type { StandbyOutcome } from '../../replication/standby-options.ts'
+import { Succession } from '../../replication/succession.ts'
+import type { HotMap } from '../../workingset/hot-map.ts'
+import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
@@ -243,7 +243,7 @@ export class RunningGuest implements DenseOwner {
     return {
       guest: this.guest,
       hello: () => this.#hello(settings),
-      connect: () => this.#host.transport.connect(to),
+      connect: () => this.#host.transport.connect(to, this.qemu.record.id),
       tracker,
       codec,
       sending,

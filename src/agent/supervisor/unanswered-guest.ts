@@ -2,11 +2,11 @@
  * A guest that a former agent left, whose process runs and has not answered this agent yet. It answers within milliseconds,
  * or hangs; then it stays this until it goes on or ends, and keeps nobody else waiting.
  */
-import { SubpageError } from '../errors.ts'
-import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
-import { hangTimes } from '../qemu/hang-watch.ts'
-import type { AttachStep } from '../qemu/qemu-process.ts'
-import type { Present } from '../replication/admission.ts'
+import { SubpageError } from '../../errors.ts'
+import type { GuestFiles, GuestRecord } from '../../qemu/guest-files.ts'
+import { hangTimes } from '../../qemu/hang-watch.ts'
+import type { AttachStep } from '../../qemu/qemu-process.ts'
+import type { Present } from '../../replication/admission.ts'
 import type { Host } from './host.ts'
 import { successionOf } from './running-guest.ts'
 

@@ -5,15 +5,15 @@
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { pagesOf, runsOf } from '../density/keeper.ts'
-import { KeeperClient, type KeeperPlace, keeperTimes } from '../density/keeper-client.ts'
-import type { KeeperStatus } from '../density/keeper-protocol.ts'
-import { asSubpageError, SubpageError } from '../errors.ts'
-import type { DensitySettings, GuestRecord } from '../qemu/guest-files.ts'
-import { socketPath, stateTag } from '../qemu/state-path.ts'
+import { pagesOf, runsOf } from '../../density/keeper.ts'
+import { KeeperClient, type KeeperPlace, keeperTimes } from '../../density/keeper-client.ts'
+import type { KeeperStatus } from '../../density/keeper-protocol.ts'
+import { asSubpageError, SubpageError } from '../../errors.ts'
+import type { DensitySettings, GuestRecord } from '../../qemu/guest-files.ts'
+import { socketPath, stateTag } from '../../qemu/state-path.ts'
 import { guarded } from './boundary.ts'
 import { DenseGuest, type DenseOwner } from './dense-guest.ts'
-import type { EventLog } from './event-log.ts'
+import type { EventLog } from '../event-log.ts'
 
 const passMs = 1_000
 /** What the sweep looks at in one pass; what has stayed for so many rounds is packed. */
@@ -103,9 +103,14 @@ export class HostDensity {
     await this.enable(image, settings).catch((error) => this.#say(image.name, asSubpageError(error).message))
   }
 
-  /** An image that a former agent had: another one takes its place. */
+  /** An image that a former supervisor had: another one takes its place. */
   remember({ id, density }: GuestRecord): void {
-    if (density) this.#images.set(id, density)
+    if (density) this.expect(id, density)
+  }
+
+  /** An image of this guest is to be held so, whenever there is one. */
+  expect(id: string, settings: DensitySettings): void {
+    this.#images.set(id, settings)
   }
 
   /** Of a guest that a former agent has left dense, or that was a dense image until now. */

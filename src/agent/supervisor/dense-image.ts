@@ -7,15 +7,15 @@
  * Which pages are in use is known exactly, without looking at accesses: those that deltas change, and refer to.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { runsOf } from '../density/keeper.ts'
-import type { KeeperClient } from '../density/keeper-client.ts'
-import type { KeeperCall, KeeperCalls } from '../density/keeper-protocol.ts'
-import { asSubpageError, type SubpageError } from '../errors.ts'
-import { hashBytes } from '../memory/hash.ts'
-import { PageRanges } from '../memory/page-ranges.ts'
-import type { Region } from '../memory/region.ts'
-import { type GiveBack, type Image, wholeImage } from '../replication/image.ts'
-import { HotMap } from '../workingset/hot-map.ts'
+import { runsOf } from '../../density/keeper.ts'
+import type { KeeperClient } from '../../density/keeper-client.ts'
+import type { KeeperCall, KeeperCalls } from '../../density/keeper-protocol.ts'
+import { asSubpageError, type SubpageError } from '../../errors.ts'
+import { hashBytes } from '../../memory/hash.ts'
+import { PageRanges } from '../../memory/page-ranges.ts'
+import type { Region } from '../../memory/region.ts'
+import { type GiveBack, type Image, wholeImage } from '../../replication/image.ts'
+import { HotMap } from '../../workingset/hot-map.ts'
 
 /** A keeper that has ended is followed by the next one within this time, or the primary is told. */
 const keeperMs = 5_000

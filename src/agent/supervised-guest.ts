@@ -1,0 +1,294 @@
+/**
+ * A guest of this host as its agent sees it: the supervisor that works for it, a process of its own, which is found again or
+ * started, and started anew when it ends before its guest does. What happens to it is that guest's alone.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { asSubpageError, SubpageError } from '../errors.ts'
+import { packageRoot } from '../memory/native.ts'
+import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
+import { readRecord } from '../qemu/guest-files.ts'
+import { identify, isGone, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { AgentClient } from './client.ts'
+import type { HostEvent } from './event-log.ts'
+import type { HostStatus } from './status.ts'
+import { type SupervisorSettings, supervisorProtocol, writeSettings } from './supervisor/settings.ts'
+import type { Lifeline } from './supervisor/main.ts'
+
+const startMsMax = 30_000
+const pollMs = 10
+/** It gives no answer for this long, though it runs: it is in a loop, and is ended. */
+const hungMs = 30_000
+const lookMs = 2_000
+/** How long a status may take, before the guest counts as one whose supervisor hangs. */
+const statusMs = 2_000
+/** One that ends so often within a minute is not started again by itself. */
+const restartsMax = 5
+const restartsMs = 60_000
+
+export interface SupervisedOptions {
+  name: string
+  files: GuestFiles
+  settings: () => SupervisorSettings
+  event: (event: HostEvent) => void
+  say: (text: string) => void
+  /** The guest is on this host no more. */
+  left: (reason: string) => void
+}
+
+export class SupervisedGuest {
+  readonly name: string
+  readonly files: GuestFiles
+  readonly client: AgentClient
+  readonly #options: SupervisedOptions
+  #ready: Promise<void> | undefined
+  #process: ProcessIdentity | undefined
+  /** Why there is none, and none is started by itself. */
+  #failure: string | undefined
+  #restarts: number[] = []
+  #closed = false
+  #gone = false
+
+  constructor(options: SupervisedOptions) {
+    this.#options = options
+    this.name = options.name
+    this.files = options.files
+    this.client = new AgentClient(options.files.supervisor.socket)
+  }
+
+  /** Undefined while none answers. */
+  get process(): ProcessIdentity | undefined {
+    return this.#process
+  }
+
+  get failure(): string | undefined {
+    return this.#failure
+  }
+
+  /** Finds its supervisor, or starts one. @throws SubpageError SUPERVISOR_FAILED */
+  ready(): Promise<void> {
+    this.#ready ??= this.#begin().catch((error) => {
+      this.#ready = undefined
+      throw error
+    })
+    return this.#ready
+  }
+
+  /** Asks it, as soon as there is one. @throws SubpageError what it answers with, SUPERVISOR_FAILED */
+  async ask<T>(question: (client: AgentClient) => Promise<T>): Promise<T> {
+    await this.ready()
+    const process = this.#process
+    try {
+      return await question(this.client)
+    } catch (error) {
+      if (!(error instanceof SubpageError) || error.code !== 'AGENT_UNREACHABLE') throw error
+      // It may have been about to end when it was asked.
+      if (process && !isGone(process)) throw this.#failed(error)
+      if (this.#gone) throw new SubpageError('GUEST_UNKNOWN', `${this.name} has just left this host`)
+      await this.ready()
+      return await question(this.client).catch((again) => {
+        throw again.code === 'AGENT_UNREACHABLE' ? this.#failed(again) : again
+      })
+    }
+  }
+
+  /** Undefined when it gives no answer. */
+  async status(): Promise<HostStatus | undefined> {
+    if (this.#process === undefined) return undefined
+    return await Promise.race([
+      this.client.status().catch(() => undefined),
+      delay(statusMs, undefined, { ref: false }),
+    ])
+  }
+
+  /** Undefined when it has none that can be read. */
+  get record(): GuestRecord | undefined {
+    try {
+      return readRecord(this.files)
+    } catch {
+      return undefined
+    }
+  }
+
+  /** The agent ends; the supervisor goes on. */
+  close(): void {
+    this.#closed = true
+    this.#lifeline?.destroy()
+    this.#events.abort()
+  }
+
+  /** Resolves when its supervisor has ended, which it does by itself when there is no guest. */
+  async ended(limitMs: number): Promise<void> {
+    if (this.#process) await untilGone(this.#process, limitMs)
+  }
+
+  /** It gives no answer; the next one finds the guest. */
+  async endProcess(): Promise<void> {
+    const process = this.#process
+    if (!process) return
+    killProcess(process)
+    await untilGone(process)
+  }
+
+  #lifeline: { destroy(): void } | undefined
+  readonly #events = new AbortController()
+
+  async #begin(): Promise<void> {
+    this.#failure = undefined
+    if (await this.#connect()) return
+    const { files } = this
+    mkdirSync(files.directory, { recursive: true, mode: 0o700 })
+    writeSettings(files.supervisor, this.#options.settings())
+    const child = start(files)
+    const deadline = performance.now() + startMsMax
+    for (let ended = false; !ended && performance.now() < deadline; ) {
+      ended = child.exitCode !== null || child.signalCode !== null
+      if (await this.#connect()) return
+      await delay(pollMs)
+    }
+    throw this.#failed(new Error(this.#lastWords() || 'it gave no answer'))
+  }
+
+  /** @returns whether there is one. @throws SubpageError SUPERVISOR_FAILED when it is of another release */
+  async #connect(): Promise<boolean> {
+    const life = await openLifeline(this.files.supervisor.socket)
+    if (!life) return false
+    const { value } = await life.messages.next()
+    if (!value || !('pid' in value)) return false
+    if (value.protocol !== supervisorProtocol)
+      throw new SubpageError(
+        'SUPERVISOR_FAILED',
+        `the supervisor of ${this.name} (process ${value.pid}, release ${value.release}) speaks protocol ${value.protocol}, this agent ${supervisorProtocol}: end it with SIGTERM, and the agent starts one of its own release`,
+      )
+    this.#process = identify(value.pid)
+    this.#lifeline = life
+    void this.#live(life.messages)
+    void this.#passEvents()
+    void this.#look(this.#process)
+    return true
+  }
+
+  async #live(messages: AsyncGenerator<Lifeline>): Promise<void> {
+    let left: string | undefined
+    for await (const message of messages) if ('left' in message) left = message.left
+    if (this.#closed) return
+    const process = this.#process
+    if (process) await untilGone(process)
+    this.#process = undefined
+    this.#ready = undefined
+    if (left !== undefined || !existsSync(this.files.directory)) {
+      this.#gone = true
+      this.#options.left(left ?? 'it ended')
+      return
+    }
+    await this.#restart()
+  }
+
+  /** It ended before its guest did. */
+  async #restart(): Promise<void> {
+    const now = performance.now()
+    const why = this.#lastWords()
+    this.#restarts = [...this.#restarts.filter((at) => at > now - restartsMs), now]
+    this.#options.say(`its supervisor ended${why ? ` (${why})` : ''}`)
+    if (this.#restarts.length > restartsMax) {
+      this.#failure = `its supervisor ended ${this.#restarts.length} times within ${restartsMs / 1000} s${why ? `: ${why}` : ''}; the next command starts it again`
+      this.#options.say(this.#failure)
+      return
+    }
+    await this.ready().then(
+      () => this.#options.say('has a new supervisor'),
+      (error) => {
+        this.#failure = asSubpageError(error).message
+        this.#options.say(this.#failure)
+      },
+    )
+  }
+
+  async #passEvents(): Promise<void> {
+    try {
+      for await (const event of this.client.followEvents(this.#events.signal)) this.#options.event(event)
+    } catch {
+      // Its end is noticed by its lifeline.
+    }
+  }
+
+  /** One that hangs is ended; the next one finds the guest. */
+  async #look(process: ProcessIdentity | undefined): Promise<void> {
+    let silentMs = 0
+    while (!this.#closed && process && this.#process === process && !isGone(process)) {
+      await delay(lookMs, undefined, { ref: false })
+      const answer = await this.status()
+      silentMs = answer ? 0 : silentMs + lookMs
+      if (silentMs < hungMs) continue
+      this.#options.say(`its supervisor gave no answer for ${hungMs / 1000} s and is ended`)
+      killProcess(process)
+      return
+    }
+  }
+
+  #lastWords(): string {
+    try {
+      const text = readFileSync(this.files.supervisor.log, 'utf8').trim()
+      return text.split('\n').slice(-6).join('; ').slice(0, 512)
+    } catch {
+      return ''
+    }
+  }
+
+  #failed(cause: unknown): SubpageError {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    return new SubpageError('SUPERVISOR_FAILED', `the supervisor of ${this.name} did not answer: ${why}`, {
+      cause,
+    })
+  }
+}
+
+function start({ supervisor }: GuestFiles): ChildProcess {
+  const log = openSync(supervisor.log, 'a', 0o600)
+  try {
+    const { SUBPAGE_FAULT: _, ...env } = process.env
+    const child = spawn(
+      process.execPath,
+      [join(packageRoot, 'dist/src/agent/supervisor/main.js'), supervisor.settings],
+      { detached: true, stdio: ['ignore', log, log], cwd: process.cwd(), env },
+    )
+    child.on('error', () => undefined)
+    child.unref()
+    return child
+  } finally {
+    closeSync(log)
+  }
+}
+
+interface OpenLifeline {
+  messages: AsyncGenerator<Lifeline>
+  destroy(): void
+}
+
+/** Undefined when nobody answers there. */
+function openLifeline(socketPath: string): Promise<OpenLifeline | undefined> {
+  return new Promise((resolve) => {
+    const call = request({ socketPath, path: '/v1/supervisor' }, (response) => {
+      response.setEncoding('utf8')
+      resolve({ messages: messagesOf(response), destroy: () => response.destroy() })
+    })
+    call.on('error', () => resolve(undefined))
+    call.end()
+  })
+}
+
+async function* messagesOf(response: AsyncIterable<unknown>): AsyncGenerator<Lifeline> {
+  let rest = ''
+  try {
+    for await (const chunk of response) {
+      const parts = (rest + String(chunk)).split('\n\n')
+      rest = parts.pop() ?? ''
+      for (const part of parts) yield JSON.parse(part.replace(/^data: /, ''))
+    }
+  } catch {
+    // Cut off: it has ended, or we let go.
+  }
+}

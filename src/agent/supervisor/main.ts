@@ -1,0 +1,160 @@
+/**
+ * The supervisor of a guest as a process: `node main.js SETTINGS` (settings.ts). It is no child of the agent's that has to be
+ * waited for, takes no signal of its terminal, and ends when there is no guest any more. SIGTERM ends it in no guest's pause,
+ * as when the machine goes down; the guest runs on.
+ */
+import { once } from 'node:events'
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { EventStream } from '../event-stream.ts'
+import { addon } from '../../memory/native.ts'
+import { guestFiles, removeFiles, type SupervisorFiles } from '../../qemu/guest-files.ts'
+import { readImageDirectories } from '../../qemu/image-files.ts'
+import { identify } from '../../qemu/process.ts'
+import { release } from '../../release.ts'
+import { readFaults } from '../../replication/fault.ts'
+import { pairSocket } from '../address.ts'
+import { buildApi } from '../api.ts'
+import { chooseArbiter } from '../arbiter-choice.ts'
+import { ArbiterHealth } from '../arbiter-health.ts'
+import { watchCredentials } from '../credentials.ts'
+import { receiveSocket } from '../descriptors.ts'
+import { EventLog } from '../event-log.ts'
+import { defaultStateDirectory } from '../state-directory.ts'
+import { createTransport } from '../transport.ts'
+import { claimantOf, type Host } from './host.ts'
+import { HostDensity } from './host-density.ts'
+import { showPresence } from './presence.ts'
+import { readSettings, type SupervisorSettings, supervisorProtocol } from './settings.ts'
+import { Supervisor } from './supervisor.ts'
+
+/** A primary that was refused, or told to come again, does so within this time. */
+const idleMs = 3_000
+
+/** What an agent hears first from a supervisor, and last. */
+export type Lifeline = { protocol: number; release: string; pid: number } | { left: string }
+
+async function main(settingsFile: string): Promise<void> {
+  process.umask(0o077)
+  const settings = readSettings(settingsFile)
+  process.title = `subpage supervisor ${settings.name}`
+  const files = guestFiles(settings.stateDirectory, settings.name)
+  const lock = lockAlone(files.supervisor)
+  const host = hostOf(settings)
+  const address = settings.reachedAt ?? pairSocket(settings.stateDirectory)
+  const supervisor = new Supervisor({ ...settings, host, address })
+
+  const credentials = host.transport.credentials
+  const door = createTransport(credentials).door({
+    connection: (incoming) => void supervisor.answer(incoming),
+    refused: (from, error) => supervisor.refused(from, error),
+  })
+  const doorServer = createServer({ pauseOnConnect: true }, (agent) =>
+    receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
+  )
+  await listen(doorServer, files.supervisor.door)
+
+  const api = buildApi(supervisor)
+  // What changes something is answered before the process ends.
+  let changing = 0
+  api.addHook('onRequest', async ({ method }) => void (changing += method === 'GET' ? 0 : 1))
+  api.addHook('onResponse', async ({ method }) => {
+    if (method !== 'GET' && --changing === 0) void endIfIdle()
+  })
+  const lifelines = new Set<EventStream>()
+  api.get('/v1/supervisor', (_request, reply) => {
+    const stream = new EventStream(reply, () => lifelines.delete(stream))
+    lifelines.add(stream)
+    stream.send({ protocol: supervisorProtocol, release, pid: process.pid } satisfies Lifeline)
+  })
+  await supervisor.begin()
+  await api.ready()
+  await listen(api.server, files.supervisor.socket)
+
+  let ending = false
+  const endIfIdle = async () => {
+    if (!supervisor.settled) await delay(idleMs)
+    if (supervisor.idle && changing === 0) await end(supervisor.departure)
+  }
+  const end = async (left: string | undefined) => {
+    if (ending) return
+    ending = true
+    // From here on an agent that wants something starts the next one.
+    for (const path of [files.supervisor.socket, files.supervisor.door]) rmSync(path, { force: true })
+    await supervisor.close()
+    if (left !== undefined) {
+      // The guest is here no more.
+      for (const stream of lifelines) stream.send({ left } satisfies Lifeline)
+      const { settings, log, lock } = files.supervisor
+      for (const path of [settings, log, lock]) rmSync(path, { force: true })
+      if (!existsSync(files.record)) removeFiles(files)
+    }
+    closeSync(lock)
+    await api.close()
+    process.exit(0)
+  }
+  process.once('SIGTERM', () => void end(undefined))
+  for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined)
+  supervisor.on('idle', () => void endIfIdle())
+  await endIfIdle()
+}
+
+/** Two would end each other's standby. The file says who it is. @throws Error when another one runs */
+function lockAlone({ lock: path }: SupervisorFiles): number {
+  for (;;) {
+    const lock = openSync(path, 'a', 0o600)
+    if (!addon.lockFile(lock)) throw new Error(`another supervisor holds ${path}`)
+    // The one before us may have removed it meanwhile.
+    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(lock).ino) {
+      ftruncateSync(lock)
+      writeSync(lock, JSON.stringify(identify(process.pid)))
+      return lock
+    }
+    closeSync(lock)
+  }
+}
+
+function hostOf(settings: SupervisorSettings): Host {
+  const { stateDirectory, host: name, reachedAt, tls } = settings
+  mkdirSync(stateDirectory, { recursive: true, mode: 0o700 })
+  const events = new EventLog()
+  const { arbiter, chosen } = chooseArbiter(settings.arbiter, defaultStateDirectory())
+  const density = new HostDensity(stateDirectory, events, settings.swap)
+  if (settings.density) density.expect(settings.density.id, settings.density.settings)
+  return {
+    name,
+    claimant: claimantOf(stateDirectory, name),
+    arbiter,
+    health: new ArbiterHealth(arbiter, events),
+    arbiterChosen: chosen,
+    addressFor: (peer) => ('path' in peer ? pairSocket(stateDirectory) : (reachedAt ?? '')),
+    transport: createTransport(tls ? watchCredentials(tls) : undefined),
+    images: readImageDirectories(settings.images),
+    events,
+    faults: readFaults(settings.faults),
+    density,
+    presence: showPresence(stateDirectory),
+  }
+}
+
+/** Of mode 0600 from its first moment. */
+async function listen(server: Server, path: string): Promise<void> {
+  rmSync(path, { force: true })
+  process.umask(0o177)
+  server.listen(path)
+  process.umask(0o077)
+  await once(server, 'listening')
+}
+
+await main(process.argv[2] ?? '')
