@@ -4,12 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import {
-  type DensitySettings,
-  guestFiles,
-  guestNames,
-  type ProtectionSettings,
-} from '../qemu/guest-files.ts'
+import { type DensitySettings, guestFiles, guestNames, type ProtectionSettings } from '../qemu/guest-files.ts'
 import type { RunRequest } from '../qemu/run-request.ts'
 import { release } from '../release.ts'
 import { greet } from '../replication/admission.ts'
@@ -29,6 +24,7 @@ import { ownMemory } from './own-memory.ts'
 import { Departed } from './removal.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
+import { claimantOf } from './supervisor/host.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
 import { type SupervisorSettings, supervisorProtocol } from './supervisor/settings.ts'
 import type { Listening, Transport } from './transport.ts'
@@ -68,6 +64,8 @@ export class Agent implements GuestApi {
   private constructor(options: AgentOptions) {
     this.#options = options
     this.stateDirectory = options.stateDirectory
+    // Made before any supervisor needs it.
+    claimantOf(options.stateDirectory, options.host)
     this.hostName = options.host
     this.arbiter = options.arbiterOpened
     this.#socket = { path: pairSocket(options.stateDirectory) }
@@ -246,7 +244,8 @@ export class Agent implements GuestApi {
       name,
       files,
       settings: () => this.#settings(guest),
-      event: (event) => this.#eventLog.pass(event),
+      // The arbiter of the host is the agent's to speak of.
+      event: (event) => event.kind !== 'arbiter' && this.#eventLog.pass(event),
       say: (text) => this.#say(name, text),
       left: (reason) => {
         if (this.#guests.get(name) !== guest) return

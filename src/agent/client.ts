@@ -10,8 +10,8 @@ import type { Sample } from '../workingset/sample.ts'
 import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import type { WatchQuery } from './supervisor/memory-watch.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
+import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
 /** The API over TCP. Without `ca` only the system's CAs are trusted. */
@@ -62,7 +62,11 @@ export class AgentClient {
   }
 
   /** As watchMemory; what is refused is refused before anything is awaited of it. */
-  async startWatch(name: string, settings: WatchQuery, signal?: AbortSignal): Promise<AsyncGenerator<Sample>> {
+  async startWatch(
+    name: string,
+    settings: WatchQuery,
+    signal?: AbortSignal,
+  ): Promise<AsyncGenerator<Sample>> {
     const query = new URLSearchParams(
       Object.entries(settings).map(([key, value]): [string, string] => [key, String(value)]),
     )

@@ -6,7 +6,6 @@ import type { DensitySettings } from '../qemu/guest-files.ts'
 import type { HostDensity } from './supervisor/host-density.ts'
 import type { HostedGuest } from './supervisor/hosted-guest.ts'
 
-
 export interface GuestDensity {
   name: string
   /** It waits here to take over. */

@@ -57,11 +57,7 @@ export class Door {
   readonly #strangers = new Map<string, number>()
   readonly #limiter = new RefusalLimiter()
 
-  constructor(
-    handlers: DoorHandlers,
-    credentials: (() => Credentials) | undefined,
-    limits: TransportLimits,
-  ) {
+  constructor(handlers: DoorHandlers, credentials: (() => Credentials) | undefined, limits: TransportLimits) {
     this.#handlers = handlers
     this.#credentials = credentials
     this.#limits = limits

@@ -2,8 +2,7 @@
  * What can be asked about guests. A guest's supervisor does it, for its one guest; the agent of a host passes it on to the
  * supervisor of the guest that is named; a client asks an agent for it, over HTTP (api.ts, client.ts).
  */
-import type { ProtectionSettings } from '../qemu/guest-files.ts'
-import type { DensitySettings } from '../qemu/guest-files.ts'
+import type { DensitySettings, ProtectionSettings } from '../qemu/guest-files.ts'
 import type { RunRequest } from '../qemu/run-request.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'

@@ -15,10 +15,10 @@ import { buildApi } from './api.ts'
 import { listenApi } from './api-listener.ts'
 import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
-import type { SwapPlace } from './supervisor/host-density.ts'
 import { makePrivateDirectory } from './private-directory.ts'
 import { apiSocket, defaultStateDirectory } from './state-directory.ts'
 import { lockState } from './state-lock.ts'
+import type { SwapPlace } from './supervisor/host-density.ts'
 import { createTransport } from './transport.ts'
 
 export interface ServeOptions {
@@ -119,7 +119,10 @@ export async function serve(options: ServeOptions): Promise<Agent> {
 /** Supervisors may be started anew by an agent in another directory. */
 const absolute = <T extends object>(files: T): T =>
   Object.fromEntries(
-    Object.entries(files).map(([key, value]) => [key, /^(ca|cert|key)$|File$/.test(key) ? resolve(value) : value]),
+    Object.entries(files).map(([key, value]) => [
+      key,
+      /^(ca|cert|key)$|File$/.test(key) ? resolve(value) : value,
+    ]),
   ) as T
 
 const warningMs = 30 * 86_400_000

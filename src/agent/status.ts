@@ -12,6 +12,10 @@ export const Epochs = Type.Object({
   pauseUs: Percentiles,
   ownUs: Percentiles,
   commitUs: Percentiles,
+  gapUs: Type.Object(
+    { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
+    { description: 'between two commits one after the other' },
+  ),
   bytes: Type.Object({
     dirtyPages: Type.Integer(),
     changedLines: Type.Integer(),

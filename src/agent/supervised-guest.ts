@@ -15,8 +15,8 @@ import { identify, isGone, killProcess, type ProcessIdentity, untilGone } from '
 import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
 import type { HostStatus } from './status.ts'
-import { type SupervisorSettings, supervisorProtocol, writeSettings } from './supervisor/settings.ts'
 import type { Lifeline } from './supervisor/main.ts'
+import { type SupervisorSettings, supervisorProtocol, writeSettings } from './supervisor/settings.ts'
 
 const startMsMax = 30_000
 const pollMs = 10
@@ -33,7 +33,7 @@ export interface SupervisedOptions {
   name: string
   files: GuestFiles
   settings: () => SupervisorSettings
-  event: (event: HostEvent) => void
+  event: (event: HostEvent) => unknown
   say: (text: string) => void
   /** The guest is on this host no more. */
   left: (reason: string) => void

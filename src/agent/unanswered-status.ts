@@ -3,7 +3,13 @@ import type { GuestStatus } from './status.ts'
 import type { SupervisedGuest } from './supervised-guest.ts'
 
 /** Undefined when there is no guest yet. */
-export function unansweredStatus({ name, files, record, process, failure }: SupervisedGuest): GuestStatus | undefined {
+export function unansweredStatus({
+  name,
+  files,
+  record,
+  process,
+  failure,
+}: SupervisedGuest): GuestStatus | undefined {
   if (!record) return undefined
   const { machine, qemuVersion, generation, waiting } = record
   return {

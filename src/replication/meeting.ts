@@ -27,7 +27,10 @@ export async function meet(meeting: Meeting): Promise<PrimarySession> {
   let session: PrimarySession | undefined
   for (let tries = 0; !session; tries++) {
     if (tries === triesMax)
-      throw new SubpageError('PEER_UNREACHABLE', 'the other host begins one process after the other for the guest')
+      throw new SubpageError(
+        'PEER_UNREACHABLE',
+        'the other host begins one process after the other for the guest',
+      )
     session = await PrimarySession.open(await connect(), hello, clock, abandoned, sender)
   }
   try {

@@ -38,7 +38,7 @@ export const Hello = Type.Object({
     bootId: line,
     process: identity,
     /** By which a standby on the same machine proves that it sees this host's processes (source-sight.ts). */
-    agent: Type.Optional(
+    supervisor: Type.Optional(
       Type.Object({
         process: identity,
         pidNamespace: line,

@@ -86,7 +86,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return primary
   }
 
-  /** After a restart of the agent, or a failover: goes on trying until the standby answers. */
+  /** After a restart of the supervisor, or a failover: goes on trying until the standby answers. */
   static resume(options: PrimaryOptions): Primary {
     const primary = new Primary(options)
     primary.#finished = primary.#run(undefined)
@@ -157,7 +157,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return this.#finished
   }
 
-  /** Ends this object, not the protection: another one, of the next agent, goes on with it. No pause is left open. */
+  /** Ends this object, not the protection: another one, of the next supervisor, goes on with it. No pause is left open. */
   async detach(): Promise<void> {
     this.#detached = true
     this.#stopping.abort()
@@ -284,7 +284,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       const report = await take(session, epoch)
       if (!report) return 0
       this.#goneOn(false)
-      this.stats.add(report)
+      this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
       this.emit('epoch', report)
       const lagging = report.commitUs > lateMs(pace) * 1000

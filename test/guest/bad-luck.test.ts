@@ -33,7 +33,18 @@ import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { TestCa } from '../support/certificates.ts'
-import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import {
+  endHost,
+  Hosts,
+  killHost,
+  protect,
+  signalHost,
+  startVictim,
+  supervisorPid,
+  supervisorsOf,
+  until,
+  untilExited,
+} from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 import { subpage } from '../support/subpage.ts'
 
@@ -84,12 +95,6 @@ async function runState(files: GuestFiles): Promise<string> {
   const { status } = await qmp.run<{ status: string }>('query-status')
   qmp.close()
   return status
-}
-
-async function kill({ process: agent }: EphemeralAgent): Promise<void> {
-  const ended = once(agent, 'exit')
-  agent.kill('SIGKILL')
-  await ended
 }
 
 /** Starts an agent again where one was. */
@@ -357,7 +362,7 @@ describe('what a killed agent leaves behind', () => {
       GuestFiles,
     ]
     const before = await c.client.guest('kept')
-    await kill(c)
+    await killHost(c)
     expect(existsSync(join(stateOf('c'), 'api.sock'))).toBe(true)
     mkdirSync(ghost.directory)
     writeFileSync(ghost.ram, 'old')
@@ -390,7 +395,7 @@ describe('what a killed agent leaves behind', () => {
     for (let n = 0; n < 4; n++) {
       const asked = c.client.run({ ...idle, name: 'hasty' }).catch(({ code }) => code)
       await new Promise((resolve) => setTimeout(resolve, random.integer(0, 250)))
-      await kill(c)
+      await killHost(c)
       await asked
       c = await restart('c')
       // Not there, as if nobody had asked.
@@ -410,7 +415,7 @@ describe('what a killed agent leaves behind', () => {
   }, async () => {
     await c.client.run({ ...idle, name: 'hung' })
     const { pid } = await c.client.guest('hung')
-    await kill(c)
+    await killHost(c)
     process.kill(pid ?? 0, 'SIGSTOP')
     c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
@@ -426,7 +431,7 @@ describe('what a killed agent leaves behind', () => {
     const lost = new Hosts()
     const agent = await lost.add('x')
     await agent.client.run({ ...idle, name: 'orphan' })
-    await kill(agent)
+    await killHost(agent)
     const { ram } = guestFiles(join(lost.directory, 'x'), 'orphan')
     expect(await sweepOwnedDirectories(['subpage-test-'])).not.toContain(basename(lost.directory))
     expect(processesWith(ram)).toHaveLength(1)
@@ -438,9 +443,8 @@ describe('what a killed agent leaves behind', () => {
 
   test('SIGTERM: guests run on', async () => {
     const { pid } = await c.client.guest('kept')
-    const ended = once(c.process, 'exit')
-    c.process.kill('SIGTERM')
-    expect(await ended).toEqual([0, null])
+    await endHost(c, 'SIGTERM')
+    expect(c.process.exitCode).toBe(0)
     expect(existsSync(join(stateOf('c'), 'api.sock'))).toBe(false)
     expect(await runState(filesOf('c', 'kept'))).toBe('running')
     c = await restart('c')
@@ -501,20 +505,19 @@ describe('a protected guest', () => {
   })
 
   test.each(['before-harvest', 'after-capture', 'after-resume', 'after-send'])(
-    'whose agent is killed %s goes on',
+    'whose supervisor dies %s goes on',
     async (point) => {
-      await kill(a)
+      await killHost(a)
       a = await restart('a', { SUBPAGE_FAULT: `${point}:${random.integer(5, 60)}=kill` })
-      await once(a.process, 'exit')
+      await untilExited(supervisorsOf(stateOf('a')))
       await untilRunning()
-      a = await restart('a')
       await expectProtected()
     },
   )
 
-  test('whose agent is killed at any moment goes on', async () => {
+  test('whose agent and supervisor are killed at any moment goes on', async () => {
     for (let n = 0; n < 3; n++) {
-      await kill(a)
+      await killHost(a)
       // Also without waiting for the guard.
       if (n > 0) await untilRunning()
       a = await restart('a')
@@ -523,31 +526,31 @@ describe('a protected guest', () => {
     }
   })
 
-  test('whose agent stands still within a pause does not stand still with it', async () => {
-    await kill(a)
+  test('whose supervisor stands still within a pause does not stand still with it', async () => {
+    await killHost(a)
     a = await restart('a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
-    const { pid } = a.process
+    const pid = await supervisorPid(a, name)
     await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1'), { timeout: 20_000 }).toMatch(/\) T /)
     await untilRunning()
-    a.process.kill('SIGCONT')
+    process.kill(pid, 'SIGCONT')
     await expectProtected()
   })
 
   test('whose standby stands still for a while goes on, and is not taken over by it', async () => {
-    b.process.kill('SIGSTOP')
+    signalHost(b, 'SIGSTOP')
     await until(a, name, ({ state }) => state === 'Connecting')
     const { status, out } = await subpage(['status', name, '--json'], { SUBPAGE_STATE: stateOf('a') })
     expect(JSON.parse(out)).toMatchObject({ name, state: 'Connecting' })
     expect([exitStatus.degraded, exitStatus.notProtected]).toContain(status)
     await untilRunning()
-    b.process.kill('SIGCONT')
+    signalHost(b, 'SIGCONT')
     await expectProtected()
     expect((await b.client.events()).filter(({ kind }) => kind === 'failover')).toEqual([])
   })
 
-  test('whose standby loses its agent goes on, and gets it back', async () => {
+  test('whose standby loses all but its QEMU goes on, and gets another', async () => {
     const { pid } = await b.client.guest(name)
-    await kill(b)
+    await killHost(b)
     await until(a, name, ({ state }) => state === 'Connecting')
     await untilRunning()
     b = await restart('b')
@@ -564,8 +567,8 @@ describe('a protected guest', () => {
     expect(events.map(({ text }) => text).join('\n')).toMatch(/the waiting QEMU ended/)
   })
 
-  test('whose agents are both killed goes on', async () => {
-    await Promise.all([kill(a), kill(b)])
+  test('whose hosts both lose all but the guest goes on', async () => {
+    await Promise.all([killHost(a), killHost(b)])
     await untilRunning()
     b = await restart('b')
     a = await restart('a')
@@ -573,9 +576,9 @@ describe('a protected guest', () => {
     expect(await askVictim(console)).toBe(true)
   })
 
-  test('that is killed while its agent is away continues on the other host', async () => {
+  test('that is killed while nobody watches it continues on the other host', async () => {
     const record = readRecord(filesOf('a', name))!
-    await kill(a)
+    await killHost(a)
     process.kill(record.process.pid, 'SIGKILL')
     const taken = await until(b, name, ({ takeover }) => takeover !== null)
     expect(isRunning(record.process)).toBe(false)

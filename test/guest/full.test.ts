@@ -2,7 +2,6 @@
  * A state directory whose file system is really full: protections, a takeover and a restart of the agent go on, and what fails for want of room fails for one guest and recovers by itself.
  */
 import { execFileSync } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,7 +9,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { askVictim, consoleAt } from '../../src/qemu/demo-guest.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { protect, startVictim, until } from '../support/hosts.ts'
+import { killHost, protect, startVictim, until } from '../support/hosts.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-full-'))
 const images = join(directory, 'images')
@@ -87,9 +86,7 @@ test('full: two protected guests go on, through a restart of the agent and a tak
 
   // Its record changes with each of these.
   await a.client.unprotect('other')
-  const ended = once(a.process, 'exit')
-  a.process.kill('SIGKILL')
-  await ended
+  await killHost(a)
   a = await start('a')
   await goesOn('victim')
   expect(await a.client.guest('other')).toMatchObject({ state: 'Running' })

@@ -1,5 +1,6 @@
 /** Hosts for tests: real agents in child processes, with directories that go with them. */
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ProtectBody } from '../../src/agent/api.ts'
@@ -15,7 +16,6 @@ import {
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
 import { guestFiles, guestNames } from '../../src/qemu/guest-files.ts'
-import { isRunning, killProcess, type ProcessIdentity, untilGone } from '../../src/qemu/process.ts'
 import { sendingDefault } from '../../src/replication/sending.ts'
 
 export const ramBytes = 160 * 2 ** 20
@@ -44,44 +44,65 @@ export class Hosts {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // One that was stopped could not be ended.
+    for (const { stateDirectory } of this.agents)
+      for (const pid of supervisorsOf(stateDirectory)) process.kill(pid, 'SIGCONT')
     await Promise.all(this.agents.map((agent) => agent.end()))
     await removeOwnedDirectory(this.directory)
   }
 }
 
-/** The supervisors of its guests that run. */
-export function supervisorsOf(stateDirectory: string): ProcessIdentity[] {
-  return guestNames(stateDirectory)
-    .map((name) => supervisorOf(guestFiles(stateDirectory, name)))
-    .filter((found) => found !== undefined && isRunning(found)) as ProcessIdentity[]
+/** Processes of the supervisors of a host's guests. */
+export function supervisorsOf(stateDirectory: string): number[] {
+  return guestNames(stateDirectory).flatMap((name) => {
+    const files = guestFiles(stateDirectory, name)
+    const pid = supervisorOf(files)?.pid ?? 0
+    // The host may have another boot id than we.
+    return commandOf(pid).includes(files.supervisor.settings) ? [pid] : []
+  })
 }
 
-/** Kills the agent, and nothing else. */
-export async function killAgent({ process: agent }: EphemeralAgent): Promise<void> {
+/** Empty when there is no such process. */
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1')
+  } catch {
+    return ''
+  }
+}
+
+export async function untilExited(pids: number[]): Promise<void> {
+  while (pids.some((pid) => commandOf(pid) !== '')) await delay(pollMs)
+}
+
+/** Ends the agent with this signal, and nothing else. */
+export async function endAgent({ process: agent }: EphemeralAgent, signal: NodeJS.Signals): Promise<void> {
   if (agent.exitCode !== null || agent.signalCode !== null) return
   const exited = once(agent, 'exit')
-  agent.kill('SIGKILL')
+  agent.kill(signal)
   await exited
 }
 
-/** Kills the agent and the supervisors of its guests: of the host only the guests go on. */
-export async function killHost(agent: EphemeralAgent): Promise<void> {
+/** Ends the agent and the supervisors of its guests: of the host only the guests go on. */
+export async function endHost(agent: EphemeralAgent, signal: NodeJS.Signals): Promise<void> {
   // First the agent, which would start supervisors anew.
-  await killAgent(agent)
+  await endAgent(agent, signal)
   const supervisors = supervisorsOf(agent.stateDirectory)
-  for (const supervisor of supervisors) killProcess(supervisor)
-  await Promise.all(supervisors.map((supervisor) => untilGone(supervisor)))
+  for (const pid of supervisors) process.kill(pid, signal)
+  await untilExited(supervisors)
 }
+
+export const killHost = (agent: EphemeralAgent) => endHost(agent, 'SIGKILL')
 
 /** To the agent and the supervisors of its guests. */
 export function signalHost(agent: EphemeralAgent, signal: NodeJS.Signals): void {
   agent.process.kill(signal)
-  for (const { pid } of supervisorsOf(agent.stateDirectory)) process.kill(pid, signal)
+  for (const pid of supervisorsOf(agent.stateDirectory)) process.kill(pid, signal)
 }
 
-/** Resolves when the guest's supervisor has ended by itself, or been ended, and another one works for it. */
-export async function untilReplaced(agent: EphemeralAgent, name: string, former: number): Promise<void> {
-  await until(agent, name, ({ supervisor }) => supervisor !== null && supervisor.pid !== former)
+/** Of a guest that is there. */
+export async function supervisorPid({ client }: EphemeralAgent, name: string): Promise<number> {
+  return (await client.guest(name)).supervisor?.pid ?? 0
 }
 
 /** Starts the demo guest and waits until its victim program reports. */

@@ -1,6 +1,6 @@
 /**
  * The image of a standby of this host, which its keeper may hold densely: cold pages are in the content store and punched
- * out of the RAM file. The agent's mapping of the file must not touch such a page, for it would find zeros, and leave them
+ * out of the RAM file. The supervisor's mapping of the file must not touch such a page, for it would find zeros, and leave them
  * there; so everything that reads or writes the image borrows its pages (replication/image.ts). What is borrowed is brought
  * back first and stays until it is given back. What QEMU touches comes back by itself, as with a running guest.
  *

@@ -17,7 +17,6 @@ import {
 } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { EventStream } from '../event-stream.ts'
 import { addon } from '../../memory/native.ts'
 import { guestFiles, removeFiles, type SupervisorFiles } from '../../qemu/guest-files.ts'
 import { readImageDirectories } from '../../qemu/image-files.ts'
@@ -31,6 +30,7 @@ import { ArbiterHealth } from '../arbiter-health.ts'
 import { watchCredentials } from '../credentials.ts'
 import { receiveSocket } from '../descriptors.ts'
 import { EventLog } from '../event-log.ts'
+import { EventStream } from '../event-stream.ts'
 import { defaultStateDirectory } from '../state-directory.ts'
 import { createTransport } from '../transport.ts'
 import { claimantOf, type Host } from './host.ts'
@@ -68,7 +68,9 @@ async function main(settingsFile: string): Promise<void> {
   const api = buildApi(supervisor)
   // What changes something is answered before the process ends.
   let changing = 0
-  api.addHook('onRequest', async ({ method }) => void (changing += method === 'GET' ? 0 : 1))
+  api.addHook('onRequest', async ({ method }) => {
+    if (method !== 'GET') changing++
+  })
   api.addHook('onResponse', async ({ method }) => {
     if (method !== 'GET' && --changing === 0) void endIfIdle()
   })

@@ -2,9 +2,10 @@
  * All that a host does for one guest, in a process of its own: starts it, or waits for it as a standby, protects it, takes it
  * over, ends it. It outlives the agent, and the guest outlives it: the next one finds the guest again.
  */
+
+import { randomUUID } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { rmSync } from 'node:fs'
-import { randomUUID } from 'node:crypto'
 import { asSubpageError, SubpageError } from '../../errors.ts'
 import {
   type DensitySettings,
@@ -305,7 +306,11 @@ export class Supervisor extends EventEmitter<{ idle: [] }> implements GuestApi {
       const guest = await StandbyGuest.start(hello, this.#files, this.host)
       this.#become(guest.remember(hello))
       guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
-      const clearing = { events: this.host.events, guest: this.name, doing: 'discarding a standby that ended' }
+      const clearing = {
+        events: this.host.events,
+        guest: this.name,
+        doing: 'discarding a standby that ended',
+      }
       void guest.waiting.ended.then((end) =>
         guarded(clearing, () => {
           if (this.#guest !== guest) return undefined
@@ -350,8 +355,7 @@ export class Supervisor extends EventEmitter<{ idle: [] }> implements GuestApi {
   /** @throws SubpageError GUEST_UNKNOWN */
   #find(name: string): HostedGuest {
     this.#assertName(name)
-    if (!this.#guest)
-      throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.host.name}`)
+    if (!this.#guest) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.host.name}`)
     return this.#guest
   }
 

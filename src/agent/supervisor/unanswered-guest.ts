@@ -1,5 +1,5 @@
 /**
- * A guest that a former agent left, whose process runs and has not answered this agent yet. It answers within milliseconds,
+ * A guest that a former supervisor left, whose process runs and has not answered this one yet. It answers within milliseconds,
  * or hangs; then it stays this until it goes on or ends, and keeps nobody else waiting.
  */
 import { SubpageError } from '../../errors.ts'
@@ -55,7 +55,7 @@ export class UnansweredGuest {
   get reason(): string {
     const { pid } = this.record.process
     const since = new Date(this.#since).toISOString()
-    return `QEMU (process ${pid}) ${waitsFor[this.#step]} since this agent began, ${since}; it is found again when it goes on`
+    return `QEMU (process ${pid}) ${waitsFor[this.#step]} since this supervisor began, ${since}; it is found again when it goes on`
   }
 
   get error(): SubpageError {
