@@ -244,6 +244,8 @@ export class Agent implements GuestApi {
       name,
       files,
       settings: () => this.#settings(guest),
+      // A fault is passed once.
+      started: () => delete this.#options.faults,
       // The arbiter of the host is the agent's to speak of.
       event: (event) => event.kind !== 'arbiter' && this.#eventLog.pass(event),
       say: (text) => this.#say(name, text),
@@ -263,8 +265,6 @@ export class Agent implements GuestApi {
     const { stateDirectory, host, arbiter, tls, images, swap, faults, advertise } = this.#options
     const reached = advertise ?? ('port' in this.address ? this.address : undefined)
     if (record?.density) this.#dense.set(record.id, record.density)
-    // A fault is passed once.
-    delete this.#options.faults
     const id = [...this.#names].find(([, other]) => other === name)?.[0]
     const density = id === undefined ? undefined : this.#dense.get(id)
     return {

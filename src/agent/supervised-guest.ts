@@ -16,7 +16,13 @@ import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
 import type { HostStatus } from './status.ts'
 import type { Lifeline } from './supervisor/main.ts'
-import { type SupervisorSettings, supervisorProtocol, writeSettings } from './supervisor/settings.ts'
+import {
+  readSettings,
+  type SupervisorSettings,
+  sameSettings,
+  supervisorProtocol,
+  writeSettings,
+} from './supervisor/settings.ts'
 
 const startMsMax = 30_000
 const pollMs = 10
@@ -33,6 +39,8 @@ export interface SupervisedOptions {
   name: string
   files: GuestFiles
   settings: () => SupervisorSettings
+  /** One has been started with them. */
+  started: () => void
   event: (event: HostEvent) => unknown
   say: (text: string) => void
   /** The guest is on this host no more. */
@@ -51,6 +59,8 @@ export class SupervisedGuest {
   #restarts: number[] = []
   #closed = false
   #gone = false
+  /** Its supervisor ends because we have told it to, and another one is started. */
+  #replacing = false
 
   constructor(options: SupervisedOptions) {
     this.#options = options
@@ -138,11 +148,12 @@ export class SupervisedGuest {
 
   async #begin(): Promise<void> {
     this.#failure = undefined
-    if (await this.#connect()) return
+    if ((await this.#connect()) && (await this.#isOfUse())) return
     const { files } = this
     mkdirSync(files.directory, { recursive: true, mode: 0o700 })
     writeSettings(files.supervisor, this.#options.settings())
     const child = start(files)
+    this.#options.started()
     const deadline = performance.now() + startMsMax
     for (let ended = false; !ended && performance.now() < deadline; ) {
       ended = child.exitCode !== null || child.signalCode !== null
@@ -150,6 +161,28 @@ export class SupervisedGuest {
       await delay(pollMs)
     }
     throw this.#failed(new Error(this.#lastWords() || 'it gave no answer'))
+  }
+
+  /**
+   * One that a former agent has started may have other settings than this agent gives. Where nothing is lost by it, it ends; a
+   * standby would lose its image.
+   */
+  async #isOfUse(): Promise<boolean> {
+    const { files, record } = this
+    const process = this.#process
+    if (!process || sameSettings(readSettings(files.supervisor.settings), this.#options.settings())) return true
+    if (!record || record.waiting) {
+      this.#options.say(
+        `its supervisor (process ${process.pid}) keeps the settings of the agent that started it; end it with SIGTERM, and the next one has those of this agent`,
+      )
+      return true
+    }
+    this.#options.say('its supervisor makes way for one with the settings of this agent')
+    this.#replacing = true
+    globalThis.process.kill(process.pid, 'SIGTERM')
+    await untilGone(process)
+    this.#process = undefined
+    return false
   }
 
   /** @returns whether there is one. @throws SubpageError SUPERVISOR_FAILED when it is of another release */
@@ -175,6 +208,10 @@ export class SupervisedGuest {
     let left: string | undefined
     for await (const message of messages) if ('left' in message) left = message.left
     if (this.#closed) return
+    if (this.#replacing) {
+      this.#replacing = false
+      return
+    }
     const process = this.#process
     if (process) await untilGone(process)
     this.#process = undefined

@@ -51,7 +51,9 @@ export interface ForgetHandle {
 }
 
 export interface Addon {
-  regionMap(path: string, writable: boolean, createBytes: number, populate: boolean): RegionHandle
+  /** Makes a file with all its room. Resolves with 0 or an errno; nothing is left then. */
+  reserveFile(path: string, bytes: number): Promise<number>
+  regionMap(path: string, writable: boolean): RegionHandle
   regionAnonymous(bytes: number): RegionHandle
   regionBytes(region: RegionHandle): number
   regionRead(region: RegionHandle, offset: number, into: Uint8Array): void

@@ -1,9 +1,9 @@
 /**
  * Frames: what travels between primary and standby. docs/protocol.md describes them byte by byte.
  *
- * Header, 32 bytes, little endian: magic "SPG1" · type u8 · 3 bytes zero · payload length u32 · sequence u32 (frames
- * sent on this connection so far) · epoch u64 · XXH3-64 of the first 24 header bytes and the payload.
- * A lost, doubled or reordered frame breaks the sequence, a damaged one the checksum.
+ * Header, 40 bytes, little endian: magic "SPG2" · type u8 · 3 bytes zero · payload length u32 · sequence u32 (frames
+ * sent on this connection so far) · epoch u64 · XXH3-64 of these 24 bytes · XXH3-64 of these 32 bytes and the payload.
+ * A lost, doubled or reordered frame breaks the sequence, a damaged one a checksum; no length is believed that is damaged.
  */
 import { invariant, SubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
@@ -44,13 +44,14 @@ export interface Frame {
   payload: Uint8Array
 }
 
-export const headerBytes = 32
-const checkedHeaderBytes = 24
+export const headerBytes = 40
+const fieldBytes = 24
+const sealedBytes = fieldBytes + 8
 /** Longest payload that is accepted; senders split what is longer. */
 export const payloadBytesMax = limits.framePayloadBytes.value
-const magic = 0x31475053 // "SPG1", little endian
+const magic = 0x32475053 // "SPG2", little endian
 
-/** The header of a frame, sealed with its checksum. */
+/** The header of a frame, sealed with its checksums. */
 export function encodeHeader(frame: Frame, sequence: number): Uint8Array {
   invariant(frame.payload.length <= payloadBytesMax, `a frame carries at most ${payloadBytesMax} bytes`)
   const header = Buffer.alloc(headerBytes)
@@ -59,7 +60,8 @@ export function encodeHeader(frame: Frame, sequence: number): Uint8Array {
   header.writeUInt32LE(frame.payload.length, 8)
   header.writeUInt32LE(sequence >>> 0, 12)
   header.writeBigUInt64LE(BigInt(frame.epoch), 16)
-  header.writeBigUInt64LE(checksum64(header.subarray(0, checkedHeaderBytes), frame.payload), 24)
+  header.writeBigUInt64LE(checksum64(header.subarray(0, fieldBytes)), fieldBytes)
+  header.writeBigUInt64LE(checksum64(header.subarray(0, sealedBytes), frame.payload), sealedBytes)
   return header
 }
 
@@ -102,7 +104,9 @@ export class FrameParser {
 
   #payloadLength(): number {
     const header = this.#header
-    if (header.readUInt32LE(0) !== magic) malformed('it does not begin with SPG1')
+    if (header.readUInt32LE(0) !== magic) malformed('it does not begin with SPG2')
+    const expected = checksum64(header.subarray(0, fieldBytes))
+    if (header.readBigUInt64LE(fieldBytes) !== expected) malformed('the checksum of its header is wrong')
     if (!knownTypes.has(header.readUInt8(4))) malformed(`its type is ${header.readUInt8(4)}`)
     if (header.readUIntLE(5, 3) !== 0) malformed('bytes 5 to 7 of its header are not zero')
     const length = header.readUInt32LE(8)
@@ -115,8 +119,8 @@ export class FrameParser {
 
   #finish(payload: Buffer): Frame {
     const header = this.#header
-    const expected = checksum64(header.subarray(0, checkedHeaderBytes), payload)
-    if (header.readBigUInt64LE(24) !== expected) malformed('its checksum is wrong')
+    const expected = checksum64(header.subarray(0, sealedBytes), payload)
+    if (header.readBigUInt64LE(sealedBytes) !== expected) malformed('its checksum is wrong')
     const frame = {
       type: header.readUInt8(4) as FrameType,
       epoch: Number(header.readBigUInt64LE(16)),

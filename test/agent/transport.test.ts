@@ -251,7 +251,7 @@ describe('with certificates', () => {
   test('a plaintext peer is refused', async () => {
     using listener = await Listener.start(alpha)
     const plain = await listener.introduced()
-    plain.write('SPG1')
+    plain.write('SPG2')
     await once(plain.resume(), 'close')
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED/)])
     expect(listener.met).toEqual([])
@@ -393,10 +393,10 @@ describe('strangers', () => {
     using listener = await Listener.start(undefined, { handshakeMs: 200 })
     const [kept, dropped] = [await listener.introduced(), await listener.introduced()]
     for (const socket of [kept, dropped]) socket.resume()
-    kept.write('SPG1')
+    kept.write('SPG2')
     await expect.poll(() => listener.met.length).toBe(1)
     listener.met[0]?.accept()
-    dropped.write('SPG1')
+    dropped.write('SPG2')
     await once(dropped, 'close')
     expect(listener.met[1]?.stream.errored).toMatchObject({ code: 'AUTH_REFUSED' })
     expect(kept.closed).toBe(false)

@@ -66,6 +66,25 @@ test.each(['SIGKILL', 'SIGTERM'] as const)('both agents end by %s and come back:
   }
 })
 
+test('an agent with other settings: supervisors that can make way do, those of standbys are named', async () => {
+  const [primary, standby] = [await supervisorPid(a, 'one'), await supervisorPid(b, 'one')]
+  await Promise.all([endAgent(a, 'SIGTERM'), endAgent(b, 'SIGTERM')])
+  const settings = { SUBPAGE_IMAGES: hosts.directory }
+  ;[a, b] = await Promise.all([hosts.add('a', settings), hosts.add('b', settings)])
+  for (const name of names) {
+    await until(a, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+    await until(b, name, ({ role, state }) => role === 'Standby' && state === 'Protected')
+  }
+  expect(await supervisorPid(a, 'one')).not.toBe(primary)
+  expect(await supervisorPid(b, 'one')).toBe(standby)
+  expect((await b.client.events()).map(({ text }) => text)).toContainEqual(
+    expect.stringMatching(/keeps the settings of the agent that started it/),
+  )
+  for (const agent of [a, b]) await killHost(agent)
+  ;[a, b] = await Promise.all([hosts.add('a'), hosts.add('b')])
+  for (const name of names) await until(a, name, ({ state }) => state === 'Protected')
+})
+
 test('a failover needs no agent', async () => {
   const { pid } = await a.client.run({ ...idle, name: 'third' })
   await protect(a, 'third', b)

@@ -41,7 +41,7 @@ describe('a hostile greeting', () => {
       'another protocol',
       (p) => p.socket.write('SSH-2.0-OpenSSH_9.2 and some more words\r\n'),
       'FRAME_MALFORMED',
-      /SPG1/,
+      /SPG2/,
     ],
     [
       'no hello',
@@ -310,7 +310,7 @@ describe('a hostile standby', () => {
         'speaks another protocol',
         async (p) => p.socket.write(Buffer.alloc(64, 'x')),
         'FRAME_MALFORMED',
-        /SPG1/,
+        /SPG2/,
       ],
       [
         'acknowledges at once',

@@ -1,5 +1,6 @@
 /** What the agent of a host tells the supervisor of one of its guests, in a file of the guest's directory, before it starts it. */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import { SubpageError } from '../../errors.ts'
 import type { DensitySettings, GuestFiles, SupervisorFiles } from '../../qemu/guest-files.ts'
 import type { ProcessIdentity } from '../../qemu/process.ts'
@@ -33,6 +34,13 @@ export function writeSettings({ settings: file }: SupervisorFiles, settings: Sup
   const next = `${file}.next`
   writeFileSync(next, JSON.stringify(settings), { mode: 0o600 })
   renameSync(next, file)
+}
+
+/** Whether a supervisor that began with one set could have begun with the other. */
+export function sameSettings(one: SupervisorSettings, other: SupervisorSettings): boolean {
+  const lasting = ({ density: _, faults: __, ...settings }: SupervisorSettings) => settings
+  // As they are read back.
+  return isDeepStrictEqual(JSON.parse(JSON.stringify(lasting(one))), JSON.parse(JSON.stringify(lasting(other))))
 }
 
 /** @throws SubpageError STATE_DAMAGED */
