@@ -63,7 +63,7 @@ export async function run({ tiny }: BenchOptions) {
       ...phase,
       cpuPerGuest: (cpuSeconds(a, b) - before) / seconds / guests,
       privateBytesPerGuest: median(
-        all.map(({ supervisor, memory }) => privateBytes(supervisor!.pid) - memory!.shadowBytes),
+        all.map(({ supervisor, memory }) => privateBytes(supervisor!.process) - memory!.shadowBytes),
       ),
       loopDelayMsMax: Math.max(...all.map(({ supervisor }) => supervisor!.loopDelayMs)),
     })

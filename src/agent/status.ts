@@ -83,7 +83,7 @@ export const GuestStatus = Type.Object({
   /** Null while it does not run, or does not answer. */
   supervisor: Nullable(
     Type.Object({
-      pid: Type.Integer(),
+      process: Type.Integer({ description: 'its pid' }),
       ownBytes: Type.Integer({ description: 'its memory: neither guest RAM and image nor shadow' }),
       loopDelayMs: Type.Number({ description: 'longest time since it began that its event loop was late' }),
     }),

@@ -170,7 +170,8 @@ export class SupervisedGuest {
   async #isOfUse(): Promise<boolean> {
     const { files, record } = this
     const process = this.#process
-    if (!process || sameSettings(readSettings(files.supervisor.settings), this.#options.settings())) return true
+    if (!process || sameSettings(readSettings(files.supervisor.settings), this.#options.settings()))
+      return true
     if (!record || record.waiting) {
       this.#options.say(
         `its supervisor (process ${process.pid}) keeps the settings of the agent that started it; end it with SIGTERM, and the next one has those of this agent`,

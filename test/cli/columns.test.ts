@@ -34,7 +34,7 @@ const guest = (name: string): GuestStatus => ({
   memory: { shadow: 'full', shadowBytes: 2 ** 30, reducerBytes: 15e6 },
   fence: { on: false, silenced: 0 },
   generation: 3,
-  supervisor: { pid: 4712, ownBytes: 40 * 2 ** 20, loopDelayMs: 3 },
+  supervisor: { process: 4712, ownBytes: 40 * 2 ** 20, loopDelayMs: 3 },
   arbiter: 'etcd:https://e1:2379,https://e2:2379,https://e3:2379',
   arbiterTrouble: null,
   epochs: {

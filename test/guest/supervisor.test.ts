@@ -10,7 +10,16 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { encodePreamble } from '../../src/agent/preamble.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { endAgent, Hosts, killHost, protect, supervisorPid, supervisorsOf, until, untilExited } from '../support/hosts.ts'
+import {
+  endAgent,
+  Hosts,
+  killHost,
+  protect,
+  supervisorPid,
+  supervisorsOf,
+  until,
+  untilExited,
+} from '../support/hosts.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const names = ['one', 'other']
@@ -30,7 +39,12 @@ afterAll(() => hosts[Symbol.asyncDispose]())
 
 const checkpoints = async (agent: EphemeralAgent, name: string) => {
   const { epochs, committed, supervisor } = await agent.client.guest(name)
-  return { count: epochs!.checkpoints, failed: epochs!.failed, epoch: committed!.epoch, pid: supervisor!.pid }
+  return {
+    count: epochs!.checkpoints,
+    failed: epochs!.failed,
+    epoch: committed!.epoch,
+    pid: supervisor!.process,
+  }
 }
 
 /** Checkpoints of the guest went on since, over the same connection and without a failure. */
@@ -41,30 +55,33 @@ async function wentOn(name: string, since: Awaited<ReturnType<typeof checkpoints
     ({ committed }) => (committed?.epoch ?? 0) > since.epoch + 20,
   )
   expect(state).toBe('Protected')
-  expect(supervisor?.pid).toBe(since.pid)
+  expect(supervisor?.process).toBe(since.pid)
   expect(epochs!.failed).toBe(since.failed)
   // A connection that is made anew begins to count anew.
   expect(epochs!.checkpoints).toBeGreaterThan(since.count + 20)
   expect(generation).toBe(1)
 }
 
-test.each(['SIGKILL', 'SIGTERM'] as const)('both agents end by %s and come back: no checkpoint fails, no image is made anew', async (signal) => {
-  const before = await Promise.all(names.map((name) => checkpoints(a, name)))
-  const images = await Promise.all(names.map((name) => b.client.guest(name)))
-  await Promise.all([endAgent(a, signal), endAgent(b, signal)])
-  expect(supervisorsOf(stateOf('a'))).toHaveLength(2)
-  expect(supervisorsOf(stateOf('b'))).toHaveLength(2)
-  ;[a, b] = await Promise.all([hosts.add('a'), hosts.add('b')])
-  for (const [index, name] of names.entries()) {
-    await wentOn(name, before[index]!)
-    const { role, state, pid, supervisor } = await b.client.guest(name)
-    expect({ role, state, pid, supervisor: supervisor?.pid }).toEqual({
-      ...{ role: 'Standby', state: 'Protected' },
-      ...{ pid: images[index]!.pid, supervisor: images[index]!.supervisor?.pid },
-    })
-    expect(await a.client.verify(name)).toMatchObject({ equal: true })
-  }
-})
+test.each(['SIGKILL', 'SIGTERM'] as const)(
+  'both agents end by %s and come back: no checkpoint fails, no image is made anew',
+  async (signal) => {
+    const before = await Promise.all(names.map((name) => checkpoints(a, name)))
+    const images = await Promise.all(names.map((name) => b.client.guest(name)))
+    await Promise.all([endAgent(a, signal), endAgent(b, signal)])
+    expect(supervisorsOf(stateOf('a'))).toHaveLength(2)
+    expect(supervisorsOf(stateOf('b'))).toHaveLength(2)
+    ;[a, b] = await Promise.all([hosts.add('a'), hosts.add('b')])
+    for (const [index, name] of names.entries()) {
+      await wentOn(name, before[index]!)
+      const { role, state, pid, supervisor } = await b.client.guest(name)
+      expect({ role, state, pid, supervisor: supervisor?.process }).toEqual({
+        ...{ role: 'Standby', state: 'Protected' },
+        ...{ pid: images[index]!.pid, supervisor: images[index]!.supervisor?.process },
+      })
+      expect(await a.client.verify(name)).toMatchObject({ equal: true })
+    }
+  },
+)
 
 test('an agent with other settings: supervisors that can make way do, those of standbys are named', async () => {
   const [primary, standby] = [await supervisorPid(a, 'one'), await supervisorPid(b, 'one')]
@@ -103,19 +120,25 @@ test.each([
   ['primary', 'is killed', () => a, 'SIGKILL'],
   ['standby', 'is killed', () => b, 'SIGKILL'],
   ['primary', 'aborts, as by a failed assertion', () => a, 'SIGABRT'],
-] as const)('the supervisor of a %s %s: another one follows, and nobody else notices', async (_, __, host, signal) => {
-  const before = await checkpoints(a, 'other')
-  const former = await supervisorPid(host(), 'one')
-  process.kill(former, signal)
-  await until(host(), 'one', ({ supervisor }) => supervisor !== null && supervisor.pid !== former)
-  await until(a, 'one', ({ role, state }) => role === 'Primary' && state === 'Protected')
-  await until(b, 'one', ({ role, state }) => role === 'Standby' && state === 'Protected')
-  expect(await a.client.verify('one')).toMatchObject({ equal: true })
-  expect((await host().client.events()).map(({ guest, text }) => `${guest} ${text}`)).toEqual(
-    expect.arrayContaining([expect.stringMatching(/^one its supervisor ended/), 'one has a new supervisor']),
-  )
-  await wentOn('other', before)
-})
+] as const)(
+  'the supervisor of a %s %s: another one follows, and nobody else notices',
+  async (_, __, host, signal) => {
+    const before = await checkpoints(a, 'other')
+    const former = await supervisorPid(host(), 'one')
+    process.kill(former, signal)
+    await until(host(), 'one', ({ supervisor }) => supervisor !== null && supervisor.process !== former)
+    await until(a, 'one', ({ role, state }) => role === 'Primary' && state === 'Protected')
+    await until(b, 'one', ({ role, state }) => role === 'Standby' && state === 'Protected')
+    expect(await a.client.verify('one')).toMatchObject({ equal: true })
+    expect((await host().client.events()).map(({ guest, text }) => `${guest} ${text}`)).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/^one its supervisor ended/),
+        'one has a new supervisor',
+      ]),
+    )
+    await wentOn('other', before)
+  },
+)
 
 test('a supervisor that gives no answer keeps nobody waiting but those who ask for its guest', async () => {
   const before = await checkpoints(a, 'other')
@@ -138,7 +161,12 @@ test('who names a guest and proves nothing starts no process', async () => {
   const stranger = createConnection(b.address)
   stranger.write(encodePreamble('99999999-9999-4999-8999-999999999999'))
   stranger.write('no hello')
-  await new Promise((resolve) => stranger.on('close', resolve).on('error', () => undefined).resume())
+  await new Promise((resolve) =>
+    stranger
+      .on('close', resolve)
+      .on('error', () => undefined)
+      .resume(),
+  )
   expect(supervisorsOf(stateOf('b'))).toEqual(before)
   expect((await b.client.status()).guests).toHaveLength(2)
 })
@@ -154,7 +182,9 @@ test('a supervisor of another release is left to its work, and named', async () 
   onTestFinished(() => void other.close())
   a = await hosts.add('a')
   expect((await a.client.events()).map(({ text }) => text)).toContainEqual(
-    expect.stringMatching(/process \d+, release 9\.9\.9\) speaks protocol 99, this agent 1: end it with SIGTERM/),
+    expect.stringMatching(
+      /process \d+, release 9\.9\.9\) speaks protocol 99, this agent 1: end it with SIGTERM/,
+    ),
   )
   await expect(a.client.verify('one')).rejects.toMatchObject({ code: 'SUPERVISOR_FAILED' })
   await until(a, 'other', ({ state }) => state === 'Protected')

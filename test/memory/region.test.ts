@@ -55,7 +55,9 @@ describe('Region.create and Region.map', () => {
   })
 
   it('say BAD_ARGUMENT for a file to make that is there', async () => {
-    await expect(Region.create(withBytes(pageBytes), pageBytes)).rejects.toMatchObject({ code: 'BAD_ARGUMENT' })
+    await expect(Region.create(withBytes(pageBytes), pageBytes)).rejects.toMatchObject({
+      code: 'BAD_ARGUMENT',
+    })
   })
 
   it.each([0, -4096, 4095, 1.5, Number.NaN])('take no size of %s', async (bytes) => {

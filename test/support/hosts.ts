@@ -102,7 +102,7 @@ export function signalHost(agent: EphemeralAgent, signal: NodeJS.Signals): void 
 
 /** Of a guest that is there. */
 export async function supervisorPid({ client }: EphemeralAgent, name: string): Promise<number> {
-  return (await client.guest(name)).supervisor?.pid ?? 0
+  return (await client.guest(name)).supervisor?.process ?? 0
 }
 
 /** Starts the demo guest and waits until its victim program reports. */

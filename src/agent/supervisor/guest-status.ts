@@ -134,5 +134,5 @@ function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence'
 
 function supervisorStatus(guest: HostedGuest): GuestStatus['supervisor'] {
   const shadowBytes = guest.kind === 'running' ? (guest.primary?.memory.shadowBytes ?? 0) : 0
-  return { pid: process.pid, ownBytes: ownMemory(shadowBytes), loopDelayMs: loopDelayMs() }
+  return { process: process.pid, ownBytes: ownMemory(shadowBytes), loopDelayMs: loopDelayMs() }
 }

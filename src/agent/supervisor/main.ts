@@ -17,8 +17,9 @@ import {
 } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
 import { addon } from '../../memory/native.ts'
-import { guestFiles, removeFiles, type SupervisorFiles } from '../../qemu/guest-files.ts'
+import { type GuestFiles, guestFiles, removeFiles, type SupervisorFiles } from '../../qemu/guest-files.ts'
 import { readImageDirectories } from '../../qemu/image-files.ts'
 import { identify } from '../../qemu/process.ts'
 import { release } from '../../release.ts'
@@ -31,6 +32,7 @@ import { watchCredentials } from '../credentials.ts'
 import { receiveSocket } from '../descriptors.ts'
 import { EventLog } from '../event-log.ts'
 import { EventStream } from '../event-stream.ts'
+import { watchLoop } from '../loop-delay.ts'
 import { defaultStateDirectory } from '../state-directory.ts'
 import { createTransport } from '../transport.ts'
 import { claimantOf, type Host } from './host.ts'
@@ -54,63 +56,92 @@ async function main(settingsFile: string): Promise<void> {
   const host = hostOf(settings)
   const address = settings.reachedAt ?? pairSocket(settings.stateDirectory)
   const supervisor = new Supervisor({ ...settings, host, address })
+  await openDoor(supervisor, files.supervisor)
+  await new Service(supervisor, files, lock).begin()
+}
 
-  const credentials = host.transport.credentials
-  const door = createTransport(credentials).door({
+/** For connections of other hosts, which the agent accepts. */
+async function openDoor(supervisor: Supervisor, { door: path }: SupervisorFiles): Promise<void> {
+  const door = supervisor.host.transport.door({
     connection: (incoming) => void supervisor.answer(incoming),
     refused: (from, error) => supervisor.refused(from, error),
   })
-  const doorServer = createServer({ pauseOnConnect: true }, (agent) =>
+  const server = createServer({ pauseOnConnect: true }, (agent) =>
     receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
   )
-  await listen(doorServer, files.supervisor.door)
+  await listen(server, path)
+}
 
-  const api = buildApi(supervisor)
-  // What changes something is answered before the process ends.
-  let changing = 0
-  api.addHook('onRequest', async ({ method }) => {
-    if (method !== 'GET') changing++
-  })
-  api.addHook('onResponse', async ({ method }) => {
-    if (method !== 'GET' && --changing === 0) void endIfIdle()
-  })
-  const lifelines = new Set<EventStream>()
-  api.get('/v1/supervisor', (_request, reply) => {
-    const stream = new EventStream(reply, () => lifelines.delete(stream))
-    lifelines.add(stream)
-    stream.send({ protocol: supervisorProtocol, release, pid: process.pid } satisfies Lifeline)
-  })
-  await supervisor.begin()
-  await api.ready()
-  await listen(api.server, files.supervisor.socket)
+/** Serves the API of the one guest, and ends the process when there is none any more. */
+class Service {
+  readonly #supervisor: Supervisor
+  readonly #files: GuestFiles
+  readonly #lock: number
+  readonly #api: FastifyInstance
+  readonly #lifelines = new Set<EventStream>()
+  /** Requests that change something: they are answered before the process ends. */
+  #changing = 0
+  #ending = false
 
-  let ending = false
-  const endIfIdle = async () => {
-    if (!supervisor.settled) await delay(idleMs)
-    if (supervisor.idle && changing === 0) await end(supervisor.departure)
+  constructor(supervisor: Supervisor, files: GuestFiles, lock: number) {
+    this.#supervisor = supervisor
+    this.#files = files
+    this.#lock = lock
+    this.#api = buildApi(supervisor)
+    this.#api.addHook('onRequest', async ({ method }) => {
+      if (method !== 'GET') this.#changing++
+    })
+    this.#api.addHook('onResponse', async ({ method }) => {
+      if (method !== 'GET' && --this.#changing === 0) void this.#endIfIdle()
+    })
+    this.#api.get('/v1/supervisor', (_request, reply) => {
+      const stream = new EventStream(reply, () => this.#lifelines.delete(stream))
+      this.#lifelines.add(stream)
+      stream.send({ protocol: supervisorProtocol, release, pid: process.pid } satisfies Lifeline)
+    })
   }
-  const end = async (left: string | undefined) => {
-    if (ending) return
-    ending = true
+
+  async begin(): Promise<void> {
+    await this.#supervisor.begin()
+    await this.#api.ready()
+    await listen(this.#api.server, this.#files.supervisor.socket)
+    process.once('SIGTERM', () => void this.#end(undefined))
+    // Those of a terminal are not for it.
+    for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined)
+    this.#supervisor.on('idle', () => void this.#endIfIdle())
+    watchLoop(
+      () => this.#supervisor.heartbeatMs,
+      (ms) => this.#supervisor.host.events.add(this.#supervisor.name, 'guest', tooLate(ms)),
+    )
+    void this.#endIfIdle()
+  }
+
+  async #endIfIdle(): Promise<void> {
+    if (!this.#supervisor.settled) await delay(idleMs)
+    if (this.#supervisor.idle && this.#changing === 0) await this.#end(this.#supervisor.departure)
+  }
+
+  /** @param left why the guest is on this host no more; undefined: it runs on */
+  async #end(left: string | undefined): Promise<void> {
+    if (this.#ending) return
+    this.#ending = true
+    const { socket, door, settings, log, lock } = this.#files.supervisor
     // From here on an agent that wants something starts the next one.
-    for (const path of [files.supervisor.socket, files.supervisor.door]) rmSync(path, { force: true })
-    await supervisor.close()
+    for (const path of [socket, door]) rmSync(path, { force: true })
+    await this.#supervisor.close()
     if (left !== undefined) {
-      // The guest is here no more.
-      for (const stream of lifelines) stream.send({ left } satisfies Lifeline)
-      const { settings, log, lock } = files.supervisor
+      for (const stream of this.#lifelines) stream.send({ left } satisfies Lifeline)
       for (const path of [settings, log, lock]) rmSync(path, { force: true })
-      if (!existsSync(files.record)) removeFiles(files)
+      if (!existsSync(this.#files.record)) removeFiles(this.#files)
     }
-    closeSync(lock)
-    await api.close()
+    closeSync(this.#lock)
+    await this.#api.close()
     process.exit(0)
   }
-  process.once('SIGTERM', () => void end(undefined))
-  for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined)
-  supervisor.on('idle', () => void endIfIdle())
-  await endIfIdle()
 }
+
+const tooLate = (ms: number) =>
+  `the event loop of its supervisor was late by ${Math.round(ms)} ms: heartbeats go out late (is the host overloaded?)`
 
 /** Two would end each other's standby. The file says who it is. @throws Error when another one runs */
 function lockAlone({ lock: path }: SupervisorFiles): number {

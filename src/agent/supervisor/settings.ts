@@ -40,7 +40,10 @@ export function writeSettings({ settings: file }: SupervisorFiles, settings: Sup
 export function sameSettings(one: SupervisorSettings, other: SupervisorSettings): boolean {
   const lasting = ({ density: _, faults: __, ...settings }: SupervisorSettings) => settings
   // As they are read back.
-  return isDeepStrictEqual(JSON.parse(JSON.stringify(lasting(one))), JSON.parse(JSON.stringify(lasting(other))))
+  return isDeepStrictEqual(
+    JSON.parse(JSON.stringify(lasting(one))),
+    JSON.parse(JSON.stringify(lasting(other))),
+  )
 }
 
 /** @throws SubpageError STATE_DAMAGED */

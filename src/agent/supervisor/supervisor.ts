@@ -101,6 +101,15 @@ export class Supervisor extends EventEmitter<{ idle: [] }> implements GuestApi {
     return this.#guest === undefined && this.#busy === 0
   }
 
+  /** By which its peer may still hear it in time: a fifth of the suspicion time of its guest's protection. */
+  get heartbeatMs(): number {
+    const guest = this.#guest
+    if (guest?.kind === 'standby') return guest.hello.settings.suspicionMs / 5
+    return guest?.kind === 'running' && guest.primary
+      ? guest.primary.options.suspicionMs / 5
+      : Number.POSITIVE_INFINITY
+  }
+
   /** Stops, in no guest's pause. The guest runs on, unprotected until the next supervisor is there. */
   async close(): Promise<void> {
     this.host.health.close()
