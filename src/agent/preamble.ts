@@ -60,5 +60,7 @@ export function takeBytes(stream: Duplex, count: number): Promise<Buffer | undef
     const onClose = () =>
       settle(() => (stream.errored instanceof SubpageError ? reject(stream.errored) : resolve(undefined)))
     stream.on('data', onData).on('end', onEnd).on('close', onClose)
+    // It may have been paused before.
+    stream.resume()
   })
 }

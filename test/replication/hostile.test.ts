@@ -340,6 +340,12 @@ describe('a hostile standby', () => {
         ],
       ),
       [
+        'tells it to come again, for ever',
+        (p) => p.connection.send(frameType.again),
+        'PEER_UNREACHABLE',
+        /one process after the other/,
+      ],
+      [
         'refuses in no known form',
         (p) => p.connection.sendJson(frameType.refuse, { code: 1 }),
         'FRAME_MALFORMED',

@@ -57,8 +57,11 @@ export function supervisorsOf(stateDirectory: string): number[] {
   return guestNames(stateDirectory).flatMap((name) => {
     const files = guestFiles(stateDirectory, name)
     const pid = supervisorOf(files)?.pid ?? 0
-    // The host may have another boot id than we.
-    return commandOf(pid).includes(files.supervisor.settings) ? [pid] : []
+    // The host may have another boot id than we; and it has another title once it has begun.
+    const command = commandOf(pid)
+    return command.includes(files.supervisor.settings) || command.startsWith(`subpage supervisor ${name}`)
+      ? [pid]
+      : []
   })
 }
 
