@@ -146,7 +146,7 @@ export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
         sample: (sample) => stream?.send(sample),
         failed: ({ code, message }) => {
           stream?.send({ code, message })
-          stream?.end()
+          void stream?.end()
         },
       })
       stream = new EventStream(reply, stop)

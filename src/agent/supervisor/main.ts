@@ -44,6 +44,8 @@ import { Supervisor } from './supervisor.ts'
 /** A primary that was refused, or told to come again, does so within this time. */
 const idleMs = 3_000
 
+const lastWordsMs = 500
+
 /** What an agent hears first from a supervisor, and last. */
 export type Lifeline = { protocol: number; release: string; pid: number } | { left: string }
 
@@ -134,8 +136,10 @@ class Service {
       for (const path of [settings, log, lock]) rmSync(path, { force: true })
       if (!existsSync(this.#files.record)) removeFiles(this.#files)
     }
+    // An agent that does not read hears of it otherwise.
+    const heard = [...this.#lifelines].map((stream) => stream.end())
+    await Promise.race([Promise.all(heard), delay(lastWordsMs)])
     closeSync(this.#lock)
-    await this.#api.close()
     process.exit(0)
   }
 }
