@@ -24,6 +24,8 @@ import {
   writeSettings,
 } from './supervisor/settings.ts'
 
+/** There is one for each guest: a young generation of V8's default size would take 15 MiB more of each. */
+const nodeOptions = ['--max-semi-space-size=1']
 const startMsMax = 30_000
 const pollMs = 10
 /** It gives no answer for this long, though it runs: it is in a loop, and is ended. */
@@ -109,6 +111,7 @@ export class SupervisedGuest {
   async status(): Promise<HostStatus | undefined> {
     if (this.#process === undefined) return undefined
     return await Promise.race([
+      // As one that gives no answer.
       this.client.status().catch(() => undefined),
       delay(statusMs, undefined, { ref: false }),
     ])
@@ -119,6 +122,7 @@ export class SupervisedGuest {
     try {
       return readRecord(this.files)
     } catch {
+      // Damaged, or of another release: its supervisor says so.
       return undefined
     }
   }
@@ -272,6 +276,7 @@ export class SupervisedGuest {
       const text = readFileSync(this.files.supervisor.log, 'utf8').trim()
       return text.split('\n').slice(-6).join('; ').slice(0, 512)
     } catch {
+      // It has left nothing, or its guest's directory is gone.
       return ''
     }
   }
@@ -290,7 +295,7 @@ function start({ supervisor }: GuestFiles): ChildProcess {
     const { SUBPAGE_FAULT: _, ...env } = process.env
     const child = spawn(
       process.execPath,
-      [join(packageRoot, 'dist/src/agent/supervisor/main.js'), supervisor.settings],
+      [...nodeOptions, join(packageRoot, 'dist/src/agent/supervisor/main.js'), supervisor.settings],
       { detached: true, stdio: ['ignore', log, log], cwd: process.cwd(), env },
     )
     child.on('error', () => undefined)

@@ -49,6 +49,7 @@ const fieldBytes = 24
 const sealedBytes = fieldBytes + 8
 /** Longest payload that is accepted; senders split what is longer. */
 export const payloadBytesMax = limits.framePayloadBytes.value
+const magicBytes = 4
 const magic = 0x32475053 // "SPG2", little endian
 
 /** The header of a frame, sealed with its checksums. */
@@ -82,6 +83,9 @@ export class FrameParser {
         this.#header.set(chunk.subarray(at, at + n), this.#headerFilled)
         this.#headerFilled += n
         at += n
+        // Another protocol may not have as many bytes to say.
+        if (this.#headerFilled >= magicBytes && this.#header.readUInt32LE(0) !== magic)
+          malformed('it does not begin with SPG2')
         if (this.#headerFilled === headerBytes) this.#payload = Buffer.allocUnsafeSlow(this.#payloadLength())
       } else {
         const n = Math.min(this.#payload.length - this.#payloadFilled, chunk.length - at)
@@ -104,7 +108,6 @@ export class FrameParser {
 
   #payloadLength(): number {
     const header = this.#header
-    if (header.readUInt32LE(0) !== magic) malformed('it does not begin with SPG2')
     const expected = checksum64(header.subarray(0, fieldBytes))
     if (header.readBigUInt64LE(fieldBytes) !== expected) malformed('the checksum of its header is wrong')
     if (!knownTypes.has(header.readUInt8(4))) malformed(`its type is ${header.readUInt8(4)}`)

@@ -191,6 +191,7 @@ test('a supervisor of another release is left to its work, and named', async () 
   other.closeAllConnections()
   other.close()
   await untilExited([former])
+  // It is not protected again at once; that somebody asks starts its supervisor.
   await a.client.verify('one').catch(() => undefined)
   await until(a, 'one', ({ state }) => state === 'Protected')
 })

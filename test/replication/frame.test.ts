@@ -193,7 +193,7 @@ describe('what is damaged does not', () => {
   })
 
   const headers: [what: string, change: (header: Buffer) => void, message: RegExp][] = [
-    ['another magic', (h) => h.write('HTTP', 0), /does not begin with SPG1/],
+    ['another magic', (h) => h.write('HTTP', 0), /does not begin with SPG2/],
     ['type 0', (h) => h.writeUInt8(0, 4), /its type is 0/],
     ['an unknown type', (h) => h.writeUInt8(200, 4), /its type is 200/],
     ['reserved bytes that are not zero', (h) => h.writeUInt8(1, 7), /not zero/],

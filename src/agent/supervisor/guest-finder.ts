@@ -34,6 +34,7 @@ export interface FinderOptions {
 export function findAgain(options: FinderOptions): { found: Promise<void>; soon: Promise<void> } {
   const found = find(options)
   const timer = new AbortController()
+  // Woken when it is not needed any more.
   const enough = delay(soonMs, undefined, { signal: timer.signal }).catch(() => undefined)
   const soon = Promise.race([found, enough]).finally(() => timer.abort())
   return { found, soon }

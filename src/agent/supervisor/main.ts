@@ -65,8 +65,8 @@ async function main(settingsFile: string): Promise<void> {
 /** For connections of other hosts, which the agent accepts. */
 async function openDoor(supervisor: Supervisor, { door: path }: SupervisorFiles): Promise<void> {
   const door = supervisor.host.transport.door({
-    connection: (incoming) => void supervisor.answer(incoming),
-    refused: (from, error) => supervisor.refused(from, error),
+    connection: (incoming) => void supervisor.hosting.answer(incoming),
+    refused: (from, error) => supervisor.hosting.refused(from, error),
   })
   const server = createServer({ pauseOnConnect: true }, (agent) =>
     receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
@@ -104,13 +104,13 @@ class Service {
   }
 
   async begin(): Promise<void> {
-    await this.#supervisor.begin()
+    await this.#supervisor.hosting.begin()
     await this.#api.ready()
     await listen(this.#api.server, this.#files.supervisor.socket)
     process.once('SIGTERM', () => void this.#end(undefined))
     // Those of a terminal are not for it.
     for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined)
-    this.#supervisor.on('idle', () => void this.#endIfIdle())
+    this.#supervisor.hosting.on('idle', () => void this.#endIfIdle())
     watchLoop(
       () => this.#supervisor.heartbeatMs,
       (ms) => this.#supervisor.host.events.add(this.#supervisor.name, 'guest', tooLate(ms)),
@@ -119,8 +119,9 @@ class Service {
   }
 
   async #endIfIdle(): Promise<void> {
-    if (!this.#supervisor.settled) await delay(idleMs)
-    if (this.#supervisor.idle && this.#changing === 0) await this.#end(this.#supervisor.departure)
+    const { hosting } = this.#supervisor
+    if (!hosting.settled) await delay(idleMs)
+    if (hosting.idle && this.#changing === 0) await this.#end(hosting.departure)
   }
 
   /** @param left why the guest is on this host no more; undefined: it runs on */
