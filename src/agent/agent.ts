@@ -21,7 +21,7 @@ import type { HandOver, Incoming } from './door.ts'
 import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
 import { ownMemory } from './own-memory.ts'
-import { Departed } from './removal.ts'
+import { Departed } from './departed.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
@@ -151,6 +151,8 @@ export class Agent implements GuestApi {
     try {
       return await guest.ask((client) => client.run(request))
     } catch (error) {
+      // The supervisor of a guest of this name, which has just left: the next one begins.
+      if (guest.gone && asSubpageError(error).code === 'GUEST_UNKNOWN') return await this.run(request)
       // Its supervisor ends when there is no guest; then nothing is left of it.
       if (!guest.record) await guest.ended(endMs)
       throw error

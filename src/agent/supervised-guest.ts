@@ -71,6 +71,11 @@ export class SupervisedGuest {
     this.client = new AgentClient(options.files.supervisor.socket)
   }
 
+  /** It has left this host: another guest of its name is another one. */
+  get gone(): boolean {
+    return this.#gone
+  }
+
   /** Undefined while none answers. */
   get process(): ProcessIdentity | undefined {
     return this.#process
@@ -203,9 +208,10 @@ export class SupervisedGuest {
       )
     this.#process = identify(value.pid)
     this.#lifeline = life
-    void this.#live(life.messages)
+    const failed = (error: unknown) => this.#options.say(asSubpageError(error).message)
+    this.#live(life.messages).catch(failed)
     void this.#passEvents()
-    void this.#look(this.#process)
+    this.#look(this.#process).catch(failed)
     return true
   }
 

@@ -21,7 +21,7 @@ import { densityStatus, type GuestDensity, type HostDensityStatus } from '../den
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
-import { endByCommand } from '../removal.ts'
+import { endByCommand } from './removal.ts'
 import type { GuestStatus, HostStatus } from '../status.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
