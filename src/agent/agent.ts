@@ -16,12 +16,12 @@ import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, type TcpAddress } from './address.ts'
 import { ArbiterHealth } from './arbiter-health.ts'
 import { type GuestDensity, type HostDensityStatus, mergeDensity } from './density-status.ts'
+import { Departed } from './departed.ts'
 import { handOver } from './descriptors.ts'
 import type { HandOver, Incoming } from './door.ts'
 import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
 import { ownMemory } from './own-memory.ts'
-import { Departed } from './departed.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
@@ -293,7 +293,7 @@ export class Agent implements GuestApi {
   /** To the supervisor of the guest, if there is one. */
   #route(id: string): HandOver | undefined {
     const guest = this.#guests.get(this.#names.get(id) ?? '')
-    if (!guest?.process) return undefined
+    if (!guest?.alive) return undefined
     return async (socket, local) => await handOver(socket, guest.files.supervisor.door, local)
   }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { invariant } from '../errors.ts'
 import { guestFiles, guestNames, readRecord } from '../qemu/guest-files.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import { identify, isGone, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { identify, isGone, isRunning, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
 import { supervisorOf } from './supervisor/settings.ts'
 
 const ownerFile = 'owner'
@@ -45,8 +45,10 @@ async function endGuests(stateDirectory: string): Promise<void> {
   for (const name of guestNames(stateDirectory)) {
     const files = guestFiles(stateDirectory, name)
     const supervisor = supervisorOf(files)
-    if (supervisor) killProcess(supervisor)
-    if (supervisor) await untilGone(supervisor)
+    if (supervisor && isRunning(supervisor)) {
+      killProcess(supervisor)
+      await untilGone(supervisor)
+    }
     await endLeftover(files, readable(files))
   }
 }

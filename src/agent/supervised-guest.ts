@@ -8,10 +8,11 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { packageRoot } from '../memory/native.ts'
+import { addon, packageRoot } from '../memory/native.ts'
 import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { readRecord } from '../qemu/guest-files.ts'
 import { identify, isGone, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { descriptorOf } from '../socket-handle.ts'
 import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
 import type { HostStatus } from './status.ts'
@@ -76,7 +77,12 @@ export class SupervisedGuest {
     return this.#gone
   }
 
-  /** Undefined while none answers. */
+  /** There is a supervisor, which may hang. */
+  get alive(): boolean {
+    return this.#lifeline !== undefined
+  }
+
+  /** Undefined while there is none, or it cannot be seen from here. */
   get process(): ProcessIdentity | undefined {
     return this.#process
   }
@@ -114,7 +120,7 @@ export class SupervisedGuest {
 
   /** Undefined when it gives no answer. */
   async status(): Promise<HostStatus | undefined> {
-    if (this.#process === undefined) return undefined
+    if (!this.alive) return undefined
     return await Promise.race([
       // As one that gives no answer.
       this.client.status().catch(() => undefined),
@@ -192,6 +198,7 @@ export class SupervisedGuest {
     globalThis.process.kill(process.pid, 'SIGTERM')
     await untilGone(process)
     this.#process = undefined
+    this.#lifeline = undefined
     return false
   }
 
@@ -206,7 +213,7 @@ export class SupervisedGuest {
         'SUPERVISOR_FAILED',
         `the supervisor of ${this.name} (process ${value.pid}, release ${value.release}) speaks protocol ${value.protocol}, this agent ${supervisorProtocol}: end it with SIGTERM, and the agent starts one of its own release`,
       )
-    this.#process = identify(value.pid)
+    this.#process = identify(life.pid)
     this.#lifeline = life
     const failed = (error: unknown) => this.#options.say(asSubpageError(error).message)
     this.#live(life.messages).catch(failed)
@@ -226,6 +233,7 @@ export class SupervisedGuest {
     const process = this.#process
     if (process) await untilGone(process)
     this.#process = undefined
+    this.#lifeline = undefined
     this.#ready = undefined
     if (left !== undefined || !existsSync(this.files.directory)) {
       this.#gone = true
@@ -313,6 +321,8 @@ function start({ supervisor }: GuestFiles): ChildProcess {
 }
 
 interface OpenLifeline {
+  /** Of the process at its other end, as it is known here. */
+  pid: number
   messages: AsyncGenerator<Lifeline>
   destroy(): void
 }
@@ -322,7 +332,8 @@ function openLifeline(socketPath: string): Promise<OpenLifeline | undefined> {
   return new Promise((resolve) => {
     const call = request({ socketPath, path: '/v1/supervisor' }, (response) => {
       response.setEncoding('utf8')
-      resolve({ messages: messagesOf(response), destroy: () => response.destroy() })
+      const pid = addon.peerPid(descriptorOf(response.socket))
+      resolve({ pid, messages: messagesOf(response), destroy: () => response.destroy() })
     })
     call.on('error', () => resolve(undefined))
     call.end()

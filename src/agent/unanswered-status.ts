@@ -15,9 +15,9 @@ export function unansweredStatus({
   return {
     name,
     role: waiting ? 'Standby' : 'Alone',
-    state: process ? 'Hung' : 'Failed',
-    reason: process
-      ? `its supervisor (process ${process.pid}) gives no answer`
+    state: alive ? 'Hung' : 'Failed',
+    reason: alive
+      ? `its supervisor (process ${process?.pid ?? 'unknown'}) gives no answer`
       : (failure ?? 'its supervisor has ended, and the next one is started'),
     peer: null,
     ramBytes: machine.ramBytes,

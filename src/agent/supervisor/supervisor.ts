@@ -21,13 +21,13 @@ import { densityStatus, type GuestDensity, type HostDensityStatus } from '../den
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
-import { endByCommand } from './removal.ts'
 import type { GuestStatus, HostStatus } from '../status.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
 import { aliveOf, type HostedGuest, refuseIfPresent, runningOf } from './hosted-guest.ts'
 import { Hosting } from './hosting.ts'
 import type { WatchListener, WatchQuery } from './memory-watch.ts'
+import { endByCommand } from './removal.ts'
 import { RunningGuest } from './running-guest.ts'
 
 export interface SupervisorOptions {
