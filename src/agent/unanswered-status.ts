@@ -7,6 +7,7 @@ export function unansweredStatus({
   name,
   files,
   record,
+  alive,
   process,
   failure,
 }: SupervisedGuest): GuestStatus | undefined {
