@@ -315,14 +315,18 @@ static enum reluctance reluctance_of(const struct target *target, struct thread 
     return thread_asleep(target->pid, thread, &sleep) && call_returns_eintr(&sleep) ? FEELS_STOP : FEELS_NOTHING;
 }
 
-/* Stops one more thread, the one that feels it least. */
-static void ask_one(struct target *target)
+/* Stops one more thread, the one that feels it least; while one that was told may still come, only one that feels nothing. */
+static void ask_one(struct target *target, bool long_enough)
 {
     struct thread *chosen = NULL;
     enum reluctance least = RELUCTANCES;
+    bool told = false;
     for (size_t i = 0; i < target->count && least > FEELS_NOTHING; i++) {
         struct thread *thread = &target->threads[i];
-        if (thread->state != THREAD_RUNNING || thread->told || is_worker(target, thread))
+        if (thread->state != THREAD_RUNNING || is_worker(target, thread))
+            continue;
+        told = told || thread->told;
+        if (thread->told)
             continue;
         enum reluctance reluctance = reluctance_of(target, thread);
         if (reluctance < least) {
@@ -330,7 +334,7 @@ static void ask_one(struct target *target)
             least = reluctance;
         }
     }
-    if (chosen)
+    if (chosen && (least == FEELS_NOTHING || !told || long_enough))
         interrupt(chosen);
 }
 
@@ -354,7 +358,7 @@ static bool send_to_next_stop(struct target *target)
 
 pid_t target_calling_thread(struct target *target)
 {
-    const uint64_t ask_ns = 20000000, deadline = now_ns() + CALL_MS * UINT64_C(1000000);
+    const uint64_t ask_ns = 20000000, begin = now_ns(), deadline = begin + CALL_MS * UINT64_C(1000000);
     for (uint64_t ask = 0;;) {
         target_events(target);
         pid_t tid = target_stopped_thread(target);
@@ -364,7 +368,7 @@ pid_t target_calling_thread(struct target *target)
         if (send_to_next_stop(target))
             ask = now + ask_ns;
         else if (now >= ask) {
-            ask_one(target);
+            ask_one(target, now - begin > CALL_MS * UINT64_C(500000));
             ask = now + ask_ns;
         }
         await_event(ask - now < deadline - now ? ask - now : deadline - now);
@@ -375,12 +379,12 @@ uint64_t target_expire(struct target *target)
 {
     uint64_t now = now_ns(), next = UINT64_MAX;
     for (size_t i = 0; i < target->count; i++) {
-        const struct thread *thread = &target->threads[i];
+        struct thread *thread = &target->threads[i];
         const uint64_t deadline = thread->repeated.deadline_ns;
         if (deadline == 0 || thread->state != THREAD_RUNNING)
             continue;
         if (deadline <= now)
-            ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0);
+            interrupt(thread);
         const uint64_t left = deadline <= now ? 1000000 : deadline - now;
         next = left < next ? left : next;
     }
@@ -410,9 +414,27 @@ bool target_ends(struct target *target)
     }
 }
 
+/* Whether a thread that was told to stop will, in a moment. One that cannot be woken does not notice that it was told. */
+static bool any_comes(const struct target *target)
+{
+    for (size_t i = 0; i < target->count; i++) {
+        const struct thread *thread = &target->threads[i];
+        if (thread->state == THREAD_RUNNING && thread->told && thread_state_letter(target->pid, thread->tid) != 'D')
+            return true;
+    }
+    return false;
+}
+
+/* A thread that was told to stop has been woken: were it let go now, its call would return EINTR, with nobody to have it made again. */
 void target_detach(struct target *target)
 {
+    const uint64_t deadline = now_ns() + UINT64_C(2000000000);
     target->executed = false;
     target_release(target);
-    target_events(target);
+    for (;;) {
+        target_events(target);
+        if (target->ended || !any_comes(target) || now_ns() >= deadline)
+            return;
+        await_event(1000000);
+    }
 }

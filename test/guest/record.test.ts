@@ -94,7 +94,7 @@ async function ask(line: string, answer: RegExp): Promise<RegExpExecArray> {
  * lie; it says where in the machine's memory they are. The victim stands meanwhile. What else is written is the guest's kernel's, and
  * what `workset` and the kernel need to run it: timers, run queues, stacks, page tables, `counted_in`.
  */
-test('a program with known writes under the guest\'s kernel: these lines of these pages, and little else', async () => {
+test("a program with known writes under the guest's kernel: these lines of these pages, and little else", async () => {
   await ask('run killall -STOP victim', /exit 0/)
   const options = 'mib=2 mode=mixed order=strided:2 period_ms=20 report_ms=100000 frames=1'
   const [, said] = await ask(
@@ -104,7 +104,16 @@ test('a program with known writes under the guest\'s kernel: these lines of thes
   const frames = said!.split(',').map((frame) => Number.parseInt(frame, 16))
   expect(new Set(frames).size).toBe(1024)
   for (const tracker of ['userfault', 'compare']) {
-    const finished = await record('vm:web', '--for', '1s', '--epoch', '100ms', '--force', '--tracker', tracker)
+    const finished = await record(
+      'vm:web',
+      '--for',
+      '1s',
+      '--epoch',
+      '100ms',
+      '--force',
+      '--tracker',
+      tracker,
+    )
     expect(finished).toMatchObject({ status: 0 })
     const lines = new Map<number, bigint>()
     for (const { dirty, changedMaps } of readTrace(traceFile).epochs())

@@ -158,9 +158,7 @@ test('a frozen process is compared, which a note says, stays frozen, and goes on
   const freeze = (on: boolean) => writeFileSync(join(group, 'cgroup.freeze'), on ? '1' : '0')
   undo.push(() => freeze(false))
   freeze(true)
-  await expect
-    .poll(() => readFileSync(join(group, 'cgroup.events'), 'utf8'))
-    .toMatch(/frozen 1/)
+  await expect.poll(() => readFileSync(join(group, 'cgroup.events'), 'utf8')).toMatch(/frozen 1/)
   const target = await openProcess({ pid: storm.pid }, 'auto')
   expect(target.tracker).toBe('compare')
   expect(target.notes.at(-1)).toMatch(/frozen/)
@@ -184,7 +182,9 @@ test('a process that dies at any moment of a recording: that is said, and nothin
       undo.push(() => target.close())
       for (;;) await target.hold(() => target.harvest())
     }
-    await expect(recording()).rejects.toMatchObject({ code: expect.stringMatching(/GUEST_DIED|BAD_ARGUMENT/) })
+    await expect(recording()).rejects.toMatchObject({
+      code: expect.stringMatching(/GUEST_DIED|BAD_ARGUMENT/),
+    })
     await dying
     for (const step of undo.splice(0).reverse()) await step()
   }
