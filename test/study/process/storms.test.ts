@@ -110,11 +110,11 @@ test('a process that job control has stopped is recorded, and stays stopped', as
     expect(state()).toMatch(/[Tt]/)
     storm.child.kill('SIGCONT')
     await hold(epochs, 60)
-    expect(state()).not.toMatch(/[Tt]/)
+    await expect.poll(state).not.toMatch(/[Tt]/)
     storm.child.kill('SIGSTOP')
     await hold(epochs, 20)
     await epochs.close()
-    expect(state()).toBe('T')
+    await expect.poll(state).toBe('T')
     storm.child.kill('SIGCONT')
   }
   await storm.end()
