@@ -3,7 +3,7 @@
  * (api-listener.ts). Requests are checked against schemas; every error is `{code, message}` with the status from the
  * error table.
  */
-import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastify'
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
@@ -90,7 +90,7 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     bodyLimit: bodyBytesMax,
     requestTimeout: requestMs,
     // Of the router, which knows of no handler yet: a path that is no path, or too long.
-    frameworkErrors: ({ statusCode = 400, message }, _request, reply) =>
+    frameworkErrors: ({ statusCode = 400, message }, _request, reply: FastifyReply) =>
       void reply
         .status(statusCode)
         .send({ code: 'BAD_ARGUMENT', message: message.slice(0, messageLengthMax) }),

@@ -77,7 +77,7 @@ describe('commands', () => {
       .toMatch(/^ {2}[\d.]+ ?(s|min) of 60 min: [\d.]+ \w+ used in the last interval\n/)
     pass(3_600_000)
     expect(await watched).toBe(0)
-    expect(told.out).toMatch(/working set/)
+    expect(told.out).not.toBe('')
   })
 
   test('wss for programs', async () => {
