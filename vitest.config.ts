@@ -39,6 +39,8 @@ export default defineConfig({
           expect: { poll: { timeout: 20_000 } },
           include: processTests,
           testTimeout: 60_000,
+          // They compile programs.
+          hookTimeout: 60_000,
         },
       },
       {
