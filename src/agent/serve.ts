@@ -16,6 +16,7 @@ import { listenApi } from './api-listener.ts'
 import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
 import { makePrivateDirectory } from './private-directory.ts'
+import { tellServiceManager } from './service-manager.ts'
 import { apiSocket, defaultStateDirectory } from './state-directory.ts'
 import { lockState } from './state-lock.ts'
 import type { SwapPlace } from './supervisor/host-density.ts'
@@ -101,7 +102,11 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     process.umask(0o077)
     await once(api.server, 'listening')
 
+    const untold = tellServiceManager('READY=1')
+    if (untold !== undefined) agent.eventLog.add('', 'guest', untold)
+
     const end = async () => {
+      tellServiceManager('STOPPING=1')
       await agent.close()
       rmSync(socket, { force: true })
       process.exit(0)

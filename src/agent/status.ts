@@ -79,6 +79,11 @@ export const GuestStatus = Type.Object({
   ),
   /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
   fence: Nullable(Type.Object({ on: Type.Boolean(), silenced: Type.Integer() })),
+  shimMissing: Nullable(
+    Type.String({
+      description: 'the library that tracks, guards and fences was not loaded into QEMU: what follows',
+    }),
+  ),
   generation: Type.Integer(),
   /** Null while it does not run, or does not answer. */
   supervisor: Nullable(

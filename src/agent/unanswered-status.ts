@@ -33,6 +33,7 @@ export function unansweredStatus({
     outputs: null,
     memory: null,
     fence: null,
+    shimMissing: null,
     generation,
     supervisor: null,
     arbiter: null,

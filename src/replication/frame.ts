@@ -29,8 +29,9 @@ export const frameType = {
   reduced: 17,
   raw: 18,
   leave: 19,
+  dismissed: 20,
   /** Now there is a process for its guest: connect once more. */
-  again: 20,
+  again: 21,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

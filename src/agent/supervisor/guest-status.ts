@@ -1,6 +1,6 @@
 /** What a supervisor says of its guest. */
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
-import { readShimStatus } from '../../tracking/shim.ts'
+import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
 import { loopDelayMs } from '../loop-delay.ts'
 import { ownMemory } from '../own-memory.ts'
 import type { GuestStatus } from '../status.ts'
@@ -32,6 +32,8 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     outputs: null,
     memory: null,
     fence: null,
+    shimMissing:
+      guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,
     generation: record?.generation ?? 0,
     supervisor: supervisorStatus(guest),
     arbiter: null,
