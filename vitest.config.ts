@@ -7,7 +7,7 @@ import { defineConfig } from 'vitest/config'
 
 const processTests = [
   'test/agent/**/*.test.ts',
-  'test/cli/{command-line,matrix,outputs}.test.ts',
+  'test/cli/{command-line,matrix,outputs,watch}.test.ts',
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
   'test/replication/{arbiter-file,arbiter-memory,arbiter-open,backlog,failed,give-back,growth,hostile}.test.ts',
