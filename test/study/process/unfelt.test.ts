@@ -13,6 +13,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { packageRoot } from '../../../src/memory/native.ts'
 import { openProcess } from '../../../src/study/record/process/process-target.ts'
 import { record } from '../../../src/study/record/recorder.ts'
+import { median } from '../../../src/study/report/statistics.ts'
 import { readTrace } from '../../../src/study/trace.ts'
 import { clearReferences, readReferences } from '../../../src/tracking/referenced.ts'
 import { Epochs } from './oracle.ts'
@@ -58,7 +59,7 @@ async function start(program: string, ...args: string[]) {
   }
 }
 
-/** Holds the process again and again until `enough`; returns how often. */
+/** Holds the process again and again until `enough`; returns for how long each time. */
 async function holdEach(
   ms: number,
   pid: number,
@@ -66,19 +67,17 @@ async function holdEach(
   choice: 'userfault' | 'compare' = 'userfault',
 ) {
   const target = await openProcess({ pid }, choice)
-  let holds = 0
-  let pauseUs = 0
+  const pausesUs: number[] = []
   try {
     while (!enough()) {
       const held = await target.hold(() => target.harvest())
-      holds += held ? 1 : 0
-      pauseUs += held?.pauseUs ?? 0
+      if (held) pausesUs.push(held.pauseUs)
       await delay(ms)
     }
   } finally {
     await target.close()
   }
-  return { holds, pauseUs }
+  return pausesUs
 }
 
 const after = (ms: number) => {
@@ -106,21 +105,20 @@ async function startCalls(kinds: 'all' | 'quiet') {
 
 test.each([1, 10])('every %i ms: no system call returns EINTR or outlasts its time limit', async (ms) => {
   const process = await startCalls('all')
-  const begun = performance.now()
+  const long = after(1200)
   const target = await openProcess({ pid: process.pid }, 'userfault')
   undo.push(() => target.close())
   let holds = 0
-  while (performance.now() < begun + 1200) {
+  while (!long() || holds <= 10) {
     if (await target.hold(() => target.harvest())) holds++
     await delay(ms)
   }
-  const tookMs = performance.now() - begun
   const results = await process.results()
-  expect(holds).toBeGreaterThan(10)
   expect(results.filter(({ cut }) => cut > 0)).toEqual([])
-  // A limit that began anew with each hold would never be over.
-  for (const { name, rounds } of results)
-    if (name !== 'ignored') expect(rounds, name).toBeGreaterThan(tookMs / 15 / 8)
+  // A limit of 15 ms that began anew with each hold would never be over. The one that sleeps for 3 ms, which the kernel sees to,
+  // tells how often a thread of this process could run.
+  const sleeps = results.find(({ name }) => name === 'ignored')!.rounds
+  for (const { name, rounds } of results) expect(rounds, name).toBeGreaterThan((sleeps * 3) / 15 / 8)
 })
 
 test('to begin and to end a recording cuts no system call short', async () => {
@@ -187,16 +185,18 @@ test('a process that dispatches its system calls itself sees none of ours', asyn
 
 test('while one thread waits in vfork, the others run as before', async () => {
   const process = await start(edges, 'vfork')
-  let answered = false
-  const answer = process.ask().then((count) => {
-    answered = true
-    return Number(count)
-  })
-  const { holds, pauseUs } = await holdEach(2, process.pid, () => answered)
-  expect(await answer).toBeGreaterThan(0)
-  expect(holds).toBeGreaterThan(10)
-  // Each thread that waits would keep the others standing for 100 ms.
-  expect(pauseUs / holds).toBeLessThan(30_000)
+  const pausesUs: number[] = []
+  while (pausesUs.length <= 10) {
+    let answered = false
+    const answer = process.ask().then((count) => {
+      answered = true
+      return Number(count)
+    })
+    pausesUs.push(...(await holdEach(2, process.pid, () => answered)))
+    expect(await answer).toBeGreaterThan(0)
+  }
+  // Each thread that waits would keep the others standing for 100 ms, each time.
+  expect(median(pausesUs)).toBeLessThan(30_000)
   expect(await process.end()).toBe(0)
 })
 
