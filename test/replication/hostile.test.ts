@@ -223,7 +223,7 @@ describe('a hostile primary', () => {
     expect((await peer.refusal()).message).toMatch(message)
     await Promise.all([peer.ended, attacking])
 
-    expect((await arrayBufferBytes()) - before).toBeLessThan(64 * 2 ** 20)
+    expect((await arrayBufferBytes()) - before).toBeLessThan(200 * 2 ** 20)
     expect(digestOf(host.waiting.image) === image).toBe(true)
     expect(host.standby?.committed).toEqual({ epoch: 5, consoleBytes: 0 })
     await expect.poll(() => host.standby?.state).toBe('Connecting')
