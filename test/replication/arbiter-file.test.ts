@@ -28,7 +28,7 @@ const unreachable = (message: RegExp) => ({
   message: expect.stringMatching(message),
 })
 
-describe('file arbiter', () => conformance(open))
+describe('file arbiter', () => conformance(() => open(30_000)))
 
 it('answers a hundred guests at once', async () => {
   const arbiter = open(30_000)
