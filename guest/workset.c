@@ -1,7 +1,7 @@
 /*
  * A program with a known working set, for measuring those who estimate it. Static; runs in the guest.
  *
- *   workset mib=N [mode=M] [order=O] [period_ms=T] [report_ms=T] [phases=N,N,...] [phase_ms=T] [seed=N]
+ *   workset mib=N [mode=M] [order=O] [period_ms=T] [report_ms=T] [phases=N,N,...] [phase_ms=T] [seed=N] [frames=1]
  *
  *   mib       size of the memory it works on; all of it is touched in every period
  *   mode      read | write | mixed (every other page is written, the others only read)
@@ -11,11 +11,13 @@
  *             zipf:S (pages are chosen with probability 1/rank^(S/100); those chosen in a period are counted and reported)
  *   period_ms all pages are touched once in this time, spread evenly over it (100)
  *   report_ms how often it says how much it has touched (1000)
+ *   frames    says where each page of its memory lies in that of the machine, and keeps it there (takes root)
  *   phases    sizes in MiB, one after another for ever, each for phase_ms (5000); mib is then the largest of them
  *
  * Says on standard output, once all memory has been touched for the first time and whenever a phase begins:
  *   workset ready mib=N pages=N mode=M order=O
  *   workset phase mib=N pages=N
+ *   workset frames=X,X,...          before it is ready, hexadecimal, one for each page in order: its number in the machine's memory
  * and, so that its speed can be told, every report_ms:
  *   workset periods=N pages=N distinct=N own=N busy_us=N    touches in this time, of how many different pages, how many it
  *                                                           used to keep account, and how long touching took
@@ -23,6 +25,7 @@
  * busy_us over pages is what a page costs: with somebody watching it may grow, and by that he is judged.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,6 +34,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PAGE 4096u
 #define PHASE_COUNT_MAX 16
@@ -42,7 +46,7 @@ enum order { FORWARD, RANDOM, STRIDED, STRADDLING, ZIPF };
 static struct {
     uint64_t pages, stride, period_us, phase_us, report_us, seed;
     const char *mode_name, *order_name;
-    bool reads, writes;
+    bool reads, writes, frames;
     enum order order;
     double exponent;
     uint64_t phase_pages[PHASE_COUNT_MAX];
@@ -159,6 +163,24 @@ static void prepare(uint64_t most)
         cumulative[i] = sum += pow((double)(i + 1), -options.exponent);
 }
 
+/* /proc/self/pagemap: proc_pid_pagemap(5). */
+static void say_frames(size_t bytes)
+{
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0 || mlock(memory, bytes) < 0)
+        fail("frames");
+    printf("workset frames=");
+    for (size_t at = 0; at < bytes; at += PAGE) {
+        uint64_t entry, frame_mask = (UINT64_C(1) << 55) - 1;
+        if (pread(pagemap, &entry, sizeof entry, (off_t)((uintptr_t)(memory + at) / PAGE * sizeof entry)) != sizeof entry ||
+            (entry & frame_mask) == 0)
+            fail("frames");
+        printf(at == 0 ? "%llx" : ",%llx", (unsigned long long)(entry & frame_mask));
+    }
+    printf("\n");
+    close(pagemap);
+}
+
 static void sleep_until(uint64_t us)
 {
     struct timespec until = {.tv_sec = (time_t)(us / 1000000u), .tv_nsec = (long)(us % 1000000u) * 1000};
@@ -225,6 +247,8 @@ static void read_options(int argc, char **argv)
             options.report_us = strtoull(value, NULL, 10) * 1000;
         else if (strcmp(argv[i], "seed") == 0)
             options.seed = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "frames") == 0)
+            options.frames = strcmp(value, "0") != 0;
         else if (strcmp(argv[i], "mode") == 0) {
             options.mode_name = value;
             options.reads = strcmp(value, "write") != 0;
@@ -259,6 +283,8 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     read_options(argc, argv);
     prepare(options.pages);
+    if (options.frames)
+        say_frames(options.pages * options.stride * PAGE);
     printf("workset ready mib=%llu pages=%llu mode=%s order=%s\n", (unsigned long long)options.pages / 256,
            (unsigned long long)options.pages, options.mode_name, options.order_name);
     uint64_t began = now_us(), phase_began = began;

@@ -51,14 +51,45 @@ bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep)
     return true;
 }
 
-/* Of /proc/PID/task/TID/stat; 0 when it is gone. */
-char thread_state_letter(pid_t pid, pid_t tid)
+/* /proc/PID/task/TID/stat from the state on, which follows the name (proc_pid_stat(5)). False when it is gone. */
+static bool read_stat(pid_t pid, pid_t tid, char *text, int bytes)
 {
-    char path[64], text[512];
+    char path[64];
     snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
     FILE *stat = fopen(path, "re");
-    const char *state = stat && fgets(text, sizeof text, stat) ? strrchr(text, ')') : NULL;
+    const char *name_end = stat && fgets(text, bytes, stat) ? strrchr(text, ')') : NULL;
     if (stat)
         fclose(stat);
-    return state ? state[2] : '\0';
+    if (!name_end || name_end[1] != ' ')
+        return false;
+    memmove(text, name_end + 2, strlen(name_end + 2) + 1);
+    return true;
+}
+
+char thread_state_letter(pid_t pid, pid_t tid)
+{
+    char text[512];
+    return read_stat(pid, tid, text, sizeof text) ? *text : '\0';
+}
+
+/* PF_* of the kernel's include/linux/sched.h. 0 when it is gone. */
+static unsigned long flags_in(const char *stat)
+{
+    unsigned long flags;
+    return sscanf(stat, "%*c %*d %*d %*d %*d %*d %lu", &flags) == 1 ? flags : 0;
+}
+
+bool thread_has_ended(pid_t pid, pid_t tid)
+{
+    const unsigned long exiting = 0x4;
+    char text[512];
+    return !read_stat(pid, tid, text, sizeof text) || *text == 'Z' || *text == 'X' || (flags_in(text) & exiting) != 0;
+}
+
+/* Worker threads of io_uring are listed among a process's own and stop as these do, but never run its program (PF_IO_WORKER, PF_USER_WORKER). */
+bool thread_is_worker(pid_t pid, pid_t tid)
+{
+    const unsigned long worker = 0x10 | 0x4000;
+    char text[512];
+    return read_stat(pid, tid, text, sizeof text) && (flags_in(text) & worker) != 0;
 }

@@ -44,8 +44,11 @@ struct repeated {
     long expired;   /* what it then returns */
 };
 
+enum thread_kind { KIND_UNKNOWN, KIND_PROGRAM, KIND_WORKER /* of the kernel: runs nothing of the program's */ };
+
 struct thread {
     pid_t tid;
+    enum thread_kind kind;
     enum thread_state state;
     bool asleep;     /* in the kernel when the others were held, and left there */
     bool told;       /* to stop; it does not go back to its program before it has */
@@ -76,11 +79,17 @@ bool target_hold(struct target *target, int timeout_ms);
 /* Stopped threads go on. */
 void target_release(struct target *target);
 /* A stopped thread that can run a system call; 0 when there is none. */
-pid_t target_stopped_thread(const struct target *target);
-/* The same; when all sleep, the one is stopped that feels it least. */
+pid_t target_stopped_thread(struct target *target);
+/*
+ * The same. Threads that stand where no call can be put in go on to the next stop, of those that sleep the one is stopped that feels it
+ * least, and what is slow is waited for: CALL_MS. Threads that stop stay stopped meanwhile.
+ */
+enum { CALL_MS = 2000 };
 pid_t target_calling_thread(struct target *target);
 /* A thread that has not ended, other than `former`: /proc/PID of a first thread that has ended knows no memory. 0 when there is none. */
 pid_t target_living_thread(const struct target *target, pid_t former);
+/* Whether all of its threads have ended, or do so now: one that was killed takes a moment. */
+bool target_ends(struct target *target);
 /* Threads that run or sleep are let go when this program ends: that disturbs none. */
 void target_detach(struct target *target);
 /* Ends repeated calls whose time is over. Returns in how many nanoseconds the next one is; UINT64_MAX: none. */
@@ -102,6 +111,10 @@ bool thread_asleep(pid_t pid, struct thread *thread, struct sleep *sleep);
 bool sleeps_briefly(const struct sleep *sleep);
 /* As ps(1) shows it; 0 when it is gone. */
 char thread_state_letter(pid_t pid, pid_t tid);
+/* It has, or is about to. */
+bool thread_has_ended(pid_t pid, pid_t tid);
+/* Whether it is one of the kernel's in the process, as io_uring has them: it never runs the program. */
+bool thread_is_worker(pid_t pid, pid_t tid);
 
 /* ---- interrupted.c ---- */
 
@@ -219,7 +232,7 @@ struct find {
 };
 
 /* Why a mapping is compared, though the others are tracked: an errno, or one of these. */
-enum { LEFT_HUGE = 10001, LEFT_OWN = 10002 };
+enum { LEFT_HUGE = 10001, LEFT_OWN = 10002, LEFT_BUFFER = 10004 };
 /* It is no longer as it was read: the next epoch sees what it has become. */
 enum { LEFT_CHANGED = 10003 };
 
@@ -254,6 +267,8 @@ struct watch {
     struct verdict *verdicts, *former; /* of this epoch and the last one, by address */
     size_t verdict_count, verdict_room, former_count, former_room;
     bool has_own_uffd; /* the target has a userfaultfd, and may register any of its memory */
+    struct block *buffers; /* registered with io_uring, by address */
+    size_t buffer_count, buffer_room;
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
 };
@@ -306,6 +321,15 @@ struct message;
 void track_tell(const struct watch *watch, struct message *message);
 /* Another program runs. */
 void track_forget(struct watch *watch);
+
+/* ---- descriptors.c ---- */
+
+/* Finds what the target's descriptors say, now and then. */
+void descriptors_look(struct watch *watch);
+/* Another program runs. */
+void descriptors_forget(struct watch *watch);
+/* Whether part of the mapping is a buffer that is registered with io_uring. */
+bool holds_buffer(const struct watch *watch, const struct mapping *mapping);
 
 /* ---- compare.c: mappings that are not tracked ---- */
 

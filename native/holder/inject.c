@@ -10,13 +10,16 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "holder.h"
@@ -84,13 +87,56 @@ static int abort_sequence(pid_t tid, struct user_regs_struct *registers)
     return result;
 }
 
-/* Goes on until the next stop. Returns its wait status, -1 when the thread is gone. */
+/* For a thread whose control group is frozen, or has no processor time left. */
+static const uint64_t patience_ns = UINT64_C(2000000000);
+
+/* A stop signal that came meanwhile: it cannot be blocked, and is sent anew afterwards. 0: none. */
+static int swallowed;
+
+static bool ended(const siginfo_t *state)
+{
+    return state->si_pid != 0 && state->si_code != CLD_TRAPPED && state->si_code != CLD_STOPPED;
+}
+
+/* Waits for the next stop. Returns its wait status, 0 when it does not come in time, -1 when the thread ends, which threads.c hears then. */
+static int await_stop(pid_t tid)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    const uint64_t begin = now_ns();
+    for (;;) {
+        siginfo_t state = {0};
+        if (waitid(P_PID, (id_t)tid, &state, WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0 || ended(&state))
+            return -1;
+        int status;
+        if (state.si_pid == tid)
+            return waitpid(tid, &status, __WALL | WNOHANG) == tid ? status : -1;
+        const uint64_t waited = now_ns() - begin;
+        if (waited > patience_ns)
+            return 0;
+        if (waited < 1000000) /* as a rule it takes microseconds */
+            sched_yield();
+        else
+            nanosleep(&pause, NULL);
+    }
+}
+
+/* Goes on until the next stop. Returns its wait status, 0 when it does not come in time, -1 when the thread is gone. */
 static int step(int request, pid_t tid)
 {
-    int status;
-    if (ptrace(request, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
+    if (ptrace(request, tid, 0, 0) < 0)
         return -1;
+    const int status = await_stop(tid);
+    if (status > 0 && status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP)
+        swallowed = SIGSTOP;
     return status;
+}
+
+/* An interrupt reaches frozen threads too. Without a stop its registers could not be put back: so this waits however long it takes. */
+static void stop_late(pid_t tid)
+{
+    if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
+        while (await_stop(tid) == 0)
+            ;
 }
 
 /* To the entry or the exit of a system call. */
@@ -98,7 +144,11 @@ static bool step_syscall(pid_t tid)
 {
     for (int i = 0; i < STEPS_MAX; i++) {
         int status = step(PTRACE_SYSCALL, tid);
-        if (status < 0)
+        if (status == 0) {
+            stop_late(tid);
+            errno = ETIMEDOUT;
+        }
+        if (status <= 0)
             return false;
         if (status >> 16 == 0 && WSTOPSIG(status) == (SIGTRAP | 0x80))
             return true;
@@ -114,9 +164,11 @@ static bool step_stop(pid_t tid)
         return false;
     for (int i = 0; i < STEPS_MAX; i++) {
         int status = step(PTRACE_CONT, tid);
+        if (status == 0)
+            stop_late(tid);
         if (status < 0)
             return false;
-        if (status >> 16 == 128)
+        if (status == 0 || status >> 16 == 128)
             return true;
     }
     errno = EIO;
@@ -157,9 +209,12 @@ long inject_syscall(pid_t tid, uint64_t syscall_address, long number, const long
         return INJECT_FAILED;
     if (ptrace(PTRACE_SETSIGMASK, tid, sizeof all, &all) < 0)
         return INJECT_FAILED;
+    swallowed = 0;
     long result = make(tid, &saved, syscall_address, number, arguments);
     int error = errno;
     step_stop(tid);
+    if (swallowed != 0)
+        syscall(SYS_tkill, tid, swallowed);
     ptrace(PTRACE_SETREGS, tid, 0, &saved);
     ptrace(PTRACE_SETSIGMASK, tid, sizeof mask, &mask);
     if (dispatch.mode != 0)

@@ -198,7 +198,7 @@ void follow_repeated(struct thread *thread)
         return;
     }
     if (result == -EINTR) /* this stop has taken the place of the one that was asked for, in which it can be repeated */
-        ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0);
+        thread->told = ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) == 0;
     else if (result != -ENOSYS) /* it does not begin: it ends */
         repeated->deadline_ns = 0;
 }

@@ -167,7 +167,7 @@ static bool take_up(void)
     space_forget(&watch.space);
     watch.pid = target.pid;
     track_forget(&watch);
-    return prepare();
+    return prepare() || target_ends(&target); /* the next hold tells of its end */
 }
 
 /* The thread whose /proc/PID shows the memory may have ended while others go on. */
@@ -384,7 +384,7 @@ int main(int argc, char **argv)
         return failed(target.ended ? "ended" : "hold", 0);
     target.executed = false;
     if (!prepare() || (watch.uffd < 0 && strcmp(tracker, "userfault") == 0))
-        return failed(watch.failed, watch.error);
+        return target_ends(&target) ? failed("ended", 0) : failed(watch.failed, watch.error);
     message_begin(&reply, MESSAGE_READY);
     message_u64(&reply, (uint64_t)target.pid);
     message_u64(&reply, (uint64_t)mirror);

@@ -71,6 +71,10 @@ static int open_inside(struct watch *watch, pid_t tid)
         fail(watch, "it is a program of 32 bits", 0);
         return -1;
     }
+    if (theirs == INJECT_FAILED && errno == ETIMEDOUT) {
+        fail(watch, "it did not make a call within 2 s: it is frozen, or gets no processor time", 0);
+        return -1;
+    }
     if (theirs < 0) {
         fail(watch, "userfaultfd", theirs == INJECT_FAILED ? errno : (int)-theirs);
         return -1;
@@ -87,7 +91,7 @@ static int open_inside(struct watch *watch, pid_t tid)
 bool watch_prepare(struct watch *watch, pid_t stopped_thread)
 {
     if (stopped_thread == 0)
-        return fail(watch, "it is stopped or waits in the kernel, and must run to be prepared", 0);
+        return fail(watch, "no thread of it came to where a call can be made, within 2 s: all of it waits in the kernel", 0);
     if (has_filter(stopped_thread))
         return fail(watch, "it runs under a seccomp filter", 0);
     /* Nothing but SIGKILL ends this program while the target runs what is not its own. */

@@ -33,7 +33,7 @@ static bool is_memory(const char *name)
  */
 static bool is_own(const char *permissions, unsigned long inode, const char *name)
 {
-    if (permissions[0] != 'r' || strcmp(name, "[vvar]") == 0 || strcmp(name, "[vdso]") == 0 ||
+    if ((permissions[0] != 'r' && permissions[1] != 'w') || strcmp(name, "[vvar]") == 0 || strcmp(name, "[vdso]") == 0 ||
         strcmp(name, "[vsyscall]") == 0 || strcmp(name, "[vvar_vclock]") == 0)
         return false;
     if (permissions[3] == 'p')

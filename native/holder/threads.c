@@ -58,12 +58,6 @@ static void drop(struct target *target, pid_t tid)
         forget(target, thread);
 }
 
-static bool has_ended(pid_t pid, pid_t tid)
-{
-    char state = thread_state_letter(pid, tid);
-    return state == 'Z' || state == 'X' || state == '\0';
-}
-
 /* Seizes the threads that are there now and not seized yet. Returns how many, or -errno. */
 static int seize_more(struct target *target)
 {
@@ -83,7 +77,7 @@ static int seize_more(struct target *target)
         } else if (errno != ESRCH && !(errno == EPERM && target->count > 0)) {
             /* EPERM later on: a thread that a seized one has just made is seized already. */
             int error = errno;
-            if (has_ended(target->pid, tid)) /* as the first thread may have, long ago */
+            if (thread_has_ended(target->pid, tid)) /* as the first thread may have, long ago */
                 continue;
             closedir(tasks);
             return -error;
@@ -173,13 +167,13 @@ static void on_stop(struct target *target, pid_t tid, int status)
         return;
     }
     thread->group_stop = event == PTRACE_EVENT_STOP && stops_job(signal);
-    thread->can_call = event == PTRACE_EVENT_STOP && !thread->group_stop;
+    thread->can_call = event == PTRACE_EVENT_STOP; /* that of job control too: it makes the call, and stands again */
     const bool at_call = signal == (SIGTRAP | 0x80);
     if (at_call)
         follow_repeated(thread);
     else if (event == 0)
         thread->signal = signal;
-    if (thread->can_call || (event == 0 && !at_call && !stops_job(signal)))
+    if ((thread->can_call && !thread->group_stop) || (event == 0 && !at_call && !stops_job(signal)))
         repeat_interrupted(target, thread);
     if (!target->holding && !target->executed)
         go_on(thread);
@@ -238,7 +232,7 @@ static void look_again(struct target *target, bool long_enough)
         struct thread *thread = &target->threads[i];
         if (thread->state == THREAD_RUNNING && !thread->asleep)
             thread->asleep = (thread_asleep(target->pid, thread, &sleep) && (long_enough || !sleeps_briefly(&sleep))) ||
-                             has_ended(target->pid, thread->tid);
+                             thread_has_ended(target->pid, thread->tid);
     }
 }
 
@@ -293,31 +287,20 @@ void target_release(struct target *target)
         go_on(&target->threads[i]);
 }
 
-pid_t target_stopped_thread(const struct target *target)
+/* Asked once of each thread. */
+static bool is_worker(const struct target *target, struct thread *thread)
 {
-    for (size_t i = 0; i < target->count; i++)
-        if (target->threads[i].state == THREAD_STOPPED && target->threads[i].can_call)
-            return target->threads[i].tid;
-    return 0;
+    if (thread->kind == KIND_UNKNOWN)
+        thread->kind = thread_is_worker(target->pid, thread->tid) ? KIND_WORKER : KIND_PROGRAM;
+    return thread->kind == KIND_WORKER;
 }
 
-/* Stops one thread. False when it does not come in time. */
-static bool stop_one(struct target *target, pid_t tid, uint64_t ns)
+pid_t target_stopped_thread(struct target *target)
 {
-    uint64_t deadline = now_ns() + ns;
-    ptrace(PTRACE_INTERRUPT, tid, 0, 0);
-    for (;;) {
-        target_events(target);
-        struct thread *thread = find(target, tid);
-        if (target->ended || !thread)
-            return false;
-        if (thread->state == THREAD_STOPPED)
-            return thread->can_call;
-        uint64_t now = now_ns();
-        if (now >= deadline)
-            return false;
-        await_event(deadline - now);
-    }
+    for (size_t i = 0; i < target->count; i++)
+        if (target->threads[i].state == THREAD_STOPPED && target->threads[i].can_call && !is_worker(target, &target->threads[i]))
+            return target->threads[i].tid;
+    return 0;
 }
 
 enum reluctance { FEELS_NOTHING, FEELS_STOP, DOES_NOT_COME, RELUCTANCES };
@@ -334,30 +317,76 @@ static enum reluctance reluctance_of(const struct target *target, struct thread 
     return thread_asleep(target->pid, thread, &sleep) && call_returns_eintr(&sleep) ? FEELS_STOP : FEELS_NOTHING;
 }
 
+/* Stops one more thread, the one that feels it least; while one that was told may still come, only one that feels nothing. */
+static void ask_one(struct target *target, bool long_enough)
+{
+    struct thread *chosen = NULL;
+    enum reluctance least = RELUCTANCES;
+    bool told = false;
+    for (size_t i = 0; i < target->count && least > FEELS_NOTHING; i++) {
+        struct thread *thread = &target->threads[i];
+        if (thread->state != THREAD_RUNNING || is_worker(target, thread))
+            continue;
+        told = told || thread->told;
+        if (thread->told)
+            continue;
+        enum reluctance reluctance = reluctance_of(target, thread);
+        if (reluctance < least) {
+            chosen = thread;
+            least = reluctance;
+        }
+    }
+    if (chosen && (least == FEELS_NOTHING || !told || long_enough))
+        interrupt(chosen);
+}
+
+/*
+ * A thread may stand where no call can be put in: before it takes a signal, or when it has just made another thread. It goes on from there
+ * to the next stop. Returns whether there was one.
+ */
+static bool send_to_next_stop(struct target *target)
+{
+    bool any = false;
+    for (size_t i = 0; i < target->count; i++) {
+        struct thread *thread = &target->threads[i];
+        if (thread->state != THREAD_STOPPED || thread->can_call)
+            continue;
+        interrupt(thread); /* the stop in which it stands has taken the place of the one that was asked for */
+        go_on(thread);
+        any = true;
+    }
+    return any;
+}
+
 pid_t target_calling_thread(struct target *target)
 {
-    static const uint64_t wait_ns[RELUCTANCES] = {1000000000, 1000000000, 50000000};
-    pid_t tid = target_stopped_thread(target);
-    for (int reluctance = FEELS_NOTHING; reluctance < RELUCTANCES && tid == 0; reluctance++)
-        for (size_t i = 0; i < target->count && tid == 0; i++) {
-            struct thread *thread = &target->threads[i];
-            if (thread->state == THREAD_RUNNING && (int)reluctance_of(target, thread) == reluctance &&
-                stop_one(target, thread->tid, wait_ns[reluctance]))
-                tid = target_stopped_thread(target);
+    const uint64_t ask_ns = 20000000, begin = now_ns(), deadline = begin + CALL_MS * UINT64_C(1000000);
+    for (uint64_t ask = 0;;) {
+        target_events(target);
+        pid_t tid = target_stopped_thread(target);
+        uint64_t now = now_ns();
+        if (tid != 0 || target->ended || now >= deadline)
+            return tid;
+        if (send_to_next_stop(target))
+            ask = now + ask_ns;
+        else if (now >= ask) {
+            ask_one(target, now - begin > CALL_MS * UINT64_C(500000));
+            ask = now + ask_ns;
         }
-    return tid;
+        await_event(ask - now < deadline - now ? ask - now : deadline - now);
+    }
 }
 
 uint64_t target_expire(struct target *target)
 {
     uint64_t now = now_ns(), next = UINT64_MAX;
     for (size_t i = 0; i < target->count; i++) {
-        const struct thread *thread = &target->threads[i];
+        struct thread *thread = &target->threads[i];
         const uint64_t deadline = thread->repeated.deadline_ns;
         if (deadline == 0 || thread->state != THREAD_RUNNING)
             continue;
         if (deadline <= now)
-            ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0);
+            interrupt(thread);
         const uint64_t left = deadline <= now ? 1000000 : deadline - now;
         next = left < next ? left : next;
     }
@@ -366,17 +395,48 @@ uint64_t target_expire(struct target *target)
 
 pid_t target_living_thread(const struct target *target, pid_t former)
 {
-    if (former != target->pid && !has_ended(target->pid, target->pid))
+    if (former != target->pid && !thread_has_ended(target->pid, target->pid))
         return target->pid;
     for (size_t i = 0; i < target->count; i++)
-        if (target->threads[i].tid != former && !has_ended(target->pid, target->threads[i].tid))
+        if (target->threads[i].tid != former && !thread_has_ended(target->pid, target->threads[i].tid))
             return target->threads[i].tid;
     return 0;
 }
 
+bool target_ends(struct target *target)
+{
+    const uint64_t deadline = now_ns() + 200000000;
+    for (;;) {
+        target_events(target);
+        if (target->ended || target_living_thread(target, 0) == 0)
+            return true;
+        if (now_ns() >= deadline)
+            return false;
+        await_event(1000000);
+    }
+}
+
+/* Whether a thread that was told to stop will, in a moment. One that cannot be woken does not notice that it was told. */
+static bool any_comes(const struct target *target)
+{
+    for (size_t i = 0; i < target->count; i++) {
+        const struct thread *thread = &target->threads[i];
+        if (thread->state == THREAD_RUNNING && thread->told && thread_state_letter(target->pid, thread->tid) != 'D')
+            return true;
+    }
+    return false;
+}
+
+/* A thread that was told to stop has been woken: were it let go now, its call would return EINTR, with nobody to have it made again. */
 void target_detach(struct target *target)
 {
+    const uint64_t deadline = now_ns() + UINT64_C(2000000000);
     target->executed = false;
     target_release(target);
-    target_events(target);
+    for (;;) {
+        target_events(target);
+        if (target->ended || !any_comes(target) || now_ns() >= deadline)
+            return;
+        await_event(1000000);
+    }
 }

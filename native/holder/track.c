@@ -9,48 +9,17 @@
  * may register is left alone.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "scan.h"
 
-/* Looking at the target's descriptors may take this share of the time, and is not done more often than this. */
-enum { LOOK_SHARE = 20, LOOK_NS_MIN = 20000000 };
-
-static bool has_userfaultfd(pid_t pid)
-{
-    char path[64], target[64];
-    bool found = false;
-    snprintf(path, sizeof path, "/proc/%d/fd", pid);
-    DIR *folder = opendir(path);
-    if (!folder)
-        return false;
-    for (struct dirent *entry; !found && (entry = readdir(folder));) {
-        ssize_t length = readlinkat(dirfd(folder), entry->d_name, target, sizeof target - 1);
-        if (length <= 0)
-            continue;
-        target[length] = '\0';
-        found = strcmp(target, "anon_inode:[userfaultfd]") == 0;
-    }
-    closedir(folder);
-    return found;
-}
-
-static uint64_t next_look_ns;
-
 void track_begin(struct watch *watch)
 {
     watch->left_count = 0;
-    const uint64_t began = now_ns();
-    if (watch->uffd < 0 || watch->has_own_uffd || began < next_look_ns)
-        return;
-    watch->has_own_uffd = has_userfaultfd(watch->pid);
-    const uint64_t ended = now_ns(), pause = (ended - began) * LOOK_SHARE;
-    next_look_ns = ended + (pause > LOOK_NS_MIN ? pause : LOOK_NS_MIN);
+    descriptors_look(watch);
 }
 
 /* What a program registers is memory that it has mapped itself. */
@@ -113,6 +82,13 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
     const struct verdict *before = verdict_before(watch, mapping);
     if (before && before->reason != 0)
         return before->reason;
+    const uint64_t bytes = mapping->end - mapping->start;
+    if (holds_buffer(watch, mapping)) {
+        struct uffdio_range range = {.start = mapping->start, .len = bytes};
+        if (before)
+            ioctl(watch->uffd, UFFDIO_UNREGISTER, &range);
+        return LEFT_BUFFER;
+    }
     /* What is private is scanned alike, fresh or not: where it was tracked before there is nothing to ask. */
     if (!before || !mapping->is_private) {
         struct scan_region region;
@@ -123,7 +99,6 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
     }
     if (!before && !is_as_read(watch, mapping, *fresh))
         return LEFT_CHANGED;
-    const uint64_t bytes = mapping->end - mapping->start;
     struct uffdio_register range = {
         .range = {.start = mapping->start, .len = bytes},
         .mode = UFFDIO_REGISTER_MODE_WP,
@@ -192,8 +167,7 @@ void track_end(struct watch *watch)
 void track_forget(struct watch *watch)
 {
     watch->former_count = 0;
-    watch->has_own_uffd = false;
-    next_look_ns = 0;
+    descriptors_forget(watch);
 }
 
 /* What subpage has been told, by reason. */

@@ -4,12 +4,15 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { applySync } from '../../src/delta/apply.ts'
+import { dataPages } from '../../src/memory/images/raw.ts'
+import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
-import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
+import { askVictim, type Console, readConsole, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { openVm } from '../../src/study/record/vm-target.ts'
 import { lineCount, readTrace, type TraceEpoch } from '../../src/study/trace.ts'
 import { Hosts, protect, ramBytes, startVictim } from '../support/hosts.ts'
@@ -77,6 +80,71 @@ function changesAreThose(epoch: TraceEpoch, memory: Region): number {
     lines += lineCount(epoch.changedMaps, index)
   }
   return lines
+}
+
+/** Says it on the guest's console, and waits for the answer. */
+async function ask(line: string, answer: RegExp): Promise<RegExpExecArray> {
+  const from = readConsole(console).length
+  await typeLine(console, line)
+  return await untilConsole(console, from, (text) => answer.exec(text) ?? undefined, 60_000)
+}
+
+/**
+ * `workset` writes one line of every other page of its memory in each period, only reads the pages between, and lets the rest of each area
+ * lie; it says where in the machine's memory they are. The victim stands meanwhile. What else is written is the guest's kernel's, and
+ * what `workset` and the kernel need to run it: timers, run queues, stacks, page tables, `counted_in`.
+ */
+test("a program with known writes under the guest's kernel: these lines of these pages, and little else", async () => {
+  await ask('run killall -STOP victim', /exit 0/)
+  const options = 'mib=2 mode=mixed order=strided:2 period_ms=20 report_ms=100000 frames=1'
+  const [, said] = await ask(
+    `run workset ${options} >/dev/ttyS0 & echo started`,
+    /workset frames=([0-9a-f,]+)\n(?:.*\n)*workset ready/,
+  )
+  const frames = said!.split(',').map((frame) => Number.parseInt(frame, 16))
+  expect(new Set(frames).size).toBe(1024)
+  for (const tracker of ['userfault', 'compare']) {
+    const finished = await record(
+      'vm:web',
+      '--for',
+      '1s',
+      '--epoch',
+      '100ms',
+      '--force',
+      '--tracker',
+      tracker,
+    )
+    expect(finished).toMatchObject({ status: 0 })
+    const lines = new Map<number, bigint>()
+    for (const { dirty, changedMaps } of readTrace(traceFile).epochs())
+      for (const [index, page] of [...dirty.pages()].entries()) {
+        const of = BigInt(changedMaps[2 * index]!) | (BigInt(changedMaps[2 * index + 1]!) << 32n)
+        lines.set(page, (lines.get(page) ?? 0n) | of)
+      }
+    // Page 2i of its memory is used in the period's step i, each odd step writes.
+    const expected = frames.flatMap((frame, at): [number, bigint][] =>
+      at % 4 === 2 ? [[frame, 1n << BigInt((at / 2) % 64)]] : [],
+    )
+    const own = new Set(frames)
+    const ofProgram = [...lines].filter(([page]) => own.has(page))
+    expect(new Map(ofProgram), tracker).toEqual(new Map(expected))
+    expect(lines.size - ofProgram.length, tracker).toBeLessThan(idlePagesMax)
+    expect(everTouched([...lines.keys()]), tracker).toBe(true)
+  }
+  await ask('run killall workset; killall -CONT victim', /exit 0/)
+  expect(await askVictim(console)).toBe(true)
+})
+
+/** Of 40,960: what a Linux of one processor writes in a second in which one program works in its own memory. */
+const idlePagesMax = 200
+
+/** Whether the RAM file holds each of the pages. What nobody has touched since the guest began is a hole there. */
+function everTouched(pages: number[]): boolean {
+  const fd = openSync(guestFiles(state, 'web').ram, 'r')
+  const held = dataPages(fd, ramBytes)
+  closeSync(fd)
+  expect(held.pageCount).toBeLessThan(ramBytes / 4096)
+  return PageRanges.of(pages.map((page) => [page, 1])).subtract(held).pageCount === 0
 }
 
 test('an interrupted recording is whole', async () => {

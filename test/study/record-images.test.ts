@@ -130,6 +130,30 @@ test('cores that map more and less from one to the next', async () => {
   memory.close()
 })
 
+test('the last page of a segment that ends within it counts as any other', async () => {
+  const core = (name: string, bytes: number, last: number) => {
+    const data = new Uint8Array(bytes).fill(1)
+    data[bytes - 1] = last
+    writeFileSync(
+      file(name),
+      elfCore([
+        { virtual: 0x10000, data },
+        { virtual: 0x80000, data: filled(3) },
+      ]),
+    )
+    return file(name)
+  }
+  const end = 2 * pageBytes + 1000
+  // Its last byte changes; then it goes on in the same page, and the byte is as it was; then it ends before, and that is zero.
+  const paths = [core('a', end, 1), core('b', end, 2), core('c', end + 64, 1), core('d', end, 1)]
+  expect(await record(paths)).toMatchObject({ epochs: 3, dirtyPages: 3, changedLines: 1 + 2 + 2 })
+  const epochs = [...readTrace(file('trace')).epochs()]
+  expect(epochs.map(({ dirty }) => [...dirty.pages()])).toEqual([[2], [2], [2]])
+  const { memory } = replayed()
+  expect([999, 1000].map((at) => memory.read(2 * pageBytes + at, 1)[0])).toEqual([1, 0])
+  memory.close()
+})
+
 test('what a core leaves out is as it was when told, and a hole within what it holds is zero', async () => {
   writeFileSync(
     file('a'),

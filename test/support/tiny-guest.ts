@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { launch } from '../../src/qemu/launch.ts'
+import type { Machine } from '../../src/qemu/options.ts'
 import { QemuProcess } from '../../src/qemu/qemu-process.ts'
 
 const firmwareBytes = 64 * 1024
@@ -34,10 +35,18 @@ export function firmwareOptions(directory: string, name: string, then: number[])
   return ['-bios', path]
 }
 
+export type MachineTrack = NonNullable<Machine['track']>
+export const tinyRamBytes = 32 * 2 ** 20
+
 /** A guest of no agent. */
-export async function startTiny(directory: string, name: string, options: string[]): Promise<QemuProcess> {
+export async function startTiny(
+  directory: string,
+  name: string,
+  options: string[],
+  track: MachineTrack = [],
+): Promise<QemuProcess> {
   const files = guestFiles(directory, name)
-  const machine = { type: 'q35', ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, nics: [], options }
+  const machine = { type: 'q35', ramBytes: tinyRamBytes, accel: 'tcg' as const, nics: [], options, track }
   const identity = { id: randomUUID(), name, generation: 1 }
   return new QemuProcess(files, await launch(identity, machine, files, false))
 }

@@ -44,7 +44,7 @@ function amplificationTable(result: Result): Table {
 /** Of the epochs of one length: more of them late, and the row says so. */
 const lateShareMax = 0.1
 const areLate = ({ lateCount, count }: Lengths) => lateCount > lateShareMax * count
-const lateMeaning = `* More than a tenth of these epochs were late, that is, took more than ${lateMin} times their length, because the host was busy otherwise; the note has their mean length.`
+const lateMeaning = `* More than a tenth of these epochs were late, that is, took more than ${lateMin} times their length: to hold a program takes its time, the more so on a busy host. The note has their mean length.`
 
 function factorAt(one: Measured, epochMs: number): string {
   const of = at(one, epochMs)

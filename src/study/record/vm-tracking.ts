@@ -10,6 +10,7 @@ import { openPml } from '../../tracking/plugin/pml.ts'
 import { loggedMoreThan, openPrl } from '../../tracking/plugin/prl.ts'
 import { PluginShare, pluginBlindSpots } from '../../tracking/plugin/share.ts'
 import { openTracker, type Tracker, type TrackerChoice, type TrackerTarget } from '../../tracking/tracker.ts'
+import { HeldPages } from './held-pages.ts'
 import type { Harvest, RecordTarget } from './target.ts'
 
 export type PluginTracker = 'lines' | 'pml' | 'prl'
@@ -31,18 +32,33 @@ const isPluginTracker = (choice: RecordTracker): choice is PluginTracker =>
  * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE
  */
 export function openVmTracking(target: TrackerTarget, sharePath: string, choice: RecordTracker): VmTracking {
-  if (!isPluginTracker(choice)) return pagesOnly(openTracker(target, choice))
+  const held = new HeldPages(target.ramPath, target.ramPages)
+  try {
+    return openTracking(target, sharePath, choice, held)
+  } catch (error) {
+    held.close()
+    throw error
+  }
+}
+
+function openTracking(
+  target: TrackerTarget,
+  sharePath: string,
+  choice: RecordTracker,
+  held: HeldPages,
+): VmTracking {
+  if (!isPluginTracker(choice)) return pagesOnly(openTracker(target, choice), held)
   const share = PluginShare.open(sharePath)
   try {
     const part = parts[choice](share)
-    return withPlugin(share, choice, part, openUserfault(target))
+    return withPlugin({ share, name: choice, part, kernel: openUserfault(target), held })
   } catch (error) {
     share.close()
     throw error
   }
 }
 
-function pagesOnly(tracker: Tracker): VmTracking {
+function pagesOnly(tracker: Tracker, held: HeldPages): VmTracking {
   const guesses = tracker.name === 'compare'
   return {
     tracker: tracker.name,
@@ -56,8 +72,11 @@ function pagesOnly(tracker: Tracker): VmTracking {
       ...(tracker.fallback === undefined ? [] : [`userfault was not available: ${tracker.fallback}`]),
     ],
     begin: async () => undefined,
-    harvest: () => ({ dirty: tracker.harvest() }),
-    close: () => tracker.close(),
+    harvest: () => ({ dirty: held.among(tracker.harvest()) }),
+    close() {
+      tracker.close()
+      held.close()
+    },
   }
 }
 
@@ -116,12 +135,16 @@ const parts: Record<PluginTracker, (share: PluginShare) => Part> = {
 const named = (full: Record<number, number>) =>
   Object.fromEntries(Object.entries(full).map(([entries, count]) => [`logFull${entries}`, count]))
 
-function withPlugin(
-  share: PluginShare,
-  name: PluginTracker,
-  part: Part,
-  kernel: Tracker | string,
-): VmTracking {
+interface WithPlugin {
+  share: PluginShare
+  name: PluginTracker
+  part: Part
+  /** The tracker of pages, or why there is none. */
+  kernel: Tracker | string
+  held: HeldPages
+}
+
+function withPlugin({ share, name, part, kernel, held }: WithPlugin): VmTracking {
   let first = true
   return {
     tracker: name,
@@ -140,7 +163,7 @@ function withPlugin(
       const pages =
         typeof kernel !== 'string' ? kernel.harvest() : first ? PageRanges.all(share.pages) : PageRanges.empty
       first = false
-      const harvest = part.harvest(pages)
+      const harvest = part.harvest(held.among(pages))
       if (share.unknown > 0)
         throw new SubpageError(
           'TRACKER_UNAVAILABLE',
@@ -151,6 +174,7 @@ function withPlugin(
     close() {
       if (typeof kernel !== 'string') kernel.close()
       share.close()
+      held.close()
     },
   }
 }

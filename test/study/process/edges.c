@@ -5,7 +5,7 @@
  *   leaderless   the first thread ends at the first line; another writes a page for each one after it, and answers
  *   sequences    restartable sequences (rseq(2)), one after the other: none goes on after the kernel has forgotten it
  *   dispatch     system calls are dispatched by the process itself (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)
- *   vfork        a thread counts while the first one waits in vfork(2); prints the count when the child is gone
+ *   vfork        a thread counts while the first one waits in vfork(2), until the line after the next; prints the count when the child is gone
  *   clone        makes a child by clone(2) that tells nobody of its end and executes a program; then as leaderless
  *   filter FILE  installs a seccomp filter at the first line, and executes FILE with `steps 50`
  *   become FILE  executes FILE at the first line
@@ -169,7 +169,9 @@ static void vforked(void)
         unsigned long before = counted;
         pid_t child = vfork();
         if (child == 0) {
-            usleep(300000);
+            char byte;
+            while (read(0, &byte, 1) == 1 && byte != '\n')
+                ;
             _exit(0);
         }
         printf("%lu\n", counted - before);

@@ -1,7 +1,7 @@
 /** Starts oracle.c, tells it step by step what to do to its memory, and says which pages the holder found written after each. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { expect } from 'vitest'
 import { pageBytes } from '../../../src/memory/page.ts'
@@ -94,6 +94,9 @@ export class Oracle {
   }
 }
 
+/** Of memory that has no number: it was never seen to hold anything. */
+const noBytes = Buffer.alloc(pageBytes)
+
 /** A process under the holder, epoch by epoch. */
 export class Epochs {
   readonly #target: ProcessTarget
@@ -149,6 +152,33 @@ export class Epochs {
       if (!memoryOf(this.#target.pid, at, 1).equals(ours)) return false
     }
     return true
+  }
+
+  /**
+   * Of all private memory that belongs to no file, the pages that our copy has other than the process, by their addresses. The process
+   * must not run meanwhile.
+   */
+  unlike(): string[] {
+    const found: string[] = []
+    const fd = openSync(`/proc/${this.#target.pid}/mem`, 'r')
+    const theirs = Buffer.alloc(pageBytes)
+    for (const line of readFileSync(`/proc/${this.#target.pid}/maps`, 'latin1').split('\n')) {
+      const mapping = /^([0-9a-f]+)-([0-9a-f]+) (?:r.|.w).p \S+ \S+ 0 *(\S*)$/.exec(line)
+      if (!mapping || /^\[v/.test(mapping[3]!)) continue
+      const [start, end] = [Number.parseInt(mapping[1]!, 16), Number.parseInt(mapping[2]!, 16)]
+      for (let at = start; at < end; at += pageBytes) {
+        const area = this.#areas.findLast(
+          ({ address, pageCount }) => address <= at && at < address + pageCount * pageBytes,
+        )
+        if (readSync(fd, theirs, 0, pageBytes, at) !== pageBytes) continue
+        const ours = area
+          ? this.#target.ram.read((area.firstPage + (at - area.address) / pageBytes) * pageBytes, pageBytes)
+          : noBytes
+        if (!theirs.equals(ours)) found.push(`${at.toString(16)} ${line}`)
+      }
+    }
+    closeSync(fd)
+    return found
   }
 
   #at(page: number): { area: TraceArea } {

@@ -8,7 +8,7 @@ import type { RecordTarget } from '../../../src/study/record/target.ts'
 
 export function buildVictim(
   folder: string,
-  name: 'victim' | 'oracle' | 'calls' | 'edges' = 'victim',
+  name: 'victim' | 'oracle' | 'calls' | 'edges' | 'storms' = 'victim',
 ): string {
   const program = join(folder, name)
   execFileSync('cc', [

@@ -81,7 +81,7 @@ export interface Left {
 }
 
 /** native/holder/holder.h has the same. */
-export const leftReasons = { huge: 10001, own: 10002 } as const
+export const leftReasons = { huge: 10001, own: 10002, buffer: 10004 } as const
 
 /** `status` as waitpid(2) gives it; undefined when nobody told. */
 export type Answer =

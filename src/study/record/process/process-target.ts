@@ -252,6 +252,8 @@ function whyLeft(reason: number): string {
       return 'of hugetlb pages the kernel only tells that something in them was written'
     case leftReasons.own:
       return 'the process has a userfaultfd of its own, and may track this memory with it'
+    case leftReasons.buffer:
+      return 'it holds buffers that the process has registered with io_uring, which the kernel writes to unseen'
     case constants.errno.EBUSY:
       return 'the process, or another watcher, has registered it with another userfaultfd'
     case constants.errno.EINVAL:
