@@ -2,7 +2,7 @@
  * The holder's numbers of pages, against plain models: which page of the target has which number, which were known, and what is
  * copied to where. And its invariants: each ends the process before a byte is written outside.
  * build with: native/holder/known.c native/holder/space.c native/holder/harvest.c native/holder/copy.c native/holder/control.c
- * build with: native/holder/compare.c native/holder/track.c native/holder/scan-private.c native/holder/scan-shared.c
+ * build with: native/holder/descriptors.c native/holder/compare.c native/holder/track.c native/holder/scan-private.c native/holder/scan-shared.c
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
