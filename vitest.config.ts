@@ -2,7 +2,7 @@
  * Four projects. `unit` needs neither QEMU nor privileges and takes about a minute; `simulation` runs the pair through schedules of
  * faults in simulated time. Both only compute: they share the cores. `process` starts agents, arbiters and the command line as
  * real processes, and pairs that wait on real time: more of its files run at once than there are cores. Last, and one after the
- * other, `guest` runs real virtual machines.
+ * other, `guest` runs real virtual machines. The time limits are for what hangs: a loaded machine may be ten times as slow.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -28,7 +28,8 @@ export default defineConfig({
           expect: { poll: { timeout: 20_000 } },
           include: ['test/**/*.test.ts'],
           exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
-          testTimeout: 30_000,
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
           maxWorkers: 2,
         },
       },
@@ -48,7 +49,8 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
           expect: { poll: { timeout: 20_000 } },
           include: processTests,
-          testTimeout: 60_000,
+          testTimeout: 180_000,
+          hookTimeout: 60_000,
           maxWorkers: 3,
         },
       },

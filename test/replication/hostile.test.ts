@@ -210,7 +210,7 @@ describe('a hostile primary', () => {
     ],
   ]
 
-  test.each(attacks)('%s', { timeout: 60_000 }, async (_, attack, message) => {
+  test.each(attacks)('%s', { timeout: 240_000 }, async (_, attack, message) => {
     const { host, peer, reconnect } = await asPrimary()
     await peer.connection.send(frameType.pages, 0, delta({ 1: 1, 2: 2 }))
     await sendCheckpoint(peer, 5, [delta({ 2: 22 })])
