@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import {
   askVictim,
   type Console,
+  consoleLength,
   guestImage,
   readConsole,
   victimDamage,
@@ -16,6 +17,8 @@ import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 export const guestAddress = '10.78.0.2'
 export const victimArguments = ['mib=8', 'rate=300']
 const answerMsMax = 120_000
+/** Of a console's log, so much tells it from another one. */
+const headBytes = 4096
 
 /** Adds numbers one after the other over one connection, without a pause, and knows what each answer must be. */
 export class Client {
@@ -149,17 +152,26 @@ export class Emissions {
 /** What the guest has said on one host so far, even when the host forgets it. */
 export class Recording {
   readonly #file: number
+  /** What was not in the file any more, and how it began, when the recording did. */
+  readonly #dropped: number
+  readonly #head: string
 
   constructor(console: Console) {
     this.#file = openSync(console.log, 'r')
+    this.#dropped = consoleLength(console) - fstatSync(this.#file).size
+    this.#head = this.#read(headBytes)
   }
 
-  /** Undefined when it was truncated since. */
+  /** Of all the guest's output, what is kept of the first `bytes`. Undefined when the file was cut since. */
   until(bytes: number): string | undefined {
-    if (fstatSync(this.#file).size < bytes) return undefined
+    const kept = bytes - this.#dropped
+    if (this.#head === '' || this.#read(this.#head.length) !== this.#head) return undefined
+    return fstatSync(this.#file).size < kept ? undefined : this.#read(Math.max(0, kept))
+  }
+
+  #read(bytes: number): string {
     const text = Buffer.alloc(bytes)
-    readSync(this.#file, text, 0, bytes, 0)
-    return text.toString('latin1')
+    return text.toString('latin1', 0, readSync(this.#file, text, 0, bytes, 0))
   }
 
   close(): void {

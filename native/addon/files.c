@@ -1,11 +1,14 @@
-/* Of files and sockets what Node does not offer: memfd_create(2), renameat2(2), SO_PEERCRED (unix(7)). */
+/* Of files and sockets what Node does not offer: memfd_create(2), renameat2(2), SO_PEERCRED and datagrams (unix(7)). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "addon.h"
 
@@ -62,9 +65,42 @@ static napi_value peer_pid(napi_env env, napi_callback_info info)
     return result;
 }
 
+/*
+ * sendDatagram(path, text): one message to a unix datagram socket; a path that begins with @ is in the abstract namespace. Does
+ * not wait: a receiver that does not read is EAGAIN.
+ */
+static napi_value send_datagram(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2];
+    char path[PATH_BYTES], text[PATH_BYTES];
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (!subpage_args(env, info, 2, argv) || !get_text(env, argv[0], "sendDatagram(path, text)", path) ||
+        !get_text(env, argv[1], "sendDatagram(path, text)", text))
+        return NULL;
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof to.sun_path) {
+        errno = length == 0 ? EINVAL : ENAMETOOLONG;
+        return throw_errno(env, path);
+    }
+    memcpy(to.sun_path, path, length);
+    if (path[0] == '@')
+        to.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return throw_errno(env, "socket");
+    /* An abstract name ends where its length says, and a path at its zero. */
+    socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (path[0] != '@'));
+    bool sent = sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to, bytes) >= 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return sent ? NULL : throw_errno(env, path);
+}
+
 void subpage_register_files(napi_env env, napi_value exports)
 {
     export_function(env, exports, "memoryFile", memory_file);
     export_function(env, exports, "exchangeFiles", exchange_files);
     export_function(env, exports, "peerPid", peer_pid);
+    export_function(env, exports, "sendDatagram", send_datagram);
 }

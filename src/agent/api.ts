@@ -3,7 +3,7 @@
  * (api-listener.ts). Requests are checked against schemas; every error is `{code, message}` with the status from the
  * error table.
  */
-import fastify, { type FastifyInstance, type FastifyServerFactory } from 'fastify'
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
@@ -73,6 +73,8 @@ type Named = Static<typeof Named>
 
 const bodyBytesMax = limits.apiBodyBytes.value
 const requestMs = 10_000
+/** The router says all of a path that it refuses. */
+const messageLengthMax = 300
 
 /** What stands between a request over TCP and the API. */
 export interface ApiGuard {
@@ -87,6 +89,11 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     forceCloseConnections: true,
     bodyLimit: bodyBytesMax,
     requestTimeout: requestMs,
+    // Of the router, which knows of no handler yet: a path that is no path, or too long.
+    frameworkErrors: ({ statusCode = 400, message }, _request, reply: FastifyReply) =>
+      void reply
+        .status(statusCode)
+        .send({ code: 'BAD_ARGUMENT', message: message.slice(0, messageLengthMax) }),
     ...(guard?.server ? { serverFactory: guard.server } : {}),
   })
   if (guard) api.addHook('onRequest', async ({ headers }) => await guard.check(headers.authorization))

@@ -3,7 +3,7 @@
  * for both sides of a connection; its common name is the host's name in status and events.
  */
 import 'reflect-metadata'
-import { randomBytes, webcrypto } from 'node:crypto'
+import { createPrivateKey, type KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
@@ -144,6 +144,11 @@ async function loadCa(directory: string) {
     )
   const pem = readFileSync(cert, 'utf8')
   try {
+    assertUsable(
+      new X509Certificate(pem),
+      createPrivateKey(readSecretFile(key, 'the key of the CA')),
+      directory,
+    )
     const der = x509.PemConverter.decodeFirst(readSecretFile(key, 'the key of the CA').toString())
     const certificate = new x509.X509Certificate(pem)
     return {
@@ -157,6 +162,17 @@ async function loadCa(directory: string) {
       cause,
     })
   }
+}
+
+/** What it signs would be worth nothing otherwise, which shows only when two hosts meet. */
+function assertUsable(ca: X509Certificate, key: KeyObject, directory: string): void {
+  const refuse = (why: string) => {
+    throw new SubpageError('BAD_ARGUMENT', `ca.crt in ${directory} ${why}`)
+  }
+  if (!ca.ca) refuse('is no certificate of a CA: name the folder that subpage cert ca has made')
+  if (!ca.checkPrivateKey(key)) refuse('and ca.key beside it do not belong together: they are of two CAs')
+  // Certificates go by the wall clock.
+  if (Date.parse(ca.validTo) < Date.now()) refuse(`has expired on ${ca.validTo}: make another CA`)
 }
 
 /** Before any key is made. */

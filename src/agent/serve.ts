@@ -17,6 +17,7 @@ import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
 import type { SwapPlace } from './host-density.ts'
 import { makePrivateDirectory } from './private-directory.ts'
+import { tellServiceManager } from './service-manager.ts'
 import { apiSocket, defaultStateDirectory } from './state-directory.ts'
 import { lockState } from './state-lock.ts'
 import { createTransport } from './transport.ts'
@@ -96,7 +97,11 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     process.umask(0o077)
     await once(api.server, 'listening')
 
+    const untold = tellServiceManager('READY=1')
+    if (untold !== undefined) agent.events.add('', 'guest', untold)
+
     const end = async () => {
+      tellServiceManager('STOPPING=1')
       await agent.close()
       rmSync(socket, { force: true })
       process.exit(0)

@@ -3,7 +3,7 @@ import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
 import type { QemuProcess } from '../qemu/qemu-process.ts'
 import { release } from '../release.ts'
-import { readShimStatus } from '../tracking/shim.ts'
+import { readShimStatus, shimMissing } from '../tracking/shim.ts'
 import { formatAddress } from './address.ts'
 import type { Agent } from './agent.ts'
 import type { HostedGuest } from './hosted-guest.ts'
@@ -82,6 +82,11 @@ export const GuestStatus = Type.Object({
   ),
   /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
   fence: Nullable(Type.Object({ on: Type.Boolean(), silenced: Type.Integer() })),
+  shimMissing: Nullable(
+    Type.String({
+      description: 'the library that tracks, guards and fences was not loaded into QEMU: what follows',
+    }),
+  ),
   generation: Type.Integer(),
   /** Who decides when the two hosts have lost each other; null: only people, or nobody while there is one copy only. */
   arbiter: Nullable(Type.String()),
@@ -179,6 +184,8 @@ function statusOf(guest: HostedGuest, { host }: Agent): GuestStatus {
     outputs: null,
     memory: null,
     fence: null,
+    shimMissing:
+      guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,
     generation: record?.generation ?? 0,
     arbiter: null,
     arbiterTrouble: null,

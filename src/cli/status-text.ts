@@ -63,6 +63,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       ['generation', String(guest.generation)],
     )
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
+  if (guest.shimMissing !== null) rows.push(['without', guest.shimMissing])
   if (guest.fence)
     rows.push([
       'fence',

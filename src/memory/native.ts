@@ -211,6 +211,8 @@ export interface Addon {
   memoryFile(name: string): number
   /** Throws with code EINVAL where the file system cannot. */
   exchangeFiles(one: string, other: string): void
+  /** One message to a unix datagram socket; `@NAME` is an abstract one. @throws Error EAGAIN when the receiver does not read */
+  sendDatagram(path: string, text: string): void
   /** Who listens at the other end of a unix socket. */
   peerPid(fd: number): number
 

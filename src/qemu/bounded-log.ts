@@ -3,7 +3,18 @@
  * file beyond `logBytesMax` (RLIMIT_FSIZE, getrlimit(2)), and what does not fit is lost without harm to the guest. While an
  * agent runs it does not come to that: beyond `keptBytes` the content moves to `PATH.1`, of which there is one.
  */
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 
 /** More than a device state has (replication/device-state.ts), which QEMU writes under the same limit. */
@@ -118,6 +129,20 @@ export class BoundedLog {
     }
   }
 }
+
+/**
+ * What is left of a part of all that was ever written to a log.
+ * @param droppedBytes what was moved out of the file until now
+ */
+export function logPart(path: string, droppedBytes: number, from: number, to: number): Buffer {
+  const now = bytesOf(path)
+  if (from >= droppedBytes) return now.subarray(from - droppedBytes, Math.max(0, to - droppedBytes))
+  const former = bytesOf(`${path}.1`)
+  const first = droppedBytes - former.length
+  return Buffer.concat([former, now]).subarray(Math.max(0, from - first), Math.max(0, to - first))
+}
+
+const bytesOf = (path: string) => (existsSync(path) ? readFileSync(path) : Buffer.alloc(0))
 
 /** The last lines of a log, however long it is. */
 export function lastLines(path: string, count: number): string[] {

@@ -3,12 +3,14 @@
  * self-verifying victim program says on the console (format: guest/victim.c).
  */
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { dirname, isAbsolute, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { builtFile } from '../built.ts'
 import { SubpageError } from '../errors.ts'
+import { logPart } from './bounded-log.ts'
+import { readRecord } from './guest-files.ts'
 
 const pollMs = 5
 
@@ -67,7 +69,7 @@ export function consoleAt(log: string): Console {
   return { log, socket: join(dirname(log), 'console.sock') }
 }
 
-/** Waits until what the guest has printed from byte `from` on satisfies `found`. */
+/** Waits until what the guest has printed from byte `from` of all its output on satisfies `found`. */
 export async function untilConsole<T>(
   console: Console,
   from: number,
@@ -77,7 +79,7 @@ export async function untilConsole<T>(
   const deadline = performance.now() + limitMs
   let seen = -1
   for (;;) {
-    const length = size(console)
+    const length = consoleLength(console)
     if (length !== seen) {
       seen = length
       const value = found(readConsole(console, from))
@@ -92,11 +94,17 @@ export async function untilConsole<T>(
   }
 }
 
-const size = (console: Console) => (existsSync(console.log) ? statSync(console.log).size : 0)
+/** Bytes that the guest has printed, also those that are not in the log any more (bounded-log.ts). */
+export const consoleLength = ({ log }: Console): number =>
+  droppedOf(log) + (existsSync(log) ? statSync(log).size : 0)
 
-export function readConsole({ log }: Console, from = 0, to?: number): string {
-  return existsSync(log) ? readFileSync(log).subarray(from, to).toString('latin1') : ''
+/** What the guest has printed, as far as it is kept. @param from of all its output, in bytes */
+export function readConsole({ log }: Console, from = 0, to = Number.POSITIVE_INFINITY): string {
+  return logPart(log, droppedOf(log), from, to).toString('latin1')
 }
+
+const droppedOf = (log: string) =>
+  readRecord({ record: join(dirname(log), 'guest.json') })?.consoleDropped ?? 0
 
 /** Types a line on the guest's console. */
 export function typeLine({ socket }: Console, line: string): Promise<void> {
@@ -109,7 +117,7 @@ export function typeLine({ socket }: Console, line: string): Promise<void> {
 
 /** Asks the victim to verify all its memory now. True when it is whole. */
 export async function askVictim(console: Console, limitMs = 20_000): Promise<boolean> {
-  const from = size(console)
+  const from = consoleLength(console)
   await typeLine(console, 'verify')
   return await untilConsole(
     console,

@@ -160,7 +160,7 @@ const recordForm = Type.Object({
 })
 
 /** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED */
-export function readRecord(files: GuestFiles): GuestRecord | undefined {
+export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | undefined {
   if (!existsSync(files.record)) return undefined
   try {
     return Value.Parse(recordForm, JSON.parse(readFileSync(files.record, 'utf8'))) as GuestRecord

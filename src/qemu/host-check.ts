@@ -8,6 +8,7 @@ import { checkKvm, type KvmVerdict } from './check/kvm.ts'
 import { checkMemory } from './check/memory.ts'
 import { checkPrivileges } from './check/privileges.ts'
 import { checkQemu } from './check/qemu.ts'
+import { checkShim } from './check/shim.ts'
 import { checkTracking } from './check/tracking.ts'
 
 export type { HostItem } from './check/item.ts'
@@ -22,10 +23,12 @@ export interface HostReport {
 
 export async function checkHost(): Promise<HostReport> {
   const qemu = await checkQemu()
-  const kvm = qemu.every(({ ok }) => ok !== false) ? await checkKvm() : untried
+  const works = qemu.every(({ ok }) => ok !== false)
+  const kvm = works ? await checkKvm() : untried
   const items = [
     ...qemu,
     kvmItem(kvm),
+    ...(works ? await checkShim() : []),
     ...checkTracking(),
     ...checkCpu(),
     ...checkPrivileges(),

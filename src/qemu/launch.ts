@@ -8,7 +8,7 @@ import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { ForgetChannel } from '../tracking/forget.ts'
 import { mappingsOf } from '../tracking/mappings.ts'
-import { shimEnvironment } from '../tracking/shim.ts'
+import { openUnnameable, shimEnvironment, shimMissing } from '../tracking/shim.ts'
 import { lastLines } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
@@ -85,6 +85,8 @@ export async function launch(
         'GUEST_UNPROTECTABLE',
         `cannot protect ${name}: a device has writable memory of its own (${foreign.join(', ')}); leave that device out`,
       )
+    const missing = shimMissing(files.shimStatus)
+    if (missing !== undefined) notes.push(missing)
     await joinBridges(machine.nics, files.directory, waiting)
     const whole = { ...record, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
@@ -119,6 +121,7 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
   PauseLease.create(files.lease)
   ForgetChannel.create(files.forget)
   const log = openSync(files.qemuLog, 'a', 0o600)
+  const library = openUnnameable()
   const { file: deviceState, fd } = DeviceStateFile.create()
   try {
     const child = spawnQemu({
@@ -127,9 +130,11 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
       directory: files.directory,
       log,
       deviceState: fd,
+      ...(library !== undefined && { library }),
       environment: {
         ...inherited(),
         ...shimEnvironment({
+          ...(library !== undefined && { library: inheritedLibrary }),
           ram: files.ram,
           status: files.shimStatus,
           lease: files.lease,
@@ -150,8 +155,12 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
     throw error
   } finally {
     closeSync(log)
+    if (library !== undefined) closeSync(library)
   }
 }
+
+/** As spawn.ts hands it on. */
+const inheritedLibrary = '/proc/self/fd/4'
 
 /**
  * What QEMU needs of our environment, and no more: a guest that breaks out of it would find our passwords there. Variables

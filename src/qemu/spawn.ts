@@ -21,6 +21,8 @@ export interface Start {
   log: number
   /** Inherited as descriptor 3. */
   deviceState: number
+  /** Inherited as descriptor 4. */
+  library?: number
   environment: NodeJS.ProcessEnv
   /** For files of QEMU's plugin, which are as large as what it notes. */
   unlimited: boolean
@@ -32,7 +34,13 @@ export function spawnQemu({ program, args, unlimited, ...start }: Start): ChildP
   return spawn('/bin/sh', ['-c', limited, 'sh', limit, find(program), ...args], {
     cwd: start.directory,
     detached: true,
-    stdio: ['ignore', start.log, start.log, start.deviceState],
+    stdio: [
+      'ignore',
+      start.log,
+      start.log,
+      start.deviceState,
+      ...(start.library === undefined ? [] : [start.library]),
+    ],
     env: start.environment,
   })
 }

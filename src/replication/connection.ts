@@ -110,8 +110,13 @@ export class Connection {
     const { code, message } = error
     const copy = error instanceof HeldElsewhere ? { copy: error.copy } : {}
     const refusal = { code, message: message.slice(0, 4096), ...copy }
-    // A peer that is gone needs no reason.
-    void this.sendJson(frameType.refuse, refusal).catch(() => undefined)
+    await this.sendLast(frameType.refuse, Buffer.from(JSON.stringify(refusal)))
+  }
+
+  /** Sends a last frame, and closes. */
+  async sendLast(type: FrameType, payload: Uint8Array = none): Promise<void> {
+    // A peer that is gone needs no word.
+    void this.send(type, 0, payload).catch(() => undefined)
     await this.finish()
   }
 

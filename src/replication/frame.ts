@@ -29,6 +29,7 @@ export const frameType = {
   reduced: 17,
   raw: 18,
   leave: 19,
+  dismissed: 20,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

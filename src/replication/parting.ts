@@ -10,8 +10,10 @@ import type { Connection } from './connection.ts'
 import { frameType } from './frame.ts'
 import type { Guest, Pause } from './guest.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
+import { farewellMs } from './pace.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Succession } from './succession.ts'
+import type { Tasks } from './tasks.ts'
 
 export interface Parting {
   /** What the connection was lost of, or the standby refused with. */
@@ -83,13 +85,66 @@ export async function part({
   return 'over'
 }
 
+export interface Dismissal {
+  /** A standby is connected over it. */
+  session: PrimarySession | undefined
+  guest: Guest
+  succession: Succession
+  clock: Clock
+  /** A standby may hold a checkpoint. */
+  exposed: () => boolean
+  /** Aborted at once when none does any more. */
+  stopping: AbortController
+  /** Those that wait are over then, too. */
+  tasks: Tasks
+}
+
 /**
- * The protection is ended by command while a standby may hold a checkpoint.
- * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE
+ * The protection is ended by command while a standby may hold a checkpoint. A standby that is connected gives it up first: until
+ * then it goes on with the guest if this host dies. A claim would leave a moment in which nobody may go on. So the next
+ * generation is claimed only against a standby that gives no answer.
+ * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE, GUEST_DIED
  */
-export async function goOnAlone(succession: Succession): Promise<void> {
-  const holder = succession.arbitrated ? await succession.claim() : undefined
-  if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
+export async function dismiss(dismissal: Dismissal): Promise<void> {
+  const { guest, succession, exposed, stopping } = dismissal
+  const assertAlive = () => {
+    if (!guest.alive)
+      throw new SubpageError(
+        'GUEST_DIED',
+        'the guest does not run here any more: its standby may go on with it',
+      )
+  }
+  assertAlive()
+  if (stopping.signal.aborted) return
+  if (exposed() && (await givenUp(dismissal))) return
+  // A guest that has died is for the standby to go on with: nothing may be claimed against it.
+  assertAlive()
+  if (exposed() && succession.arbitrated) {
+    const holder = await succession.claim()
+    if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
+  }
+  end(dismissal)
+}
+
+function end({ stopping, tasks }: Dismissal): void {
+  stopping.abort()
+  tasks.end()
+}
+
+async function givenUp(dismissal: Dismissal): Promise<boolean> {
+  const { session, clock } = dismissal
+  if (!session) return false
+  const waited = new AbortController()
+  // An answer that comes too late does not end what was said to go on.
+  const given = session
+    .dismiss(() => waited.signal.aborted || end(dismissal))
+    .then(
+      () => true,
+      // It was lost, or refuses: then the arbiter decides.
+      () => false,
+    )
+  const late = clock.sleep(farewellMs, waited.signal).then(() => false)
+  return await Promise.race([given, late]).finally(() => waited.abort())
 }
 
 /** Why there is no standby, for status, when the guest goes on here. */
@@ -132,9 +187,11 @@ export async function unprotect(
   connection: Connection | undefined,
   held: Pause | undefined,
 ): Promise<void> {
+  // Goes first: whatever the standby hears later, such as that the guest has died, it does not take over an older state than
+  // the one that is let out. A standby that has gone already needs no word.
+  const told = connection?.send(frameType.unprotect).catch(() => undefined)
   await letOut(guest, held)
-  // A standby that has gone already needs no word.
-  await connection?.send(frameType.unprotect).catch(() => undefined)
+  await told
 }
 
 /** A guest that has ended has nothing left to say. */

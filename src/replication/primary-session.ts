@@ -46,6 +46,7 @@ export class PrimarySession {
   #probes = 0
   #question: Question | undefined
   #handover: Waiter<void> | undefined
+  #dismissal: Waiter<void> | undefined
   #failure: SubpageError | undefined
 
   private constructor(
@@ -160,6 +161,17 @@ export class PrimarySession {
     await Promise.all([this.connection.send(frameType.handover, epoch), answered])
   }
 
+  /**
+   * Resolves when the standby has given its checkpoint up, for good: it does not take over any more.
+   * @param given called at once then, before the connection can end
+   */
+  async dismiss(given: () => void): Promise<void> {
+    const answered = this.#wait<void>(({ resolve, reject }) => {
+      this.#dismissal = { reject, resolve: () => resolve(given()) }
+    })
+    await Promise.all([this.connection.send(frameType.unprotect), answered])
+  }
+
   /** XXH3-128 of every page of the image, as of the last checkpoint sent. Shape: 16 bytes a page. */
   async imageHashes(pages: number): Promise<Uint8Array> {
     return await this.#ask(frameType.askHashes, 0, frameType.hashes, pages * hashBytes)
@@ -196,7 +208,13 @@ export class PrimarySession {
     this.#failure = failure
     this.#pulse.stop()
     this.connection.close()
-    for (const waiter of [...this.#acks.values(), this.#probe, this.#question, this.#handover])
+    for (const waiter of [
+      ...this.#acks.values(),
+      this.#probe,
+      this.#question,
+      this.#handover,
+      this.#dismissal,
+    ])
       waiter?.reject(failure)
     this.#closed.abort()
     return failure
@@ -212,6 +230,7 @@ export class PrimarySession {
     } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
     else if (frame.type === frameType.refuse) throw refusal(frame.payload)
     else if (frame.type === frameType.tookOver && this.#handover) this.#handover.resolve()
+    else if (frame.type === frameType.dismissed && this.#dismissal) this.#dismissal.resolve()
     else if (frame.type === frameType.heartbeat) {
       if (frame.epoch === this.#probe?.number) this.#probe.resolve()
     } else throw unexpected(`a standby does not send frame type ${frame.type}`)

@@ -14,7 +14,7 @@ import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
 import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, tooSlow } from './pace.ts'
-import { goOnAlone, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
+import { dismiss, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
@@ -40,12 +40,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
-  /** A standby is connected. */
-  #serving = false
-  /** By command: the generation after this one is claimed for this copy. */
+  /** Over which a standby is connected. */
+  #session: PrimarySession | undefined
+  /** By command: the standby is asked to give its checkpoint up. */
   #ending = false
-  /** Aborts when the newest connection is lost. */
-  #disconnected: AbortSignal | undefined
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -100,7 +98,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** A standby that is connected right now has a whole checkpoint: it could go on if the guest died. */
   get covered(): boolean {
     const whole = this.state === 'Protected' || this.state === 'Lagging'
-    return whole && !this.#ending && this.#disconnected?.aborted === false
+    const ending = this.#ending || this.#stopping.signal.aborted
+    return whole && !ending && this.#session?.closed.aborted === false
   }
 
   /** What protecting takes of this host's memory, in bytes. */
@@ -139,17 +138,20 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /**
    * Ends the protection; the standby is told to discard its copy. The guest runs on.
-   * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then
+   * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then; GUEST_DIED
    */
   async stop(): Promise<void> {
     // What could not be let out then may be now.
     if (this.#failure) return await letOut(this.#options.guest, this.#held)
     this.#ending = true
-    if (this.#exposed && !this.#stopping.signal.aborted) await goOnAlone(this.#options.succession)
-    this.#stopping.abort()
-    const relax = this.#options.clock.after(farewellMs, () => this.#abandoned.abort())
-    await this.#finished
-    relax()
+    const until = this.#options.clock.now() + farewellMs
+    const [session, tasks, stopping] = [this.#session, this.#tasks, this.#stopping]
+    const all = { ...this.#options, session, exposed: () => this.#exposed, stopping, tasks }
+    await dismiss(all).finally(() => {
+      this.#ending = false
+    })
+    const relax = this.#options.clock.after(until - this.#options.clock.now(), () => this.#abandoned.abort())
+    await this.#finished.finally(relax)
     if (this.#failure) throw this.#failure
   }
 
@@ -161,7 +163,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async detach(): Promise<void> {
     this.#detached = true
     this.#stopping.abort()
-    const relax = this.#options.clock.after(this.#serving ? detachMs : 0, () => this.#abandoned.abort())
+    const relax = this.#options.clock.after(this.#session ? detachMs : 0, () => this.#abandoned.abort())
     await this.#finished.finally(relax)
   }
 
@@ -186,7 +188,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     let session = first
     let end: GuestEnd | undefined
     void watchArbiter(this.#options, stopping, {
-      session: () => (this.#serving ? session : undefined),
+      session: () => this.#session,
       exposed: () => this.#exposed,
       found: (dispute, newer) => {
         this.dispute = dispute
@@ -204,10 +206,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       while (!stopping.aborted) {
         try {
           session ??= await this.#open()
-          this.#serving = true
+          this.#session = session
           await this.#serve(session)
         } catch (error) {
-          this.#serving = false
+          this.#session = undefined
           // The connection stays open for the word that it has ended.
           if (!guest.alive) await ended.done
           else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
@@ -237,7 +239,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async #serve(session: PrimarySession): Promise<void> {
     const { guest, clock, pace, limits } = this.#options
     const stopping = this.#stopping.signal
-    this.#disconnected = session.closed
     await this.#seed(session, true)
     const interrupted = AbortSignal.any([stopping, session.closed])
     while (!stopping.aborted) {

@@ -107,12 +107,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     await this.#serving
   }
 
-  async #serve(
-    connection: Connection,
-    frames: AsyncIterator<Frame>,
-    hello: Hello,
-    arbitrated: boolean,
-  ): Promise<void> {
+  async #serve(...[connection, frames, hello, arbitrated]: Parameters<Standby['serve']>): Promise<void> {
     const { succession } = this.#options
     invariant(!sameHost(hello.source.claimant, succession.claimant), 'no host is its own standby')
     this.#connection = connection
@@ -193,9 +188,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
   }
 
   /** Also possible after a failed takeover, of which nothing can be saved. */
-  discard(reason: string): Promise<StandbyOutcome> {
+  discard(reason: string, announce?: () => Promise<void>): Promise<StandbyOutcome> {
     if (this.state === 'Failed') this.#outcome = undefined
     return this.#end(async () => {
+      await announce?.()
       await this.#options.guest.discard()
       await handBack(this.#options)
       return { how: 'discarded', reason }
@@ -230,7 +226,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
         this.#absenceMs = Math.min(frame.epoch, absenceMsMax)
         return
       case frameType.unprotect:
-        void this.discard('the primary ended the protection')
+        this.#checkUndecided()
+        void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
         return
       case frameType.askHashes:
         return await sendHashes(connection, image)

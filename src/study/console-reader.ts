@@ -1,5 +1,5 @@
 /** Reads a guest's console while something else goes on: whole lines, with the time at which each was seen. */
-import { type Console, readConsole } from '../qemu/demo-guest.ts'
+import { type Console, consoleLength, readConsole } from '../qemu/demo-guest.ts'
 
 export interface Line {
   atMs: number
@@ -17,7 +17,7 @@ export class ConsoleReader {
   constructor(console: Console, processorNs = () => 0) {
     this.#console = console
     this.#processorNs = processorNs
-    this.#at = readConsole(console).length
+    this.#at = consoleLength(console)
   }
 
   read(): void {

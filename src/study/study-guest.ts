@@ -10,9 +10,9 @@ import { chooseAccel } from '../qemu/accel.ts'
 import {
   type Console,
   consoleAt,
+  consoleLength,
   demoGuestOptions,
   guestImage,
-  readConsole,
   typeLine,
   untilConsole,
 } from '../qemu/demo-guest.ts'
@@ -104,14 +104,14 @@ export class StudyGuest {
 
   /** Starts a program and waits until it says that it is ready. */
   async begin(command: string, ready: RegExp): Promise<void> {
-    const from = readConsole(this.console).length
+    const from = consoleLength(this.console)
     await typeLine(this.console, `run ${command} >/dev/ttyS0 2>&1 &`)
     await this.until(ready, from)
   }
 
   /** Ends programs by name and waits until they are gone. @param signal as killall(1) names it */
   async endPrograms(names: string, signal = 'TERM'): Promise<void> {
-    const from = readConsole(this.console).length
+    const from = consoleLength(this.console)
     await typeLine(
       this.console,
       `run killall -${signal} ${names}; while pidof ${names} >/dev/null; do sleep 0.1; done; echo "study: gone"`,

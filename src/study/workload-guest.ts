@@ -1,6 +1,6 @@
 /** A guest that is started for a study and given one workload after the other. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { readConsole, typeLine } from '../qemu/demo-guest.ts'
+import { consoleLength, typeLine } from '../qemu/demo-guest.ts'
 import type { GuestWorkload } from './guest-workload.ts'
 import { type Started, StudyGuest, startGuest } from './study-guest.ts'
 
@@ -32,7 +32,7 @@ export class WorkloadGuest extends StudyGuest {
 
   /** Has the guest at this work while `look` looks at it; it has ended afterwards, unless the study is to end. */
   async at<T>({ run, ready, settleMs }: GuestWorkload, look: () => Promise<T>): Promise<T> {
-    const from = readConsole(this.console).length
+    const from = consoleLength(this.console)
     // A group of its own: ended with all its programs.
     await this.#say(`setsid sh -c '${run.replaceAll("'", `'\\''`)}' >/dev/ttyS0 2>&1 & echo $! >/run/study`)
     try {
@@ -46,7 +46,7 @@ export class WorkloadGuest extends StudyGuest {
 
   /** Runs a line of shell on the console. @returns what was printed until it was done */
   async #say(line: string): Promise<string> {
-    const from = readConsole(this.console).length
+    const from = consoleLength(this.console)
     await typeLine(this.console, `run ${line}`)
     return await this.until(/^subpage-guest: exit /m, from)
   }

@@ -2,14 +2,25 @@
  * The shim as seen from outside: the environment that makes a program load it, and what it reports. The other side is
  * native/shim/shim.h; test/tracking/shim.test.ts holds that both agree.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { errorCode } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
 
 export const shimPath = join(packageRoot, 'build/native/shim.so')
 
+/**
+ * LD_PRELOAD (ld.so(8)) separates paths at colons and spaces, and replaces words after $. A library whose path it cannot name is
+ * named by a descriptor that the program inherits.
+ * @returns the descriptor, which the caller closes; undefined when the path will do, or leads nowhere
+ */
+export function openUnnameable(path = shimPath): number | undefined {
+  return /[\s:$]/.test(path) && existsSync(path) ? openSync(path, 'r') : undefined
+}
+
 export interface ShimFiles {
+  /** Another name of the library. */
+  library?: string
   ram: string
   status: string
   /** With both there is a guard; without it a pause depends on the agent. The fence needs the lease alone. */
@@ -19,9 +30,10 @@ export interface ShimFiles {
   forget?: string
 }
 
-export function shimEnvironment({ ram, status, lease, guardQmp, forget }: ShimFiles): Record<string, string> {
+export function shimEnvironment(files: ShimFiles): Record<string, string> {
+  const { library = shimPath, ram, status, lease, guardQmp, forget } = files
   return {
-    LD_PRELOAD: [shimPath, process.env.LD_PRELOAD].filter(Boolean).join(':'),
+    LD_PRELOAD: [library, process.env.LD_PRELOAD].filter(Boolean).join(':'),
     SUBPAGE_RAM: ram,
     SUBPAGE_SHIM_STATUS: status,
     ...(lease === undefined ? {} : { SUBPAGE_LEASE: lease }),
@@ -61,6 +73,15 @@ export function readShimStatus(path: string): ShimStatus | undefined {
     throw error
   }
 }
+
+/** What follows when QEMU runs without the shim; undefined when it was loaded. For people. */
+export function shimMissing(statusPath: string): string | undefined {
+  return readShimStatus(statusPath)
+    ? undefined
+    : `${withoutShim}: all its memory is compared at each checkpoint, so pauses are longer; nothing resumes it if its agent hangs in a pause; and a host that was stopped while its guest was taken over may let out packets once more (subpage check says why)`
+}
+
+const withoutShim = `QEMU has not loaded ${shimPath}`
 
 /** One clause for people. */
 export function describeShim({ tracking, failedStep, reason }: ShimStatus): string {

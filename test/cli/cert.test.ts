@@ -1,10 +1,21 @@
 /** `subpage cert`, as a user runs it: what it writes is accepted by OpenSSL, private, and not overwritten by chance. */
 import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { makeCa } from '../../src/agent/certificates.ts'
 import { certCommand } from '../../src/cli/commands/cert.ts'
 import { asSubpageError } from '../../src/errors.ts'
 import { packageRoot } from '../../src/memory/native.ts'
@@ -168,6 +179,28 @@ test('a CA key that others can read is not used', async () => {
   const made = await cert('host', 'x', '--ca', 'open', '--out', 'open')
   expect(made).toMatchObject({ status: 12, stderr: expect.stringMatching(/chmod 600.*SECRET_EXPOSED/) })
   expect(existsSync(at('open/x.key'))).toBe(false)
+})
+
+test('a CA that can sign nothing that is worth anything is refused, and nothing is left', async () => {
+  await cert('ca', '--out', 'one')
+  await cert('ca', '--out', 'two')
+  await cert('host', 'leaf', '--ca', 'one', '--out', 'leaf')
+  await makeCa(at('old'), { days: 2, from: new Date(Date.now() - 10 * dayMs) })
+  mkdirSync(at('mixed'))
+  copyFileSync(at('one/ca.crt'), at('mixed/ca.crt'))
+  copyFileSync(at('two/ca.key'), at('mixed/ca.key'))
+  mkdirSync(at('none'))
+  copyFileSync(at('leaf/leaf.crt'), at('none/ca.crt'))
+  copyFileSync(at('leaf/leaf.key'), at('none/ca.key'))
+  for (const [ca, why] of [
+    ['mixed', /do not belong together/],
+    ['none', /is no certificate of a CA/],
+    ['old', /has expired/],
+  ] as const) {
+    const made = await cert('host', 'x', '--ca', ca, '--out', `new-${ca}`)
+    expect(made).toMatchObject({ status: 2, stdout: '', stderr: expect.stringMatching(why) })
+    expect(existsSync(at(`new-${ca}`))).toBe(false)
+  }
 })
 
 const mistakes: [args: string[], reason: RegExp][] = [

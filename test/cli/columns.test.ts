@@ -46,6 +46,7 @@ const guest = (name: string): GuestStatus => ({
     amplification: 11.1,
   } as unknown as GuestStatus['epochs'],
   last: null,
+  shimMissing: null,
   committed: { epoch: 99, consoleBytes: 10 },
   takeover: { at: 0, ms: 44.1, reason: 'the primary and its guest are gone', epoch: 244, consoleBytes: 0 },
 })

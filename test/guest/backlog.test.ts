@@ -8,6 +8,7 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import {
   askVictim,
   type Console,
+  consoleLength,
   readConsole,
   typeLine,
   untilConsole,
@@ -45,7 +46,7 @@ test('a pause that is broken with much to capture: seeded again while the guest 
   await protect(from, name, to, { epochMs: 400, suspicionMs: 20_000, speculate: 'off' })
   await expect.poll(agentState, { timeout: 60_000 }).toBe('T')
   // The guard lets the guest run: it says so.
-  const length = readConsole(console).length
+  const length = consoleLength(console)
   await untilConsole(console, length, (text) => /^workset periods=/m.exec(text) ?? undefined, 30_000)
   from.process.kill('SIGCONT')
 

@@ -11,7 +11,7 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import {
   askVictim,
   type Console,
-  readConsole,
+  consoleLength,
   typeLine,
   untilConsole,
   victimDamage,
@@ -92,7 +92,7 @@ const coldPages = 2_048
 /** Has the first guest run a command. @returns what it says before it ends */
 async function run(command: string): Promise<() => Promise<string>> {
   const console = consoles[0]!
-  const from = readConsole(console).length
+  const from = consoleLength(console)
   await typeLine(console, `run ${command}`)
   const ended = (text: string) => /([0-9a-f]{32}) {2}\/tmp/.exec(text)?.[1]
   return () => untilConsole(console, from, ended, 60_000)

@@ -10,6 +10,7 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import {
   askVictim,
   consoleAt,
+  consoleLength,
   readConsole,
   untilConsole,
   victimDamage,
@@ -60,7 +61,7 @@ async function expectWhole(): Promise<void> {
   expect(await from.client.verify(name)).toMatchObject({ equal: true })
   const console = consoleAt(status.console)
   expect(await askVictim(console)).toBe(true)
-  const length = readConsole(console).length
+  const length = consoleLength(console)
   const [line] = await untilConsole(
     console,
     length,

@@ -3,12 +3,23 @@
  */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { judge } from '../../src/agent/demo.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
-import { askVictim, consoleAt } from '../../src/qemu/demo-guest.ts'
+import { type Console, consoleAt, consoleLength, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { protect, startVictim, until } from '../support/hosts.ts'
 
@@ -55,6 +66,29 @@ function fillUp(directory: string): string {
   return path
 }
 
+async function goesOn(name: string): Promise<void> {
+  const { committed } = await until(a, name, ({ state }) => state === 'Protected')
+  await until(a, name, (now) => (now.committed?.epoch ?? 0) > (committed?.epoch ?? 0) + 5)
+}
+
+/** A console that has been talked to for long, and is again: its log is cut in the middle of it. */
+async function talksEndlessly(console: Console): Promise<void> {
+  appendFileSync(console.log, `${'x'.repeat(63)}\n`.repeat((4 * 2 ** 20) / 64 - 1))
+  const from = consoleLength(console)
+  await typeLine(console, 'run yes 0123456789012345678901234567890123456789 | head -c 100000')
+  const text = await untilConsole(
+    console,
+    from,
+    (said) => (/^subpage-guest: exit 0$/m.test(said) && existsSync(`${console.log}.1`) ? said : undefined),
+    60_000,
+  )
+  // The victim talks beside it.
+  expect(text.length).toBeGreaterThan(100_000)
+  expect(text.replaceAll(/^(victim|subpage-guest).*\n/gm, '').match(/[0-9]/g)!.length).toBeGreaterThan(95_000)
+  expect(consoleLength(console)).toBeGreaterThanOrEqual(from + text.length)
+  expect(statSync(console.log).size).toBeLessThan(2 ** 20)
+}
+
 beforeAll(async () => {
   mkdirSync(images)
   a = await hostWithSmallDisk('a')
@@ -68,16 +102,15 @@ afterAll(async () => {
 })
 
 test('full: two protected guests go on, through a restart of the agent and a takeover', async () => {
-  const { status } = await startVictim(a, 'victim')
+  const { status, console } = await startVictim(a, 'victim')
   const small = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] }
   await a.client.run({ ...small, name: 'other' })
   for (const name of ['victim', 'other']) await protect(a, name, b)
 
+  await talksEndlessly(console)
+  for (const name of ['victim', 'other']) await goesOn(name)
+
   const fillers = ['a', 'b'].map((host) => fillUp(stateOf(host)))
-  const goesOn = async (name: string) => {
-    const { committed } = await until(a, name, ({ state }) => state === 'Protected')
-    await until(a, name, (now) => (now.committed?.epoch ?? 0) > (committed?.epoch ?? 0) + 5)
-  }
   for (const name of ['victim', 'other']) await goesOn(name)
   await expect(a.client.run({ ...small, name: 'third' })).rejects.toMatchObject({
     code: 'NO_SPACE',
@@ -97,7 +130,9 @@ test('full: two protected guests go on, through a restart of the agent and a tak
   process.kill(status.pid ?? 0, 'SIGKILL')
   const taken = await until(b, 'victim', ({ takeover }) => takeover !== null)
   for (const filler of fillers) rmSync(filler)
-  expect(await askVictim(consoleAt(taken.console))).toBe(true)
+  expect(await judge(console, consoleAt(taken.console), taken.takeover!.consoleBytes)).toMatchObject({
+    ...{ continued: true, lost: 0, verified: true },
+  })
   // With room again, what could not be begins by itself.
   await until(b, 'victim', ({ role, state }) => role === 'Primary' && state === 'Protected')
   await b.client.remove('victim')

@@ -11,8 +11,8 @@ import {
   askVictim,
   type Console,
   consoleAt,
+  consoleLength,
   demoGuestOptions,
-  readConsole,
   typeLine,
   untilConsole,
   victimLines,
@@ -66,7 +66,7 @@ async function paused<T>(name: string, look: () => T): Promise<T> {
 }
 
 test('stores across lines and pages are seen whole, and all parts tell of the same pages', async () => {
-  const from = readConsole(console).length
+  const from = consoleLength(console)
   await typeLine(console, 'run workset mib=1 order=straddling period_ms=20 >/dev/ttyS0 &')
   await untilConsole(console, from, (text) => /workset ready/.exec(text) ?? undefined, 60_000)
   using share = PluginShare.open(guestFiles(state, 'seen').accesses)
@@ -77,7 +77,7 @@ test('stores across lines and pages are seen whole, and all parts tell of the sa
     return { pages, maps: lines.take(pages), pml: pml.harvest(), prl: prl.harvest(), exact: exact.harvest() }
   }
   await paused('seen', harvest)
-  const said = readConsole(console).length
+  const said = consoleLength(console)
   await untilConsole(console, said, (text) => /workset periods=/.exec(text) ?? undefined, 60_000)
   const { pages, maps, ...models } = await paused('seen', harvest)
   // Silent stores: lines 0, 31, 32 and 63 of all its pages but the first and the one after the last.
@@ -158,7 +158,7 @@ test('memory above 4 GiB: the marks are where the data is', async () => {
   using share = PluginShare.open(files.accesses)
   using ram = Region.map(files.ram, { writable: false })
   await share.untilActive()
-  const from = readConsole(console).length
+  const from = consoleLength(console)
   await untilConsole(console, from, (text) => victimLines(text).at(20), 60_000)
   const pages = [...openLines(share).pages().pages()]
   const victims = pages.filter(

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeEach, expect, test } from 'vitest'
-import { BoundedLog, lastLines, logBytesMax } from '../../src/qemu/bounded-log.ts'
+import { BoundedLog, lastLines, logBytesMax, logPart } from '../../src/qemu/bounded-log.ts'
 import { replaceInPlace } from '../../src/qemu/room.ts'
 import { spawnQemu } from '../../src/qemu/spawn.ts'
 
@@ -44,6 +44,29 @@ test('a long one moves away, and every byte is counted', async () => {
   expect(await log.turn()).toBe(true)
   expect(readFileSync(`${path}.1`, 'utf8')).toBe('b'.repeat(150))
   expect(log.totalBytes).toBe(307)
+})
+
+test('a position among all that was ever written leads to the same bytes after it has turned', async () => {
+  const log = new BoundedLog(path, 0, { keptBytes: 100 })
+  const written = 'abcdefghij'.repeat(100)
+  for (let at = 0; at < written.length; at += 150) {
+    appendFileSync(path, written.slice(at, at + 150))
+    await log.turn()
+  }
+  appendFileSync(path, 'end')
+  const all = `${written}end`
+  const part = (from: number, to = Number.POSITIVE_INFINITY) =>
+    logPart(path, log.droppedBytes, from, to).toString()
+  const kept = part(0).length
+  expect(kept).toBeGreaterThan(100)
+  expect(kept).toBeLessThan(400)
+  expect(part(0)).toBe(all.slice(-kept))
+  for (let from = all.length - kept; from <= all.length; from += 7)
+    for (const to of [from, from + 20, all.length, all.length + 5])
+      expect(part(from, to)).toBe(all.slice(from, to))
+  expect(part(0, all.length - kept)).toBe('')
+  rmSync(`${path}.1`)
+  for (const from of [0, log.droppedBytes]) expect(part(from)).toBe(all.slice(log.droppedBytes))
 })
 
 test('what is appended while it turns is lost nowhere', async () => {

@@ -90,6 +90,36 @@ describe('the course of a protection', () => {
     await expect(pair.primary?.verify()).rejects.toMatchObject({ code: 'NOT_PROTECTED' })
   })
 
+  test('unprotect needs no arbiter while the standby is there to give its checkpoint up', async () => {
+    const arbiter = new ScriptedArbiter()
+    const pair = await startProtected({ arbiter })
+    arbiter.reachable = false
+    await pair.primary!.stop()
+    expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
+    expect(pair.guest.alive).toBe(true)
+    expect(pair.options.succession.generation).toBe(1)
+  })
+
+  test('unprotect of a guest that has died leaves it to its standby, and says so', async () => {
+    const pair = await startProtected({ arbiter: new ScriptedArbiter() })
+    pair.guest.end({ how: 'died', detail: 'killed' })
+    await expect(pair.primary!.stop()).rejects.toMatchObject({ code: 'GUEST_DIED' })
+    expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
+  })
+
+  test('unprotect with a standby of an older release, which closes the connection without an answer', async () => {
+    const { guest, protect } = await asStandby(random, async (peer) => {
+      await welcome(peer)
+      void acknowledge(peer).catch(() => undefined) // It ends with the connection.
+      await peer.heard(frameType.unprotect)
+      peer.connection.close()
+    })
+    const primary = await protect()
+    await once(primary, 'epoch')
+    await primary.stop()
+    expect(guest).toMatchObject({ alive: true, paused: false })
+  })
+
   test('unprotect: the copy is discarded, the guest runs on', async () => {
     const pair = await startProtected()
     await pair.primary?.stop()

@@ -26,6 +26,7 @@ export class Peer {
   readonly ended: Promise<void>
   readonly #devices = new DeviceStateWriter()
   readonly #received: Frame[] = []
+  readonly #heard = new Map<FrameType, () => void>()
   #wake = () => {}
   #done = false
 
@@ -39,6 +40,7 @@ export class Peer {
     try {
       for await (const frame of this.connection) {
         this.#received.push(frame)
+        this.#heard.get(frame.type)?.()
         this.#wake()
       }
     } catch {
@@ -69,6 +71,11 @@ export class Peer {
       const frame = await this.next()
       if (frame.type === type) return frame
     }
+  }
+
+  /** Resolves when such a frame has come, whoever takes it. */
+  async heard(type: FrameType): Promise<void> {
+    await new Promise<void>((resolve) => this.#heard.set(type, resolve))
   }
 
   /** The code and message that the other side refuses with. */

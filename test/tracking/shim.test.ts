@@ -1,10 +1,16 @@
 /** The shim in a small program: what it reports, what it leaves to children, and that it never breaks its host. */
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { closeSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { describeShim, readShimStatus, shimEnvironment, shimPath } from '../../src/tracking/shim.ts'
+import {
+  describeShim,
+  openUnnameable,
+  readShimStatus,
+  shimEnvironment,
+  shimPath,
+} from '../../src/tracking/shim.ts'
 import { openTracker, probeUserfault } from '../../src/tracking/tracker.ts'
 import { Victims } from './victim.ts'
 
@@ -65,6 +71,32 @@ test('leaves itself out of the environment of children, and keeps what others pr
   })
   expect(await other.run('ld_preload')).toBe('libm.so.6:libpthread.so.0')
   expect(readShimStatus(other.statusPath)?.mappings).toBe(1)
+})
+
+test.each(['a b', 'a:b', '$ORIGIN', 'a b:c $LIB'])('is loaded from below a folder named "%s"', (name) => {
+  const folder = join(directory, name)
+  mkdirSync(folder)
+  const path = join(folder, 'shim.so')
+  copyFileSync(shimPath, path)
+  const status = join(directory, `${name}.status`)
+  const library = openUnnameable(path)
+  try {
+    const environment = shimEnvironment({ library: '/proc/self/fd/3', ram: '/dev/shm/none', status })
+    const said = spawnSync('true', {
+      env: environment,
+      stdio: ['ignore', 'pipe', 'pipe', library],
+      encoding: 'utf8',
+    })
+    expect(said).toMatchObject({ status: 0, stderr: '' })
+  } finally {
+    closeSync(library!)
+  }
+  expect(readShimStatus(status)?.tracking).toBe('waiting')
+})
+
+test('a path that LD_PRELOAD can name is named by itself, and one that leads nowhere is not opened', () => {
+  expect(openUnnameable(join(directory, 'shim.so'))).toBeUndefined()
+  expect(openUnnameable(join(directory, 'no where', 'shim.so'))).toBeUndefined()
 })
 
 test('says `waiting` when the program never maps the RAM file', () => {

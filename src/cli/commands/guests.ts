@@ -10,6 +10,7 @@ import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.t
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
+import { ifSlow } from '../progress.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, parseSize, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
@@ -48,14 +49,17 @@ export const runCommand: Command = {
   ],
   async run(invocation) {
     const { parseNics } = await import('../../qemu/nic.ts')
+    const accel = text(invocation, 'accel') as RunBody['accel']
+    using _ = accel === 'auto' ? ifSlow(invocation.output, kvmIsTried) : undefined
     const status = await agentOf(invocation).run({
       name: nameOf(invocation),
       ramBytes: read(invocation, 'ram', guestSize),
-      accel: text(invocation, 'accel') as RunBody['accel'],
+      accel,
       options: absolutePaths(invocation.rest),
       ...(invocation.flags.track !== undefined && { track: read(invocation, 'track', parseTrack) }),
       nics: invocation.flags.net === undefined ? [] : read(invocation, 'net', parseNics),
     })
+    warnOfMissing(invocation, status)
     invocation.output.data(
       status,
       () =>
@@ -63,6 +67,9 @@ export const runCommand: Command = {
     )
   },
 }
+
+const kvmIsTried =
+  'starting: the first time after a boot the agent tries whether KVM runs a guest here, which takes 8 s at most (--accel tcg or kvm does without)'
 
 export const removeCommand: Command = {
   name: 'remove',
@@ -131,6 +138,7 @@ export const protectCommand: Command = {
       ...readSending(invocation),
     })
     const status = await untilProtected(agent, nameOf(invocation))
+    warnOfMissing(invocation, status)
     invocation.output.data(
       status,
       () =>
@@ -233,6 +241,10 @@ export const verifyCommand: Command = {
     )
     return difference ? exitStatus.failed : exitStatus.ok
   },
+}
+
+function warnOfMissing({ output }: Invocation, { name, shimMissing }: GuestStatus): void {
+  if (shimMissing !== null) output.warn(`${name}: ${shimMissing}`)
 }
 
 /** @throws SubpageError BAD_ARGUMENT */

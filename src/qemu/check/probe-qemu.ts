@@ -16,6 +16,8 @@ export interface ProbeOutcome {
 
 export interface ProbeOptions {
   stdin?: string
+  /** Beside our own. */
+  environment?: Record<string, string>
   /** Ends the probe when it matches standard output. */
   until?: RegExp
   timeMsMax: number
@@ -23,7 +25,7 @@ export interface ProbeOptions {
 
 export function probeQemu(
   args: string[],
-  { stdin = '', until, timeMsMax }: ProbeOptions,
+  { stdin = '', environment = {}, until, timeMsMax }: ProbeOptions,
 ): Promise<ProbeOutcome> {
   const binary = findCommand(qemuBinary)
   if (binary === undefined) return Promise.resolve({ how: 'missing', stdout: '', stderr: '' })
@@ -31,7 +33,10 @@ export function probeQemu(
   const setpriv = findCommand('setpriv')
   const command = [...(setpriv ? [setpriv, '--pdeathsig', 'KILL', '--'] : []), binary, ...args]
   return new Promise((resolve, reject) => {
-    const child = spawn(command[0]!, command.slice(1), { stdio: 'pipe' })
+    const child = spawn(command[0]!, command.slice(1), {
+      stdio: 'pipe',
+      env: { ...process.env, ...environment },
+    })
     let how: ProbeOutcome['how'] = 'ended'
     let stdout = ''
     let stderr = ''
@@ -59,6 +64,12 @@ export function probeQemu(
     child.stdin.on('error', () => undefined)
     child.stdin.end(stdin)
   })
+}
+
+/** What it said last, for people. */
+export function lastLine({ how, stderr }: ProbeOutcome, timeMsMax: number): string {
+  const said = stderr.trim().split('\n').at(-1)
+  return said || (how === 'timeout' ? `no answer in ${timeMsMax / 1000} s` : 'it said nothing')
 }
 
 /** The path of a command, or undefined when no folder of PATH holds it. */

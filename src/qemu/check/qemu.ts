@@ -4,7 +4,7 @@
  */
 import { qemuBinary } from '../launch.ts'
 import { type HostItem, item } from './item.ts'
-import { type ProbeOutcome, probeQemu } from './probe-qemu.ts'
+import { lastLine, probeQemu } from './probe-qemu.ts'
 
 const timeMsMax = 10_000
 const install = 'apt-get install qemu-system-x86'
@@ -33,7 +33,9 @@ export async function checkQemu(): Promise<HostItem[]> {
   const abilities = parseAnswers(outcome.stdout)
   if (!abilities) {
     const remedy = `try \`${qemuBinary} -M none -nodefaults -display none -qmp stdio\`; ${install}`
-    return [item('QEMU', purpose, `does not answer: ${lastLine(outcome)}`, { otherwise: false, remedy })]
+    return [
+      item('QEMU', purpose, `does not answer: ${lastLine(outcome, timeMsMax)}`, { otherwise: false, remedy }),
+    ]
   }
   return [item('QEMU', purpose, abilities.version), commandItem(abilities), bufferItem(abilities)]
 }
@@ -94,11 +96,4 @@ function bufferItem({ buffers }: QemuAbilities): HostItem {
         otherwise: 'degraded',
         remedy: `Debian's QEMU has it: ${install}`,
       })
-}
-
-function lastLine({ how, stderr }: ProbeOutcome): string {
-  return (
-    stderr.trim().split('\n').at(-1) ||
-    (how === 'timeout' ? `no answer in ${timeMsMax / 1000} s` : 'it said nothing')
-  )
 }

@@ -1,7 +1,7 @@
 /** The guest that this study measures in, with QEMU's plugin or without. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { SubpageError } from '../../errors.ts'
-import { readConsole, victimLines } from '../../qemu/demo-guest.ts'
+import { consoleLength, readConsole, victimLines } from '../../qemu/demo-guest.ts'
 import type { PluginPart } from '../../tracking/plugin/layout.ts'
 import type { TrackerTarget } from '../../tracking/tracker.ts'
 import { type Started, StudyGuest, startGuest } from '../study-guest.ts'
@@ -49,7 +49,7 @@ export class LabGuest extends StudyGuest {
     const atMost = until + workMsMax
     let next = performance.now() + everyMs
     const seen: { ranNs: number; step: number }[] = []
-    for (let at = readConsole(this.console).length; performance.now() < until || seen.length < 2; ) {
+    for (let at = consoleLength(this.console); performance.now() < until || seen.length < 2; ) {
       this.#signal.throwIfAborted()
       await delay(pollMs)
       if (performance.now() > atMost)
@@ -57,7 +57,7 @@ export class LabGuest extends StudyGuest {
       const last = victimLines(readConsole(this.console, at)).at(-1)
       if (last) {
         seen.push({ ranNs: this.processorNs(), step: last.step })
-        at = readConsole(this.console).length
+        at = consoleLength(this.console)
       }
       if (performance.now() >= next) {
         each()

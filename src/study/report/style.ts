@@ -20,9 +20,10 @@ h3{font-size:16px;margin:28px 0 4px}
 p{margin:0 0 12px;max-width:72ch}
 .lead{font-size:18px}
 .meaning,footer,caption,nav{color:var(--quiet)}
-nav a{color:inherit;margin-right:14px;white-space:nowrap}
-figure{margin:0 0 8px}
-svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
+nav{display:flex;flex-wrap:wrap;gap:2px 14px}
+nav a{color:inherit}
+figure{margin:0 0 8px;overflow-x:auto}
+svg{display:block;width:100%;min-width:680px;height:auto;font:12px system-ui,sans-serif}
 svg text{fill:var(--quiet)}
 svg .value,svg .legend,svg .axis{fill:var(--ink)}
 svg .end{text-anchor:end}svg .middle{text-anchor:middle}
@@ -48,4 +49,5 @@ td.number{white-space:nowrap}
 details{margin:0 0 12px;font-size:14px;color:var(--quiet)}
 details table{color:var(--ink);font-size:12px}
 footer{margin-top:56px;font-size:13px}
+@media print{h2,h3,.meaning{break-after:avoid}figure,tr{break-inside:avoid}figure,.wide{overflow:visible}svg{min-width:0}nav{display:none}main{padding:0}}
 `.trim()
