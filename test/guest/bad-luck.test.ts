@@ -27,7 +27,6 @@ import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
 import { type GuestFiles, guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
 import { launch } from '../../src/qemu/launch.ts'
 import { identify, isRunning } from '../../src/qemu/process.ts'
-import { Qmp } from '../../src/qemu/qmp.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
@@ -39,12 +38,11 @@ import {
   Hosts,
   killHost,
   protect,
+  runState,
   signalHost,
   startVictim,
   supervisorPid,
-  supervisorsOf,
   until,
-  untilExited,
 } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 import { subpage } from '../support/subpage.ts'
@@ -93,14 +91,6 @@ function processesWith(argument: string): number[] {
         return false
       }
     })
-}
-
-/** What QEMU says of the guest, over the control socket that only the guard uses. */
-async function runState(files: GuestFiles): Promise<string> {
-  const qmp = await Qmp.connect(files.guardQmp)
-  const { status } = await qmp.run<{ status: string }>('query-status')
-  qmp.close()
-  return status
 }
 
 /** Starts an agent again where one was. */
@@ -482,9 +472,9 @@ describe('a protected guest', () => {
     expect(processesWith(filesOf('b', name).ram)).toHaveLength(1)
   }
 
-  /** Longer than the lease of a pause: by then the guard has let the guest run. */
+  /** When the lease of a pause is over, after 2 s, the guard lets the guest run. */
   const untilRunning = () =>
-    expect.poll(() => runState(filesOf('a', name)), { timeout: 4_000, interval: 50 }).toBe('running')
+    expect.poll(() => runState(filesOf('a', name)), { timeout: 10_000, interval: 50 }).toBe('running')
 
   test('is not protected twice', async () => {
     for (const to of [b, a])
@@ -515,17 +505,6 @@ describe('a protected guest', () => {
     })
     await expectProtected()
   })
-
-  test.each(['before-harvest', 'after-capture', 'after-resume', 'after-send'])(
-    'whose supervisor dies %s goes on',
-    async (point) => {
-      await killHost(a)
-      a = await restart('a', { SUBPAGE_FAULT: `${point}:${random.integer(5, 60)}=kill` })
-      await untilExited(supervisorsOf(stateOf('a')))
-      await untilRunning()
-      await expectProtected()
-    },
-  )
 
   test('whose agent and supervisor are killed at any moment goes on', async () => {
     for (let n = 0; n < 3; n++) {

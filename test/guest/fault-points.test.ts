@@ -2,6 +2,7 @@
  * The supervisor that passes a fault point dies there, at a passing drawn at random, and the next one finds what it left: the
  * guest runs on exactly one host, is protected again, its image is equal to it, and its victim program whole.
  */
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import {
@@ -14,8 +15,9 @@ import {
   victimDigest,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
-import { Hosts, killHost, protect, startVictim, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, runState, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 
 const name = 'pointed'
@@ -82,6 +84,9 @@ test.each(faultPoints.filter((point) => !standbyPoint(point) && !loadPoint(point
     const fault = `${point}:${random.integer(1, 20)}=kill`
     const failing = await withFault(from, fault)
     await died(failing)
+    // The next one finds it, or the guard lets it run when the lease of a pause is over, after 2 s.
+    const files = guestFiles(join(hosts.directory, names.get(from) ?? ''), name)
+    await expect.poll(() => runState(files), { timeout: 10_000, interval: 50 }).toBe('running')
     from = failing
     await expectWhole()
     expect((await from.client.guest(name)).takeover, info(fault)).toBe(null)

@@ -15,7 +15,8 @@ import {
   untilConsole,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
-import { guestFiles, guestNames } from '../../src/qemu/guest-files.ts'
+import { type GuestFiles, guestFiles, guestNames } from '../../src/qemu/guest-files.ts'
+import { Qmp } from '../../src/qemu/qmp.ts'
 import { sendingDefault } from '../../src/replication/sending.ts'
 
 export const ramBytes = 160 * 2 ** 20
@@ -70,6 +71,7 @@ function commandOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'latin1')
   } catch {
+    // There is none.
     return ''
   }
 }
@@ -106,6 +108,14 @@ export function signalHost(agent: EphemeralAgent, signal: NodeJS.Signals): void 
 /** Of a guest that is there. */
 export async function supervisorPid({ client }: EphemeralAgent, name: string): Promise<number> {
   return (await client.guest(name)).supervisor?.process ?? 0
+}
+
+/** What QEMU says of the guest, over the control socket that only the guard uses. */
+export async function runState(files: GuestFiles): Promise<string> {
+  const qmp = await Qmp.connect(files.guardQmp)
+  const { status } = await qmp.run<{ status: string }>('query-status')
+  qmp.close()
+  return status
 }
 
 /** Starts the demo guest and waits until its victim program reports. */
