@@ -1,7 +1,8 @@
 /**
- * Four projects, one after the other: `unit` needs neither QEMU nor privileges and takes about a minute; `process`
- * starts agents and the command line as real processes, and pairs that wait on real time; `simulation` runs the pair through schedules of faults in simulated
- * time; `guest` runs real virtual machines.
+ * Four projects. `unit` needs neither QEMU nor privileges and takes about a minute; `simulation` runs the pair through schedules of
+ * faults in simulated time. Both only compute: they share the cores. `process` starts agents, arbiters and the command line as
+ * real processes, and pairs that wait on real time: more of its files run at once than there are cores. Last, and one after the
+ * other, `guest` runs real virtual machines. The time limits are for what hangs: a loaded machine may be ten times as slow.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -10,8 +11,8 @@ const processTests = [
   'test/cli/{command-line,matrix,outputs,watch}.test.ts',
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
-  'test/replication/{arbiter-file,arbiter-memory,arbiter-open,backlog,failed,give-back,growth,hostile}.test.ts',
-  'test/replication/{identities,pair,shadow-modes}.test.ts',
+  'test/replication/{arbiter-etcd,arbiter-file,arbiter-memory,arbiter-open}.test.ts',
+  'test/replication/{backlog,failed,give-back,growth,hostile,identities,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',
   'test/study/ending.test.ts',
@@ -27,8 +28,18 @@ export default defineConfig({
           expect: { poll: { timeout: 20_000 } },
           include: ['test/**/*.test.ts'],
           exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
-          testTimeout: 30_000,
-          // They only compute.
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
+          maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: 'simulation',
+          sequence: { groupOrder: 0 },
+          expect: { poll: { timeout: 20_000 } },
+          include: ['test/simulation/**/*.test.ts'],
+          testTimeout: 300_000,
           maxWorkers: 2,
         },
       },
@@ -38,25 +49,15 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
           expect: { poll: { timeout: 20_000 } },
           include: processTests,
-          testTimeout: 60_000,
-          // They compile programs.
+          testTimeout: 180_000,
           hookTimeout: 60_000,
-        },
-      },
-      {
-        test: {
-          name: 'simulation',
-          sequence: { groupOrder: 2 },
-          expect: { poll: { timeout: 20_000 } },
-          include: ['test/simulation/**/*.test.ts'],
-          testTimeout: 300_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
         },
       },
       {
         test: {
           name: 'guest',
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 2 },
           expect: { poll: { timeout: 20_000 } },
           include: ['test/guest/**/*.test.ts'],
           globalSetup: ['test/support/global-setup.ts'],

@@ -32,11 +32,16 @@ type Measure<T> = Record<Mode, T[]>
 const each = <T>(value: (mode: Mode) => T) =>
   Object.fromEntries(modes.map((mode) => [mode, value(mode)])) as Record<Mode, T>
 
-export async function run({ tiny }: BenchOptions) {
+export async function run(options: BenchOptions) {
+  await using redis = await RedisGuest.start()
+  return await measure(redis, options)
+}
+
+/** The redis guest is gone afterwards. */
+export async function measure(redis: RedisGuest, { tiny }: BenchOptions) {
   const rounds = tiny ? 1 : 5
   const seconds = tiny ? 1 : 4
   const checkpoints = tiny ? settled.tiny : settled.full
-  await using redis = await RedisGuest.start()
   const { a, b } = redis
   const latency: Measure<Latency> = { unprotected: [], protected: [], auto: [] }
   const throughput: Measure<number> = { unprotected: [], protected: [], auto: [] }

@@ -62,11 +62,15 @@ export interface SendingBench {
   ways: SendingWay[]
 }
 
-export async function run({ tiny, runs }: BenchOptions): Promise<BenchResult> {
+export async function run(options: BenchOptions): Promise<BenchResult> {
+  await using redis = await RedisGuest.start()
+  return await measure(redis, options)
+}
+
+export async function measure(redis: RedisGuest, { tiny, runs }: BenchOptions): Promise<BenchResult> {
   const rounds = runs ?? (tiny ? 1 : 7)
   const seconds = tiny ? 1 : 2
   const names = tiny ? tinyWays : Object.keys(ways)
-  await using redis = await RedisGuest.start()
   const found: Record<string, Turn[]> = Object.fromEntries(names.map((name) => [name, []]))
   for (let round = 0; round < rounds; round++)
     for (const name of turned(names, round)) found[name]!.push(await turn(redis, ways[name], seconds))

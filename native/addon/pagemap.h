@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
+#include "../core/invariant.h"
 #include "../shim/uffd.h"
 
 /* linux/fs.h of kernels before 6.7 lacks all of these. Named apart from it, so that newer headers do not clash. */
@@ -61,6 +62,7 @@ static inline int scan_next(int pagemap, const struct wanted *wanted, uint64_t *
         errno = EIO;
         return -1;
     }
+    SP_INVARIANT((size_t)count <= room);
     *start = argument.walk_end;
     return count;
 }

@@ -77,6 +77,7 @@ static int scan_entries(struct watch *watch, const struct mapping *mapping)
         ssize_t got = pread(watch->pagemap, entries, count * 8, (off_t)(start / PAGE_BYTES * 8));
         if (got < 8)
             return got < 0 ? errno : ESRCH;
+        SP_INVARIANT((size_t)got <= count * sizeof *entries);
         count = (size_t)got / 8;
         for (size_t i = 0; i < count;) {
             size_t from = i;

@@ -14,6 +14,7 @@ void *grown(void *array, size_t count, size_t *room, size_t element_bytes)
 {
     if (count < *room)
         return array;
+    SP_INVARIANT(count == *room && *room <= SIZE_MAX / 2 / element_bytes);
     *room = *room ? 2 * *room : 64;
     array = realloc(array, *room * element_bytes);
     if (!array) {
@@ -34,6 +35,7 @@ void message_bytes(struct message *message, const void *bytes, size_t length)
 {
     while (message->room < message->length + length)
         message->bytes = grown(message->bytes, message->room, &message->room, 1);
+    SP_INVARIANT(message->length <= message->room && length <= message->room - message->length);
     if (length > 0)
         memcpy(message->bytes + message->length, bytes, length);
     message->length += length;
@@ -60,6 +62,8 @@ void message_text(struct message *message, const char *text)
 
 bool message_send(struct message *message)
 {
+    /* A length that was cut to 32 bits would end the message within itself. */
+    SP_INVARIANT(message->length > 4 && message->length - 4 <= UINT32_MAX);
     uint32_t length = (uint32_t)(message->length - 4);
     memcpy(message->bytes, &length, sizeof length);
     for (size_t sent = 0; sent < message->length;) {

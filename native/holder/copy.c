@@ -17,8 +17,9 @@
 static void count_pages(struct watch *watch, uint64_t page, uint64_t count)
 {
     struct run *last = watch->run_count > 0 ? &watch->runs[watch->run_count - 1] : NULL;
-    if (last && (uint64_t)last->first + last->count > page)
-        abort(); /* each page is found once */
+    /* Each page is found once. */
+    SP_INVARIANT(!last || (uint64_t)last->first + last->count <= page);
+    SP_INVARIANT(count > 0 && page + count <= watch->space.page_count);
     if (last && (uint64_t)last->first + last->count == page) {
         last->count += (uint32_t)count;
         return;
@@ -42,7 +43,7 @@ static void count_read(struct watch *watch, uint64_t page, uint64_t count, enum 
         return;
     }
     for (uint64_t end = page + count; page < end; page++) {
-        if (!known_has(&watch->known, page) && is_zero(watch->mirror + page * PAGE_BYTES))
+        if (!known_has(&watch->known, page) && is_zero(mirror_of(watch, page, 1)))
             continue;
         known_set(&watch->known, page, 1, true);
         count_pages(watch, page, 1);
@@ -53,10 +54,11 @@ static void count_read(struct watch *watch, uint64_t page, uint64_t count, enum 
 static int read_pages(struct watch *watch, uint64_t address, uint64_t page, uint64_t count, enum find_kind kind)
 {
     while (count > 0) {
-        ssize_t got = pread(watch->mem, watch->mirror + page * PAGE_BYTES, count * PAGE_BYTES, (off_t)address);
+        ssize_t got = pread(watch->mem, mirror_of(watch, page, count), count * PAGE_BYTES, (off_t)address);
         if (got == 0)
             return ESRCH;
         uint64_t pages = got < 0 ? 0 : (uint64_t)got / PAGE_BYTES;
+        SP_INVARIANT(pages <= count);
         if (pages > 0)
             count_read(watch, page, pages, kind);
         else {
@@ -76,7 +78,7 @@ static int read_pages(struct watch *watch, uint64_t address, uint64_t page, uint
 static void count_changed(struct watch *watch, uint64_t page, const uint8_t *bytes, uint64_t count)
 {
     for (; count > 0; page++, count--, bytes += PAGE_BYTES) {
-        uint8_t *ours = watch->mirror + page * PAGE_BYTES;
+        uint8_t *ours = mirror_of(watch, page, 1);
         if (memcmp(ours, bytes, PAGE_BYTES) == 0)
             continue;
         memcpy(ours, bytes, PAGE_BYTES);
@@ -123,6 +125,7 @@ static int compare_pages(struct watch *watch, uint64_t address, uint64_t page, u
         if (got < PAGE_BYTES)
             got = read_file(watch, address, bytes, length);
         uint64_t pages = got < PAGE_BYTES ? 0 : (uint64_t)got / PAGE_BYTES;
+        SP_INVARIANT(pages * PAGE_BYTES <= length);
         count_changed(watch, page, bytes, pages);
         if (pages == 0)
             pages = 1; /* as in read_pages; nothing says that it has changed */
@@ -135,10 +138,12 @@ static int compare_pages(struct watch *watch, uint64_t address, uint64_t page, u
 
 static int copy_find(struct watch *watch, const struct piece *piece, const struct find *find)
 {
+    /* Of another piece the address would be another page's. */
+    SP_INVARIANT(find->first >= piece->first_page && (uint64_t)find->first + find->count <= piece_page(piece, piece->end));
     uint64_t address = piece->start + (find->first - piece->first_page) * PAGE_BYTES;
     switch (find->kind) {
     case FIND_EMPTY:
-        memset(watch->mirror + (uint64_t)find->first * PAGE_BYTES, 0, (size_t)find->count * PAGE_BYTES);
+        memset(mirror_of(watch, find->first, find->count), 0, (size_t)find->count * PAGE_BYTES);
         count_pages(watch, find->first, find->count);
         return 0;
     case FIND_COMPARED:
@@ -163,8 +168,9 @@ int copy_finds(struct watch *watch)
         if (find.first < done)
             find = (struct find){.first = (uint32_t)done, .count = (uint32_t)(end - done), .kind = find.kind};
         done = end;
-        while (piece_page(&space->numbered[at], space->numbered[at].end) <= find.first)
+        while (at < space->numbered_count && piece_page(&space->numbered[at], space->numbered[at].end) <= find.first)
             at++;
+        SP_INVARIANT(at < space->numbered_count);
         int error = copy_find(watch, &space->numbered[at], &find);
         if (error)
             return error;

@@ -37,7 +37,7 @@ static bool read_ring(struct watch *watch, const char *descriptor)
         unsigned long long start, bytes;
         if (strncmp(line, "UserBufs:", 9) == 0)
             said = true;
-        else if (said && sscanf(line, " %*u: 0x%llx/%llu", &start, &bytes) == 2)
+        else if (said && sscanf(line, " %*u: 0x%llx/%llu", &start, &bytes) == 2 && bytes <= UINT64_MAX - start)
             add_buffer(watch, start, bytes);
         else if (said && !strchr(line, '<'))
             break;
@@ -73,6 +73,7 @@ static void look(struct watch *watch)
             all_said = read_ring(watch, entry->d_name) && all_said;
     }
     closedir(folder);
+    SP_INVARIANT(former <= watch->buffer_count && watch->buffer_count <= watch->buffer_room);
     /* What a ring said before counts until it says something else. */
     if (all_said) {
         watch->buffer_count -= former;

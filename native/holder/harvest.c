@@ -10,8 +10,16 @@
 
 #include "holder.h"
 
+/* The kernel's answers, and what is made of them, are whole pages of the mapping that was asked for. */
+static bool lies_in(const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    return mapping->start <= start && start <= end && end <= mapping->end && start % PAGE_BYTES == 0 &&
+           end % PAGE_BYTES == 0;
+}
+
 static void append(struct watch *watch, uint64_t page, uint64_t count, enum find_kind kind)
 {
+    SP_INVARIANT(count > 0 && page + count <= watch->space.page_count);
     watch->finds = grown(watch->finds, watch->find_count, &watch->find_room, sizeof *watch->finds);
     watch->finds[watch->find_count++] =
         (struct find){.first = (uint32_t)page, .count = (uint32_t)count, .kind = kind};
@@ -19,6 +27,7 @@ static void append(struct watch *watch, uint64_t page, uint64_t count, enum find
 
 bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end, enum find_kind kind)
 {
+    SP_INVARIANT(lies_in(mapping, start, end));
     while (start < end) {
         const struct piece *piece = space_find(&watch->space, start);
         if (!piece) {
@@ -38,6 +47,7 @@ void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_
     const struct space *space = &watch->space;
     if (start >= end)
         return;
+    SP_INVARIANT(lies_in(mapping, start, end));
     for (size_t at = space_position(space, start); at < space->count && space_piece(space, at)->start < end; at++) {
         const struct piece *piece = space_piece(space, at);
         uint64_t page = piece_page(piece, start > piece->start ? start : piece->start);

@@ -24,6 +24,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "../core/invariant.h"
+
 enum { PAGE_BYTES = 4096 };
 
 /* ---- threads.c: all threads of the target ---- */
@@ -173,7 +175,9 @@ bool space_number(struct space *space, const struct mapping *mapping, uint64_t s
 /* The pieces of the program that runs, by address. */
 static inline struct piece *space_piece(const struct space *space, size_t at)
 {
+    SP_INVARIANT(at < space->count && space->gap <= space->count && space->count <= space->order_room);
     size_t index = at < space->gap ? at : at + (space->order_room - space->count);
+    SP_INVARIANT(space->order[index] < space->numbered_count);
     return &space->numbered[space->order[index]];
 }
 /* The index of the first piece that ends behind an address. */
@@ -188,8 +192,10 @@ struct block space_block(const struct space *space, const struct mapping *mappin
 /* Another program runs: its memory has nothing to do with that of the former one. Numbers are not used again. */
 void space_forget(struct space *space);
 
+/* Its end has a number too: the one behind its last page. */
 static inline uint64_t piece_page(const struct piece *piece, uint64_t address)
 {
+    SP_INVARIANT(piece->start <= address && address <= piece->end);
     return piece->first_page + (address - piece->start) / PAGE_BYTES;
 }
 
@@ -266,6 +272,14 @@ struct watch {
     const char *failed; /* why pages are not tracked: the step, and its errno or 0 */
     int error;
 };
+
+/* Where the mirror holds pages; they have numbers. */
+static inline uint8_t *mirror_of(const struct watch *watch, uint64_t page, uint64_t count)
+{
+    SP_INVARIANT(page < watch->space.page_count && count <= watch->space.page_count - page);
+    SP_INVARIANT(watch->space.page_count <= watch->space.page_limit);
+    return watch->mirror + page * PAGE_BYTES;
+}
 
 /* Prepares the address space of a held target for tracking, through a thread that is stopped. False with `failed` and `error`. */
 bool watch_prepare(struct watch *watch, pid_t stopped_thread);

@@ -20,6 +20,7 @@ void known_init(struct known *known, uint64_t page_count)
 
 bool known_has(const struct known *known, uint64_t page)
 {
+    SP_INVARIANT(page < known->page_count);
     return known->words[page / 64] >> page % 64 & 1;
 }
 
@@ -32,9 +33,8 @@ static uint64_t bits_between(uint64_t page, uint64_t end)
 
 void known_set(struct known *known, uint64_t page, uint64_t count, bool value)
 {
+    SP_INVARIANT(page <= known->page_count && count <= known->page_count - page);
     uint64_t end = page + count;
-    if (end > known->page_count)
-        abort();
     for (; page < end; page = (page / 64 + 1) * 64) {
         uint64_t bits = bits_between(page, end);
         if (value)
@@ -46,8 +46,7 @@ void known_set(struct known *known, uint64_t page, uint64_t count, bool value)
 
 uint64_t known_next(const struct known *known, uint64_t page, uint64_t end, bool value)
 {
-    if (end > known->page_count)
-        abort();
+    SP_INVARIANT(end <= known->page_count);
     for (; page < end; page = (page / 64 + 1) * 64) {
         uint64_t word = known->words[page / 64];
         uint64_t bits = (value ? word : ~word) & bits_between(page, end);

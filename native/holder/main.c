@@ -318,6 +318,8 @@ static int serve(void)
 /* Memory that both sides map; it takes room only where a page of the target was copied to. */
 static int open_mirror(uint64_t pages, int *mirror)
 {
+    if (pages == 0 || pages > UINT32_MAX) /* a page has a number of 32 bits (harvest.c) */
+        return EINVAL;
     *mirror = memfd_create("subpage-mirror", MFD_CLOEXEC);
     if (*mirror < 0 || ftruncate(*mirror, (off_t)(pages * PAGE_BYTES)) < 0)
         return errno;

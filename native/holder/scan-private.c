@@ -45,8 +45,10 @@ static int take_unmarked(struct watch *watch, const struct mapping *mapping, con
         if (found < 0)
             return errno;
         for (int i = 0; i < found; i++) {
-            for (; ranges[at].end <= regions[i].start; settled = ranges[++at].start)
+            for (; ranges[at].end <= regions[i].start; settled = ranges[++at].start) {
+                SP_INVARIANT(at + 1 < count);
                 note_given_back(watch, mapping, settled, ranges[at].end);
+            }
             note_given_back(watch, mapping, settled, regions[i].start);
             settled = regions[i].end;
             /* The kernel fills a large page at the first touch of any part of it. */

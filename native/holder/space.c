@@ -47,6 +47,7 @@ static bool is_own(const char *permissions, unsigned long inode, const char *nam
  */
 static void add(struct space *space, struct mapping mapping, const char *name)
 {
+    SP_INVARIANT(mapping.start < mapping.end && mapping.start % PAGE_BYTES == 0 && mapping.end % PAGE_BYTES == 0);
     strncpy(mapping.name, *name == '\0' ? "anonymous" : name, sizeof mapping.name - 1);
     space->mappings =
         grown(space->mappings, space->mapping_count, &space->mapping_room, sizeof *space->mappings);
@@ -58,7 +59,11 @@ static void read_line(struct space *space, char *line)
 {
     char *at = line;
     uint64_t start = strtoul(at, &at, 16);
+    if (*at != '-')
+        return;
     uint64_t end = strtoul(at + 1, &at, 16);
+    if (*at != ' ' || strnlen(at, 6) < 6)
+        return;
     const char *permissions = at + 1;
     uint64_t offset = strtoul(at + 6, &at, 16);
     at = strchr(at + 1, ' '); /* after the device */
@@ -111,6 +116,7 @@ int space_read(struct space *space, pid_t pid)
     close(fd);
     if (used == 0)
         return ESRCH; /* the memory is gone: the process ends */
+    SP_INVARIANT(used < room);
     text[used] = '\0';
     space->mapping_count = 0;
     for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
@@ -153,6 +159,7 @@ static void insert_order(struct space *space, size_t at, uint32_t index)
         space->order_room = room;
         free = room - space->count;
     }
+    SP_INVARIANT(at <= space->count && space->gap <= space->count && index < space->numbered_count);
     uint32_t *order = space->order;
     if (at < space->gap)
         memmove(order + at + free, order + at, (space->gap - at) * sizeof *order);
@@ -179,9 +186,15 @@ static void append(struct piece **pieces, size_t *count, size_t *room, size_t fi
 static bool insert(struct space *space, size_t at, const struct mapping *mapping, uint64_t start, uint64_t end)
 {
     struct piece piece = {.start = start, .end = end, .first_page = space->page_count};
+    SP_INVARIANT(mapping->start <= start && start < end && end <= mapping->end);
+    /* Pieces do not overlap: an address has one number. */
+    SP_INVARIANT(at == 0 || space_piece(space, at - 1)->end <= start);
+    SP_INVARIANT(at == space->count || end <= space_piece(space, at)->start);
+    SP_INVARIANT(space->page_count <= space->page_limit);
     uint64_t pages = (end - start) / PAGE_BYTES;
-    if (space->page_count + pages > space->page_limit)
+    if (pages > space->page_limit - space->page_count)
         return false;
+    SP_INVARIANT(space->numbered_count < UINT32_MAX);
     memcpy(piece.name, mapping->name, sizeof piece.name);
     size_t before = space->numbered_count;
     append(&space->numbered, &space->numbered_count, &space->numbered_room, space->former_count, &piece);

@@ -45,6 +45,7 @@ static struct thread *add(struct target *target, pid_t tid)
 
 static void forget(struct target *target, struct thread *thread)
 {
+    SP_INVARIANT(thread >= target->threads && thread < target->threads + target->count);
     if (thread->syscall_fd >= 0)
         close(thread->syscall_fd);
     *thread = target->threads[--target->count];
@@ -126,6 +127,7 @@ static void on_exec(struct target *target, struct thread *thread)
     thread->syscall_fd = -1; /* not closed below */
     while (target->count > 0)
         forget(target, &target->threads[0]);
+    SP_INVARIANT(target->count < target->room);
     target->threads[target->count++] = only;
     target->executed = true;
     target->threads[0].signal = 0;

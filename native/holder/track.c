@@ -140,6 +140,7 @@ void track_leave(struct watch *watch, const struct mapping *mapping, int reason)
     if (at == LEFT_REASONS)
         return;
     struct left *left = &watch->left[at];
+    SP_INVARIANT(at <= watch->left_count && watch->left_count <= LEFT_REASONS);
     if (at == watch->left_count) {
         watch->left_count++;
         *left = (struct left){.reason = reason, .first = *mapping};
@@ -187,6 +188,7 @@ void track_tell(const struct watch *watch, struct message *message)
             at++;
         if (at == LEFT_REASONS || (at < told_count && left->bytes < 2 * told[at].bytes))
             continue;
+        SP_INVARIANT(at <= told_count && count < LEFT_REASONS);
         told[at].reason = left->reason;
         told[at].bytes = left->bytes;
         told_count += at == told_count;

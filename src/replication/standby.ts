@@ -121,20 +121,20 @@ export class Standby extends EventEmitter<StandbyEvents> {
       this.#keeper.forgetCheckpoint()
       written.push(succession.adopt(hello.generation))
     }
-    const pulse = new Pulse(
-      this.#options.clock,
-      hello.settings.suspicionMs,
-      // A connection that fails says so to its reader.
-      () => void connection.send(frameType.heartbeat).catch(() => undefined),
-      () => connection.fail(`the primary was silent for ${hello.settings.suspicionMs} ms`),
+    let welcomed = false
+    // Before the welcome neither side says anything: a slow disk is no silence. A connection that fails says so to its reader.
+    const beat = () => welcomed && void connection.send(frameType.heartbeat).catch(() => undefined)
+    const pulse = new Pulse(this.#options.clock, hello.settings.suspicionMs, beat, () =>
+      connection.fail(`the primary was silent for ${hello.settings.suspicionMs} ms`),
     )
     connection.onInput = () => pulse.heard()
     this.#absenceMs = 0
     let reason = 'the primary closed the connection'
     try {
-      await Promise.all(written)
+      await pulse.during(Promise.all(written))
       this.#keeper.begin(reduces(hello.settings))
       const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
+      welcomed = true
       await connection.sendJson(frameType.welcome, { release, claimant: this.claimant, arbitrated, ...image })
       this.#served = true
       for (let next = await frames.next(); !next.done; next = await frames.next()) {

@@ -1,13 +1,11 @@
-/** What people read fits in 80 columns, and breaks between words. */
+/** What people read fits in 80 columns, and breaks between words. The report of `check`: test/guest/host-check.test.ts. */
 import { describe, expect, test } from 'vitest'
 import type { HostDensityStatus } from '../../src/agent/density-status.ts'
 import type { GuestStatus, HostStatus } from '../../src/agent/status.ts'
-import { formatReport } from '../../src/cli/check.ts'
 import { commands } from '../../src/cli/commands.ts'
 import { densityTable } from '../../src/cli/density-report.ts'
 import { parseCommandLine } from '../../src/cli/parse.ts'
 import { details, overview, ratesText } from '../../src/cli/status-text.ts'
-import { checkHost } from '../../src/qemu/host-check.ts'
 import { cellsOf, wrapText } from '../../src/text-layout.ts'
 
 const columns = 80
@@ -94,10 +92,6 @@ describe('fits in 80 columns', () => {
       expect.stringMatching(/^GUEST .*TRACKER {4}REASON$|^GUEST .*TRACKER$/),
       expect.stringMatching(/^web .*userfault$/),
     ])
-  })
-
-  test('check of this host', async () => {
-    expect(tooWide(formatReport(await checkHost(), true, columns))).toEqual([])
   })
 
   test('density status', () => {

@@ -42,7 +42,11 @@ describe.each(cases)('$codec on $path, whole: $whole', ({ path, codec, whole }) 
         const expected = held.slice()
         for (const page of pages.pages())
           expected.set(after.subarray(page * 4096, (page + 1) * 4096), page * 4096)
-        if (!small) expect(deltas).toEqual([encodeDelta({ before, after, ranges: pages, codec, whole })])
+        if (!small) {
+          expect(deltas).toHaveLength(1)
+          const oracle = encodeDelta({ before, after, ranges: pages, codec, whole })
+          if (Buffer.compare(deltas[0]!, oracle) !== 0) expect(deltas[0]).toEqual(oracle)
+        }
         const shadowExpected = before.slice()
         for (const page of pages.pages())
           shadowExpected.set(after.subarray(page * 4096, (page + 1) * 4096), page * 4096)
@@ -147,15 +151,24 @@ describe('strict decoding', () => {
       codec,
       whole: false,
     })
-    for (let bytes = 0; bytes < delta.length; bytes++)
-      expect(() => checkDelta(delta.slice(0, bytes), 1)).toThrow(/refused/)
+    const refused = (bytes: Uint8Array) => {
+      try {
+        checkDelta(bytes, 1)
+        return false
+      } catch (error) {
+        return /refused/.test((error as Error).message)
+      }
+    }
+    const whole = Array.from({ length: delta.length }, (_, bytes) => bytes)
+    expect(whole.filter((bytes) => !refused(delta.slice(0, bytes)))).toEqual([])
     // Also when the header agrees with the shorter length.
-    for (let bytes = 24; bytes < delta.length; bytes++) {
+    const resealed = (bytes: number) => {
       const shorter = new Uint8Array(bytes)
       shorter.set(delta.subarray(0, bytes - 8))
       new DataView(shorter.buffer).setUint32(12, bytes - 24, true)
-      expect(() => checkDelta(shorter, 1)).toThrow(/refused/)
+      return shorter
     }
+    expect(whole.filter((bytes) => bytes >= 24 && !refused(resealed(bytes)))).toEqual([])
   })
 
   it('refuses a page outside the image', () => {

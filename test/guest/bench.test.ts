@@ -1,12 +1,13 @@
 /**
- * A tiny size of each benchmark that needs guests. How fast is not tested; what must be so on any machine is: a part is smaller than
- * the whole, less work sends more bytes, and what is switched on happens.
+ * A tiny size of each benchmark that needs guests (of `failover`: failover.test.ts, of `torture`: torture.test.ts). How fast is not
+ * tested; what must be so on any machine is: a part is smaller than the whole, less work sends more bytes, and what is switched on
+ * happens.
  */
-import { expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
-import { run as failover } from '../../bench/failover.ts'
-import { run as overhead } from '../../bench/overhead.ts'
-import { type SendingBench, run as sending } from '../../bench/sending.ts'
+import { measure as overhead } from '../../bench/overhead.ts'
+import { RedisGuest } from '../../bench/redis-guest.ts'
+import { type SendingBench, measure as sending } from '../../bench/sending.ts'
 
 const between = (low: number, high: number) =>
   expect.toSatisfy((value: number) => value > low && value <= high, `above ${low}, at most ${high}`)
@@ -26,30 +27,14 @@ test('checkpoint', async () => {
   expect(text).toContain(`${dirtyPages} dirty pages`)
 })
 
-test('failover', async () => {
-  const { json } = await failover({ tiny: true })
-  const { failovers, detectionMs, takeoverMs } = json
-  expect(failovers).toBe(2)
-  for (const { p50, max } of [detectionMs, takeoverMs]) expect(p50).toEqual(between(0, max))
-  // The guest's end is seen, and said: nobody waits for the suspicion time (500 ms) and half as long again.
-  expect(detectionMs.p50).toBeLessThan(750)
+let redis: RedisGuest
+beforeAll(async () => {
+  redis = await RedisGuest.start()
 })
-
-test('overhead', async () => {
-  const { json, text } = await overhead({ tiny: true })
-  const { latencyUs, throughput, steps, epochMs } = json
-  for (const mode of ['unprotected', 'protected', 'auto'] as const) {
-    expect(latencyUs[mode].p50).toEqual(between(0, latencyUs[mode].p99))
-    for (const measure of [throughput, steps]) expect(measure[mode]).toBeGreaterThan(0)
-    expect(text).toContain(`${throughput[mode]} requests/s`)
-  }
-  // An answer waits for its checkpoint: half an epoch on average, and less when checkpoints follow the output.
-  expect(latencyUs.protected.p50 - latencyUs.unprotected.p50).toBeGreaterThan((epochMs * 1000) / 4)
-  expect(latencyUs.auto.p50).toBeLessThan(latencyUs.protected.p50)
-})
+afterAll(async () => redis?.[Symbol.asyncDispose]())
 
 test('sending', async () => {
-  const { json, text } = await sending({ tiny: true })
+  const { json, text } = await sending(redis, { tiny: true })
   const { ways, rounds } = json as SendingBench
   expect(rounds).toBe(1)
   const of = (name: string) => {
@@ -79,4 +64,17 @@ test('sending', async () => {
   expect(zstd.sentBytes! / zstd.dirtyPages!).toBeLessThan((plain.sentBytes! / plain.dirtyPages!) * 0.7)
   expect(always.sentBytes! / always.dirtyPages!).toBeLessThan((plain.sentBytes! / plain.dirtyPages!) * 0.7)
   for (const { name } of ways) expect(text).toContain(name)
+})
+
+test('overhead', async () => {
+  const { json, text } = await overhead(redis, { tiny: true })
+  const { latencyUs, throughput, steps, epochMs } = json
+  for (const mode of ['unprotected', 'protected', 'auto'] as const) {
+    expect(latencyUs[mode].p50).toEqual(between(0, latencyUs[mode].p99))
+    for (const measure of [throughput, steps]) expect(measure[mode]).toBeGreaterThan(0)
+    expect(text).toContain(`${throughput[mode]} requests/s`)
+  }
+  // An answer waits for its checkpoint: half an epoch on average, and less when checkpoints follow the output.
+  expect(latencyUs.protected.p50 - latencyUs.unprotected.p50).toBeGreaterThan((epochMs * 1000) / 4)
+  expect(latencyUs.auto.p50).toBeLessThan(latencyUs.protected.p50)
 })

@@ -3,6 +3,7 @@
  * guest runs on exactly one host, is protected again, its image is equal to it, and its victim program whole.
  */
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
@@ -16,8 +17,9 @@ import {
   victimDigest,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
-import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import { Hosts, protect, runState, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 
 const name = 'pointed'
@@ -87,6 +89,9 @@ test.each(faultPoints.filter((point) => !standbyPoint(point) && !loadPoint(point
     const fault = `${point}:${random.integer(1, 20)}=kill`
     const failing = await withFault(from, fault)
     await died(failing)
+    // When the lease of a pause is over, after 2 s, the guard lets the guest run.
+    const files = guestFiles(join(hosts.directory, names.get(from) ?? ''), name)
+    await expect.poll(() => runState(files), { timeout: 10_000, interval: 50 }).toBe('running')
     await delay(random.integer(0, 300))
     from = await startAgain(failing)
     await expectWhole()

@@ -3,11 +3,13 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { formatReport } from '../../src/cli/check.ts'
 import { packageRoot } from '../../src/memory/native.ts'
 import { probeAccel } from '../../src/qemu/accel.ts'
 import { bootKernel } from '../../src/qemu/check/kvm.ts'
 import { probeQemu } from '../../src/qemu/check/probe-qemu.ts'
 import { checkHost } from '../../src/qemu/host-check.ts'
+import { cellsOf } from '../../src/text-layout.ts'
 
 const kernel = join(packageRoot, 'build/guest/vmlinuz')
 const minute = 60_000
@@ -49,6 +51,8 @@ test('this host is usable, and every shortcoming says what to do', async () => {
   }
   expect(report.items.find(({ name }) => name === 'KVM')?.ok).toBe(report.accel === 'kvm' ? true : 'degraded')
   expect(await probeAccel()).toBe(report.accel)
+  const lines = formatReport(report, true, 80).split('\n')
+  expect(lines.filter((line) => cellsOf(line) > 80 && line.trim().includes(' '))).toEqual([])
   expect(await checkHost()).toMatchObject({ accel: report.accel, usable: true })
 })
 

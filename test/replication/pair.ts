@@ -143,7 +143,11 @@ const everyPart: Sending = {
   speculate: 'auto',
 }
 
-export function successionFor(claimant: string, arbiter: Arbiter | undefined): Succession {
+export function successionFor(
+  claimant: string,
+  arbiter: Arbiter | undefined,
+  save: () => Promise<void> = async () => undefined,
+): Succession {
   const { guest, generation } = helloFor({ pages: 1 })
   return new Succession({
     arbitrated: true,
@@ -151,7 +155,7 @@ export function successionFor(claimant: string, arbiter: Arbiter | undefined): S
     claimant,
     generation,
     arbiter,
-    save: async () => undefined,
+    save,
   })
 }
 
@@ -313,6 +317,8 @@ export class ScriptedHost {
   /** Its identity, and what is on it in place of a standby. */
   claimant = 'standby'
   present: Present | undefined
+  /** Writes down what its succession has learned. */
+  save = async (): Promise<void> => undefined
   /** As the standby uses it. */
   image: Image
   readonly #arbiter: Arbiter | undefined
@@ -385,7 +391,7 @@ export class ScriptedHost {
       guest: this.waiting,
       image: this.image,
       hello,
-      succession: successionFor(this.claimant, this.#arbiter),
+      succession: successionFor(this.claimant, this.#arbiter, () => this.save()),
       sourceGone: () => this.gone,
       clock: this.#clock,
       faults: () => undefined,

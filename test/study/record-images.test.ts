@@ -246,8 +246,13 @@ test('time grows with the number of segments as that number does', async () => {
   }
   const [few, many] = [series(4_000), series(16_000)]
   await cost(few)
-  const [small, large] = [await cost(few), await cost(many)]
-  expect(large.calls).toBeLessThan(3 * 16_000)
+  const ratios: number[] = []
+  // What else the machine does costs time, too, but not each time.
+  do {
+    const [small, large] = [await cost(few), await cost(many)]
+    expect(large.calls).toBeLessThan(3 * 16_000)
+    ratios.push(large.us / small.us)
+  } while (Math.min(...ratios) > 9 && ratios.length < 4)
   // Sixteenfold when each segment looks at all the others.
-  expect(large.us / small.us).toBeLessThan(9)
+  expect(Math.min(...ratios)).toBeLessThan(9)
 })

@@ -12,6 +12,8 @@ import {
   untilConsole,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
+import type { GuestFiles } from '../../src/qemu/guest-files.ts'
+import { Qmp } from '../../src/qemu/qmp.ts'
 import { sendingDefault } from '../../src/replication/sending.ts'
 
 export const ramBytes = 160 * 2 ** 20
@@ -43,6 +45,14 @@ export class Hosts {
     await Promise.all(this.agents.map((agent) => agent.end()))
     await removeOwnedDirectory(this.directory)
   }
+}
+
+/** What QEMU says of the guest, over the control socket that only the guard uses. */
+export async function runState(files: GuestFiles): Promise<string> {
+  const qmp = await Qmp.connect(files.guardQmp)
+  const { status } = await qmp.run<{ status: string }>('query-status')
+  qmp.close()
+  return status
 }
 
 /** Starts the demo guest and waits until its victim program reports. */

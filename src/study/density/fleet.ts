@@ -83,11 +83,19 @@ export class Fleet {
   accel = ''
 
   /**
-   * The others stand still meanwhile: it begins sooner.
+   * Resolves when all of them work. The others stand still meanwhile: these begin sooner.
    * @throws SubpageError NOT_SET_UP when the guests' images are not built; what `launch` throws
    */
-  start(role: Role): Promise<Member> {
-    return this.stopped(() => this.#begin(role))
+  start(some: readonly Role[]): Promise<void> {
+    return this.stopped(async () => {
+      const begun: Member[] = []
+      for (const role of some) begun.push(await this.#begin(role))
+      await Promise.all(
+        begun.map(({ role, console }) =>
+          untilConsole(console, 0, (text) => (role.ready.test(text) ? true : undefined), startMsMax),
+        ),
+      )
+    })
   }
 
   async #begin(role: Role): Promise<Member> {
@@ -105,7 +113,6 @@ export class Fleet {
     const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
     const member = { role, guest: new QemuGuest(qemu), console: consoleAt(files.consoleLog) }
     this.members.push(member)
-    await untilConsole(member.console, 0, (text) => (role.ready.test(text) ? true : undefined), startMsMax)
     return member
   }
 

@@ -3,6 +3,7 @@
  * Table 1 of the Difference Engine (OSDI 2008), which detector of similar pages does best, and what holding the memory of
  * running guests densely costs them.
  */
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { commandFor, isBuilt, needBuilt } from '../../built.ts'
 import { SubpageError } from '../../errors.ts'
@@ -39,6 +40,9 @@ const sets = {
     moments: { count: 5, everyMs: 5_000 },
   },
 }
+
+const groupsOf = (count: number, all: readonly Role[]) =>
+  Array.from({ length: Math.ceil(all.length / count) }, (_, n) => all.slice(n * count, (n + 1) * count))
 
 const parts = ['savings', 'sweep', 'accesses', 'live']
 
@@ -85,12 +89,12 @@ export const study: Study = {
     }
     try {
       await untilInterrupted(signal, async () => {
-        for (const role of (guests satisfies Role[]).filter(
-          (role) => hasOther || role !== roles.otherShell,
-        )) {
+        const chosen = guests.filter((role) => hasOther || role !== roles.otherShell)
+        // Each boots on a processor of its own.
+        for (const some of groupsOf(availableParallelism(), chosen)) {
           signal.throwIfAborted()
-          note(`starting a guest: ${role.name}`)
-          await fleet.start(role)
+          note(`starting guests: ${some.map(({ name }) => name).join(', ')}`)
+          await fleet.start(some)
         }
         findings.accel = fleet.accel
         note('savings')

@@ -1,12 +1,12 @@
 /**
- * Epochs for ever: captures and applies many times with the same buffers, as protection does, and prints how the resident
- * memory and the native heap moved between the early epochs and the last, as JSON. Run with --expose-gc.
+ * Epochs for ever: captures and applies many times with the same buffers, as protection does, and prints by how much
+ * the resident memory grew in each slice of them, as JSON. Run with --expose-gc.
  */
 import { createRequire } from 'node:module'
 
 const addon = createRequire(import.meta.url)(process.env.SUBPAGE_ADDON)
 const pages = 64
-const epochs = 40_000
+const [warmUps, slices, sliceEpochs] = [10_000, 5, 6_000]
 const regions = Array.from({ length: 3 }, () => addon.regionAnonymous(pages * 4096))
 const [ram, shadow, image] = regions
 const pairs = Uint32Array.of(0, pages)
@@ -36,7 +36,12 @@ const rss = () => {
   return process.memoryUsage.rss()
 }
 
-for (let i = 1; i <= epochs / 4; i++) await epoch(i)
-const early = rss()
-for (let i = epochs / 4 + 1; i <= epochs; i++) await epoch(i)
-console.log(JSON.stringify({ grown: rss() - early, changed: views }))
+let number = 0
+while (number < warmUps) await epoch(++number)
+const grown = []
+for (let slice = 0; slice < slices; slice++) {
+  const before = rss()
+  for (let n = 0; n < sliceEpochs; n++) await epoch(++number)
+  grown.push(rss() - before)
+}
+console.log(JSON.stringify({ grown, jobs: sliceEpochs, changed: views }))

@@ -1,15 +1,30 @@
 /**
- * A guest that is protected and unprotected again and again, as by an agent that runs for a long time: prints, as JSON, how
- * what this process keeps has grown from the first cycles to the last. Run with --expose-gc.
+ * A guest that is protected and unprotected again and again, as by an agent that runs for a long time: prints, as JSON, by
+ * how much what this process keeps has grown in each slice of them. Run with --expose-gc.
+ *
+ *   cycles WARM-UPS CYCLES VERIFICATIONS SLICES LEAK   LEAK: bytes that are kept of each on purpose
  */
 import { once } from 'node:events'
 import { Primary } from '../../../src/replication/primary.ts'
 import { seededRandom } from '../../support/random.ts'
 import { dial, Pair, ScriptedHost } from '../pair.ts'
 
-const [warmUps, cycles, verifications] = process.argv.slice(2).map(Number) as [number, number, number]
+const [warmUps, cycles, verifications, slices, leak] = process.argv.slice(2).map(Number) as [
+  number,
+  number,
+  number,
+  number,
+  number,
+]
+const leaked: unknown[] = []
 const pages = 64
 const pair = await Pair.make({ pages, random: seededRandom(1) })
+
+interface Kept {
+  heap: number
+  native: number
+  resident: number
+}
 
 async function cycle(): Promise<void> {
   const host = await new ScriptedHost(pages).listen()
@@ -23,7 +38,7 @@ async function cycle(): Promise<void> {
 }
 
 /** After what is finalized late, such as handles of native memory. */
-async function kept(): Promise<{ heap: number; native: number; resident: number }> {
+async function kept(): Promise<Kept> {
   // The script's own.
   pair.guest.history.clear()
   for (let n = 0; n < 4; n++) {
@@ -34,21 +49,30 @@ async function kept(): Promise<{ heap: number; native: number; resident: number 
   return { heap: heapUsed, native: external, resident: rss }
 }
 
-async function grownBy(times: number, work: () => Promise<unknown>): Promise<Record<string, number>> {
-  const before = await kept()
-  for (let n = 0; n < times; n++) await work()
-  const after = await kept()
-  return {
-    heap: after.heap - before.heap,
-    native: after.native - before.native,
-    resident: after.resident - before.resident,
+/** Of each slice of so many: how much more is kept after it than before it. */
+async function growth(times: number, work: () => Promise<unknown>): Promise<Kept[]> {
+  const found: Kept[] = []
+  let before = await kept()
+  for (let slice = 0; slice < slices; slice++) {
+    for (let n = 0; n < times / slices; n++) {
+      await work()
+      if (leak > 0) leaked.push(new Array(leak / 8).fill(leaked.length))
+    }
+    const after = await kept()
+    found.push({
+      heap: after.heap - before.heap,
+      native: after.native - before.native,
+      resident: after.resident - before.resident,
+    })
+    before = after
   }
+  return found
 }
 
 for (let n = 0; n < warmUps; n++) await cycle()
-const protections = await grownBy(cycles, cycle)
+const protections = await growth(cycles, cycle)
 const primary = await pair.protect()
 for (let n = 0; n < warmUps; n++) await primary.verify()
-const verified = await grownBy(verifications, () => primary.verify())
+const verified = await growth(verifications, () => primary.verify())
 console.log(JSON.stringify({ protections, verified }))
 process.exit(0)
