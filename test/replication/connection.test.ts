@@ -3,7 +3,13 @@ import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import { Connection } from '../../src/replication/connection.ts'
-import { encodeHeader, type Frame, frameType, headerBytes, payloadBytesMax } from '../../src/replication/frame.ts'
+import {
+  encodeHeader,
+  type Frame,
+  frameType,
+  headerBytes,
+  payloadBytesMax,
+} from '../../src/replication/frame.ts'
 import { socketPair } from './pair.ts'
 
 async function pair() {
