@@ -74,9 +74,12 @@ export function readShimStatus(path: string): ShimStatus | undefined {
   }
 }
 
-/** What follows when QEMU runs without the shim; undefined when it was loaded. For people. */
+/**
+ * What follows when a QEMU that has mapped its RAM runs without the shim; undefined when it was loaded. A shell that starts QEMU
+ * may have loaded it, and reported, in QEMU's place. For people.
+ */
 export function shimMissing(statusPath: string): string | undefined {
-  return readShimStatus(statusPath)
+  return (readShimStatus(statusPath)?.tracking ?? 'waiting') !== 'waiting'
     ? undefined
     : `${withoutShim}: all its memory is compared at each checkpoint, so pauses are longer; nothing resumes it if its agent hangs in a pause; and a host that was stopped while its guest was taken over may let out packets once more (subpage check says why)`
 }

@@ -9,6 +9,7 @@ import {
   openUnnameable,
   readShimStatus,
   shimEnvironment,
+  shimMissing,
   shimPath,
 } from '../../src/tracking/shim.ts'
 import { openTracker, probeUserfault } from '../../src/tracking/tracker.ts'
@@ -97,6 +98,17 @@ test.each(['a b', 'a:b', '$ORIGIN', 'a b:c $LIB'])('is loaded from below a folde
 test('a path that LD_PRELOAD can name is named by itself, and one that leads nowhere is not opened', () => {
   expect(openUnnameable(join(directory, 'shim.so'))).toBeUndefined()
   expect(openUnnameable(join(directory, 'no where', 'shim.so'))).toBeUndefined()
+})
+
+test('a program in whose place another one loaded it counts as one without it', async () => {
+  const victim = await victims.start({ pages: 1 })
+  expect(shimMissing(victim.statusPath)).toBeUndefined()
+  const status = join(directory, 'wrapped.status')
+  const environment = { ...process.env, ...shimEnvironment({ ram: '/dev/shm/none', status }) }
+  execFileSync('sh', ['-c', 'unset LD_PRELOAD; exec true'], { env: environment })
+  expect(readShimStatus(status)?.tracking).toBe('waiting')
+  expect(shimMissing(status)).toMatch(/has not loaded .*shim\.so: .*subpage check/)
+  expect(shimMissing(join(directory, 'none.status'))).toMatch(/has not loaded/)
 })
 
 test('says `waiting` when the program never maps the RAM file', () => {

@@ -20,8 +20,16 @@ export async function checkShim(): Promise<HostItem[]> {
       ram: join(folder, 'ram'),
       status,
     })
-    const outcome = await probeQemu(['--version'], { environment, timeMsMax })
-    if (readShimStatus(status)) return [item('preloaded library', purpose, 'QEMU loads it')]
+    const outcome = await probeQemu(
+      [
+        ...['-M', 'none', '-nodefaults', '-no-user-config', '-display', 'none', '-qmp', 'stdio'],
+        ...['-object', `memory-backend-file,id=ram,size=16M,share=on,mem-path=${join(folder, 'ram')}`],
+      ],
+      { environment, stdin: '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n', timeMsMax },
+    )
+    // Whatever starts QEMU may load it, too: it is QEMU that maps RAM.
+    if ((readShimStatus(status)?.tracking ?? 'waiting') !== 'waiting')
+      return [item('preloaded library', purpose, 'QEMU loads it')]
     return [
       item('preloaded library', purpose, `QEMU does not load ${shimPath}: ${lastLine(outcome, timeMsMax)}`, {
         otherwise: 'degraded',
