@@ -4,17 +4,16 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
-import { request } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { addon, packageRoot } from '../memory/native.ts'
+import { packageRoot } from '../memory/native.ts'
 import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { readRecord } from '../qemu/guest-files.ts'
 import { identify, isGone, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
-import { descriptorOf } from '../socket-handle.ts'
 import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
+import { type OpenLifeline, openLifeline } from './lifeline.ts'
 import type { HostStatus } from './status.ts'
 import type { Lifeline } from './supervisor/main.ts'
 import {
@@ -56,6 +55,8 @@ export class SupervisedGuest {
   readonly client: AgentClient
   readonly #options: SupervisedOptions
   #ready: Promise<void> | undefined
+  #lifeline: OpenLifeline | undefined
+  readonly #events = new AbortController()
   #process: ProcessIdentity | undefined
   /** Why there is none, and none is started by itself. */
   #failure: string | undefined
@@ -157,9 +158,6 @@ export class SupervisedGuest {
     killProcess(process)
     await untilGone(process)
   }
-
-  #lifeline: { destroy(): void } | undefined
-  readonly #events = new AbortController()
 
   async #begin(): Promise<void> {
     this.#failure = undefined
@@ -317,38 +315,5 @@ function start({ supervisor }: GuestFiles): ChildProcess {
     return child
   } finally {
     closeSync(log)
-  }
-}
-
-interface OpenLifeline {
-  /** Of the process at its other end, as it is known here. */
-  pid: number
-  messages: AsyncGenerator<Lifeline>
-  destroy(): void
-}
-
-/** Undefined when nobody answers there. */
-function openLifeline(socketPath: string): Promise<OpenLifeline | undefined> {
-  return new Promise((resolve) => {
-    const call = request({ socketPath, path: '/v1/supervisor' }, (response) => {
-      response.setEncoding('utf8')
-      const pid = addon.peerPid(descriptorOf(response.socket))
-      resolve({ pid, messages: messagesOf(response), destroy: () => response.destroy() })
-    })
-    call.on('error', () => resolve(undefined))
-    call.end()
-  })
-}
-
-async function* messagesOf(response: AsyncIterable<unknown>): AsyncGenerator<Lifeline> {
-  let rest = ''
-  try {
-    for await (const chunk of response) {
-      const parts = (rest + String(chunk)).split('\n\n')
-      rest = parts.pop() ?? ''
-      for (const part of parts) yield JSON.parse(part.replace(/^data: /, ''))
-    }
-  } catch {
-    // Cut off: it has ended, or we let go.
   }
 }
