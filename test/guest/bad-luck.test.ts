@@ -283,7 +283,7 @@ describe('a standby that cannot be', () => {
       protocol: protocolVersion,
       release: 'any',
       guest: {
-        ...{ id: record.id, name, ramBytes },
+        ...{ id: name === record.name ? record.id : randomUUID(), name, ramBytes },
         hypervisor: { qemu: record.qemuVersion, ...machine, ...change },
       },
       source: {
