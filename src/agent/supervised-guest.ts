@@ -10,7 +10,7 @@ import { asSubpageError, SubpageError } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
 import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
 import { readRecord } from '../qemu/guest-files.ts'
-import { identify, isGone, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { identify, isGone, isRunning, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
 import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
 import { type OpenLifeline, openLifeline } from './lifeline.ts'
@@ -20,6 +20,7 @@ import {
   readSettings,
   type SupervisorSettings,
   sameSettings,
+  supervisorOf,
   supervisorProtocol,
   writeSettings,
 } from './supervisor/settings.ts'
@@ -168,8 +169,11 @@ export class SupervisedGuest {
     const child = start(files)
     this.#options.started()
     const deadline = performance.now() + startMsMax
-    for (let ended = false; !ended && performance.now() < deadline; ) {
-      ended = child.exitCode !== null || child.signalCode !== null
+    for (let last = false; !last && performance.now() < deadline; ) {
+      const ended = child.exitCode !== null || child.signalCode !== null
+      // One that a former agent has started just before it was killed is still beginning.
+      const other = supervisorOf(files)
+      last = ended && !(other && other.pid !== child.pid && isRunning(other))
       if (await this.#connect()) return
       await delay(pollMs)
     }
