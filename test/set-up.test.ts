@@ -48,8 +48,8 @@ function node(has: typeof nothing, program: string, ...args: string[]) {
 }
 
 const names = /bench -- (\S+)/.exec(node(withoutGuest, 'bench/main.js').said)![1]!.split('|')
-/** They work on memory alone. */
-const withoutGuests = ['delta', 'shadow']
+/** They work on memory alone, or with guests that have no operating system. */
+const withoutGuests = ['delta', 'scale', 'shadow']
 /** They run programs in a guest. */
 const withWorkloads = ['overhead', 'sending']
 

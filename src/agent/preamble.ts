@@ -38,7 +38,7 @@ export function decodePreamble(bytes: Uint8Array): string {
 const tlsRecord = 0x16
 
 /**
- * The first bytes of a stream; what follows stays in it. Undefined when it ends before.
+ * The first bytes of a stream; what follows stays in it. Fewer when it ends before, undefined when it ends without one.
  */
 export function takeBytes(stream: Duplex, count: number): Promise<Buffer | undefined> {
   return new Promise((resolve, reject) => {
@@ -56,7 +56,7 @@ export function takeBytes(stream: Duplex, count: number): Promise<Buffer | undef
         resolve(got.subarray(0, count))
       })
     }
-    const onEnd = () => settle(() => resolve(undefined))
+    const onEnd = () => settle(() => resolve(got.length > 0 ? got : undefined))
     const onClose = () =>
       settle(() => (stream.errored instanceof SubpageError ? reject(stream.errored) : resolve(undefined)))
     stream.on('data', onData).on('end', onEnd).on('close', onClose)

@@ -333,6 +333,12 @@ describe('without certificates', () => {
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(reason)])
   })
 
+  test('a peer that says something else and ends is refused, too', async () => {
+    using listener = await Listener.start()
+    listener.plain().end('GET / HTTP/1.0\r\n\r\n')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/which guest/)])
+  })
+
   test('a connection is handed to whom its guest is with, without a byte of it', async () => {
     using listener = await Listener.start()
     using other = await Listener.start()
