@@ -32,6 +32,8 @@ const pollMs = 10
 /** It gives no answer for this long, though it runs: it is in a loop, and is ended. */
 const hungMs = 30_000
 const lookMs = 2_000
+/** One that listens no more has gone by then. */
+const endingMs = 2_000
 /** How long a status may take, before the guest counts as one whose supervisor hangs. */
 const statusMs = 2_000
 /** One that ends so often within a minute is not started again by itself. */
@@ -57,6 +59,8 @@ export class SupervisedGuest {
   readonly #options: SupervisedOptions
   #ready: Promise<void> | undefined
   #lifeline: OpenLifeline | undefined
+  /** Settles when it is known how the latest supervisor has ended. */
+  #ended: Promise<void> = Promise.resolve()
   readonly #events = new AbortController()
   #process: ProcessIdentity | undefined
   /** Why there is none, and none is started by itself. */
@@ -111,7 +115,9 @@ export class SupervisedGuest {
     } catch (error) {
       if (!(error instanceof SubpageError) || error.code !== 'AGENT_UNREACHABLE') throw error
       // It may have been about to end when it was asked.
+      if (process) await untilGone(process, endingMs)
       if (process && !isGone(process)) throw this.#failed(error)
+      await this.#ended
       if (this.#gone) throw new SubpageError('GUEST_UNKNOWN', `${this.name} has just left this host`)
       await this.ready()
       return await question(this.client).catch((again) => {
@@ -218,7 +224,7 @@ export class SupervisedGuest {
     this.#process = identify(life.pid)
     this.#lifeline = life
     const failed = (error: unknown) => this.#options.say(asSubpageError(error).message)
-    this.#live(life.messages).catch(failed)
+    this.#ended = this.#live(life.messages).catch(failed)
     void this.#passEvents()
     this.#look(this.#process).catch(failed)
     return true

@@ -119,6 +119,9 @@ export class Supervisor implements GuestApi {
     this.hosting.settled = true
     // Its files have the names of those of a standby that would be started meanwhile.
     return await this.hosting.exclusively(async () => {
+      const { departure } = this.hosting
+      if (!this.#guest && departure !== '')
+        return { removed: name, note: `${name} was gone already: ${departure}` }
       const guest = this.#find(name)
       const note = await endByCommand(guest, standbyToo)
       // The end of a guest that ran has been noted meanwhile.
