@@ -9,8 +9,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
 import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
-import { readRecord } from '../qemu/guest-files.ts'
+import { readRecord, removeSupervisorFiles } from '../qemu/guest-files.ts'
 import { identify, isGone, isRunning, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { wantOfRoom } from '../qemu/room.ts'
 import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
 import { type OpenLifeline, openLifeline } from './lifeline.ts'
@@ -170,8 +171,13 @@ export class SupervisedGuest {
     this.#failure = undefined
     if ((await this.#connect()) && (await this.#isOfUse())) return
     const { files } = this
-    mkdirSync(files.directory, { recursive: true, mode: 0o700 })
-    writeSettings(files.supervisor, this.#options.settings())
+    try {
+      mkdirSync(files.directory, { recursive: true, mode: 0o700 })
+      writeSettings(files.supervisor, this.#options.settings())
+    } catch (error) {
+      if (!this.record) removeSupervisorFiles(files)
+      throw wantOfRoom(`the files of ${this.name} in ${files.directory}`, error)
+    }
     const child = start(files)
     this.#options.started()
     const deadline = performance.now() + startMsMax

@@ -151,6 +151,16 @@ export function removeFiles(files: GuestFiles): void {
   if (left.length === 0) rmSync(files.directory, { recursive: true, force: true })
 }
 
+/** What a supervisor leaves when there is no guest any more. */
+export function removeSupervisorFiles({ directory }: GuestFiles): void {
+  if (!existsSync(directory)) return
+  const leaves = readdirSync(directory)
+  for (const leaf of leaves)
+    if (leaf.startsWith(supervisorPrefix)) rmSync(join(directory, leaf), { force: true })
+  if (leaves.every((leaf) => leaf.startsWith(supervisorPrefix)))
+    rmSync(directory, { recursive: true, force: true })
+}
+
 /** Once it was written, however full the file system is. @throws SubpageError NO_SPACE the first time */
 export function writeRecord(files: GuestFiles, record: GuestRecord): void {
   // As a cleaner of old files may have removed it.

@@ -4,22 +4,17 @@
  * as when the machine goes down; the guest runs on.
  */
 import { once } from 'node:events'
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync, statSync, writeSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { addon } from '../../memory/native.ts'
-import { type GuestFiles, guestFiles, removeFiles, type SupervisorFiles } from '../../qemu/guest-files.ts'
+import {
+  type GuestFiles,
+  guestFiles,
+  removeSupervisorFiles,
+  type SupervisorFiles,
+} from '../../qemu/guest-files.ts'
 import { readImageDirectories } from '../../qemu/image-files.ts'
 import { identify } from '../../qemu/process.ts'
 import { release } from '../../release.ts'
@@ -45,6 +40,7 @@ import { Supervisor } from './supervisor.ts'
 const idleMs = 3_000
 
 const lastWordsMs = 500
+const lockBytes = 512
 
 /** What an agent hears first from a supervisor, and last. */
 export type Lifeline = { protocol: number; release: string; pid: number } | { left: string }
@@ -128,14 +124,13 @@ class Service {
   async #end(left: string | undefined): Promise<void> {
     if (this.#ending) return
     this.#ending = true
-    const { socket, door, settings, log, lock } = this.#files.supervisor
+    const { socket, door } = this.#files.supervisor
     // From here on an agent that wants something starts the next one.
     for (const path of [socket, door]) rmSync(path, { force: true })
     await this.#supervisor.close()
     if (left !== undefined) {
       for (const stream of this.#lifelines) stream.send({ left } satisfies Lifeline)
-      for (const path of [settings, log, lock]) rmSync(path, { force: true })
-      if (!existsSync(this.#files.record)) removeFiles(this.#files)
+      removeSupervisorFiles(this.#files)
     }
     // An agent that does not read hears of it otherwise.
     const heard = [...this.#lifelines].map((stream) => stream.end())
@@ -151,12 +146,12 @@ const tooLate = (ms: number) =>
 /** Two would end each other's standby. The file says who it is. @throws Error when another one runs */
 function lockAlone({ lock: path }: SupervisorFiles): number {
   for (;;) {
-    const lock = openSync(path, 'a', 0o600)
+    const lock = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600)
     if (!addon.lockFile(lock)) throw new Error(`another supervisor holds ${path}`)
     // The one before us may have removed it meanwhile.
     if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(lock).ino) {
-      ftruncateSync(lock)
-      writeSync(lock, JSON.stringify(identify(process.pid)))
+      // Not cut first: its room would go.
+      writeSync(lock, JSON.stringify(identify(process.pid)).padEnd(lockBytes), 0)
       return lock
     }
     closeSync(lock)

@@ -1,9 +1,10 @@
 /** What the agent of a host tells the supervisor of one of its guests, in a file of the guest's directory, before it starts it. */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { SubpageError } from '../../errors.ts'
 import type { DensitySettings, GuestFiles, SupervisorFiles } from '../../qemu/guest-files.ts'
 import type { ProcessIdentity } from '../../qemu/process.ts'
+import { replaceInPlace } from '../../qemu/room.ts'
 import type { ArbiterFlags } from '../arbiter-choice.ts'
 import type { TlsFiles } from '../credentials.ts'
 import type { SwapPlace } from './host-density.ts'
@@ -30,10 +31,9 @@ export interface SupervisorSettings {
   faults?: string
 }
 
+/** Once it was written, however full the file system is. @throws SubpageError NO_SPACE the first time */
 export function writeSettings({ settings: file }: SupervisorFiles, settings: SupervisorSettings): void {
-  const next = `${file}.next`
-  writeFileSync(next, JSON.stringify(settings), { mode: 0o600 })
-  renameSync(next, file)
+  replaceInPlace(file, JSON.stringify(settings))
 }
 
 /** Whether a supervisor that began with one set could have begun with the other. */
