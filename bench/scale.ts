@@ -7,14 +7,12 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
 import type { GuestStatus } from '../src/agent/status.ts'
-import { endAgent, Hosts, protect, supervisorsOf, until } from '../test/support/hosts.ts'
+import { endAgent, Hosts, processorMs, protect, until } from '../test/support/hosts.ts'
 import type { BenchOptions } from './bench.ts'
 
 const epochMs = 100
 const mib = 2 ** 20
 const ramBytes = 32 * mib
-/** Of the kernel's clock (sysconf(_SC_CLK_TCK)). */
-const ticksPerSecond = 100
 
 interface Percentiles {
   p50: number
@@ -31,7 +29,7 @@ interface Phase {
 
 interface Row extends Phase {
   guests: number
-  /** Processors that a guest's two supervisors take. */
+  /** Processors that subpage takes of both hosts. */
   cpuPerGuest: number
   /** Private memory of a primary's supervisor, its shadow not counted. */
   privateBytesPerGuest: number
@@ -132,16 +130,9 @@ async function phaseOf(a: EphemeralAgent, names: string[], checkpoints: number):
 
 const median = (values: number[]) => values.sort((x, y) => x - y)[Math.floor(values.length / 2)] ?? 0
 
-/** Of all supervisors of both hosts, until now. */
-function cpuSeconds(...agents: EphemeralAgent[]): number {
-  return agents
-    .flatMap(({ stateDirectory }) => supervisorsOf(stateDirectory))
-    .map((pid) => {
-      const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]!.split(' ')
-      return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
-    })
-    .reduce((sum, seconds) => sum + seconds, 0)
-}
+/** Of both hosts, until now. */
+const cpuSeconds = (...agents: EphemeralAgent[]) =>
+  agents.reduce((sum, agent) => sum + processorMs(agent) / 1000, 0)
 
 /** Private pages and its part of shared ones (proc(5), smaps_rollup): guest memory and images are files, which are not counted. */
 function privateBytes(pid: number): number {

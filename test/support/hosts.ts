@@ -105,6 +105,19 @@ export function signalHost(agent: EphemeralAgent, signal: NodeJS.Signals): void 
   for (const pid of supervisorsOf(agent.stateDirectory)) process.kill(pid, signal)
 }
 
+/** Of the kernel's clock (sysconf(_SC_CLK_TCK)). */
+const millisecondsPerTick = 10
+
+/** Processor time of the agent and the supervisors of its guests, until now. */
+export function processorMs({ process: { pid }, stateDirectory }: EphemeralAgent): number {
+  return [pid!, ...supervisorsOf(stateDirectory)]
+    .map((one) => {
+      const fields = readFileSync(`/proc/${one}/stat`, 'latin1').split(') ')[1]!.split(' ')
+      return (Number(fields[11]) + Number(fields[12])) * millisecondsPerTick
+    })
+    .reduce((sum, ms) => sum + ms, 0)
+}
+
 /** Of a guest that is there. */
 export async function supervisorPid({ client }: EphemeralAgent, name: string): Promise<number> {
   return (await client.guest(name)).supervisor?.process ?? 0
