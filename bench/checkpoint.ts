@@ -31,7 +31,7 @@ export async function run({ tiny }: BenchOptions) {
     tracker: status.tracker,
     codec: status.codec,
     accel: status.accel,
-    agentBytes: (await a.client.status()).ownBytes,
+    supervisorBytes: status.supervisor?.ownBytes ?? 0,
   }
   const share = json.ownUs.p50 / json.pauseUs.p50
   return {
@@ -41,7 +41,7 @@ export async function run({ tiny }: BenchOptions) {
       `pause  p50 ${json.pauseUs.p50} µs, p99 ${json.pauseUs.p99} µs`,
       `ours   p50 ${json.ownUs.p50} µs, p99 ${json.ownUs.p99} µs (${(share * 100).toFixed(0)} % of the pause)`,
       `commit p50 ${json.commitUs.p50} µs, p99 ${json.commitUs.p99} µs`,
-      `agent  ${(json.agentBytes / 2 ** 20).toFixed(0)} MiB besides shadow and image`,
+      `supervisor ${(json.supervisorBytes / 2 ** 20).toFixed(0)} MiB besides shadow and image`,
     ].join('\n'),
   }
 }

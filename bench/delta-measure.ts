@@ -3,7 +3,7 @@
  * memcpy of the same pages and the XBZRLE pipe measured next to it, and ratios are taken within a trial. The memcpy also
  * drives what was restored out of the cache.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { applySync } from '../src/delta/apply.ts'
 import { type CapturePosition, captureSync } from '../src/delta/capture.ts'
@@ -138,7 +138,11 @@ function median(values: number[]): number {
 function shared(bytes: number): Region {
   const folder = mkdtempSync('/dev/shm/subpage-bench-')
   try {
-    return Region.map(join(folder, 'memory'), { writable: true, create: bytes })
+    const path = join(folder, 'memory')
+    const file = openSync(path, 'wx')
+    ftruncateSync(file, bytes)
+    closeSync(file)
+    return Region.map(path, { writable: true })
   } finally {
     rmSync(folder, { recursive: true })
   }

@@ -26,6 +26,7 @@ const benches: Readonly<Record<string, Entry>> = {
     needs: ['native', 'guest', 'workloads'],
     network: ['ip'],
   },
+  scale: { load: () => import('./scale.ts'), needs: ['native'] },
   sending: { load: () => import('./sending.ts'), needs: ['native', 'guest', 'workloads'], network: ['ip'] },
   shadow: { load: () => import('./shadow.ts'), needs: ['native'] },
   torture: { load: () => import('./torture/torture.ts'), needs: ['native', 'guest'], network: ['ip', 'nft'] },

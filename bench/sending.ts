@@ -3,10 +3,8 @@
  * time of both agents, the pause, how long a commit takes, and what is sent. Each way is compared with the plain one of the
  * same round, so that what the machine does beside it weighs on both; medians and quartiles are of the rounds.
  */
-import { readFileSync } from 'node:fs'
-import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
 import { type Sending, sendingDefault } from '../src/replication/sending.ts'
-import { protect, until } from '../test/support/hosts.ts'
+import { processorMs, protect, until } from '../test/support/hosts.ts'
 import type { BenchOptions, BenchResult } from './bench.ts'
 import { RedisGuest, redisGuest } from './redis-guest.ts'
 import { type Difference, differenceOf, type Spread, spreadOf } from './spread.ts'
@@ -15,7 +13,6 @@ import { turned } from './turned.ts'
 const epochMs = 25
 /** Checkpoints before a measurement begins. */
 const settled = 20
-const millisecondsPerTick = 10
 
 const nothing: Sending = { reduce: [], compress: 'off', speculate: 'off' }
 /** What the others are compared with. */
@@ -129,12 +126,6 @@ async function turn(
     earlyPages: grown((epochs) => epochs.earlyPages) / checkpoints,
     earlyPagesAgain: grown((epochs) => epochs.earlyPagesAgain) / checkpoints,
   }
-}
-
-/** Processor time that an agent has used: proc(5), utime and stime. */
-function processorMs({ process: { pid } }: EphemeralAgent): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * millisecondsPerTick
 }
 
 const formats: Record<Metric, [head: string, format: (value: number) => string]> = {

@@ -230,6 +230,12 @@ export const errorTable = {
     'A file in the state directory is damaged.',
     'The message names it, and says what becomes of what it was for.',
   ),
+  SUPERVISOR_FAILED: entry(
+    'The process that works for a guest did not start, hangs, or has ended; the guest runs on.',
+    'The agent starts it again; supervisor.log in the directory of the guest says why it ended.',
+    exitStatus.failed,
+    503,
+  ),
   TLS_REQUIRED: entry(
     'Without certificates an agent speaks to agents of its own machine only, through the sockets in their state directories.',
     'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key. On one machine give `protect --to` the state directory of the other agent.',

@@ -69,13 +69,16 @@ test('the demo says what it needs before it starts anything', () => {
   expect(existsSync(join(installed, 'scripts/build-guest.sh'))).toBe(true)
 })
 
-test('it promises no module that it does not have', () => {
-  const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', "import 'subpage'"], {
-    cwd: folder,
-    encoding: 'utf8',
-  })
-  expect(status).not.toBe(0)
-  expect(stderr).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED')
+const evaluate = (script: string) =>
+  spawnSync(process.execPath, ['--input-type=module', '-e', script], { cwd: folder, encoding: 'utf8' })
+
+test('it is a client with types, and promises no other module', () => {
+  const script = `import { connect, SubpageError } from 'subpage'
+    const error = await connect({ state: '/nowhere' }).status().catch((thrown) => thrown)
+    console.log(error instanceof SubpageError, error.code)`
+  expect(evaluate(script)).toMatchObject({ status: 0, stdout: 'true AGENT_UNREACHABLE\n' })
+  expect(files).toContain('dist/src/index.d.ts')
+  expect(evaluate("import 'subpage/dist/src/errors.js'").stderr).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED')
 })
 
 test('the remedy of a missing addon works where the package is installed', () => {

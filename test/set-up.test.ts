@@ -50,6 +50,8 @@ function node(has: typeof nothing, program: string, ...args: string[]) {
 const names = /bench -- (\S+)/.exec(node(withoutGuest, 'bench/main.js').said)![1]!.split('|')
 /** They work on memory alone. */
 const withoutGuests = ['delta', 'shadow']
+/** Its guests have no operating system. */
+const withoutImages = [...withoutGuests, 'scale']
 /** They run programs in a guest. */
 const withWorkloads = ['overhead', 'sending']
 
@@ -68,7 +70,7 @@ describe('benchmarks', () => {
     expectOneCommand(node(nothing, 'bench/main.js', name, '--tiny'), `npm run build:native --prefix ${root}`)
   })
 
-  test.each(names.filter((name) => !withoutGuests.includes(name)))(
+  test.each(names.filter((name) => !withoutImages.includes(name)))(
     '%s names what makes its guest',
     (name) => {
       expectOneCommand(

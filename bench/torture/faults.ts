@@ -1,6 +1,7 @@
 /** What happens to the hosts: each fault is drawn, done and over, and says what exactly it was. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
+import { untilExited } from '../../test/support/hosts.ts'
 import type { SeededRandom } from '../../test/support/random.ts'
 import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 import type { WireFault } from '../../test/support/wire-proxy.ts'
@@ -22,27 +23,30 @@ type Fault = (scene: Scene) => Promise<string>
 const some = (random: SeededRandom, minMs: number, maxMs: number) => random.integer(minMs, maxMs)
 
 async function restartAfter(host: TestHost, ms: number, fault?: string): Promise<void> {
-  await host.kill()
+  await host.endAll('SIGKILL')
   await delay(ms)
   await host.start(fault)
 }
 
+/** Only the agent, or the supervisor of the guest too. */
 const restart =
-  (which: 'from' | 'to'): Fault =>
+  (which: 'from' | 'to', signal: 'SIGKILL' | 'SIGTERM', what: 'agent' | 'all'): Fault =>
   async (scene) => {
     const ms = some(scene.random, 0, 1_500)
-    await restartAfter(scene[which], ms)
-    return `agent of ${scene[which].name}, back after ${ms} ms`
+    const host = scene[which]
+    await (what === 'agent' ? host.endAgent(signal) : host.endAll(signal))
+    await delay(ms)
+    await host.start()
+    return `${what === 'agent' ? 'agent' : 'agent and supervisor'} of ${host.name}, back after ${ms} ms`
   }
 
-const orderlyRestart =
+const killSupervisor =
   (which: 'from' | 'to'): Fault =>
   async (scene) => {
-    const ms = some(scene.random, 0, 1_500)
-    await scene[which].stop()
-    await delay(ms)
-    await scene[which].start()
-    return `agent of ${scene[which].name}, back after ${ms} ms`
+    const { supervisors, name } = scene[which]
+    for (const pid of supervisors) signal(pid, 'SIGKILL')
+    await untilExited(supervisors)
+    return `process ${supervisors.join()} of ${name}`
   }
 
 /** Both stop, or one, and go on as if nothing had happened. */
@@ -72,11 +76,11 @@ const wire =
     return `${JSON.stringify(fault)} for ${ms} ms`
   }
 
-/** Points that the primary's agent passes with each checkpoint, and those of the standby's. */
+/** Points that the primary passes with each checkpoint, and those of the standby. */
 const primaryPoints = faultPoints.filter((point) => !/ack|apply|load/.test(point))
 const standbyPoints = faultPoints.filter((point) => /ack|apply/.test(point))
 
-/** An agent is started with a fault in it, and started anew when that has ended it. */
+/** A supervisor is started with a fault in it; when that has ended it, its agent starts the next one. */
 const faulty =
   (which: 'from' | 'to', points: readonly FaultPoint[]): Fault =>
   async (scene) => {
@@ -86,7 +90,7 @@ const faulty =
     const fault = `${points[random.integer(0, points.length - 1)]}:${random.integer(1, 60)}=${action}`
     await restartAfter(host, some(random, 0, 300), fault)
     const limit = delay(action === 'kill' ? 8_000 : some(random, 3_000, 5_000), undefined, { ref: false })
-    await Promise.race([host.exited, limit])
+    await Promise.race([untilExited(host.supervisors), limit])
     host.signal('SIGCONT')
     // A fault that was not met in time, since the roles have changed, must not come up in a later run.
     if (action !== 'throw') await restartAfter(host, 0)
@@ -98,12 +102,16 @@ export const faults: Readonly<Record<string, Fault>> = {
     signal(pid, 'SIGKILL')
     return `process ${pid}`
   },
-  'kill the primary agent': restart('from'),
-  'kill the standby agent': restart('to'),
+  'kill the primary agent': restart('from', 'SIGKILL', 'agent'),
+  'kill the standby agent': restart('to', 'SIGKILL', 'agent'),
+  'kill the primary supervisor': killSupervisor('from'),
+  'kill the standby supervisor': killSupervisor('to'),
+  'kill all but the guest on the primary': restart('from', 'SIGKILL', 'all'),
+  'kill all but the guest on the standby': restart('to', 'SIGKILL', 'all'),
   'host death': async ({ from, to, pid, random }) => {
     const order = random.integer(0, 1)
     if (order === 0) signal(pid, 'SIGKILL')
-    const killed = from.kill()
+    const killed = from.endAll('SIGKILL')
     if (order === 1) signal(pid, 'SIGKILL')
     await killed
     await runsOn(to)
@@ -114,7 +122,7 @@ export const faults: Readonly<Record<string, Fault>> = {
   // What `reboot` does: the agent is told to stop, then the guest's process dies, while the agent stops or some time later.
   'orderly stop of the host': async ({ from, to, pid, random }) => {
     const ms = some(random, 0, 3_000)
-    const stopped = from.stop()
+    const stopped = from.endAll('SIGTERM')
     await Promise.race([stopped, delay(ms)])
     const orderly = !from.running
     signal(pid, 'SIGKILL')
@@ -124,8 +132,10 @@ export const faults: Readonly<Record<string, Fault>> = {
     await from.start()
     return `QEMU ${orderly ? 'after its agent' : `${ms} ms after the agent was told`}`
   },
-  'orderly restart of the primary agent': orderlyRestart('from'),
-  'orderly restart of the standby agent': orderlyRestart('to'),
+  'orderly restart of the primary agent': restart('from', 'SIGTERM', 'agent'),
+  'orderly restart of the standby agent': restart('to', 'SIGTERM', 'agent'),
+  'orderly stop of all but the guest on the primary': restart('from', 'SIGTERM', 'all'),
+  'orderly stop of all but the guest on the standby': restart('to', 'SIGTERM', 'all'),
   'link down': async ({ hosts, from, to, random }) => {
     const host = random.integer(0, 1) === 0 ? from : to
     const ms = some(random, 200, 3_000)
@@ -167,9 +177,9 @@ export const faults: Readonly<Record<string, Fault>> = {
     await restartAfter(to, 0, 'after-load=kill')
     await whole(from, to, performance.now() + healMs)
     await delay(some(random, 0, 500))
+    const { supervisors } = to
     signal(pid, 'SIGKILL')
-    await Promise.race([to.exited, delay(10_000, undefined, { ref: false })])
-    await to.start()
+    await Promise.race([untilExited(supervisors), delay(10_000, undefined, { ref: false })])
     return to.name
   },
 }

@@ -1,82 +1,75 @@
 /**
- * The daemon of a host: knows the guests that run or wait here, starts and ends them, answers other hosts. Guests
- * outlive it: a new agent on the same state directory finds them again.
+ * The daemon of a host: knows its guests, and the supervisors that work for them; passes on what is asked of a guest, and
+ * the connections of other hosts. Guests and supervisors outlive it: a new agent on the same state directory finds them again.
  */
-import { randomUUID } from 'node:crypto'
-import { rmSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { guestFiles, type ProtectionSettings } from '../qemu/guest-files.ts'
-import { lastWords, launch } from '../qemu/launch.ts'
-import { endLeftover } from '../qemu/leftover.ts'
-import { QemuProcess } from '../qemu/qemu-process.ts'
-import { machineOf, type RunRequest } from '../qemu/run-request.ts'
-import { admit, greet, refuseOurselves, sharesArbiter } from '../replication/admission.ts'
+import { type DensitySettings, guestFiles, guestNames, type ProtectionSettings } from '../qemu/guest-files.ts'
+import type { RunRequest } from '../qemu/run-request.ts'
+import { release } from '../release.ts'
+import { greet } from '../replication/admission.ts'
+import type { Arbiter } from '../replication/arbiter.ts'
 import { Connection } from '../replication/connection.ts'
-import { brokeProtocol, type Hello } from '../replication/messages.ts'
+import { frameType } from '../replication/frame.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
-import { type Address, formatAddress, pairSocket, parseAddress, type TcpAddress } from './address.ts'
+import { type Address, formatAddress, pairSocket, type TcpAddress } from './address.ts'
 import { ArbiterHealth } from './arbiter-health.ts'
-import { guarded } from './boundary.ts'
-import { Changing } from './changing.ts'
-import type { Incoming } from './door.ts'
-import { EventLog } from './event-log.ts'
-import { GuestFinder } from './guest-finder.ts'
-import { claimantOf, type Host } from './host.ts'
-import { HostDensity, type SwapPlace } from './host-density.ts'
-import {
-  type EndedGuest,
-  type HostedGuest,
-  presentOf,
-  refuseIfAlive,
-  refuseIfPresent,
-  runningOf,
-} from './hosted-guest.ts'
-import { showPresence } from './presence.ts'
-import { Departed, endByCommand } from './removal.ts'
-import { RunningGuest } from './running-guest.ts'
-import { StandbyGuest } from './standby-guest.ts'
-import type { Listening } from './transport.ts'
+import { type GuestDensity, type HostDensityStatus, mergeDensity } from './density-status.ts'
+import { Departed } from './departed.ts'
+import { handOver } from './descriptors.ts'
+import type { HandOver, Incoming } from './door.ts'
+import { EventLog, type HostEvent } from './event-log.ts'
+import type { GuestApi } from './guest-api.ts'
+import { ownMemory } from './own-memory.ts'
+import type { GuestStatus, HostStatus } from './status.ts'
+import { SupervisedGuest } from './supervised-guest.ts'
+import { claimantOf } from './supervisor/host.ts'
+import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
+import { type SupervisorSettings, supervisorProtocol } from './supervisor/settings.ts'
+import type { Listening, Transport } from './transport.ts'
+import { unansweredStatus } from './unanswered-status.ts'
 
 export interface AgentOptions
-  extends Pick<Host, 'name' | 'transport' | 'images' | 'arbiter' | 'arbiterChosen' | 'faults'> {
-  stateDirectory: string
+  extends Omit<SupervisorSettings, 'protocol' | 'name' | 'reachedAt' | 'density'> {
   /** For other hosts; agents of this machine use the socket in the state directory. */
   listen: TcpAddress | undefined
   /** Where other hosts reach this one, when that is not where it listens. */
   advertise: TcpAddress | undefined
-  /** For cold pages of dense guests. */
-  swap?: SwapPlace | undefined
+  transport: Transport
+  arbiterOpened: Arbiter
 }
 
-export class Agent {
-  readonly stateDirectory: string
-  readonly events = new EventLog()
-  readonly guests = new Map<string, HostedGuest>()
-  readonly host: Host
-  readonly #socket: Address
-  #listening: Listening | undefined
-  readonly #departed = new Departed()
-  readonly #changing = new Changing()
-  /** Of the guests of a former agent; a connection that asks for one waits until it is known. */
-  readonly #finder: GuestFinder
+/** An agent that begins waits this long for supervisors that do not answer at once. */
+const beginMs = 5_000
+/** One that was told to end does at once. */
+const endMs = 10_000
 
-  private constructor({ stateDirectory, listen, advertise, swap, ...host }: AgentOptions) {
-    this.stateDirectory = stateDirectory
-    this.#socket = { path: pairSocket(stateDirectory) }
-    this.host = {
-      ...host,
-      claimant: claimantOf(stateDirectory, host.name),
-      health: new ArbiterHealth(host.arbiter, this.events),
-      events: this.events,
-      presence: showPresence(stateDirectory),
-      density: new HostDensity(stateDirectory, this.events, swap),
-      addressFor: (peer) => formatAddress('path' in peer ? this.#socket : (advertise ?? this.address)),
-    }
-    this.#finder = new GuestFinder({
-      ...{ stateDirectory, host: this.host, guests: this.guests },
-      adopt: (guest) => this.#adopt(guest),
-    })
+export class Agent implements GuestApi {
+  readonly stateDirectory: string
+  readonly hostName: string
+  readonly arbiter: Arbiter
+  readonly #eventLog = new EventLog()
+  readonly health: ArbiterHealth
+  readonly #options: AgentOptions
+  readonly #socket: Address
+  readonly #guests = new Map<string, SupervisedGuest>()
+  /** Names of guests by their ids, for connections that are about them. */
+  readonly #names = new Map<string, string>()
+  /** How images were held densely, by the guest's id; an image that was lost is followed by another one. */
+  readonly #dense = new Map<string, DensitySettings>()
+  readonly #departed = new Departed()
+  #listening: Listening | undefined
+
+  private constructor(options: AgentOptions) {
+    this.#options = options
+    this.stateDirectory = options.stateDirectory
+    // Made before any supervisor needs it.
+    claimantOf(options.stateDirectory, options.host)
+    this.hostName = options.host
+    this.arbiter = options.arbiterOpened
+    this.#socket = { path: pairSocket(options.stateDirectory) }
+    this.health = new ArbiterHealth(this.arbiter, this.#eventLog)
   }
 
   /** @throws SubpageError ADDRESS_IN_USE, TLS_REQUIRED */
@@ -85,13 +78,14 @@ export class Agent {
     const addresses = options.listen ? [agent.#socket, options.listen] : [agent.#socket]
     try {
       agent.#listening = await options.transport.listen(addresses, {
-        connection: (incoming) => void agent.#answer(incoming),
+        route: (id) => agent.#route(id),
+        connection: (incoming) => void agent.#introduce(incoming),
         refused: (from, error) => agent.#refused(from, error),
       })
-      await agent.#finder.begin()
+      await agent.#findAgain()
       return agent
     } catch (error) {
-      await agent.abandon()
+      await agent.close()
       throw error
     }
   }
@@ -101,149 +95,219 @@ export class Agent {
     return this.#listening?.addresses.at(-1) ?? this.#socket
   }
 
-  /** Stops serving, in no guest's pause. Guests run on, unprotected until an agent is back. */
+  get eventLog(): EventLog {
+    return this.#eventLog
+  }
+
+  /** Names of the guests of this host. */
+  get names(): string[] {
+    return [...this.#guests.keys()].sort()
+  }
+
+  /** Guests, and what is done for them, go on. */
   async close(): Promise<void> {
     this.#listening?.close()
-    this.host.health.close()
-    await Promise.all([...this.guests.values()].map((g) => (g.kind === 'running' ? g.detach() : undefined)))
-    await this.host.density.close()
+    this.health.close()
+    for (const guest of this.#guests.values()) guest.close()
   }
 
-  /** After a start that failed half way: lets go of everything, so that the process can end. */
-  async abandon(): Promise<void> {
-    await this.close()
-    for (const guest of this.guests.values()) if (guest.kind === 'running') guest.guest.qemu.release()
+  // ---- what can be asked
+
+  async status(): Promise<HostStatus> {
+    const credentials = this.#options.transport.credentials?.()
+    return {
+      host: this.hostName,
+      release,
+      pid: process.pid,
+      address: formatAddress(this.address),
+      certificate: credentials
+        ? { name: credentials.name, validTo: credentials.validTo.toISOString() }
+        : null,
+      arbiter: { description: this.arbiter.description, trouble: this.health.trouble ?? null },
+      ownBytes: ownMemory(0),
+      guests: (await Promise.all(this.names.map((name) => this.#statusOf(name)))).flat(),
+    }
   }
 
-  // ---- guests that run here
+  async guest(name: string): Promise<GuestStatus> {
+    this.#find(name)
+    const [status] = await this.#statusOf(name)
+    if (!status) throw this.#unknown(name)
+    return status
+  }
 
-  /** @throws SubpageError GUEST_EXISTS, GUEST_UNPROTECTABLE, NO_SPACE, QEMU_FAILED, … */
-  async run(request: RunRequest): Promise<RunningGuest> {
-    return await this.#exclusively(request.name, async () => {
-      refuseIfPresent(this.guests.get(request.name), this.host.name)
-      const machine = await machineOf(request, this.host.images)
-      const files = guestFiles(this.stateDirectory, request.name)
-      const identity = { id: randomUUID(), name: request.name, generation: 1 }
-      const qemu = new QemuProcess(files, await launch(identity, machine, files, false))
-      this.events.add(
-        request.name,
-        'guest',
-        `started: QEMU ${qemu.record.qemuVersion}, ${machine.accel}, process ${qemu.record.process.pid}`,
-      )
-      return this.#adopt(new RunningGuest(qemu, this.host))
+  /** None while there is a supervisor, and no guest yet. */
+  async #statusOf(name: string): Promise<GuestStatus[]> {
+    const guest = this.#guests.get(name)
+    if (!guest) return []
+    const status = await guest.status()
+    if (status) return status.guests
+    const unanswered = unansweredStatus(guest)
+    return unanswered ? [unanswered] : []
+  }
+
+  async run(request: RunRequest): Promise<GuestStatus> {
+    const guest = this.#supervised(request.name)
+    try {
+      return await guest.ask((client) => client.run(request))
+    } catch (error) {
+      // The supervisor of a guest of this name, which has just left: the next one begins.
+      if (guest.gone && asSubpageError(error).code === 'GUEST_UNKNOWN') return await this.run(request)
+      // Its supervisor ends when there is no guest; then nothing is left of it.
+      if (!guest.record) await guest.ended(endMs)
+      throw error
+    }
+  }
+
+  async remove(name: string, standbyToo = false): Promise<{ removed: string; note?: string }> {
+    const departed = this.#departed.reasonOf(name)
+    if (!this.#guests.has(name) && departed)
+      return { removed: name, note: `${name} was gone already: ${departed}` }
+    const guest = this.#find(name)
+    if (!(await guest.status())) await guest.endProcess()
+    const removed = await guest.ask((client) => client.remove(name, standbyToo))
+    await guest.ended(endMs)
+    this.#guests.delete(name)
+    this.#departed.forget(name)
+    return removed
+  }
+
+  protect = (name: string, settings: ProtectionSettings): Promise<GuestStatus> =>
+    this.#find(name).ask((client) => client.protect(name, settings))
+
+  unprotect = (name: string): Promise<GuestStatus> => this.#find(name).ask((client) => client.unprotect(name))
+
+  verify = (name: string): Promise<Verification> => this.#find(name).ask((client) => client.verify(name))
+
+  switchover = (name: string): Promise<{ switchedOver: string }> =>
+    this.#find(name).ask((client) => client.switchover(name))
+
+  failover = (name: string, force = false): Promise<StandbyOutcome> =>
+    this.#find(name).ask((client) => client.failover(name, force))
+
+  async density(): Promise<HostDensityStatus> {
+    const guests = [...this.#guests.values()].filter(({ record }) => record?.density)
+    return mergeDensity(await Promise.all(guests.map((guest) => guest.ask((client) => client.density()))))
+  }
+
+  densityOn = (name: string, settings: DensitySettings): Promise<GuestDensity> =>
+    this.#find(name).ask((client) => client.densityOn(name, settings))
+
+  async densityOff(name: string): Promise<{ whole: string }> {
+    const guest = this.#find(name)
+    const id = guest.record?.id
+    const whole = await guest.ask((client) => client.densityOff(name))
+    if (id !== undefined) this.#dense.delete(id)
+    return whole
+  }
+
+  async watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> {
+    const ending = new AbortController()
+    const samples = await this.#find(name).ask((client) => client.startWatch(name, query, ending.signal))
+    const pass = async () => {
+      for await (const sample of samples) listener.sample(sample)
+      listener.failed(new SubpageError('GUEST_DIED', `the supervisor of ${name} has ended`))
+    }
+    void pass().catch((error) => {
+      if (!ending.signal.aborted) listener.failed(asSubpageError(error))
     })
+    return () => ending.abort()
   }
 
-  /**
-   * Ends a guest, whatever it is here, and removes what it left.
-   * @returns what the operator should know; see endByCommand for the rest
-   */
-  async remove(name: string, standbyToo = false): Promise<string | undefined> {
-    // Its files have the names of those of a standby that would be started meanwhile.
-    return await this.#exclusively(name, async () => {
-      const departed = this.#departed.reasonOf(name)
-      if (!this.guests.has(name) && departed) return `${name} was gone already: ${departed}`
-      const guest = this.find(name)
-      const note = await endByCommand(guest, standbyToo)
-      // The end of a guest that ran has been noted under its name meanwhile.
-      const left = this.guests.get(name)
-      if (left === guest || left?.kind === 'ended') this.guests.delete(name)
-      this.#departed.forget(name)
-      if (guest.kind !== 'standby') this.events.add(name, 'guest', 'removed')
-      return note
+  async events(): Promise<HostEvent[]> {
+    return this.#eventLog.recent()
+  }
+
+  follow(listener: (event: HostEvent) => void): () => void {
+    return this.#eventLog.follow(listener)
+  }
+
+  // ---- supervisors
+
+  async #findAgain(): Promise<void> {
+    const found = guestNames(this.stateDirectory).map((name) =>
+      this.#supervised(name)
+        .ready()
+        .catch((error) => this.#say(name, asSubpageError(error).message)),
+    )
+    const timer = new AbortController()
+    // Woken when it is not needed any more.
+    const enough = delay(beginMs, undefined, { signal: timer.signal }).catch(() => undefined)
+    await Promise.race([Promise.all(found), enough])
+    timer.abort()
+  }
+
+  /** The guest of this name, which may have to begin. @throws SubpageError BAD_ARGUMENT */
+  #supervised(name: string): SupervisedGuest {
+    const present = this.#guests.get(name)
+    if (present) return present
+    const files = guestFiles(this.stateDirectory, name)
+    const guest = new SupervisedGuest({
+      name,
+      files,
+      settings: () => this.#settings(guest),
+      // A fault is passed once.
+      started: () => delete this.#options.faults,
+      // The arbiter of the host is the agent's to speak of.
+      event: (event) => event.kind !== 'arbiter' && this.#eventLog.pass(event),
+      say: (text) => this.#say(name, text),
+      left: (reason) => {
+        if (this.#guests.get(name) !== guest) return
+        this.#guests.delete(name)
+        if (reason !== '') this.#departed.note(name, reason)
+      },
     })
+    this.#guests.set(name, guest)
+    const id = guest.record?.id
+    if (id !== undefined) this.#names.set(id, name)
+    return guest
   }
 
-  async protect(name: string, settings: ProtectionSettings): Promise<void> {
-    await this.#running(name, 'protect').protect(settings)
-  }
-
-  async unprotect(name: string): Promise<void> {
-    await this.#running(name, 'unprotect').unprotect()
-  }
-
-  async verify(name: string): Promise<Verification> {
-    const { primary, qemu } = this.#running(name, 'verify')
-    if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
-      throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
-    return await qemu.hang.during(primary.verify())
-  }
-
-  async switchover(name: string): Promise<void> {
-    await this.#running(name, 'switchover').switchover()
-  }
-
-  /** @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
-  async failover(name: string, force: boolean): Promise<StandbyOutcome> {
-    const guest = this.find(name)
-    if (guest.kind !== 'standby')
-      throw new SubpageError(
-        'STANDBY_NOT_READY',
-        guest.kind === 'running'
-          ? `${name} runs on this host: failover is for the host that holds its standby; subpage switchover ${name} moves it`
-          : `${name} has ended on this host, and there is no standby of it here`,
-      )
-    return await guest.standby.failover('by command', force)
+  #settings({ name, record }: SupervisedGuest): SupervisorSettings {
+    const { stateDirectory, host, arbiter, tls, images, swap, faults, advertise } = this.#options
+    const reached = advertise ?? ('port' in this.address ? this.address : undefined)
+    if (record?.density) this.#dense.set(record.id, record.density)
+    const id = [...this.#names].find(([, other]) => other === name)?.[0]
+    const density = id === undefined ? undefined : this.#dense.get(id)
+    return {
+      ...{ protocol: supervisorProtocol, stateDirectory, name, host, arbiter, tls, images, swap },
+      reachedAt: reached === undefined ? undefined : formatAddress(reached),
+      ...(id !== undefined && density && { density: { id, settings: density } }),
+      ...(faults !== undefined && { faults }),
+    }
   }
 
   /** @throws SubpageError GUEST_UNKNOWN */
-  find(name: string): HostedGuest {
-    const guest = this.guests.get(name)
-    if (!guest) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.host.name}`)
+  #find(name: string): SupervisedGuest {
+    const guest = this.#guests.get(name)
+    if (!guest) throw this.#unknown(name)
     return guest
   }
 
-  #running(name: string, command: string): RunningGuest {
-    return runningOf(this.find(name), command)
+  #unknown(name: string): SubpageError {
+    return new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.hostName}`)
   }
 
-  #adopt(guest: RunningGuest): RunningGuest {
-    this.guests.set(guest.name, guest)
-    this.events.addNotes(guest.name, guest.guest.qemu.notes)
-    void guest.guest.ended.then((end) =>
-      guarded({ events: this.events, guest: guest.name, doing: 'clearing away after its end' }, async () => {
-        const { files } = guest.guest.qemu
-        const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
-        this.events.add(guest.name, 'guest', what)
-        await guest.finished()
-        this.#bury(guest, end)
-      }),
-    )
-    return guest
+  // ---- other hosts
+
+  /** To the supervisor of the guest, if there is one. */
+  #route(id: string): HandOver | undefined {
+    const guest = this.#guests.get(this.#names.get(id) ?? '')
+    if (!guest?.alive) return undefined
+    return async (socket, local) => await handOver(socket, guest.files.supervisor.door, local)
   }
 
-  /** Frees the memory of a guest that has ended; its directory stays, for its logs. */
-  #bury(guest: RunningGuest, end: EndedGuest['end']): void {
-    const { qemu } = guest.guest
-    qemu.release()
-    // Removed by command, or followed by another guest of this name: the files are not ours any more.
-    if (this.guests.get(guest.name) !== guest) return
-    rmSync(qemu.files.ram, { force: true })
-    this.guests.set(guest.name, {
-      kind: 'ended',
-      name: guest.name,
-      record: qemu.record,
-      files: qemu.files,
-      end,
-    })
-  }
-
-  // ---- guests of other hosts
-
-  async #answer({ stream, peer, accept }: Incoming): Promise<void> {
+  /** A primary has proved itself whose guest is not known here: there is a supervisor for it when it comes again. */
+  async #introduce({ stream, peer, accept }: Incoming): Promise<void> {
     const connection = new Connection(stream)
     try {
-      const { frames, hello } = await greet(connection)
+      const { hello } = await greet(connection)
       accept()
-      await this.#finder.known(hello.guest.name)
-      refuseOurselves(hello, this.host.claimant, presentOf(this.guests.get(hello.guest.name)))
-      if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
-        throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
-      // What it says of itself counts only where nobody can prove anything: within this machine.
-      if (peer.name !== undefined) hello.source.host = peer.name
-      const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
-      const guest = await this.#standbyFor(hello)
-      await guest.standby.serve(connection, frames, hello, arbitrated)
+      const { id, name } = hello.guest
+      this.#names.set(id, name)
+      await this.#supervised(name).ready()
+      await connection.send(frameType.again)
+      await connection.finish()
     } catch (thrown) {
       const error = asSubpageError(thrown)
       this.#refused(peer.name === undefined ? peer.address : `${peer.name} (${peer.address})`, error)
@@ -252,60 +316,10 @@ export class Agent {
   }
 
   #refused(from: string, { message }: SubpageError): void {
-    this.events.add('', 'refused', `a connection from ${from}: ${message}`)
+    this.#say('', `a connection from ${from}: ${message}`, 'refused')
   }
 
-  /** The standby that a primary asks for: the one that waits for it, or a new one. */
-  async #standbyFor(hello: Hello): Promise<StandbyGuest> {
-    const { name } = hello.guest
-    return await this.#exclusively(name, async () => {
-      const present = this.guests.get(name)
-      const admission = await admit(hello, presentOf(present))
-      if (present?.kind === 'standby') {
-        if (admission === 'again') return present.remember(hello)
-        // It tried to take over and could not; the guest lives, so a new one can begin.
-        await present.standby.discard('its primary protects the guest anew')
-      }
-      if (present?.kind === 'running') {
-        present.guest.supersede(`${hello.source.host} goes on with it, generation ${hello.generation}`)
-        await present.finished()
-        // Before the standby has files of the same names: buried later it would take their memory with it.
-        this.#bury(present, await present.guest.ended)
-      }
-      if (present?.kind === 'unanswered') await endLeftover(present.files, present.record)
-      if (present?.kind === 'ended') refuseIfAlive(present)
-      const guest = await StandbyGuest.start(hello, guestFiles(this.stateDirectory, name), this.host)
-      this.guests.set(name, guest.remember(hello))
-      guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
-      void guest.waiting.ended.then((end) => {
-        if (this.guests.get(name) !== guest) return
-        this.events.add(name, 'guest', end.detail)
-        // A takeover that failed keeps its state and its logs, until somebody removes them.
-        if (!guest.standby.ending) void guest.standby.discard(end.detail)
-      })
-      return guest
-    })
-  }
-
-  #standbyEnded(guest: StandbyGuest, outcome: StandbyOutcome): void {
-    if (this.guests.get(guest.name) !== guest) return
-    if (outcome.how === 'discarded') {
-      this.guests.delete(guest.name)
-      this.#departed.note(guest.name, `its standby was discarded: ${outcome.reason}`)
-      this.events.add(guest.name, 'protection', `standby discarded: ${outcome.reason}`)
-      return
-    }
-    const running = this.#adopt(new RunningGuest(guest.waiting.qemu, this.host, outcome))
-    this.events.add(
-      guest.name,
-      'failover',
-      `took over in ${outcome.takeoverMs.toFixed(1)} ms from checkpoint ${outcome.committed.epoch}: ${outcome.reason}`,
-    )
-    // When the other host is back, the same protection begins the other way round.
-    running.goOnProtecting(guest.reverse, false)
-  }
-
-  #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
-    return this.#changing.during(name, this.host.name, work)
+  #say(guest: string, text: string, kind: HostEvent['kind'] = 'guest'): void {
+    this.#eventLog.add(guest, kind, text)
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The agent's HTTP API, version 1: on a unix socket of mode 0600, and over TCP for those who know the token
- * (api-listener.ts). Requests are checked against schemas; every error is `{code, message}` with the status from the
+ * The HTTP API, version 1: of an agent on a unix socket of mode 0600, and over TCP for those who know the token
+ * (api-listener.ts); of a guest's supervisor, for its one guest, on a socket of that kind. Requests are checked against schemas; every error is `{code, message}` with the status from the
  * error table.
  */
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFactory } from 'fastify'
@@ -10,13 +10,9 @@ import { limits } from '../limits.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
-import type { Agent } from './agent.ts'
-import { densityStatus, guestDensity } from './density-status.ts'
-import type { HostEvent } from './event-log.ts'
 import { EventStream } from './event-stream.ts'
-import { aliveOf, runningOf } from './hosted-guest.ts'
-import { WatchQuery } from './memory-watch.ts'
-import { guestStatus, hostStatus } from './status.ts'
+import type { GuestApi } from './guest-api.ts'
+import { WatchQuery } from './supervisor/memory-watch.ts'
 
 export const RunBody = Type.Object(
   {
@@ -68,6 +64,12 @@ export const DensityBody = Type.Object(
 )
 export type DensityBody = Static<typeof DensityBody>
 
+const RemoveQuery = Type.Object(
+  { standbyToo: Type.Optional(Type.Boolean()) },
+  { additionalProperties: false },
+)
+type RemoveQuery = Static<typeof RemoveQuery>
+
 const Named = Type.Object({ name: Type.String() })
 type Named = Static<typeof Named>
 
@@ -84,7 +86,7 @@ export interface ApiGuard {
   server?: FastifyServerFactory
 }
 
-export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
+export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
   const api = fastify({
     forceCloseConnections: true,
     bodyLimit: bodyBytesMax,
@@ -111,80 +113,58 @@ export function buildApi(agent: Agent, guard?: ApiGuard): FastifyInstance {
     reply.status(404).send({ code: 'NOT_FOUND', message: `no ${method} ${url} in this API` }),
   )
 
-  api.get('/v1/status', async () => hostStatus(agent))
-  api.get<{ Params: Named }>('/v1/guests/:name', async ({ params }) =>
-    guestStatus(agent.find(params.name), agent),
+  api.get('/v1/status', () => guests.status())
+  api.get<{ Params: Named }>('/v1/guests/:name', ({ params }) => guests.guest(params.name))
+  api.post<{ Body: RunBody }>('/v1/guests', { schema: { body: RunBody } }, ({ body }) => guests.run(body))
+  api.delete<{ Params: Named; Querystring: RemoveQuery }>(
+    '/v1/guests/:name',
+    { schema: { querystring: RemoveQuery } },
+    ({ params, query }) => guests.remove(params.name, query.standbyToo),
   )
-  api.post<{ Body: RunBody }>('/v1/guests', { schema: { body: RunBody } }, async ({ body }) =>
-    guestStatus(await agent.run(body), agent),
-  )
-  api.delete<{ Params: Named }>('/v1/guests/:name', async ({ params }) => {
-    const note = await agent.remove(params.name)
-    return { removed: params.name, ...(note && { note }) }
-  })
   api.post<{ Params: Named; Body: ProtectBody }>(
     '/v1/guests/:name/protect',
     { schema: { body: ProtectBody } },
-    async ({ params, body }) => {
-      await agent.protect(params.name, body)
-      return guestStatus(agent.find(params.name), agent)
-    },
+    ({ params, body }) => guests.protect(params.name, body),
   )
-  api.post<{ Params: Named }>('/v1/guests/:name/unprotect', async ({ params }) => {
-    await agent.unprotect(params.name)
-    return guestStatus(agent.find(params.name), agent)
-  })
+  api.post<{ Params: Named }>('/v1/guests/:name/unprotect', ({ params }) => guests.unprotect(params.name))
   api.post<{ Params: Named; Body: FailoverBody }>(
     '/v1/guests/:name/failover',
     { schema: { body: FailoverBody } },
-    async ({ params, body }) => agent.failover(params.name, body.force),
+    ({ params, body }) => guests.failover(params.name, body.force),
   )
-  api.post<{ Params: Named }>('/v1/guests/:name/switchover', async ({ params }) => {
-    await agent.switchover(params.name)
-    return { switchedOver: params.name }
-  })
-  api.post<{ Params: Named }>('/v1/guests/:name/verify', async ({ params }) => agent.verify(params.name))
+  api.post<{ Params: Named }>('/v1/guests/:name/switchover', ({ params }) => guests.switchover(params.name))
+  api.post<{ Params: Named }>('/v1/guests/:name/verify', ({ params }) => guests.verify(params.name))
 
-  api.get('/v1/density', async () => await densityStatus(agent))
+  api.get('/v1/density', () => guests.density())
   api.put<{ Params: Named; Body: DensityBody }>(
     '/v1/guests/:name/density',
     { schema: { body: DensityBody } },
-    async ({ params, body }) => {
-      await agent.host.density.enable(aliveOf(agent.find(params.name)), body)
-      return await guestDensity(agent, params.name)
-    },
+    ({ params, body }) => guests.densityOn(params.name, body),
   )
-  api.delete<{ Params: Named }>('/v1/guests/:name/density', async ({ params }) => {
-    await agent.host.density.disable(aliveOf(agent.find(params.name)))
-    return { whole: params.name }
-  })
+  api.delete<{ Params: Named }>('/v1/guests/:name/density', ({ params }) => guests.densityOff(params.name))
 
   api.get<{ Params: Named; Querystring: WatchQuery }>(
     '/v1/guests/:name/working-set',
     { schema: { querystring: WatchQuery } },
-    ({ params, query }, reply) => {
+    async ({ params, query }, reply) => {
       // Before the answer begins: what is refused is an error of its own.
       let stream: EventStream | undefined
-      const stop = runningOf(agent.find(params.name), 'wss').memoryWatch.listen(
-        {
-          sample: (sample) => stream?.send(sample),
-          failed: ({ code, message }) => {
-            stream?.send({ code, message })
-            stream?.end()
-          },
+      const stop = await guests.watch(params.name, query, {
+        sample: (sample) => stream?.send(sample),
+        failed: ({ code, message }) => {
+          stream?.send({ code, message })
+          void stream?.end()
         },
-        query,
-      )
+      })
       stream = new EventStream(reply, stop)
     },
   )
 
-  api.get('/v1/events', async () => agent.events.recent())
+  api.get('/v1/events', () => guests.events())
   api.get('/v1/events/stream', (_request, reply) => {
-    const send = (event: HostEvent) => stream.send(event)
-    const stream = new EventStream(reply, () => agent.events.off('event', send))
-    for (const event of agent.events.recent()) send(event)
-    agent.events.on('event', send)
+    let stop: (() => void) | undefined
+    const stream = new EventStream(reply, () => stop?.())
+    stop = guests.follow((event) => stream.send(event))
   })
   return api
 }

@@ -10,8 +10,8 @@ import type { Sample } from '../workingset/sample.ts'
 import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import type { WatchQuery } from './memory-watch.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
+import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
 /** The API over TCP. Without `ca` only the system's CAs are trusted. */
@@ -35,7 +35,11 @@ export class AgentClient {
   status = () => this.#call<HostStatus>('GET', '/v1/status')
   guest = (name: string) => this.#call<GuestStatus>('GET', guestPath(name))
   run = (body: RunBody) => this.#call<GuestStatus>('POST', '/v1/guests', body)
-  remove = (name: string) => this.#call<{ removed: string; note?: string }>('DELETE', guestPath(name))
+  remove = (name: string, standbyToo = false) =>
+    this.#call<{ removed: string; note?: string }>(
+      'DELETE',
+      `${guestPath(name)}${standbyToo ? '?standbyToo=true' : ''}`,
+    )
   protect = (name: string, body: ProtectBody) =>
     this.#call<GuestStatus>('POST', `${guestPath(name)}/protect`, body)
   unprotect = (name: string) => this.#call<GuestStatus>('POST', `${guestPath(name)}/unprotect`)
@@ -50,40 +54,65 @@ export class AgentClient {
   events = () => this.#call<HostEvent[]>('GET', '/v1/events')
 
   /** All events so far, then each new one; ends with the agent. */
-  followEvents = () => this.#stream<HostEvent>('/v1/events/stream')
+  followEvents = (signal?: AbortSignal) => this.#stream<HostEvent>('/v1/events/stream', signal)
 
   /** What each interval of watching a guest's memory says, until the caller has enough or aborts. @throws SubpageError */
   async *watchMemory(name: string, settings: WatchQuery, signal?: AbortSignal): AsyncGenerator<Sample> {
+    yield* await this.startWatch(name, settings, signal)
+  }
+
+  /** As watchMemory; what is refused is refused before anything is awaited of it. */
+  async startWatch(
+    name: string,
+    settings: WatchQuery,
+    signal?: AbortSignal,
+  ): Promise<AsyncGenerator<Sample>> {
     const query = new URLSearchParams(
       Object.entries(settings).map(([key, value]): [string, string] => [key, String(value)]),
     )
-    const stream = this.#stream<Sample | ApiError>(`${guestPath(name)}/working-set?${query}`, signal)
-    for await (const event of stream) {
+    const response = await this.#openStream(`${guestPath(name)}/working-set?${query}`, signal)
+    return this.#samples(response)
+  }
+
+  async *#samples(response: IncomingMessage): AsyncGenerator<Sample> {
+    for await (const event of this.#events<Sample | ApiError>(response)) {
       if ('code' in event) throw failure(event)
       yield event
     }
   }
 
   async *#stream<T>(path: string, signal?: AbortSignal): AsyncGenerator<T> {
+    yield* this.#events<T>(await this.#openStream(path, signal))
+  }
+
+  async #openStream(path: string, signal?: AbortSignal): Promise<IncomingMessage> {
     const response = await this.#open('GET', path)
     if (signal) addAbortSignal(signal, response)
+    if ((response.statusCode ?? 500) >= 400) throw failure(JSON.parse(await this.#text(response)))
+    return response
+  }
+
+  async *#events<T>(response: IncomingMessage): AsyncGenerator<T> {
     let rest = ''
     for await (const chunk of this.#read(response)) {
       const parts = (rest + String(chunk)).split('\n\n')
       rest = parts.pop() ?? ''
       for (const part of parts) yield JSON.parse(part.replace(/^data: /, '')) as T
     }
-    if ((response.statusCode ?? 500) >= 400) throw failure(JSON.parse(rest))
   }
 
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
     // Only what changes something may take its time.
     const response = await this.#open(method, path, body, method === 'GET' ? answerMsMax : 0)
-    let text = ''
-    for await (const chunk of this.#read(response)) text += String(chunk)
-    const value = JSON.parse(text)
+    const value = JSON.parse(await this.#text(response))
     if ((response.statusCode ?? 500) < 400) return value as T
     throw failure(value)
+  }
+
+  async #text(response: IncomingMessage): Promise<string> {
+    let text = ''
+    for await (const chunk of this.#read(response)) text += String(chunk)
+    return text
   }
 
   /** @throws SubpageError AGENT_UNREACHABLE when the agent ends in the middle of its answer */

@@ -3,7 +3,8 @@ import type { PagerStats } from '../density/pager.ts'
 import type { PageSplit, StoreTotals } from '../density/store.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { DensitySettings } from '../qemu/guest-files.ts'
-import type { Agent } from './agent.ts'
+import type { HostDensity } from './supervisor/host-density.ts'
+import type { HostedGuest } from './supervisor/hosted-guest.ts'
 
 export interface GuestDensity {
   name: string
@@ -27,32 +28,41 @@ export interface HostDensityStatus {
   error: string
 }
 
-export async function densityStatus(agent: Agent): Promise<HostDensityStatus> {
-  const status = await agent.host.density.status()
+/** Of the one guest, if it is dense. */
+export async function densityStatus(
+  density: HostDensity,
+  guest: HostedGuest | undefined,
+): Promise<HostDensityStatus> {
+  const status = await density.status()
   if (!status) return { guests: [], store: null, keeper: null, error: '' }
-  const guests: GuestDensity[] = []
-  for (const hosted of agent.guests.values()) {
-    if (hosted.kind === 'ended' || hosted.kind === 'unanswered') continue
-    const { id, density } = hosted.qemu.record
-    const kept = status.guests.find((guest) => guest.id === id)
-    if (!kept || !density) continue
-    const { split, pager } = kept
-    const held = (split.pages - split.holes) * pageBytes
-    // The books of the store take memory too, and so does its part that is shared.
-    const savedBytes = held - split.resident * pageBytes - split.storeBytes
-    guests.push({
-      name: hosted.name,
-      standby: hosted.kind === 'standby',
-      settings: density,
-      split,
-      savedBytes,
-      savedShare: held === 0 ? 0 : savedBytes / held,
-      pager,
-    })
+  const rest = { store: status.totals, keeper: { pid: status.pid }, error: status.error }
+  if (guest?.kind !== 'running' && guest?.kind !== 'standby') return { guests: [], ...rest }
+  const { id, density: settings } = guest.qemu.record
+  const kept = status.guests.find((one) => one.id === id)
+  if (!kept || !settings) return { guests: [], ...rest }
+  const { split, pager } = kept
+  const held = (split.pages - split.holes) * pageBytes
+  // The books of the store take memory too, and so does its part that is shared.
+  const savedBytes = held - split.resident * pageBytes - split.storeBytes
+  const dense: GuestDensity = {
+    name: guest.name,
+    standby: guest.kind === 'standby',
+    settings,
+    split,
+    savedBytes,
+    savedShare: held === 0 ? 0 : savedBytes / held,
+    pager,
   }
-  return { guests, store: status.totals, keeper: { pid: status.pid }, error: status.error }
+  return { guests: [dense], ...rest }
 }
 
-export async function guestDensity(agent: Agent, name: string): Promise<GuestDensity | undefined> {
-  return (await densityStatus(agent)).guests.find((guest) => guest.name === name)
+/** Of a host: what the supervisors of its guests say, together. */
+export function mergeDensity(parts: HostDensityStatus[]): HostDensityStatus {
+  const errors = parts.map(({ error }) => error).filter((error) => error !== '')
+  return {
+    guests: parts.flatMap(({ guests }) => guests),
+    store: parts.find(({ store }) => store !== null)?.store ?? null,
+    keeper: parts.find(({ keeper }) => keeper !== null)?.keeper ?? null,
+    error: [...new Set(errors)].join('; '),
+  }
 }

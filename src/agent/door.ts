@@ -10,6 +10,7 @@ import { asSubpageError, invariant, SubpageError } from '../errors.ts'
 import { Connection } from '../replication/connection.ts'
 import { formatAddress } from './address.ts'
 import { type Credentials, nameIn } from './credentials.ts'
+import { decodePreamble, preambleBytes, proceed, takeBytes } from './preamble.ts'
 import { RefusalLimiter } from './refusal-limiter.ts'
 import { certificateFailure, handshakeFailure } from './tls-failure.ts'
 
@@ -26,9 +27,17 @@ export interface Incoming {
   accept(): void
 }
 
-export interface ListenHandlers {
+export interface DoorHandlers {
   connection(incoming: Incoming): void
   refused(from: string, error: SubpageError): void
+}
+
+/** Gives a connection to whom it is for. @throws SubpageError PEER_UNREACHABLE */
+export type HandOver = (socket: Socket, local: boolean) => Promise<void>
+
+export interface ListenHandlers extends DoorHandlers {
+  /** Whom a connection about this guest is for; undefined: it stays here. */
+  route(id: string): HandOver | undefined
 }
 
 export interface TransportLimits {
@@ -41,25 +50,47 @@ export interface TransportLimits {
 
 /** Lets peers in that prove who they are. */
 export class Door {
-  readonly #handlers: ListenHandlers
+  readonly #handlers: DoorHandlers
   readonly #credentials: (() => Credentials) | undefined
   readonly #limits: TransportLimits
   /** Strangers by address. */
   readonly #strangers = new Map<string, number>()
   readonly #limiter = new RefusalLimiter()
 
-  constructor(
-    handlers: ListenHandlers,
-    credentials: (() => Credentials) | undefined,
-    limits: TransportLimits,
-  ) {
+  constructor(handlers: DoorHandlers, credentials: (() => Credentials) | undefined, limits: TransportLimits) {
     this.#handlers = handlers
     this.#credentials = credentials
     this.#limits = limits
   }
 
-  /** @param local it came through the socket of this machine: its mode has proved enough */
-  async admit(socket: Socket, local: boolean): Promise<void> {
+  /**
+   * A connection that has just come.
+   * @param local it came through the socket of this machine: its mode has proved enough
+   * @param route whom it is for, once it has said that
+   */
+  async admit(socket: Socket, local: boolean, route: ListenHandlers['route']): Promise<void> {
+    await this.#welcome(socket, local, async (leave) => {
+      const preamble = await takeBytes(socket, preambleBytes)
+      // It may be a look at the port.
+      if (!preamble) return false
+      const handOver = route(decodePreamble(preamble))
+      if (!handOver) return true
+      await handOver(socket, local)
+      leave()
+      return false
+    })
+  }
+
+  /** A connection whose preamble another process has read. */
+  async admitted(socket: Socket, local: boolean): Promise<void> {
+    await this.#welcome(socket, local, async () => true)
+  }
+
+  async #welcome(
+    socket: Socket,
+    local: boolean,
+    introduce: (leave: () => void) => Promise<boolean>,
+  ): Promise<void> {
     const ip = local ? 'this machine' : (socket.remoteAddress ?? 'unknown')
     const from = local ? ip : formatAddress({ host: ip, port: socket.remotePort ?? 0 })
     // Errors show where the stream is read.
@@ -83,16 +114,12 @@ export class Door {
     }
     socket.once('close', leave)
     try {
-      const first = await firstByte(socket)
-      if (first === undefined) return
+      if (!(await introduce(leave))) return
+      socket.write(Uint8Array.of(proceed))
       let name: string | undefined
       if (!local) {
         invariant(this.#credentials, 'who comes by TCP proves who they are')
-        if (first !== tlsRecord)
-          throw new SubpageError(
-            'AUTH_REFUSED',
-            'this host lets nobody in without TLS, and it does not speak it',
-          )
+        if ((await firstByte(socket)) === undefined) return
         const secured = await secure(socket, this.#credentials())
         stream = secured
         secured.on('error', () => undefined)
@@ -103,8 +130,7 @@ export class Door {
             'AUTH_REFUSED',
             `${name} hung up; it may not accept the certificate of this host`,
           )
-      } else if (first === tlsRecord)
-        throw new SubpageError('AUTH_REFUSED', 'it speaks TLS, which the socket of a machine does not')
+      } else if ((await firstByte(socket)) === undefined) return
       this.#handlers.connection({ stream, peer: { name, address: from }, accept: leave })
     } catch (thrown) {
       const error = stream.errored === late ? late : asSubpageError(thrown)
@@ -137,28 +163,11 @@ export class Door {
 const withSuffix = (error: SubpageError, suffix: string) =>
   new SubpageError(error.code, `${error.message} ${suffix}`, { cause: error })
 
-/** First byte of a TLS record that carries a handshake (RFC 8446, 5.1). */
-const tlsRecord = 0x16
-
 /** Looks at what comes first and leaves it in the stream. Undefined when the stream ends without a byte. */
-function firstByte(stream: Duplex): Promise<number | undefined> {
-  return new Promise((resolve, reject) => {
-    const settle = (end: () => void) => {
-      stream.off('data', onData).off('end', onEnd).off('close', onClose)
-      end()
-    }
-    const onData = (chunk: Buffer) => {
-      stream.pause()
-      settle(() => {
-        stream.unshift(chunk)
-        resolve(chunk[0])
-      })
-    }
-    const onEnd = () => settle(() => resolve(undefined))
-    const onClose = () =>
-      settle(() => (stream.errored instanceof SubpageError ? reject(stream.errored) : resolve(undefined)))
-    stream.on('data', onData).on('end', onEnd).on('close', onClose)
-  })
+async function firstByte(stream: Duplex): Promise<number | undefined> {
+  const first = await takeBytes(stream, 1)
+  if (first) stream.unshift(first)
+  return first?.[0]
 }
 
 /** The server's half of the handshake. Every certificate passes it: `identify` judges, so that the peer can be told. */

@@ -14,6 +14,7 @@ import { apiSocket } from './state-directory.ts'
 export interface EphemeralAgent {
   process: ChildProcess
   client: AgentClient
+  stateDirectory: string
   /** Where other agents reach it. */
   address: string
   /** Ends it with its guests. */
@@ -61,7 +62,8 @@ export async function startEphemeralAgent(options: EphemeralOptions): Promise<Ep
   await ready
   const client = new AgentClient(apiSocket(options.stateDirectory))
   const address = (await client.status()).address
-  return { process: child, client, address, end: () => end(child) }
+  const { stateDirectory } = options
+  return { process: child, client, stateDirectory, address, end: () => end(child) }
 }
 
 async function end(child: ChildProcess): Promise<void> {

@@ -27,7 +27,10 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
     // An event is one line: what a peer says of itself must not pass for another event.
     const line = printable(text.slice(0, textLengthMax)).replaceAll('\n', ' ')
     // The wall clock, for people.
-    const event: HostEvent = { time: new Date().toISOString(), guest, kind, text: line }
+    this.#keep({ time: new Date().toISOString(), guest, kind, text: line })
+  }
+
+  #keep(event: HostEvent): void {
     this.#events.push(event)
     if (this.#events.length > keptEvents) this.#events.shift()
     this.emit('event', event)
@@ -36,6 +39,18 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
   /** What a guest's QEMU left to be told, once. */
   addNotes(guest: string, notes: string[]): void {
     for (const note of notes.splice(0)) this.add(guest, 'guest', note)
+  }
+
+  /** Of another log, whose guest it is about. */
+  pass(event: HostEvent): void {
+    this.#keep(event)
+  }
+
+  /** All events so far, then each new one. @returns ends it */
+  follow(listener: (event: HostEvent) => void): () => void {
+    for (const event of this.#events) listener(event)
+    this.on('event', listener)
+    return () => void this.off('event', listener)
   }
 
   recent(): HostEvent[] {

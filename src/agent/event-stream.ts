@@ -25,7 +25,10 @@ export class EventStream {
     if (this.#raw.writableLength > outstandingBytesMax) this.#raw.destroy()
   }
 
-  end(): void {
-    this.#raw.end()
+  /** Resolves when all has been handed to the kernel, or there is nobody any more to read it. */
+  async end(): Promise<void> {
+    if (this.#raw.destroyed) return
+    const ended = new Promise<void>((resolve) => this.#raw.once('close', resolve).end(resolve))
+    await ended
   }
 }

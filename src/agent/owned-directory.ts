@@ -8,7 +8,8 @@ import { join } from 'node:path'
 import { invariant } from '../errors.ts'
 import { guestFiles, guestNames, readRecord } from '../qemu/guest-files.ts'
 import { endLeftover } from '../qemu/leftover.ts'
-import { identify, isGone, type ProcessIdentity } from '../qemu/process.ts'
+import { identify, isGone, isRunning, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { supervisorOf } from './supervisor/settings.ts'
 
 const ownerFile = 'owner'
 
@@ -21,7 +22,7 @@ export function makeOwnedDirectory(prefix: string): string {
   return directory
 }
 
-/** Ends the guests that are left in it and removes it. Its agents have ended before. */
+/** Ends the guests that are left in it, and their supervisors, and removes it. Its agents have ended before. */
 export async function removeOwnedDirectory(directory: string): Promise<void> {
   for (const host of readdirSync(directory, { withFileTypes: true }))
     if (host.isDirectory()) await endGuests(join(directory, host.name))
@@ -43,6 +44,11 @@ export async function sweepOwnedDirectories(prefixes: string[]): Promise<string[
 async function endGuests(stateDirectory: string): Promise<void> {
   for (const name of guestNames(stateDirectory)) {
     const files = guestFiles(stateDirectory, name)
+    const supervisor = supervisorOf(files)
+    if (supervisor && isRunning(supervisor)) {
+      killProcess(supervisor)
+      await untilGone(supervisor)
+    }
     await endLeftover(files, readable(files))
   }
 }

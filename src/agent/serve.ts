@@ -15,11 +15,11 @@ import { buildApi } from './api.ts'
 import { listenApi } from './api-listener.ts'
 import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
-import type { SwapPlace } from './host-density.ts'
 import { makePrivateDirectory } from './private-directory.ts'
 import { tellServiceManager } from './service-manager.ts'
 import { apiSocket, defaultStateDirectory } from './state-directory.ts'
 import { lockState } from './state-lock.ts'
+import type { SwapPlace } from './supervisor/host-density.ts'
 import { createTransport } from './transport.ts'
 
 export interface ServeOptions {
@@ -67,25 +67,30 @@ export async function serve(options: ServeOptions): Promise<Agent> {
   let started: Agent | undefined
   try {
     const credentials = options.tls ? watchCredentials(options.tls) : undefined
-    const { arbiter, chosen } = chooseArbiter(options.arbiter ?? {}, defaultStateDirectory())
+    const { arbiter } = chooseArbiter(options.arbiter ?? {}, defaultStateDirectory())
+    const faults = setting('SUBPAGE_FAULT')
+    // What supervisors make of these is looked at now, while somebody waits for the answer.
+    readFaults(faults)
+    readImageDirectories(options.images)
     started = await Agent.start({
-      stateDirectory,
-      name: hostNameOf(options, credentials?.()),
+      stateDirectory: resolve(stateDirectory),
+      host: hostNameOf(options, credentials?.()),
       listen,
       advertise: options.advertise === undefined ? undefined : parseTcpAddress(options.advertise),
       transport: createTransport(credentials),
-      images: readImageDirectories(options.images),
-      arbiter,
-      arbiterChosen: chosen,
-      faults: readFaults(setting('SUBPAGE_FAULT')),
+      images: options.images,
+      arbiter: absolute(options.arbiter ?? {}),
+      arbiterOpened: arbiter,
+      tls: options.tls && absolute(options.tls),
       swap: options.swap,
+      ...(faults !== undefined && { faults }),
     })
     const agent = started
     warnOfExpiry(agent, credentials?.())
     if (options.api) {
       const { listen: where, tokenFile } = options.api
       const address = await listenApi(agent, { address: parseTcpAddress(where), tokenFile, credentials })
-      agent.events.add('', 'guest', `the API listens on ${formatAddress(address)}`)
+      agent.eventLog.add('', 'guest', `the API listens on ${formatAddress(address)}`)
     }
     const api = buildApi(agent)
     // The socket of an agent that was killed: nobody answers on it.
@@ -98,7 +103,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     await once(api.server, 'listening')
 
     const untold = tellServiceManager('READY=1')
-    if (untold !== undefined) agent.events.add('', 'guest', untold)
+    if (untold !== undefined) agent.eventLog.add('', 'guest', untold)
 
     const end = async () => {
       tellServiceManager('STOPPING=1')
@@ -111,10 +116,19 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     return agent
   } catch (error) {
     lock.release()
-    await started?.abandon()
+    await started?.close()
     throw error
   }
 }
+
+/** Supervisors may be started anew by an agent in another directory. */
+const absolute = <T extends object>(files: T): T =>
+  Object.fromEntries(
+    Object.entries(files).map(([key, value]) => [
+      key,
+      /^(ca|cert|key)$|File$/.test(key) ? resolve(value) : value,
+    ]),
+  ) as T
 
 const warningMs = 30 * 86_400_000
 
@@ -126,8 +140,8 @@ function warnOfExpiry(agent: Agent, credentials: Credentials | undefined): void 
   // Certificates go by the wall clock.
   const now = Date.now()
   if (Number(validTo) < now || Number(validFrom) > now)
-    agent.events.add('', 'refused', `${words}: other hosts will refuse this one`)
-  else if (Number(validTo) < now + warningMs) agent.events.add('', 'guest', `${words}: renew it soon`)
+    agent.eventLog.add('', 'refused', `${words}: other hosts will refuse this one`)
+  else if (Number(validTo) < now + warningMs) agent.eventLog.add('', 'guest', `${words}: renew it soon`)
 }
 
 /** With a certificate a host is who its certificate says. @throws SubpageError BAD_ARGUMENT */

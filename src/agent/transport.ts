@@ -3,15 +3,18 @@
  * Within a machine: a unix socket of mode 0600 in a directory of mode 0700, so that only the agent's user (and root) reaches
  * it. There is no TCP without TLS, not even on loopback, which admits every local user. Who connects to us comes in by door.ts.
  */
+import { once } from 'node:events'
 import { chmodSync, rmSync, statSync } from 'node:fs'
 import { createConnection, createServer, isIP, type ListenOptions, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type ConnectionOptions, connect as tlsConnect } from 'node:tls'
 import { errorCode, SubpageError } from '../errors.ts'
 import { limits as table } from '../limits.ts'
+import { readRefusal } from '../replication/primary-session.ts'
 import { type Address, formatAddress, keepAlive, pairSocket, parseAddress } from './address.ts'
 import type { Credentials } from './credentials.ts'
-import { Door, type ListenHandlers, type TransportLimits, tlsOptions } from './door.ts'
+import { Door, type DoorHandlers, type ListenHandlers, type TransportLimits, tlsOptions } from './door.ts'
+import { encodePreamble, proceed, takeBytes } from './preamble.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
 export interface Listening {
@@ -28,8 +31,13 @@ export interface Transport {
    * @throws SubpageError ADDRESS_IN_USE, BAD_ARGUMENT, TLS_REQUIRED
    */
   listen(addresses: Address[], handlers: ListenHandlers): Promise<Listening>
-  /** @throws SubpageError PEER_UNREACHABLE, AUTH_REFUSED, TLS_REQUIRED */
-  connect(to: string): Promise<Duplex>
+  /** For connections that another process has accepted. */
+  door(handlers: DoorHandlers): Door
+  /**
+   * @param guest the id of the guest that it is about
+   * @throws SubpageError PEER_UNREACHABLE, AUTH_REFUSED, TLS_REQUIRED, and what it is refused with
+   */
+  connect(to: string, guest: string): Promise<Duplex>
 }
 
 const defaultLimits: TransportLimits = {
@@ -45,7 +53,8 @@ export function createTransport(
   return {
     credentials,
     listen: (addresses, handlers) => listen(addresses, handlers, credentials, limits),
-    connect: (to) => connect(to, credentials, limits.handshakeMs),
+    door: (handlers) => new Door(handlers, credentials, limits),
+    connect: (to, guest) => connect(to, guest, credentials, limits.handshakeMs),
   }
 }
 
@@ -77,7 +86,7 @@ async function listen(
       const local = 'path' in address
       const server = createServer(
         local ? {} : { noDelay: true, ...keepAlive },
-        (socket) => void door.admit(socket, local),
+        (socket) => void door.admit(socket, local, (id) => handlers.route(id)),
       )
       bound.push(await bind(server, address))
       servers.push(server)
@@ -120,45 +129,63 @@ function listening(server: Server, options: ListenOptions, address: Address): Pr
 
 async function connect(
   to: string,
+  guest: string,
   credentials: (() => Credentials) | undefined,
   limitMs: number,
 ): Promise<Duplex> {
   const address = parseAddress(to)
-  if ('path' in address) {
-    const socket = createConnection({ path: socketAt(address.path) })
-    return await established(socket, 'connect', to, limitMs)
+  const local = 'path' in address
+  if (!local && !credentials) throw needsTls(to)
+  const socket = createConnection(
+    local ? { path: socketAt(address.path) } : { ...address, noDelay: true, ...keepAlive },
+  )
+  let stream: Socket = socket
+  let late = false
+  const timer = setTimeout(() => {
+    late = true
+    stream.destroy(new Error(`no answer within ${limitMs / 1000} s`))
+  }, limitMs)
+  try {
+    await once(socket, 'connect')
+    await introduce(socket, guest)
+    if (local) return socket
+    const { host } = address
+    const options: ConnectionOptions = {
+      ...tlsOptions(credentials!()),
+      ...{ socket, host, rejectUnauthorized: true },
+      // An address is no server name (RFC 6066, 3); it is compared with the certificate all the same.
+      servername: isIP(host) ? '' : host,
+    }
+    stream = tlsConnect(options)
+    await once(stream, 'secureConnect')
+    return stream
+  } catch (cause) {
+    socket.on('error', () => undefined).destroy()
+    stream.on('error', () => undefined).destroy()
+    if (cause instanceof SubpageError) throw cause
+    throw connectFailure(to, late ? new Error(`no answer within ${limitMs / 1000} s`) : cause)
+  } finally {
+    clearTimeout(timer)
   }
-  if (!credentials) throw needsTls(to)
-  const { host, port } = address
-  const options: ConnectionOptions = {
-    ...tlsOptions(credentials()),
-    ...{ host, port, noDelay: true, ...keepAlive, rejectUnauthorized: true },
-    // An address is no server name (RFC 6066, 3); it is compared with the certificate all the same.
-    servername: isIP(host) ? '' : host,
-  }
-  return await established(tlsConnect(options), 'secureConnect', to, limitMs)
+}
+
+/** Says which guest it is about, and waits until somebody listens who knows. @throws SubpageError, with what it is refused */
+async function introduce(socket: Socket, guest: string): Promise<void> {
+  // Errors show where the stream is read.
+  const ignore = () => undefined
+  socket.on('error', ignore)
+  socket.write(encodePreamble(guest))
+  const answer = await takeBytes(socket, 1)
+  socket.off('error', ignore)
+  if (answer?.[0] === proceed) return
+  if (!answer) throw socket.errored ?? new Error('it closed the connection without an answer')
+  socket.unshift(answer)
+  throw await readRefusal(socket)
 }
 
 /** Of a state directory the socket in it. */
 function socketAt(path: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? pairSocket(path) : path
-}
-
-function established<T extends Socket>(socket: T, event: string, to: string, limitMs: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const fail = (why: unknown) => {
-      clearTimeout(timer)
-      socket.destroy()
-      reject(connectFailure(to, why))
-    }
-    const timer = setTimeout(() => fail(new Error(`no answer within ${limitMs / 1000} s`)), limitMs)
-    socket.once('error', fail)
-    socket.once(event, () => {
-      clearTimeout(timer)
-      socket.off('error', fail)
-      resolve(socket)
-    })
-  })
 }
 
 function connectFailure(to: string, cause: unknown): SubpageError {

@@ -12,6 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import { addon, packageRoot } from '../memory/native.ts'
 import { identify, killProcess, type ProcessIdentity } from '../qemu/process.ts'
+import { descriptorOf } from '../socket-handle.ts'
 import type { KeeperArguments } from './keeper-main.ts'
 import type { KeeperAnswer, KeeperCall, KeeperCalls } from './keeper-protocol.ts'
 
@@ -97,7 +98,9 @@ export class KeeperClient {
       ended = true
     })
     const deadline = performance.now() + startMsMax
-    while (failed === undefined && !ended && performance.now() < deadline) {
+    for (let last = false; failed === undefined && !last && performance.now() < deadline; ) {
+      // Another supervisor may have started one at the same time, which ours makes way for.
+      last = ended
       const found = await KeeperClient.find(place)
       if (found) return found
       await delay(pollMs)
@@ -180,9 +183,4 @@ export class KeeperClient {
   get hung(): string | undefined {
     return this.#hung
   }
-}
-
-/** Node keeps it to itself. */
-function descriptorOf(socket: Socket): number {
-  return (socket as unknown as { _handle: { fd: number } })._handle.fd
 }

@@ -58,9 +58,10 @@ export interface KeeperCalls {
   fetch: { takes: { id: string; runs: Runs } & FetchOptions; gives: { pages: number } }
   /** XXH3-128 of pages, wherever they are; 16 bytes each, in base64. */
   hashes: { takes: { id: string; runs: Runs }; gives: { hashes: string } }
+  /** At most one a second, whoever asks. */
   sweep: {
     takes: { objectsMax: number; agePack: number; ageSwap: number }
-    gives: { seen: number; packed: number; swapped: number; wrapped: boolean; cpuMs: number }
+    gives: { cpuMs: number }
   }
   /** Brings everything back and lets go of the guest, which goes on alone. */
   detach: { takes: { id: string }; gives: object }

@@ -51,7 +51,9 @@ export interface ForgetHandle {
 }
 
 export interface Addon {
-  regionMap(path: string, writable: boolean, createBytes: number, populate: boolean): RegionHandle
+  /** Makes a file with all its room. Resolves with 0 or an errno; nothing is left then. */
+  reserveFile(path: string, bytes: number): Promise<number>
+  regionMap(path: string, writable: boolean): RegionHandle
   regionAnonymous(bytes: number): RegionHandle
   regionBytes(region: RegionHandle): number
   regionRead(region: RegionHandle, offset: number, into: Uint8Array): void
@@ -215,6 +217,10 @@ export interface Addon {
   sendDatagram(path: string, text: string): void
   /** Who listens at the other end of a unix socket. */
   peerPid(fd: number): number
+  /** Over a unix socket, with a byte; the other process gets an open file of its own. */
+  sendDescriptor(socket: number, fd: number, mark: number): void
+  /** The caller's to close; results: the byte. -1: nothing has come yet, -2: nothing will. */
+  receiveDescriptor(socket: number, results: Float64Array): number
 
   /** The content store (native/core/store.h). Guests are numbers; what ends in `errno` says 0 or why it failed. */
   storeOpen(

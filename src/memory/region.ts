@@ -5,17 +5,10 @@
  * Closing while an asynchronous operation uses a region is safe: nothing new can begin, and the memory is unmapped when
  * the last operation has finished. Every use of a closed region is a TypeError.
  */
+import { getSystemErrorMap } from 'node:util'
 import { SubpageError } from '../errors.ts'
 import { addon, type RegionHandle } from './native.ts'
 import { pageBytes } from './page.ts'
-
-export interface MapOptions {
-  writable: boolean
-  /** Creates the file with this size (mode 0600, all space reserved at once); it must not exist yet. */
-  create?: number
-  /** Brings every page in now, so that later first touches cost nothing. */
-  populate?: boolean
-}
 
 export class Region {
   /** For the wrappers of native functions in memory/ and delta/ only. */
@@ -30,18 +23,27 @@ export class Region {
   }
 
   /**
-   * Maps a file, shared with whoever else maps it.
-   * @throws SubpageError NO_SPACE when a new file does not fit; BAD_ARGUMENT when the file cannot be opened or created
+   * Makes a file (mode 0600), reserves all its room, and maps it. It must not exist yet. Other work goes on meanwhile: it takes
+   * 0.3 s a GiB.
+   * @throws SubpageError NO_SPACE when it does not fit; BAD_ARGUMENT when it cannot be made
    */
-  static map(path: string, { writable, create, populate = false }: MapOptions): Region {
-    if (create !== undefined) {
-      assertSize(create)
-      if (!writable) throw new TypeError('a region that is created must be writable')
-    }
+  static async create(path: string, bytes: number): Promise<Region> {
+    assertSize(bytes)
+    const errno = await addon.reserveFile(path, bytes)
+    const [code, why] = getSystemErrorMap().get(-errno) ?? []
+    if (errno !== 0) throw mapError(Object.assign(new Error(`${path}: ${why}`), { code }), bytes)
+    return Region.map(path, { writable: true })
+  }
+
+  /**
+   * Maps a file, shared with whoever else maps it.
+   * @throws SubpageError NO_SPACE when there is no room to map it; BAD_ARGUMENT when it cannot be opened
+   */
+  static map(path: string, { writable }: { writable: boolean }): Region {
     try {
-      return new Region(addon.regionMap(path, writable, create ?? 0, populate))
+      return new Region(addon.regionMap(path, writable))
     } catch (cause) {
-      throw mapError(cause, create)
+      throw mapError(cause, undefined)
     }
   }
 

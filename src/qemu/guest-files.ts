@@ -77,7 +77,22 @@ export interface GuestFiles extends LaunchPaths {
   shimStatus: string
   /** The channel through which accesses are forgotten. */
   forget: string
+  supervisor: SupervisorFiles
 }
+
+/** Of the process of the guest, which may begin before the guest does. */
+export interface SupervisorFiles {
+  /** Its part of the API. */
+  socket: string
+  /** Through which the agent hands it the connections of other hosts. */
+  door: string
+  settings: string
+  log: string
+  /** Held as long as it runs; says which process it is. */
+  lock: string
+}
+
+const supervisorPrefix = 'supervisor.'
 
 const guestName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
 
@@ -90,7 +105,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
   const directory = join(resolve(stateDirectory), 'guests', name)
   const file = (leaf: string) => join(directory, leaf)
   // The longest name of its sockets.
-  const incoming = socketPath(stateDirectory, join('guests', name, 'incoming.sock'))
+  const socket = socketPath(stateDirectory, join('guests', name, `${supervisorPrefix}sock`))
   return {
     directory,
     record: file('guest.json'),
@@ -99,7 +114,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     guardQmp: file('guard.sock'),
     observerQmp: file('observer.sock'),
     console: file('console.sock'),
-    incoming,
+    incoming: file('incoming.sock'),
     consoleLog: file('console.log'),
     qemuLog: file('qemu.log'),
     lease: file('lease'),
@@ -107,6 +122,13 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     forget: file('forget'),
     ram: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.ram`),
     accesses: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.accesses`),
+    supervisor: {
+      socket,
+      door: file(`${supervisorPrefix}door`),
+      settings: file(`${supervisorPrefix}json`),
+      log: file(`${supervisorPrefix}log`),
+      lock: file(`${supervisorPrefix}lock`),
+    },
   }
 }
 
@@ -116,10 +138,27 @@ export function prepareFiles(files: GuestFiles): void {
   mkdirSync(files.directory, { recursive: true, mode: 0o700 })
 }
 
+/** All that is the guest's; what its supervisor has there stays, for it may have another guest of the name next. */
 export function removeFiles(files: GuestFiles): void {
   rmSync(files.ram, { force: true })
   rmSync(files.accesses, { force: true })
-  rmSync(files.directory, { recursive: true, force: true })
+  if (!existsSync(files.directory)) return
+  const left = readdirSync(files.directory).filter((leaf) => {
+    if (leaf.startsWith(supervisorPrefix)) return true
+    rmSync(join(files.directory, leaf), { recursive: true, force: true })
+    return false
+  })
+  if (left.length === 0) rmSync(files.directory, { recursive: true, force: true })
+}
+
+/** What a supervisor leaves when there is no guest any more. */
+export function removeSupervisorFiles({ directory }: GuestFiles): void {
+  if (!existsSync(directory)) return
+  const leaves = readdirSync(directory)
+  for (const leaf of leaves)
+    if (leaf.startsWith(supervisorPrefix)) rmSync(join(directory, leaf), { force: true })
+  if (leaves.every((leaf) => leaf.startsWith(supervisorPrefix)))
+    rmSync(directory, { recursive: true, force: true })
 }
 
 /** Once it was written, however full the file system is. @throws SubpageError NO_SPACE the first time */

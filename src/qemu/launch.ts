@@ -57,7 +57,7 @@ export async function launch(
   let started: ProcessIdentity | undefined
   try {
     prepareFiles(files)
-    ram = createRam(files.ram, machine.ramBytes)
+    ram = await createRam(files.ram, machine.ramBytes)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
     ;({ started, deviceState } = start(name, machine, files, waiting))
@@ -100,14 +100,14 @@ export async function launch(
   }
 }
 
-function createRam(path: string, bytes: number): Region {
+async function createRam(path: string, bytes: number): Promise<Region> {
   const { bavail, bsize } = statfsSync('/dev/shm')
   if (bavail * bsize < bytes)
     throw new SubpageError(
       'NO_SPACE',
       `/dev/shm has ${mib(bavail * bsize)} MiB free, the guest needs ${mib(bytes)} MiB`,
     )
-  return Region.map(path, { writable: true, create: bytes })
+  return await Region.create(path, bytes)
 }
 
 const mib = (bytes: number) => Math.floor(bytes / 2 ** 20)

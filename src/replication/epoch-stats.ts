@@ -43,6 +43,8 @@ export interface EpochSummary {
   pauseUs: Percentiles
   ownUs: Percentiles
   commitUs: Percentiles
+  /** Between two commits one after the other. */
+  gapUs: Percentiles
   bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number; final: number }
   dirtyPages: number
   /** Sent before the end of their epoch; again: written after that, and sent once more. */
@@ -57,6 +59,8 @@ export class EpochStats {
   readonly #pause = createHistogram()
   readonly #own = createHistogram()
   readonly #commit = createHistogram()
+  readonly #gap = createHistogram()
+  #committedAtMs: number | undefined
   #checkpoints = 0
   #failed = 0
   #dirtyPages = 0
@@ -68,8 +72,11 @@ export class EpochStats {
   #earlyAgain = 0
   last: EpochReport | undefined
 
-  add(report: EpochReport): void {
+  /** @param nowMs by a clock that never goes back */
+  add(report: EpochReport, nowMs: number): void {
     this.last = report
+    if (this.#committedAtMs !== undefined) this.#gap.record(atLeastOne((nowMs - this.#committedAtMs) * 1000))
+    this.#committedAtMs = nowMs
     this.#checkpoints++
     this.#pause.record(atLeastOne(report.pauseUs))
     this.#own.record(atLeastOne(report.ownUs))
@@ -102,6 +109,7 @@ export class EpochStats {
       pauseUs: percentiles(this.#pause),
       ownUs: percentiles(this.#own),
       commitUs: percentiles(this.#commit),
+      gapUs: percentiles(this.#gap),
       bytes,
       dirtyPages: this.#dirtyPages,
       earlyPages: this.#early,

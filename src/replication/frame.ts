@@ -1,9 +1,9 @@
 /**
  * Frames: what travels between primary and standby. docs/protocol.md describes them byte by byte.
  *
- * Header, 32 bytes, little endian: magic "SPG1" · type u8 · 3 bytes zero · payload length u32 · sequence u32 (frames
- * sent on this connection so far) · epoch u64 · XXH3-64 of the first 24 header bytes and the payload.
- * A lost, doubled or reordered frame breaks the sequence, a damaged one the checksum.
+ * Header, 40 bytes, little endian: magic "SPG2" · type u8 · 3 bytes zero · payload length u32 · sequence u32 (frames
+ * sent on this connection so far) · epoch u64 · XXH3-64 of these 24 bytes · XXH3-64 of these 32 bytes and the payload.
+ * A lost, doubled or reordered frame breaks the sequence, a damaged one a checksum; no length is believed that is damaged.
  */
 import { invariant, SubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
@@ -30,6 +30,8 @@ export const frameType = {
   raw: 18,
   leave: 19,
   dismissed: 20,
+  /** Now there is a process for its guest: connect once more. */
+  again: 21,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]
@@ -43,13 +45,15 @@ export interface Frame {
   payload: Uint8Array
 }
 
-export const headerBytes = 32
-const checkedHeaderBytes = 24
+export const headerBytes = 40
+const fieldBytes = 24
+const sealedBytes = fieldBytes + 8
 /** Longest payload that is accepted; senders split what is longer. */
 export const payloadBytesMax = limits.framePayloadBytes.value
-const magic = 0x31475053 // "SPG1", little endian
+const magicBytes = 4
+const magic = 0x32475053 // "SPG2", little endian
 
-/** The header of a frame, sealed with its checksum. */
+/** The header of a frame, sealed with its checksums. */
 export function encodeHeader(frame: Frame, sequence: number): Uint8Array {
   invariant(frame.payload.length <= payloadBytesMax, `a frame carries at most ${payloadBytesMax} bytes`)
   const header = Buffer.alloc(headerBytes)
@@ -58,7 +62,8 @@ export function encodeHeader(frame: Frame, sequence: number): Uint8Array {
   header.writeUInt32LE(frame.payload.length, 8)
   header.writeUInt32LE(sequence >>> 0, 12)
   header.writeBigUInt64LE(BigInt(frame.epoch), 16)
-  header.writeBigUInt64LE(checksum64(header.subarray(0, checkedHeaderBytes), frame.payload), 24)
+  header.writeBigUInt64LE(checksum64(header.subarray(0, fieldBytes)), fieldBytes)
+  header.writeBigUInt64LE(checksum64(header.subarray(0, sealedBytes), frame.payload), sealedBytes)
   return header
 }
 
@@ -79,6 +84,9 @@ export class FrameParser {
         this.#header.set(chunk.subarray(at, at + n), this.#headerFilled)
         this.#headerFilled += n
         at += n
+        // Another protocol may not have as many bytes to say.
+        if (this.#headerFilled >= magicBytes && this.#header.readUInt32LE(0) !== magic)
+          malformed('it does not begin with SPG2')
         if (this.#headerFilled === headerBytes) this.#payload = Buffer.allocUnsafeSlow(this.#payloadLength())
       } else {
         const n = Math.min(this.#payload.length - this.#payloadFilled, chunk.length - at)
@@ -101,7 +109,8 @@ export class FrameParser {
 
   #payloadLength(): number {
     const header = this.#header
-    if (header.readUInt32LE(0) !== magic) malformed('it does not begin with SPG1')
+    const expected = checksum64(header.subarray(0, fieldBytes))
+    if (header.readBigUInt64LE(fieldBytes) !== expected) malformed('the checksum of its header is wrong')
     if (!knownTypes.has(header.readUInt8(4))) malformed(`its type is ${header.readUInt8(4)}`)
     if (header.readUIntLE(5, 3) !== 0) malformed('bytes 5 to 7 of its header are not zero')
     const length = header.readUInt32LE(8)
@@ -114,8 +123,8 @@ export class FrameParser {
 
   #finish(payload: Buffer): Frame {
     const header = this.#header
-    const expected = checksum64(header.subarray(0, checkedHeaderBytes), payload)
-    if (header.readBigUInt64LE(24) !== expected) malformed('its checksum is wrong')
+    const expected = checksum64(header.subarray(0, sealedBytes), payload)
+    if (header.readBigUInt64LE(sealedBytes) !== expected) malformed('its checksum is wrong')
     const frame = {
       type: header.readUInt8(4) as FrameType,
       epoch: Number(header.readBigUInt64LE(16)),

@@ -18,11 +18,21 @@ export interface Meeting {
   sender: (connection: Connection) => DeltaSender
 }
 
+const triesMax = 3
+
 /** @throws SubpageError what the standby refuses with, PEER_UNREACHABLE, PEER_MISMATCH, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
 export async function meet(meeting: Meeting): Promise<PrimarySession> {
   const { options, exposed, stopping, abandoned, sender } = meeting
   const { connect, hello, clock, succession } = options
-  const session = await PrimarySession.open(await connect(), hello, clock, abandoned, sender)
+  let session: PrimarySession | undefined
+  for (let tries = 0; !session; tries++) {
+    if (tries === triesMax)
+      throw new SubpageError(
+        'PEER_UNREACHABLE',
+        'the other host begins one process after the other for the guest',
+      )
+    session = await PrimarySession.open(await connect(), hello, clock, abandoned, sender)
+  }
   try {
     const { claimant, arbitrated } = session.welcome
     const { peer } = succession

@@ -9,7 +9,7 @@ import { printable, SubpageError } from '../errors.ts'
 import { sendingForm } from './sending.ts'
 
 /** Raised by every change that an older peer would misread. */
-export const protocolVersion = 1
+export const protocolVersion = 2
 
 /** A word or a line of another host: shown to people, so without control characters. */
 const line = Type.String({ maxLength: 255, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })
@@ -38,7 +38,7 @@ export const Hello = Type.Object({
     bootId: line,
     process: identity,
     /** By which a standby on the same machine proves that it sees this host's processes (source-sight.ts). */
-    agent: Type.Optional(
+    supervisor: Type.Optional(
       Type.Object({
         process: identity,
         pidNamespace: line,

@@ -23,7 +23,7 @@ const lateMsMin = 1_000
 
 export const lateMs = ({ epochMs }: Pace) => Math.max(lateMsMin, epochMs * laggingEpochs)
 
-/** How long an agent that ends waits for the arbiter. */
+/** How long a supervisor that ends waits for the arbiter. */
 export const detachMs = 1_000
 /** How long an end of protection waits for a standby that does not read or answer. */
 export const farewellMs = 5_000

@@ -1,7 +1,7 @@
 /**
  * The primary has lost its standby: who goes on? Nothing has to be asked while no standby can hold a checkpoint, nor in a
  * pair without an arbiter, where only people let a standby take over. Otherwise the next generation is claimed: again and
- * again while a claim may have been granted, and between attempts to reach the standby while none was made. An agent that is
+ * again while a claim may have been granted, and between attempts to reach the standby while none was made. A supervisor that is
  * stopped decides nothing.
  */
 import { asSubpageError, SubpageError } from '../errors.ts'
@@ -162,12 +162,12 @@ export async function letOut(guest: Guest, held: Pause | undefined): Promise<voi
   })
 }
 
-/** So long a standby waits for an agent that was stopped in an orderly way: a restart takes a second or two. */
+/** So long a standby waits for a supervisor that was stopped in an orderly way: a restart takes a second or two. */
 export const absenceMs = 5_000
 
 /**
- * The agent is stopped in an orderly way. While a standby may hold a checkpoint, nothing is decided: what the guest sends
- * waits, as if the agent had been killed. Then the next agent goes on with the protection, or the standby with the guest. A
+ * The supervisor is stopped in an orderly way. While a standby may hold a checkpoint, nothing is decided: what the guest sends
+ * waits, as if it had been killed. Then the next supervisor goes on with the protection, or the standby with the guest. A
  * decision to go on alone would end with the guest if its host went down next, and nobody could go on.
  */
 export async function leave(

@@ -30,7 +30,7 @@ export interface PrimaryOptions {
   /** `free`: what the guest sends leaves at once; for clients that can bear that it is taken back. */
   outputs: 'held' | 'free'
   succession: Succession
-  /** True when a standby may hold a checkpoint from before: after a restart of the agent. */
+  /** True when a standby may hold a checkpoint from before: after a restart of the supervisor. */
   exposed: boolean
   clock: Clock
   faults: Faults

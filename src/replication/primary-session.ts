@@ -72,6 +72,7 @@ export class PrimarySession {
    * @param abandon closes the connection, now or later, whatever it is waiting for
    * @param greeting what the standby is told; asked for once the connection stands
    * @param sender makes what sends this connection's deltas
+   * @returns undefined when the other host has just begun a process for the guest: connect again
    * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
    */
   static async open(
@@ -80,7 +81,7 @@ export class PrimarySession {
     clock: Clock,
     abandon: AbortSignal,
     sender: (connection: Connection) => DeltaSender,
-  ): Promise<PrimarySession> {
+  ): Promise<PrimarySession | undefined> {
     const connection = new Connection(stream, clock)
     const closed = new AbortController()
     abandon.addEventListener('abort', () => connection.close(), { signal: closed.signal })
@@ -97,6 +98,11 @@ export class PrimarySession {
       if (done)
         throw new SubpageError('PEER_UNREACHABLE', 'the other host closed the connection without an answer')
       if (value.type === frameType.refuse) throw refusal(value.payload)
+      if (value.type === frameType.again) {
+        closed.abort()
+        connection.close()
+        return undefined
+      }
       if (value.type !== frameType.welcome)
         throw new SubpageError('FRAME_MALFORMED', `expected a welcome, got frame type ${value.type}`)
       const welcome = readJson(Welcome, value.payload, 'the welcome')
@@ -249,6 +255,13 @@ export class PrimarySession {
     this.#question = undefined
     question.resolve(into)
   }
+}
+
+/** What a host says that does not let us in. */
+export async function readRefusal(stream: Duplex): Promise<SubpageError> {
+  for await (const frame of new Connection(stream))
+    if (frame.type === frameType.refuse) return refusal(frame.payload)
+  return new SubpageError('PEER_UNREACHABLE', 'the other host closed the connection without an answer')
 }
 
 function refusal(payload: Uint8Array): SubpageError {

@@ -84,7 +84,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return primary
   }
 
-  /** After a restart of the agent, or a failover: goes on trying until the standby answers. */
+  /** After a restart of the supervisor, or a failover: goes on trying until the standby answers. */
   static resume(options: PrimaryOptions): Primary {
     const primary = new Primary(options)
     primary.#finished = primary.#run(undefined)
@@ -159,7 +159,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     return this.#finished
   }
 
-  /** Ends this object, not the protection: another one, of the next agent, goes on with it. No pause is left open. */
+  /** Ends this object, not the protection: another one, of the next supervisor, goes on with it. No pause is left open. */
   async detach(): Promise<void> {
     this.#detached = true
     this.#stopping.abort()
@@ -285,7 +285,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       const report = await take(session, epoch)
       if (!report) return 0
       this.#goneOn(false)
-      this.stats.add(report)
+      this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
       this.emit('epoch', report)
       const lagging = report.commitUs > lateMs(pace) * 1000

@@ -2,7 +2,7 @@
  * Whether a standby sees the primary's guest itself, and may therefore believe that its process is gone. Equal boot ids do
  * not show it: containers of one machine have PID namespaces of their own, /proc can hide the processes of others, and a
  * machine that was cloned while it ran has the boot id of the first. So it is proven at each hello, while the primary lives:
- * its agent and its guest are found where it says they are, and the agent holds open a file with the name that it tells.
+ * its supervisor and its guest are found where it says they are, and the supervisor holds open a file with the name that it tells.
  * What is not proven is unknown; the standby then waits for the primary's silence and asks the arbiter.
  */
 import type { Hello } from './messages.ts'
@@ -33,15 +33,15 @@ export class SourceSight {
   /** A primary has said hello, and lives. */
   meet({ source }: Hello): void {
     const { space, fate, holds } = this.#sight
-    const { agent } = source
+    const { supervisor } = source
     const here = space()
     const proven =
-      agent !== undefined &&
+      supervisor !== undefined &&
       here !== undefined &&
       source.bootId === here.bootId &&
-      agent.pidNamespace === here.pidNamespace &&
-      fate(agent.process) === 'runs' &&
-      holds(agent.process, agent.token) &&
+      supervisor.pidNamespace === here.pidNamespace &&
+      fate(supervisor.process) === 'runs' &&
+      holds(supervisor.process, supervisor.token) &&
       fate(source.process) === 'runs'
     if (proven) this.#proven.add(source)
   }

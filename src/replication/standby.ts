@@ -22,7 +22,7 @@ import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from
 import { granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
 import { handBack, Vigil } from './vigil.ts'
 
-/** A primary that says that its agent leaves is not waited for longer. */
+/** A primary that says that its supervisor leaves is not waited for longer. */
 const absenceMsMax = 10_000
 
 export class Standby extends EventEmitter<StandbyEvents> {
@@ -36,7 +36,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
   #served = false
   /** A failover by command waits for the arbiter. */
   #deciding = false
-  /** The primary has said that its agent leaves, for at most this long. */
+  /** The primary has said that its supervisor leaves, for at most this long. */
   #absenceMs = 0
   #serving: Promise<void> = Promise.resolve()
   state: StandbyState = 'Seeding'
@@ -148,7 +148,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       reason = refused.message
       await connection.refuse(refused)
     } finally {
-      if (this.#absenceMs > 0) reason = "the primary's agent was stopped"
+      if (this.#absenceMs > 0) reason = "the primary's supervisor was stopped"
       pulse.stop()
       if (!this.#outcome) connection.close()
       // The next connection must not write to the image before this one has.

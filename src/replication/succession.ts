@@ -4,7 +4,7 @@
  * other claims the next one; the arbiter grants it once. Both sides count from the same number, so both ask for the same
  * decision, and one of them learns that it has lost.
  *
- * A standby that is granted a generation and never runs the guest (its machine died meanwhile, or its agent) gives it back.
+ * A standby that is granted a generation and never runs the guest (its machine died meanwhile, or its supervisor) gives it back.
  * That is a decision too, under an id of its own that follows from the guest's: who holds (returned id, generation) has
  * given that generation back. It is void then, for ever and for both: the next one is claimed in its place.
  *
@@ -233,7 +233,7 @@ export class Succession {
     this.#granted = undefined
   }
 
-  /** The same for what an earlier agent of this host has claimed for a standby that is no more. */
+  /** The same for what an earlier supervisor of this guest has claimed for a standby that is no more. */
   async giveBackLeft(): Promise<void> {
     const { arbiter, guest } = this.#options
     if (!arbiter || !this.#shared) return
@@ -284,7 +284,7 @@ export class Succession {
 
   /**
    * Goes on in the next generation without a claim. The next session writes it down with the arbiter; until then nobody has
-   * to be asked, not even after a restart of this agent.
+   * to be asked, not even after a restart of this supervisor.
    * @param force against whatever the arbiter may have granted: the primary may hold the next one
    */
   adoptUnasked(force = false): Promise<void> {

@@ -10,7 +10,7 @@ import type { Pause } from './guest.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Protection } from './protection.ts'
 
-/** The guard lets the guest run again after this long, should this agent die in the middle. */
+/** The guard lets the guest run again after this long, should this supervisor die in the middle. */
 export const handoverMs = 10_000
 
 /** @throws SubpageError ARBITER_UNREACHABLE */

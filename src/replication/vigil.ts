@@ -1,7 +1,7 @@
 /**
  * A standby that has lost its primary: does the guest still run there? On the same machine that can be seen. Otherwise the
  * primary is suspected once it has been silent for the suspicion time, and, since a primary that lives goes first, half of
- * that more; then the next generation is claimed, and whoever is granted it goes on. A primary whose agent has been stopped
+ * that more; then the next generation is claimed, and whoever is granted it goes on. A primary whose supervisor has been stopped
  * in an orderly way holds back what the guest sends and claims nothing; it is waited for somewhat longer.
  */
 import { asSubpageError } from '../errors.ts'
@@ -17,7 +17,7 @@ export interface VigilOptions {
   heardAt: number
   /** How the connection was lost. */
   reason: string
-  /** The primary's agent was stopped in an orderly way, and may be back within this time; 0 when it was not. */
+  /** The primary's supervisor was stopped in an orderly way, and may be back within this time; 0 when it was not. */
   absenceMs: number
   /** Whether the guest's process is known to be gone; undefined when it cannot be seen from here. */
   sourceGone: () => boolean | undefined

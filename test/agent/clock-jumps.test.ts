@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, protect, supervisorPid, until } from '../support/hosts.ts'
 
 const jumping = `
   const Real = Date
@@ -46,12 +46,12 @@ test('a guest is protected, stays so, and is taken over once when its host falls
   const times = (await a.client.events()).map(({ time }) => Date.parse(time))
   expect(Math.max(...times) - Math.min(...times)).toBeGreaterThan(3_600_000)
 
-  const agents = [(await a.client.status()).pid, pid ?? 0]
-  for (const stopped of agents) process.kill(stopped, 'SIGSTOP')
+  const all = [(await a.client.status()).pid, await supervisorPid(a, 'timeless'), pid ?? 0]
+  for (const stopped of all) process.kill(stopped, 'SIGSTOP')
   try {
     await until(b, 'timeless', ({ takeover }) => takeover !== null)
   } finally {
-    for (const stopped of agents) process.kill(stopped, 'SIGCONT')
+    for (const stopped of all) process.kill(stopped, 'SIGCONT')
   }
   expect(await b.client.guest('timeless')).toMatchObject({ generation: 2 })
   // The host that stood still finds out, and keeps the standby of the other.

@@ -5,16 +5,16 @@ import { createConnection, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Agent } from '../../src/agent/agent.ts'
 import { buildApi } from '../../src/agent/api.ts'
 import { EventLog } from '../../src/agent/event-log.ts'
 import { outstandingBytesMax } from '../../src/agent/event-stream.ts'
+import type { GuestApi } from '../../src/agent/guest-api.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-events-'))
 const path = join(folder, 'api.sock')
 const events = new EventLog()
 // Of an agent the stream needs its log alone.
-const api = buildApi({ events } as unknown as Agent)
+const api = buildApi({ follow: (listener) => events.follow(listener) } as GuestApi)
 
 beforeAll(async () => {
   await api.ready()

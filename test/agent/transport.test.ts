@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { connect as connectPlain, type Socket } from 'node:net'
+import { connect as connectPlain, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
@@ -12,7 +12,9 @@ import { type ConnectionOptions, connect as connectTls, createServer as createTl
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Address, formatAddress } from '../../src/agent/address.ts'
 import { type Credentials, loadCredentials, watchCredentials } from '../../src/agent/credentials.ts'
-import type { Incoming, TransportLimits } from '../../src/agent/door.ts'
+import { handOver, receiveSocket } from '../../src/agent/descriptors.ts'
+import type { HandOver, Incoming, TransportLimits } from '../../src/agent/door.ts'
+import { encodePreamble, preambleBytes, proceed, takeBytes } from '../../src/agent/preamble.ts'
 import { createTransport, type Listening } from '../../src/agent/transport.ts'
 import { SubpageError } from '../../src/errors.ts'
 import { limits } from '../../src/limits.ts'
@@ -22,6 +24,7 @@ import { TestCa } from '../support/certificates.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-tls-'))
 const hour = 3_600_000
+const guestId = '11111111-1111-4111-8111-111111111111'
 let ca: TestCa
 let otherCa: TestCa
 let alpha: () => Credentials
@@ -41,6 +44,8 @@ let made = 0
 class Listener {
   readonly met: Incoming[] = []
   readonly refused: string[] = []
+  /** Guests whose connections are for others. */
+  readonly routes = new Map<string, HandOver>()
   readonly #listening: Listening
 
   private constructor(listening: Listening) {
@@ -58,6 +63,7 @@ class Listener {
           incoming.stream.on('error', () => undefined)
         },
         refused: (_, error) => listener?.refused.push(`${error.code}: ${error.message}`),
+        route: (id) => listener?.routes.get(id),
       },
     )
     listener = new Listener(listening)
@@ -76,7 +82,15 @@ class Listener {
     return 'port' in this.#address ? this.#address.port : 0
   }
 
-  /** A connection that proves nothing. */
+  /** A connection that has said which guest it is about, and proves nothing. */
+  async introduced(): Promise<Socket> {
+    const socket = this.plain()
+    socket.write(encodePreamble(guestId))
+    expect((await takeBytes(socket, 1))?.[0]).toBe(proceed)
+    return socket
+  }
+
+  /** A connection that says and proves nothing. */
   plain(): Socket {
     const socket =
       'path' in this.#address ? connectPlain(this.#address.path) : connectPlain(this.port, '127.0.0.1')
@@ -116,13 +130,15 @@ const failure = (promise: Promise<unknown>) =>
   )
 
 /** A client of TLS that trusts everything. */
-const tlsClient = (port: number, options: ConnectionOptions = {}) =>
-  connectTls({ host: '127.0.0.1', port, rejectUnauthorized: false, ...options }).on('error', () => undefined)
+const tlsClient = async (listener: Listener, options: ConnectionOptions = {}) => {
+  const socket = await listener.introduced()
+  return connectTls({ socket, rejectUnauthorized: false, ...options }).on('error', () => undefined)
+}
 
 describe('with certificates', () => {
   test('a peer of the same CA comes through, by its name', async () => {
     using listener = await Listener.start(alpha)
-    const stream = await createTransport(beta).connect(listener.at)
+    const stream = await createTransport(beta).connect(listener.at, guestId)
     await new Connection(stream).send(frameType.hello)
     await expect.poll(() => listener.met.length).toBe(1)
     const [met] = listener.met
@@ -153,7 +169,7 @@ describe('with certificates', () => {
   for (const [who, credentials, reason] of strangers) {
     test(`a primary ${who} is refused, and told why`, async () => {
       using listener = await Listener.start(alpha)
-      const stream = await createTransport(await credentials()).connect(listener.at)
+      const stream = await createTransport(await credentials()).connect(listener.at, guestId)
       expect(await answerTo(stream)).toMatch(reason)
       expect(listener.met).toEqual([])
       expect(listener.refused).toEqual([expect.stringMatching(reason)])
@@ -164,31 +180,31 @@ describe('with certificates', () => {
       const theirs = await credentials()
       // It trusts us; we do not trust it.
       using listener = await Listener.start(theirs)
-      expect(await failure(createTransport(beta).connect(listener.at))).toMatch(reason)
+      expect(await failure(createTransport(beta).connect(listener.at, guestId))).toMatch(reason)
       await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/hung up|broke off/)])
     })
   }
 
   test('a peer without a certificate is refused', async () => {
     using listener = await Listener.start(alpha)
-    expect(await answerTo(tlsClient(listener.port))).toMatch(/shows no certificate/)
+    expect(await answerTo(await tlsClient(listener))).toMatch(/shows no certificate/)
     expect(listener.refused).toEqual([expect.stringMatching(/shows no certificate/)])
   })
 
   test('a resumed session does not stand in for a certificate', async () => {
     using listener = await Listener.start(alpha)
     const sessions: Buffer[] = []
-    const first = tlsClient(listener.port).on('session', (session) => sessions.push(session))
+    const first = (await tlsClient(listener)).on('session', (session) => sessions.push(session))
     expect(await answerTo(first)).toMatch(/shows no certificate/)
     const session = sessions[0]
-    const second = tlsClient(listener.port, session ? { session } : {})
+    const second = await tlsClient(listener, session ? { session } : {})
     expect(await answerTo(second)).toMatch(/shows no certificate|not prove/)
     expect(listener.met).toEqual([])
   })
 
   test('the name in the certificate must be the one that is connected to', async () => {
     using listener = await Listener.start(await ca.credentials('gamma', ['192.0.2.1']))
-    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(
+    expect(await failure(createTransport(beta).connect(listener.at, guestId))).toMatch(
       /^AUTH_REFUSED.*is not trusted.*another host/,
     )
     await expect.poll(() => listener.refused.length).toBe(1)
@@ -196,8 +212,8 @@ describe('with certificates', () => {
 
   test('an address counts as such, a name by DNS', async () => {
     using byName = await Listener.start(await ca.credentials('localhost', []))
-    expect(await failure(createTransport(beta).connect(byName.at))).toMatch(/another host/)
-    const stream = await createTransport(beta).connect(`localhost:${byName.port}`)
+    expect(await failure(createTransport(beta).connect(byName.at, guestId))).toMatch(/another host/)
+    const stream = await createTransport(beta).connect(`localhost:${byName.port}`, guestId)
     stream.destroy()
   })
 
@@ -205,7 +221,7 @@ describe('with certificates', () => {
     // The CA's own certificate may sign, and nothing else.
     using listener = await Listener.start(alpha)
     const [cert, key] = ['ca.crt', 'ca.key'].map((name) => readFileSync(join(ca.directory, name)))
-    const stream = tlsClient(listener.port, { cert: cert as Buffer, key: key as Buffer })
+    const stream = await tlsClient(listener, { cert: cert as Buffer, key: key as Buffer })
     expect(await answerTo(stream)).toMatch(/its certificate/)
     expect(listener.met).toEqual([])
   })
@@ -213,29 +229,37 @@ describe('with certificates', () => {
   test('TLS 1.2 is refused on both sides', async () => {
     using listener = await Listener.start(alpha)
     const { ca: trusted, cert, key } = beta()
-    const old = tlsClient(listener.port, { ca: trusted, cert, key, maxVersion: 'TLSv1.2' })
+    const old = await tlsClient(listener, { ca: trusted, cert, key, maxVersion: 'TLSv1.2' })
     const [error] = (await once(old, 'error')) as [NodeJS.ErrnoException]
     expect(error.code).toMatch(/PROTOCOL_VERSION/)
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED.*TLS 1\.3/)])
 
-    const server = createTlsServer({ ...alpha(), maxVersion: 'TLSv1.2' }).listen(0, '127.0.0.1')
+    const tls = createTlsServer({ ...alpha(), maxVersion: 'TLSv1.2' })
+    const server = createServer(async (socket) => {
+      await takeBytes(socket, preambleBytes)
+      socket.write(Uint8Array.of(proceed))
+      tls.emit('connection', socket)
+    }).listen(0, '127.0.0.1')
     await once(server, 'listening')
     const { port } = server.address() as { port: number }
-    expect(await failure(createTransport(beta).connect(`127.0.0.1:${port}`))).toMatch(
+    expect(await failure(createTransport(beta).connect(`127.0.0.1:${port}`, guestId))).toMatch(
       /AUTH_REFUSED.*TLS 1\.3/,
     )
     server.close()
   })
 
-  test('a plaintext peer is refused in words that it can read', async () => {
+  test('a plaintext peer is refused', async () => {
     using listener = await Listener.start(alpha)
-    expect(await answerTo(listener.plain())).toMatch(/without TLS/)
-    expect(listener.refused).toEqual([expect.stringMatching(/without TLS/)])
+    const plain = await listener.introduced()
+    plain.write('SPG2')
+    await once(plain.resume(), 'close')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED/)])
+    expect(listener.met).toEqual([])
   })
 
   test('a peer that sends rubbish in place of a handshake is refused', async () => {
     using listener = await Listener.start(alpha)
-    const rubbish = listener.plain()
+    const rubbish = await listener.introduced()
     rubbish.write(Buffer.alloc(600, 0x16))
     await once(rubbish.resume(), 'close')
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/AUTH_REFUSED/)])
@@ -248,9 +272,9 @@ describe('with certificates', () => {
     })
     const watched = watchCredentials(files)
     using listener = await Listener.start(watched)
-    expect(await failure(createTransport(beta).connect(listener.at))).toMatch(/expired/)
+    expect(await failure(createTransport(beta).connect(listener.at, guestId))).toMatch(/expired/)
     await ca.files('renewed')
-    const stream = await createTransport(beta).connect(listener.at)
+    const stream = await createTransport(beta).connect(listener.at, guestId)
     stream.destroy()
   })
 })
@@ -258,7 +282,7 @@ describe('with certificates', () => {
 describe('without certificates', () => {
   test('a peer on this machine comes through', async () => {
     using listener = await Listener.start()
-    const stream = await createTransport().connect(listener.at)
+    const stream = await createTransport().connect(listener.at, guestId)
     await new Connection(stream).send(frameType.hello)
     await expect.poll(() => listener.met[0]?.peer).toMatchObject({ name: undefined })
     stream.destroy()
@@ -266,13 +290,15 @@ describe('without certificates', () => {
 
   test('nobody else is listened to or connected to, loopback included', async () => {
     const plain = createTransport()
-    const handlers = { connection: () => undefined, refused: () => undefined }
+    const handlers = { connection: () => undefined, refused: () => undefined, route: () => undefined }
     for (const host of ['0.0.0.0', '::', '192.0.2.7', '127.0.0.1', '::1', 'localhost'])
       expect(await failure(plain.listen([{ host, port: 0 }], handlers))).toMatch(
         /^TLS_REQUIRED.*subpage cert/,
       )
     for (const to of ['192.0.2.7:7475', '[2001:db8::7]:7475', '169.254.1.1', '127.0.0.1:7475', 'localhost'])
-      expect(await failure(plain.connect(to))).toMatch(/^TLS_REQUIRED.*subpage cert.*state directory/)
+      expect(await failure(plain.connect(to, guestId))).toMatch(
+        /^TLS_REQUIRED.*subpage cert.*state directory/,
+      )
   })
 
   test('the socket is for its owner alone, from its first moment', async () => {
@@ -281,6 +307,7 @@ describe('without certificates', () => {
     const listening = createTransport().listen([{ path }], {
       connection: () => undefined,
       refused: () => undefined,
+      route: () => undefined,
     })
     await expect.poll(() => existsSync(path)).toBe(true)
     expect(statSync(path).mode & 0o077).toBe(0)
@@ -291,16 +318,52 @@ describe('without certificates', () => {
     process.umask(umask)
   })
 
-  test('a peer that speaks TLS is refused', async () => {
+  test.each([
+    ['speaks TLS at once', Buffer.from([0x16, 0x03, 0x01]), /speaks TLS at once/],
+    ['speaks another protocol', Buffer.from('GET / HTTP/1.1\r\nhost: a\r\n\r\n'), /which guest/],
+    ['says hello at once, as an older release does', Buffer.from('SPG1'), /which guest/],
+  ])('a peer that %s is refused, in words that it can read', async (_, says, reason) => {
     using listener = await Listener.start()
     const stranger = listener.plain()
-    stranger.write(Buffer.from([0x16, 0x03, 0x01]))
-    await once(stranger.resume(), 'close')
-    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/speaks TLS/)])
+    stranger.write(Buffer.concat([says, Buffer.alloc(preambleBytes)]))
+    const { value } = await new Connection(stranger)[Symbol.asyncIterator]().next()
+    expect(JSON.parse(Buffer.from((value as { payload: Uint8Array }).payload).toString()).message).toMatch(
+      reason,
+    )
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(reason)])
+  })
+
+  test('a peer that says something else and ends is refused, too', async () => {
+    using listener = await Listener.start()
+    listener.plain().end('GET / HTTP/1.0\r\n\r\n')
+    await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/which guest/)])
+  })
+
+  test('a connection is handed to whom its guest is with, without a byte of it', async () => {
+    using listener = await Listener.start()
+    using other = await Listener.start()
+    const door = createTransport().door({
+      connection: (incoming) => void other.met.push(incoming),
+      refused: () => undefined,
+    })
+    const path = join(directory, 'door.sock')
+    const server = createServer({ pauseOnConnect: true }, (agent) =>
+      receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
+    ).listen(path)
+    listener.routes.set(guestId, (socket, local) => handOver(socket, path, local))
+    const stream = await createTransport().connect(listener.at, guestId)
+    await new Connection(stream).send(frameType.hello)
+    await expect.poll(() => other.met.length).toBe(1)
+    const { value } = await new Connection(other.met[0]?.stream as Duplex)[Symbol.asyncIterator]().next()
+    expect(value).toMatchObject({ type: frameType.hello })
+    expect(listener.met).toEqual([])
+    // The process that accepted it may end.
+    server.close()
+    stream.destroy()
   })
 
   test.each(['nobody.sock', '.'])('nobody at %s is said', async (name) => {
-    expect(await failure(createTransport().connect(join(directory, name)))).toMatch(
+    expect(await failure(createTransport().connect(join(directory, name), guestId))).toMatch(
       /^PEER_UNREACHABLE.*ENOENT/,
     )
   })
@@ -318,14 +381,14 @@ describe('strangers', () => {
   test('who shake hands and say nothing are cut off', async () => {
     using listener = await Listener.start(alpha, { handshakeMs: 300 })
     const { ca: trusted, cert, key } = beta()
-    const silent = tlsClient(listener.port, { ca: trusted, cert, key })
+    const silent = await tlsClient(listener, { ca: trusted, cert, key })
     await once(silent.resume(), 'close')
     await expect.poll(() => listener.refused).toEqual([expect.stringMatching(/no hello within/)])
   })
 
   test('who stop in the middle of a handshake are cut off', async () => {
     using listener = await Listener.start(alpha, { handshakeMs: 200 })
-    const slow = listener.plain()
+    const slow = await listener.introduced()
     // A record of a handshake, 512 bytes long, of which nothing more comes.
     slow.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]))
     await once(slow.resume(), 'close')
@@ -334,11 +397,12 @@ describe('strangers', () => {
 
   test('who begin and never say hello are cut off, unless they are accepted', async () => {
     using listener = await Listener.start(undefined, { handshakeMs: 200 })
-    const [kept, dropped] = [0, 1].map(() => listener.plain().resume()) as [Socket, Socket]
-    kept.write('SPG1')
+    const [kept, dropped] = [await listener.introduced(), await listener.introduced()]
+    for (const socket of [kept, dropped]) socket.resume()
+    kept.write('SPG2')
     await expect.poll(() => listener.met.length).toBe(1)
     listener.met[0]?.accept()
-    dropped.write('SPG1')
+    dropped.write('SPG2')
     await once(dropped, 'close')
     expect(listener.met[1]?.stream.errored).toMatchObject({ code: 'AUTH_REFUSED' })
     expect(kept.closed).toBe(false)
@@ -349,6 +413,7 @@ describe('strangers', () => {
     const listening = await createTransport(alpha).listen([{ host: '0.0.0.0', port: 0 }], {
       connection: () => undefined,
       refused: () => undefined,
+      route: () => undefined,
     })
     const { port } = listening.addresses[0] as { port: number }
     const from = async (localAddress: string) => {
@@ -381,7 +446,7 @@ describe('strangers', () => {
     await expect
       .poll(async () => {
         const stream = await createTransport(beta)
-          .connect(listener.at)
+          .connect(listener.at, guestId)
           // Not yet, perhaps: it is asked again.
           .catch(() => undefined)
         stream?.destroy()
@@ -392,15 +457,14 @@ describe('strangers', () => {
 })
 
 test('nobody there, or nobody who answers, is said in time', async () => {
-  expect(await failure(createTransport(beta).connect('127.0.0.1:1'))).toMatch(
+  expect(await failure(createTransport(beta).connect('127.0.0.1:1', guestId))).toMatch(
     /^PEER_UNREACHABLE.*ECONNREFUSED/,
   )
-  const { createServer } = await import('node:net')
   const mute = createServer().listen(0, '127.0.0.1')
   await once(mute, 'listening')
   const { port } = mute.address() as { port: number }
   const hasty = createTransport(beta, { handshakeMs: 100, strangersMax: 1, strangersMaxPerAddress: 1 })
-  expect(await failure(hasty.connect(`127.0.0.1:${port}`))).toMatch(/^PEER_UNREACHABLE.*no answer/)
+  expect(await failure(hasty.connect(`127.0.0.1:${port}`, guestId))).toMatch(/^PEER_UNREACHABLE.*no answer/)
   mute.close()
 })
 

@@ -32,6 +32,7 @@ const guest = (name: string): GuestStatus => ({
   memory: { shadow: 'full', shadowBytes: 2 ** 30, reducerBytes: 15e6 },
   fence: { on: false, silenced: 0 },
   generation: 3,
+  supervisor: { process: 4712, ownBytes: 40 * 2 ** 20, loopDelayMs: 3 },
   arbiter: 'etcd:https://e1:2379,https://e2:2379,https://e3:2379',
   arbiterTrouble: null,
   epochs: {
@@ -40,6 +41,7 @@ const guest = (name: string): GuestStatus => ({
     pauseUs: us,
     ownUs: us,
     commitUs: us,
+    gapUs: us,
     bytes: { dirtyPages: 4e8, changedLines: 4e7, sent: 1e7, final: 1e7 },
     earlyPages: 10,
     earlyPagesAgain: 1,

@@ -186,7 +186,7 @@ test('misuse is a TypeError, and what cannot be opened an error that says why', 
 
 test('what a RAM file has reserved and nobody has written is given back; what holds something stays', async () => {
   const ramPath = join(workspace(), 'ram')
-  const ram = Region.map(ramPath, { writable: true, create: pages * pageBytes })
+  const ram = await Region.create(ramPath, pages * pageBytes)
   ram.write(5 * pageBytes, Uint8Array.of(7))
   const fleet = new Fleet()
   const guest = fleet.store.attach('reserved', ramPath, 9)

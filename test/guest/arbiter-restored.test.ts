@@ -2,14 +2,13 @@
  * A guest through an arbiter that was put back to an older state: while it does not know what was decided it decides nothing, people
  * can go on, and when the hosts have met again it decides as before. One copy at every moment.
  */
-import { once } from 'node:events'
 import { cpSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
 import { askVictim, consoleAt } from '../../src/qemu/demo-guest.ts'
-import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, startVictim, until } from '../support/hosts.ts'
 
 const hosts = new Hosts()
 const [live, backup] = ['arbiter', 'backup'].map((name) => join(hosts.directory, name)) as [string, string]
@@ -21,12 +20,10 @@ beforeAll(async () => {
 })
 afterAll(() => hosts[Symbol.asyncDispose]())
 
-/** As when the power of a host fails: its agent and its guest at once. */
-async function lose({ process: agent }: EphemeralAgent, { pid }: GuestStatus): Promise<void> {
-  const ended = once(agent, 'exit')
-  agent.kill('SIGKILL')
+/** As when the power of a host fails: all that is subpage's, and its guest. */
+async function lose(agent: EphemeralAgent, { pid }: GuestStatus): Promise<void> {
+  await killHost(agent)
   process.kill(pid!, 'SIGKILL')
-  await ended
 }
 
 /** From a backup, with the directory itself staying as it is. */

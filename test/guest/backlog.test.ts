@@ -15,7 +15,7 @@ import {
   victimDamage,
 } from '../../src/qemu/demo-guest.ts'
 import { pauseLimits } from '../../src/replication/pause-limits.ts'
-import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import { Hosts, protect, startVictim, supervisorPid, until } from '../support/hosts.ts'
 
 const name = 'burst'
 const burstMib = 64
@@ -25,14 +25,16 @@ let to: EphemeralAgent
 let console: Console
 
 beforeAll(async () => {
-  // At the twelfth pause the agent stops, with what it has harvested in its hands.
+  // At the twelfth pause the supervisor stops, with what it has harvested in its hands.
   const faults = { SUBPAGE_FAULT: 'after-harvest:12=stop' }
   ;[from, to] = await Promise.all([hosts.add('from', faults), hosts.add('to')])
   console = (await startVictim(from, name, ['victim_mib=8'])).console
+  supervisor = await supervisorPid(from, name)
 })
 afterAll(() => hosts[Symbol.asyncDispose]())
 
-const agentState = () => readFileSync(`/proc/${from.process.pid}/stat`, 'utf8').split(') ')[1]?.[0]
+let supervisor: number
+const supervisorState = () => readFileSync(`/proc/${supervisor}/stat`, 'utf8').split(') ')[1]?.[0]
 
 test('a pause that is broken with much to capture: seeded again while the guest runs, and whole', async () => {
   expect((burstMib * 2 ** 20) / 4096).toBeGreaterThan(pauseLimits.wholePages)
@@ -42,13 +44,13 @@ test('a pause that is broken with much to capture: seeded again while the guest 
   void (async () => {
     for await (const { text } of from.client.followEvents()) events.push(text)
   })().catch(() => undefined) // The agent is ended by the test.
-  // An epoch in which all of it is written; a standby that waits for longer than the agent stands still.
+  // An epoch in which all of it is written; a standby that waits for longer than the supervisor stands still.
   await protect(from, name, to, { epochMs: 400, suspicionMs: 20_000, speculate: 'off' })
-  await expect.poll(agentState, { timeout: 60_000 }).toBe('T')
+  await expect.poll(supervisorState, { timeout: 60_000 }).toBe('T')
   // The guard lets the guest run: it says so.
   const length = consoleLength(console)
   await untilConsole(console, length, (text) => /^workset periods=/m.exec(text) ?? undefined, 30_000)
-  from.process.kill('SIGCONT')
+  process.kill(supervisor, 'SIGCONT')
 
   await expect.poll(() => events.join('\n'), { timeout: 30_000 }).toMatch(/Seeding: more pages are behind/)
   const { epochs } = await until(

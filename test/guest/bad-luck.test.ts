@@ -15,11 +15,12 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { type AddressInfo, createConnection, createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
+import { createTransport } from '../../src/agent/transport.ts'
 import { errorTable, exitStatus } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
@@ -29,10 +30,20 @@ import { identify, isRunning } from '../../src/qemu/process.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
-import { frameType } from '../../src/replication/frame.ts'
+import { type Frame, frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { TestCa } from '../support/certificates.ts'
-import { Hosts, protect, runState, startVictim, until } from '../support/hosts.ts'
+import {
+  endHost,
+  Hosts,
+  killHost,
+  protect,
+  runState,
+  signalHost,
+  startVictim,
+  supervisorPid,
+  until,
+} from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 import { subpage } from '../support/subpage.ts'
 
@@ -56,10 +67,15 @@ beforeAll(async () => {
 
 afterAll(async () => hosts[Symbol.asyncDispose]())
 
-/** Nothing of a guest is on a host: no directory, no memory, no process that has the memory's name in its arguments. */
+/**
+ * Nothing of a guest is on a host: no file, no memory, no process that has the memory's name in its arguments. A supervisor may
+ * still wait for a primary that was refused.
+ */
 function expectNothingOf(host: string, name: string): void {
   const files = filesOf(host, name)
-  expect([existsSync(files.directory), existsSync(files.ram)]).toEqual([false, false])
+  const left = existsSync(files.directory) ? readdirSync(files.directory) : []
+  expect(left.filter((leaf) => !leaf.startsWith('supervisor.'))).toEqual([])
+  expect(existsSync(files.ram)).toBe(false)
   expect(processesWith(files.ram)).toEqual([])
 }
 
@@ -75,12 +91,6 @@ function processesWith(argument: string): number[] {
         return false
       }
     })
-}
-
-async function kill({ process: agent }: EphemeralAgent): Promise<void> {
-  const ended = once(agent, 'exit')
-  agent.kill('SIGKILL')
-  await ended
 }
 
 /** Starts an agent again where one was. */
@@ -273,7 +283,7 @@ describe('a standby that cannot be', () => {
       protocol: protocolVersion,
       release: 'any',
       guest: {
-        ...{ id: record.id, name, ramBytes },
+        ...{ id: name === record.name ? record.id : randomUUID(), name, ramBytes },
         hypervisor: { qemu: record.qemuVersion, ...machine, ...change },
       },
       source: {
@@ -287,12 +297,18 @@ describe('a standby that cannot be', () => {
   }
 
   /** Says hello to b; what it answers. */
-  async function greet(words: Hello) {
-    const connection = new Connection(createConnection(b.address))
+  async function greet(words: Hello): Promise<{
+    connection: Connection
+    frames: AsyncIterator<Frame>
+    answer: unknown
+  }> {
+    const connection = new Connection(await createTransport().connect(b.address, words.guest.id))
     onTestFinished(() => connection.close())
     await connection.sendJson(frameType.hello, words)
     const frames = connection[Symbol.asyncIterator]()
     const { value } = await frames.next()
+    // Nobody has asked for the guest before.
+    if (value?.type === frameType.again) return await greet(words)
     const answer = JSON.parse(Buffer.from(value?.payload ?? []).toString() || 'null')
     return { connection, frames, answer }
   }
@@ -348,7 +364,7 @@ describe('what a killed agent leaves behind', () => {
       GuestFiles,
     ]
     const before = await c.client.guest('kept')
-    await kill(c)
+    await killHost(c)
     expect(existsSync(join(stateOf('c'), 'api.sock'))).toBe(true)
     mkdirSync(ghost.directory)
     writeFileSync(ghost.ram, 'old')
@@ -381,7 +397,7 @@ describe('what a killed agent leaves behind', () => {
     for (let n = 0; n < 4; n++) {
       const asked = c.client.run({ ...idle, name: 'hasty' }).catch(({ code }) => code)
       await new Promise((resolve) => setTimeout(resolve, random.integer(0, 250)))
-      await kill(c)
+      await killHost(c)
       await asked
       c = await restart('c')
       // Not there, as if nobody had asked.
@@ -401,7 +417,7 @@ describe('what a killed agent leaves behind', () => {
   }, async () => {
     await c.client.run({ ...idle, name: 'hung' })
     const { pid } = await c.client.guest('hung')
-    await kill(c)
+    await killHost(c)
     process.kill(pid ?? 0, 'SIGSTOP')
     c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
@@ -417,7 +433,7 @@ describe('what a killed agent leaves behind', () => {
     const lost = new Hosts()
     const agent = await lost.add('x')
     await agent.client.run({ ...idle, name: 'orphan' })
-    await kill(agent)
+    await killHost(agent)
     const { ram } = guestFiles(join(lost.directory, 'x'), 'orphan')
     expect(await sweepOwnedDirectories(['subpage-test-'])).not.toContain(basename(lost.directory))
     expect(processesWith(ram)).toHaveLength(1)
@@ -429,9 +445,8 @@ describe('what a killed agent leaves behind', () => {
 
   test('SIGTERM: guests run on', async () => {
     const { pid } = await c.client.guest('kept')
-    const ended = once(c.process, 'exit')
-    c.process.kill('SIGTERM')
-    expect(await ended).toEqual([0, null])
+    await endHost(c, 'SIGTERM')
+    expect(c.process.exitCode).toBe(0)
     expect(existsSync(join(stateOf('c'), 'api.sock'))).toBe(false)
     expect(await runState(filesOf('c', 'kept'))).toBe('running')
     c = await restart('c')
@@ -491,9 +506,9 @@ describe('a protected guest', () => {
     await expectProtected()
   })
 
-  test('whose agent is killed at any moment goes on', async () => {
+  test('whose agent and supervisor are killed at any moment goes on', async () => {
     for (let n = 0; n < 3; n++) {
-      await kill(a)
+      await killHost(a)
       // Also without waiting for the guard.
       if (n > 0) await untilRunning()
       a = await restart('a')
@@ -502,31 +517,31 @@ describe('a protected guest', () => {
     }
   })
 
-  test('whose agent stands still within a pause does not stand still with it', async () => {
-    await kill(a)
+  test('whose supervisor stands still within a pause does not stand still with it', async () => {
+    await killHost(a)
     a = await restart('a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
-    const { pid } = a.process
+    const pid = await supervisorPid(a, name)
     await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1'), { timeout: 20_000 }).toMatch(/\) T /)
     await untilRunning()
-    a.process.kill('SIGCONT')
+    process.kill(pid, 'SIGCONT')
     await expectProtected()
   })
 
   test('whose standby stands still for a while goes on, and is not taken over by it', async () => {
-    b.process.kill('SIGSTOP')
+    signalHost(b, 'SIGSTOP')
     await until(a, name, ({ state }) => state === 'Connecting')
     const { status, out } = await subpage(['status', name, '--json'], { SUBPAGE_STATE: stateOf('a') })
     expect(JSON.parse(out)).toMatchObject({ name, state: 'Connecting' })
     expect([exitStatus.degraded, exitStatus.notProtected]).toContain(status)
     await untilRunning()
-    b.process.kill('SIGCONT')
+    signalHost(b, 'SIGCONT')
     await expectProtected()
     expect((await b.client.events()).filter(({ kind }) => kind === 'failover')).toEqual([])
   })
 
-  test('whose standby loses its agent goes on, and gets it back', async () => {
+  test('whose standby loses all but its QEMU goes on, and gets another', async () => {
     const { pid } = await b.client.guest(name)
-    await kill(b)
+    await killHost(b)
     await until(a, name, ({ state }) => state === 'Connecting')
     await untilRunning()
     b = await restart('b')
@@ -543,8 +558,8 @@ describe('a protected guest', () => {
     expect(events.map(({ text }) => text).join('\n')).toMatch(/the waiting QEMU ended/)
   })
 
-  test('whose agents are both killed goes on', async () => {
-    await Promise.all([kill(a), kill(b)])
+  test('whose hosts both lose all but the guest goes on', async () => {
+    await Promise.all([killHost(a), killHost(b)])
     await untilRunning()
     b = await restart('b')
     a = await restart('a')
@@ -552,9 +567,9 @@ describe('a protected guest', () => {
     expect(await askVictim(console)).toBe(true)
   })
 
-  test('that is killed while its agent is away continues on the other host', async () => {
+  test('that is killed while nobody watches it continues on the other host', async () => {
     const record = readRecord(filesOf('a', name))!
-    await kill(a)
+    await killHost(a)
     process.kill(record.process.pid, 'SIGKILL')
     const taken = await until(b, name, ({ takeover }) => takeover !== null)
     expect(isRunning(record.process)).toBe(false)

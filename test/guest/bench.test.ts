@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
 import { measure as overhead } from '../../bench/overhead.ts'
 import { RedisGuest } from '../../bench/redis-guest.ts'
+import { run as scale } from '../../bench/scale.ts'
 import { type SendingBench, measure as sending } from '../../bench/sending.ts'
 
 const between = (low: number, high: number) =>
@@ -14,7 +15,7 @@ const between = (low: number, high: number) =>
 
 test('checkpoint', async () => {
   const { json, text } = await checkpoint({ tiny: true })
-  const { pauseUs, ownUs, commitUs, dirtyPages, changedLines, checkpoints, agentBytes } = json
+  const { pauseUs, ownUs, commitUs, dirtyPages, changedLines, checkpoints, supervisorBytes } = json
   expect(json).toMatchObject({ epochMs: 25, codec: 'masked', accel: 'tcg' })
   expect(checkpoints).toBeGreaterThanOrEqual(20)
   // The victim scatters its writes over 1,000 pages: an epoch dirties many of them, and few lines of each.
@@ -23,8 +24,24 @@ test('checkpoint', async () => {
   // Harvest and capture are a part of the pause.
   expect(ownUs.p50).toEqual(between(0, pauseUs.p50))
   for (const { p50, p99 } of [pauseUs, ownUs, commitUs]) expect(p50).toEqual(between(0, p99))
-  expect(agentBytes).toEqual(between(16 * 2 ** 20, 1024 * 2 ** 20))
+  expect(supervisorBytes).toEqual(between(16 * 2 ** 20, 1024 * 2 ** 20))
   expect(text).toContain(`${dirtyPages} dirty pages`)
+})
+
+test('scale', async () => {
+  const { json, text } = await scale({ tiny: true })
+  expect(json.rows.map(({ guests }) => guests)).toEqual([1, 2])
+  for (const row of json.rows) {
+    expect(row.pauseUs.p50).toEqual(between(0, row.pauseUs.p99))
+    expect(row.commitUs.p50).toEqual(between(0, row.commitUs.p99))
+    expect(row.cpuPerGuest).toEqual(between(0, 2))
+    // A supervisor, and not what its guest or the shadow takes.
+    expect(row.privateBytesPerGuest).toEqual(between(8 * 2 ** 20, 256 * 2 ** 20))
+    expect(row.longestGapMs).toBeGreaterThanOrEqual(json.epochMs / 2)
+  }
+  // Without agents for ten epochs, no checkpoint is missed.
+  expect(json.agentsKilled.missedCheckpoints).toBe(0)
+  expect(text).toMatch(/agents killed/)
 })
 
 let redis: RedisGuest

@@ -1,12 +1,11 @@
 /** What fails for one guest is that guest's state: its host goes on with all the others. */
-import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { addon } from '../../src/memory/native.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, until } from '../support/hosts.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 
@@ -33,9 +32,7 @@ test('a takeover whose protection cannot go on keeps its guest, and the others t
   onTestFinished(() => closeSync(marks))
   expect(addon.lockFile(marks)).toBe(true)
   const pids = await Promise.all(['one', 'other'].map(async (name) => (await a.client.guest(name)).pid ?? 0))
-  const exited = once(a.process, 'exit')
-  a.process.kill('SIGKILL')
-  await exited
+  await killHost(a)
   for (const pid of pids) process.kill(pid, 'SIGKILL')
   const { pid } = await b.client.status()
   for (const name of ['one', 'other']) await until(b, name, ({ takeover }) => takeover !== null)

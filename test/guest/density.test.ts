@@ -17,7 +17,7 @@ import {
   victimDamage,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
-import { Hosts, protect, startVictim } from '../support/hosts.ts'
+import { Hosts, killHost, protect, startVictim } from '../support/hosts.ts'
 import { mainFile, subpage } from '../support/subpage.ts'
 
 const hosts = new Hosts()
@@ -138,10 +138,9 @@ test('the keeper is killed: the next one goes on with what was stored', async ()
   await bothAreWhole()
 })
 
-test('the agent is killed: guests go on without it, and the next one finds them dense', async () => {
+test('agent and supervisors are killed: guests go on without them, and the next ones find them dense', async () => {
   const pid = await keeperPid()
-  a.process.kill('SIGKILL')
-  await once(a.process, 'exit')
+  await killHost(a)
   await bothAreWhole()
   a = await hosts.add('a', swapEnvironment, undefined, ['nsenter', '-t', String(qemuPid), '-m', '--'])
   expect(await keeperPid()).toBe(pid)

@@ -2,7 +2,6 @@
  * A state directory whose file system is really full: protections, a takeover and a restart of the agent go on, and what fails for want of room fails for one guest and recovers by itself.
  */
 import { execFileSync } from 'node:child_process'
-import { once } from 'node:events'
 import {
   appendFileSync,
   closeSync,
@@ -21,7 +20,7 @@ import { judge } from '../../src/agent/demo.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { type Console, consoleAt, consoleLength, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { protect, startVictim, until } from '../support/hosts.ts'
+import { killHost, protect, startVictim, until } from '../support/hosts.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-full-'))
 const images = join(directory, 'images')
@@ -120,9 +119,7 @@ test('full: two protected guests go on, through a restart of the agent and a tak
 
   // Its record changes with each of these.
   await a.client.unprotect('other')
-  const ended = once(a.process, 'exit')
-  a.process.kill('SIGKILL')
-  await ended
+  await killHost(a)
   a = await start('a')
   await goesOn('victim')
   expect(await a.client.guest('other')).toMatchObject({ state: 'Running' })

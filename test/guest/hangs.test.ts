@@ -12,7 +12,7 @@ import { exitStatus } from '../../src/errors.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { hangTimes } from '../../src/qemu/hang-watch.ts'
 import { fateOf, identify } from '../../src/qemu/process.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { endHost, Hosts, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
@@ -34,9 +34,7 @@ const texts = async (agent: EphemeralAgent) =>
   (await agent.client.events()).map(({ guest, text }) => `${guest} ${text}`)
 
 async function restart(host: string, agent: EphemeralAgent): Promise<EphemeralAgent> {
-  const ended = once(agent.process, 'exit')
-  agent.process.kill('SIGKILL')
-  await ended
+  await killHost(agent)
   return await hosts.add(host)
 }
 
@@ -90,15 +88,14 @@ test('a QEMU that hangs: one that is protected is taken over, a standby is repla
 test('an agent ends beside guests that hang; the next one finds all others at once, and those when they go on', async () => {
   const pids = [await pidOf(a, 'alone'), await pidOf(a, 'other')]
   for (const pid of pids) process.kill(pid, 'SIGSTOP')
-  const ended = once(a.process, 'exit')
-  a.process.kill('SIGTERM')
-  expect(await ended).toEqual([0, null])
+  await endHost(a, 'SIGTERM')
+  expect(a.process.exitCode).toBe(0)
   a = await hosts.add('a')
   expect(await a.client.guest('third')).toMatchObject({ state: 'Running' })
   expect(await a.client.guest('alone')).toMatchObject({
     state: 'Hung',
     pid: pids[0],
-    reason: expect.stringMatching(/gives no answer on its control socket since this agent began/),
+    reason: expect.stringMatching(/gives no answer on its control socket since this supervisor began/),
   })
   // The standby that this agent is asked for does not wait for it either.
   await until(a, 'wanted', ({ role, state }) => role === 'Standby' && state === 'Protected')

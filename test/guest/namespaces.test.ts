@@ -12,7 +12,7 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
 import { guestFiles, readRecord, writeRecord } from '../../src/qemu/guest-files.ts'
 import { fateOf, identify, isRunning } from '../../src/qemu/process.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, signalHost, until } from '../support/hosts.ts'
 import { mainFile } from '../support/subpage.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
@@ -51,13 +51,13 @@ describe('a standby on the same machine', () => {
     const name = `seen-${prefix.length}`
     const b = await hosts.add(`b-${prefix.length}`, {}, undefined, prefix)
     const { guest } = await protectAnew(name, b)
-    a.process.kill('SIGSTOP')
-    onTestFinished(() => void a.process.kill('SIGCONT'))
+    signalHost(a, 'SIGSTOP')
+    onTestFinished(() => signalHost(a, 'SIGCONT'))
     // Said once it has looked for the guest, and before it would ask the arbiter.
     const { reason } = await until(b, name, ({ state }) => state === 'Connecting')
     expect(reason, kind).toMatch(/with outputs free two copies could serve/)
     expect(isRunning(guest)).toBe(true)
-    a.process.kill('SIGCONT')
+    signalHost(a, 'SIGCONT')
     await until(a, name, ({ state }) => state === 'Protected')
     expect((await b.client.events()).filter((event) => event.kind === 'failover')).toEqual([])
     await a.client.remove(name)
@@ -67,14 +67,14 @@ describe('a standby on the same machine', () => {
   test('that sees the guest takes over at once when it is gone, and only then', async () => {
     const b = await hosts.add('b')
     const { guest } = await protectAnew('open', b)
-    a.process.kill('SIGSTOP')
-    onTestFinished(() => void a.process.kill('SIGCONT'))
+    signalHost(a, 'SIGSTOP')
+    onTestFinished(() => signalHost(a, 'SIGCONT'))
     const { reason } = await until(b, 'open', ({ state }) => state === 'Connecting')
     expect(reason).toMatch(/the guest still runs there/)
     process.kill(guest.pid, 'SIGKILL')
     const { takeover } = await until(b, 'open', (status) => status.takeover !== null)
     expect(takeover?.reason).toBe('the primary and its guest are gone')
-    a.process.kill('SIGCONT')
+    signalHost(a, 'SIGCONT')
     await until(a, 'open', ({ role }) => role === 'Standby')
     await b.client.remove('open')
     await b.end()
@@ -86,7 +86,7 @@ describe('an agent that does not see the guests of its state directory', () => {
     const c = await hosts.add('c')
     const { pid } = await c.client.run({ ...idle, name: 'walled' })
     const guest = identify(pid ?? 0)!
-    await kill(c)
+    await killHost(c)
     const apart = await hosts.add('c', {}, undefined, ownNamespace)
     expect(await apart.client.guest('walled')).toMatchObject({
       state: 'Failed',
@@ -107,11 +107,11 @@ describe('an agent that does not see the guests of its state directory', () => {
     await d.client.run({ ...idle, name: 'lost' })
     const record = readRecord(guestFiles(stateOf('d'), 'lost'))!
     expect(fateOf(record.process)).toBe('unseen')
-    await kill(d)
+    await killHost(d)
     const next = await hosts.add('d')
     expect(await next.client.guest('lost')).toMatchObject({
       state: 'Failed',
-      reason: 'it ended while no agent ran',
+      reason: 'it ended while nobody watched it',
     })
     await next.client.remove('lost')
     // The same pid and start time, of another boot.
@@ -197,12 +197,6 @@ describe('the fate of a process', () => {
     await expect.poll(() => fateOf(identity)).toBe('gone')
   })
 })
-
-async function kill({ process: agent }: EphemeralAgent): Promise<void> {
-  const exited = once(agent, 'exit')
-  agent.kill('SIGKILL')
-  await exited
-}
 
 async function ended(child: ChildProcess): Promise<string> {
   let said = ''

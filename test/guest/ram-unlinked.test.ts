@@ -2,14 +2,13 @@
  * Somebody cleans up /dev/shm while guests run, as the end of a session does: the file of their RAM has no name any more, or
  * another file has it. Their memory lasts as long as their processes, and everything goes on.
  */
-import { once } from 'node:events'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { isRamUnlinked, ramPathOf } from '../../src/memory/ram-path.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
@@ -37,9 +36,7 @@ beforeAll(async () => {
 afterAll(() => hosts[Symbol.asyncDispose]())
 
 async function restart(): Promise<void> {
-  const ended = once(a.process, 'exit')
-  a.process.kill('SIGKILL')
-  await ended
+  await killHost(a)
   a = await hosts.add('a')
 }
 

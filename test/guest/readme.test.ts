@@ -60,3 +60,15 @@ test('the commands follow each other', async () => {
   expect(said.report).toMatch(/amplification/)
   for (const { client } of hosts.agents) expect((await client.status()).guests).toEqual([])
 })
+
+test('the program in docs/client.md runs', async () => {
+  await using hosts = new Hosts()
+  for (const host of ['a', 'b']) await hosts.add(host)
+  const [, program = ''] =
+    /^```js\n([\s\S]*?)^```$/m.exec(readFileSync(join(packageRoot, 'docs/client.md'), 'utf8')) ?? []
+  const script = program
+    .replaceAll(/\/tmp\/([ab])\b/g, (_, host) => join(hosts.directory, host))
+    .replace("'subpage'", JSON.stringify(join(packageRoot, 'dist/src/index.js')))
+  const { stdout } = await run(process.execPath, ['--input-type=module', '-e', script])
+  expect(stdout).toMatch(/^web Protected[\s\S]*^true$/m)
+})

@@ -1,12 +1,11 @@
 /** `remove` leaves nothing in the list, whatever the guest is, and says what else is to be done. */
-import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { exitStatus } from '../../src/errors.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
@@ -89,10 +88,7 @@ test('a standby is refused while its guest runs, and goes when that is gone', as
     message: expect.stringMatching(/on host a, .*: subpage unprotect twin there first/),
   })
   expect(await until(a, 'twin', ({ state }) => state === 'Protected')).toMatchObject({ role: 'Primary' })
-  const agent = a
-  const exited = once(agent.process, 'exit')
-  agent.process.kill('SIGKILL')
-  await exited
+  await killHost(a)
   await until(b, 'twin', ({ state }) => state === 'Connecting')
   const { note } = await b.client.remove('twin')
   expect(note).toMatch(/^host a may begin a new standby of twin here/)

@@ -1,11 +1,10 @@
 /** State directories with names of all kinds, and by several names: guests run, are protected, recorded, found again and taken over. */
-import { once } from 'node:events'
 import { existsSync, symlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
@@ -16,12 +15,6 @@ async function start(stateDirectory: string, host: string): Promise<EphemeralAge
   const agent = await startEphemeralAgent({ stateDirectory, host })
   hosts.agents.push(agent)
   return agent
-}
-
-async function kill({ process: agent }: EphemeralAgent): Promise<void> {
-  const ended = once(agent, 'exit')
-  agent.kill('SIGKILL')
-  await ended
 }
 
 test('spaces, colons, commas, quotes, dollars, equals signs and letters of all kinds; by a link and by itself', async () => {
@@ -41,7 +34,7 @@ test('spaces, colons, commas, quotes, dollars, equals signs and letters of all k
   const recorded = await subpage(['record', 'vm:g', '--for', '100ms', '-o', trace, '--state', `${odd}/`])
   expect(recorded).toMatchObject({ status: 0 })
   expect(await subpage(['density', 'analyze', 'vm:g', '--state', odd])).toMatchObject({ status: 0 })
-  await kill(a)
+  await killHost(a)
   a = await start(odd, 'a')
   expect(await until(a, 'g', ({ state }) => state === 'Protected')).toMatchObject({ pid })
   expect(await a.client.verify('g')).toMatchObject({ equal: true })

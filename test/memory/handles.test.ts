@@ -77,7 +77,7 @@ describe('closing', () => {
     try {
       for (const busy of [false, true]) {
         const path = join(folder, `busy-${busy}`)
-        const region = Region.map(path, { writable: true, create: 32 * 2 ** 20 })
+        const region = await Region.create(path, 32 * 2 ** 20)
         expect(mapped(path)).toBe(true)
         const work = busy ? [keepBusy(region), keepBusy(region)] : []
         region.close()

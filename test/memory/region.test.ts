@@ -14,10 +14,10 @@ afterAll(() => rmSync(folder, { recursive: true }))
 let files = 0
 const fresh = () => join(folder, `file-${files++}`)
 
-describe('Region.map', () => {
-  it('creates a private file whose space is reserved, and shares what is written', () => {
+describe('Region.create and Region.map', () => {
+  it('make a private file whose space is reserved, and share what is written', async () => {
     const path = fresh()
-    using region = Region.map(path, { writable: true, create: 3 * pageBytes, populate: true })
+    using region = await Region.create(path, 3 * pageBytes)
     const status = statSync(path)
     expect(status.mode & 0o777).toBe(0o600)
     expect(status.blocks * 512).toBe(3 * pageBytes)
@@ -28,9 +28,18 @@ describe('Region.map', () => {
     expect(readFileSync(path)[4096]).toBe(2)
   })
 
-  it('says NO_SPACE when a file does not fit, and leaves none behind', () => {
+  it('lets other work go on while a file is made', async () => {
+    let rounds = 0
+    const working = setInterval(() => rounds++, 1)
+    const region = await Region.create(fresh(), 256 * 2 ** 20)
+    clearInterval(working)
+    region.close()
+    expect(rounds).toBeGreaterThan(0)
+  })
+
+  it('say NO_SPACE when a file does not fit, and leave none behind', async () => {
     const path = fresh()
-    expect(() => Region.map(path, { writable: true, create: 2 ** 50 })).toThrow(
+    await expect(Region.create(path, 2 ** 50)).rejects.toThrow(
       expect.objectContaining({ code: 'NO_SPACE', message: expect.stringContaining(path) }),
     )
     expect(() => statSync(path)).toThrow(/ENOENT/)
@@ -39,25 +48,26 @@ describe('Region.map', () => {
   it.each([
     ['a file that is not there', () => Region.map(fresh(), { writable: false })],
     ['a folder', () => Region.map(folder, { writable: false })],
-    [
-      'a file to create that is there',
-      () => Region.map(withBytes(pageBytes), { writable: true, create: pageBytes }),
-    ],
     ['an empty file', () => Region.map(withBytes(0), { writable: false })],
     ['a file of odd size', () => Region.map(withBytes(pageBytes + 1), { writable: false })],
-  ])('says BAD_ARGUMENT for %s', (_, map) => {
+  ])('say BAD_ARGUMENT for %s', (_, map) => {
     expect(map).toThrow(expect.objectContaining({ code: 'BAD_ARGUMENT' }))
   })
 
-  it.each([0, -4096, 4095, 1.5, Number.NaN])('takes no size of %s', (bytes) => {
-    expect(() => Region.anonymous(bytes)).toThrow(TypeError)
-    expect(() => Region.map(fresh(), { writable: true, create: bytes })).toThrow(TypeError)
+  it('say BAD_ARGUMENT for a file to make that is there', async () => {
+    await expect(Region.create(withBytes(pageBytes), pageBytes)).rejects.toMatchObject({
+      code: 'BAD_ARGUMENT',
+    })
   })
 
-  it('keeps writers out of a read-only region', () => {
+  it.each([0, -4096, 4095, 1.5, Number.NaN])('take no size of %s', async (bytes) => {
+    expect(() => Region.anonymous(bytes)).toThrow(TypeError)
+    await expect(Region.create(fresh(), bytes)).rejects.toThrow(TypeError)
+  })
+
+  it('keep writers out of a read-only region', () => {
     using region = Region.map(withBytes(pageBytes), { writable: false })
     expect(() => region.write(0, Uint8Array.of(1))).toThrow(/read-only/)
-    expect(() => Region.map(fresh(), { writable: false, create: pageBytes })).toThrow(TypeError)
   })
 })
 

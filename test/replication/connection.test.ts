@@ -3,7 +3,13 @@ import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import { Connection } from '../../src/replication/connection.ts'
-import { encodeHeader, type Frame, frameType, payloadBytesMax } from '../../src/replication/frame.ts'
+import {
+  encodeHeader,
+  type Frame,
+  frameType,
+  headerBytes,
+  payloadBytesMax,
+} from '../../src/replication/frame.ts'
 import { socketPair } from './pair.ts'
 
 async function pair() {
@@ -30,7 +36,7 @@ test('frames arrive in order; a close between two frames is an end', async () =>
   const frames = await received
   expect(frames.map(({ epoch }) => epoch)).toEqual(Array.from({ length: 100 }, (_, i) => i + 1))
   expect(frames.every(({ epoch, payload }) => payload.every((byte) => byte === epoch))).toBe(true)
-  expect(a.bytesSent).toBe(100 * 32 + (10 * 100 * 101) / 2)
+  expect(a.bytesSent).toBe(100 * headerBytes + (10 * 100 * 101) / 2)
   expect([a.closed, b.closed]).toEqual([true, true])
 })
 

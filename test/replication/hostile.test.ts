@@ -42,7 +42,7 @@ describe('a hostile greeting', () => {
       'another protocol',
       (p) => p.socket.write('SSH-2.0-OpenSSH_9.2 and some more words\r\n'),
       'FRAME_MALFORMED',
-      /SPG1/,
+      /SPG2/,
     ],
     [
       'no hello',
@@ -311,7 +311,7 @@ describe('a hostile standby', () => {
         'speaks another protocol',
         async (p) => p.socket.write(Buffer.alloc(64, 'x')),
         'FRAME_MALFORMED',
-        /SPG1/,
+        /SPG2/,
       ],
       [
         'acknowledges at once',
@@ -340,6 +340,12 @@ describe('a hostile standby', () => {
           /the other host: odd/,
         ],
       ),
+      [
+        'tells it to come again, for ever',
+        (p) => p.connection.send(frameType.again),
+        'PEER_UNREACHABLE',
+        /one process after the other/,
+      ],
       [
         'refuses in no known form',
         (p) => p.connection.sendJson(frameType.refuse, { code: 1 }),

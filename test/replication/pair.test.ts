@@ -208,14 +208,14 @@ describe('the course of a protection', () => {
     expect(pair.host.waiting.whole).toBe(true)
   })
 
-  test('a primary whose agent is stopped holds back, and its standby keeps the checkpoint', async () => {
+  test('a primary whose supervisor is stopped holds back, and its standby keeps the checkpoint', async () => {
     const pair = await startProtected({ arbiter: new ScriptedArbiter() })
     pair.host.gone = false
     const freed = vi.spyOn(pair.guest, 'freeOutputs')
     await pair.primary?.detach()
     await expect
       .poll(() => pair.host.standby?.reason)
-      .toMatch(/agent was stopped; the guest still runs there/)
+      .toMatch(/supervisor was stopped; the guest still runs there/)
     expect(freed).not.toHaveBeenCalled()
     expect(pair.guest.paused).toBe(false)
     expect(pair.options.succession.generation).toBe(1)
@@ -229,7 +229,9 @@ describe('the course of a protection', () => {
     const clock = new WarpedClock()
     const pair = await startProtected({ arbiter: new ScriptedArbiter(), suspicionMs: 1_000, clock })
     await pair.primary?.detach()
-    await expect.poll(() => pair.host.standby?.reason).toMatch(/agent was stopped; waiting for the primary/)
+    await expect
+      .poll(() => pair.host.standby?.reason)
+      .toMatch(/supervisor was stopped; waiting for the primary/)
     clock.pass(absenceMs - 500)
     await new Promise((resolve) => setTimeout(resolve, 150))
     expect(pair.host.standby?.ending).toBe(false)
@@ -237,7 +239,7 @@ describe('the course of a protection', () => {
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over', reason: 'the primary is silent' })
   })
 
-  test('a primary whose agent is stopped without an arbiter goes on alone', async () => {
+  test('a primary whose supervisor is stopped without an arbiter goes on alone', async () => {
     const pair = await startProtected()
     pair.host.gone = false
     const freed = vi.spyOn(pair.guest, 'freeOutputs')

@@ -172,7 +172,7 @@ export class SimAgent {
         address: this.host.name,
         bootId: this.space.bootId,
         process: { pid: this.world.qemus.indexOf(running.guest.qemu) + 1, startTime: '0' },
-        agent: { ...agentIdentity, pidNamespace: this.space.pidNamespace },
+        supervisor: { ...agentIdentity, pidNamespace: this.space.pidNamespace },
       },
       generation: running.succession.generation,
       ...(marked && { mark }),

@@ -1,10 +1,13 @@
 /** Hosts for tests: real agents in child processes, with directories that go with them. */
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ProtectBody } from '../../src/agent/api.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { makeOwnedDirectory, removeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
+import { supervisorOf } from '../../src/agent/supervisor/settings.ts'
 import {
   type Console,
   consoleAt,
@@ -12,7 +15,7 @@ import {
   untilConsole,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
-import type { GuestFiles } from '../../src/qemu/guest-files.ts'
+import { type GuestFiles, guestFiles, guestNames } from '../../src/qemu/guest-files.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 import { sendingDefault } from '../../src/replication/sending.ts'
 
@@ -42,9 +45,82 @@ export class Hosts {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // One that was stopped could not be ended.
+    for (const { stateDirectory } of this.agents)
+      for (const pid of supervisorsOf(stateDirectory)) process.kill(pid, 'SIGCONT')
     await Promise.all(this.agents.map((agent) => agent.end()))
     await removeOwnedDirectory(this.directory)
   }
+}
+
+/** Processes of the supervisors of a host's guests. */
+export function supervisorsOf(stateDirectory: string): number[] {
+  return guestNames(stateDirectory).flatMap((name) => {
+    const files = guestFiles(stateDirectory, name)
+    const pid = supervisorOf(files)?.pid ?? 0
+    // The host may have another boot id than we; and it has another title once it has begun.
+    const command = commandOf(pid)
+    return command.includes(files.supervisor.settings) || command.startsWith(`subpage supervisor ${name}`)
+      ? [pid]
+      : []
+  })
+}
+
+/** Empty when there is no such process. */
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1')
+  } catch {
+    // There is none.
+    return ''
+  }
+}
+
+export async function untilExited(pids: number[]): Promise<void> {
+  while (pids.some((pid) => commandOf(pid) !== '')) await delay(pollMs)
+}
+
+/** Ends the agent with this signal, and nothing else. */
+export async function endAgent({ process: agent }: EphemeralAgent, signal: NodeJS.Signals): Promise<void> {
+  if (agent.exitCode !== null || agent.signalCode !== null) return
+  const exited = once(agent, 'exit')
+  agent.kill(signal)
+  await exited
+}
+
+/** Ends the agent and the supervisors of its guests: of the host only the guests go on. */
+export async function endHost(agent: EphemeralAgent, signal: NodeJS.Signals): Promise<void> {
+  // First the agent, which would start supervisors anew.
+  await endAgent(agent, signal)
+  const supervisors = supervisorsOf(agent.stateDirectory)
+  for (const pid of supervisors) process.kill(pid, signal)
+  await untilExited(supervisors)
+}
+
+export const killHost = (agent: EphemeralAgent) => endHost(agent, 'SIGKILL')
+
+/** To the agent and the supervisors of its guests. */
+export function signalHost(agent: EphemeralAgent, signal: NodeJS.Signals): void {
+  agent.process.kill(signal)
+  for (const pid of supervisorsOf(agent.stateDirectory)) process.kill(pid, signal)
+}
+
+/** Of the kernel's clock (sysconf(_SC_CLK_TCK)). */
+const millisecondsPerTick = 10
+
+/** Processor time of the agent and the supervisors of its guests, until now. */
+export function processorMs({ process: { pid }, stateDirectory }: EphemeralAgent): number {
+  return [pid!, ...supervisorsOf(stateDirectory)]
+    .map((one) => {
+      const fields = readFileSync(`/proc/${one}/stat`, 'latin1').split(') ')[1]!.split(' ')
+      return (Number(fields[11]) + Number(fields[12])) * millisecondsPerTick
+    })
+    .reduce((sum, ms) => sum + ms, 0)
+}
+
+/** Of a guest that is there. */
+export async function supervisorPid({ client }: EphemeralAgent, name: string): Promise<number> {
+  return (await client.guest(name)).supervisor?.process ?? 0
 }
 
 /** What QEMU says of the guest, over the control socket that only the guard uses. */

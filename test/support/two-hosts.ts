@@ -15,6 +15,7 @@ import { makeOwnedDirectory, removeOwnedDirectory } from '../../src/agent/owned-
 import type { GuestStatus } from '../../src/agent/status.ts'
 import { packageRoot } from '../../src/memory/native.ts'
 import { TestCa, tlsEnvironment } from './certificates.ts'
+import { supervisorsOf, untilExited } from './hosts.ts'
 import { ip, TestNetwork } from './network.ts'
 import type { WireFault } from './wire-proxy.ts'
 
@@ -81,28 +82,41 @@ export class TestHost {
     return child !== undefined && child.exitCode === null && child.signalCode === null
   }
 
-  signal(signal: NodeJS.Signals): void {
+  /** To the agent alone. */
+  signalAgent(signal: NodeJS.Signals): void {
     if (!this.running) return
     this.#note(`agent gets ${signal}`)
     this.agent?.process.kill(signal)
   }
 
-  async kill(): Promise<void> {
-    if (!this.running) return
-    const ended = this.exited
-    this.signal('SIGKILL')
-    await ended
+  /** To all processes of subpage on this host. */
+  signal(signal: NodeJS.Signals): void {
+    this.signalAgent(signal)
+    for (const pid of this.supervisors) {
+      this.#note(`supervisor ${pid} gets ${signal}`)
+      process.kill(pid, signal)
+    }
   }
 
-  /** As a service manager ends it. */
-  async stop(): Promise<void> {
-    const ended = this.exited
-    this.signal('SIGTERM')
-    await ended
+  get supervisors(): number[] {
+    return supervisorsOf(this.stateDirectory)
   }
 
-  get exited(): Promise<unknown> {
-    return this.running && this.agent ? once(this.agent.process, 'exit') : Promise.resolve()
+  /** Ends the agent; its guests, and what is done for them, go on. */
+  async endAgent(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    if (!this.running || !this.agent) return
+    const exited = once(this.agent.process, 'exit')
+    this.signalAgent(signal)
+    await exited
+  }
+
+  /** Ends all processes of subpage on this host, and no guest. SIGTERM as a machine that goes down does it. */
+  async endAll(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    // First the agent, which would start supervisors anew.
+    await this.endAgent(signal)
+    const { supervisors } = this
+    this.signal(signal)
+    await untilExited(supervisors)
   }
 
   /** The guest as this host has it; undefined when it knows no such guest, or does not answer in time. */
@@ -131,7 +145,7 @@ export class TestHost {
   async end(): Promise<void> {
     this.signal('SIGCONT')
     await Promise.race([this.agent?.end(), delay(15_000, undefined, { ref: false })])
-    await this.kill()
+    await this.endAll('SIGKILL')
     this.#holder.kill('SIGKILL')
   }
 }

@@ -82,16 +82,16 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
     })
     // Whoever read the events may leave; the agent stays.
     onOutputLost(() => undefined)
-    agent.events.on('event', (event) =>
+    agent.eventLog.on('event', (event) =>
       output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
     )
     if (flags.ephemeral) endWithInput(agent)
-    void agent.host.health.looked.then(() => {
-      const { trouble } = agent.host.health
-      if (trouble !== undefined) output.note(`warning: ${agent.host.arbiter.description}: ${trouble}`)
+    void agent.health.looked.then(() => {
+      const { trouble } = agent.health
+      if (trouble !== undefined) output.note(`warning: ${agent.arbiter.description}: ${trouble}`)
     })
     const ready = {
-      host: agent.host.name,
+      host: agent.hostName,
       state: agent.stateDirectory,
       replication: formatAddress(agent.address),
     }
@@ -147,7 +147,7 @@ function endWithInput(agent: Agent): void {
   process.stdin.resume()
   process.stdin.once('end', async () => {
     // One guest that resists must not keep the others.
-    for (const name of [...agent.guests.keys()]) await agent.remove(name, true).catch(() => undefined)
+    await Promise.all(agent.names.map((name) => agent.remove(name, true).catch(() => undefined)))
     process.kill(process.pid, 'SIGTERM')
   })
 }

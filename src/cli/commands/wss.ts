@@ -1,6 +1,6 @@
 /** `subpage wss`: how much memory a guest or a process needs, found out by watching which of its pages it uses. */
 import { existsSync } from 'node:fs'
-import type { WatchQuery } from '../../agent/memory-watch.ts'
+import type { WatchQuery } from '../../agent/supervisor/memory-watch.ts'
 import { asSubpageError, exitStatus, SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import type { Sample } from '../../workingset/sample.ts'

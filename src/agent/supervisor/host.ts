@@ -1,17 +1,17 @@
-/** What all guests of an agent share: who this host is, whom it asks, where it reports. */
+/** What a supervisor knows of its host: who it is, whom it asks, where it reports. */
 import { randomUUID } from 'node:crypto'
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { SubpageError } from '../errors.ts'
-import { withRoom } from '../qemu/room.ts'
-import type { Arbiter } from '../replication/arbiter.ts'
-import type { Faults } from '../replication/fault.ts'
-import type { Token } from '../replication/source-sight.ts'
-import type { Address } from './address.ts'
-import type { ArbiterHealth } from './arbiter-health.ts'
-import type { EventLog } from './event-log.ts'
+import { SubpageError } from '../../errors.ts'
+import { withRoom } from '../../qemu/room.ts'
+import type { Arbiter } from '../../replication/arbiter.ts'
+import type { Faults } from '../../replication/fault.ts'
+import type { Token } from '../../replication/source-sight.ts'
+import type { Address } from '../address.ts'
+import type { ArbiterHealth } from '../arbiter-health.ts'
+import type { EventLog } from '../event-log.ts'
+import type { Transport } from '../transport.ts'
 import type { HostDensity } from './host-density.ts'
-import type { Transport } from './transport.ts'
 
 export interface Host {
   name: string
@@ -29,12 +29,12 @@ export interface Host {
   events: EventLog
   faults: Faults
   density: HostDensity
-  /** Proves to an agent of the same machine that it sees us. */
+  /** Proves to a supervisor of the same machine that it sees us. */
   presence: Token
 }
 
 /**
- * The host's name, and what keeps two hosts of one name apart; the same for every agent on this state directory.
+ * The host's name, and what keeps two hosts of one name apart; the same for all that serve this state directory.
  * @throws SubpageError STATE_DAMAGED, NO_SPACE
  */
 export function claimantOf(stateDirectory: string, hostName: string): string {

@@ -1,5 +1,5 @@
 /** One guest is started or removed by one request at a time: the second of two at once is refused. */
-import { SubpageError } from '../errors.ts'
+import { SubpageError } from '../../errors.ts'
 
 export class Changing {
   readonly #names = new Set<string>()

@@ -1,19 +1,19 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
-import { asSubpageError } from '../errors.ts'
-import type { PageRanges } from '../memory/page-ranges.ts'
-import type { GuestFiles, GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
-import { endLeftover } from '../qemu/leftover.ts'
-import type { QemuProcess } from '../qemu/qemu-process.ts'
-import { WaitingQemu } from '../qemu/waiting-qemu.ts'
-import { realClock } from '../replication/clock.ts'
-import type { Hello } from '../replication/messages.ts'
-import { SourceSight } from '../replication/source-sight.ts'
-import { Standby } from '../replication/standby.ts'
-import type { HotMap } from '../workingset/hot-map.ts'
+import { asSubpageError } from '../../errors.ts'
+import type { PageRanges } from '../../memory/page-ranges.ts'
+import type { GuestFiles, GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
+import { endLeftover } from '../../qemu/leftover.ts'
+import type { QemuProcess } from '../../qemu/qemu-process.ts'
+import { WaitingQemu } from '../../qemu/waiting-qemu.ts'
+import { realClock } from '../../replication/clock.ts'
+import type { Hello } from '../../replication/messages.ts'
+import { SourceSight } from '../../replication/source-sight.ts'
+import { Standby } from '../../replication/standby.ts'
+import type { HotMap } from '../../workingset/hot-map.ts'
+import type { EventLog } from '../event-log.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
-import type { EventLog } from './event-log.ts'
 import type { Host } from './host.ts'
 import { realSight } from './presence.ts'
 import { successionOf, tellOfTrouble } from './running-guest.ts'
@@ -115,7 +115,7 @@ export class StandbyGuest implements DenseOwner {
     return reverseOf(this.hello)
   }
 
-  /** Its primary has connected. If this agent is killed during a takeover, the next one finds the guest and protects it. */
+  /** Its primary has connected. If this supervisor is killed during a takeover, the next one finds the guest and protects it. */
   remember(hello: Hello): this {
     this.#sight.meet(hello)
     this.waiting.qemu.updateRecord({ protection: reverseOf(hello) })
@@ -124,7 +124,7 @@ export class StandbyGuest implements DenseOwner {
 }
 
 /**
- * Ends what an earlier agent has left of a standby, or of a start. What it was granted, and never used, goes back; now or
+ * Ends what an earlier supervisor has left of a standby, or of a start. What it was granted, and never used, goes back; now or
  * never, since later there may be another standby that uses it.
  */
 export async function endLeft(files: GuestFiles, record: GuestRecord | undefined, host: Host): Promise<void> {

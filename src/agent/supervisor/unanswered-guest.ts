@@ -1,12 +1,12 @@
 /**
- * A guest that a former agent left, whose process runs and has not answered this agent yet. It answers within milliseconds,
+ * A guest that a former supervisor left, whose process runs and has not answered this one yet. It answers within milliseconds,
  * or hangs; then it stays this until it goes on or ends, and keeps nobody else waiting.
  */
-import { SubpageError } from '../errors.ts'
-import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
-import { hangTimes } from '../qemu/hang-watch.ts'
-import type { AttachStep } from '../qemu/qemu-process.ts'
-import type { Present } from '../replication/admission.ts'
+import { SubpageError } from '../../errors.ts'
+import type { GuestFiles, GuestRecord } from '../../qemu/guest-files.ts'
+import { hangTimes } from '../../qemu/hang-watch.ts'
+import type { AttachStep } from '../../qemu/qemu-process.ts'
+import type { Present } from '../../replication/admission.ts'
 import type { Host } from './host.ts'
 import { successionOf } from './running-guest.ts'
 
@@ -55,7 +55,7 @@ export class UnansweredGuest {
   get reason(): string {
     const { pid } = this.record.process
     const since = new Date(this.#since).toISOString()
-    return `QEMU (process ${pid}) ${waitsFor[this.#step]} since this agent began, ${since}; it is found again when it goes on`
+    return `QEMU (process ${pid}) ${waitsFor[this.#step]} since this supervisor began, ${since}; it is found again when it goes on`
   }
 
   get error(): SubpageError {

@@ -1,15 +1,15 @@
 /**
- * How an agent proves to another one of its machine that each sees the processes of the other (source-sight.ts): it holds a
+ * How a supervisor proves to another one of its machine that each sees the processes of the other (source-sight.ts): it holds a
  * file open whose name only it can know. The file is removed at once; its name stays readable in /proc/PID/fd.
  */
 import { randomUUID } from 'node:crypto'
 import { openSync, readlinkSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { fateOf, identify, processSpace } from '../qemu/process.ts'
-import type { Hello } from '../replication/messages.ts'
-import type { Sight, Token } from '../replication/source-sight.ts'
+import { fateOf, identify, processSpace } from '../../qemu/process.ts'
+import type { Hello } from '../../replication/messages.ts'
+import type { Sight, Token } from '../../replication/source-sight.ts'
 
-/** Held until the agent's process ends. */
+/** Held until this process ends. */
 export function showPresence(stateDirectory: string): Token {
   const name = `presence-${randomUUID()}`
   const path = join(resolve(stateDirectory), name)
@@ -18,8 +18,8 @@ export function showPresence(stateDirectory: string): Token {
   return { descriptor, name }
 }
 
-/** What an agent says of itself; undefined when it cannot say where its processes are. */
-export function presenceOf(token: Token): Hello['source']['agent'] {
+/** What a supervisor says of itself; undefined when it cannot say where its processes are. */
+export function presenceOf(token: Token): Hello['source']['supervisor'] {
   const own = identify(process.pid)
   if (!own?.within) return undefined
   const { pid, startTime, within } = own

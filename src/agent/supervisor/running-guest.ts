@@ -1,22 +1,22 @@
 /** A guest that runs on this host, with its protection if it has one. */
-import { SubpageError } from '../errors.ts'
-import type { PageRanges } from '../memory/page-ranges.ts'
-import type { GuestRecord, ProtectionSettings } from '../qemu/guest-files.ts'
-import { hangTimes } from '../qemu/hang-watch.ts'
-import { bootId } from '../qemu/process.ts'
-import { QemuGuest } from '../qemu/qemu-guest.ts'
-import type { QemuProcess } from '../qemu/qemu-process.ts'
-import { release } from '../release.ts'
-import type { Present } from '../replication/admission.ts'
-import { realClock } from '../replication/clock.ts'
-import { type Hello, protocolVersion } from '../replication/messages.ts'
-import { pauseLimits } from '../replication/pause-limits.ts'
-import { Primary } from '../replication/primary.ts'
-import type { PrimaryOptions } from '../replication/primary-options.ts'
-import type { StandbyOutcome } from '../replication/standby-options.ts'
-import { Succession } from '../replication/succession.ts'
-import type { HotMap } from '../workingset/hot-map.ts'
-import { parseAddress } from './address.ts'
+import { SubpageError } from '../../errors.ts'
+import type { PageRanges } from '../../memory/page-ranges.ts'
+import type { GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
+import { hangTimes } from '../../qemu/hang-watch.ts'
+import { bootId } from '../../qemu/process.ts'
+import { QemuGuest } from '../../qemu/qemu-guest.ts'
+import type { QemuProcess } from '../../qemu/qemu-process.ts'
+import { release } from '../../release.ts'
+import type { Present } from '../../replication/admission.ts'
+import { realClock } from '../../replication/clock.ts'
+import { type Hello, protocolVersion } from '../../replication/messages.ts'
+import { pauseLimits } from '../../replication/pause-limits.ts'
+import { Primary } from '../../replication/primary.ts'
+import type { PrimaryOptions } from '../../replication/primary-options.ts'
+import type { StandbyOutcome } from '../../replication/standby-options.ts'
+import { Succession } from '../../replication/succession.ts'
+import type { HotMap } from '../../workingset/hot-map.ts'
+import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
@@ -117,7 +117,7 @@ export class RunningGuest implements DenseOwner {
   /**
    * Goes on with a protection without waiting for the standby. Is the memory dense, as after a failover from a dense image,
    * it comes back first, while the guest runs: a protection reads all of it.
-   * @param exposed a standby may hold a checkpoint: after a restart of the agent; not after a failover
+   * @param exposed a standby may hold a checkpoint: after a restart of the supervisor; not after a failover
    */
   resumeProtection(settings: ProtectionSettings, exposed: boolean): void {
     this.guest.qemu.updateRecord({ protection: settings })
@@ -207,9 +207,9 @@ export class RunningGuest implements DenseOwner {
     await this.#primary?.finished
   }
 
-  /** Lets go of the protection, not of the standby: the agent ends, and the next one goes on. */
+  /** Lets go of the protection, not of the standby: the supervisor ends, and the next one goes on. */
   async detach(): Promise<void> {
-    // A QEMU that hangs keeps its agent from nothing: what was begun ends with it, and the guard inside resumes the guest.
+    // A QEMU that hangs keeps its supervisor from nothing: what was begun ends with it, and the guard inside resumes the guest.
     if (this.#primary)
       await this.qemu.hang.during(this.#primary.detach()).catch((error) => {
         if (!(error instanceof SubpageError) || error.code !== 'GUEST_HUNG') throw error
@@ -243,7 +243,7 @@ export class RunningGuest implements DenseOwner {
     return {
       guest: this.guest,
       hello: () => this.#hello(settings),
-      connect: () => this.#host.transport.connect(to),
+      connect: () => this.#host.transport.connect(to, this.qemu.record.id),
       tracker,
       codec,
       sending,
@@ -262,7 +262,7 @@ export class RunningGuest implements DenseOwner {
   async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
     const { health, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
-    const agent = presenceOf(this.#host.presence)
+    const supervisor = presenceOf(this.#host.presence)
     const marked = await health.mark.fresh().catch((error) => {
       if (arbiterChosen) throw error
       return undefined
@@ -277,7 +277,7 @@ export class RunningGuest implements DenseOwner {
         address: addressFor(parseAddress(to)),
         bootId: bootId(),
         process: { pid, startTime },
-        ...(agent && { agent }),
+        ...(supervisor && { supervisor }),
       },
       generation: this.succession.generation,
       ...(marked !== undefined && { mark: marked }),

@@ -5,15 +5,15 @@
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { pagesOf, runsOf } from '../density/keeper.ts'
-import { KeeperClient, type KeeperPlace, keeperTimes } from '../density/keeper-client.ts'
-import type { KeeperStatus } from '../density/keeper-protocol.ts'
-import { asSubpageError, SubpageError } from '../errors.ts'
-import type { DensitySettings, GuestRecord } from '../qemu/guest-files.ts'
-import { socketPath, stateTag } from '../qemu/state-path.ts'
+import { pagesOf, runsOf } from '../../density/keeper.ts'
+import { KeeperClient, type KeeperPlace, keeperTimes } from '../../density/keeper-client.ts'
+import type { KeeperStatus } from '../../density/keeper-protocol.ts'
+import { asSubpageError, SubpageError } from '../../errors.ts'
+import type { DensitySettings, GuestRecord } from '../../qemu/guest-files.ts'
+import { socketPath, stateTag } from '../../qemu/state-path.ts'
+import type { EventLog } from '../event-log.ts'
 import { guarded } from './boundary.ts'
 import { DenseGuest, type DenseOwner } from './dense-guest.ts'
-import type { EventLog } from './event-log.ts'
 
 const passMs = 1_000
 /** What the sweep looks at in one pass; what has stayed for so many rounds is packed. */
@@ -82,7 +82,7 @@ export class HostDensity {
       if (qemu.record.waiting) this.#images.set(qemu.record.id, settings)
       return
     }
-    // Before anything can be stored: an agent after us must know.
+    // Before anything can be stored: a supervisor after us must know.
     qemu.updateRecord({ density: settings })
     try {
       await this.#attach(guest)
@@ -103,12 +103,17 @@ export class HostDensity {
     await this.enable(image, settings).catch((error) => this.#say(image.name, asSubpageError(error).message))
   }
 
-  /** An image that a former agent had: another one takes its place. */
+  /** An image that a former supervisor had: another one takes its place. */
   remember({ id, density }: GuestRecord): void {
-    if (density) this.#images.set(id, density)
+    if (density) this.expect(id, density)
   }
 
-  /** Of a guest that a former agent has left dense, or that was a dense image until now. */
+  /** An image of this guest is to be held so, whenever there is one. */
+  expect(id: string, settings: DensitySettings): void {
+    this.#images.set(id, settings)
+  }
+
+  /** Of a guest that a former supervisor has left dense, or that was a dense image until now. */
   resume(guest: DenseOwner): void {
     const { id } = guest.qemu.record
     const former = this.#guests.get(id)
@@ -148,7 +153,7 @@ export class HostDensity {
 
   /**
    * Brings every page back while the guest runs, those first that were used last, and tries until there is room.
-   * @returns whether it is whole; else the guest or this agent has ended before
+   * @returns whether it is whole; else the guest or this supervisor has ended before
    */
   async bringBack(guest: DenseOwner): Promise<boolean> {
     const { signal } = this.#closing
@@ -251,7 +256,7 @@ export class HostDensity {
   }
 
   /**
-   * A guest of a former agent does not answer, and the keeper may be why: one that hangs is ended.
+   * A guest of a former supervisor does not answer, and the keeper may be why: one that hangs is ended.
    * @param pauses it keeps the guest paused, so it hangs
    */
   async endIfStuck(pauses: boolean): Promise<void> {

@@ -1,21 +1,21 @@
 /**
  * The image of a standby of this host, which its keeper may hold densely: cold pages are in the content store and punched
- * out of the RAM file. The agent's mapping of the file must not touch such a page, for it would find zeros, and leave them
+ * out of the RAM file. The supervisor's mapping of the file must not touch such a page, for it would find zeros, and leave them
  * there; so everything that reads or writes the image borrows its pages (replication/image.ts). What is borrowed is brought
  * back first and stays until it is given back. What QEMU touches comes back by itself, as with a running guest.
  *
  * Which pages are in use is known exactly, without looking at accesses: those that deltas change, and refer to.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { runsOf } from '../density/keeper.ts'
-import type { KeeperClient } from '../density/keeper-client.ts'
-import type { KeeperCall, KeeperCalls } from '../density/keeper-protocol.ts'
-import { asSubpageError, type SubpageError } from '../errors.ts'
-import { hashBytes } from '../memory/hash.ts'
-import { PageRanges } from '../memory/page-ranges.ts'
-import type { Region } from '../memory/region.ts'
-import { type GiveBack, type Image, wholeImage } from '../replication/image.ts'
-import { HotMap } from '../workingset/hot-map.ts'
+import { runsOf } from '../../density/keeper.ts'
+import type { KeeperClient } from '../../density/keeper-client.ts'
+import type { KeeperCall, KeeperCalls } from '../../density/keeper-protocol.ts'
+import { asSubpageError, type SubpageError } from '../../errors.ts'
+import { hashBytes } from '../../memory/hash.ts'
+import { PageRanges } from '../../memory/page-ranges.ts'
+import type { Region } from '../../memory/region.ts'
+import { type GiveBack, type Image, wholeImage } from '../../replication/image.ts'
+import { HotMap } from '../../workingset/hot-map.ts'
 
 /** A keeper that has ended is followed by the next one within this time, or the primary is told. */
 const keeperMs = 5_000

@@ -3,12 +3,12 @@
  * ask: two that made it forget accesses at their own times would spoil each other's counts.
  */
 import { type Static, Type } from 'typebox'
-import type { SubpageError } from '../errors.ts'
-import type { QemuGuest } from '../qemu/qemu-guest.ts'
-import { DistEstimator } from '../workingset/dist.ts'
-import type { HotMap } from '../workingset/hot-map.ts'
-import { LiveWatch, liveSettings } from '../workingset/live.ts'
-import { type Sample, sampleOf } from '../workingset/sample.ts'
+import type { SubpageError } from '../../errors.ts'
+import type { QemuGuest } from '../../qemu/qemu-guest.ts'
+import { DistEstimator } from '../../workingset/dist.ts'
+import type { HotMap } from '../../workingset/hot-map.ts'
+import { LiveWatch, liveSettings } from '../../workingset/live.ts'
+import { type Sample, sampleOf } from '../../workingset/sample.ts'
 
 export const WatchQuery = Type.Object(
   {

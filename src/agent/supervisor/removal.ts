@@ -1,9 +1,9 @@
 /**
  * The end of a guest by command, whatever it is on this host. A standby whose primary lives is refused: its primary would
- * begin a new one within a second. What had gone by itself before somebody asked is no error: the host keeps in mind how.
+ * begin a new one within a second.
  */
-import { SubpageError } from '../errors.ts'
-import { endLeftover } from '../qemu/leftover.ts'
+import { SubpageError } from '../../errors.ts'
+import { endLeftover } from '../../qemu/leftover.ts'
 import type { HostedGuest } from './hosted-guest.ts'
 import type { StandbyGuest } from './standby-guest.ts'
 
@@ -37,28 +37,4 @@ async function endStandby({ name, standby }: StandbyGuest, standbyToo: boolean):
       `${name} has just taken over and runs here now: subpage remove ${name} once more ends it`,
     )
   return `host ${host} may begin a new standby of ${name} here when it is back: subpage unprotect ${name} there ends that`
-}
-
-const namesMax = 256
-
-/** Guests that left this host by themselves, and why; the newest ones. */
-export class Departed {
-  readonly #reasons = new Map<string, string>()
-
-  note(name: string, reason: string): void {
-    this.forget(name)
-    this.#reasons.set(name, reason)
-    for (const oldest of this.#reasons.keys()) {
-      if (this.#reasons.size <= namesMax) break
-      this.#reasons.delete(oldest)
-    }
-  }
-
-  reasonOf(name: string): string | undefined {
-    return this.#reasons.get(name)
-  }
-
-  forget(name: string): void {
-    this.#reasons.delete(name)
-  }
 }

@@ -1,0 +1,42 @@
+/**
+ * What can be asked about guests. A guest's supervisor does it, for its one guest; the agent of a host passes it on to the
+ * supervisor of the guest that is named; a client asks an agent for it, over HTTP (api.ts, client.ts).
+ */
+import type { DensitySettings, ProtectionSettings } from '../qemu/guest-files.ts'
+import type { RunRequest } from '../qemu/run-request.ts'
+import type { StandbyOutcome } from '../replication/standby-options.ts'
+import type { Verification } from '../replication/verify.ts'
+import type { GuestDensity, HostDensityStatus } from './density-status.ts'
+import type { HostEvent } from './event-log.ts'
+import type { GuestStatus, HostStatus } from './status.ts'
+import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
+
+export interface GuestApi {
+  status(): Promise<HostStatus>
+  /** @throws SubpageError GUEST_UNKNOWN, as all that names a guest */
+  guest(name: string): Promise<GuestStatus>
+  /** @throws SubpageError GUEST_EXISTS, GUEST_UNPROTECTABLE, NO_SPACE, QEMU_FAILED, … */
+  run(request: RunRequest): Promise<GuestStatus>
+  /**
+   * Ends a guest, whatever it is here, and removes what it left.
+   * @param standbyToo also a standby whose primary is connected, which would begin another one: this host ends
+   */
+  remove(name: string, standbyToo?: boolean): Promise<{ removed: string; note?: string }>
+  protect(name: string, settings: ProtectionSettings): Promise<GuestStatus>
+  unprotect(name: string): Promise<GuestStatus>
+  /** @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
+  failover(name: string, force?: boolean): Promise<StandbyOutcome>
+  switchover(name: string): Promise<{ switchedOver: string }>
+  verify(name: string): Promise<Verification>
+  density(): Promise<HostDensityStatus>
+  densityOn(name: string, settings: DensitySettings): Promise<GuestDensity | undefined>
+  densityOff(name: string): Promise<{ whole: string }>
+  /**
+   * What each interval of watching a guest's memory says, from now on.
+   * @returns ends it
+   */
+  watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void>
+  events(): Promise<HostEvent[]>
+  /** All events so far, then each new one. @returns ends it */
+  follow(listener: (event: HostEvent) => void): () => void
+}

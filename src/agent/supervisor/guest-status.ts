@@ -1,0 +1,140 @@
+/** What a supervisor says of its guest. */
+import type { QemuProcess } from '../../qemu/qemu-process.ts'
+import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
+import { loopDelayMs } from '../loop-delay.ts'
+import { ownMemory } from '../own-memory.ts'
+import type { GuestStatus } from '../status.ts'
+import type { Host } from './host.ts'
+import type { HostedGuest } from './hosted-guest.ts'
+
+export function guestStatus(guest: HostedGuest, host: Host): GuestStatus {
+  const status = statusOf(guest, host)
+  if ((guest.kind !== 'running' && guest.kind !== 'standby') || !guest.qemu.ramIsUnlinked) return status
+  const unlinked = 'its RAM file was removed by somebody else, and its memory lasts as long as its process'
+  return { ...status, reason: status.reason ? `${status.reason}; ${unlinked}` : unlinked }
+}
+
+function statusOf(guest: HostedGuest, host: Host): GuestStatus {
+  const { trouble } = host.health
+  const { record, files } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
+  const common = {
+    name: guest.name,
+    peer: null,
+    ramBytes: record?.machine.ramBytes ?? 0,
+    accel: record?.machine.accel ?? '',
+    qemu: record?.qemuVersion ?? '',
+    pid: record?.process.pid ?? null,
+    console: files.consoleLog,
+    tracker: null,
+    codec: null,
+    epochMs: null,
+    pauseShareMax: null,
+    outputs: null,
+    memory: null,
+    fence: null,
+    shimMissing:
+      guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,
+    generation: record?.generation ?? 0,
+    supervisor: supervisorStatus(guest),
+    arbiter: null,
+    arbiterTrouble: null,
+    epochs: null,
+    last: null,
+    committed: null,
+    takeover: null,
+  }
+  if (guest.kind === 'ended')
+    return {
+      ...common,
+      role: 'Alone',
+      state: guest.end.how === 'died' ? 'Failed' : 'Ended',
+      reason: guest.end.detail,
+      pid: null,
+    }
+  if (guest.kind === 'unanswered') return { ...common, role: 'Alone', state: 'Hung', reason: guest.reason }
+  if (guest.kind === 'standby') {
+    const { standby, hello } = guest
+    const { hang } = guest.qemu
+    const arbiterTrouble = (standby.arbiter !== null && trouble) || null
+    return {
+      ...common,
+      role: 'Standby',
+      state: hang.since === undefined ? standby.state : 'Hung',
+      reason: hang.since === undefined ? standby.reason || undecided(arbiterTrouble) : hang.reason,
+      peer: hello.source.host,
+      generation: standby.generation,
+      arbiter: standby.arbiter,
+      arbiterTrouble,
+      outputs: hello.settings.outputs,
+      committed: standby.committed ?? null,
+    }
+  }
+  const { primary, takeover } = guest
+  const running = {
+    ...common,
+    takeover: takeover
+      ? {
+          at: takeover.at,
+          ms: takeover.takeoverMs,
+          reason: takeover.reason,
+          ...takeover.committed,
+        }
+      : null,
+  }
+  const { hang } = guest.qemu
+  const hung = hang.since === undefined ? {} : { state: 'Hung', reason: hang.reason }
+  const reason = guest.comingBack ? 'its protection goes on when its memory is back' : 'not protected'
+  if (!primary && guest.trouble !== undefined)
+    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble, ...hung }
+  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason, ...hung }
+  const { last } = primary.stats
+  const { arbiter } = guest.succession
+  const arbiterTrouble = (arbiter !== null && (trouble ?? primary.dispute)) || null
+  return {
+    ...running,
+    role: primary.alone ? 'Alone' : 'Primary',
+    state: primary.state,
+    reason: primary.reason || undecided(arbiterTrouble),
+    ...hung,
+    peer: record?.protection?.to ?? null,
+    tracker: primary.trackerName,
+    codec: primary.options.codec,
+    epochMs: primary.options.pace.epochMs,
+    pauseShareMax: primary.options.pace.pauseShareMax ?? null,
+    outputs: primary.options.outputs,
+    memory: primary.memory,
+    fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
+    arbiter,
+    arbiterTrouble,
+    epochs: primary.stats.summary(),
+    last: last
+      ? {
+          epoch: last.epoch,
+          pauseUs: last.pauseUs,
+          ownUs: last.ownUs,
+          commitUs: last.commitUs,
+          dirtyPages: last.dirtyPages,
+          changedLines: last.changedLines,
+          sentBytes: last.sentBytes,
+          reduced: last.reduced,
+        }
+      : null,
+    committed: last ? { epoch: last.epoch, consoleBytes: last.consoleBytes } : null,
+  }
+}
+
+/** Why a guest that has a whole standby is not safe all the same. */
+function undecided(arbiterTrouble: string | null): string {
+  return arbiterTrouble === null
+    ? ''
+    : `the arbiter cannot decide, so neither host would go on alone: ${arbiterTrouble}`
+}
+
+function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
+  return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
+}
+
+function supervisorStatus(guest: HostedGuest): GuestStatus['supervisor'] {
+  const shadowBytes = guest.kind === 'running' ? (guest.primary?.memory.shadowBytes ?? 0) : 0
+  return { process: process.pid, ownBytes: ownMemory(shadowBytes), loopDelayMs: loopDelayMs() }
+}

@@ -1,0 +1,216 @@
+/**
+ * What the guest is on this host at this moment, and how it becomes something else: it runs here, waits here as a standby, takes
+ * over, ends, is superseded, or leaves.
+ */
+import { EventEmitter } from 'node:events'
+import { rmSync } from 'node:fs'
+import { asSubpageError, type SubpageError } from '../../errors.ts'
+import type { GuestFiles } from '../../qemu/guest-files.ts'
+import { lastWords } from '../../qemu/launch.ts'
+import { endLeftover } from '../../qemu/leftover.ts'
+import { admit, greet, refuseOurselves, sharesArbiter } from '../../replication/admission.ts'
+import { Connection } from '../../replication/connection.ts'
+import { brokeProtocol, type Hello } from '../../replication/messages.ts'
+import type { StandbyOutcome } from '../../replication/standby-options.ts'
+import { parseAddress } from '../address.ts'
+import type { Incoming } from '../door.ts'
+import type { HostEvent } from '../event-log.ts'
+import { guarded } from './boundary.ts'
+import { Changing } from './changing.ts'
+import { findAgain } from './guest-finder.ts'
+import type { Host } from './host.ts'
+import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './hosted-guest.ts'
+import { RunningGuest } from './running-guest.ts'
+import { StandbyGuest } from './standby-guest.ts'
+
+export class Hosting extends EventEmitter<{ idle: [] }> {
+  readonly name: string
+  readonly files: GuestFiles
+  readonly host: Host
+  /** Undefined while there is none. */
+  guest: HostedGuest | undefined
+  /** Why the latest guest is here no more; empty when it was removed, or never began. */
+  departure = ''
+  /** Nobody is expected to come with another guest of the name. */
+  settled = false
+  readonly #changing = new Changing()
+  /** What is under way that may make a guest. */
+  #busy = 0
+  /** Settles when it is known what a former supervisor has left. */
+  #known: Promise<void> = Promise.resolve()
+
+  constructor(name: string, files: GuestFiles, host: Host) {
+    super()
+    this.name = name
+    this.files = files
+    this.host = host
+  }
+
+  /** Finds what a former supervisor has left; resolves when it was found, or does not answer soon. */
+  async begin(): Promise<void> {
+    const { found, soon } = findAgain({
+      name: this.name,
+      files: this.files,
+      host: this.host,
+      guest: () => this.guest,
+      become: (guest) => this.become(guest),
+      adopt: (guest) => this.adopt(guest),
+    })
+    this.#known = this.#during(() => found)
+    await soon
+  }
+
+  /** There is no guest, and nobody is about to begin one. */
+  get idle(): boolean {
+    return this.guest === undefined && this.#busy === 0
+  }
+
+  become(guest: HostedGuest | undefined): void {
+    this.guest = guest
+    this.#ifIdle()
+  }
+
+  /** One at a time is started or removed. @throws SubpageError GUEST_EXISTS; what the work throws */
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#during(() => this.#changing.during(this.name, this.host.name, work))
+  }
+
+  say(kind: HostEvent['kind'], text: string): void {
+    this.host.events.add(this.name, kind, text)
+  }
+
+  // ---- a guest that runs here
+
+  adopt(guest: RunningGuest): RunningGuest {
+    this.become(guest)
+    this.host.events.addNotes(guest.name, guest.guest.qemu.notes)
+    const clearing = { events: this.host.events, guest: this.name, doing: 'clearing away after its end' }
+    void guest.guest.ended.then((end) =>
+      guarded(clearing, async () => {
+        const { files } = guest.guest.qemu
+        const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
+        this.say('guest', what)
+        await guest.finished()
+        this.#bury(guest, end)
+      }),
+    )
+    return guest
+  }
+
+  /** Frees the memory of a guest that has ended; its directory stays, for its logs. */
+  #bury(guest: RunningGuest, end: EndedGuest['end']): void {
+    const { qemu } = guest.guest
+    qemu.release()
+    // Removed by command, or followed by another guest: the files are not ours any more.
+    if (this.guest !== guest) return
+    rmSync(qemu.files.ram, { force: true })
+    this.become({ kind: 'ended', name: guest.name, record: qemu.record, files: qemu.files, end })
+  }
+
+  // ---- a guest of another host
+
+  /** A primary has connected. */
+  async answer({ stream, peer, accept }: Incoming): Promise<void> {
+    const connection = new Connection(stream)
+    try {
+      const { frames, hello } = await greet(connection)
+      accept()
+      await this.#known
+      if (hello.guest.name !== this.name)
+        throw brokeProtocol(`it asks for ${hello.guest.name} where ${this.name} is`)
+      refuseOurselves(hello, this.host.claimant, presentOf(this.guest))
+      if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
+        throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
+      // What it says of itself counts only where nobody can prove anything: within this machine.
+      if (peer.name !== undefined) hello.source.host = peer.name
+      const guest = await this.#during(async () => {
+        const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
+        return { standby: (await this.#standbyFor(hello)).standby, arbitrated }
+      })
+      await guest.standby.serve(connection, frames, hello, guest.arbitrated)
+    } catch (thrown) {
+      const error = asSubpageError(thrown)
+      this.refused(peer.name === undefined ? peer.address : `${peer.name} (${peer.address})`, error)
+      await connection.refuse(error)
+    }
+  }
+
+  refused(from: string, { message }: SubpageError): void {
+    this.host.events.add('', 'refused', `a connection from ${from}: ${message}`)
+  }
+
+  /** The standby that a primary asks for: the one that waits for it, or a new one. */
+  async #standbyFor(hello: Hello): Promise<StandbyGuest> {
+    this.settled = false
+    return await this.exclusively(async () => {
+      const present = this.guest
+      const admission = await admit(hello, presentOf(present))
+      if (present?.kind === 'standby') {
+        if (admission === 'again') return present.remember(hello)
+        // It tried to take over and could not; the guest lives, so a new one can begin.
+        await present.standby.discard('its primary protects the guest anew')
+      }
+      if (present?.kind === 'running') {
+        present.guest.supersede(`${hello.source.host} goes on with it, generation ${hello.generation}`)
+        await present.finished()
+        // Before the standby has files of the same names: buried later it would take their memory with it.
+        this.#bury(present, await present.guest.ended)
+      }
+      if (present?.kind === 'unanswered') await endLeftover(present.files, present.record)
+      if (present?.kind === 'ended') refuseIfAlive(present)
+      const guest = await StandbyGuest.start(hello, this.files, this.host)
+      this.become(guest.remember(hello))
+      guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
+      const clearing = {
+        events: this.host.events,
+        guest: this.name,
+        doing: 'discarding a standby that ended',
+      }
+      void guest.waiting.ended.then((end) =>
+        guarded(clearing, () => {
+          if (this.guest !== guest) return undefined
+          this.say('guest', end.detail)
+          // A takeover that failed keeps its state and its logs, until somebody removes them.
+          return guest.standby.ending ? undefined : guest.standby.discard(end.detail)
+        }),
+      )
+      return guest
+    })
+  }
+
+  #standbyEnded(guest: StandbyGuest, outcome: StandbyOutcome): void {
+    if (this.guest !== guest) return
+    if (outcome.how === 'discarded') {
+      this.say('protection', `standby discarded: ${outcome.reason}`)
+      this.#leave(`its standby was discarded: ${outcome.reason}`)
+      return
+    }
+    const running = this.adopt(new RunningGuest(guest.waiting.qemu, this.host, outcome))
+    this.say(
+      'failover',
+      `took over in ${outcome.takeoverMs.toFixed(1)} ms from checkpoint ${outcome.committed.epoch}: ${outcome.reason}`,
+    )
+    // When the other host is back, the same protection begins the other way round.
+    running.goOnProtecting(guest.reverse, false)
+  }
+
+  /** The guest is on this host no more. */
+  #leave(reason: string): void {
+    this.departure = reason
+    this.become(undefined)
+  }
+
+  async #during<T>(work: () => Promise<T>): Promise<T> {
+    this.#busy++
+    try {
+      return await work()
+    } finally {
+      this.#busy--
+      this.#ifIdle()
+    }
+  }
+
+  #ifIdle(): void {
+    if (this.idle) this.emit('idle')
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * The supervisor of a guest as a process: `node main.js SETTINGS` (settings.ts). It is no child of the agent's that has to be
+ * waited for, takes no signal of its terminal, and ends when there is no guest any more. SIGTERM ends it in no guest's pause,
+ * as when the machine goes down; the guest runs on.
+ */
+import { once } from 'node:events'
+import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync, statSync, writeSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import { addon } from '../../memory/native.ts'
+import {
+  type GuestFiles,
+  guestFiles,
+  removeSupervisorFiles,
+  type SupervisorFiles,
+} from '../../qemu/guest-files.ts'
+import { readImageDirectories } from '../../qemu/image-files.ts'
+import { identify } from '../../qemu/process.ts'
+import { release } from '../../release.ts'
+import { readFaults } from '../../replication/fault.ts'
+import { pairSocket } from '../address.ts'
+import { buildApi } from '../api.ts'
+import { chooseArbiter } from '../arbiter-choice.ts'
+import { ArbiterHealth } from '../arbiter-health.ts'
+import { watchCredentials } from '../credentials.ts'
+import { receiveSocket } from '../descriptors.ts'
+import { EventLog } from '../event-log.ts'
+import { EventStream } from '../event-stream.ts'
+import { watchLoop } from '../loop-delay.ts'
+import { defaultStateDirectory } from '../state-directory.ts'
+import { createTransport } from '../transport.ts'
+import { claimantOf, type Host } from './host.ts'
+import { HostDensity } from './host-density.ts'
+import { showPresence } from './presence.ts'
+import { readSettings, type SupervisorSettings, supervisorProtocol } from './settings.ts'
+import { Supervisor } from './supervisor.ts'
+
+/** A primary that was refused, or told to come again, does so within this time. */
+const idleMs = 3_000
+
+const lastWordsMs = 500
+const lockBytes = 512
+
+/** What an agent hears first from a supervisor, and last. */
+export type Lifeline = { protocol: number; release: string; pid: number } | { left: string }
+
+async function main(settingsFile: string): Promise<void> {
+  process.umask(0o077)
+  const settings = readSettings(settingsFile)
+  process.title = `subpage supervisor ${settings.name}`
+  const files = guestFiles(settings.stateDirectory, settings.name)
+  const lock = lockAlone(files.supervisor)
+  const host = hostOf(settings)
+  const address = settings.reachedAt ?? pairSocket(settings.stateDirectory)
+  const supervisor = new Supervisor({ ...settings, host, address })
+  await openDoor(supervisor, files.supervisor)
+  await new Service(supervisor, files, lock).begin()
+}
+
+/** For connections of other hosts, which the agent accepts. */
+async function openDoor(supervisor: Supervisor, { door: path }: SupervisorFiles): Promise<void> {
+  const door = supervisor.host.transport.door({
+    connection: (incoming) => void supervisor.hosting.answer(incoming),
+    refused: (from, error) => supervisor.hosting.refused(from, error),
+  })
+  const server = createServer({ pauseOnConnect: true }, (agent) =>
+    receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
+  )
+  await listen(server, path)
+}
+
+/** Serves the API of the one guest, and ends the process when there is none any more. */
+class Service {
+  readonly #supervisor: Supervisor
+  readonly #files: GuestFiles
+  readonly #lock: number
+  readonly #api: FastifyInstance
+  readonly #lifelines = new Set<EventStream>()
+  /** Requests that change something: they are answered before the process ends. */
+  #changing = 0
+  #ending = false
+
+  constructor(supervisor: Supervisor, files: GuestFiles, lock: number) {
+    this.#supervisor = supervisor
+    this.#files = files
+    this.#lock = lock
+    this.#api = buildApi(supervisor)
+    this.#api.addHook('onRequest', async ({ method }) => {
+      if (method !== 'GET') this.#changing++
+    })
+    this.#api.addHook('onResponse', async ({ method }) => {
+      if (method !== 'GET' && --this.#changing === 0) void this.#endIfIdle()
+    })
+    this.#api.get('/v1/supervisor', (_request, reply) => {
+      const stream = new EventStream(reply, () => this.#lifelines.delete(stream))
+      this.#lifelines.add(stream)
+      stream.send({ protocol: supervisorProtocol, release, pid: process.pid } satisfies Lifeline)
+    })
+  }
+
+  async begin(): Promise<void> {
+    await this.#supervisor.hosting.begin()
+    await this.#api.ready()
+    await listen(this.#api.server, this.#files.supervisor.socket)
+    process.once('SIGTERM', () => void this.#end(undefined))
+    // Those of a terminal are not for it.
+    for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined)
+    this.#supervisor.hosting.on('idle', () => void this.#endIfIdle())
+    watchLoop(
+      () => this.#supervisor.heartbeatMs,
+      (ms) => this.#supervisor.host.events.add(this.#supervisor.name, 'guest', tooLate(ms)),
+    )
+    void this.#endIfIdle()
+  }
+
+  async #endIfIdle(): Promise<void> {
+    const { hosting } = this.#supervisor
+    if (!hosting.settled) await delay(idleMs)
+    if (hosting.idle && this.#changing === 0) await this.#end(hosting.departure)
+  }
+
+  /** @param left why the guest is on this host no more; undefined: it runs on */
+  async #end(left: string | undefined): Promise<void> {
+    if (this.#ending) return
+    this.#ending = true
+    const { socket, door } = this.#files.supervisor
+    // From here on an agent that wants something starts the next one.
+    for (const path of [socket, door]) rmSync(path, { force: true })
+    await this.#supervisor.close()
+    if (left !== undefined) {
+      for (const stream of this.#lifelines) stream.send({ left } satisfies Lifeline)
+      removeSupervisorFiles(this.#files)
+    }
+    // An agent that does not read hears of it otherwise.
+    const heard = [...this.#lifelines].map((stream) => stream.end())
+    await Promise.race([Promise.all(heard), delay(lastWordsMs)])
+    closeSync(this.#lock)
+    process.exit(0)
+  }
+}
+
+const tooLate = (ms: number) =>
+  `the event loop of its supervisor was late by ${Math.round(ms)} ms: heartbeats go out late (is the host overloaded?)`
+
+/** Two would end each other's standby. The file says who it is. @throws Error when another one runs */
+function lockAlone({ lock: path }: SupervisorFiles): number {
+  for (;;) {
+    const lock = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+    if (!addon.lockFile(lock)) throw new Error(`another supervisor holds ${path}`)
+    // The one before us may have removed it meanwhile.
+    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(lock).ino) {
+      // Not cut first: its room would go.
+      writeSync(lock, JSON.stringify(identify(process.pid)).padEnd(lockBytes), 0)
+      return lock
+    }
+    closeSync(lock)
+  }
+}
+
+function hostOf(settings: SupervisorSettings): Host {
+  const { stateDirectory, host: name, reachedAt, tls } = settings
+  mkdirSync(stateDirectory, { recursive: true, mode: 0o700 })
+  const events = new EventLog()
+  const { arbiter, chosen } = chooseArbiter(settings.arbiter, defaultStateDirectory())
+  const density = new HostDensity(stateDirectory, events, settings.swap)
+  if (settings.density) density.expect(settings.density.id, settings.density.settings)
+  return {
+    name,
+    claimant: claimantOf(stateDirectory, name),
+    arbiter,
+    health: new ArbiterHealth(arbiter, events),
+    arbiterChosen: chosen,
+    addressFor: (peer) => ('path' in peer ? pairSocket(stateDirectory) : (reachedAt ?? '')),
+    transport: createTransport(tls ? watchCredentials(tls) : undefined),
+    images: readImageDirectories(settings.images),
+    events,
+    faults: readFaults(settings.faults),
+    density,
+    presence: showPresence(stateDirectory),
+  }
+}
+
+/** Of mode 0600 from its first moment. */
+async function listen(server: Server, path: string): Promise<void> {
+  rmSync(path, { force: true })
+  process.umask(0o177)
+  server.listen(path)
+  process.umask(0o077)
+  await once(server, 'listening')
+}
+
+await main(process.argv[2] ?? '')

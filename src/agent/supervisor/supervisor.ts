@@ -1,0 +1,214 @@
+/**
+ * All that a host does for one guest, in a process of its own: starts it, or waits for it as a standby, protects it, takes it
+ * over, ends it. It outlives the agent, and the guest outlives it: the next one finds the guest again.
+ */
+
+import { randomUUID } from 'node:crypto'
+import { SubpageError } from '../../errors.ts'
+import {
+  type DensitySettings,
+  type GuestFiles,
+  guestFiles,
+  type ProtectionSettings,
+} from '../../qemu/guest-files.ts'
+import { launch } from '../../qemu/launch.ts'
+import { QemuProcess } from '../../qemu/qemu-process.ts'
+import { machineOf, type RunRequest } from '../../qemu/run-request.ts'
+import { release } from '../../release.ts'
+import type { StandbyOutcome } from '../../replication/standby-options.ts'
+import type { Verification } from '../../replication/verify.ts'
+import { densityStatus, type GuestDensity, type HostDensityStatus } from '../density-status.ts'
+import type { HostEvent } from '../event-log.ts'
+import type { GuestApi } from '../guest-api.ts'
+import { ownMemory } from '../own-memory.ts'
+import type { GuestStatus, HostStatus } from '../status.ts'
+import { guestStatus } from './guest-status.ts'
+import type { Host } from './host.ts'
+import { aliveOf, type HostedGuest, refuseIfPresent, runningOf } from './hosted-guest.ts'
+import { Hosting } from './hosting.ts'
+import type { WatchListener, WatchQuery } from './memory-watch.ts'
+import { endByCommand } from './removal.ts'
+import { RunningGuest } from './running-guest.ts'
+
+export interface SupervisorOptions {
+  stateDirectory: string
+  /** The guest's. */
+  name: string
+  host: Host
+  /** Where other hosts reach this one. */
+  address: string
+}
+
+export class Supervisor implements GuestApi {
+  readonly name: string
+  readonly host: Host
+  /** What the guest is here. */
+  readonly hosting: Hosting
+  readonly #address: string
+  readonly #files: GuestFiles
+
+  constructor({ stateDirectory, name, host, address }: SupervisorOptions) {
+    this.name = name
+    this.host = host
+    this.#address = address
+    this.#files = guestFiles(stateDirectory, name)
+    this.hosting = new Hosting(name, this.#files, host)
+  }
+
+  get #guest(): HostedGuest | undefined {
+    return this.hosting.guest
+  }
+
+  /** By which its peer may still hear it in time: a fifth of the suspicion time of its guest's protection. */
+  get heartbeatMs(): number {
+    const guest = this.#guest
+    if (guest?.kind === 'standby') return guest.hello.settings.suspicionMs / 5
+    return guest?.kind === 'running' && guest.primary
+      ? guest.primary.options.suspicionMs / 5
+      : Number.POSITIVE_INFINITY
+  }
+
+  /** Stops, in no guest's pause. The guest runs on, unprotected until the next supervisor is there. */
+  async close(): Promise<void> {
+    this.host.health.close()
+    if (this.#guest?.kind === 'running') await this.#guest.detach()
+    await this.host.density.close()
+  }
+
+  // ---- what can be asked
+
+  async status(): Promise<HostStatus> {
+    const guest = this.#guest
+    const credentials = this.host.transport.credentials?.()
+    const shadowBytes = guest?.kind === 'running' ? (guest.primary?.memory.shadowBytes ?? 0) : 0
+    return {
+      host: this.host.name,
+      release,
+      pid: process.pid,
+      address: this.#address,
+      certificate: credentials
+        ? { name: credentials.name, validTo: credentials.validTo.toISOString() }
+        : null,
+      arbiter: { description: this.host.arbiter.description, trouble: this.host.health.trouble ?? null },
+      ownBytes: ownMemory(shadowBytes),
+      guests: guest ? [guestStatus(guest, this.host)] : [],
+    }
+  }
+
+  async guest(name: string): Promise<GuestStatus> {
+    return guestStatus(this.#find(name), this.host)
+  }
+
+  async run(request: RunRequest): Promise<GuestStatus> {
+    this.hosting.settled = true
+    return await this.hosting.exclusively(async () => {
+      this.#assertName(request.name)
+      refuseIfPresent(this.#guest, this.host.name)
+      const machine = await machineOf(request, this.host.images)
+      const identity = { id: randomUUID(), name: this.name, generation: 1 }
+      const qemu = new QemuProcess(this.#files, await launch(identity, machine, this.#files, false))
+      this.hosting.say(
+        'guest',
+        `started: QEMU ${qemu.record.qemuVersion}, ${machine.accel}, process ${qemu.record.process.pid}`,
+      )
+      return guestStatus(this.hosting.adopt(new RunningGuest(qemu, this.host)), this.host)
+    })
+  }
+
+  async remove(name: string, standbyToo = false): Promise<{ removed: string; note?: string }> {
+    this.hosting.settled = true
+    // Its files have the names of those of a standby that would be started meanwhile.
+    return await this.hosting.exclusively(async () => {
+      const { departure } = this.hosting
+      if (!this.#guest && departure !== '')
+        return { removed: name, note: `${name} was gone already: ${departure}` }
+      const guest = this.#find(name)
+      const note = await endByCommand(guest, standbyToo)
+      // The end of a guest that ran has been noted meanwhile.
+      const left = this.#guest
+      if (guest.kind !== 'standby') this.hosting.say('guest', 'removed')
+      if (left === guest || left?.kind === 'ended') this.hosting.become(undefined)
+      this.hosting.departure = ''
+      return { removed: name, ...(note !== undefined && { note }) }
+    })
+  }
+
+  async protect(name: string, settings: ProtectionSettings): Promise<GuestStatus> {
+    const guest = this.#running(name, 'protect')
+    await guest.protect(settings)
+    return await this.guest(name)
+  }
+
+  async unprotect(name: string): Promise<GuestStatus> {
+    await this.#running(name, 'unprotect').unprotect()
+    return await this.guest(name)
+  }
+
+  async verify(name: string): Promise<Verification> {
+    const { primary, qemu } = this.#running(name, 'verify')
+    if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
+      throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
+    return await qemu.hang.during(primary.verify())
+  }
+
+  async switchover(name: string): Promise<{ switchedOver: string }> {
+    await this.#running(name, 'switchover').switchover()
+    return { switchedOver: name }
+  }
+
+  async failover(name: string, force = false): Promise<StandbyOutcome> {
+    const guest = this.#find(name)
+    if (guest.kind !== 'standby')
+      throw new SubpageError(
+        'STANDBY_NOT_READY',
+        guest.kind === 'running'
+          ? `${name} runs on this host: failover is for the host that holds its standby; subpage switchover ${name} moves it`
+          : `${name} has ended on this host, and there is no standby of it here`,
+      )
+    return await guest.standby.failover('by command', force)
+  }
+
+  async density(): Promise<HostDensityStatus> {
+    return await densityStatus(this.host.density, this.#guest)
+  }
+
+  async densityOn(name: string, settings: DensitySettings): Promise<GuestDensity | undefined> {
+    await this.host.density.enable(aliveOf(this.#find(name)), settings)
+    return (await this.density()).guests[0]
+  }
+
+  async densityOff(name: string): Promise<{ whole: string }> {
+    await this.host.density.disable(aliveOf(this.#find(name)))
+    return { whole: name }
+  }
+
+  async watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> {
+    return this.#running(name, 'wss').memoryWatch.listen(listener, query)
+  }
+
+  async events(): Promise<HostEvent[]> {
+    return this.host.events.recent()
+  }
+
+  follow(listener: (event: HostEvent) => void): () => void {
+    return this.host.events.follow(listener)
+  }
+
+  // ----
+
+  /** @throws SubpageError GUEST_UNKNOWN */
+  #find(name: string): HostedGuest {
+    this.#assertName(name)
+    if (!this.#guest) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.host.name}`)
+    return this.#guest
+  }
+
+  #assertName(name: string): void {
+    if (name !== this.name)
+      throw new SubpageError('GUEST_UNKNOWN', `this is the supervisor of ${this.name}, not of ${name}`)
+  }
+
+  #running(name: string, command: string): RunningGuest {
+    return runningOf(this.#find(name), command)
+  }
+}

@@ -1,0 +1,19 @@
+/** What Node keeps to itself of a socket. */
+import type { Socket } from 'node:net'
+
+interface Handle {
+  fd: number
+  reading: boolean
+  readStop(): void
+}
+
+const handleOf = (socket: Socket) => (socket as unknown as { _handle: Handle })._handle
+
+export const descriptorOf = (socket: Socket): number => handleOf(socket).fd
+
+/** From now on what comes stays in the kernel; before, all that has come must have been read. */
+export function stopReading(socket: Socket): void {
+  const handle = handleOf(socket)
+  handle.readStop()
+  handle.reading = false
+}

@@ -1,0 +1,207 @@
+/**
+ * Each guest has a process of its own: killing, stopping or restarting the agent interrupts no protection; what happens to the
+ * supervisor of one guest is that guest's alone, and the agent starts the next one.
+ */
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { createConnection } from 'node:net'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { encodePreamble } from '../../src/agent/preamble.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
+import {
+  endAgent,
+  Hosts,
+  killHost,
+  protect,
+  supervisorPid,
+  supervisorsOf,
+  until,
+  untilExited,
+} from '../support/hosts.ts'
+
+const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
+const names = ['one', 'other']
+const hosts = new Hosts()
+const stateOf = (host: string) => join(hosts.directory, host)
+let a: EphemeralAgent
+let b: EphemeralAgent
+
+beforeAll(async () => {
+  ;[a, b] = [await hosts.add('a'), await hosts.add('b')]
+  for (const name of names) {
+    await a.client.run({ ...idle, name })
+    await protect(a, name, b)
+  }
+})
+afterAll(() => hosts[Symbol.asyncDispose]())
+
+const checkpoints = async (agent: EphemeralAgent, name: string) => {
+  const { epochs, committed, supervisor } = await agent.client.guest(name)
+  return {
+    count: epochs!.checkpoints,
+    failed: epochs!.failed,
+    epoch: committed!.epoch,
+    pid: supervisor!.process,
+  }
+}
+
+/** Checkpoints of the guest went on since, over the same connection and without a failure. */
+async function wentOn(name: string, since: Awaited<ReturnType<typeof checkpoints>>): Promise<void> {
+  const { epochs, supervisor, state, generation } = await until(
+    a,
+    name,
+    ({ committed }) => (committed?.epoch ?? 0) > since.epoch + 20,
+  )
+  expect(state).toBe('Protected')
+  expect(supervisor?.process).toBe(since.pid)
+  expect(epochs!.failed).toBe(since.failed)
+  // A connection that is made anew begins to count anew.
+  expect(epochs!.checkpoints).toBeGreaterThan(since.count + 20)
+  expect(generation).toBe(1)
+}
+
+test.each(['SIGKILL', 'SIGTERM'] as const)(
+  'both agents end by %s and come back: no checkpoint fails, no image is made anew',
+  async (signal) => {
+    const before = await Promise.all(names.map((name) => checkpoints(a, name)))
+    const images = await Promise.all(names.map((name) => b.client.guest(name)))
+    await Promise.all([endAgent(a, signal), endAgent(b, signal)])
+    expect(supervisorsOf(stateOf('a'))).toHaveLength(2)
+    expect(supervisorsOf(stateOf('b'))).toHaveLength(2)
+    ;[a, b] = await Promise.all([hosts.add('a'), hosts.add('b')])
+    for (const [index, name] of names.entries()) {
+      await wentOn(name, before[index]!)
+      const { role, state, pid, supervisor } = await b.client.guest(name)
+      expect({ role, state, pid, supervisor: supervisor?.process }).toEqual({
+        ...{ role: 'Standby', state: 'Protected' },
+        ...{ pid: images[index]!.pid, supervisor: images[index]!.supervisor?.process },
+      })
+      expect(await a.client.verify(name)).toMatchObject({ equal: true })
+    }
+  },
+)
+
+test('an agent with other settings: supervisors that can make way do, those of standbys are named', async () => {
+  const [primary, standby] = [await supervisorPid(a, 'one'), await supervisorPid(b, 'one')]
+  await Promise.all([endAgent(a, 'SIGTERM'), endAgent(b, 'SIGTERM')])
+  const settings = { SUBPAGE_IMAGES: hosts.directory }
+  ;[a, b] = await Promise.all([hosts.add('a', settings), hosts.add('b', settings)])
+  for (const name of names) {
+    await until(a, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+    await until(b, name, ({ role, state }) => role === 'Standby' && state === 'Protected')
+  }
+  expect(await supervisorPid(a, 'one')).not.toBe(primary)
+  expect(await supervisorPid(b, 'one')).toBe(standby)
+  expect((await b.client.events()).map(({ text }) => text)).toContainEqual(
+    expect.stringMatching(/keeps the settings of the agent that started it/),
+  )
+  for (const agent of [a, b]) await killHost(agent)
+  ;[a, b] = await Promise.all([hosts.add('a'), hosts.add('b')])
+  for (const name of names) await until(a, name, ({ state }) => state === 'Protected')
+})
+
+test('a failover needs no agent', async () => {
+  const { pid } = await a.client.run({ ...idle, name: 'third' })
+  await protect(a, 'third', b)
+  await Promise.all([endAgent(a, 'SIGKILL'), endAgent(b, 'SIGKILL')])
+  process.kill(pid ?? 0, 'SIGKILL')
+  b = await hosts.add('b')
+  await until(b, 'third', ({ takeover }) => takeover !== null)
+  a = await hosts.add('a')
+  // The host that lost it has its standby.
+  await until(b, 'third', ({ state }) => state === 'Protected')
+  await b.client.remove('third')
+  await expect.poll(() => existsSync(guestFiles(stateOf('a'), 'third').directory)).toBe(false)
+})
+
+test.each([
+  ['primary', 'is killed', () => a, 'SIGKILL'],
+  ['standby', 'is killed', () => b, 'SIGKILL'],
+  ['primary', 'aborts, as by a failed assertion', () => a, 'SIGABRT'],
+] as const)(
+  'the supervisor of a %s %s: another one follows, and nobody else notices',
+  async (_, __, host, signal) => {
+    const before = await checkpoints(a, 'other')
+    const former = await supervisorPid(host(), 'one')
+    process.kill(former, signal)
+    await until(host(), 'one', ({ supervisor }) => supervisor !== null && supervisor.process !== former)
+    await until(a, 'one', ({ role, state }) => role === 'Primary' && state === 'Protected')
+    await until(b, 'one', ({ role, state }) => role === 'Standby' && state === 'Protected')
+    expect(await a.client.verify('one')).toMatchObject({ equal: true })
+    expect((await host().client.events()).map(({ guest, text }) => `${guest} ${text}`)).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/^one its supervisor ended/),
+        'one has a new supervisor',
+      ]),
+    )
+    await wentOn('other', before)
+  },
+)
+
+test('a supervisor that gives no answer keeps nobody waiting but those who ask for its guest', async () => {
+  const before = await checkpoints(a, 'other')
+  const pid = await supervisorPid(a, 'one')
+  process.kill(pid, 'SIGSTOP')
+  onTestFinished(() => void process.kill(pid, 'SIGCONT'))
+  expect(await a.client.guest('one')).toMatchObject({
+    state: 'Hung',
+    reason: expect.stringMatching(new RegExp(`its supervisor \\(process ${pid}\\) gives no answer`)),
+    supervisor: null,
+  })
+  expect((await a.client.status()).guests.map(({ state }) => state)).toEqual(['Hung', 'Protected'])
+  await wentOn('other', before)
+  process.kill(pid, 'SIGCONT')
+  await until(a, 'one', ({ state }) => state === 'Protected')
+})
+
+test('who names a guest and proves nothing starts no process', async () => {
+  const before = supervisorsOf(stateOf('b'))
+  const stranger = createConnection(b.address)
+  stranger.write(encodePreamble('99999999-9999-4999-8999-999999999999'))
+  stranger.write('no hello')
+  await new Promise((resolve) =>
+    stranger
+      .on('close', resolve)
+      .on('error', () => undefined)
+      .resume(),
+  )
+  expect(supervisorsOf(stateOf('b'))).toEqual(before)
+  expect((await b.client.status()).guests).toHaveLength(2)
+})
+
+test('a supervisor of another release is left to its work, and named', async () => {
+  const { socket } = guestFiles(stateOf('a'), 'one').supervisor
+  const former = await supervisorPid(a, 'one')
+  await killHost(a)
+  rmSync(socket, { force: true })
+  const other = createServer((_, response) => {
+    response.write(`data: ${JSON.stringify({ protocol: 99, release: '9.9.9', pid: process.pid })}\n\n`)
+  }).listen(socket)
+  onTestFinished(() => void other.close())
+  a = await hosts.add('a')
+  expect((await a.client.events()).map(({ text }) => text)).toContainEqual(
+    expect.stringMatching(
+      /process \d+, release 9\.9\.9\) speaks protocol 99, this agent 1: end it with SIGTERM/,
+    ),
+  )
+  await expect(a.client.verify('one')).rejects.toMatchObject({ code: 'SUPERVISOR_FAILED' })
+  await until(a, 'other', ({ state }) => state === 'Protected')
+  other.closeAllConnections()
+  other.close()
+  await untilExited([former])
+  // It is not protected again at once; that somebody asks starts its supervisor.
+  await a.client.verify('one').catch(() => undefined)
+  await until(a, 'one', ({ state }) => state === 'Protected')
+})
+
+test('what a removed guest leaves: no process, no file', async () => {
+  const [pid, standby] = [await supervisorPid(a, 'one'), await supervisorPid(b, 'one')]
+  await a.client.remove('one')
+  await untilExited([pid])
+  expect(existsSync(guestFiles(stateOf('a'), 'one').directory)).toBe(false)
+  await untilExited([standby])
+  await expect.poll(() => existsSync(guestFiles(stateOf('b'), 'one').directory)).toBe(false)
+  expect(readFileSync(guestFiles(stateOf('a'), 'other').supervisor.log, 'utf8')).toBe('')
+})
