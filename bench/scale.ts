@@ -69,7 +69,6 @@ export async function run({ tiny }: BenchOptions) {
 
   await protectAnew(a, b, names)
   await a.client.run({ name: 'large', ramBytes: largeBytes, accel: 'tcg', options: [] })
-  await protect(a, 'large', b, { epochMs, shadow: 'hash' })
   await a.client.remove('large')
   const largeBeside = await phaseOf(a, names, checkpoints)
 
