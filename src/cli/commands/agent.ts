@@ -1,9 +1,10 @@
 /** `subpage agent`: runs the daemon of this host in the foreground. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { formatAddress } from '../../agent/address.ts'
 import type { Agent } from '../../agent/agent.ts'
 import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
 import type { ServeOptions } from '../../agent/serve.ts'
-import { SubpageError } from '../../errors.ts'
+import { asSubpageError, SubpageError } from '../../errors.ts'
 import { stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read } from '../command.ts'
 import { onOutputLost } from '../output.ts'
@@ -147,7 +148,22 @@ function endWithInput(agent: Agent): void {
   process.stdin.resume()
   process.stdin.once('end', async () => {
     // One guest that resists must not keep the others.
-    await Promise.all(agent.names.map((name) => agent.remove(name, true).catch(() => undefined)))
+    await Promise.all(agent.names.map((name) => removeAtLast(agent, name)))
     process.kill(process.pid, 'SIGTERM')
   })
+}
+
+const removeTries = 50
+const removeAgainMs = 200
+
+/** One that is just being started goes when it has been. */
+async function removeAtLast(agent: Agent, name: string): Promise<void> {
+  for (let tries = 0; tries < removeTries; tries++)
+    try {
+      await agent.remove(name, true)
+      return
+    } catch (error) {
+      if (asSubpageError(error).code !== 'GUEST_EXISTS') return
+      await delay(removeAgainMs)
+    }
 }
