@@ -1,7 +1,7 @@
 /**
  * The HTTP API, version 1: of an agent on a unix socket of mode 0600, and over TCP for those who know the token
- * (api-listener.ts); of a guest's supervisor, for its one guest, on a socket of that kind. Requests are checked against schemas; every error is `{code, message}` with the status from the
- * error table.
+ * (api-listener.ts); of a guest's supervisor, for its one guest, on a socket of that kind. Requests are checked against schemas;
+ * every error is `{code, message}` with the status from the error table.
  */
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFactory } from 'fastify'
 import { type Static, Type } from 'typebox'

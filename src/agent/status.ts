@@ -118,6 +118,24 @@ export const GuestStatus = Type.Object({
 })
 export type GuestStatus = Static<typeof GuestStatus>
 
+/** What only a guest that is protected, or waits to take over, has to say. */
+export const unprotected = {
+  peer: null,
+  tracker: null,
+  codec: null,
+  epochMs: null,
+  pauseShareMax: null,
+  outputs: null,
+  memory: null,
+  fence: null,
+  arbiter: null,
+  arbiterTrouble: null,
+  epochs: null,
+  last: null,
+  committed: null,
+  takeover: null,
+} satisfies Partial<GuestStatus>
+
 export const HostStatus = Type.Object({
   host: Type.String(),
   release: Type.String(),

@@ -1,5 +1,5 @@
 /** What is known of a guest whose supervisor does not answer: what its record says. */
-import type { GuestStatus } from './status.ts'
+import { type GuestStatus, unprotected } from './status.ts'
 import type { SupervisedGuest } from './supervised-guest.ts'
 
 /** Undefined when there is no guest yet. */
@@ -14,33 +14,20 @@ export function unansweredStatus({
   if (!record) return undefined
   const { machine, qemuVersion, generation, waiting } = record
   return {
+    ...unprotected,
     name,
     role: waiting ? 'Standby' : 'Alone',
     state: alive ? 'Hung' : 'Failed',
     reason: alive
       ? `its supervisor (process ${process?.pid ?? 'unknown'}) gives no answer`
       : (failure ?? 'its supervisor has ended, and the next one is started'),
-    peer: null,
     ramBytes: machine.ramBytes,
     accel: machine.accel,
     qemu: qemuVersion,
     pid: record.process.pid,
     console: files.consoleLog,
-    tracker: null,
-    codec: null,
-    epochMs: null,
-    pauseShareMax: null,
-    outputs: null,
-    memory: null,
-    fence: null,
     shimMissing: null,
     generation,
     supervisor: null,
-    arbiter: null,
-    arbiterTrouble: null,
-    epochs: null,
-    last: null,
-    committed: null,
-    takeover: null,
   }
 }

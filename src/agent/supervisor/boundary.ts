@@ -1,7 +1,7 @@
 /**
  * Where what fails for one guest ends. Work that nobody waits for, such as what follows an event, is done in here: its error
  * becomes an event of that guest, and whatever the guest makes of it. Unheard, it would end the supervisor, and with it the
- * standby images of all other guests.
+ * standby image of the guest.
  */
 import { asSubpageError, type SubpageError } from '../../errors.ts'
 import type { EventLog } from '../event-log.ts'

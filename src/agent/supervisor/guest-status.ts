@@ -3,7 +3,7 @@ import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
 import { loopDelayMs } from '../loop-delay.ts'
 import { ownMemory } from '../own-memory.ts'
-import type { GuestStatus } from '../status.ts'
+import { type GuestStatus, unprotected } from '../status.ts'
 import type { Host } from './host.ts'
 import type { HostedGuest } from './hosted-guest.ts'
 
@@ -18,30 +18,17 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
   const { trouble } = host.health
   const { record, files } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   const common = {
+    ...unprotected,
     name: guest.name,
-    peer: null,
     ramBytes: record?.machine.ramBytes ?? 0,
     accel: record?.machine.accel ?? '',
     qemu: record?.qemuVersion ?? '',
     pid: record?.process.pid ?? null,
     console: files.consoleLog,
-    tracker: null,
-    codec: null,
-    epochMs: null,
-    pauseShareMax: null,
-    outputs: null,
-    memory: null,
-    fence: null,
     shimMissing:
       guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,
     generation: record?.generation ?? 0,
     supervisor: supervisorStatus(guest),
-    arbiter: null,
-    arbiterTrouble: null,
-    epochs: null,
-    last: null,
-    committed: null,
-    takeover: null,
   }
   if (guest.kind === 'ended')
     return {
