@@ -42,6 +42,8 @@ export interface AgentOptions
 
 /** An agent that begins waits this long for supervisors that do not answer at once. */
 const beginMs = 5_000
+/** A supervisor that does not take a connection ends within this time, or is asked again. */
+const handOverMs = 200
 /** One that was told to end does at once. */
 const endMs = 10_000
 
@@ -294,7 +296,12 @@ export class Agent implements GuestApi {
   #route(id: string): HandOver | undefined {
     const guest = this.#guests.get(this.#names.get(id) ?? '')
     if (!guest?.alive) return undefined
-    return async (socket, local) => await handOver(socket, guest.files.supervisor.door, local)
+    return async (socket, local) => {
+      if (await handOver(socket, guest.files.supervisor.door, local)) return true
+      // It is just ending, and may be followed by another one.
+      await guest.ended(handOverMs)
+      return false
+    }
   }
 
   /** A primary has proved itself whose guest is not known here: there is a supervisor for it when it comes again. */

@@ -32,8 +32,8 @@ export interface DoorHandlers {
   refused(from: string, error: SubpageError): void
 }
 
-/** Gives a connection to whom it is for. @throws SubpageError PEER_UNREACHABLE */
-export type HandOver = (socket: Socket, local: boolean) => Promise<void>
+/** Gives a connection to whom it is for. @returns whether it was taken; otherwise it is asked anew whom it is for */
+export type HandOver = (socket: Socket, local: boolean) => Promise<boolean>
 
 export interface ListenHandlers extends DoorHandlers {
   /** Whom a connection about this guest is for; undefined: it stays here. */
@@ -73,11 +73,13 @@ export class Door {
       const preamble = await takeBytes(socket, preambleBytes)
       // It may be a look at the port.
       if (!preamble) return false
-      const handOver = route(decodePreamble(preamble))
-      if (!handOver) return true
-      await handOver(socket, local)
-      leave()
-      return false
+      const guest = decodePreamble(preamble)
+      for (let handOver = route(guest); handOver; handOver = route(guest))
+        if (await handOver(socket, local)) {
+          leave()
+          return false
+        } else if (socket.destroyed) return false
+      return true
     })
   }
 

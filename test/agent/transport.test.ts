@@ -347,19 +347,70 @@ describe('without certificates', () => {
       refused: () => undefined,
     })
     const path = join(directory, 'door.sock')
+    let open = false
     const server = createServer({ pauseOnConnect: true }, (agent) =>
-      receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
+      receiveSocket(
+        agent,
+        () => open,
+        (socket, local) => void door.admitted(socket, local),
+      ),
     ).listen(path)
-    listener.routes.set(guestId, (socket, local) => handOver(socket, path, local))
+    let refused = 0
+    listener.routes.set(guestId, async (socket, local) => {
+      const took = await handOver(socket, path, local)
+      if (!took) refused++
+      // It does not take it at first, as one that is just ending.
+      open = refused === 3
+      return took
+    })
     const stream = await createTransport().connect(listener.at, guestId)
     await new Connection(stream).send(frameType.hello)
     await expect.poll(() => other.met.length).toBe(1)
     const { value } = await new Connection(other.met[0]?.stream as Duplex)[Symbol.asyncIterator]().next()
     expect(value).toMatchObject({ type: frameType.hello })
     expect(listener.met).toEqual([])
+    expect(refused).toBe(3)
     // The process that accepted it may end.
     server.close()
     stream.destroy()
+  })
+
+  test.each([
+    ['takes it as it ends', (agent: Socket) => void agent.destroy()],
+    ['listens no more', undefined],
+  ])('a connection whose process %s stays, and is let in', async (_, onConnect) => {
+    using listener = await Listener.start()
+    const path = join(directory, 'ending.sock')
+    const server = createServer({ pauseOnConnect: true }, onConnect)
+    if (onConnect) server.listen(path)
+    listener.routes.set(guestId, async (socket, local) => {
+      const took = await handOver(socket, path, local)
+      listener.routes.delete(guestId)
+      return took
+    })
+    const stream = await createTransport().connect(listener.at, guestId)
+    await new Connection(stream).send(frameType.hello)
+    await expect.poll(() => listener.met.length).toBe(1)
+    const { value } = await new Connection(listener.met[0]?.stream as Duplex)[Symbol.asyncIterator]().next()
+    expect(value).toMatchObject({ type: frameType.hello })
+    server.close()
+    stream.destroy()
+  })
+
+  test('a process that hangs is waited for until the connection is given up', async () => {
+    using listener = await Listener.start(undefined, { handshakeMs: 100 })
+    const path = join(directory, 'hanging.sock')
+    const server = createServer({ pauseOnConnect: true }).listen(path)
+    let took: boolean | undefined
+    listener.routes.set(guestId, async (socket, local) => {
+      took = await handOver(socket, path, local)
+      return took
+    })
+    const stranger = listener.plain()
+    stranger.write(encodePreamble(guestId))
+    await expect.poll(() => took).toBe(false)
+    stranger.destroy()
+    server.close()
   })
 
   test.each(['nobody.sock', '.'])('nobody at %s is said', async (name) => {

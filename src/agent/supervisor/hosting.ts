@@ -56,7 +56,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
       become: (guest) => this.become(guest),
       adopt: (guest) => this.adopt(guest),
     })
-    this.#known = this.#during(() => found)
+    this.#known = this.during(() => found)
     await soon
   }
 
@@ -72,7 +72,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
 
   /** One at a time is started or removed. @throws SubpageError GUEST_EXISTS; what the work throws */
   exclusively<T>(work: () => Promise<T>): Promise<T> {
-    return this.#during(() => this.#changing.during(this.name, this.host.name, work))
+    return this.during(() => this.#changing.during(this.name, this.host.name, work))
   }
 
   say(kind: HostEvent['kind'], text: string): void {
@@ -113,21 +113,21 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
   async answer({ stream, peer, accept }: Incoming): Promise<void> {
     const connection = new Connection(stream)
     try {
-      const { frames, hello } = await greet(connection)
-      accept()
-      await this.#known
-      if (hello.guest.name !== this.name)
-        throw brokeProtocol(`it asks for ${hello.guest.name} where ${this.name} is`)
-      refuseOurselves(hello, this.host.claimant, presentOf(this.guest))
-      if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
-        throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
-      // What it says of itself counts only where nobody can prove anything: within this machine.
-      if (peer.name !== undefined) hello.source.host = peer.name
-      const guest = await this.#during(async () => {
+      const { standby, frames, hello, arbitrated } = await this.during(async () => {
+        const { frames, hello } = await greet(connection)
+        accept()
+        await this.#known
+        if (hello.guest.name !== this.name)
+          throw brokeProtocol(`it asks for ${hello.guest.name} where ${this.name} is`)
+        refuseOurselves(hello, this.host.claimant, presentOf(this.guest))
+        if ('path' in parseAddress(hello.source.address) !== (peer.name === undefined))
+          throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
+        // What it says of itself counts only where nobody can prove anything: within this machine.
+        if (peer.name !== undefined) hello.source.host = peer.name
         const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
-        return { standby: (await this.#standbyFor(hello)).standby, arbitrated }
+        return { standby: (await this.#standbyFor(hello)).standby, frames, hello, arbitrated }
       })
-      await guest.standby.serve(connection, frames, hello, guest.arbitrated)
+      await standby.serve(connection, frames, hello, arbitrated)
     } catch (thrown) {
       const error = asSubpageError(thrown)
       this.refused(peer.name === undefined ? peer.address : `${peer.name} (${peer.address})`, error)
@@ -200,7 +200,8 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
     this.become(undefined)
   }
 
-  async #during<T>(work: () => Promise<T>): Promise<T> {
+  /** The process goes on at least until the work is done. */
+  async during<T>(work: () => Promise<T>): Promise<T> {
     this.#busy++
     try {
       return await work()

@@ -54,20 +54,7 @@ async function main(settingsFile: string): Promise<void> {
   const host = hostOf(settings)
   const address = settings.reachedAt ?? pairSocket(settings.stateDirectory)
   const supervisor = new Supervisor({ ...settings, host, address })
-  await openDoor(supervisor, files.supervisor)
   await new Service(supervisor, files, lock).begin()
-}
-
-/** For connections of other hosts, which the agent accepts. */
-async function openDoor(supervisor: Supervisor, { door: path }: SupervisorFiles): Promise<void> {
-  const door = supervisor.host.transport.door({
-    connection: (incoming) => void supervisor.hosting.answer(incoming),
-    refused: (from, error) => supervisor.hosting.refused(from, error),
-  })
-  const server = createServer({ pauseOnConnect: true }, (agent) =>
-    receiveSocket(agent, (socket, local) => void door.admitted(socket, local)),
-  )
-  await listen(server, path)
 }
 
 /** Serves the API of the one guest, and ends the process when there is none any more. */
@@ -100,6 +87,7 @@ class Service {
   }
 
   async begin(): Promise<void> {
+    await this.#openDoor()
     await this.#supervisor.hosting.begin()
     await this.#api.ready()
     await listen(this.#api.server, this.#files.supervisor.socket)
@@ -112,6 +100,20 @@ class Service {
       (ms) => this.#supervisor.host.events.add(this.#supervisor.name, 'guest', tooLate(ms)),
     )
     void this.#endIfIdle()
+  }
+
+  /** For connections of other hosts, which the agent accepts. */
+  async #openDoor(): Promise<void> {
+    const { hosting, host } = this.#supervisor
+    const door = host.transport.door({
+      connection: (incoming) => void hosting.answer(incoming),
+      refused: (from, error) => hosting.refused(from, error),
+    })
+    const open = () => !this.#ending
+    const server = createServer({ pauseOnConnect: true }, (agent) =>
+      receiveSocket(agent, open, (socket, local) => void hosting.during(() => door.admitted(socket, local))),
+    )
+    await listen(server, this.#files.supervisor.door)
   }
 
   async #endIfIdle(): Promise<void> {
