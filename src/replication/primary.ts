@@ -9,6 +9,7 @@ import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
 import { DeltaSender } from './delta-sender.ts'
+import { DiskSender } from './disk-sender.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
@@ -19,6 +20,7 @@ import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-opti
 import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
+import { seedDisks } from './seed-disks.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
@@ -174,9 +176,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       exposed: this.#exposed,
       stopping: this.#stopping.signal,
       abandoned: this.#abandoned.signal,
-      sender: (connection) => {
-        this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
-        return this.#sender
+      senders: (connection) => {
+        const deltas = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
+        this.#sender = deltas
+        return { deltas, disks: new DiskSender(guest.disks, connection, this.#options.clock) }
       },
     })
   }
@@ -231,6 +234,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } finally {
       ended.forget()
       session?.release()
+      guest.disks.drop()
+      if (guest.alive) await guest.disks.end().catch(() => undefined)
       this.#tasks.end()
       this.#release()
     }
@@ -239,6 +244,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   async #serve(session: PrimarySession): Promise<void> {
     const { guest, clock, pace, limits } = this.#options
     const stopping = this.#stopping.signal
+    // Nothing that the guest writes waits for a standby that is not there.
+    session.closed.addEventListener('abort', () => guest.disks.drop())
     await this.#seed(session, true)
     const interrupted = AbortSignal.any([stopping, session.closed])
     while (!stopping.aborted) {
@@ -266,6 +273,14 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       this.#exposed = false
       await letOut(guest, undefined)
       this.#goneOn(true)
+    }
+    if (anew) {
+      await seedDisks(guest.disks, session, signal, async () => {
+        if (this.#exposed) await forgotten()
+      })
+      const ended = AbortSignal.any([signal, session.closed])
+      // It ends with the connection, which says why.
+      void session.disks.pump(this.#epoch + 1, ended).catch(() => undefined)
     }
     await seed(this.#protection, session, { anew, signal, forgotten: this.#exposed ? forgotten : undefined })
     session.sentBytesAtCommit = session.connection.bytesSent

@@ -47,7 +47,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#options = options
     this.#hello = options.hello
     this.#promises = new Promises(options.clock)
-    this.#keeper = new ImageKeeper(options.image, options.faults)
+    this.#keeper = new ImageKeeper(options.image, options.faults, options.disks)
   }
 
   get committed(): Omit<Committed, 'deviceState'> | undefined {
@@ -211,6 +211,12 @@ export class Standby extends EventEmitter<StandbyEvents> {
           this.#checkUndecided()
           this.#enter('Seeding', '')
         })
+      case frameType.disk:
+        if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
+        return await this.#keeper.seedDisk(frame.payload, () => {
+          this.#checkUndecided()
+          this.#enter('Seeding', '')
+        })
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
@@ -230,7 +236,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
         return
       case frameType.askHashes:
-        return await sendHashes(connection, image)
+        return await sendHashes(connection, image, this.#options.disks, frame.epoch)
       case frameType.askPage:
         return await sendPage(connection, image, frame.epoch)
       default:

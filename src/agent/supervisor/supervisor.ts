@@ -104,8 +104,8 @@ export class Supervisor implements GuestApi {
     return await this.hosting.exclusively(async () => {
       this.#assertName(request.name)
       refuseIfPresent(this.#guest, this.host.name)
-      const machine = await machineOf(request, this.host.images)
       const identity = { id: randomUUID(), name: this.name, generation: 1 }
+      const machine = await machineOf(request, this.host.images, this.#files, identity)
       const qemu = new QemuProcess(this.#files, await launch(identity, machine, this.#files, false))
       this.hosting.say(
         'guest',
