@@ -14,7 +14,7 @@ case $(uname -m) in x86_64) FLAGS+=(-march=x86-64-v2) ;; esac
 
 objects=()
 newest=$(ls -t native/*/*.h scripts/test-addon.sh | head -1)
-for source in native/core/*.c native/addon/*.c; do
+for source in native/core/*.c native/disk/*.c native/addon/*.c; do
   extra=()
   case $source in
     *_avx2.c)
