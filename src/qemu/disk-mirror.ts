@@ -63,7 +63,7 @@ export class DiskMirrors implements GuestDisks {
 
   async #mirror(disk: Disk, index: number, hashes: Uint8Array): Promise<void> {
     const path = this.#files.mirror(index)
-    const endpoint = DiskEndpoint.open(path, disk.bytes, journalBytesMax)
+    const endpoint = DiskEndpoint.open({ path, bytes: disk.bytes, journalBytesMax })
     this.#mirrors.push({ disk, endpoint, ready: false })
     endpoint.know(hashes)
     endpoint.record()

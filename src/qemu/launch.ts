@@ -146,7 +146,8 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
           forget: files.forget,
         }),
       },
-      unlimited: (machine.track ?? []).length > 0,
+      // A disk has any length.
+      unlimited: (machine.track ?? []).length > 0 || machine.disks.length > 0,
     })
     child.unref()
     // A failed spawn has no pid and reports the reason later, through `error`; both are handled here.
