@@ -19,6 +19,8 @@ enum {
     SEGMENTS_MAX = JOURNAL_WRITE_BYTES_MAX / JOURNAL_CHUNK_BYTES + 1,
     BLOCK_BYTES = 4096,
     SLOTS = 8192,
+    /* Longer records are not merged: their content would be copied under the lock. */
+    MERGE_BYTES_MAX = 256 << 10,
 };
 
 struct record {
@@ -104,7 +106,8 @@ static void concatenate(struct list *list, struct list *other)
     *other = (struct list){0};
 }
 
-static void remove_head(struct list *list)
+/* The caller's from then on. */
+static struct record *remove_head(struct list *list)
 {
     struct record *record = list->head;
     SP_INVARIANT(record && list->bytes >= record->cost);
@@ -114,13 +117,13 @@ static void remove_head(struct list *list)
         SP_INVARIANT(list->bytes == 0);
         list->tail = NULL;
     }
-    free(record);
+    return record;
 }
 
 static void clear(struct list *list)
 {
     while (list->head)
-        remove_head(list);
+        free(remove_head(list));
 }
 
 /* ---- life */
@@ -290,39 +293,58 @@ static uint32_t part_of(const struct record *record, size_t room, bool first)
     return first ? (uint32_t)space : 0;
 }
 
-size_t journal_take(struct journal *journal, uint8_t *into, size_t room, bool sealed)
+static size_t put_record(uint8_t *into, const struct record *record, uint32_t part)
 {
+    store64(into, record->offset);
+    store32(into + 8, part);
+    store32(into + 12, record->kind);
+    if (record->kind != RECORD_DATA)
+        return RECORD_HEADER_BYTES;
+    SP_INVARIANT(part <= record->length);
+    memcpy(into + RECORD_HEADER_BYTES, record->data, part);
+    return RECORD_HEADER_BYTES + (size_t)part;
+}
+
+/*
+ * Moves one record, or a part of it. A whole one is copied without the lock, so that a write of the guest does not wait. Returns
+ * the bytes used; 0: there is none, or no room.
+ */
+static size_t take_one(struct journal *journal, uint8_t *into, size_t room, bool sealed, bool first)
+{
+    struct record *whole = NULL;
     size_t used = 0;
-    SP_INVARIANT(room >= JOURNAL_TAKE_BYTES_MIN);
     pthread_mutex_lock(&journal->lock);
     struct list *list = sealed ? &journal->sealed : &journal->current;
+    struct record *record = list->head;
+    uint32_t part = record ? part_of(record, room, first) : 0;
+    /* No later write changes what is on its way, or partly gone. */
     if (!sealed)
         journal->generation++;
-    while (list->head) {
-        struct record *record = list->head;
-        uint32_t part = part_of(record, room - used, used == 0);
-        if (part == 0)
-            break;
-        store64(into + used, record->offset);
-        store32(into + used + 8, part);
-        store32(into + used + 12, record->kind);
-        used += RECORD_HEADER_BYTES;
-        if (record->kind == RECORD_DATA) {
-            SP_INVARIANT(part <= record->length && part <= room - used);
-            memcpy(into + used, record->data, part);
-            used += part;
-        }
-        if (part == record->length) {
-            remove_head(list);
-            continue;
-        }
+    if (part > 0 && part == record->length) {
+        whole = remove_head(list);
+    } else if (part > 0) {
+        used = put_record(into, record, part);
         record->data += part;
         record->offset += part;
         record->length -= part;
     }
+    pthread_mutex_unlock(&journal->lock);
+    if (whole)
+        used = put_record(into, whole, part);
+    free(whole);
+    SP_INVARIANT(used <= room);
+    return used;
+}
+
+size_t journal_take(struct journal *journal, uint8_t *into, size_t room, bool sealed)
+{
+    size_t used = 0, more;
+    SP_INVARIANT(room >= JOURNAL_TAKE_BYTES_MIN);
+    while ((more = take_one(journal, into + used, room - used, sealed, used == 0)) > 0)
+        used += more;
+    pthread_mutex_lock(&journal->lock);
     pthread_cond_broadcast(&journal->room);
     pthread_mutex_unlock(&journal->lock);
-    SP_INVARIANT(used <= room);
     return used;
 }
 
@@ -418,7 +440,7 @@ static bool merge(struct journal *journal, const struct record *record)
 {
     uint64_t first = record->offset / BLOCK_BYTES, last = (record->offset + record->length - 1) / BLOCK_BYTES;
     const struct slot *slot = &journal->slots[first % SLOTS];
-    if (slot->generation != journal->generation)
+    if (record->length > MERGE_BYTES_MAX || slot->generation != journal->generation)
         return false;
     struct record *earlier = slot->record;
     for (uint64_t block = first; block <= last; block++) {

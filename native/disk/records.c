@@ -36,6 +36,8 @@ static const char *parse(const uint8_t *payload, size_t bytes, size_t *at, uint6
         return "a record of a disk has an unknown kind";
     if (record->length == 0)
         return "a record of a disk is empty";
+    if (record->length > JOURNAL_WRITE_BYTES_MAX)
+        return "a record of a disk is longer than any write";
     if (record->offset > disk_bytes || record->length > disk_bytes - record->offset)
         return "a record reaches beyond the end of the disk";
     record->data = payload + *at;
