@@ -43,21 +43,19 @@ export class DiskSender {
   }
 
   /**
-   * Resolves when the standby has been sent all that was there. Until the next commit it has no checkpoint then.
+   * Resolves when all that was there has been fed; what is not sent of it goes with the first epoch, for a guest that writes
+   * always leaves something. Once a frame was sent, the standby has no checkpoint until the next commit.
    * @param first called after the first frame
    */
   async seed(signal: AbortSignal, first: () => Promise<void>): Promise<void> {
     let begun = false
-    while (!signal.aborted) {
-      // Asked for before the last look: what came until then is taken below.
-      const { complete } = this.#disks
+    while (!signal.aborted && !this.#disks.complete) {
       const sent = this.#send(noEpoch, false)
       if (sent) {
         await sent
         if (!begun) await first()
         begun = true
-      } else if (complete) return
-      else await this.#clock.sleep(lookMs, signal)
+      } else await this.#clock.sleep(lookMs, signal)
     }
   }
 
