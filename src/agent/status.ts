@@ -61,6 +61,9 @@ const Disk = Type.Object({
   writtenBytes: Type.Integer(),
   equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
   zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
+  cuts: Type.Integer({
+    description: 'times that a supervisor stood still, and its mirror was cut for the guest',
+  }),
 })
 export type DiskStatus = Static<typeof Disk>
 type DiskPlace = Pick<DiskStatus, 'name' | 'bytes' | 'path'>
@@ -178,5 +181,5 @@ export type HostStatus = Static<typeof HostStatus>
 export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): DiskStatus => ({
   ...{ name, bytes, path },
   state: standby ? 'Standby' : 'Alone',
-  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
+  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0, cuts: 0 },
 })

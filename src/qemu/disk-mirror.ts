@@ -8,6 +8,7 @@ import { SubpageError } from '../errors.ts'
 import type { GuestDisks } from '../replication/disks.ts'
 import { type Disk, diskNode } from './disk.ts'
 import type { GuestFiles } from './guest-files.ts'
+import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 
 /** For what a guest writes faster than it is sent; then it waits. */
@@ -27,11 +28,13 @@ export class DiskMirrors implements GuestDisks {
   readonly #qmp: Qmp
   readonly #files: GuestFiles
   readonly #disks: readonly Disk[]
+  readonly #lease: PauseLease
   #mirrors: Mirror[] = []
   #failed: (why: Error) => void = () => undefined
 
-  constructor(qmp: Qmp, files: GuestFiles, disks: readonly Disk[]) {
+  constructor(qmp: Qmp, files: GuestFiles, disks: readonly Disk[], lease: PauseLease) {
     this.#qmp = qmp
+    this.#lease = lease
     this.#files = files
     this.#disks = disks
     this.sizes = disks.map(({ bytes }) => bytes)
@@ -54,6 +57,7 @@ export class DiskMirrors implements GuestDisks {
     await this.end()
     this.#failed = failed
     try {
+      this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
       for (const [index, disk] of this.#disks.entries()) await this.#mirror(disk, index, hashes[index]!)
     } catch (cause) {
       this.drop()
@@ -118,6 +122,7 @@ export class DiskMirrors implements GuestDisks {
   close(): void {
     this.#failed = () => undefined
     for (const { endpoint } of this.#mirrors) endpoint.close()
+    if (this.#mirrors.length > 0) this.#lease.mirrors([])
     this.#mirrors = []
   }
 

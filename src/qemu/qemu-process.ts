@@ -95,7 +95,7 @@ export class QemuProcess {
       pid: record.process.pid,
       path: () => this.ramPath,
     })
-    this.disks = new DiskMirrors(qmp, files, record.machine.disks)
+    this.disks = new DiskMirrors(qmp, files, record.machine.disks, this.lease)
     this.ended = this.#watch()
   }
 

@@ -1,13 +1,14 @@
 /** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
-import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import type { GuestStatus } from '../../src/agent/status.ts'
 import {
   type Console,
   consoleAt,
   consoleLength,
   demoGuestOptions,
+  readConsole,
   untilConsole,
 } from '../../src/qemu/demo-guest.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
@@ -19,7 +20,7 @@ import {
   recordsOn,
   untilRecord,
 } from '../support/guest-disk.ts'
-import { Hosts, killHost, protect, ramBytes, until } from '../support/hosts.ts'
+import { Hosts, protect, ramBytes, supervisorPid, until } from '../support/hosts.ts'
 
 let hosts: Hosts
 let a: EphemeralAgent
@@ -65,24 +66,49 @@ async function judgeDisk(host: EphemeralAgent, name: string, console: Console): 
 
 describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
   const name = `disk-${format}`
+  let console: Console
 
-  test('is with its guest after the death of its QEMU, to the record', { timeout: 240_000 }, async () => {
-    const { console } = await start(name, format)
+  test('is mirrored, and costs reading where the standby has it', { timeout: 240_000 }, async () => {
+    ;({ console } = await start(name, format))
     await beginRecords(console)
     await protect(a, name, b)
+    const { disks } = await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')
+    // Most of it is zeros, as the standby's new file is.
+    expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)
+    expect((await b.client.guest(name)).disks).toMatchObject([{ name: 'data', state: 'Standby' }])
+  })
+
+  if (format === 'raw') {
+    test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
+      const supervisor = await supervisorPid(a, name)
+      process.kill(supervisor, 'SIGSTOP')
+      const from = lastRecord(console, consoleLength(console))
+      // Nothing is let out meanwhile but the console, and the guest would wait for the endpoint.
+      await untilRecord(console, 0, from + 20)
+      process.kill(supervisor, 'SIGCONT')
+      const whole = ({ state, disks: [disk] }: GuestStatus) =>
+        state === 'Protected' && disk?.state === 'Protected'
+      expect((await until(a, name, whole)).disks).toMatchObject([{ cuts: 1 }])
+    })
+
+    test('goes on with the next supervisor', { timeout: 240_000 }, async () => {
+      process.kill(await supervisorPid(a, name), 'SIGKILL')
+      await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 10)
+      await until(a, name, ({ state, disks: [disk] }) => state === 'Protected' && disk?.state === 'Protected')
+    })
+  }
+
+  test('is with its guest after the death of its QEMU, to the record', { timeout: 240_000 }, async () => {
     await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 20)
     const { pid } = await a.client.guest(name)
     process.kill(pid!, 'SIGKILL')
     const { takeover, console: log } = await until(b, name, ({ takeover }) => takeover !== null)
-    // What it says on goes on from the checkpoint.
+    // What it says goes on from the checkpoint.
     const after = consoleAt(log)
     const before = lastRecord(console, takeover!.consoleBytes)
     await untilRecord(after, 0, before + 10)
-    const said = recordsIn((await import('../../src/qemu/demo-guest.ts')).readConsole(after))
-    expect(said).toEqual(Array.from({ length: said.length }, (_, i) => said[0]! + i))
-    expect(said[0]).toBe(before + 1)
+    const said = recordsIn(readConsole(after))
+    expect(said).toEqual(Array.from({ length: said.length }, (_, i) => before + 1 + i))
     await judgeDisk(b, name, after)
   })
 })
-
-void [existsSync, rmSync, killHost]

@@ -126,7 +126,8 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
   const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   return (record?.machine.disks ?? []).map((disk, index) => {
     const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
-    return { ...diskStatus(disk, guest.kind === 'standby'), ...seen }
+    const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
+    return { ...diskStatus(disk, guest.kind === 'standby'), cuts, ...seen }
   })
 }
 
