@@ -69,7 +69,7 @@ describe('clients that are not ours', () => {
     endpoint.seal()
     await redo(endpoint, fd, bytes, true)
     expect(readFileSync(join(folder, 'standby')).equals(expected)).toBe(true)
-    await expect(qemuIo(uri, 'read 0 512')).resolves.toMatchObject({
+    await expect(qemuIo(uri, 'read 0 512')).rejects.toMatchObject({
       stdout: expect.stringContaining('Operation not permitted'),
     })
   })
