@@ -21,11 +21,12 @@
 #include "../core/invariant.h"
 #include "nbd_protocol.h"
 
+/* For the whole negotiation. Afterwards a client may be silent for as long as its guest writes nothing. */
+#ifndef NBD_NEGOTIATION_MS
+#define NBD_NEGOTIATION_MS 10000
+#endif
+
 enum {
-    /* For the whole negotiation. Afterwards a client may be silent for as long as its guest writes nothing. */
-    NEGOTIATION_MS = 10000,
-    /* The data of an option: a name of 4096 bytes, and what comes with it. */
-    OPTION_BYTES_MAX = 16384,
     /* What stays of the buffer for requests after a longer one. */
     KEPT_BYTES = 2 << 20,
     STACK_BYTES = 256 << 10,
@@ -200,7 +201,7 @@ static bool negotiate(struct nbd_server *server, int fd)
         if (!receive(server, fd, header, sizeof header) || get64(header) != NBD_OPTION_MAGIC)
             return false;
         uint32_t option = get32(header + 8), bytes = get32(header + 12);
-        if (bytes > OPTION_BYTES_MAX || !receive(server, fd, server->buffer, bytes))
+        if (bytes > NBD_OPTION_BYTES_MAX || !receive(server, fd, server->buffer, bytes))
             return false;
         enum step step = answer_option(server, fd, option, bytes);
         if (step != STEP_MORE)
@@ -279,8 +280,8 @@ static bool serve_request(struct nbd_server *server, int fd)
 
 static void serve_client(struct nbd_server *server, int fd)
 {
-    server->deadline_ms = now_ms() + NEGOTIATION_MS;
-    limit_waits(fd, NEGOTIATION_MS);
+    server->deadline_ms = now_ms() + NBD_NEGOTIATION_MS;
+    limit_waits(fd, NBD_NEGOTIATION_MS);
     if (!negotiate(server, fd))
         return;
     server->deadline_ms = 0;

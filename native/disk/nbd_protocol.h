@@ -13,7 +13,8 @@
 #define NBD_REPLY_MAGIC UINT32_C(0x67446698)
 
 enum { NBD_OPTION_BYTES = 16, NBD_OPTION_REPLY_BYTES = 20, NBD_REQUEST_BYTES = 28, NBD_REPLY_BYTES = 16 };
-enum { NBD_NAME_BYTES_MAX = 4096 };
+/* A name, and the data of an option: a name and what comes with it. */
+enum { NBD_NAME_BYTES_MAX = 4096, NBD_OPTION_BYTES_MAX = 16384 };
 enum { NBD_FLAG_FIXED_NEWSTYLE = 1, NBD_FLAG_NO_ZEROES = 2 };
 /* The flags are there; flushes and forced writes are understood. */
 enum { NBD_TRANSMISSION_FLAGS = 1 | 4 | 8 };

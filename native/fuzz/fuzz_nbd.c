@@ -43,7 +43,7 @@ enum { DISK_BYTES = 3 * JOURNAL_CHUNK_BYTES + 77 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    static uint8_t into[1 << 20];
+    static uint8_t into[1 << 20], *buffer;
     struct nbd_server server = {.disk_bytes = DISK_BYTES, .listener = -1, .stop = -1, .client = -1};
     uint64_t count;
     size_t used;
@@ -51,7 +51,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         return 0;
     /* Nobody makes room, so there is always enough. */
     server.journal = journal_new(DISK_BYTES, UINT64_MAX / 2);
-    server.buffer = malloc(JOURNAL_WRITE_BYTES_MAX);
+    if (!buffer)
+        buffer = malloc(JOURNAL_WRITE_BYTES_MAX);
+    server.buffer = buffer;
     journal_record(server.journal);
     client = data + 1;
     client_end = data + bytes;
@@ -64,6 +66,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         if (records_check(into, used, DISK_BYTES, &count))
             abort();
     journal_free(server.journal);
-    free(server.buffer);
     return 0;
 }

@@ -13,9 +13,10 @@
 #include "grammar.h"
 
 enum {
-    /* Four chunks, and a fifth that is shorter. */
-    MODEL_DISK_BYTES = 4 * JOURNAL_CHUNK_BYTES + 5000,
+    /* Three chunks, and a fourth that is shorter. */
+    MODEL_DISK_BYTES = 3 * JOURNAL_CHUNK_BYTES + 5000,
     MODEL_JOURNAL_BYTES = 1 << 26,
+    MODEL_CHUNKS = 4,
     MODEL_STEPS_MAX = 4096,
 };
 
@@ -79,22 +80,36 @@ static inline void model_write(struct model *model, struct choices *choices)
         offset = 0;
     if (length > MODEL_DISK_BYTES - offset)
         length = MODEL_DISK_BYTES - offset;
-    unsigned content = choose(choices, 5);
-    for (uint32_t i = 0; i < length; i++)
-        model->write[i] = content == 0   ? noise(choices)
-                          : content == 1 ? 0
-                          : content == 2 ? (offset + i) / JOURNAL_CHUNK_BYTES % 2 * 7
-                          : content == 3 ? model->before[offset + i]
-                                         : model->disk[offset + i];
+    switch (choose(choices, 5)) {
+    case 0:
+        memset(model->write, noise(choices), length);
+        model->write[noise(choices) % length] = noise(choices);
+        break;
+    case 1:
+        memset(model->write, 0, length);
+        break;
+    case 2:
+        for (uint32_t at = 0, part; at < length; at += part) {
+            uint32_t left = JOURNAL_CHUNK_BYTES - (offset + at) % JOURNAL_CHUNK_BYTES;
+            part = left < length - at ? left : length - at;
+            memset(model->write + at, (offset + at) / JOURNAL_CHUNK_BYTES % 2 * 7, part);
+        }
+        break;
+    case 3:
+        memcpy(model->write, model->before + offset, length);
+        break;
+    default:
+        memcpy(model->write, model->disk + offset, length);
+    }
     MODEL_HOLDS(journal_write(model->journal, offset, model->write, length) == 0);
     memcpy(model->disk + offset, model->write, length);
     model->written_bytes += length;
 }
 
-/* Returns the bytes taken. The buffer is as small as the choices say, and exactly so large. */
+/* Returns the bytes taken. The buffer is as small as the choices say, seldom tiny, and exactly so large. */
 static inline size_t model_take(struct model *model, struct choices *choices, bool sealed)
 {
-    size_t room = JOURNAL_TAKE_BYTES_MIN + choose(choices, choose(choices, 2) ? 40 : 30000);
+    size_t room = JOURNAL_TAKE_BYTES_MIN + (seldom(choices) ? choose(choices, 40) : 20000 + choose(choices, 30000));
     uint8_t *into = malloc(room);
     uint64_t count;
     size_t used = journal_take(model->journal, into, room, sealed);
@@ -121,13 +136,13 @@ static inline void model_settle(struct model *model, struct choices *choices)
 /* A standby that holds something else: from now on it is known, and the whole disk is written once, as a mirror does. */
 static inline void model_seed(struct model *model, struct choices *choices)
 {
-    uint8_t hashes[5 * JOURNAL_HASH_BYTES];
+    uint8_t hashes[MODEL_CHUNKS * JOURNAL_HASH_BYTES];
     journal_drop(model->journal);
     /* Forgotten, and written again by what follows. */
     model_write(model, choices);
-    for (unsigned chunk = 0; chunk < 5; chunk++) {
+    for (unsigned chunk = 0; chunk < MODEL_CHUNKS; chunk++) {
         uint32_t at = chunk * JOURNAL_CHUNK_BYTES;
-        uint32_t length = chunk < 4 ? JOURNAL_CHUNK_BYTES : MODEL_DISK_BYTES - at;
+        uint32_t length = chunk < MODEL_CHUNKS - 1 ? JOURNAL_CHUNK_BYTES : MODEL_DISK_BYTES - at;
         unsigned kind = choose(choices, 3);
         if (kind == 0)
             memcpy(model->standby + at, model->disk + at, length);
@@ -156,7 +171,7 @@ static inline void model_seed(struct model *model, struct choices *choices)
 /* Runs until the choices end. */
 static inline void model_run(struct model *model, struct choices *choices)
 {
-    uint8_t hashes[5 * JOURNAL_HASH_BYTES];
+    uint8_t hashes[MODEL_CHUNKS * JOURNAL_HASH_BYTES];
     memset(model, 0, sizeof *model);
     model->journal = journal_new(MODEL_DISK_BYTES, MODEL_JOURNAL_BYTES);
     journal_record(model->journal);

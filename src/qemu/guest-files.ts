@@ -193,7 +193,8 @@ const recordForm = Type.Object({
     accel: Type.String(),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic),
-    disks: Type.Array(Disk),
+    // None in a record of an earlier release.
+    disks: Type.Array(Disk, { default: [] }),
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
   }),
   qemuVersion: Type.String(),
