@@ -37,6 +37,7 @@ export class RawDisk {
 
   #use<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#using.then(work)
+    // Whoever asked for it hears of a failure.
     this.#using = done.catch(() => undefined)
     return done
   }

@@ -149,6 +149,7 @@ export class DiskMirrors implements GuestDisks {
       this.#qmp.on('event', onEvent)
       this.#qmp.once('close', done)
     })
+    // It may have ended by itself just now.
     await this.#qmp.run('block-job-cancel', { device: job, force: true }).catch(() => undefined)
     await ended
   }

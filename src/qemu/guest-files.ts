@@ -193,8 +193,7 @@ const recordForm = Type.Object({
     accel: Type.String(),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic),
-    // None in a record of an earlier release.
-    disks: Type.Array(Disk, { default: [] }),
+    disks: Type.Array(Disk),
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
   }),
   qemuVersion: Type.String(),
@@ -211,7 +210,10 @@ const recordForm = Type.Object({
 export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | undefined {
   if (!existsSync(files.record)) return undefined
   try {
-    return Value.Parse(recordForm, JSON.parse(readFileSync(files.record, 'utf8'))) as GuestRecord
+    const read = JSON.parse(readFileSync(files.record, 'utf8'))
+    // An earlier release has written it.
+    if (read.machine) read.machine.disks ??= []
+    return Value.Parse(recordForm, read) as GuestRecord
   } catch (cause) {
     throw new SubpageError(
       'STATE_DAMAGED',

@@ -20,10 +20,7 @@ import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
 import { granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
-import { handBack, Vigil } from './vigil.ts'
-
-/** A primary that says that its supervisor leaves is not waited for longer. */
-const absenceMsMax = 10_000
+import { absenceMsMax, handBack, Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -207,16 +204,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.raw:
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
-        return await this.#keeper.seed(frame.payload, frame.type, () => {
-          this.#checkUndecided()
-          this.#enter('Seeding', '')
-        })
+        return await this.#keeper.seed(frame.payload, frame.type, () => this.#beginSeeding())
       case frameType.disk:
         if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
-        return await this.#keeper.seedDisk(frame.payload, () => {
-          this.#checkUndecided()
-          this.#enter('Seeding', '')
-        })
+        return await this.#keeper.seedDisk(frame.payload, () => this.#beginSeeding())
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
@@ -242,6 +233,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
       default:
         throw brokeProtocol(`a primary does not send frame type ${frame.type}`)
     }
+  }
+
+  #beginSeeding(): void {
+    this.#checkUndecided()
+    this.#enter('Seeding', '')
   }
 
   /** The checkpoint that a failover is about must last: until that is decided, and from then on. */

@@ -55,6 +55,7 @@ const diskOf = (host: EphemeralAgent, name: string): string =>
 async function judgeDisk(host: EphemeralAgent, name: string, console: Console): Promise<void> {
   const path = diskOf(host, name)
   const { pid } = await host.client.guest(name)
+  // It may not have found its new standby yet.
   await host.client.unprotect(name).catch(() => undefined)
   process.kill(pid!, 'SIGKILL')
   await until(host, name, ({ state }) => state === 'Failed')
