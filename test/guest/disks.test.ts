@@ -9,6 +9,7 @@ import {
   consoleLength,
   demoGuestOptions,
   readConsole,
+  typeLine,
   untilConsole,
 } from '../../src/qemu/demo-guest.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
@@ -58,13 +59,19 @@ const diskOf = (host: EphemeralAgent, name: string): string =>
   readRecord(guestFiles(host.stateDirectory, name))!.machine.disks[0]!.path
 
 /** Ends the guest and looks at its disk: every record up to the last that was said, and no gap. */
-async function judgeDisk(host: EphemeralAgent, name: string, console: Console): Promise<void> {
+async function judgeDisk(
+  [host, other]: [EphemeralAgent, EphemeralAgent],
+  name: string,
+  console: Console,
+): Promise<void> {
   const path = diskOf(host, name)
-  const { pid } = await host.client.guest(name)
-  // It may not have found its new standby yet.
-  await host.client.unprotect(name).catch(() => undefined)
-  process.kill(pid!, 'SIGKILL')
-  await until(host, name, ({ state }) => state === 'Failed')
+  await until(host, name, whole)
+  // It is not taken over, though its mirrors end with it.
+  await typeLine(console, 'poweroff')
+  await until(host, name, ({ state }) => state === 'Ended')
+  await expect
+    .poll(() => other.client.guest(name).catch(({ code }) => code), { timeout: 10_000 })
+    .toBe('GUEST_UNKNOWN')
   const said = lastRecord(console, consoleLength(console))
   const records = recordsOn(path)
   expect(records.slice(0, said)).toEqual(Array.from({ length: said }, (_, i) => i + 1))
@@ -116,7 +123,7 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
     await untilRecord(after, 0, before + 10)
     const said = recordsIn(readConsole(after))
     expect(said).toEqual(Array.from({ length: said.length }, (_, i) => before + 1 + i))
-    if (format === 'qcow2') return await judgeDisk(b, name, after)
+    if (format === 'qcow2') return await judgeDisk([b, a], name, after)
     console = after
   })
 
@@ -130,6 +137,6 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       console = consoleAt(log)
       await untilRecord(console, 0, before + 10)
       expect(recordsIn(readConsole(console))[0]).toBe(before + 1)
-      await judgeDisk(a, name, console)
+      await judgeDisk([a, b], name, console)
     })
 })
