@@ -20,10 +20,7 @@ import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
 import { granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
-import { handBack, Vigil } from './vigil.ts'
-
-/** A primary that says that its supervisor leaves is not waited for longer. */
-const absenceMsMax = 10_000
+import { absenceMsMax, handBack, Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -47,7 +44,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#options = options
     this.#hello = options.hello
     this.#promises = new Promises(options.clock)
-    this.#keeper = new ImageKeeper(options.image, options.faults)
+    this.#keeper = new ImageKeeper(options.image, options.faults, options.disks)
   }
 
   get committed(): Omit<Committed, 'deviceState'> | undefined {
@@ -207,10 +204,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.raw:
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
-        return await this.#keeper.seed(frame.payload, frame.type, () => {
-          this.#checkUndecided()
-          this.#enter('Seeding', '')
-        })
+        return await this.#keeper.seed(frame.payload, frame.type, () => this.#beginSeeding())
+      case frameType.disk:
+        if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
+        return await this.#keeper.seedDisk(frame.payload, () => this.#beginSeeding())
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
@@ -230,12 +227,17 @@ export class Standby extends EventEmitter<StandbyEvents> {
         void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
         return
       case frameType.askHashes:
-        return await sendHashes(connection, image)
+        return await sendHashes(connection, image, this.#options.disks, frame.epoch)
       case frameType.askPage:
         return await sendPage(connection, image, frame.epoch)
       default:
         throw brokeProtocol(`a primary does not send frame type ${frame.type}`)
     }
+  }
+
+  #beginSeeding(): void {
+    this.#checkUndecided()
+    this.#enter('Seeding', '')
   }
 
   /** The checkpoint that a failover is about must last: until that is decided, and from then on. */
