@@ -155,7 +155,8 @@ static inline bool lease_expire(struct lease *lease, uint64_t now_ns)
 static inline bool lease_mirrors_expire(struct lease *lease, uint64_t now_ns)
 {
     uint64_t until = atomic_load(&lease->mirrors_until);
-    if (until == 0 || (until > now_ns && until - now_ns <= LEASE_MIRRORS_NS))
+    /* It may have been renewed after `now_ns` was read; further away was not written by a sane supervisor. */
+    if (until == 0 || (until > now_ns && until - now_ns <= 2 * LEASE_MIRRORS_NS))
         return false;
     if (!atomic_compare_exchange_strong(&lease->mirrors_until, &until, 0))
         return false;

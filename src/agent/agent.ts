@@ -42,7 +42,7 @@ export interface AgentOptions
 }
 
 /** An agent that begins waits this long for supervisors that do not answer at once. */
-const beginMs = 5_000
+const beginMs = 10_000
 /** A supervisor that does not take a connection ends within this time, or is asked again. */
 const handOverMs = 200
 /** One that was told to end does at once. */

@@ -155,6 +155,8 @@ export class DiskMirrors implements GuestDisks {
   }
 
   #heard({ event, data }: QmpEvent): void {
+    // A QEMU that ends cancels its jobs: that is no failure, and why it ends is still to be told to the standby.
+    if (event === 'SHUTDOWN') this.#failed = () => undefined
     const mirror = this.#mirrors.find(({ disk }) => jobPrefix + disk.name === data?.device)
     if (!mirror) return
     if (event === 'BLOCK_JOB_READY') mirror.ready = true
