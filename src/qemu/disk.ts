@@ -83,7 +83,7 @@ const wordOf = (word: string) => {
 function parseDisk(words: Record<string, string>, parseSize: (text: string) => number): DiskRequest {
   const wrong = (why: string): never => {
     const given = Object.entries(words).map(([key, value]) => `${key}=${value}`)
-    throw new SubpageError('BAD_ARGUMENT', `--disk ${given.join(',')}: ${why}`)
+    throw new SubpageError('BAD_ARGUMENT', `${given.join(',')}: ${why}`)
   }
   const { path, size, name, bus, format, ...unknown } = words
   for (const key of Object.keys(unknown))
@@ -96,6 +96,7 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
   const bytes = size === undefined ? undefined : parseSize(size)
   if (bytes !== undefined && (bytes < sectorBytes || bytes % sectorBytes !== 0))
     wrong(`its size is not a multiple of ${sectorBytes} bytes`)
+  if ((bytes ?? 0) > diskBytesMax) wrong('a disk has at most 64 TiB')
   return {
     ...(path !== undefined && { path: resolve(path) }),
     ...(bytes !== undefined && { bytes }),

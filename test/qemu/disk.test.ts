@@ -59,6 +59,7 @@ describe('how they are asked for', () => {
     ['/a,color=red', /color= is not known/],
     ['size=1M,bus=usb', /bus is one of virtio, scsi, sata/],
     ['/a,format=vmdk', /format is one of raw, qcow2/],
+    ['size=65T', /at most 64 TiB/],
     ['size=0.75K', /not a multiple of 512/],
     ['size=1M,name=a/b', /a name has up to 16/],
   ])('%s is refused', (text, why) => {

@@ -162,11 +162,12 @@ export const unprotectCommand: Command = {
   name: 'unprotect',
   args: ['<name>'],
   summary: 'give up the standby of a guest',
-  help: 'The guest runs on; the copy on the other host is discarded.',
+  help: 'The guest runs on; the copy of its memory on the other host is discarded, copies of its disks stay there.',
   flags: agentFlags,
   async run(invocation) {
     const status: GuestStatus = await agentOf(invocation).unprotect(nameOf(invocation))
-    invocation.output.data(status, () => `${status.name} is no longer protected`)
+    const copies = status.disks.length > 0 ? '; the copies of its disks stay on the other host' : ''
+    invocation.output.data(status, () => `${status.name} is no longer protected${copies}`)
   },
 }
 
