@@ -30,7 +30,7 @@ export async function run({ tiny, runs }: BenchOptions) {
     await delay(random.integer(0, 400))
     const { pid } = await from.client.guest('bench')
     const killedAt = Date.now()
-    process.kill(pid ?? 0, 'SIGKILL')
+    process.kill(pid ?? Number.NaN, 'SIGKILL')
     const { takeover, console: path } = await until(to, 'bench', (status) => status.takeover !== null)
     if (!takeover) throw new Error('the wait was for a takeover')
     const after = consoleAt(path)

@@ -35,7 +35,7 @@ export const limits = {
     beyond: 'FRAME_MALFORMED; the connection is closed',
     test: 'test/replication/hostile.test.ts',
   },
-  diskWritesBytes: {
+  checkpointDiskBytes: {
     value: 512 * MiB,
     unit: 'bytes',
     of: 'the writes to disks in a checkpoint, which a standby holds until its commit',

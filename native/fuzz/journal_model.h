@@ -8,6 +8,7 @@
 
 #include <xxhash.h>
 
+#include "../../test/native/check.h"
 #include "../disk/journal.h"
 #include "../disk/records.h"
 #include "grammar.h"
@@ -30,14 +31,6 @@ struct model {
     uint64_t written_bytes;
 };
 
-#define MODEL_HOLDS(condition)                                                                                         \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);                              \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-
 static inline void model_hashes(const uint8_t *disk, uint8_t *hashes)
 {
     for (unsigned at = 0; at < MODEL_DISK_BYTES; at += JOURNAL_CHUNK_BYTES, hashes += JOURNAL_HASH_BYTES) {
@@ -58,7 +51,7 @@ static inline void model_apply(uint8_t *disk, const uint8_t *records, size_t byt
         memcpy(&length, records + at + 8, 4);
         memcpy(&kind, records + at + 12, 4);
         at += 16;
-        MODEL_HOLDS(offset + length <= MODEL_DISK_BYTES);
+        CHECK(offset + length <= MODEL_DISK_BYTES);
         if (kind == 1) {
             memset(disk + offset, 0, length);
         } else {
@@ -66,7 +59,7 @@ static inline void model_apply(uint8_t *disk, const uint8_t *records, size_t byt
             at += length;
         }
     }
-    MODEL_HOLDS(at == bytes);
+    CHECK(at == bytes);
 }
 
 /* Small or large, at the borders of chunks and blocks or not; noise, zeros, both, what the standby held, or what is there. */
@@ -101,7 +94,7 @@ static inline void model_write(struct model *model, struct choices *choices)
     default:
         memcpy(model->write, model->disk + offset, length);
     }
-    MODEL_HOLDS(journal_write(model->journal, offset, model->write, length) == 0);
+    CHECK(journal_write(model->journal, offset, model->write, length) == 0);
     memcpy(model->disk + offset, model->write, length);
     model->written_bytes += length;
 }
@@ -113,8 +106,8 @@ static inline size_t model_take(struct model *model, struct choices *choices, bo
     uint8_t *into = malloc(room);
     uint64_t count;
     size_t used = journal_take(model->journal, into, room, sealed);
-    MODEL_HOLDS(used <= room && records_check(into, used, MODEL_DISK_BYTES, &count) == NULL);
-    MODEL_HOLDS((used == 0) == (count == 0));
+    CHECK(used <= room && records_check(into, used, MODEL_DISK_BYTES, &count) == NULL);
+    CHECK((used == 0) == (count == 0));
     model_apply(model->standby, into, used);
     free(into);
     return used;
@@ -127,10 +120,10 @@ static inline void model_settle(struct model *model, struct choices *choices)
     journal_unseal(model->journal);
     while (model_take(model, choices, false) > 0) {
     }
-    MODEL_HOLDS(memcmp(model->disk, model->standby, MODEL_DISK_BYTES) == 0);
+    CHECK(memcmp(model->disk, model->standby, MODEL_DISK_BYTES) == 0);
     journal_read_stats(model->journal, &stats);
-    MODEL_HOLDS(stats.current_bytes == 0 && stats.sealed_bytes == 0 && stats.waiting_ms == 0);
-    MODEL_HOLDS(stats.written_bytes == model->written_bytes && stats.recording);
+    CHECK(stats.current_bytes == 0 && stats.sealed_bytes == 0 && stats.waiting_ms == 0);
+    CHECK(stats.written_bytes == model->written_bytes && stats.recording);
 }
 
 /* A standby that holds something else: from now on it is known, and the whole disk is written once, as a mirror does. */
@@ -152,7 +145,7 @@ static inline void model_seed(struct model *model, struct choices *choices)
     memcpy(model->before, model->standby, MODEL_DISK_BYTES);
     model_hashes(model->standby, hashes);
     if (choose(choices, 4))
-        MODEL_HOLDS(journal_know(model->journal, hashes, sizeof hashes) == 0);
+        CHECK(journal_know(model->journal, hashes, sizeof hashes) == 0);
     journal_record(model->journal);
     for (uint32_t at = 0, length; at < MODEL_DISK_BYTES; at += length) {
         length = (choose(choices, 4) + 1) * JOURNAL_CHUNK_BYTES / 2;
@@ -161,7 +154,7 @@ static inline void model_seed(struct model *model, struct choices *choices)
         /* The guest writes, before and behind what is mirrored. */
         if (choose(choices, 2))
             model_write(model, choices);
-        MODEL_HOLDS(journal_write(model->journal, at, model->disk + at, length) == 0);
+        CHECK(journal_write(model->journal, at, model->disk + at, length) == 0);
         model->written_bytes += length;
         if (choose(choices, 2))
             model_take(model, choices, choose(choices, 2));
@@ -203,7 +196,7 @@ static inline void model_run(struct model *model, struct choices *choices)
             /* Asked again while something is still to be sent. */
             memcpy(model->before, model->standby, MODEL_DISK_BYTES);
             model_hashes(model->standby, hashes);
-            MODEL_HOLDS(journal_know(model->journal, hashes, sizeof hashes) == 0);
+            CHECK(journal_know(model->journal, hashes, sizeof hashes) == 0);
             break;
         default:
             model_write(model, choices);

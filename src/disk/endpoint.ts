@@ -90,24 +90,20 @@ export class DiskEndpoint {
   get stats(): DiskStats {
     const results = new Float64Array(statCount)
     addon.diskStats(this.handle, results)
-    const [connected, connections, currentBytes, sealedBytes, writes, writtenBytes] =
-      results as unknown as Six
-    const [equalBytes, zeroBytes, flushes, waitingMs, recording, requests] = results.subarray(
-      6,
-    ) as unknown as Six
+    const at = (index: number) => results[index] ?? 0
     return {
-      connected: connected === 1,
-      connections,
-      currentBytes,
-      sealedBytes,
-      writes,
-      writtenBytes,
-      equalBytes,
-      zeroBytes,
-      flushes,
-      waitingMs,
-      mode: recording === 1 ? 'record' : 'drop',
-      requests,
+      connected: at(0) === 1,
+      connections: at(1),
+      currentBytes: at(2),
+      sealedBytes: at(3),
+      writes: at(4),
+      writtenBytes: at(5),
+      equalBytes: at(6),
+      zeroBytes: at(7),
+      flushes: at(8),
+      waitingMs: at(9),
+      mode: at(10) === 1 ? 'record' : 'drop',
+      requests: at(11),
     }
   }
 
@@ -120,5 +116,3 @@ export class DiskEndpoint {
     this.close()
   }
 }
-
-type Six = [number, number, number, number, number, number]

@@ -14,7 +14,7 @@ const frameBytes = 1 << 20
 /** Less than this waits for the end of the epoch. */
 const earlyBytes = 256 * 1024
 /** A guest that writes more than the standby holds waits for the end of its epoch; a pause and a journal may come on top. */
-const epochBytesMax = limits.diskWritesBytes.value / 2
+const epochBytesMax = limits.checkpointDiskBytes.value / 2
 const lookMs = 5
 /** Of seeding: it belongs to no epoch. */
 const noEpoch = 0

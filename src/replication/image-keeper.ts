@@ -134,7 +134,7 @@ export class ImageKeeper {
     this.#writes.push(this.#writesIn(payload))
     this.#writesFrames++
     this.#writesBytes += payload.length + frameOverheadBytes
-    if (this.#writesBytes > limits.diskWritesBytes.value)
+    if (this.#writesBytes > limits.checkpointDiskBytes.value)
       throw brokeProtocol('its checkpoint has more writes to disks than a standby holds')
   }
 

@@ -127,7 +127,7 @@ test('status says so, of the host and of each guest that needs it, until it is w
 
   // Right after a takeover there is one copy, and nothing to decide; it is not for people either.
   const { pid } = await a.client.guest('kept')
-  process.kill(pid ?? 0, 'SIGKILL')
+  process.kill(pid ?? Number.NaN, 'SIGKILL')
   await until(b, 'kept', ({ takeover, role }) => takeover !== null && role === 'Alone')
   expect((await status('b')).out).toMatch(/decided by +(nobody yet|file \/)/)
   await b.client.remove('kept')

@@ -418,7 +418,7 @@ describe('what a killed agent leaves behind', () => {
     await c.client.run({ ...idle, name: 'hung' })
     const { pid } = await c.client.guest('hung')
     await killHost(c)
-    process.kill(pid ?? 0, 'SIGSTOP')
+    process.kill(pid ?? Number.NaN, 'SIGSTOP')
     c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
       state: 'Hung',
@@ -551,7 +551,7 @@ describe('a protected guest', () => {
 
   test('whose standby is killed says so, goes on, and gets another', async () => {
     const { pid } = await b.client.guest(name)
-    process.kill(pid ?? 0, 'SIGKILL')
+    process.kill(pid ?? Number.NaN, 'SIGKILL')
     await until(a, name, ({ state }) => state === 'Connecting')
     await expectProtected()
     const events = await b.client.events()

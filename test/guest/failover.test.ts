@@ -49,7 +49,7 @@ async function turned(): Promise<{ outcome: Awaited<ReturnType<typeof judge>>; s
 
 async function kill(): Promise<void> {
   const { pid } = await from.client.guest(name)
-  process.kill(pid ?? 0, 'SIGKILL')
+  process.kill(pid ?? Number.NaN, 'SIGKILL')
 }
 
 const whole = { continued: true, lost: 0, verified: true }

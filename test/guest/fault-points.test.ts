@@ -105,7 +105,7 @@ test.each(faultPoints.filter(standbyPoint))("the standby's supervisor dies at %s
 test('the supervisor that takes over dies at after-load: its guest runs on there', async () => {
   const failing = await withFault(to, 'after-load=kill')
   const { pid } = await until(from, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
-  process.kill(pid ?? 0, 'SIGKILL')
+  process.kill(pid ?? Number.NaN, 'SIGKILL')
   await died(failing)
   ;[from, to] = [failing, from]
   await until(from, name, ({ role }) => role !== 'Standby')

@@ -125,7 +125,7 @@ test('full: two protected guests go on, through a restart of the agent and a tak
   await goesOn('victim')
   expect(await a.client.guest('other')).toMatchObject({ state: 'Running' })
 
-  process.kill(status.pid ?? 0, 'SIGKILL')
+  process.kill(status.pid ?? Number.NaN, 'SIGKILL')
   const taken = await until(b, 'victim', ({ takeover }) => takeover !== null)
   for (const filler of fillers) rmSync(filler)
   expect(await judge(console, consoleAt(taken.console), taken.takeover!.consoleBytes)).toMatchObject({

@@ -42,7 +42,7 @@ test('the agent is stopped and comes back, then it is stopped and its QEMU dies'
   expect((await atB.client.events()).filter(({ kind }) => kind === 'failover')).toEqual([])
 
   await stop()
-  process.kill(pid ?? 0, 'SIGKILL')
+  process.kill(pid ?? Number.NaN, 'SIGKILL')
   const taken = await until(atB, name, ({ takeover }) => takeover !== null)
   expect(taken).toMatchObject({ role: 'Alone', generation: generation + 1 })
   const outcome = await judge(console, consoleAt(taken.console), taken.takeover?.consoleBytes ?? 0)

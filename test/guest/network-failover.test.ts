@@ -84,7 +84,7 @@ test(`a TCP connection survives ${failovers} failovers, and no answer is taken b
     await until(from, 'sum', ({ state }) => state === 'Protected')
     // The client goes on while QEMU is killed at some moment.
     const { pid } = await from.client.guest('sum')
-    const killed = delay(random.integer(50, 500)).then(() => process.kill(pid ?? 0, 'SIGKILL'))
+    const killed = delay(random.integer(50, 500)).then(() => process.kill(pid ?? Number.NaN, 'SIGKILL'))
     let over = false
     const taken = until(to, 'sum', ({ takeover }) => takeover !== null).finally(() => {
       over = true

@@ -62,7 +62,7 @@ describe('nothing is listed right after the removal of', () => {
 
   test('a guest that has ended, of itself or by a kill', async () => {
     const { pid } = await a.client.run({ ...idle, name: 'ended' })
-    process.kill(pid ?? 0, 'SIGKILL')
+    process.kill(pid ?? Number.NaN, 'SIGKILL')
     await until(a, 'ended', ({ state }) => state === 'Failed')
     await a.client.remove('ended')
     expect(await names(a)).toEqual([])
@@ -72,7 +72,7 @@ describe('nothing is listed right after the removal of', () => {
   test('a guest that dies at that moment', async () => {
     for (let n = 0; n < times; n++) {
       const { pid } = await a.client.run({ ...idle, name: 'dying' })
-      process.kill(pid ?? 0, 'SIGKILL')
+      process.kill(pid ?? Number.NaN, 'SIGKILL')
       await a.client.remove('dying')
       expect(await names(a)).toEqual([])
       expect(left('a', 'dying')).toEqual([])
@@ -104,7 +104,7 @@ test('after a failover both hosts are cleaned up without an error, in either ord
   for (const first of ['the new primary', 'the new standby']) {
     const { pid } = await a.client.run({ ...idle, name: 'moved' })
     await protect(a, 'moved', b)
-    process.kill(pid ?? 0, 'SIGKILL')
+    process.kill(pid ?? Number.NaN, 'SIGKILL')
     await until(b, 'moved', ({ role, state }) => role === 'Primary' && state === 'Protected')
     if (first === 'the new standby') {
       await b.client.unprotect('moved')

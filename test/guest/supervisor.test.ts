@@ -106,7 +106,7 @@ test('a failover needs no agent', async () => {
   const { pid } = await a.client.run({ ...idle, name: 'third' })
   await protect(a, 'third', b)
   await Promise.all([endAgent(a, 'SIGKILL'), endAgent(b, 'SIGKILL')])
-  process.kill(pid ?? 0, 'SIGKILL')
+  process.kill(pid ?? Number.NaN, 'SIGKILL')
   b = await hosts.add('b')
   await until(b, 'third', ({ takeover }) => takeover !== null)
   a = await hosts.add('a')

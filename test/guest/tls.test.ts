@@ -36,7 +36,7 @@ test('a guest is protected and survives over mutual TLS', async () => {
   const waiting = await beta.client.guest('guarded')
   expect(exposed(dirname(waiting.console), waiting.pid)).toEqual([])
 
-  process.kill(status.pid ?? 0, 'SIGKILL')
+  process.kill(status.pid ?? Number.NaN, 'SIGKILL')
   const taken = await until(beta, 'guarded', ({ takeover }) => takeover !== null)
   expect(await judge(console, consoleAt(taken.console), taken.takeover?.consoleBytes ?? 0)).toMatchObject({
     continued: true,

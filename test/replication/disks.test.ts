@@ -176,7 +176,7 @@ describe('a standby refuses', () => {
     const tiny = frame(0, 0, record(0, 512, 1, new Uint8Array(0)))
     for (const payload of [large, tiny]) {
       const one = keeper()
-      const enough = Math.ceil(limits.diskWritesBytes.value / (payload.length + 512))
+      const enough = Math.ceil(limits.checkpointDiskBytes.value / (payload.length + 512))
       const flood = () => {
         for (let n = 0; n <= enough; n++) one.holdDisk(1, payload)
       }

@@ -118,9 +118,10 @@ export function processorMs({ process: { pid }, stateDirectory }: EphemeralAgent
     .reduce((sum, ms) => sum + ms, 0)
 }
 
-/** Of a guest that is there. */
-export async function supervisorPid({ client }: EphemeralAgent, name: string): Promise<number> {
-  return (await client.guest(name)).supervisor?.process ?? 0
+/** Of a guest that is there, once its supervisor answers: 0 would be our own processes to whoever signals it. */
+export async function supervisorPid(agent: EphemeralAgent, name: string): Promise<number> {
+  const { supervisor } = await until(agent, name, (status) => status.supervisor !== null)
+  return supervisor!.process
 }
 
 /** What QEMU says of the guest, over the control socket that only the guard uses. */
