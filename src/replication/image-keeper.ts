@@ -4,12 +4,14 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
+import { invariant } from '../errors.ts'
 import { DeviceStateReader } from './device-state.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
 import { checkpointBytesMax } from './pause-limits.ts'
+import type { StandbyMachine } from './standby-state.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
 export interface Committed {
@@ -32,9 +34,9 @@ const frameOverheadBytes = 512
 export class ImageKeeper {
   readonly #image: Image
   readonly #faults: Faults
-  #committed: Committed | undefined
-  /** A checkpoint that is still whole in the image, though the guest has gone on without it. */
-  #outdated: Committed | undefined
+  readonly #machine: StandbyMachine
+  /** Whole in the image; whether it is outdated says the state. */
+  #checkpoint: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
   #held: Held[] = []
   /** Of the frames, and of the deltas that they became. */
@@ -49,18 +51,18 @@ export class ImageKeeper {
   #lastEpoch = 0
   #applying: Promise<void> = Promise.resolve()
 
-  constructor(image: Image, faults: Faults) {
+  constructor(image: Image, faults: Faults, machine: StandbyMachine) {
     this.#image = image
     this.#faults = faults
+    this.#machine = machine
   }
 
-  get committed(): Committed | undefined {
-    return this.#committed
-  }
-
-  /** What only a person may take over: the guest has gone on since, and what it did then is lost. */
-  get outdated(): Committed | undefined {
-    return this.#outdated
+  /** What may be taken over: once the end has begun, that which it began with. */
+  get checkpoint(): Committed | undefined {
+    const { whole, outdated, ending } = this.#machine
+    const held = this.#checkpoint !== undefined
+    invariant(ending || held === (whole || outdated), 'the image holds a checkpoint when the state says so')
+    return this.#checkpoint
   }
 
   /**
@@ -77,8 +79,7 @@ export class ImageKeeper {
 
   /** The guest has gone on without us: the checkpoint is outdated. Its pages still save seeding. */
   forgetCheckpoint(): void {
-    this.#outdated = this.#committed ?? this.#outdated
-    this.#committed = undefined
+    this.#machine.fire('outdate')
   }
 
   /**
@@ -95,7 +96,8 @@ export class ImageKeeper {
       held.giveBack()
       throw error
     }
-    this.#loseCheckpoint()
+    this.#machine.change('seed', '')
+    this.#checkpoint = undefined
     const applied = this.#apply([held])
     this.#applying = settled(applied)
     await applied
@@ -130,12 +132,13 @@ export class ImageKeeper {
     this.#dropPartial()
     this.#lastEpoch = epoch
     this.#faults('before-ack')
-    this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
-    this.#outdated = undefined
+    this.#machine.fire('commit')
+    this.#checkpoint = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
     const applied = this.#apply(held, true).catch((error) => {
-      this.#loseCheckpoint()
+      this.#machine.fire('torn')
+      this.#checkpoint = undefined
       throw error
     })
     this.#applying = settled(applied)
@@ -204,12 +207,6 @@ export class ImageKeeper {
       throw brokeProtocol(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
   }
 
-  /** The image holds no whole checkpoint any more. */
-  #loseCheckpoint(): void {
-    this.#committed = undefined
-    this.#outdated = undefined
-  }
-
   #dropPartial(): void {
     for (const { giveBack } of this.#held) giveBack()
     this.#held = []
@@ -220,5 +217,5 @@ export class ImageKeeper {
   }
 }
 
-/** For whoever waits until the image stands still; whether it then holds a checkpoint says `committed`. */
+/** For whoever waits until the image stands still; whether it then holds a checkpoint says `checkpoint`. */
 const settled = (applied: Promise<void>): Promise<void> => applied.catch(() => undefined)
