@@ -21,6 +21,7 @@ import { handOver } from './descriptors.ts'
 import type { HandOver, Incoming } from './door.ts'
 import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
+import { GuestIds } from './guest-ids.ts'
 import { ownMemory } from './own-memory.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
@@ -57,7 +58,7 @@ export class Agent implements GuestApi {
   readonly #socket: Address
   readonly #guests = new Map<string, SupervisedGuest>()
   /** Names of guests by their ids, for connections that are about them. */
-  readonly #names = new Map<string, string>()
+  readonly #ids = new GuestIds()
   /** How images were held densely, by the guest's id; an image that was lost is followed by another one. */
   readonly #dense = new Map<string, DensitySettings>()
   readonly #departed = new Departed()
@@ -256,12 +257,13 @@ export class Agent implements GuestApi {
       left: (reason) => {
         if (this.#guests.get(name) !== guest) return
         this.#guests.delete(name)
+        this.#ids.forget(name)
         if (reason !== '') this.#departed.note(name, reason)
       },
     })
     this.#guests.set(name, guest)
     const id = guest.record?.id
-    if (id !== undefined) this.#names.set(id, name)
+    if (id !== undefined) this.#ids.note(id, name)
     return guest
   }
 
@@ -269,7 +271,7 @@ export class Agent implements GuestApi {
     const { stateDirectory, host, arbiter, tls, images, swap, faults, advertise } = this.#options
     const reached = advertise ?? ('port' in this.address ? this.address : undefined)
     if (record?.density) this.#dense.set(record.id, record.density)
-    const id = [...this.#names].find(([, other]) => other === name)?.[0]
+    const id = this.#ids.idOf(name)
     const density = id === undefined ? undefined : this.#dense.get(id)
     return {
       ...{ protocol: supervisorProtocol, stateDirectory, name, host, arbiter, tls, images, swap },
@@ -294,7 +296,7 @@ export class Agent implements GuestApi {
 
   /** To the supervisor of the guest, if there is one. */
   #route(id: string): HandOver | undefined {
-    const guest = this.#guests.get(this.#names.get(id) ?? '')
+    const guest = this.#guests.get(this.#ids.nameOf(id) ?? '')
     if (!guest?.alive) return undefined
     return async (socket, local) => {
       if (await handOver(socket, guest.files.supervisor.door, local)) return true
@@ -311,7 +313,7 @@ export class Agent implements GuestApi {
       const { hello } = await greet(connection)
       accept()
       const { id, name } = hello.guest
-      this.#names.set(id, name)
+      this.#ids.note(id, name)
       await this.#supervised(name).ready()
       await connection.send(frameType.again)
       await connection.finish()

@@ -10,6 +10,7 @@ import type { Sample } from '../workingset/sample.ts'
 import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
+import { eventsOf } from './event-reader.ts'
 import type { GuestStatus, HostStatus } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
@@ -75,14 +76,14 @@ export class AgentClient {
   }
 
   async *#samples(response: IncomingMessage): AsyncGenerator<Sample> {
-    for await (const event of this.#events<Sample | ApiError>(response)) {
+    for await (const event of eventsOf<Sample | ApiError>(this.#read(response))) {
       if ('code' in event) throw failure(event)
       yield event
     }
   }
 
   async *#stream<T>(path: string, signal?: AbortSignal): AsyncGenerator<T> {
-    yield* this.#events<T>(await this.#openStream(path, signal))
+    yield* eventsOf<T>(this.#read(await this.#openStream(path, signal)))
   }
 
   async #openStream(path: string, signal?: AbortSignal): Promise<IncomingMessage> {
@@ -90,15 +91,6 @@ export class AgentClient {
     if (signal) addAbortSignal(signal, response)
     if ((response.statusCode ?? 500) >= 400) throw failure(JSON.parse(await this.#text(response)))
     return response
-  }
-
-  async *#events<T>(response: IncomingMessage): AsyncGenerator<T> {
-    let rest = ''
-    for await (const chunk of this.#read(response)) {
-      const parts = (rest + String(chunk)).split('\n\n')
-      rest = parts.pop() ?? ''
-      for (const part of parts) yield JSON.parse(part.replace(/^data: /, '')) as T
-    }
   }
 
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {

@@ -2,6 +2,7 @@
 import { request } from 'node:http'
 import { addon } from '../memory/native.ts'
 import { descriptorOf } from '../socket-handle.ts'
+import { eventsOf } from './event-reader.ts'
 import type { Lifeline } from './supervisor/main.ts'
 
 export interface OpenLifeline {
@@ -25,13 +26,8 @@ export function openLifeline(socketPath: string): Promise<OpenLifeline | undefin
 }
 
 async function* messagesOf(response: AsyncIterable<unknown>): AsyncGenerator<Lifeline> {
-  let rest = ''
   try {
-    for await (const chunk of response) {
-      const parts = (rest + String(chunk)).split('\n\n')
-      rest = parts.pop() ?? ''
-      for (const part of parts) yield JSON.parse(part.replace(/^data: /, ''))
-    }
+    yield* eventsOf<Lifeline>(response)
   } catch {
     // Cut off: it has ended, or we let go.
   }

@@ -96,8 +96,8 @@ export class ImageKeeper {
       held.giveBack()
       throw error
     }
-    this.#machine.change('seed', '')
     this.#checkpoint = undefined
+    this.#machine.change('seed', '')
     const applied = this.#apply([held])
     this.#applying = settled(applied)
     await applied
