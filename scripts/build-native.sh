@@ -68,8 +68,8 @@ for source in native/core/*.c; do
   core+=("$source")
 done
 
-compile "${core[@]}" native/addon/*.c
-link "$OUT/subpage.node" -lxxhash -llz4 -lzstd
+compile "${core[@]}" native/disk/*.c native/addon/*.c
+link "$OUT/subpage.node" -lxxhash -llz4 -lzstd -lpthread
 
 shim=(native/shim/*.c)
 if [ ${#shim[@]} -gt 0 ]; then

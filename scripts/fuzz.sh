@@ -37,7 +37,7 @@ targets=("delta $FRAME fuzz_delta" "delta-long $FRAME fuzz_delta" "page $FRAME f
   "masked $FRAME fuzz_delta 3" "delta-built $CHOICES fuzz_delta_built" "capture $CHOICES fuzz_capture"
   "page-at-rest 8192 fuzz_page" "restore $BODY fuzz_restore"
   "restore-long $BODY fuzz_restore" "restore-built $CHOICES fuzz_restore_built"
-  "reduce $CHOICES fuzz_reduce" "frames ts" "traces ts" "images ts" "cores ts" "plugin-logs ts" "qmp ts")
+  "reduce $CHOICES fuzz_reduce" "nbd $FRAME fuzz_nbd" "disk $FRAME fuzz_disk" "journal $CHOICES fuzz_journal" "frames ts" "traces ts" "images ts" "cores ts" "plugin-logs ts" "qmp ts")
 if [ -n "$ONLY" ]; then
   chosen=()
   for target in "${targets[@]}"; do if [ "${target%% *}" = "$ONLY" ]; then chosen=("$target"); fi; done
@@ -57,7 +57,8 @@ fi
 objects=()
 compile_core() {
   local source object newest extra
-  for source in native/core/*.c; do
+  # The server is a part of its own target.
+  for source in native/core/*.c native/disk/{journal,records}.c; do
     extra=()
     case $source in
       *_avx2.c)
@@ -66,7 +67,7 @@ compile_core() {
         ;;
     esac
     object=$OUT/$(basename "$source" .c).o
-    newest=$(ls -t "$source" native/core/*.h | head -1)
+    newest=$(ls -t "$source" native/{core,disk}/*.h | head -1)
     if [ ! "$object" -nt "$newest" ]; then "$CC" "${FLAGS[@]}" "${extra[@]}" -c "$source" -o "$object"; fi
     objects+=("$object")
   done

@@ -46,7 +46,8 @@ fi
 packages=(qemu-system-x86=qemu-system-x86_64 qemu-utils=qemu-img busybox-static gcc=gcc libc6-dev
   libxxhash-dev liblz4-dev libzstd-dev python3=python3)
 if $tests; then
-  packages+=(clang=clang libclang-rt-14-dev iproute2=ip nftables=nft etcd-server=etcd gdb=gcore systemd=systemd-analyze)
+  packages+=(clang=clang libclang-rt-14-dev iproute2=ip nftables=nft etcd-server=etcd gdb=gcore systemd=systemd-analyze
+    libnbd-bin=nbdinfo)
 fi
 
 missing_packages() {

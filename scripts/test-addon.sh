@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests of the addon under AddressSanitizer and UBSan: a second build of it, which node loads in place of the first, and those of
-# the unit tests that exercise deltas, reduction, regions and the store. Arguments are files of tests, in place of those.
+# the unit tests that exercise deltas, reduction, regions, the store and the endpoint of a disk. Arguments are files of tests, in place of those.
 # Leaks are not looked for: node itself keeps memory until its end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ case $(uname -m) in x86_64) FLAGS+=(-march=x86-64-v2) ;; esac
 
 objects=()
 newest=$(ls -t native/*/*.h scripts/test-addon.sh | head -1)
-for source in native/core/*.c native/addon/*.c; do
+for source in native/core/*.c native/disk/*.c native/addon/*.c; do
   extra=()
   case $source in
     *_avx2.c)
@@ -37,7 +37,7 @@ process.dlopen = (module, path, ...rest) =>
 JS
 
 tests=(test/delta/{refusals,reduce,shadow}.test.ts test/memory/{region,handles,hash}.test.ts test/density/store.test.ts
-  test/replication/device-state.test.ts test/tracking/plugin-share.test.ts)
+  test/replication/device-state.test.ts test/tracking/plugin-share.test.ts test/disk/hostile.test.ts)
 if [ $# -gt 0 ]; then tests=("$@"); fi
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 export NODE_OPTIONS="--require $PWD/$OUT/instead.cjs"

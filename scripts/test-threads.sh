@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The C tests that run threads, built with ThreadSanitizer: store, pager and shim. A test links native/core, and whatever its
+# The C tests that run threads, built with ThreadSanitizer: store, pager, shim and the server of a disk. A test links native/core, and whatever its
 # line "build with: FILES FLAGS" names. The environment variable TEST limits to one name. The addon cannot be built so.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -57,6 +57,20 @@ export const limits = {
     beyond: 'DELTA_MALFORMED before memory is taken for it; the connection is closed',
     test: 'test/native/test_restore.c',
   },
+  diskWriteBytes: {
+    value: 32 * MiB,
+    unit: 'bytes',
+    of: 'one write to a disk, and one record of it (native/disk)',
+    beyond: 'the connection of the NBD client is closed; FRAME_MALFORMED for a record',
+    test: 'test/disk/hostile.test.ts',
+  },
+  nbdOptionBytes: {
+    value: 16_384,
+    unit: 'bytes',
+    of: 'what an NBD client says of an option (native/disk)',
+    beyond: 'the connection is closed',
+    test: 'test/disk/hostile.test.ts',
+  },
   dictionarySlots: {
     value: 65_280,
     unit: 'lines',

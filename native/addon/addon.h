@@ -20,6 +20,7 @@ void subpage_register_bench(napi_env env, napi_value exports);
 void subpage_register_region(napi_env env, napi_value exports);
 void subpage_register_delta(napi_env env, napi_value exports);
 void subpage_register_descriptors(napi_env env, napi_value exports);
+void subpage_register_disk(napi_env env, napi_value exports);
 void subpage_register_files(napi_env env, napi_value exports);
 void subpage_register_forget(napi_env env, napi_value exports);
 void subpage_register_hash(napi_env env, napi_value exports);
@@ -33,8 +34,8 @@ void subpage_register_store(napi_env env, napi_value exports);
 void subpage_register_survey(napi_env env, napi_value exports);
 
 #define SUBPAGE_SUBJECTS(X)                                                                                        \
-    X(changes) X(bench) X(region) X(delta) X(descriptors) X(files) X(forget) X(hash) X(lease) X(pagemap) X(pager) X(plugin) X(process) X(reduce) X(store) \
-    X(survey)
+    X(changes) X(bench) X(region) X(delta) X(descriptors) X(disk) X(files) X(forget) X(hash) X(lease) X(pagemap) X(pager) X(plugin) X(process) X(reduce) \
+    X(store) X(survey)
 
 /* Adds one function; a failure here leaves an exception pending and the addon does not load. */
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback callback);

@@ -7,6 +7,9 @@
 #include "../core/reduce.h"
 #include "addon.h"
 
+#include "../disk/journal.h"
+#include "../disk/nbd_protocol.h"
+
 static const napi_type_tag reducer_tag = {0x3c8f0a6b77d14e52, 0xa4b1d90c2e65f817};
 static const napi_type_tag restorer_tag = {0x7d21b4c9e08f4a36, 0x95e3c7180b6da24f};
 
@@ -393,6 +396,8 @@ static napi_value core_limits(napi_env env, napi_callback_info info)
         {"recordBytes", SP_RECORD_BYTES_MAX},
         {"reducedBodyBytes", SP_REDUCED_BODY_BYTES_MAX},
         {"dictionarySlots", SP_DICTIONARY_SLOTS},
+        {"diskWriteBytes", JOURNAL_WRITE_BYTES_MAX},
+        {"nbdOptionBytes", NBD_OPTION_BYTES_MAX},
     };
     napi_value result, number;
     if (napi_create_object(env, &result) != napi_ok)

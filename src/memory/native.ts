@@ -16,6 +16,7 @@ import type {
   RestoreArguments,
   ShadowArguments,
 } from './native-arguments.ts'
+import type { DiskAddon } from './native-disk.ts'
 
 export { packageRoot }
 
@@ -50,7 +51,7 @@ export interface ForgetHandle {
   readonly [opaque]: 'forget'
 }
 
-export interface Addon {
+export interface Addon extends DiskAddon {
   /** Makes a file with all its room. Resolves with 0 or an errno; nothing is left then. */
   reserveFile(path: string, bytes: number): Promise<number>
   regionMap(path: string, writable: boolean): RegionHandle

@@ -1,0 +1,373 @@
+/* The endpoint that a disk is mirrored into (native/disk): a journal and its server behind one handle; records of disks. */
+#define _GNU_SOURCE
+#include "addon.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../core/invariant.h"
+#include "../disk/journal.h"
+#include "../disk/nbd.h"
+#include "../disk/records.h"
+
+enum { PATH_ROOM = 4096, STATS = 12 };
+
+static const napi_type_tag disk_tag = {0x3d9e51c08b7742af, 0xa614f2d90c3be587};
+
+struct disk {
+    struct journal *journal; /* NULL once closed */
+    struct nbd_server *server;
+};
+
+static void release(struct disk *disk)
+{
+    if (disk->server)
+        nbd_end(disk->server);
+    if (disk->journal)
+        journal_free(disk->journal);
+    disk->server = NULL;
+    disk->journal = NULL;
+}
+
+static void finalize(napi_env env, void *data, void *hint)
+{
+    (void)env;
+    (void)hint;
+    release(data);
+    free(data);
+}
+
+static struct disk *unwrap(napi_env env, napi_value value)
+{
+    bool ours = false;
+    void *disk = NULL;
+    if (napi_check_object_type_tag(env, value, &disk_tag, &ours) == napi_ok && ours &&
+        napi_unwrap(env, value, &disk) == napi_ok)
+        return disk;
+    napi_throw_type_error(env, NULL, "not an endpoint of a disk");
+    return NULL;
+}
+
+/* NULL with a TypeError pending when it is none, or closed. */
+static struct disk *disk_get(napi_env env, napi_value value)
+{
+    struct disk *disk = unwrap(env, value);
+    if (disk && !disk->journal) {
+        napi_throw_type_error(env, NULL, "the endpoint of the disk is closed");
+        return NULL;
+    }
+    return disk;
+}
+
+static struct disk *disk_argument(napi_env env, napi_callback_info info)
+{
+    napi_value args[1];
+    return subpage_args(env, info, 1, args) ? disk_get(env, args[0]) : NULL;
+}
+
+static napi_value wrap(napi_env env, struct disk *disk)
+{
+    napi_value object;
+    if (napi_create_object(env, &object) != napi_ok || napi_wrap(env, object, disk, finalize, NULL, NULL) != napi_ok) {
+        release(disk);
+        free(disk);
+        return NULL;
+    }
+    return napi_type_tag_object(env, object, &disk_tag) == napi_ok ? object : NULL;
+}
+
+/* diskOpen(path, bytes, journalBytesMax) → handle. Throws with the name of the errno. */
+static napi_value open_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[3];
+    char path[PATH_ROOM];
+    size_t length;
+    uint64_t bytes, bytes_max;
+    if (!subpage_args(env, info, 3, args) ||
+        !subpage_get_uint(env, args[1], INT64_MAX - JOURNAL_CHUNK_BYTES, "bytes", &bytes) ||
+        !subpage_get_uint(env, args[2], INT64_MAX, "journalBytesMax", &bytes_max))
+        return NULL;
+    if (napi_get_value_string_utf8(env, args[0], path, sizeof path, &length) != napi_ok || strlen(path) != length) {
+        napi_throw_type_error(env, NULL, "path must be a string");
+        return NULL;
+    }
+    struct disk *disk = calloc(1, sizeof *disk);
+    if (disk && (disk->journal = journal_new(bytes, bytes_max)) &&
+        (disk->server = nbd_serve(path, bytes, disk->journal)))
+        return wrap(env, disk);
+    int error = errno;
+    if (disk)
+        release(disk);
+    free(disk);
+    errno = error;
+    return throw_errno(env, path);
+}
+
+/* diskClose(disk): idempotent; waits for the thread, which ends at once */
+static napi_value close_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[1];
+    struct disk *disk;
+    if (subpage_args(env, info, 1, args) && (disk = unwrap(env, args[0])))
+        release(disk);
+    return NULL;
+}
+
+/* diskKnow(disk, hashes): 16 bytes for each chunk, or none: nothing is known */
+static napi_value know_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    struct disk *disk;
+    uint8_t *hashes;
+    size_t bytes;
+    if (!subpage_args(env, info, 2, args) || !(disk = disk_get(env, args[0])) ||
+        !subpage_get_bytes(env, args[1], "hashes", &hashes, &bytes))
+        return NULL;
+    int error = journal_know(disk->journal, hashes, bytes);
+    if (error == EINVAL) {
+        napi_throw_type_error(env, NULL, "hashes must have 16 bytes for each chunk of the disk");
+    } else if (error) {
+        errno = error;
+        return throw_errno(env, "diskKnow");
+    }
+    return NULL;
+}
+
+static napi_value record_call(napi_env env, napi_callback_info info)
+{
+    struct disk *disk = disk_argument(env, info);
+    if (disk)
+        journal_record(disk->journal);
+    return NULL;
+}
+
+static napi_value drop_call(napi_env env, napi_callback_info info)
+{
+    struct disk *disk = disk_argument(env, info);
+    if (disk)
+        journal_drop(disk->journal);
+    return NULL;
+}
+
+static napi_value seal_call(napi_env env, napi_callback_info info)
+{
+    struct disk *disk = disk_argument(env, info);
+    if (disk)
+        journal_seal(disk->journal);
+    return NULL;
+}
+
+static napi_value unseal_call(napi_env env, napi_callback_info info)
+{
+    struct disk *disk = disk_argument(env, info);
+    if (disk)
+        journal_unseal(disk->journal);
+    return NULL;
+}
+
+static napi_value number(napi_env env, double value)
+{
+    napi_value result;
+    return napi_create_double(env, value, &result) == napi_ok ? result : NULL;
+}
+
+/* diskTake(disk, into, sealed) → bytes used; 0: the list is empty */
+static napi_value take_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[3];
+    struct disk *disk;
+    uint8_t *into;
+    size_t room;
+    bool sealed;
+    if (!subpage_args(env, info, 3, args) || !(disk = disk_get(env, args[0])) ||
+        !subpage_get_bytes(env, args[1], "into", &into, &room) || !subpage_get_bool(env, args[2], "sealed", &sealed))
+        return NULL;
+    if (room < JOURNAL_TAKE_BYTES_MIN) {
+        napi_throw_type_error(env, NULL, "into has no room for a record");
+        return NULL;
+    }
+    return number(env, (double)journal_take(disk->journal, into, room, sealed));
+}
+
+/* diskStats(disk, results) */
+static napi_value stats_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    struct disk *disk;
+    double *results;
+    if (!subpage_args(env, info, 2, args) || !(disk = disk_get(env, args[0])) ||
+        !subpage_get_results(env, args[1], STATS, &results))
+        return NULL;
+    struct journal_stats journal;
+    struct nbd_stats server;
+    journal_read_stats(disk->journal, &journal);
+    nbd_read_stats(disk->server, &server);
+    const double values[STATS] = {
+        (double)server.connected,       (double)server.connections, (double)journal.current_bytes,
+        (double)journal.sealed_bytes,   (double)journal.writes,     (double)journal.written_bytes,
+        (double)journal.equal_bytes,    (double)journal.zero_bytes, (double)server.flushes,
+        (double)journal.waiting_ms,     (double)journal.recording,  (double)server.requests,
+    };
+    memcpy(results, values, sizeof values);
+    return NULL;
+}
+
+/* ---- records: what the standby does */
+
+static bool get_payload(napi_env env, napi_value payload, napi_value from, const uint8_t **records, size_t *bytes)
+{
+    uint8_t *data;
+    uint64_t at;
+    if (!subpage_get_bytes(env, payload, "payload", &data, bytes) || !subpage_get_uint(env, from, *bytes, "from", &at))
+        return false;
+    *records = data + at;
+    *bytes -= (size_t)at;
+    return true;
+}
+
+/* checkDisk(payload, from, diskBytes, results) → undefined | problem; results: records */
+static napi_value check_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[4], text;
+    const uint8_t *records;
+    size_t bytes;
+    uint64_t disk_bytes, count;
+    double *results;
+    if (!subpage_args(env, info, 4, args) || !get_payload(env, args[0], args[1], &records, &bytes) ||
+        !subpage_get_uint(env, args[2], INT64_MAX, "diskBytes", &disk_bytes) ||
+        !subpage_get_results(env, args[3], 1, &results))
+        return NULL;
+    const char *problem = records_check(records, bytes, disk_bytes, &count);
+    if (problem)
+        return napi_create_string_utf8(env, problem, NAPI_AUTO_LENGTH, &text) == napi_ok ? text : NULL;
+    results[0] = (double)count;
+    return NULL;
+}
+
+struct disk_job {
+    struct subpage_job job;
+    int fd;
+    const uint8_t *records;
+    size_t bytes;
+    uint64_t disk_bytes, first, count;
+    uint8_t *out;
+    int error;
+};
+
+static napi_value job_finish(napi_env env, struct subpage_job *job)
+{
+    return number(env, ((struct disk_job *)job)->error);
+}
+
+static napi_value job_start(napi_env env, struct disk_job *work, napi_value *args, size_t count, const char *name)
+{
+    work->job.finish = job_finish;
+    return subpage_job_start(env, &work->job, args, count, name);
+}
+
+static bool get_fd(napi_env env, napi_value value, int *fd)
+{
+    uint64_t number;
+    if (!subpage_get_uint(env, value, INT32_MAX, "fd", &number))
+        return false;
+    *fd = (int)number;
+    return true;
+}
+
+static void apply_execute(struct subpage_job *job)
+{
+    struct disk_job *work = (struct disk_job *)job;
+    work->error = records_apply(work->fd, work->records, work->bytes);
+}
+
+/* applyDisk(fd, payload, from) → promise of 0 or an errno */
+static napi_value apply_call(napi_env env, napi_callback_info info)
+{
+    enum { ARGS = 3 };
+    napi_value args[ARGS];
+    struct disk_job *work;
+    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
+        return NULL;
+    work->job.execute = apply_execute;
+    if (get_fd(env, args[0], &work->fd) && get_payload(env, args[1], args[2], &work->records, &work->bytes))
+        return job_start(env, work, args, ARGS, "subpage:applyDisk");
+    subpage_job_drop(&work->job);
+    return NULL;
+}
+
+static void sync_execute(struct subpage_job *job)
+{
+    struct disk_job *work = (struct disk_job *)job;
+    work->error = fdatasync(work->fd) < 0 ? errno : 0;
+}
+
+/* syncDisk(fd) → promise of 0 or an errno */
+static napi_value sync_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[1];
+    struct disk_job *work;
+    if (!subpage_args(env, info, 1, args) || !(work = subpage_job_new(env, sizeof *work)))
+        return NULL;
+    work->job.execute = sync_execute;
+    if (get_fd(env, args[0], &work->fd))
+        return job_start(env, work, args, 1, "subpage:syncDisk");
+    subpage_job_drop(&work->job);
+    return NULL;
+}
+
+static void hash_execute(struct subpage_job *job)
+{
+    struct disk_job *work = (struct disk_job *)job;
+    work->error = records_hash(work->fd, work->disk_bytes, work->first, work->count, work->out);
+}
+
+static bool hash_arguments(napi_env env, napi_value *args, struct disk_job *work)
+{
+    size_t room;
+    if (!get_fd(env, args[0], &work->fd) ||
+        !subpage_get_uint(env, args[1], INT64_MAX - JOURNAL_CHUNK_BYTES, "diskBytes", &work->disk_bytes))
+        return false;
+    uint64_t chunks = (work->disk_bytes + JOURNAL_CHUNK_BYTES - 1) / JOURNAL_CHUNK_BYTES;
+    if (!subpage_get_uint(env, args[2], chunks, "first", &work->first) ||
+        !subpage_get_uint(env, args[3], chunks - work->first, "count", &work->count) ||
+        !subpage_get_bytes(env, args[4], "out", &work->out, &room))
+        return false;
+    if (room == work->count * JOURNAL_HASH_BYTES)
+        return true;
+    napi_throw_type_error(env, NULL, "out must have 16 bytes for each chunk");
+    return false;
+}
+
+/* hashDisk(fd, diskBytes, first, count, out) → promise of 0 or an errno; chunks of the disk */
+static napi_value hash_call(napi_env env, napi_callback_info info)
+{
+    enum { ARGS = 5 };
+    napi_value args[ARGS];
+    struct disk_job *work;
+    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
+        return NULL;
+    work->job.execute = hash_execute;
+    if (hash_arguments(env, args, work))
+        return job_start(env, work, args, ARGS, "subpage:hashDisk");
+    subpage_job_drop(&work->job);
+    return NULL;
+}
+
+void subpage_register_disk(napi_env env, napi_value exports)
+{
+    export_function(env, exports, "diskOpen", open_call);
+    export_function(env, exports, "diskClose", close_call);
+    export_function(env, exports, "diskKnow", know_call);
+    export_function(env, exports, "diskRecord", record_call);
+    export_function(env, exports, "diskDrop", drop_call);
+    export_function(env, exports, "diskSeal", seal_call);
+    export_function(env, exports, "diskUnseal", unseal_call);
+    export_function(env, exports, "diskTake", take_call);
+    export_function(env, exports, "diskStats", stats_call);
+    export_function(env, exports, "checkDisk", check_call);
+    export_function(env, exports, "applyDisk", apply_call);
+    export_function(env, exports, "syncDisk", sync_call);
+    export_function(env, exports, "hashDisk", hash_call);
+}

@@ -1,0 +1,31 @@
+/** What the addon does for the disks of guests (native/addon/disk.c); a part of native.ts. */
+declare const opaque: unique symbol
+
+/** The endpoint that a disk is mirrored into. */
+export interface DiskHandle {
+  readonly [opaque]: 'disk'
+}
+
+type Errno = number
+
+export interface DiskAddon {
+  /** Listens at once, in the mode `drop`. Throws with the name of the errno. */
+  diskOpen(path: string, bytes: number, journalBytesMax: number): DiskHandle
+  diskClose(disk: DiskHandle): void
+  /** 16 bytes for each chunk of the disk, or none: nothing is known. */
+  diskKnow(disk: DiskHandle, hashes: Uint8Array): void
+  diskRecord(disk: DiskHandle): void
+  diskDrop(disk: DiskHandle): void
+  diskSeal(disk: DiskHandle): void
+  diskUnseal(disk: DiskHandle): void
+  /** Bytes used; 0: the list is empty. `into` has 17 bytes or more. */
+  diskTake(disk: DiskHandle, into: Uint8Array, sealed: boolean): number
+  /** Results as src/disk/endpoint.ts reads them. */
+  diskStats(disk: DiskHandle, results: Float64Array): void
+  /** Results: records. Returns what is wrong, or undefined. */
+  checkDisk(payload: Uint8Array, from: number, diskBytes: number, results: Float64Array): string | undefined
+  applyDisk(fd: number, payload: Uint8Array, from: number): Promise<Errno>
+  syncDisk(fd: number): Promise<Errno>
+  /** 16 bytes into `out` for each of `count` chunks from `first` on. ENODATA: the file is shorter than the disk. */
+  hashDisk(fd: number, diskBytes: number, first: number, count: number, out: Uint8Array): Promise<Errno>
+}
