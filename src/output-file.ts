@@ -285,7 +285,8 @@ function failed(path: string, cause: unknown): unknown {
     EFBIG: 'it would be larger than files may be here',
     EACCES: 'not allowed here',
     EROFS: 'its file system is read-only',
-    ENOENT: 'its folder is not there',
+    // The kernel's answer where nothing can be made, too, as in /proc.
+    ENOENT: existsSync(dirname(path)) ? 'nothing can be made in its folder' : 'its folder is not there',
     ENOTDIR: 'its folder is a file',
     ENAMETOOLONG: 'its name is too long',
   }

@@ -163,6 +163,12 @@ test('a folder that is not there, a file in place of a folder, a name that is to
     expect(() => checkOutput(wrong, { replace: false })).toThrow(code('BAD_ARGUMENT'))
 })
 
+test('a folder that is there, and takes nothing, is not said to be missing', () => {
+  expect(() => checkOutput('/proc/x', { replace: false })).toThrow(/nothing can be made in its folder/)
+  expect(() => makeOutputFolder('/proc/x')).toThrow(/nothing can be made in its folder/)
+  expect(() => checkOutput(join(folder, 'none', 'x'), { replace: false })).toThrow(/its folder is not there/)
+})
+
 test('folders are made as needed; where none can be made it says so at once', () => {
   makeOutputFolder(join(folder, 'a/b/c'))
   expect(statSync(join(folder, 'a/b/c')).isDirectory()).toBe(true)

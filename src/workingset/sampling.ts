@@ -19,7 +19,10 @@ export class SamplingEstimator implements Estimator {
   get estimate(): Estimate | undefined {
     if (this.#watched === 0) return undefined
     const share = this.#touched / this.#watched
-    const plusMinus = 1.96 * this.#pages * Math.sqrt((share * (1 - share)) / this.#watched)
+    const deviation = Math.sqrt((share * (1 - share)) / this.#watched)
+    // Where all looked alike, pages that differ may have been missed: the rule of three.
+    const missed = share === 0 || share === 1 ? Math.min(1, 3 / this.#watched) : 0
+    const plusMinus = this.#pages * Math.max(1.96 * deviation, missed)
     return { pages: share * this.#pages, plusMinus, stable: true, intervals: this.#intervals }
   }
 

@@ -34,16 +34,22 @@ function scalePart(pages: number, watched: PageRanges, found: PageRanges): Share
   if (watched.pageCount === 0) return { pages: pages / 2, plusMinus: pages / 2 }
   const scale = pages / watched.pageCount
   const share = { pages: found.pageCount * scale, plusMinus: 0 }
-  if (watched.pageCount >= pages || watched.runCount < 2) return share
+  if (watched.pageCount >= pages) return share
   const ratio = found.pageCount / watched.pageCount
   const off = countsIn(watched, found).map((count, i) => count - ratio * (watched.end(i) - watched.first(i)))
   let differences = 0
   for (let i = 1; i < off.length; i++) differences += (off[i]! - off[i - 1]!) ** 2
   const unwatched = 1 - watched.pageCount / pages
-  const variance = (unwatched * off.length * differences) / (2 * (off.length - 1))
-  // Where all looked alike, one block may still have been missed: the rule of three.
-  const atLeast = 3 * (watched.pageCount / watched.runCount) * unwatched
-  share.plusMinus = scale * Math.max(z95 * Math.sqrt(variance), found.pageCount > 0 ? atLeast / 2 : 0)
+  const variance = off.length < 2 ? 0 : (unwatched * off.length * differences) / (2 * (off.length - 1))
+  // Where all looked alike, blocks that differ may still have been missed: the rule of three. Where some differed, half of it.
+  const alike = found.pageCount === 0 || found.pageCount === watched.pageCount
+  const missed = (alike ? 3 : 1.5) * (watched.pageCount / watched.runCount) * unwatched
+  // Never beyond what can be: none of the others, or all of them.
+  const most = Math.max(
+    share.pages - found.pageCount,
+    pages - watched.pageCount - (share.pages - found.pageCount),
+  )
+  share.plusMinus = Math.min(scale * Math.max(z95 * Math.sqrt(variance), missed), most)
   return share
 }
 

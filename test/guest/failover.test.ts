@@ -8,7 +8,9 @@ import { run as failoverBench } from '../../bench/failover.ts'
 import { judge } from '../../src/agent/demo.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
-import { type Console, consoleAt, typeLine } from '../../src/qemu/demo-guest.ts'
+import { type Console, consoleAt, consoleLength, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
+import { Qmp } from '../../src/qemu/qmp.ts'
 import { Hosts, protect, ramBytes, startVictim, until } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
 import { firmwareOptions, out } from '../support/tiny-guest.ts'
@@ -29,7 +31,7 @@ beforeAll(async () => {
   const env = { SUBPAGE_IMAGES: hosts.directory }
   ;[a, b] = [await hosts.add('a', env), await hosts.add('b', env)]
   ;[from, to] = [a, b]
-  ;({ console } = await startVictim(from, name))
+  ;({ console } = await startVictim(from, name, [], ['-device', 'virtio-balloon-pci']))
 })
 
 afterAll(async () => hosts[Symbol.asyncDispose]())
@@ -113,6 +115,44 @@ test('a switchover loses nothing and repeats nothing', async () => {
   expect((await turned()).outcome).toEqual({ ...whole, repeated: 0 })
   await from.client.unprotect(name)
 })
+
+test('a balloon that inflates and deflates leaves the standby equal, and what it holds is taken over', async () => {
+  const mib = 2 ** 20
+  const balloon = async (to: number) => {
+    const qmp = await Qmp.connect(guestFiles(from.stateDirectory, name).observerQmp)
+    try {
+      await qmp.run('balloon', { value: to })
+      const actual = async () => (await qmp.run<{ actual: number }>('query-balloon')).actual
+      await expect.poll(actual, { timeout: 60_000 }).toBe(to)
+    } finally {
+      qmp.close()
+    }
+  }
+  // Memory that the guest has written and freed: what the balloon gives back was not zero, and is zero afterwards.
+  const fill = async () => {
+    const length = consoleLength(console)
+    await typeLine(console, 'run dd if=/dev/urandom of=/tmp/fill bs=1M count=24 2>/dev/null; rm /tmp/fill')
+    await untilConsole(console, length, (text) => /^subpage-guest: exit 0$/m.exec(text) ?? undefined, 60_000)
+  }
+  const equal = async () => {
+    await until(from, name, ({ state }) => state === 'Protected')
+    expect(await from.client.verify(name)).toMatchObject({ equal: true })
+  }
+
+  await protect(from, name, to, { suspicionMs: 5000 })
+  await fill()
+  await balloon(ramBytes - 32 * mib)
+  await equal()
+  await balloon(ramBytes)
+  await fill()
+  await equal()
+  await balloon(ramBytes - 32 * mib)
+  await from.client.switchover(name)
+  expect((await turned()).outcome).toEqual({ ...whole, repeated: 0 })
+  await balloon(ramBytes)
+  await equal()
+  await from.client.unprotect(name)
+}, 140_000)
 
 // QEMU may end in any step of a checkpoint, with commands on their way to it.
 test('a guest that powers itself off is not failed over, whatever it interrupts', async () => {

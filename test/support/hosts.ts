@@ -136,8 +136,10 @@ export async function startVictim(
   { client }: EphemeralAgent,
   name: string,
   append: string[] = [],
+  devices: string[] = [],
 ): Promise<{ status: GuestStatus; console: Console }> {
-  const status = await client.run({ name, ramBytes, accel: 'tcg', options: demoGuestOptions(append) })
+  const options = [...demoGuestOptions(append), ...devices]
+  const status = await client.run({ name, ramBytes, accel: 'tcg', options })
   const console = consoleAt(status.console)
   await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
   return { status, console }

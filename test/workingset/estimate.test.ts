@@ -30,23 +30,15 @@ function observation(
 }
 
 test('what was watched stands for itself, what was sampled for the others too', () => {
-  const sampled = {
-    part: PageRanges.of([
-      [0, 10],
-      [40, 10],
-    ]),
-    of: 100,
-  }
+  const blocks = (firsts: number[], count: number) =>
+    PageRanges.of(firsts.map((first) => [first, count] as const))
+  const sampled = { part: blocks([0, 20, 40, 60], 10), of: 100 }
   const watched = sampled.part.union(range(100, 900))
-  const found = PageRanges.of([
-    [0, 5],
-    [40, 5],
-    [500, 7],
-  ])
+  const found = blocks([0, 20, 40, 60], 5).union(range(500, 7))
   expect(scaleUp(1000, watched, found, sampled).pages).toBe(50 + 7)
-  expect(scaleUp(1000, PageRanges.all(1000), found)).toEqual({ pages: 17, plusMinus: 0 })
+  expect(scaleUp(1000, PageRanges.all(1000), found)).toEqual({ pages: 27, plusMinus: 0 })
   // A sample whose blocks differ is less sure than one whose blocks are alike.
-  const differ = scaleUp(1000, watched, range(0, 10), sampled)
+  const differ = scaleUp(1000, watched, blocks([0, 40], 10), sampled)
   expect(differ.pages).toBe(50)
   expect(differ.plusMinus).toBeGreaterThan(scaleUp(1000, watched, found, sampled).plusMinus)
 })
@@ -84,6 +76,30 @@ test('the error bar holds the truth about as often as it says', () => {
     if (Math.abs(found - hot.pageCount) <= plusMinus) held++
   }
   expect(held).toBeGreaterThan(50)
+})
+
+// Hot: so many blocks of ten pages, of 1600. A sample that finds none, or nothing else, may still have missed some.
+test.each([1, 3, 10, 1590, 1597, 1599])(
+  'the error bar holds the truth when %i blocks of 1600 are in use',
+  (blocks) => {
+    const random = seeded(blocks)
+    const hot = range(32, blocks * 10)
+    let held = 0
+    for (let round = 0; round < 60; round++) {
+      const { watched, sampled } = new RotatingPlan(20_000, random).next(10, range(0, 16_000))
+      const { pages, plusMinus } = scaleUp(20_000, watched, hot.intersect(watched), sampled)
+      if (Math.abs(pages - hot.pageCount) <= plusMinus) held++
+    }
+    expect(held).toBeGreaterThan(50)
+  },
+)
+
+test('a sample of one block says next to nothing', () => {
+  const one = { part: range(160, 16), of: 1000 }
+  const { pages, plusMinus } = scaleUp(1000, one.part, PageRanges.empty, one)
+  expect(pages + plusMinus).toBe(1000 - 16)
+  const { pages: all, plusMinus: doubt } = scaleUp(1000, one.part, one.part, one)
+  expect(all - doubt).toBeLessThanOrEqual(16)
 })
 
 test('a change of size in two intervals is a phase; one interval is an outlier, unless it keeps coming', () => {
@@ -141,4 +157,13 @@ test('sampling: the share of random pages that were touched', () => {
   const { pages, plusMinus } = estimator.estimate!
   expect(Math.abs(pages - 400)).toBeLessThan(2 * plusMinus)
   expect(plusMinus).toBeLessThan(25)
+})
+
+test('sampling: where none of the pages was touched, or all were, a few in a hundred may be otherwise', () => {
+  const watched = PageRanges.of(Array.from({ length: 100 }, (_, n) => [n * 10, 1] as const))
+  for (const touched of [PageRanges.empty, watched]) {
+    const estimator = new SamplingEstimator(1000)
+    estimator.add(observation(watched, touched))
+    expect(estimator.estimate?.plusMinus).toBeGreaterThanOrEqual(30)
+  }
 })
