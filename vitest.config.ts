@@ -13,7 +13,7 @@ const processTests = [
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
   'test/replication/{arbiter-etcd,arbiter-file,arbiter-memory,arbiter-open}.test.ts',
-  'test/replication/{backlog,failed,give-back,growth,hostile,identities,pair,shadow-modes}.test.ts',
+  'test/replication/{backlog,disks,failed,give-back,growth,hostile,identities,pair,shadow-modes}.test.ts',
   'test/study/process/**/*.test.ts',
   'test/study/amplification/**/*.test.ts',
   'test/study/ending.test.ts',

@@ -14,7 +14,7 @@ out=build/guest
 cache=$out/cache
 want=${1:-demo}
 modules=(failover net_failover virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
-  virtio_net virtio_blk virtio_console virtio-rng virtio_balloon
+  virtio_net virtio_blk crc16 crc32c_generic mbcache jbd2 ext4 virtio_console virtio-rng virtio_balloon
   pvpanic pvpanic-mmio pvpanic-pci button evdev)
 workload_packages=(redis-tools sqlite3 memcached stress-ng)
 

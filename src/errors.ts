@@ -150,6 +150,16 @@ export const errorTable = {
     'A guest could not be put on its bridge.',
     'The agent needs CAP_NET_ADMIN, /dev/net/tun and the command `ip`; `subpage check` says what is missing.',
   ),
+  DISK_UNUSABLE: entry(
+    'A file or device cannot be a disk of the guest.',
+    'The message says why; name another one, or move away what is in its place.',
+    exitStatus.failed,
+    400,
+  ),
+  DISK_FAILED: entry(
+    'A disk of a protected guest could not be copied, or written on the standby.',
+    'Look at the room and the health of the file systems that the message names; the guest runs on, and its protection is tried again.',
+  ),
   NO_SPACE: entry(
     'There is no room for guest memory, shadow or image.',
     'Free memory on that host, enlarge /dev/shm, or give the guest less RAM.',

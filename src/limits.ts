@@ -35,6 +35,13 @@ export const limits = {
     beyond: 'FRAME_MALFORMED; the connection is closed',
     test: 'test/replication/hostile.test.ts',
   },
+  diskWritesBytes: {
+    value: 512 * MiB,
+    unit: 'bytes',
+    of: 'the writes to disks in a checkpoint, which a standby holds until its commit',
+    beyond: 'FRAME_MALFORMED; the connection is closed. A primary lets the guest wait before',
+    test: 'test/replication/disks.test.ts',
+  },
   deviceStateBytes: {
     // Its pages go raw at worst, a byte of gap and two of kind each: 1023 of them fit into a frame with length and header.
     value: framePayloadBytes - 4096,

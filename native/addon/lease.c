@@ -7,7 +7,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,10 +22,39 @@ static const napi_type_tag lease_tag = {0x5b1f6c1d2a7e4c90u, 0x9a3d7706e1f24b8cu
 
 struct handle {
     struct lease *lease; /* NULL once closed */
+    pthread_t mirrors; /* shows that this process is alive, while `mirrored` */
+    _Atomic bool mirrored;
 };
+
+enum { SIGN_OF_LIFE_MS = 100 };
+
+static void *show_life(void *context)
+{
+    struct handle *handle = context;
+    const struct timespec span = {.tv_nsec = SIGN_OF_LIFE_MS * 1000000L};
+    while (handle->mirrored) {
+        /* 0 once the guard has cut: then there is nothing to be alive for. */
+        uint64_t until = atomic_load(&handle->lease->mirrors_until);
+        if (until != 0)
+            atomic_compare_exchange_strong(&handle->lease->mirrors_until, &until, lease_now_ns() + LEASE_MIRRORS_NS);
+        nanosleep(&span, NULL);
+    }
+    return NULL;
+}
+
+static void end_mirrors(struct handle *handle)
+{
+    if (!handle->mirrored)
+        return;
+    handle->mirrored = false;
+    pthread_join(handle->mirrors, NULL);
+    atomic_store(&handle->lease->mirrors_until, 0);
+}
 
 static void unmap(struct handle *handle)
 {
+    if (handle->lease)
+        end_mirrors(handle);
     if (handle->lease)
         munmap(handle->lease, LEASE_FILE_BYTES);
     handle->lease = NULL;
@@ -68,7 +100,7 @@ static napi_value lease_open(napi_env env, napi_callback_info info)
         napi_throw_type_error(env, NULL, "leaseOpen(path)");
         return NULL;
     }
-    struct handle *handle = malloc(sizeof *handle);
+    struct handle *handle = calloc(1, sizeof *handle);
     if (!handle)
         return throw_errno(env, "leaseOpen");
     handle->lease = map_lease(path);
@@ -243,6 +275,54 @@ static napi_value leave(napi_env env, napi_callback_info info)
     return hold_for(env, info, lease_leave, "leaseLeave(lease, holdMs up to 60000)");
 }
 
+/*
+ * leaseMirrors(handle, names): the guest's writes wait for mirrors from now on, and the guard cuts them when this process stands
+ * still. Names of nodes, each followed by NUL; none: there are no mirrors.
+ */
+static napi_value mirrors(napi_env env, napi_callback_info info)
+{
+    napi_value argv[2];
+    size_t length;
+    char names[LEASE_FILE_BYTES - LEASE_MIRRORS] = {0};
+    struct handle *handle = arguments(env, info, 2, argv);
+    if (!handle)
+        return NULL;
+    if (napi_get_value_string_utf8(env, argv[1], names, sizeof names - 1, &length) != napi_ok ||
+        length >= sizeof names - 2) {
+        napi_throw_type_error(env, NULL, "leaseMirrors(handle, names)");
+        return NULL;
+    }
+    end_mirrors(handle);
+    memcpy((char *)handle->lease + LEASE_MIRRORS, names, sizeof names);
+    if (length == 0)
+        return NULL;
+    atomic_store(&handle->lease->mirrors_until, lease_now_ns() + LEASE_MIRRORS_NS);
+    handle->mirrored = true;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&handle->mirrors, NULL, show_life, handle);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        handle->mirrored = false;
+        atomic_store(&handle->lease->mirrors_until, 0);
+        errno = error;
+        return throw_errno(env, "leaseMirrors");
+    }
+    return NULL;
+}
+
+/* leaseMirrorsCut(handle) -> how often the guard has cut mirrors */
+static napi_value mirrors_cut(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1], count;
+    struct handle *handle = arguments(env, info, 1, argv);
+    if (!handle)
+        return NULL;
+    napi_create_double(env, (double)atomic_load(&handle->lease->mirrors_cut), &count);
+    return count;
+}
+
 static napi_value lease_close(napi_env env, napi_callback_info info)
 {
     napi_value argv[1];
@@ -269,5 +349,7 @@ void subpage_register_lease(napi_env env, napi_value exports)
     export_function(env, exports, "leaseSpeak", speak);
     export_function(env, exports, "leaseSilenced", silenced);
     export_function(env, exports, "speakNowMs", speak_now);
+    export_function(env, exports, "leaseMirrors", mirrors);
+    export_function(env, exports, "leaseMirrorsCut", mirrors_cut);
     export_function(env, exports, "leaseClose", lease_close);
 }

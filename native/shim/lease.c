@@ -96,14 +96,60 @@ static enum outcome converse(int fd)
     return UNREACHED;
 }
 
-static enum outcome resume_guest(void)
+/*
+ * One command for each node: one that QEMU has dropped already refuses only its own. Out of band, for QEMU may be waiting for such a
+ * write within a command. The answers come when it has cut; a connection that is closed before would take the requests with it.
+ */
+static void cut_mirrors(int fd)
+{
+    static const char negotiation[] =
+        "{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":[\"oob\"]}}\n";
+    struct reader reader = {.fd = fd};
+    char line[1024], request[512];
+    unsigned asked = 0;
+    if (!read_line(&reader, line, sizeof line, GREETING_MS_MAX) ||
+        send(fd, negotiation, sizeof negotiation - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof negotiation - 1))
+        return;
+    const char *names = (const char *)lease + LEASE_MIRRORS, *end = (const char *)lease + LEASE_FILE_BYTES;
+    for (const char *name = names; name < end && *name; name += strnlen(name, (size_t)(end - name)) + 1) {
+        int bytes = snprintf(request, sizeof request,
+                             "{\"exec-oob\":\"yank\",\"id\":\"subpage-yank\",\"arguments\":{\"instances\":[{\"type\":"
+                             "\"block-node\",\"node-name\":\"%.*s\"}]}}\n",
+                             (int)strnlen(name, (size_t)(end - name)), name);
+        SP_INVARIANT(bytes > 0);
+        if ((size_t)bytes < sizeof request && send(fd, request, (size_t)bytes, MSG_NOSIGNAL) == bytes)
+            asked++;
+    }
+    while (asked > 0 && read_line(&reader, line, sizeof line, GREETING_MS_MAX))
+        if (strstr(line, "\"subpage-yank\""))
+            asked--;
+}
+
+static int connect_monitor(void)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&monitor, sizeof monitor) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+static void release_mirrors(void)
+{
+    int fd = connect_monitor();
+    if (fd < 0)
+        return;
+    cut_mirrors(fd);
+    close(fd);
+}
+
+static enum outcome resume_guest(void)
+{
+    int fd = connect_monitor();
     if (fd < 0)
         return UNREACHED;
-    enum outcome outcome = UNREACHED;
-    if (connect(fd, (struct sockaddr *)&monitor, sizeof monitor) == 0)
-        outcome = converse(fd);
+    enum outcome outcome = converse(fd);
     close(fd);
     return outcome;
 }
@@ -143,6 +189,8 @@ static void *guard(void *unused)
     /* QEMU itself died or restarted with an old file: what the predecessor began is taken up. */
     for (;;) {
         uint64_t now = lease_now_ns();
+        if (lease_mirrors_expire(lease, now))
+            release_mirrors();
         if (lease_expire(lease, now) || take_orphan() || atomic_load(&lease->word) == LEASE_EXPIRED) {
             resume_until_done();
             continue;

@@ -34,6 +34,12 @@
  * - Who moves pages out of guest RAM would lose what the guest writes meanwhile, so a deadline is not enough for it: it
  *   could be stopped for longer, between reading a page and removing it. The kernel gives a lock back when its holder
  *   has died, and never before: then nobody moves pages any more, and the guard resumes the guest.
+ * Beside the pauses there are the mirrors of disks: QEMU waits for the endpoint in the supervisor at every write. The fifth word
+ * is until when that is alive (CLOCK_MONOTONIC, ns; 0: there is no mirror), renewed by a thread of the supervisor (lease_mirrors).
+ * Has it passed, the guard cuts the connections of the nodes that are named from LEASE_MIRRORS on, one NUL-terminated name
+ * after the other: QEMU drops those mirrors, and the guest's writes go on. That comes before an overdue pause, because a `stop`
+ * may wait for such a write.
+ *
  * What it does not cover: an agent stopped between take and sending `stop` for longer than the lease, that then sends
  * `stop` and is killed before its `cont`. A restarted agent finds that guest paused and resumes it.
  */
@@ -51,6 +57,10 @@
 #define LEASE_LOCKED (UINT64_MAX - 1)
 #define LEASE_HOLD_NS_MAX (UINT64_C(60) * 1000 * 1000 * 1000)
 
+/* Where the names of the nodes begin in the file, and how long a mirror may be without a sign of life: less than any pause. */
+#define LEASE_MIRRORS 1024
+#define LEASE_MIRRORS_NS (UINT64_C(1000) * 1000 * 1000)
+
 /* What `speak_until` holds beside a deadline; fence.h says what it means. */
 #define SPEAK_FREELY UINT64_C(0)
 #define SPEAK_NEVER UINT64_C(1)
@@ -60,8 +70,10 @@ struct lease {
     _Atomic uint64_t expiries;
     _Atomic uint64_t speak_until;
     _Atomic uint64_t silenced;
+    _Atomic uint64_t mirrors_until;
+    _Atomic uint64_t mirrors_cut; /* times that the guard has done so */
 };
-_Static_assert(sizeof(struct lease) == 32, "the lease is read by two programs");
+_Static_assert(sizeof(struct lease) == 48, "the lease is read by two programs");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a word shared by two processes must not need a lock");
 
 static inline uint64_t lease_now_ns(void)
@@ -137,6 +149,18 @@ static inline bool lease_expire(struct lease *lease, uint64_t now_ns)
     if (word > now_ns && word - now_ns <= LEASE_HOLD_NS_MAX)
         return false;
     return lease_cas(lease, word, LEASE_EXPIRED);
+}
+
+/* True when the mirrors are now the guard's to cut. */
+static inline bool lease_mirrors_expire(struct lease *lease, uint64_t now_ns)
+{
+    uint64_t until = atomic_load(&lease->mirrors_until);
+    if (until == 0 || (until > now_ns && until - now_ns <= LEASE_MIRRORS_NS))
+        return false;
+    if (!atomic_compare_exchange_strong(&lease->mirrors_until, &until, 0))
+        return false;
+    atomic_fetch_add(&lease->mirrors_cut, 1);
+    return true;
 }
 
 static inline void lease_finish(struct lease *lease)

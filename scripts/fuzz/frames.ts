@@ -80,7 +80,13 @@ function payload(random: SeededRandom, type: number): Uint8Array {
     case frameType.guestEnded:
       return json({ how: pick(random, ['died', 'stopped', 'else']), detail: '' })
     case frameType.commit:
-      return encodeCommit({ deltas: random.integer(0, 9), deltaBytes: 2 ** 40, consoleBytes: 3, digest: 7n })
+      return encodeCommit({
+        deltas: random.integer(0, 9),
+        deltaBytes: 2 ** 40,
+        consoleBytes: 3,
+        digest: 7n,
+        diskFrames: 0,
+      })
     case frameType.device:
       return deviceState(random)
     case frameType.pages:

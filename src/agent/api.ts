@@ -7,6 +7,7 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFac
 import { type Static, Type } from 'typebox'
 import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
+import { DiskRequest, disksMax } from '../qemu/disk.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { sendingForm } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
@@ -21,6 +22,8 @@ export const RunBody = Type.Object(
     accel: Type.Union([Type.Literal('auto'), Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 512 }),
     nics: Type.Optional(Type.Array(NicRequest, { maxItems: nicsMax })),
+    /** Writable ones. */
+    disks: Type.Optional(Type.Array(DiskRequest, { maxItems: disksMax })),
     /** What QEMU's plugin notes of the guest's accesses; with tcg only. */
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames), { maxItems: 8 })),
   },

@@ -51,6 +51,23 @@ const Last = Type.Object({
   }),
 })
 
+const Disk = Type.Object({
+  name: Type.String(),
+  bytes: Type.Integer(),
+  path: Type.String({ description: 'on this host' }),
+  state: Type.Enum(['Alone', 'Seeding', 'Protected', 'Standby']),
+  behindBytes: Type.Integer({ description: 'written here, and not on their way to the standby yet' }),
+  writes: Type.Integer({ description: 'of the guest, and while seeding of what was there' }),
+  writtenBytes: Type.Integer(),
+  equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
+  zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
+  cuts: Type.Integer({
+    description: 'times that a supervisor stood still, and its mirror was cut for the guest',
+  }),
+})
+export type DiskStatus = Static<typeof Disk>
+type DiskPlace = Pick<DiskStatus, 'name' | 'bytes' | 'path'>
+
 export const GuestStatus = Type.Object({
   name: Type.String(),
   role: Type.Union([Type.Literal('Primary'), Type.Literal('Standby'), Type.Literal('Alone')]),
@@ -62,6 +79,8 @@ export const GuestStatus = Type.Object({
   qemu: Type.String(),
   pid: Nullable(Type.Integer()),
   console: Type.String({ description: 'file with the output of the serial console' }),
+  /** Its writable ones. */
+  disks: Type.Array(Disk),
   tracker: Nullable(Type.String()),
   codec: Nullable(Type.String()),
   epochMs: Nullable(Type.Number()),
@@ -157,3 +176,10 @@ export const HostStatus = Type.Object({
   guests: Type.Array(GuestStatus),
 })
 export type HostStatus = Static<typeof HostStatus>
+
+/** Of a disk that nothing is known of but its place. */
+export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): DiskStatus => ({
+  ...{ name, bytes, path },
+  state: standby ? 'Standby' : 'Alone',
+  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0, cuts: 0 },
+})

@@ -1,5 +1,5 @@
 /** What is known of a guest whose supervisor does not answer: what its record says. */
-import { type GuestStatus, unprotected } from './status.ts'
+import { diskStatus, type GuestStatus, unprotected } from './status.ts'
 import type { SupervisedGuest } from './supervised-guest.ts'
 
 /** Undefined when there is no guest yet. */
@@ -26,6 +26,7 @@ export function unansweredStatus({
     qemu: qemuVersion,
     pid: record.process.pid,
     console: files.consoleLog,
+    disks: machine.disks.map((disk) => diskStatus(disk, waiting)),
     shimMissing: null,
     generation,
     supervisor: null,

@@ -1,5 +1,5 @@
 /** `subpage status` for people: the guests of a host, one of them, and what it does just now. */
-import type { GuestStatus, HostStatus } from '../agent/status.ts'
+import type { DiskStatus, GuestStatus, HostStatus } from '../agent/status.ts'
 import { cellsOf, columnsOf } from '../text-layout.ts'
 import { pairs, table } from './output.ts'
 import { formatBytes, formatUs } from './sizes.ts'
@@ -45,6 +45,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       `${formatBytes(guest.ramBytes)}, ${guest.accel}, QEMU ${guest.qemu}, process ${guest.pid ?? '-'}`,
     ],
     ['console', guest.console],
+    ...guest.disks.map((disk) => ['disk', diskText(disk)]),
   ]
   if (guest.takeover)
     rows.push([
@@ -95,6 +96,14 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
     )
   }
   return pairs(rows, columns)
+}
+
+function diskText({ name, bytes, path, state, behindBytes, writtenBytes, equalBytes }: DiskStatus): string {
+  const copied =
+    state === 'Alone' || state === 'Standby'
+      ? ''
+      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}`
+  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}`
 }
 
 function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {

@@ -162,6 +162,9 @@ export interface Addon extends DiskAddon {
   leaseSilenced(lease: LeaseHandle): number
   /** CLOCK_BOOTTIME. */
   speakNowMs(): number
+  /** Names of nodes, each followed by NUL. */
+  leaseMirrors(lease: LeaseHandle, names: string): void
+  leaseMirrorsCut(lease: LeaseHandle): number
   leaseClose(lease: LeaseHandle): void
 
   /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */

@@ -12,6 +12,7 @@ import { SubpageError } from '../errors.ts'
 import type { Sending } from '../replication/sending.ts'
 import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
+import { Disk } from './disk.ts'
 import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
 import type { ProcessIdentity } from './process.ts'
@@ -78,6 +79,10 @@ export interface GuestFiles extends LaunchPaths {
   /** The channel through which accesses are forgotten. */
   forget: string
   supervisor: SupervisorFiles
+  /** Directory of the disks that subpage has made, of all guests of the host: they outlast these. */
+  disks: string
+  /** Where QEMU finds the endpoint that a disk is mirrored into. */
+  mirror: (index: number) => string
 }
 
 /** Of the process of the guest, which may begin before the guest does. */
@@ -115,6 +120,8 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     observerQmp: file('observer.sock'),
     console: file('console.sock'),
     incoming: file('incoming.sock'),
+    mirror: (index) => file(`disk${index}.sock`),
+    disks: join(resolve(stateDirectory), 'disks'),
     consoleLog: file('console.log'),
     qemuLog: file('qemu.log'),
     lease: file('lease'),
@@ -186,6 +193,7 @@ const recordForm = Type.Object({
     accel: Type.String(),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic),
+    disks: Type.Array(Disk),
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
   }),
   qemuVersion: Type.String(),
@@ -202,7 +210,10 @@ const recordForm = Type.Object({
 export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | undefined {
   if (!existsSync(files.record)) return undefined
   try {
-    return Value.Parse(recordForm, JSON.parse(readFileSync(files.record, 'utf8'))) as GuestRecord
+    const read = JSON.parse(readFileSync(files.record, 'utf8'))
+    // An earlier release has written it.
+    if (read.machine) read.machine.disks ??= []
+    return Value.Parse(recordForm, read) as GuestRecord
   } catch (cause) {
     throw new SubpageError(
       'STATE_DAMAGED',

@@ -11,6 +11,7 @@ import { mappingsOf } from '../tracking/mappings.ts'
 import { openUnnameable, shimEnvironment, shimMissing } from '../tracking/shim.ts'
 import { lastLines } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
+import { makeDisks, removeDisks } from './disk-files.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
 import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
@@ -55,8 +56,10 @@ export async function launch(
   let ram: Region | undefined
   let deviceState: DeviceStateFile | undefined
   let started: ProcessIdentity | undefined
+  let made: string[] = []
   try {
     prepareFiles(files)
+    made = makeDisks(machine.disks)
     ram = await createRam(files.ram, machine.ramBytes)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
@@ -95,6 +98,7 @@ export async function launch(
     ram?.close()
     deviceState?.close()
     if (started) killProcess(started)
+    removeDisks(made)
     removeFiles(files)
     throw wantOfRoom(`the files of ${name} in ${files.directory}`, error)
   }
@@ -142,7 +146,8 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
           forget: files.forget,
         }),
       },
-      unlimited: (machine.track ?? []).length > 0,
+      // A disk has any length.
+      unlimited: (machine.track ?? []).length > 0 || machine.disks.length > 0,
     })
     child.unref()
     // A failed spawn has no pid and reports the reason later, through `error`; both are handled here.

@@ -22,7 +22,7 @@ export function parseOption(text: string): OptionPart[] {
 }
 
 /** Splits at single commas; a doubled one is a comma of the value. */
-function splitAtCommas(text: string): string[] {
+export function splitAtCommas(text: string): string[] {
   const parts = ['']
   for (let i = 0; i < text.length; i++) {
     const character = text[i] ?? ''

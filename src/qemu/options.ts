@@ -4,6 +4,7 @@
  */
 
 import type { PluginPart } from '../tracking/plugin/layout.ts'
+import { type Disk, diskOptions } from './disk.ts'
 import { type Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
@@ -21,6 +22,8 @@ export interface Machine {
   track?: PluginPart[]
   /** Network cards by `--net`; the user's options may have others. */
   nics: Nic[]
+  /** Writable ones, by `--disk`; the user's options may have others to read. */
+  disks: Disk[]
 }
 
 export interface LaunchPaths extends QmpSockets {
@@ -57,6 +60,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     // A guest that breaks out of its devices finds a process that starts no programs and gains no rights.
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...nicOptions(machine.nics, paths.directory),
+    ...diskOptions(machine.disks),
     ...machine.options,
     ...bufferOptions(netdevIds(machine)),
     ...pluginOption(machine, paths.accesses),

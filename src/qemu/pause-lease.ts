@@ -94,6 +94,19 @@ export class PauseLease {
     return Number(addon.leaseExpiries(this.#lease))
   }
 
+  /**
+   * The guest's writes wait for mirrors in this process from now on: should it stand still, the guard cuts them.
+   * @param nodes of QEMU's; none: there are no mirrors any more
+   */
+  mirrors(nodes: string[]): void {
+    addon.leaseMirrors(this.#lease, nodes.map((node) => `${node}\0`).join(''))
+  }
+
+  /** How often the guard has cut mirrors since QEMU started. */
+  get mirrorsCut(): number {
+    return addon.leaseMirrorsCut(this.#lease)
+  }
+
   close(): void {
     addon.leaseClose(this.#lease)
   }

@@ -3,6 +3,7 @@ import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
+import { shapeOf } from './disk.ts'
 import { isEnding, isGone } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
 import { WriteFeed } from './write-feed.ts'
@@ -25,6 +26,10 @@ export class QemuGuest implements Guest {
 
   get ram() {
     return this.qemu.ram
+  }
+
+  get disks() {
+    return this.qemu.disks
   }
 
   get ended(): Promise<GuestEnd> {
@@ -154,6 +159,12 @@ export class QemuGuest implements Guest {
 
 /** What both hosts must have alike for the device state of one to load on the other. */
 export function describe({ record }: QemuProcess): GuestDescription {
-  const { ramBytes, track: _, ...machine } = record.machine
-  return { id: record.id, name: record.name, ramBytes, hypervisor: { qemu: record.qemuVersion, ...machine } }
+  const { ramBytes, track: _, disks, ...machine } = record.machine
+  return {
+    id: record.id,
+    name: record.name,
+    ramBytes,
+    diskBytes: disks.map(({ bytes }) => bytes),
+    hypervisor: { qemu: record.qemuVersion, ...machine, disks: disks.map(shapeOf) },
+  }
 }

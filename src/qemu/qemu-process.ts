@@ -10,6 +10,7 @@ import { realClock } from '../replication/clock.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
+import { DiskMirrors } from './disk-mirror.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, syncRecord, writeRecord } from './guest-files.ts'
@@ -56,6 +57,7 @@ export class QemuProcess {
   readonly fence: ShimFence
   readonly outputs: OutputBuffers
   readonly outputWatch: OutputWatch
+  readonly disks: DiskMirrors
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
@@ -93,6 +95,7 @@ export class QemuProcess {
       pid: record.process.pid,
       path: () => this.ramPath,
     })
+    this.disks = new DiskMirrors(qmp, files, record.machine.disks, this.lease)
     this.ended = this.#watch()
   }
 
@@ -232,6 +235,7 @@ export class QemuProcess {
     if (this.#released) return
     this.#released = true
     this.hang.close()
+    this.disks.close()
     this.qmp.close()
     this.ram.close()
     this.deviceState.close()

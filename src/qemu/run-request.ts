@@ -1,6 +1,8 @@
 /** What somebody asks for who starts a guest, and the machine that becomes of it. */
 import type { PluginPart } from '../tracking/plugin/layout.ts'
 import { chooseAccel } from './accel.ts'
+import { type DiskOwner, type DiskRequest, disksOf } from './disk.ts'
+import type { GuestFiles } from './guest-files.ts'
 import { addressed, type NicRequest } from './nic.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
@@ -12,13 +14,20 @@ export interface RunRequest {
   options: string[]
   /** Network cards on bridges of this host, and of the standby's. */
   nics?: NicRequest[]
+  /** Writable disks; those of a size are made. */
+  disks?: DiskRequest[]
   /** What QEMU's plugin notes of the guest's accesses. */
   track?: PluginPart[]
 }
 
-/** @throws SubpageError GUEST_UNPROTECTABLE, BAD_ARGUMENT */
-export async function machineOf(request: RunRequest, images: readonly string[]): Promise<Machine> {
-  const { name, ramBytes, nics = [], track = [] } = request
+/** @throws SubpageError GUEST_UNPROTECTABLE, BAD_ARGUMENT, DISK_UNUSABLE */
+export async function machineOf(
+  request: RunRequest,
+  images: readonly string[],
+  files: GuestFiles,
+  owner: DiskOwner,
+): Promise<Machine> {
+  const { name, ramBytes, nics = [], disks = [], track = [] } = request
   const { type, options } = readOptions(request.options, images)
   return {
     type,
@@ -26,6 +35,7 @@ export async function machineOf(request: RunRequest, images: readonly string[]):
     accel: await chooseAccel(request),
     options,
     nics: addressed(name, nics),
+    disks: disksOf(disks, files, owner),
     ...(track.length > 0 && { track: [...new Set(track)] }),
   }
 }

@@ -31,7 +31,7 @@ export class WaitingQemu implements WaitingGuest {
     files: GuestFiles,
     images: readonly string[],
   ): Promise<WaitingQemu> {
-    const { version, machine } = readDescription(description, images)
+    const { version, machine } = readDescription(description, files, images)
     const launched = await launch({ ...description, generation }, machine, files, true)
     const qemu = new QemuProcess(files, launched)
     try {

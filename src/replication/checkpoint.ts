@@ -45,11 +45,13 @@ export async function checkpoint(
   const { guest, faults, clock } = protection
   const sentBefore = session.sentBytesAtCommit
 
-  const frozen = await freeze(protection, whilePaused, whilePaused && inspectionMs)
+  const frozen = await freeze(protection, session, epoch, whilePaused, whilePaused && inspectionMs)
   const resumed = await frozen.pause.resume()
   faults('after-resume')
-  if (!resumed.valid)
+  if (!resumed.valid) {
+    session.disks.resume()
     throw new SubpageError('PAUSE_BROKEN', 'the checkpoint took too long and the guest was resumed meanwhile')
+  }
   const deviceState = await frozen.pause.deviceState()
 
   const sentAt = clock.now()
@@ -89,12 +91,15 @@ export async function checkpoint(
  */
 export async function freeze(
   protection: Protection,
+  { disks }: PrimarySession,
+  epoch: number,
   whilePaused?: () => void | Promise<void>,
   holdMs?: number,
 ): Promise<Frozen> {
   const { guest, tracker, writer, pending, limits, faults } = protection
   faults('before-pause')
   const pause = await guest.pause(holdMs)
+  disks.hold(epoch)
   try {
     faults('before-harvest')
     const harvestStart = performance.now()
@@ -122,6 +127,7 @@ export async function freeze(
       captureUs: (captureEnd - captureStart) * 1000,
     }
   } catch (error) {
+    disks.resume()
     await pause.resume()
     throw error
   }
@@ -136,14 +142,16 @@ export async function commit(
   deviceState: Uint8Array,
 ): Promise<number> {
   const { writer, faults, clock } = protection
-  const { connection, deltas, devices } = session
+  const { connection, deltas, disks, devices } = session
   faults('before-send')
   const sentAt = clock.now()
   const posted = await deltas.post(writer, epoch, pages, delta, rewritten)
+  const written = disks.post()
   const devicePayload = devices.encode(deviceState)
   const acknowledged = session.acknowledged(epoch)
   const sent = Promise.all([
     posted.sent,
+    written.sent,
     connection.send(frameType.device, epoch, devicePayload),
     connection.send(
       frameType.commit,
@@ -153,9 +161,11 @@ export async function commit(
         deltaBytes: deltas.total.bytes,
         consoleBytes,
         digest: deltas.digest,
+        diskFrames: disks.frames,
       }),
     ),
   ])
+  disks.posted()
   const committed = Promise.all([sent, acknowledged])
   // Awaited below; a failure before that is not unhandled.
   committed.catch(() => undefined)

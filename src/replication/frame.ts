@@ -32,6 +32,8 @@ export const frameType = {
   dismissed: 20,
   /** Now there is a process for its guest: connect once more. */
   again: 21,
+  /** Writes to a disk. */
+  disk: 22,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

@@ -4,6 +4,7 @@
  */
 import type { Region } from '../memory/region.ts'
 import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
+import type { GuestDisks } from './disks.ts'
 
 /** What a standby must be told, and must agree to, before it can take a guest over. */
 export interface GuestDescription {
@@ -11,6 +12,8 @@ export interface GuestDescription {
   id: string
   name: string
   ramBytes: number
+  /** Sizes of its writable disks, in an order that both hosts know. */
+  diskBytes: number[]
   /** Opaque to replication: the hypervisor's own words for the machine; equal on both sides. */
   hypervisor: Record<string, unknown>
 }
@@ -28,6 +31,7 @@ export type GuestEnd = {
 export interface Guest {
   readonly description: GuestDescription
   readonly ram: Region
+  readonly disks: GuestDisks
   /** Settles once, when the guest no longer runs. */
   readonly ended: Promise<GuestEnd>
   /** Whether it runs, as far as can be seen at this moment. */

@@ -4,8 +4,11 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
-import { invariant } from '../errors.ts'
+import { checkDisk } from '../disk/records.ts'
+import { invariant, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { DeviceStateReader } from './device-state.ts'
+import { type DiskImage, diskHeaderBytes } from './disks.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
 import type { GiveBack, Image } from './image.ts'
@@ -26,6 +29,12 @@ interface Held {
   giveBack: GiveBack
 }
 
+/** Writes to a disk, checked. */
+interface HeldWrites {
+  disk: DiskImage
+  payload: Uint8Array
+}
+
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
 /** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
@@ -35,6 +44,11 @@ export class ImageKeeper {
   readonly #image: Image
   readonly #faults: Faults
   readonly #machine: StandbyMachine
+  readonly #disks: readonly DiskImage[]
+  #writes: HeldWrites[] = []
+  #writesBytes = 0
+  /** Since the last commit of this connection: seeding drops no writes. */
+  #writesFrames = 0
   /** Whole in the image; whether it is outdated says the state. */
   #checkpoint: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
@@ -51,8 +65,9 @@ export class ImageKeeper {
   #lastEpoch = 0
   #applying: Promise<void> = Promise.resolve()
 
-  constructor(image: Image, faults: Faults, machine: StandbyMachine) {
+  constructor(image: Image, faults: Faults, machine: StandbyMachine, disks: readonly DiskImage[] = []) {
     this.#image = image
+    this.#disks = disks
     this.#faults = faults
     this.#machine = machine
   }
@@ -71,6 +86,7 @@ export class ImageKeeper {
    */
   begin(reduces: boolean): void {
     this.#dropPartial()
+    this.#dropWrites()
     this.close()
     this.#restorer = reduces ? new Restorer() : undefined
     this.#devices = new DeviceStateReader()
@@ -96,11 +112,30 @@ export class ImageKeeper {
       held.giveBack()
       throw error
     }
-    this.#checkpoint = undefined
-    this.#machine.change('seed', '')
-    const applied = this.#apply([held])
+    this.#beginSeeding()
+    const applied = this.#apply([held], this.#takeWrites())
     this.#applying = settled(applied)
     await applied
+  }
+
+  /** As `seed`, of a disk. */
+  async seedDisk(payload: Uint8Array, check: () => void): Promise<void> {
+    const writes = this.#writesIn(payload)
+    check()
+    this.#dropPartial()
+    this.#beginSeeding()
+    const applied = this.#apply([], [...this.#takeWrites(), writes])
+    this.#applying = settled(applied)
+    await applied
+  }
+
+  holdDisk(epoch: number, payload: Uint8Array): void {
+    this.#partOf(epoch)
+    this.#writes.push(this.#writesIn(payload))
+    this.#writesFrames++
+    this.#writesBytes += payload.length + frameOverheadBytes
+    if (this.#writesBytes > limits.diskWritesBytes.value)
+      throw brokeProtocol('its checkpoint has more writes to disks than a standby holds')
   }
 
   async hold(epoch: number, payload: Uint8Array, type: FrameType): Promise<void> {
@@ -125,10 +160,14 @@ export class ImageKeeper {
     if (!device) throw brokeProtocol('its checkpoint has no device state')
     if (commit.deltas !== this.#held.length || commit.deltaBytes !== this.#receivedBytes)
       throw brokeProtocol('its checkpoint is not whole')
+    if (commit.diskFrames !== this.#writesFrames)
+      throw brokeProtocol('its checkpoint has not all writes to disks')
     if (commit.digest !== 0n && commit.digest !== this.#restorer?.digest)
       throw brokeProtocol('its dictionary of lines is another one than ours')
     const held = this.#held
     this.#held = []
+    const writes = this.#takeWrites()
+    this.#writesFrames = 0
     this.#dropPartial()
     this.#lastEpoch = epoch
     this.#faults('before-ack')
@@ -136,7 +175,7 @@ export class ImageKeeper {
     this.#checkpoint = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
-    const applied = this.#apply(held, true).catch((error) => {
+    const applied = this.#apply(held, writes, true).catch((error) => {
       this.#machine.fire('torn')
       this.#checkpoint = undefined
       throw error
@@ -148,6 +187,7 @@ export class ImageKeeper {
   /** Resolves when nothing is being written to the image; what was not committed is dropped. */
   async settle(): Promise<void> {
     this.#dropPartial()
+    this.#dropWrites()
     await this.#applying
   }
 
@@ -185,14 +225,16 @@ export class ImageKeeper {
     }
   }
 
-  async #apply(held: Held[], acknowledged = false): Promise<void> {
+  async #apply(held: Held[], writes: HeldWrites[], acknowledged = false): Promise<void> {
     const { region } = this.#image
     try {
       if (acknowledged) this.#faults('after-ack')
       this.#faults('before-apply')
+      const written = redo(writes)
       for (const { delta } of held)
         if (delta.length <= inlineBytesMax) applySync(region, delta)
         else await apply(region, delta)
+      await written
       this.#faults('after-apply')
     } finally {
       for (const { giveBack } of held) giveBack()
@@ -207,6 +249,35 @@ export class ImageKeeper {
       throw brokeProtocol(`it sends epoch ${epoch} in the middle of epoch ${this.#partialEpoch}`)
   }
 
+  /** The image holds no whole checkpoint any more. */
+  #beginSeeding(): void {
+    this.#checkpoint = undefined
+    this.#machine.change('seed', '')
+  }
+
+  /** @throws SubpageError FRAME_MALFORMED */
+  #writesIn(payload: Uint8Array): HeldWrites {
+    const header = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+    if (payload.length < diskHeaderBytes || header.readUInt32LE(4) !== 0)
+      throw brokeProtocol('it sends writes to a disk without a header')
+    const disk = this.#disks[header.readUInt32LE(0)]
+    if (!disk) throw brokeProtocol(`it writes to disk ${header.readUInt32LE(0)}, which the guest has not`)
+    checkDisk(payload, diskHeaderBytes, disk.bytes)
+    return { disk, payload }
+  }
+
+  #takeWrites(): HeldWrites[] {
+    const writes = this.#writes
+    this.#writes = []
+    this.#writesBytes = 0
+    return writes
+  }
+
+  #dropWrites(): void {
+    this.#takeWrites()
+    this.#writesFrames = 0
+  }
+
   #dropPartial(): void {
     for (const { giveBack } of this.#held) giveBack()
     this.#held = []
@@ -219,3 +290,13 @@ export class ImageKeeper {
 
 /** For whoever waits until the image stands still; whether it then holds a checkpoint says `checkpoint`. */
 const settled = (applied: Promise<void>): Promise<void> => applied.catch(() => undefined)
+
+/** In order, for each disk. @throws SubpageError DISK_FAILED */
+async function redo(writes: HeldWrites[]): Promise<void> {
+  const failed = (cause: Error) => {
+    throw new SubpageError('DISK_FAILED', `a disk of the standby cannot be written: ${cause.message}`, {
+      cause,
+    })
+  }
+  for (const { disk, payload } of writes) await disk.apply(payload, diskHeaderBytes).catch(failed)
+}

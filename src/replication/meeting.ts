@@ -5,9 +5,8 @@
 import { SubpageError } from '../errors.ts'
 import { sameHost } from './claimant.ts'
 import type { Connection } from './connection.ts'
-import type { DeltaSender } from './delta-sender.ts'
 import type { PrimaryOptions } from './primary-options.ts'
-import { PrimarySession } from './primary-session.ts'
+import { PrimarySession, type Senders } from './primary-session.ts'
 
 export interface Meeting {
   options: PrimaryOptions
@@ -15,14 +14,14 @@ export interface Meeting {
   exposed: boolean
   stopping: AbortSignal
   abandoned: AbortSignal
-  sender: (connection: Connection) => DeltaSender
+  senders: (connection: Connection) => Senders
 }
 
 const triesMax = 3
 
 /** @throws SubpageError what the standby refuses with, PEER_UNREACHABLE, PEER_MISMATCH, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
 export async function meet(meeting: Meeting): Promise<PrimarySession> {
-  const { options, exposed, stopping, abandoned, sender } = meeting
+  const { options, exposed, stopping, abandoned, senders } = meeting
   const { connect, hello, clock, succession } = options
   let session: PrimarySession | undefined
   for (let tries = 0; !session; tries++) {
@@ -31,7 +30,7 @@ export async function meet(meeting: Meeting): Promise<PrimarySession> {
         'PEER_UNREACHABLE',
         'the other host begins one process after the other for the guest',
       )
-    session = await PrimarySession.open(await connect(), hello, clock, abandoned, sender)
+    session = await PrimarySession.open(await connect(), hello, clock, abandoned, senders)
   }
   try {
     const { claimant, arbitrated } = session.welcome

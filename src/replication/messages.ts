@@ -26,6 +26,7 @@ export const Hello = Type.Object({
     id: Type.String({ pattern: '^[0-9a-f-]{36}$' }),
     name: line,
     ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
+    diskBytes: Type.Array(Type.Integer({ minimum: 512, multipleOf: 512 }), { maxItems: 16 }),
     hypervisor: Type.Record(Type.String(), Type.Unknown()),
   }),
   /** Where the guest runs; lets a standby on the same machine see for itself whether its process is gone. */
@@ -120,14 +121,17 @@ export interface Commit {
   consoleBytes: number
   /** Of the primary's line dictionary after the last delta; 0 when it has none. */
   digest: bigint
+  /** Frames of type `disk` in this checkpoint. */
+  diskFrames: number
 }
 
 const commitBytes = 32
 
-/** deltas u32 · zero u32 · deltaBytes u64 · consoleBytes u64 · digest u64, little endian. */
+/** deltas u32 · diskFrames u32 · deltaBytes u64 · consoleBytes u64 · digest u64, little endian. */
 export function encodeCommit(commit: Commit): Uint8Array {
   const bytes = Buffer.alloc(commitBytes)
   bytes.writeUInt32LE(commit.deltas, 0)
+  bytes.writeUInt32LE(commit.diskFrames, 4)
   bytes.writeBigUInt64LE(BigInt(commit.deltaBytes), 8)
   bytes.writeBigUInt64LE(BigInt(commit.consoleBytes), 16)
   bytes.writeBigUInt64LE(commit.digest, 24)
@@ -144,9 +148,10 @@ export function decodeCommit(payload: Uint8Array): Commit {
     deltaBytes: Number(bytes.readBigUInt64LE(8)),
     consoleBytes: Number(bytes.readBigUInt64LE(16)),
     digest: bytes.readBigUInt64LE(24),
+    diskFrames: bytes.readUInt32LE(4),
   }
   const sizes = [commit.deltaBytes, commit.consoleBytes]
-  if (bytes.readUInt32LE(4) !== 0 || !sizes.every(Number.isSafeInteger))
+  if (!sizes.every(Number.isSafeInteger))
     throw new SubpageError('FRAME_MALFORMED', 'a commit has a field out of range')
   return commit
 }

@@ -28,6 +28,9 @@ export const detachMs = 1_000
 /** How long an end of protection waits for a standby that does not read or answer. */
 export const farewellMs = 5_000
 
+/** Time between attempts to reach a standby, or an arbiter, that is gone. */
+export const retryMs = 500
+
 /** How often to look whether output waits. Looking costs a read of two bytes. */
 const lookMs = 1
 

@@ -7,6 +7,8 @@ import type { Clock } from './clock.ts'
 import { Connection } from './connection.ts'
 import type { DeltaSender } from './delta-sender.ts'
 import { DeviceStateWriter } from './device-state.ts'
+import type { DiskSender } from './disk-sender.ts'
+import { diskHashBytes } from './disks.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
 import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
@@ -24,6 +26,12 @@ interface Question extends Waiter<Uint8Array> {
   filled: number
 }
 
+/** What sends over a connection. */
+export interface Senders {
+  deltas: DeltaSender
+  disks: DiskSender
+}
+
 /** A standby starts a QEMU before it answers. */
 const welcomeMs = 30_000
 
@@ -37,6 +45,7 @@ export class PrimarySession {
   readonly welcome: Welcome
   readonly devices = new DeviceStateWriter()
   readonly deltas: DeltaSender
+  readonly disks: DiskSender
   /** Bytes sent over the connection until the last commit. */
   sentBytesAtCommit = 0
   readonly #closed: AbortController
@@ -56,10 +65,11 @@ export class PrimarySession {
     welcome: Welcome,
     closed: AbortController,
     pulse: Pulse,
-    deltas: DeltaSender,
+    { deltas, disks }: Senders,
   ) {
     this.connection = connection
     this.deltas = deltas
+    this.disks = disks
     this.hello = hello
     this.welcome = welcome
     this.#closed = closed
@@ -71,7 +81,7 @@ export class PrimarySession {
   /**
    * @param abandon closes the connection, now or later, whatever it is waiting for
    * @param greeting what the standby is told; asked for once the connection stands
-   * @param sender makes what sends this connection's deltas
+   * @param senders makes what sends this connection's deltas and writes to disks
    * @returns undefined when the other host has just begun a process for the guest: connect again
    * @throws SubpageError what the standby refused with, or PEER_UNREACHABLE
    */
@@ -80,7 +90,7 @@ export class PrimarySession {
     greeting: () => Promise<Hello>,
     clock: Clock,
     abandon: AbortSignal,
-    sender: (connection: Connection) => DeltaSender,
+    senders: (connection: Connection) => Senders,
   ): Promise<PrimarySession | undefined> {
     const connection = new Connection(stream, clock)
     const closed = new AbortController()
@@ -116,7 +126,7 @@ export class PrimarySession {
         () => void connection.send(frameType.heartbeat).catch(() => undefined),
         () => connection.fail(`the standby was silent for ${suspicionMs} ms`),
       )
-      return new PrimarySession(connection, frames, hello, welcome, closed, pulse, sender(connection))
+      return new PrimarySession(connection, frames, hello, welcome, closed, pulse, senders(connection))
     } catch (error) {
       closed.abort()
       connection.close()
@@ -176,6 +186,11 @@ export class PrimarySession {
       this.#dismissal = { reject, resolve: () => resolve(given()) }
     })
     await Promise.all([this.connection.send(frameType.unprotect), answered])
+  }
+
+  /** XXH3-128 of every 64 KiB of the standby's copy of a disk. Shape: 16 bytes each. */
+  async diskHashes(disk: number, bytes: number): Promise<Uint8Array> {
+    return await this.#ask(frameType.askHashes, disk + 1, frameType.hashes, diskHashBytes(bytes))
   }
 
   /** XXH3-128 of every page of the image, as of the last checkpoint sent. Shape: 16 bytes a page. */

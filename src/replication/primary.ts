@@ -9,25 +9,24 @@ import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
 import { DeltaSender } from './delta-sender.ts'
+import { DiskSender } from './disk-sender.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
-import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, tooSlow } from './pace.ts'
+import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, retryMs, tooSlow } from './pace.ts'
 import { dismiss, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
 import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
+import { leaveDisks, seedDisks } from './seed-disks.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
 import { whenEnded } from './when-ended.ts'
-
-/** Time between attempts to reach a standby, or an arbiter, that is gone. */
-const retryMs = 500
 
 export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #options: PrimaryOptions
@@ -48,7 +47,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #exposed: boolean
   /** The pause of a switchover that is under way. */
   #held: Pause | undefined
-  #finished: Promise<void> = Promise.resolve()
+  /** Settles when it has let go of the guest. */
+  finished: Promise<void> = Promise.resolve()
   #failure: SubpageError | undefined
   state: PrimaryState = 'Connecting'
   reason = ''
@@ -63,9 +63,9 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     this.#options = options
     this.#exposed = options.exposed
     this.alone = !options.exposed
-    this.#protection = protectionOf(options, (session, sentAt) =>
-      leaveToSpeak(options, sentAt, () => session.probe()),
-    )
+    const mayRelease = (session: PrimarySession, sentAt: number) =>
+      leaveToSpeak(options, sentAt, () => session.probe())
+    this.#protection = protectionOf(options, mayRelease)
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
 
@@ -76,7 +76,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   static async start(options: PrimaryOptions): Promise<Primary> {
     const primary = new Primary(options)
     try {
-      primary.#finished = primary.#run(await primary.#open())
+      primary.finished = primary.#run(await primary.#open())
     } catch (error) {
       primary.#release()
       throw error
@@ -87,7 +87,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** After a restart of the supervisor, or a failover: goes on trying until the standby answers. */
   static resume(options: PrimaryOptions): Primary {
     const primary = new Primary(options)
-    primary.#finished = primary.#run(undefined)
+    primary.finished = primary.#run(undefined)
     return primary
   }
 
@@ -151,12 +151,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       this.#ending = false
     })
     const relax = this.#options.clock.after(until - this.#options.clock.now(), () => this.#abandoned.abort())
-    await this.#finished.finally(relax)
+    await this.finished.finally(relax)
     if (this.#failure) throw this.#failure
-  }
-
-  get finished(): Promise<void> {
-    return this.#finished
   }
 
   /** Ends this object, not the protection: another one, of the next supervisor, goes on with it. No pause is left open. */
@@ -164,7 +160,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     this.#detached = true
     this.#stopping.abort()
     const relax = this.#options.clock.after(this.#session ? detachMs : 0, () => this.#abandoned.abort())
-    await this.#finished.finally(relax)
+    await this.finished.finally(relax)
   }
 
   #open(): Promise<PrimarySession> {
@@ -174,9 +170,10 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       exposed: this.#exposed,
       stopping: this.#stopping.signal,
       abandoned: this.#abandoned.signal,
-      sender: (connection) => {
-        this.#sender = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
-        return this.#sender
+      senders: (connection) => {
+        const deltas = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
+        this.#sender = deltas
+        return { deltas, disks: new DiskSender(guest.disks, connection, this.#options.clock) }
       },
     })
   }
@@ -231,6 +228,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     } finally {
       ended.forget()
       session?.release()
+      await leaveDisks(guest)
       this.#tasks.end()
       this.#release()
     }
@@ -263,10 +261,12 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     const { signal } = this.#stopping
     this.#enter('Seeding', anew ? '' : backlog)
     const forgotten = async () => {
+      if (!this.#exposed) return
       this.#exposed = false
       await letOut(guest, undefined)
       this.#goneOn(true)
     }
+    if (anew) await seedDisks(guest.disks, session, { signal, next: this.#epoch + 1, forgotten })
     await seed(this.#protection, session, { anew, signal, forgotten: this.#exposed ? forgotten : undefined })
     session.sentBytesAtCommit = session.connection.bytesSent
     if (signal.aborted) return

@@ -1,5 +1,6 @@
 /** What a standby is made with, what it tells, and how it can end. */
 import type { Clock } from './clock.ts'
+import type { DiskImage } from './disks.ts'
 import type { Faults } from './fault.ts'
 import type { WaitingGuest } from './guest.ts'
 import type { Image } from './image.ts'
@@ -30,6 +31,8 @@ export interface StandbyOptions {
   guest: WaitingGuest
   /** The memory of that guest. */
   image: Image
+  /** Its disks. */
+  disks: readonly DiskImage[]
   /** Of the first connection. */
   hello: Hello
   succession: Succession

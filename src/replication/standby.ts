@@ -21,10 +21,7 @@ import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
 import { type StandbyChange, StandbyMachine } from './standby-state.ts'
 import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
-import { handBack, Vigil } from './vigil.ts'
-
-/** A primary that says that its supervisor leaves is not waited for longer. */
-const absenceMsMax = 10_000
+import { absenceMsMax, handBack, Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -47,7 +44,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#options = options
     this.#hello = options.hello
     this.#promises = new Promises(options.clock)
-    this.#keeper = new ImageKeeper(options.image, options.faults, this.#machine)
+    this.#keeper = new ImageKeeper(options.image, options.faults, this.#machine, options.disks)
   }
 
   get committed(): Omit<Committed, 'deviceState'> | undefined {
@@ -228,6 +225,9 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
         return await this.#keeper.seed(frame.payload, frame.type, () => this.#checkUndecided('seed'))
+      case frameType.disk:
+        if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
+        return await this.#keeper.seedDisk(frame.payload, () => this.#checkUndecided('seed'))
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
@@ -247,7 +247,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
         return
       case frameType.askHashes:
-        return await sendHashes(connection, image)
+        return await sendHashes(connection, image, this.#options.disks, frame.epoch)
       case frameType.askPage:
         return await sendPage(connection, image, frame.epoch)
       default:

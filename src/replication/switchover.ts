@@ -32,7 +32,7 @@ export async function handOver(
   epoch: number,
   held: (pause: Pause) => void,
 ): Promise<void> {
-  const frozen = await freeze(protection, undefined, handoverMs)
+  const frozen = await freeze(protection, session, epoch, undefined, handoverMs)
   held(frozen.pause)
   const untilMs = await commit(protection, session, epoch, frozen, await frozen.pause.deviceState())
   await protection.guest.releaseOutputs(untilMs)

@@ -9,6 +9,9 @@ import type { Clock } from './clock.ts'
 import type { Hello } from './messages.ts'
 import type { Succession } from './succession.ts'
 
+/** A primary that says that its supervisor leaves is not waited for longer. */
+export const absenceMsMax = 10_000
+
 export interface VigilOptions {
   clock: Clock
   succession: Succession

@@ -63,7 +63,7 @@ export async function startGuest({
       typeof initrd === 'string' ? initrd : joined(initrd, directory),
     )
     const chosen = await chooseAccel({ accel, track })
-    const machine = { type: 'q35', ramBytes, accel: chosen, options, nics: [], track }
+    const machine = { type: 'q35', ramBytes, accel: chosen, options, nics: [], disks: [], track }
     const identity = { id: randomUUID(), name, generation: 1 }
     qemu = new QemuProcess(files, await launch(identity, machine, files, false))
     const [cpu] = await qemu.qmp.run<{ 'thread-id': number }[]>('query-cpus-fast')

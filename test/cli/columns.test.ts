@@ -24,6 +24,7 @@ const guest = (name: string): GuestStatus => ({
   qemu: '7.2.22',
   pid: 4711,
   console: '/run/subpage/guests/web/console.log',
+  disks: [],
   tracker: 'userfault',
   codec: 'masked',
   epochMs: 25,

@@ -204,7 +204,7 @@ describe('a start that fails leaves nothing behind', () => {
 
   test('a device with memory of its own that no list names is found in QEMU', async () => {
     const files = filesOf('direct', 'shown')
-    const machine = { type: 'q35', ramBytes: 32 * mib, accel: 'tcg' as const, nics: [] }
+    const machine = { type: 'q35', ramBytes: 32 * mib, accel: 'tcg' as const, nics: [], disks: [] }
     const identity = { id: '22222222-2222-4222-8222-222222222222', name: 'shown', generation: 1 }
     const start = (options: string[]) => launch(identity, { ...machine, options }, files, false)
     await expect(start(['-device', 'VGA'])).rejects.toMatchObject({
@@ -276,15 +276,15 @@ describe('a standby that cannot be', () => {
   /** What host a would say of its guest, changed as the test likes. */
   async function hello(change: Record<string, unknown>, name = 'lonely'): Promise<Hello> {
     const record = readRecord(filesOf('a', 'lonely'))!
-    const { ramBytes, ...machine } = record.machine
+    const { ramBytes, disks: _, ...machine } = record.machine
     const mark = randomUUID()
     await openArbiter(`file:${join(hosts.directory, 'arbiter')}`).leaveMark(mark)
     return {
       protocol: protocolVersion,
       release: 'any',
       guest: {
-        ...{ id: name === record.name ? record.id : randomUUID(), name, ramBytes },
-        hypervisor: { qemu: record.qemuVersion, ...machine, ...change },
+        ...{ id: name === record.name ? record.id : randomUUID(), name, ramBytes, diskBytes: [] },
+        hypervisor: { qemu: record.qemuVersion, ...machine, disks: [], ...change },
       },
       source: {
         ...{ host: 'a', claimant: 'a', address: a.address, bootId: 'another boot' },
@@ -338,7 +338,7 @@ describe('a standby that cannot be', () => {
     const devices = new DeviceStateWriter()
     await connection.send(frameType.device, 1, devices.encode(Buffer.from('no state of any QEMU')))
     devices.close()
-    const nothing = { deltas: 0, deltaBytes: 0, consoleBytes: 0, digest: 0n }
+    const nothing = { deltas: 0, deltaBytes: 0, consoleBytes: 0, digest: 0n, diskFrames: 0 }
     await connection.send(frameType.commit, 1, encodeCommit(nothing))
     let next = await frames.next()
     while (next.value?.type === frameType.heartbeat) next = await frames.next()

@@ -49,6 +49,7 @@ async function startSum(
     accel: 'tcg',
     options: demoGuestOptions(['workload=sum', `net=${guestAddress}/24`]),
     nics: addressed(name, [{ bridge }]),
+    disks: [],
   }
   const files = guestFiles(join(directory, 'a'), name)
   const qemu = new QemuProcess(files, await launch({ id: name, name, generation: 1 }, machine, files, false))

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { imageRefusal, readImageDirectories } from '../../src/qemu/image-files.ts'
 import { readDescription } from '../../src/qemu/machine-description.ts'
 import { readOptions } from '../../src/qemu/option-policy.ts'
@@ -290,15 +291,24 @@ describe('image files', () => {
 })
 
 describe('the description of a machine, from another host', () => {
-  const hypervisor = { qemu: '7.2.22', type: 'q35', accel: 'tcg', options: ['-smp', '2'], nics: [] }
+  const hypervisor = {
+    qemu: '7.2.22',
+    type: 'q35',
+    accel: 'tcg',
+    options: ['-smp', '2'],
+    nics: [],
+    disks: [],
+  }
   const read = (change: Record<string, unknown>) =>
     readDescription(
       {
         id: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff',
         name: 'web',
         ramBytes: 2 ** 28,
+        diskBytes: [],
         hypervisor: { ...hypervisor, ...change },
       },
+      guestFiles('/somewhere', 'web'),
       images,
     )
 

@@ -170,7 +170,7 @@ describe('a hostile primary', () => {
       async (p) => {
         await p.connection.send(frameType.pages, 6, whole)
         await p.sendDevice(6, 'state')
-        const commit = encodeCommit({ deltas, deltaBytes, consoleBytes: 0, digest: 0n })
+        const commit = encodeCommit({ deltas, deltaBytes, consoleBytes: 0, digest: 0n, diskFrames: 0 })
         await p.connection.send(frameType.commit, 6, commit)
       },
       /not whole/,

@@ -23,6 +23,7 @@ describe('commit', () => {
       deltaBytes: fc.maxSafeNat(),
       consoleBytes: fc.maxSafeNat(),
       digest: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+      diskFrames: fc.nat(2 ** 32 - 1),
     })
     fc.assert(
       fc.property(commit, (sent) => {
@@ -31,8 +32,9 @@ describe('commit', () => {
     )
   })
 
+  const sent = { deltas: 3, deltaBytes: 4, consoleBytes: 5, digest: 6n, diskFrames: 7 }
+
   test('also when its bytes lie within a larger buffer', () => {
-    const sent = { deltas: 3, deltaBytes: 4, consoleBytes: 5, digest: 6n }
     const larger = Buffer.concat([Buffer.alloc(7, 255), encodeCommit(sent), Buffer.alloc(3, 255)])
     expect(decodeCommit(larger.subarray(7, 39))).toEqual(sent)
   })
@@ -41,11 +43,10 @@ describe('commit', () => {
     for (const length of [0, 1, 31, 33, 4096])
       expect(() => decodeCommit(Buffer.alloc(length))).toThrow(malformed)
     for (const [at, value] of [
-      [4, 1n],
       [8, 2n ** 53n],
       [16, 2n ** 64n - 1n],
     ] as const) {
-      const commit = Buffer.from(encodeCommit({ deltas: 1, deltaBytes: 1, consoleBytes: 1, digest: 1n }))
+      const commit = Buffer.from(encodeCommit(sent))
       commit.writeBigUInt64LE(value, at)
       expect(() => decodeCommit(commit)).toThrow(malformed)
     }

@@ -22,6 +22,7 @@ import {
 import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
 import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
+import { type DiskImage, type GuestDisks, noDisks } from '../../src/replication/disks.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
 import { type Image, wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
@@ -114,6 +115,7 @@ export function helloFor({ pages, name = 'script' }: { pages: number; name?: str
       id: '00000000-0000-4000-8000-000000000000',
       name,
       ramBytes: pages * pageBytes,
+      diskBytes: [],
       hypervisor: { kind: 'script' },
     },
     source: {
@@ -177,6 +179,7 @@ export class ScriptedGuest {
   readonly ended: Promise<GuestEnd>
   alive = true
   pauseMsMax = 2_000
+  disks: GuestDisks = noDisks
   trackerName: Tracker['name'] = 'userfault'
   openTrackers = 0
   end: (end: GuestEnd) => void = () => undefined
@@ -321,6 +324,7 @@ export class ScriptedHost {
   save = async (): Promise<void> => undefined
   /** As the standby uses it. */
   image: Image
+  disks: DiskImage[] = []
   readonly #arbiter: Arbiter | undefined
   readonly #sockets = new Set<Socket>()
   #ended: (outcome: StandbyOutcome) => void = () => undefined
@@ -390,6 +394,7 @@ export class ScriptedHost {
     const standby = new Standby({
       guest: this.waiting,
       image: this.image,
+      disks: this.disks,
       hello,
       succession: successionFor(this.claimant, this.#arbiter, () => this.save()),
       sourceGone: () => this.gone,

@@ -103,6 +103,7 @@ export const commitOf = (deltas: Uint8Array[], consoleBytes = 0): Uint8Array =>
   encodeCommit({
     deltas: deltas.length,
     deltaBytes: deltas.reduce((sum, { length }) => sum + length, 0),
+    diskFrames: 0,
     consoleBytes,
     digest: 0n,
   })

@@ -4,6 +4,7 @@ import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { HangWatch } from '../../src/qemu/hang-watch.ts'
 import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import type { Qmp } from '../../src/qemu/qmp.ts'
+import { noDisks } from '../../src/replication/disks.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause, WaitingGuest } from '../../src/replication/guest.ts'
 import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
 import type { SimProcess } from './sim-process.ts'
@@ -16,6 +17,7 @@ const inheritMs = 5_000
 export class SimGuest implements Guest {
   readonly qemu: SimQemu
   readonly pauseMsMax = leaseMs
+  readonly disks = noDisks
   readonly description: GuestDescription
   readonly ended: Promise<GuestEnd>
   readonly #world: SimWorld
@@ -241,6 +243,7 @@ function describe({ settings }: SimWorld): GuestDescription {
     id: '00000000-0000-4000-8000-000000000001',
     name: 'guest',
     ramBytes: settings.pages * 4096,
+    diskBytes: [],
     hypervisor: { simulated: true },
   }
 }

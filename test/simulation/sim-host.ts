@@ -503,6 +503,7 @@ export class StandbyHere {
     this.standby = new Standby({
       guest: this.waiting,
       image: wholeImage(this.waiting.image),
+      disks: [],
       hello,
       succession: agent.succession(qemu, hello.generation),
       sourceGone: (of) =>

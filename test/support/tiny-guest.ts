@@ -46,7 +46,15 @@ export async function startTiny(
   track: MachineTrack = [],
 ): Promise<QemuProcess> {
   const files = guestFiles(directory, name)
-  const machine = { type: 'q35', ramBytes: tinyRamBytes, accel: 'tcg' as const, nics: [], options, track }
+  const machine = {
+    type: 'q35',
+    ramBytes: tinyRamBytes,
+    accel: 'tcg' as const,
+    nics: [],
+    disks: [],
+    options,
+    track,
+  }
   const identity = { id: randomUUID(), name, generation: 1 }
   return new QemuProcess(files, await launch(identity, machine, files, false))
 }

@@ -3,7 +3,7 @@ import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
 import { loopDelayMs } from '../loop-delay.ts'
 import { ownMemory } from '../own-memory.ts'
-import { type GuestStatus, unprotected } from '../status.ts'
+import { type DiskStatus, diskStatus, type GuestStatus, unprotected } from '../status.ts'
 import type { Host } from './host.ts'
 import type { HostedGuest } from './hosted-guest.ts'
 
@@ -25,6 +25,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     qemu: record?.qemuVersion ?? '',
     pid: record?.process.pid ?? null,
     console: files.consoleLog,
+    disks: disksOf(guest),
     shimMissing:
       guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,
     generation: record?.generation ?? 0,
@@ -119,6 +120,15 @@ function undecided(arbiterTrouble: string | null): string {
 
 function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
   return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
+}
+
+function disksOf(guest: HostedGuest): DiskStatus[] {
+  const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
+  return (record?.machine.disks ?? []).map((disk, index) => {
+    const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
+    const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
+    return { ...diskStatus(disk, guest.kind === 'standby'), cuts, ...seen }
+  })
 }
 
 function supervisorStatus(guest: HostedGuest): GuestStatus['supervisor'] {

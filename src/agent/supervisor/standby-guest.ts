@@ -1,4 +1,5 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
+import { RawDisk } from '../../disk/raw-disk.ts'
 import { asSubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import type { GuestFiles, GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
@@ -40,15 +41,19 @@ export class StandbyGuest implements DenseOwner {
       // The primary goes on, and makes a new one.
       damaged: (error) => void this.standby.discard(error.message).catch(() => undefined),
     })
+    const disks = this.qemu.record.machine.disks.map(({ path, bytes }) => new RawDisk(path, bytes))
+    void waiting.ended.then(() => closeAll(disks))
     this.standby = new Standby({
       guest: waiting,
       image: this.#image,
+      disks,
       hello,
       succession: successionOf(waiting.qemu.record, host, waiting.qemu),
       sourceGone: (of) => this.#sight.gone(of),
       clock: realClock,
       faults: host.faults,
     })
+    this.standby.once('outcome', () => closeAll(disks))
     this.standby.on('state', (state, reason) =>
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
@@ -133,6 +138,10 @@ export async function endLeft(files: GuestFiles, record: GuestRecord | undefined
   host.density.remember(record)
   const given = successionOf(record, host).giveBackLeft()
   await given.catch((error) => host.events.add(record.name, 'protection', asSubpageError(error).message))
+}
+
+const closeAll = (disks: RawDisk[]) => {
+  for (const disk of disks) disk.close()
 }
 
 const reverseOf = ({ settings, source }: Hello): ProtectionSettings => ({ ...settings, to: source.address })

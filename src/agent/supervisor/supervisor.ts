@@ -104,8 +104,8 @@ export class Supervisor implements GuestApi {
     return await this.hosting.exclusively(async () => {
       this.#assertName(request.name)
       refuseIfPresent(this.#guest, this.host.name)
-      const machine = await machineOf(request, this.host.images)
       const identity = { id: randomUUID(), name: this.name, generation: 1 }
+      const machine = await machineOf(request, this.host.images, this.#files, identity)
       const qemu = new QemuProcess(this.#files, await launch(identity, machine, this.#files, false))
       this.hosting.say(
         'guest',
@@ -123,13 +123,13 @@ export class Supervisor implements GuestApi {
       if (!this.#guest && departure !== '')
         return { removed: name, note: `${name} was gone already: ${departure}` }
       const guest = this.#find(name)
-      const note = await endByCommand(guest, standbyToo)
+      const note = [await endByCommand(guest, standbyToo), disksLeft(guest)].filter((text) => text).join('; ')
       // The end of a guest that ran has been noted meanwhile.
       const left = this.#guest
       if (guest.kind !== 'standby') this.hosting.say('guest', 'removed')
       if (left === guest || left?.kind === 'ended') this.hosting.become(undefined)
       this.hosting.departure = ''
-      return { removed: name, ...(note !== undefined && { note }) }
+      return { removed: name, ...(note !== '' && { note }) }
     })
   }
 
@@ -211,4 +211,11 @@ export class Supervisor implements GuestApi {
   #running(name: string, command: string): RunningGuest {
     return runningOf(this.#find(name), command)
   }
+}
+
+/** What outlasts the guest, for somebody to remove. */
+function disksLeft(guest: HostedGuest): string | undefined {
+  const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
+  const paths = (record?.machine.disks ?? []).filter(({ made }) => made).map(({ path }) => path)
+  return paths.length > 0 ? `its disks stay: ${paths.join(', ')}` : undefined
 }

@@ -46,9 +46,16 @@ export const runCommand: Command = {
       summary: 'a network card: bridge=NAME[,mac=ADDRESS]; the bridge must have this name on both hosts',
       many: true,
     },
+    {
+      form: '--disk <disk>',
+      summary:
+        'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2',
+      many: true,
+    },
   ],
   async run(invocation) {
     const { parseNics } = await import('../../qemu/nic.ts')
+    const { parseDisks } = await import('../../qemu/disk.ts')
     const accel = text(invocation, 'accel') as RunBody['accel']
     using _ = accel === 'auto' ? ifSlow(invocation.output, kvmIsTried) : undefined
     const status = await agentOf(invocation).run({
@@ -58,6 +65,10 @@ export const runCommand: Command = {
       options: absolutePaths(invocation.rest),
       ...(invocation.flags.track !== undefined && { track: read(invocation, 'track', parseTrack) }),
       nics: invocation.flags.net === undefined ? [] : read(invocation, 'net', parseNics),
+      disks:
+        invocation.flags.disk === undefined
+          ? []
+          : read(invocation, 'disk', (value) => parseDisks(value, parseSize)),
     })
     warnOfMissing(invocation, status)
     invocation.output.data(

@@ -107,6 +107,7 @@ export class Fleet {
       accel,
       options: demoGuestOptions(role.append, role.initrd, role.kernel),
       nics: [],
+      disks: [],
     }
     const files = guestFiles(this.directory, role.name)
     const identity = { id: randomUUID(), name: role.name, generation: 1 }

@@ -220,6 +220,7 @@ export class ReplayedPair implements EpochCourse {
         deltaBytes: deltas.total.bytes,
         consoleBytes: 0,
         digest: deltas.digest,
+        diskFrames: 0,
       },
       () => Promise.resolve(),
     )

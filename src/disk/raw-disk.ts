@@ -1,0 +1,44 @@
+/** A standby's copy of a disk: a raw file, into which records are written, and which its waiting QEMU has open as well. */
+import { closeSync, constants, openSync } from 'node:fs'
+import { applyDisk, hashDisk, syncDisk } from './records.ts'
+
+export class RawDisk {
+  readonly bytes: number
+  readonly #file: number
+  /** What is under way uses the file. */
+  #using: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  /** @throws the file system's own error */
+  constructor(path: string, bytes: number) {
+    this.bytes = bytes
+    this.#file = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
+  }
+
+  /** Writes records, which have been checked. @param from where they begin in `payload` */
+  apply(payload: Uint8Array, from: number): Promise<void> {
+    return this.#use(() => applyDisk(this.#file, payload, from))
+  }
+
+  hashes(): Promise<Uint8Array> {
+    return this.#use(() => hashDisk(this.#file, this.bytes))
+  }
+
+  sync(): Promise<void> {
+    return this.#use(() => syncDisk(this.#file))
+  }
+
+  /** When nothing is under way any more. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    void this.#using.finally(() => closeSync(this.#file))
+  }
+
+  #use<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#using.then(work)
+    // Whoever asked for it hears of a failure.
+    this.#using = done.catch(() => undefined)
+    return done
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * The writable disks of a guest, as replication sees them: on the primary what is written to them, from a moment on; on the
+ * standby the copies. Writes travel as records (disk/records.ts), in `disk` frames: number of the disk u32, 4 bytes zero, records.
+ */
+import { chunkBytes } from '../disk/records.ts'
+import { hashBytes } from '../memory/hash.ts'
+
+/** Before the records of a `disk` frame. */
+export const diskHeaderBytes = 8
+
+/** The disks of a guest that runs here. What is written while nothing is fed is not kept. */
+export interface GuestDisks {
+  /** In bytes, in the order of the guest's description. */
+  readonly sizes: readonly number[]
+  /** All that was there before has been fed. */
+  readonly complete: boolean
+  /** Bytes that wait to be taken. */
+  readonly waitingBytes: number
+  /** A write of the guest's waits for room. */
+  readonly urgent: boolean
+  /**
+   * Begins to feed what is on the disks and differs from the standby's, and whatever is written.
+   * @param hashes of what the standby has, for each disk: XXH3-128 of each 64 KiB
+   * @param failed called at most once, when nothing more comes
+   * @throws SubpageError DISK_FAILED
+   */
+  begin(hashes: Uint8Array[], failed: (why: Error) => void): Promise<void>
+  /** What was written until now is an epoch's; the guest stands still. */
+  seal(): void
+  /** The epoch goes on after all. */
+  unseal(): void
+  /** Moves records into `into`. @returns bytes; 0: there are none */
+  take(disk: number, into: Uint8Array, sealed: boolean): number
+  /** At once: no write waits for us any more. */
+  drop(): void
+  /** Resolves when the guest's disks are as if they had never been fed. */
+  end(): Promise<void>
+}
+
+export const noDisks: GuestDisks = {
+  sizes: [],
+  complete: true,
+  waitingBytes: 0,
+  urgent: false,
+  begin: async () => undefined,
+  seal: () => undefined,
+  unseal: () => undefined,
+  take: () => 0,
+  drop: () => undefined,
+  end: async () => undefined,
+}
+
+/** A standby's copy of a disk. */
+export interface DiskImage {
+  readonly bytes: number
+  /** Writes records, which have been checked. @param from where they begin in `payload` */
+  apply(payload: Uint8Array, from: number): Promise<void>
+  /** XXH3-128 of each 64 KiB, 16 bytes each. */
+  hashes(): Promise<Uint8Array>
+  /** Resolves when what was applied outlasts a loss of power. */
+  sync(): Promise<void>
+}
+
+/** Length of the hashes of a disk. */
+export const diskHashBytes = (bytes: number): number => Math.ceil(bytes / chunkBytes) * hashBytes

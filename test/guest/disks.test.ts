@@ -1,0 +1,115 @@
+/** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import type { GuestStatus } from '../../src/agent/status.ts'
+import {
+  type Console,
+  consoleAt,
+  consoleLength,
+  demoGuestOptions,
+  readConsole,
+  untilConsole,
+} from '../../src/qemu/demo-guest.ts'
+import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
+import {
+  beginRecords,
+  lastRecord,
+  makeDisk,
+  recordsIn,
+  recordsOn,
+  untilRecord,
+} from '../support/guest-disk.ts'
+import { Hosts, protect, ramBytes, supervisorPid, until } from '../support/hosts.ts'
+
+let hosts: Hosts
+let a: EphemeralAgent
+let b: EphemeralAgent
+
+beforeAll(async () => {
+  hosts = new Hosts()
+  ;[a, b] = [await hosts.add('a'), await hosts.add('b')]
+})
+
+afterAll(async () => hosts[Symbol.asyncDispose]())
+
+async function start(name: string, format: 'raw' | 'qcow2'): Promise<{ console: Console; path: string }> {
+  const path = join(hosts.directory, `${name}.${format}`)
+  makeDisk(path, format)
+  const status = await a.client.run({
+    name,
+    ramBytes,
+    accel: 'tcg',
+    options: demoGuestOptions(['workload=idle']),
+    disks: [{ path, name: 'data' }],
+  })
+  const console = consoleAt(status.console)
+  await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
+  return { console, path }
+}
+
+const diskOf = (host: EphemeralAgent, name: string): string =>
+  readRecord(guestFiles(host.stateDirectory, name))!.machine.disks[0]!.path
+
+/** Ends the guest and looks at its disk: every record up to the last that was said, and no gap. */
+async function judgeDisk(host: EphemeralAgent, name: string, console: Console): Promise<void> {
+  const path = diskOf(host, name)
+  const { pid } = await host.client.guest(name)
+  // It may not have found its new standby yet.
+  await host.client.unprotect(name).catch(() => undefined)
+  process.kill(pid!, 'SIGKILL')
+  await until(host, name, ({ state }) => state === 'Failed')
+  const said = lastRecord(console, consoleLength(console))
+  const records = recordsOn(path)
+  expect(records.slice(0, said)).toEqual(Array.from({ length: said }, (_, i) => i + 1))
+  expect(records.length).toBeLessThanOrEqual(said + 1)
+}
+
+describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
+  const name = `disk-${format}`
+  let console: Console
+
+  test('is mirrored, and costs reading where the standby has it', { timeout: 240_000 }, async () => {
+    ;({ console } = await start(name, format))
+    await beginRecords(console)
+    await protect(a, name, b)
+    const { disks } = await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')
+    // Most of it is zeros, as the standby's new file is.
+    expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)
+    expect((await b.client.guest(name)).disks).toMatchObject([{ name: 'data', state: 'Standby' }])
+  })
+
+  if (format === 'raw') {
+    test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
+      const supervisor = await supervisorPid(a, name)
+      process.kill(supervisor, 'SIGSTOP')
+      const from = lastRecord(console, consoleLength(console))
+      // Nothing is let out meanwhile but the console, and the guest would wait for the endpoint.
+      await untilRecord(console, 0, from + 20)
+      process.kill(supervisor, 'SIGCONT')
+      const whole = ({ state, disks: [disk] }: GuestStatus) =>
+        state === 'Protected' && disk?.state === 'Protected'
+      expect((await until(a, name, whole)).disks).toMatchObject([{ cuts: 1 }])
+    })
+
+    test('goes on with the next supervisor', { timeout: 240_000 }, async () => {
+      process.kill(await supervisorPid(a, name), 'SIGKILL')
+      await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 10)
+      await until(a, name, ({ state, disks: [disk] }) => state === 'Protected' && disk?.state === 'Protected')
+    })
+  }
+
+  test('is with its guest after the death of its QEMU, to the record', { timeout: 240_000 }, async () => {
+    await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 20)
+    const { pid } = await a.client.guest(name)
+    process.kill(pid!, 'SIGKILL')
+    const { takeover, console: log } = await until(b, name, ({ takeover }) => takeover !== null)
+    // What it says goes on from the checkpoint.
+    const after = consoleAt(log)
+    const before = lastRecord(console, takeover!.consoleBytes)
+    await untilRecord(after, 0, before + 10)
+    const said = recordsIn(readConsole(after))
+    expect(said).toEqual(Array.from({ length: said.length }, (_, i) => before + 1 + i))
+    await judgeDisk(b, name, after)
+  })
+})

@@ -1,0 +1,189 @@
+/**
+ * A guest's disk on the standby is of one moment with the memory, at every takeover: real Primary and Standby, a scripted guest
+ * that writes memory and disk.
+ */
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { limits } from '../../src/limits.ts'
+import { Region } from '../../src/memory/region.ts'
+import { wholeImage } from '../../src/replication/image.ts'
+import { ImageKeeper } from '../../src/replication/image-keeper.ts'
+import { StandbyMachine } from '../../src/replication/standby-state.ts'
+import { seededRandom } from '../support/random.ts'
+import { Pair, type PairOptions, ScriptedArbiter } from './pair.ts'
+import { ScriptedDiskImage, ScriptedDisks, scriptedDiskBytes } from './scripted-disk.ts'
+
+const random = seededRandom()
+
+interface WithDisk {
+  pair: Pair
+  disks: ScriptedDisks
+  image: ScriptedDiskImage
+  /** What the disk was at each pause, by `consoleBytes`. */
+  history: Map<number, string>
+}
+
+async function make(options: Partial<PairOptions> = {}): Promise<WithDisk> {
+  const pair = await Pair.make({ random, ...options })
+  onTestFinished(() => pair[Symbol.asyncDispose]())
+  const disks = new ScriptedDisks()
+  const image = new ScriptedDiskImage()
+  const history = new Map<number, string>()
+  pair.guest.disks = disks
+  pair.host.disks = [image]
+  const pause = pair.guest.pause.bind(pair.guest)
+  pair.guest.pause = async () => {
+    const paused = await pause()
+    history.set(pair.guest.consoleBytes, disks.digest)
+    return paused
+  }
+  const work = () => {
+    if (pair.guest.paused) return
+    const length = [512, 4096, 20_000][random.integer(0, 2)]!
+    const offset = 512 * random.integer(0, (scriptedDiskBytes - length) / 512 - 1)
+    disks.write(offset, new Uint8Array(length).fill(random.integer(0, 255)))
+  }
+  for (let n = 0; n < 50; n++) work()
+  const worker = setInterval(work, 1)
+  onTestFinished(() => clearInterval(worker))
+  return { pair, disks, image, history }
+}
+
+async function dies({ pair, image, history }: WithDisk): Promise<void> {
+  pair.guest.end({ how: 'died', detail: 'killed' })
+  expect(await pair.host.outcome, `seed ${random.seed}`).toMatchObject({ how: 'took-over' })
+  expect(pair.host.waiting.whole).toBe(true)
+  const { consoleBytes } = pair.host.standby!.committed!
+  expect(image.digest === history.get(consoleBytes), `seed ${random.seed}`).toBe(true)
+  // Before anything that the guest says there.
+  expect(image.synced).toBe(image.digest)
+}
+
+const committed = ({ pair }: WithDisk) =>
+  expect.poll(() => pair.primary?.state, { timeout: 10_000, interval: 2 }).toBe('Protected')
+
+test('a takeover at any moment has the disk of its checkpoint', async () => {
+  for (let round = 0; round < 12; round++) {
+    const one = await make()
+    await one.pair.protect()
+    await one.pair.epochs(random.integer(1, 12))
+    await dies(one)
+  }
+})
+
+test('a pause that was broken keeps its writes for the next checkpoint', async () => {
+  const one = await make()
+  await one.pair.protect()
+  await one.pair.epochs(2)
+  let broken = 0
+  one.pair.guest.mishaps.resume = () => ({ valid: ++broken % 3 === 0 })
+  await one.pair.epochs(6)
+  expect(broken).toBeGreaterThan(12)
+  await dies(one)
+})
+
+test('after a cut only what differs goes again, and the disk is whole', async () => {
+  const one = await make({ arbiter: new ScriptedArbiter() })
+  await one.pair.protect()
+  await one.pair.epochs(3)
+  const before = one.disks.fedBytes
+  const { begins } = one.disks
+  for (let cut = 0; cut < 3; cut++) {
+    one.pair.host.dropConnections()
+    await expect.poll(() => one.disks.begins, { timeout: 10_000 }).toBe(begins + cut + 1)
+    await committed(one)
+    await one.pair.epochs(3)
+  }
+  expect(before).toBeGreaterThan(0)
+  await dies(one)
+})
+
+test('a mirror that breaks off begins the protection anew', async () => {
+  const one = await make()
+  await one.pair.protect()
+  await one.pair.epochs(3)
+  one.disks.fail(new Error('the test breaks it'))
+  await expect.poll(() => one.pair.primary?.reason, { interval: 1 }).toMatch(/the test breaks it/)
+  await expect.poll(() => one.disks.begins, { timeout: 10_000 }).toBe(2)
+  await committed(one)
+  await one.pair.epochs(2)
+  await dies(one)
+})
+
+test('a standby whose disk cannot be written has no checkpoint, and says so; the guest goes on', async () => {
+  const one = await make()
+  await one.pair.protect()
+  await one.pair.epochs(3)
+  one.image.refuses = Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' })
+  await expect
+    .poll(() => one.pair.primary?.reason, { timeout: 10_000, interval: 1 })
+    .toMatch(/cannot be written: ENOSPC/)
+  expect(one.pair.host.standby?.committed).toBeUndefined()
+  one.image.refuses = undefined
+  await committed(one)
+  await one.pair.epochs(2)
+  await dies(one)
+})
+
+test('memory that is seeded again over a live connection loses no write to a disk', async () => {
+  const one = await make({ limits: { wholePages: 16 } })
+  await one.pair.protect()
+  for (let round = 0; round < 5; round++) {
+    await one.pair.epochs(2)
+    await one.pair.whileRunning(() => {
+      for (let page = 0; page < 64; page++)
+        one.pair.guest.write(page * 4096, new Uint8Array(4096).fill(random.integer(1, 255)))
+    })
+  }
+  await one.pair.epochs(3)
+  await dies(one)
+})
+
+describe('a standby refuses', () => {
+  const keeper = () => {
+    const region = Region.anonymous(64 * 4096)
+    onTestFinished(() => region.close())
+    const image = new ScriptedDiskImage()
+    const machine = new StandbyMachine(() => undefined)
+    machine.fire('connect')
+    const made = new ImageKeeper(wholeImage(region), () => undefined, machine, [image])
+    made.begin(false)
+    return made
+  }
+  const frame = (disk: number, zero: number, records: Uint8Array) => {
+    const header = Buffer.alloc(8)
+    header.writeUInt32LE(disk, 0)
+    header.writeUInt32LE(zero, 4)
+    return Buffer.concat([header, records])
+  }
+  const record = (offset: number, length: number, kind: number, data: Uint8Array) => {
+    const bytes = Buffer.alloc(16)
+    bytes.writeBigUInt64LE(BigInt(offset), 0)
+    bytes.writeUInt32LE(length, 8)
+    bytes.writeUInt32LE(kind, 12)
+    return Buffer.concat([bytes, data])
+  }
+
+  test.each([
+    ['a disk that the guest has not', frame(1, 0, record(0, 1, 0, new Uint8Array(1)))],
+    ['a header that is not zero', frame(0, 1, record(0, 1, 0, new Uint8Array(1)))],
+    ['no header', Buffer.alloc(3)],
+    ['a write beyond the end', frame(0, 0, record(scriptedDiskBytes - 1, 2, 0, new Uint8Array(2)))],
+    ['an unknown kind', frame(0, 0, record(0, 1, 2, new Uint8Array(1)))],
+    ['less than was announced', frame(0, 0, record(0, 9, 0, new Uint8Array(8)))],
+  ])('%s', (_, payload) => {
+    expect(() => keeper().holdDisk(1, payload)).toThrow(expect.objectContaining({ code: 'FRAME_MALFORMED' }))
+  })
+
+  test('more writes than it holds, in large records and in tiny ones', () => {
+    const large = frame(0, 0, record(0, scriptedDiskBytes, 0, new Uint8Array(scriptedDiskBytes)))
+    const tiny = frame(0, 0, record(0, 512, 1, new Uint8Array(0)))
+    for (const payload of [large, tiny]) {
+      const one = keeper()
+      const enough = Math.ceil(limits.diskWritesBytes.value / (payload.length + 512))
+      const flood = () => {
+        for (let n = 0; n <= enough; n++) one.holdDisk(1, payload)
+      }
+      expect(flood).toThrow(/more writes to disks/)
+    }
+  })
+})

@@ -1,0 +1,152 @@
+/** A disk of a scripted guest, and a standby's copy of it, both in memory. */
+import { createHash } from 'node:crypto'
+import { checkDisk, chunkBytes, recordHeaderBytes, recordKind } from '../../src/disk/records.ts'
+import type { DiskImage, GuestDisks } from '../../src/replication/disks.ts'
+
+export const scriptedDiskBytes = 8 * chunkBytes
+
+const digest = (content: Uint8Array) => createHash('sha256').update(content).digest('hex')
+
+/** Both are ours: any digest of 16 bytes will do. */
+function hashesOf(content: Uint8Array): Uint8Array {
+  const chunks = Array.from({ length: content.length / chunkBytes }, (_, n) =>
+    createHash('md5')
+      .update(content.subarray(n * chunkBytes, (n + 1) * chunkBytes))
+      .digest(),
+  )
+  return Buffer.concat(chunks)
+}
+
+interface Write {
+  offset: number
+  data: Uint8Array
+}
+
+/** What it is like to be mirrored: everything that differs comes first, a piece at a time, and each write from the start on. */
+export class ScriptedDisks implements GuestDisks {
+  readonly sizes = [scriptedDiskBytes]
+  readonly content = new Uint8Array(scriptedDiskBytes)
+  /** Of what was fed. */
+  fedBytes = 0
+  begins = 0
+  /** Breaks the mirror. */
+  fail: (why: Error) => void = () => undefined
+  #feeding = false
+  #chunks: number[] = []
+  #current: Write[] = []
+  #sealed: Write[] = []
+
+  get digest(): string {
+    return digest(this.content)
+  }
+
+  get complete(): boolean {
+    if (this.#chunks.length > 0) this.#copy(this.#chunks.shift()!)
+    return this.#chunks.length === 0
+  }
+
+  get waitingBytes(): number {
+    return this.#current.reduce((sum, { data }) => sum + data.length, 0)
+  }
+
+  get urgent(): boolean {
+    return this.#current.length > 20
+  }
+
+  /** The guest writes. */
+  write(offset: number, data: Uint8Array): void {
+    this.content.set(data, offset)
+    if (this.#feeding) this.#current.push({ offset, data: data.slice() })
+  }
+
+  async begin([theirs]: Uint8Array[], failed: (why: Error) => void): Promise<void> {
+    this.begins++
+    this.drop()
+    this.fail = failed
+    this.#feeding = true
+    const ours = hashesOf(this.content)
+    for (let chunk = 0; chunk < scriptedDiskBytes / chunkBytes; chunk++)
+      if (
+        Buffer.compare(
+          ours.subarray(chunk * 16, chunk * 16 + 16),
+          theirs!.subarray(chunk * 16, chunk * 16 + 16),
+        )
+      )
+        this.#chunks.push(chunk)
+  }
+
+  seal(): void {
+    this.#sealed.push(...this.#current)
+    this.#current = []
+  }
+
+  unseal(): void {
+    this.#current = [...this.#sealed, ...this.#current]
+    this.#sealed = []
+  }
+
+  take(_disk: number, into: Uint8Array, sealed: boolean): number {
+    const list = sealed ? this.#sealed : this.#current
+    const view = Buffer.from(into.buffer, into.byteOffset, into.length)
+    let at = 0
+    while (list[0] && at + recordHeaderBytes + list[0].data.length <= into.length) {
+      const { offset, data } = list.shift()!
+      view.writeBigUInt64LE(BigInt(offset), at)
+      view.writeUInt32LE(data.length, at + 8)
+      view.writeUInt32LE(recordKind.data, at + 12)
+      view.set(data, at + recordHeaderBytes)
+      at += recordHeaderBytes + data.length
+      this.fedBytes += data.length
+    }
+    return at
+  }
+
+  drop(): void {
+    this.#feeding = false
+    this.#chunks = []
+    this.#current = []
+    this.#sealed = []
+  }
+
+  async end(): Promise<void> {
+    this.drop()
+  }
+
+  #copy(chunk: number): void {
+    const offset = chunk * chunkBytes
+    this.#current.push({ offset, data: this.content.slice(offset, offset + chunkBytes) })
+  }
+}
+
+export class ScriptedDiskImage implements DiskImage {
+  readonly bytes = scriptedDiskBytes
+  readonly content = new Uint8Array(scriptedDiskBytes)
+  synced: string | undefined
+  /** What the file system says. */
+  refuses: Error | undefined
+
+  get digest(): string {
+    return digest(this.content)
+  }
+
+  async apply(payload: Uint8Array, from: number): Promise<void> {
+    checkDisk(payload, from, this.bytes)
+    // As in the thread pool: others run meanwhile.
+    await new Promise(setImmediate)
+    if (this.refuses) throw this.refuses
+    const view = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+    for (let at = from; at < payload.length; ) {
+      const [offset, length] = [Number(view.readBigUInt64LE(at)), view.readUInt32LE(at + 8)]
+      this.content.set(payload.subarray(at + recordHeaderBytes, at + recordHeaderBytes + length), offset)
+      at += recordHeaderBytes + length
+    }
+  }
+
+  async hashes(): Promise<Uint8Array> {
+    return hashesOf(this.content)
+  }
+
+  async sync(): Promise<void> {
+    this.synced = this.digest
+  }
+}
