@@ -6,6 +6,7 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
+  rmdirSync,
   rmSync,
   statfsSync,
 } from 'node:fs'
@@ -28,7 +29,10 @@ export function makeDisks(disks: Disk[]): string[] {
     return made
   } catch (error) {
     removeDisks(made)
-    throw wantOfRoom('the disks of the guest', error)
+    const cause = wantOfRoom('the disks of the guest', error)
+    if (cause instanceof SubpageError) throw cause
+    const { message } = cause as Error
+    throw new SubpageError('DISK_UNUSABLE', `the disks of the guest cannot be made: ${message}`, { cause })
   }
 }
 
@@ -76,7 +80,7 @@ export function removeDisks(paths: string[]): void {
   for (const path of paths) {
     rmSync(path, { force: true })
     try {
-      rmSync(dirname(path), { recursive: false })
+      rmdirSync(dirname(path))
     } catch {
       // Another disk is in it.
     }

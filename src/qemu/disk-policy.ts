@@ -82,7 +82,7 @@ export function driveRefusal(value: string, images: readonly string[]): string |
   const has = (key: string, wanted: string) =>
     parts.some((part) => (part.key ?? 'file') === key && part.value === wanted)
   if (!has('readonly', 'on') && !has('read-only', 'on') && !has('media', 'cdrom'))
-    return 'a writable disk would not be on the other host; add readonly=on'
+    return 'a writable disk would not be on the other host; give it with --disk, so that it is protected, or add readonly=on'
   if (!parts.some(({ key }) => (key ?? 'file') === 'file')) return 'it names no file'
   return propertiesRefusal(parts, driveProperties, 'file', images)
 }
@@ -91,7 +91,7 @@ export function blockdevRefusal(value: string, images: readonly string[]): strin
   if (value.startsWith('{')) return 'write it as key=value,…'
   const parts = parseOption(value)
   if (!parts.some(({ key, value: is }) => key === 'read-only' && is === 'on'))
-    return 'a writable disk would not be on the other host; add read-only=on'
+    return 'a writable disk would not be on the other host; give it with --disk, so that it is protected, or add read-only=on'
   return propertiesRefusal(parts, blockdevProperties, 'driver', images)
 }
 

@@ -148,7 +148,7 @@ const reasons: Record<string, string> = {
   '-audiodev': 'the other host would not have the sound device',
 }
 
-const contents = 'its contents would not be on the other host'
+const contents = 'its contents would not be on the other host; a writable disk goes with --disk'
 for (const flag of ['hda', 'hdb', 'hdc', 'hdd', 'pflash', 'mtdblock', 'sd', 'fda', 'fdb', 'virtfs', 'fsdev'])
   reasons[`-${flag}`] = contents
 
