@@ -53,6 +53,10 @@ export const noDisks: GuestDisks = {
 /** A standby's copy of a disk. */
 export interface DiskImage {
   readonly bytes: number
+  /** For people. */
+  readonly path: string
+  /** By subpage, for this guest. */
+  readonly made: boolean
   /** Writes records, which have been checked. @param from where they begin in `payload` */
   apply(payload: Uint8Array, from: number): Promise<void>
   /** XXH3-128 of each 64 KiB, 16 bytes each. */

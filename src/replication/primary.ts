@@ -14,6 +14,7 @@ import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
+import type { DiskCopy } from './messages.ts'
 import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, retryMs, tooSlow } from './pace.ts'
 import { dismiss, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
 import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
@@ -43,6 +44,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #session: PrimarySession | undefined
   /** By command: the standby is asked to give its checkpoint up. */
   #ending = false
+  #disksToo = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -57,6 +59,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** Who else may run the guest, as the arbiter says. */
   dispute: string | undefined
   stats = new EpochStats()
+  /** Where the standby keeps its copies of the disks, as it said last. */
+  copies: readonly DiskCopy[] = []
 
   private constructor(options: PrimaryOptions) {
     super()
@@ -138,21 +142,30 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /**
    * Ends the protection; the standby is told to discard its copy. The guest runs on.
+   * @param disksToo its copies of the disks that were made for it go, too, if it can be told
+   * @returns where copies of the disks stay
    * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then; GUEST_DIED
    */
-  async stop(): Promise<void> {
+  async stop(disksToo = false): Promise<string[]> {
     // What could not be let out then may be now.
-    if (this.#failure) return await letOut(this.#options.guest, this.#held)
+    const stay = (told: boolean) =>
+      this.copies.filter(({ made }) => !(told && disksToo && made)).map(({ path }) => path)
+    if (this.#failure) {
+      await letOut(this.#options.guest, this.#held)
+      return stay(false)
+    }
     this.#ending = true
+    this.#disksToo = disksToo
     const until = this.#options.clock.now() + farewellMs
     const [session, tasks, stopping] = [this.#session, this.#tasks, this.#stopping]
-    const all = { ...this.#options, session, exposed: () => this.#exposed, stopping, tasks }
-    await dismiss(all).finally(() => {
+    const all = { ...this.#options, session, exposed: () => this.#exposed, stopping, tasks, disksToo }
+    const told = await dismiss(all).finally(() => {
       this.#ending = false
     })
     const relax = this.#options.clock.after(until - this.#options.clock.now(), () => this.#abandoned.abort())
     await this.finished.finally(relax)
     if (this.#failure) throw this.#failure
+    return stay(told)
   }
 
   /** Ends this object, not the protection: another one, of the next supervisor, goes on with it. No pause is left open. */
@@ -204,6 +217,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         try {
           session ??= await this.#open()
           this.#session = session
+          this.copies = session.welcome.disks
           await this.#serve(session)
         } catch (error) {
           this.#session = undefined
@@ -219,7 +233,8 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       if (end) await ended.done
       else {
         const bidFarewell = this.#detached ? leave : unprotect
-        await bidFarewell({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
+        const what = { guest, succession, exposed: this.#exposed, disksToo: this.#disksToo }
+        await bidFarewell(what, session?.connection, this.#held)
       }
       await session?.connection.finish()
     } catch (error) {

@@ -14,11 +14,17 @@ import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
 import { sendHashes, sendPage } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
-import { brokeProtocol, decodeCommit, Ended, type Hello, readJson } from './messages.ts'
+import { alsoDisks, brokeProtocol, decodeCommit, Ended, type Hello, readJson } from './messages.ts'
 import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
-import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
+import type {
+  Discard,
+  StandbyEvents,
+  StandbyOptions,
+  StandbyOutcome,
+  StandbyState,
+} from './standby-options.ts'
 import { type StandbyChange, StandbyMachine } from './standby-state.ts'
 import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
 import { absenceMsMax, handBack, Vigil } from './vigil.ts'
@@ -144,6 +150,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await connection.sendJson(frameType.welcome, {
         ...{ release, claimant: this.claimant, arbitrated, image },
         imagePages: this.#options.image.region.pages,
+        disks: this.#options.disks.map(({ path, made }) => ({ path, made })),
       })
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
@@ -204,11 +211,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
   }
 
   /** Also possible after a failed takeover, of which nothing can be saved. */
-  discard(reason: string, announce?: () => Promise<void>): Promise<StandbyOutcome> {
+  discard(reason: string, { announce, disksToo = false }: Discard = {}): Promise<StandbyOutcome> {
     if (this.#machine.state === 'failed') this.#outcome = undefined
     return this.#end('discard', async () => {
       await announce?.()
-      await this.#options.guest.discard()
+      await this.#options.guest.discard(disksToo)
       await handBack(this.#options)
       this.#machine.change('gone')
       return { how: 'discarded', reason }
@@ -244,7 +251,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
         return
       case frameType.unprotect:
         this.#checkUndecided('unprotect')
-        void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
+        void this.discard('the primary ended the protection', {
+          announce: () => connection.sendLast(frameType.dismissed),
+          disksToo: frame.epoch === alsoDisks,
+        })
         return
       case frameType.askHashes:
         return await sendHashes(connection, image, this.#options.disks, frame.epoch)
