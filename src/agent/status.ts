@@ -89,6 +89,15 @@ export const GuestStatus = Type.Object({
   pauseShareMax: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
+  /** While the standby is being brought up to the guest; the guest runs meanwhile. */
+  seeding: Nullable(
+    Type.Object({
+      doneBytes: Type.Integer({ description: 'of memory and disks: compared or sent' }),
+      totalBytes: Type.Integer(),
+      bytesPerSecond: Type.Number(),
+      secondsLeft: Nullable(Type.Number()),
+    }),
+  ),
   /** What protecting takes of this host's memory. */
   memory: Nullable(
     Type.Object({
@@ -149,6 +158,7 @@ export const unprotected = {
   epochMs: null,
   pauseShareMax: null,
   outputs: null,
+  seeding: null,
   memory: null,
   fence: null,
   arbiter: null,

@@ -14,6 +14,8 @@ export interface GuestDisks {
   readonly sizes: readonly number[]
   /** All that was there before has been fed. */
   readonly complete: boolean
+  /** Of what was there before, bytes that have been fed. */
+  readonly fedBytes: number
   /** Bytes that wait to be taken. */
   readonly waitingBytes: number
   /** A write of the guest's waits for room. */
@@ -40,6 +42,7 @@ export interface GuestDisks {
 export const noDisks: GuestDisks = {
   sizes: [],
   complete: true,
+  fedBytes: 0,
   waitingBytes: 0,
   urgent: false,
   begin: async () => undefined,

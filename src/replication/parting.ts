@@ -10,7 +10,7 @@ import type { Connection } from './connection.ts'
 import { frameType } from './frame.ts'
 import type { Guest, Pause } from './guest.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
-import { alsoDisks } from './messages.ts'
+import { alsoDisks, type DiskCopy } from './messages.ts'
 import { farewellMs } from './pace.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Succession } from './succession.ts'
@@ -152,6 +152,10 @@ async function givenUp(dismissal: Dismissal): Promise<boolean> {
   const late = clock.sleep(farewellMs, waited.signal).then(() => false)
   return await Promise.race([given, late]).finally(() => waited.abort())
 }
+
+/** Copies of disks that the standby keeps. @param discarded those that were made for it are gone */
+export const staying = (copies: readonly DiskCopy[], discarded: boolean): string[] =>
+  copies.filter(({ made }) => !(discarded && made)).map(({ path }) => path)
 
 /** Why there is no standby, for status, when the guest goes on here. */
 export function reasonOf(why: SubpageError): string {

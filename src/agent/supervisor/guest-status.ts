@@ -90,6 +90,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
+    seeding: primary.seeding ?? null,
     memory: primary.memory,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter,

@@ -16,6 +16,7 @@ import { Primary } from '../../replication/primary.ts'
 import type { PrimaryOptions } from '../../replication/primary-options.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { Succession } from '../../replication/succession.ts'
+import { formatBytes } from '../../units.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
 import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
@@ -233,6 +234,9 @@ export class RunningGuest implements DenseOwner {
     this.#trouble = undefined
     primary.on('state', (state, reason) =>
       this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
+    )
+    primary.on('seeded', ({ doneBytes, bytesPerSecond }) =>
+      this.#say(`seeded: ${formatBytes(doneBytes)} compared or sent, ${formatBytes(bytesPerSecond)}/s`),
     )
     primary.on('alone', (alone) => {
       this.#say(

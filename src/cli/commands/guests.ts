@@ -156,7 +156,7 @@ export const protectCommand: Command = {
       ...(invocation.flags.diskTo !== undefined && { diskTo: read(invocation, 'diskTo', parsePlaces) }),
       ...readSending(invocation),
     })
-    const status = await untilProtected(agent, nameOf(invocation))
+    const status = await untilProtected(agent, nameOf(invocation), invocation.output)
     warnOfMissing(invocation, status)
     invocation.output.data(
       status,
