@@ -5,6 +5,7 @@ import { packageRoot } from '../../src/memory/native.ts'
 import { renderCli } from './cli.ts'
 import { renderErrors } from './errors.ts'
 import { renderLimits } from './limits.ts'
+import { protocolPath, renderProtocol } from './states.ts'
 
 export interface GeneratedFile {
   /** Relative to the repository. */
@@ -17,6 +18,7 @@ export const generated: GeneratedFile[] = [
   { path: 'docs/cli.md', render: renderCli },
   { path: 'docs/errors.md', render: renderErrors },
   { path: 'docs/limits.md', render: renderLimits },
+  { path: protocolPath, render: renderProtocol },
 ]
 
 export const absolute = ({ path }: GeneratedFile): string => join(packageRoot, path)

@@ -5,7 +5,7 @@
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
 import { checkDisk } from '../disk/records.ts'
-import { SubpageError } from '../errors.ts'
+import { invariant, SubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { DeviceStateReader } from './device-state.ts'
 import { type DiskImage, diskHeaderBytes } from './disks.ts'
@@ -14,6 +14,7 @@ import { type FrameType, frameType } from './frame.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
 import { checkpointBytesMax } from './pause-limits.ts'
+import type { StandbyMachine } from './standby-state.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
 export interface Committed {
@@ -42,14 +43,14 @@ const frameOverheadBytes = 512
 export class ImageKeeper {
   readonly #image: Image
   readonly #faults: Faults
+  readonly #machine: StandbyMachine
   readonly #disks: readonly DiskImage[]
   #writes: HeldWrites[] = []
   #writesBytes = 0
   /** Since the last commit of this connection: seeding drops no writes. */
   #writesFrames = 0
-  #committed: Committed | undefined
-  /** A checkpoint that is still whole in the image, though the guest has gone on without it. */
-  #outdated: Committed | undefined
+  /** Whole in the image; whether it is outdated says the state. */
+  #checkpoint: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
   #held: Held[] = []
   /** Of the frames, and of the deltas that they became. */
@@ -64,19 +65,19 @@ export class ImageKeeper {
   #lastEpoch = 0
   #applying: Promise<void> = Promise.resolve()
 
-  constructor(image: Image, faults: Faults, disks: readonly DiskImage[] = []) {
+  constructor(image: Image, faults: Faults, machine: StandbyMachine, disks: readonly DiskImage[] = []) {
     this.#image = image
     this.#disks = disks
     this.#faults = faults
+    this.#machine = machine
   }
 
-  get committed(): Committed | undefined {
-    return this.#committed
-  }
-
-  /** What only a person may take over: the guest has gone on since, and what it did then is lost. */
-  get outdated(): Committed | undefined {
-    return this.#outdated
+  /** What may be taken over: once the end has begun, that which it began with. */
+  get checkpoint(): Committed | undefined {
+    const { whole, outdated, ending } = this.#machine
+    const held = this.#checkpoint !== undefined
+    invariant(ending || held === (whole || outdated), 'the image holds a checkpoint when the state says so')
+    return this.#checkpoint
   }
 
   /**
@@ -94,8 +95,7 @@ export class ImageKeeper {
 
   /** The guest has gone on without us: the checkpoint is outdated. Its pages still save seeding. */
   forgetCheckpoint(): void {
-    this.#outdated = this.#committed ?? this.#outdated
-    this.#committed = undefined
+    this.#machine.fire('outdate')
   }
 
   /**
@@ -112,7 +112,7 @@ export class ImageKeeper {
       held.giveBack()
       throw error
     }
-    this.#loseCheckpoint()
+    this.#beginSeeding()
     const applied = this.#apply([held], this.#takeWrites())
     this.#applying = settled(applied)
     await applied
@@ -123,7 +123,7 @@ export class ImageKeeper {
     const writes = this.#writesIn(payload)
     check()
     this.#dropPartial()
-    this.#loseCheckpoint()
+    this.#beginSeeding()
     const applied = this.#apply([], [...this.#takeWrites(), writes])
     this.#applying = settled(applied)
     await applied
@@ -171,12 +171,13 @@ export class ImageKeeper {
     this.#dropPartial()
     this.#lastEpoch = epoch
     this.#faults('before-ack')
-    this.#committed = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
-    this.#outdated = undefined
+    this.#machine.fire('commit')
+    this.#checkpoint = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = acknowledge().catch(() => undefined)
     const applied = this.#apply(held, writes, true).catch((error) => {
-      this.#loseCheckpoint()
+      this.#machine.fire('torn')
+      this.#checkpoint = undefined
       throw error
     })
     this.#applying = settled(applied)
@@ -249,9 +250,9 @@ export class ImageKeeper {
   }
 
   /** The image holds no whole checkpoint any more. */
-  #loseCheckpoint(): void {
-    this.#committed = undefined
-    this.#outdated = undefined
+  #beginSeeding(): void {
+    this.#checkpoint = undefined
+    this.#machine.change('seed', '')
   }
 
   /** @throws SubpageError FRAME_MALFORMED */
@@ -287,7 +288,7 @@ export class ImageKeeper {
   }
 }
 
-/** For whoever waits until the image stands still; whether it then holds a checkpoint says `committed`. */
+/** For whoever waits until the image stands still; whether it then holds a checkpoint says `checkpoint`. */
 const settled = (applied: Promise<void>): Promise<void> => applied.catch(() => undefined)
 
 /** In order, for each disk. @throws SubpageError DISK_FAILED */

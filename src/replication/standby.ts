@@ -19,37 +19,45 @@ import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
 import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
-import { granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
+import { type StandbyChange, StandbyMachine } from './standby-state.ts'
+import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
 import { absenceMsMax, handBack, Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
+  readonly #machine = new StandbyMachine((state, reason) => this.emit('state', state, reason))
   readonly #keeper: ImageKeeper
   readonly #promises: Promises
   #hello: Hello
   #connection: Connection | undefined
+  /** Of the end, once it was begun. */
   #outcome: Promise<StandbyOutcome> | undefined
   #vigil: Vigil | undefined
-  #served = false
-  /** A failover by command waits for the arbiter. */
-  #deciding = false
+  /** Failovers by command: one at a time. */
+  #deciding: Promise<unknown> = Promise.resolve()
   /** The primary has said that its supervisor leaves, for at most this long. */
   #absenceMs = 0
   #serving: Promise<void> = Promise.resolve()
-  state: StandbyState = 'Seeding'
-  reason = ''
 
   constructor(options: StandbyOptions) {
     super()
     this.#options = options
     this.#hello = options.hello
     this.#promises = new Promises(options.clock)
-    this.#keeper = new ImageKeeper(options.image, options.faults, options.disks)
+    this.#keeper = new ImageKeeper(options.image, options.faults, this.#machine, options.disks)
   }
 
   get committed(): Omit<Committed, 'deviceState'> | undefined {
-    const c = this.#keeper.committed
+    const c = this.#machine.outdated ? undefined : this.#keeper.checkpoint
     return c && { epoch: c.epoch, consoleBytes: c.consoleBytes }
+  }
+
+  get state(): StandbyState {
+    return this.#machine.label
+  }
+
+  get reason(): string {
+    return this.#machine.reason
   }
 
   get connected(): boolean {
@@ -58,7 +66,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
 
   /** True once its end was begun, well or not: it took over, was discarded, or failed in that. */
   get ending(): boolean {
-    return this.#outcome !== undefined
+    return this.#machine.ending
   }
 
   get guestName(): string {
@@ -110,7 +118,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#connection = connection
     // A claim that is on its way decides first whether there is anything left to serve.
     await this.#vigil?.end()
-    if (this.#outcome) return await this.#part(connection)
+    if (this.ending) return await this.#part(connection)
+    const image = this.#machine.state === 'new' ? 'fresh' : 'held'
     this.#hello = hello
     const written = [succession.agree(hello.source.claimant, arbitrated)]
     if (hello.generation > this.generation) {
@@ -118,6 +127,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       this.#keeper.forgetCheckpoint()
       written.push(succession.adopt(hello.generation))
     }
+    this.#machine.change('connect', '')
     let welcomed = false
     // Before the welcome neither side says anything: a slow disk is no silence. A connection that fails says so to its reader.
     const beat = () => welcomed && void connection.send(frameType.heartbeat).catch(() => undefined)
@@ -130,13 +140,14 @@ export class Standby extends EventEmitter<StandbyEvents> {
     try {
       await pulse.during(Promise.all(written))
       this.#keeper.begin(reduces(hello.settings))
-      const image = { image: this.#served ? 'held' : 'fresh', imagePages: this.#options.image.region.pages }
       welcomed = true
-      await connection.sendJson(frameType.welcome, { release, claimant: this.claimant, arbitrated, ...image })
-      this.#served = true
+      await connection.sendJson(frameType.welcome, {
+        ...{ release, claimant: this.claimant, arbitrated, image },
+        imagePages: this.#options.image.region.pages,
+      })
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
-        if (this.#outcome) break
+        if (this.ending) break
         await pulse.during(this.#receive(connection, next.value))
         if (next.value.type === frameType.commit) pulse.seeded()
       }
@@ -147,14 +158,15 @@ export class Standby extends EventEmitter<StandbyEvents> {
     } finally {
       if (this.#absenceMs > 0) reason = "the primary's supervisor was stopped"
       pulse.stop()
-      if (!this.#outcome) connection.close()
+      if (!this.ending) connection.close()
       // The next connection must not write to the image before this one has.
       await this.#keeper.settle()
       this.#keeper.close()
       this.#connection = undefined
     }
-    if (this.#outcome) await this.#part(connection)
-    else this.#keepVigil(reason, pulse.heardAt)
+    if (this.ending) return await this.#part(connection)
+    this.#machine.fire('lose')
+    this.#keepVigil(reason, pulse.heardAt)
   }
 
   /**
@@ -163,34 +175,42 @@ export class Standby extends EventEmitter<StandbyEvents> {
    *   answer, against a decision for the primary, and from a checkpoint that is outdated
    * @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE
    */
-  async failover(reason: string, force: boolean): Promise<StandbyOutcome> {
+  failover(reason: string, force: boolean): Promise<StandbyOutcome> {
+    const decide = () => this.#failover(reason, force)
+    const decided = this.#deciding.then(decide, decide)
+    this.#deciding = decided
+    return decided
+  }
+
+  async #failover(reason: string, force: boolean): Promise<StandbyOutcome> {
     if (this.#outcome) return await this.#outcome
     const { succession } = this.#options
-    const { committed, outdated } = this.#keeper
-    if (!committed && !(force && outdated)) throw nothingToTakeOver(this, outdated !== undefined)
-    if (!succession.arbitrated && !force)
-      throw new SubpageError(
-        'STANDBY_NOT_READY',
-        'these hosts have no arbiter that could say whether the primary still runs: give --force if you know that it is gone',
-      )
-    this.#deciding = true
+    assertTakeable(this, this.#machine, succession, force)
+    this.#machine.change('ask')
     try {
       const unasked = !(succession.arbitrated && (await granted(succession, this.guestName, force)))
+      // It was ended meanwhile, which gives back what was granted.
+      if (this.#outcome) return await this.#outcome
+      if (!this.#machine.allows(force ? 'force' : 'take over')) {
+        await handBack(this.#options)
+        throw nothingToTakeOver(this, this.#machine.outdated)
+      }
       if (force) this.#promises.waive()
       // Begins before anything else can happen to the image.
       return await this.#takeOver(reason, { unasked, force })
     } finally {
-      this.#deciding = false
+      if (this.#machine.allows('answer')) this.#machine.change('answer')
     }
   }
 
   /** Also possible after a failed takeover, of which nothing can be saved. */
   discard(reason: string, announce?: () => Promise<void>): Promise<StandbyOutcome> {
-    if (this.state === 'Failed') this.#outcome = undefined
-    return this.#end(async () => {
+    if (this.#machine.state === 'failed') this.#outcome = undefined
+    return this.#end('discard', async () => {
       await announce?.()
       await this.#options.guest.discard()
       await handBack(this.#options)
+      this.#machine.change('gone')
       return { how: 'discarded', reason }
     })
   }
@@ -204,17 +224,17 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.raw:
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
-        return await this.#keeper.seed(frame.payload, frame.type, () => this.#beginSeeding())
+        return await this.#keeper.seed(frame.payload, frame.type, () => this.#checkUndecided('seed'))
       case frameType.disk:
         if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
-        return await this.#keeper.seedDisk(frame.payload, () => this.#beginSeeding())
+        return await this.#keeper.seedDisk(frame.payload, () => this.#checkUndecided('seed'))
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
         await this.#keeper.commit(frame.epoch, decodeCommit(frame.payload), () =>
           this.#promises.give(connection, frameType.ack, frame.epoch),
         )
-        return this.#enter('Protected', '')
+        return this.#machine.explain('')
       case frameType.guestEnded:
         return this.#sourceEnded(readJson(Ended, frame.payload, 'the end of the guest'))
       case frameType.handover:
@@ -223,7 +243,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         this.#absenceMs = Math.min(frame.epoch, absenceMsMax)
         return
       case frameType.unprotect:
-        this.#checkUndecided()
+        this.#checkUndecided('unprotect')
         void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
         return
       case frameType.askHashes:
@@ -235,28 +255,23 @@ export class Standby extends EventEmitter<StandbyEvents> {
     }
   }
 
-  #beginSeeding(): void {
-    this.#checkUndecided()
-    this.#enter('Seeding', '')
-  }
-
   /** The checkpoint that a failover is about must last: until that is decided, and from then on. */
-  #checkUndecided(): void {
-    if (this.#deciding || this.#outcome)
+  #checkUndecided(change: StandbyChange): void {
+    if (!this.#machine.allows(change))
       throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
   }
 
   /** The primary says so itself: its guest is gone, so nobody has to be asked whether it may be taken over. */
   #sourceEnded(end: GuestEnd): void {
-    if (end.how === 'died' && this.#keeper.committed) {
-      if (!this.#outcome) this.#promises.waive()
+    if (end.how === 'died' && this.#machine.whole) {
+      this.#promises.waive()
       void this.#takeOver(`the guest died: ${end.detail}`, { unasked: true })
     } else void this.discard(`the guest ended: ${end.detail}`)
   }
 
   /** A switchover: the guest stands still over there, in the checkpoint that we hold. */
   async #handover(connection: Connection, epoch: number): Promise<void> {
-    if (this.#keeper.committed?.epoch !== epoch)
+    if (!this.#machine.whole || this.#keeper.checkpoint?.epoch !== epoch)
       throw brokeProtocol('it hands over what it has not committed')
     // Should our answer be lost, the arbiter tells the primary.
     const holder = await this.#options.succession.claim()
@@ -277,8 +292,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
       reason,
       absenceMs: this.#absenceMs,
       sourceGone: () => sourceGone(this.#hello),
-      committed: () => this.#keeper.committed !== undefined,
-      say: (text) => this.#enter('Connecting', text),
+      committed: () => this.#machine.whole,
+      say: (text) => this.#machine.explain(text),
       takeOver: (why) => void this.#takeOver(why),
       discard: (why) => void this.discard(why),
       outdated: () => this.#keeper.forgetCheckpoint(),
@@ -286,44 +301,34 @@ export class Standby extends EventEmitter<StandbyEvents> {
   }
 
   #takeOver(reason: string, how: Takeover = {}): Promise<StandbyOutcome> {
-    const startedAt = performance.now()
-    return this.#end(async () => {
-      const committed = await runHere(this.#options, this.#keeper, this.#promises, this.#hello, how).catch(
-        async (error) => {
-          // What it was granted and could not use goes back: the primary, which waits for that, goes on.
-          await this.#vigil?.end()
-          await handBack(this.#options)
-          throw error
-        },
-      )
+    return this.#end(how.force ? 'force' : 'take over', async () => {
+      const ran = runHere(this.#options, this.#keeper, this.#promises, this.#hello, how)
+      const tookOver = await ran.catch(async (error) => {
+        // What it was granted and could not use goes back: the primary, which waits for that, goes on.
+        await this.#vigil?.end()
+        await handBack(this.#options)
+        throw error
+      })
+      this.#machine.change('run')
       // The guest runs here whether or not that arrives.
       await how.announce?.().catch(() => undefined)
-      const { epoch, consoleBytes } = committed
-      return {
-        how: 'took-over',
-        reason,
-        at: Date.now(), // the wall clock, for people
-        takeoverMs: performance.now() - startedAt,
-        committed: { epoch, consoleBytes },
-      }
+      return { ...tookOver, reason }
     })
   }
 
   /** There is one end: the first that is asked for; whoever asks again gets the same. */
-  #end(run: () => Promise<StandbyOutcome>): Promise<StandbyOutcome> {
+  #end(change: StandbyChange, run: () => Promise<StandbyOutcome>): Promise<StandbyOutcome> {
     if (!this.#outcome) {
+      this.#machine.change(change)
       void this.#vigil?.end()
       this.#outcome = run()
       this.#outcome.then(
         (outcome) => {
           this.emit('outcome', outcome)
-          const { committed } = this
-          if (this.#connection && outcome.how === 'took-over' && committed)
-            void this.#connection.refuse(runsHere(this.guestName, this.#options.succession))
-          else this.#connection?.close()
+          if (this.#connection) void this.#part(this.#connection)
         },
         (error) => {
-          this.#enter('Failed', asSubpageError(error).message)
+          this.#machine.change('fail', asSubpageError(error).message)
           this.#connection?.close()
         },
       )
@@ -338,12 +343,5 @@ export class Standby extends EventEmitter<StandbyEvents> {
     if (outcome?.how === 'took-over' && !connection.closed)
       await connection.refuse(runsHere(this.guestName, this.#options.succession))
     connection.close()
-  }
-
-  #enter(state: StandbyState, reason: string): void {
-    if (this.state === state && this.reason === reason) return
-    this.state = state
-    this.reason = reason
-    this.emit('state', state, reason)
   }
 }

@@ -4,11 +4,12 @@
  */
 import { invariant, SubpageError } from '../errors.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
-import type { Committed, ImageKeeper } from './image-keeper.ts'
+import type { ImageKeeper } from './image-keeper.ts'
 import type { Hello } from './messages.ts'
 import type { Promises } from './speech.ts'
 import type { Standby } from './standby.ts'
-import type { StandbyOptions } from './standby-options.ts'
+import type { StandbyOptions, StandbyOutcome } from './standby-options.ts'
+import type { StandbyMachine } from './standby-state.ts'
 import type { Succession } from './succession.ts'
 
 /** What is special about a takeover. */
@@ -40,6 +41,21 @@ export async function granted(succession: Succession, name: string, force: boole
   }
 }
 
+/** @throws SubpageError STANDBY_NOT_READY when a failover by command is of no use now */
+export function assertTakeable(
+  standby: Standby,
+  { whole, outdated }: StandbyMachine,
+  { arbitrated }: Succession,
+  force: boolean,
+): void {
+  if (!whole && !(force && outdated)) throw nothingToTakeOver(standby, outdated)
+  if (!arbitrated && !force)
+    throw new SubpageError(
+      'STANDBY_NOT_READY',
+      'these hosts have no arbiter that could say whether the primary still runs: give --force if you know that it is gone',
+    )
+}
+
 export function nothingToTakeOver(
   { guestName, state, reason }: Pick<Standby, 'guestName' | 'state' | 'reason'>,
   outdated: boolean,
@@ -64,12 +80,13 @@ export async function runHere(
   promises: Promises,
   hello: Hello,
   { unasked, force }: Takeover,
-): Promise<Committed> {
+): Promise<Omit<Extract<StandbyOutcome, { how: 'took-over' }>, 'reason'>> {
+  const startedAt = performance.now()
   await Promise.all([keeper.settle(), image.rest()])
   // What clients have been told is on disk must outlast this host, too, from the first thing that the guest says here.
   await Promise.all(disks.map((disk) => disk.sync()))
   if (!sourceGone(hello)) await promises.lapsed(hello.settings.suspicionMs)
-  const committed = keeper.committed ?? (force ? keeper.outdated : undefined)
+  const committed = keeper.checkpoint
   invariant(committed, 'only a committed checkpoint is taken over')
   faults('before-load')
   await guest.takeOver(committed.deviceState, () => {
@@ -78,5 +95,10 @@ export async function runHere(
     if (unasked) void succession.adoptUnasked(force).catch(() => undefined)
   })
   faults('after-load')
-  return committed
+  return {
+    how: 'took-over',
+    at: Date.now(), // the wall clock, for people
+    takeoverMs: performance.now() - startedAt,
+    committed: { epoch: committed.epoch, consoleBytes: committed.consoleBytes },
+  }
 }

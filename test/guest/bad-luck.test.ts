@@ -45,6 +45,7 @@ import {
   until,
 } from '../support/hosts.ts'
 import { seededRandom } from '../support/random.ts'
+import { standStill, untilStill } from '../support/stand-still.ts'
 import { subpage } from '../support/subpage.ts'
 
 const random = seededRandom()
@@ -418,7 +419,7 @@ describe('what a killed agent leaves behind', () => {
     await c.client.run({ ...idle, name: 'hung' })
     const { pid } = await c.client.guest('hung')
     await killHost(c)
-    process.kill(pid ?? Number.NaN, 'SIGSTOP')
+    await standStill(pid ?? Number.NaN)
     c = await restart('c')
     expect(await c.client.guest('hung')).toMatchObject({
       state: 'Hung',
@@ -521,7 +522,7 @@ describe('a protected guest', () => {
     await killHost(a)
     a = await restart('a', { SUBPAGE_FAULT: `after-harvest:${random.integer(5, 60)}=stop` })
     const pid = await supervisorPid(a, name)
-    await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'latin1'), { timeout: 20_000 }).toMatch(/\) T /)
+    await untilStill(pid)
     await untilRunning()
     process.kill(pid, 'SIGCONT')
     await expectProtected()

@@ -22,6 +22,7 @@ import {
   untilRecord,
 } from '../support/guest-disk.ts'
 import { Hosts, protect, ramBytes, supervisorPid, until } from '../support/hosts.ts'
+import { standStill } from '../support/stand-still.ts'
 
 let hosts: Hosts
 let a: EphemeralAgent
@@ -97,7 +98,7 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
   if (format === 'raw') {
     test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
       const supervisor = await supervisorPid(a, name)
-      process.kill(supervisor, 'SIGSTOP')
+      await standStill(supervisor)
       const from = lastRecord(console, consoleLength(console))
       // Nothing is let out meanwhile but the console, and the guest would wait for the endpoint.
       await untilRecord(console, 0, from + 20)

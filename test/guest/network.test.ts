@@ -18,6 +18,7 @@ import { QemuProcess } from '../../src/qemu/qemu-process.ts'
 import { WaitingQemu } from '../../src/qemu/waiting-qemu.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import { type Connection, framesFrom, ip, TestNetwork } from '../support/network.ts'
+import { standStill } from '../support/stand-still.ts'
 
 const guestAddress = '10.77.0.2'
 const port = 7070
@@ -163,7 +164,7 @@ test('a release that QEMU executes too late lets nothing out', async () => {
   await untilSent(guest)
   await seal(guest)
   const framesBefore = await framesFrom(tap)
-  process.kill(record.process.pid, 'SIGSTOP')
+  await standStill(record.process.pid)
   const untilMs = realClock.now() + 100
   const released = guest.releaseOutputs(untilMs)
   await expect.poll(() => realClock.now()).toBeGreaterThan(untilMs)

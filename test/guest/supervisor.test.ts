@@ -20,6 +20,7 @@ import {
   until,
   untilExited,
 } from '../support/hosts.ts'
+import { standStill } from '../support/stand-still.ts'
 
 const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const names = ['one', 'other']
@@ -143,7 +144,7 @@ test.each([
 test('a supervisor that gives no answer keeps nobody waiting but those who ask for its guest', async () => {
   const before = await checkpoints(a, 'other')
   const pid = await supervisorPid(a, 'one')
-  process.kill(pid, 'SIGSTOP')
+  await standStill(pid)
   onTestFinished(() => void process.kill(pid, 'SIGCONT'))
   expect(await a.client.guest('one')).toMatchObject({
     state: 'Hung',

@@ -166,7 +166,7 @@ withEtcd('one member', {}, () => {
     const guest = randomUUID()
     const arbiter = open()
     await arbiter.holder(guest, 1)
-    etcd.freeze(0)
+    await etcd.freeze(0)
     try {
       await expectUnreachable(arbiter.claim(guest, 1, 'host-a'), /no answer within/)
       const stop = new AbortController()
@@ -294,7 +294,7 @@ withEtcd('three members', { members: 3 }, () => {
     const guest = randomUUID()
     const leader = await etcd.leader()
     const arbiter = open()
-    etcd.freeze(leader)
+    await etcd.freeze(leader)
     let won: Holder
     try {
       won = await until(() => arbiter.claim(guest, 1, 'host-a'))

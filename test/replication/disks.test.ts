@@ -7,6 +7,7 @@ import { limits } from '../../src/limits.ts'
 import { Region } from '../../src/memory/region.ts'
 import { wholeImage } from '../../src/replication/image.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
+import { StandbyMachine } from '../../src/replication/standby-state.ts'
 import { seededRandom } from '../support/random.ts'
 import { Pair, type PairOptions, ScriptedArbiter } from './pair.ts'
 import { ScriptedDiskImage, ScriptedDisks, scriptedDiskBytes } from './scripted-disk.ts'
@@ -142,7 +143,9 @@ describe('a standby refuses', () => {
     const region = Region.anonymous(64 * 4096)
     onTestFinished(() => region.close())
     const image = new ScriptedDiskImage()
-    const made = new ImageKeeper(wholeImage(region), () => undefined, [image])
+    const machine = new StandbyMachine(() => undefined)
+    machine.fire('connect')
+    const made = new ImageKeeper(wholeImage(region), () => undefined, machine, [image])
     made.begin(false)
     return made
   }

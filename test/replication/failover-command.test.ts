@@ -1,5 +1,6 @@
 /** Failover by command: what may happen at the same moment, and what a person may decide that nobody else may. */
 import { expect, onTestFinished, test } from 'vitest'
+import { SubpageError } from '../../src/errors.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import type { Image } from '../../src/replication/image.ts'
 import { seededRandom } from '../support/random.ts'
@@ -119,4 +120,25 @@ test('without --force the decision for the primary stands, and says so', async (
     code: 'HELD_ELSEWHERE',
     message: expect.stringMatching(/primary goes on with script \(generation 2\): give --force/),
   })
+})
+
+test('of two commands at once the second asks after the first, and its checkpoint lasts until then', async () => {
+  const arbiter = new ScriptedArbiter()
+  const pair = await start(arbiter)
+  const { standby } = pair.host
+  const asked: ((error: Error) => void)[] = []
+  arbiter.claim = () => new Promise((_, reject) => asked.push(reject))
+  const first = standby!.failover('first', false)
+  const second = standby!.failover('second', true)
+  const refused = expect(first).rejects.toMatchObject({ code: 'ARBITER_UNREACHABLE' })
+  await expect.poll(() => asked.length).toBe(1)
+  const noAnswer = new SubpageError('ARBITER_UNREACHABLE', 'the test says so')
+  asked[0]!(noAnswer)
+  await refused
+  // It waits for the arbiter now, and what it is about is not given up.
+  await expect.poll(() => asked.length).toBe(2)
+  const third = standby!.failover('third', false)
+  asked[1]!(noAnswer)
+  expect(await second).toMatchObject({ how: 'took-over', reason: 'second' })
+  expect(await third).toBe(await second)
 })

@@ -19,6 +19,7 @@ import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import type { FrameType } from '../../src/replication/frame.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
 import type { Sending } from '../../src/replication/sending.ts'
+import { StandbyMachine } from '../../src/replication/standby-state.ts'
 import { LendingImage } from './lending-image.ts'
 
 const pages = 32
@@ -47,12 +48,19 @@ const epoch: fc.Arbitrary<Epoch> = fc.record({
 })
 
 /** A primary's sending side and a standby's keeping side, with a list of frames between them. */
+/** Of a standby to which a primary has just connected. */
+function connected(): StandbyMachine {
+  const machine = new StandbyMachine(() => undefined)
+  machine.fire('connect')
+  return machine
+}
+
 class Course {
   readonly ram = Region.anonymous(pages * pageBytes)
   readonly image = new LendingImage(pages)
   readonly #shadow = fullShadow(pages)
   readonly #committed = Region.anonymous(pages * pageBytes)
-  readonly #keeper = new ImageKeeper(this.image, () => undefined)
+  readonly #keeper = new ImageKeeper(this.image, () => undefined, connected())
   readonly #writer = new DeltaWriter(this.ram, this.#shadow, 'masked')
   readonly #parts: readonly ReducePart[]
   readonly #choice = { next: () => this.#now, learn: () => undefined }

@@ -5,6 +5,7 @@ import { PageRanges } from '../../src/memory/page-ranges.ts'
 import type { Faults } from '../../src/replication/fault.ts'
 import type { FrameType } from '../../src/replication/frame.ts'
 import type { Image } from '../../src/replication/image.ts'
+import type { StandbyMachine } from '../../src/replication/standby-state.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { simulateMany } from './run-many.ts'
 import type { Broken, SimWorld } from './sim-world.ts'
@@ -15,8 +16,8 @@ vi.mock('../../src/replication/image-keeper.ts', async (original) => {
   const { ImageKeeper } = await original<typeof import('../../src/replication/image-keeper.ts')>()
   class BrokenKeeper extends ImageKeeper {
     readonly #image: Image
-    constructor(image: Image, faults: Faults) {
-      super(image, faults)
+    constructor(image: Image, faults: Faults, machine: StandbyMachine) {
+      super(image, faults, machine)
       this.#image = image
     }
     override async hold(epoch: number, delta: Uint8Array, type: FrameType): Promise<void> {

@@ -21,6 +21,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ArbiterOptions } from '../../src/replication/arbiters/open.ts'
+import { standStill } from './stand-still.ts'
 
 const startMs = 30_000
 const pollMs = 20
@@ -114,8 +115,9 @@ export class EtcdCluster {
     throw new Error('no member leads')
   }
 
-  freeze(member: number): void {
-    this.#members[member]?.process?.kill('SIGSTOP')
+  /** Until {@link thaw}. */
+  async freeze(member: number): Promise<void> {
+    await standStill(this.#members[member]!.process!.pid!)
   }
 
   thaw(member: number): void {

@@ -19,6 +19,7 @@ import { pauseLimits } from '../../replication/pause-limits.ts'
 import { PendingPages } from '../../replication/pending-pages.ts'
 import { makeShadow, reduces } from '../../replication/sending.ts'
 import { epochMsMin, passesAt, Speculation, type Speculative } from '../../replication/speculation.ts'
+import { StandbyMachine } from '../../replication/standby-state.ts'
 import { type EpochCourse, RecordedWrites, type Recording } from './recorded-writes.ts'
 import type { Technique } from './technique.ts'
 
@@ -91,7 +92,9 @@ export class ReplayedPair implements EpochCourse {
     if (!learns) recording.read((firstPage, content) => shadow.set(firstPage, content))
     this.#image = learns ? Region.anonymous(ram.bytes) : recording.copy()
     this.#unseeded = learns ? recording.used : PageRanges.empty
-    this.#keeper = new ImageKeeper(wholeImage(this.#image), () => undefined)
+    const machine = new StandbyMachine(() => undefined)
+    machine.fire('connect')
+    this.#keeper = new ImageKeeper(wholeImage(this.#image), () => undefined, machine)
     const sink = {
       // The buffer is used again as soon as this resolves, as with a socket.
       send: async (type: FrameType, epoch = 0, payload: Uint8Array = noDevices) => {
