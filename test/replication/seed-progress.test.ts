@@ -1,3 +1,4 @@
+/** How far seeding is: the figures that protect and status show. */
 import { expect, test } from 'vitest'
 import { realClock } from '../../src/replication/clock.ts'
 import { noDisks } from '../../src/replication/disks.ts'
