@@ -62,6 +62,10 @@ const Disk = Type.Object({
   writtenBytes: Type.Integer(),
   equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
   zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
+  errors: Type.Integer({
+    description: 'reads and writes that failed on this host, since its supervisor began',
+  }),
+  lastError: Nullable(Type.String({ description: 'such as write: No space left on device' })),
   cuts: Type.Integer({
     description: 'times that a supervisor stood still, and its mirror was cut for the guest',
   }),
@@ -195,5 +199,6 @@ export type HostStatus = Static<typeof HostStatus>
 export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): DiskStatus => ({
   ...{ name, bytes, path, copy: null },
   state: standby ? 'Standby' : 'Alone',
-  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0, cuts: 0 },
+  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
+  ...{ errors: 0, lastError: null, cuts: 0 },
 })

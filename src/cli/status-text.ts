@@ -114,7 +114,8 @@ function diskText(disk: DiskStatus): string {
       ? ''
       : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
-  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}`
+  const failed = disk.lastError === null ? '' : `; ${disk.errors} ERRORS, the last: ${disk.lastError}`
+  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}${failed}`
 }
 
 function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {

@@ -6,7 +6,7 @@
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
 import type { GuestDisks } from '../replication/disks.ts'
-import { type Disk, diskNode } from './disk.ts'
+import { type Disk, diskNode, mirrorNode } from './disk.ts'
 import type { GuestFiles } from './guest-files.ts'
 import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
@@ -92,6 +92,7 @@ export class DiskMirrors implements GuestDisks {
       'job-id': jobPrefix + disk.name,
       device: diskNode(disk.name),
       target: targetPrefix + disk.name,
+      'filter-node-name': mirrorNode(disk.name),
       sync: 'full',
       'copy-mode': 'write-blocking',
       'on-target-error': 'report',

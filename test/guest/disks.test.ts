@@ -46,6 +46,9 @@ const others = [
   { bytes: 2 ** 20, name: 'third', bus: 'sata' as const },
 ]
 
+/** Both hosts have them alike. */
+const odd = { cache: 'writethrough' as const, iothread: true, bootindex: 7 }
+
 async function start(name: string, format: 'raw' | 'qcow2'): Promise<{ console: Console; path: string }> {
   const path = join(hosts.directory, `${name}.${format}`)
   makeDisk(path, format)
@@ -54,7 +57,7 @@ async function start(name: string, format: 'raw' | 'qcow2'): Promise<{ console: 
     ramBytes,
     accel: 'tcg',
     options: demoGuestOptions(['workload=idle']),
-    disks: [{ path, name: 'data' }, ...(format === 'raw' ? [] : others)],
+    disks: format === 'raw' ? [{ path, name: 'data' }] : [{ path, name: 'data', ...odd }, ...others],
   })
   const console = consoleAt(status.console)
   await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
