@@ -1,4 +1,5 @@
 /** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -173,4 +174,41 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       await protect(a, name, b)
       await judgeDisk([a, b], name, console)
     })
+})
+
+test('a full file system beneath a disk stops the guest until there is room, says so, and loses nothing', {
+  timeout: 240_000,
+}, async () => {
+  const name = 'disk-full'
+  const small = join(hosts.directory, 'small')
+  mkdirSync(small)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m,mode=700', 'subpage-test', small])
+  try {
+    const path = join(small, 'data.raw')
+    makeDisk(path, 'raw')
+    const status = await a.client.run({
+      ...{ name, ramBytes, accel: 'tcg', options: demoGuestOptions(['workload=idle']) },
+      disks: [{ path, name: 'data' }],
+    })
+    const console = consoleAt(status.console)
+    await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
+    await protect(a, name, b)
+    await typeLine(
+      console,
+      'run mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && dd if=/dev/urandom of=/mnt/big bs=1M count=30 conv=fsync && sha256sum /mnt/big && echo written',
+    )
+    const full = await until(a, name, ({ disks: [disk] }) => (disk?.errors ?? 0) > 0)
+    expect(full.disks[0]!.lastError).toBe('write: No space left on device')
+    const said = () => a.client.events().then((events) => events.map(({ text }) => text).join('\n'))
+    expect(await said()).toMatch(/its disk data: write: No space left.*stands still until/)
+    // Checkpoints go on, each of which lets it try once more.
+    await until(a, name, ({ committed }) => (committed?.epoch ?? 0) > (full.committed?.epoch ?? 0) + 5)
+    expect(readConsole(console)).not.toMatch(/^written/m)
+    execFileSync('mount', ['-o', 'remount,size=96m', small])
+    await untilConsole(console, 0, (text) => /^written/m.exec(text) ?? undefined, 60_000)
+    await until(a, name, whole)
+    await a.client.remove(name)
+  } finally {
+    execFileSync('umount', ['-l', small])
+  }
 })
