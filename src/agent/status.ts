@@ -1,6 +1,8 @@
 /** What an agent says of itself and its guests, and a supervisor of its one: the schema of `status`. */
+
 import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
+import type { MemoryVerification } from '../replication/verify.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
@@ -153,6 +155,12 @@ export type GuestStatus = Static<typeof GuestStatus>
 
 /** @property copies where copies of its disks stay on the other host */
 export type Unprotected = GuestStatus & { copies: string[] }
+
+/** What `verify` has found. */
+export type Verified = MemoryVerification & {
+  /** @property difference first byte of the first 64 KiB that differ */
+  disks: { name: string; bytes: number; difference?: number }[]
+}
 
 /** What only a guest that is protected, or waits to take over, has to say. */
 export const unprotected = {

@@ -85,6 +85,8 @@ export interface GuestFiles extends LaunchPaths {
   disks: string
   /** Where QEMU finds the endpoint that a disk is mirrored into. */
   mirror: (index: number) => string
+  /** Where QEMU lets us read the disks, while we do. */
+  disksSocket: string
 }
 
 /** Of the process of the guest, which may begin before the guest does. */
@@ -123,6 +125,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     console: file('console.sock'),
     incoming: file('incoming.sock'),
     mirror: (index) => file(`disk${index}.sock`),
+    disksSocket: file('disks.sock'),
     disks: join(resolve(stateDirectory), 'disks'),
     consoleLog: file('console.log'),
     qemuLog: file('qemu.log'),

@@ -1,6 +1,6 @@
 /** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
@@ -98,6 +98,15 @@ async function goesOn(before: Console, { takeover, console: log }: GuestStatus):
   return console
 }
 
+/** Where no record is. */
+const lastChunk = 64 * 2 ** 20 - 65_536
+
+function damage(path: string): void {
+  const file = openSync(path, 'r+')
+  writeSync(file, 'damage', lastChunk + 100)
+  closeSync(file)
+}
+
 const whole = ({ state, disks: [disk] }: GuestStatus) => state === 'Protected' && disk?.state === 'Protected'
 
 describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
@@ -122,6 +131,9 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
     // Most of it is zeros, as the standby's new file is.
     expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)
     expect((await b.client.guest(name)).disks[0]).toMatchObject({ name: 'data', state: 'Standby' })
+    // Other formats are read through QEMU as well.
+    const { equal, disks: verified } = await a.client.verify(name)
+    expect([equal, verified[0]]).toEqual([true, { name: 'data', bytes: disks[0]!.bytes }])
     if (format === 'raw') expect([disks[0]!.copy, diskOf(b, name)]).toEqual([named, named])
   })
 
@@ -169,6 +181,11 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       expect(await a.client.unprotect(name)).toMatchObject({ copies: [copy] })
       expect(existsSync(copy!)).toBe(true)
       await protect(a, name, b)
+      damage(copy!)
+      expect(await a.client.verify(name)).toMatchObject({
+        equal: false,
+        disks: [{ name: 'data', difference: lastChunk }],
+      })
       expect(await a.client.unprotect(name, true)).toMatchObject({ copies: [] })
       await expect.poll(() => existsSync(copy!)).toBe(false)
       await protect(a, name, b)
