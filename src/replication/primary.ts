@@ -8,8 +8,7 @@ import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
-import { DeltaSender } from './delta-sender.ts'
-import { DiskSender } from './disk-sender.ts'
+import { type DiskTraffic, noTraffic } from './disk-traffic.ts'
 import { EpochStats } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
@@ -21,6 +20,7 @@ import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { leaveDisks, seedDisks } from './seed-disks.ts'
+import { sendersOf } from './senders.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
@@ -35,8 +35,6 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
-  /** Of the newest connection. */
-  #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
   /** Over which a standby is connected. */
@@ -57,12 +55,15 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** Who else may run the guest, as the arbiter says. */
   dispute: string | undefined
   stats = new EpochStats()
+  /** Of each disk. */
+  readonly diskTraffic: DiskTraffic[]
 
   private constructor(options: PrimaryOptions) {
     super()
     this.#options = options
     this.#exposed = options.exposed
     this.alone = !options.exposed
+    this.diskTraffic = options.guest.disks.sizes.map(noTraffic)
     const mayRelease = (session: PrimarySession, sentAt: number) =>
       leaveToSpeak(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
@@ -105,7 +106,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** What protecting takes of this host's memory, in bytes. */
   get memory(): ProtectionMemory {
     const { kind, bytes } = this.#protection.shadow
-    return { shadow: kind, shadowBytes: bytes, reducerBytes: this.#sender?.memoryBytes ?? 0 }
+    return { shadow: kind, shadowBytes: bytes, reducerBytes: this.#session?.deltas.memoryBytes ?? 0 }
   }
 
   get options(): Readonly<PrimaryOptions> {
@@ -164,17 +165,13 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   }
 
   #open(): Promise<PrimarySession> {
-    const { guest, sending = {} } = this.#options
+    const { sending = {} } = this.#options
     return meet({
       options: this.#options,
       exposed: this.#exposed,
       stopping: this.#stopping.signal,
       abandoned: this.#abandoned.signal,
-      senders: (connection) => {
-        const deltas = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
-        this.#sender = deltas
-        return { deltas, disks: new DiskSender(guest.disks, connection, this.#options.clock) }
-      },
+      senders: (connection) => sendersOf(connection, this.#protection, sending, this.diskTraffic),
     })
   }
 

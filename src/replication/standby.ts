@@ -226,7 +226,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
         return await this.#keeper.seed(frame.payload, frame.type, () => this.#checkUndecided('seed'))
       case frameType.disk:
-        if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
+        if (frame.epoch > 0) return await this.#keeper.holdDisk(frame.epoch, frame.payload)
         return await this.#keeper.seedDisk(frame.payload, () => this.#checkUndecided('seed'))
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
