@@ -98,12 +98,18 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
   return pairs(rows, columns)
 }
 
-function diskText({ name, bytes, path, state, behindBytes, writtenBytes, equalBytes }: DiskStatus): string {
+function diskText(disk: DiskStatus): string {
+  const { name, bytes, path, state, behindBytes, writtenBytes, equalBytes } = disk
   const copied =
     state === 'Alone' || state === 'Standby'
       ? ''
-      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}`
+      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}`
+}
+
+function sentText({ wireBytes, ...ways }: DiskStatus['sent']): string {
+  const all = Object.values(ways).reduce((sum, bytes) => sum + bytes, 0)
+  return `sent ${formatBytes(wireBytes)} for ${formatBytes(all)}, of which ${share(ways.sharedBytes, all)} were in its memory, ${share(ways.dictionaryBytes, all)} known, ${share(ways.zeroBytes, all)} zeros`
 }
 
 function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {

@@ -148,11 +148,6 @@ export class DeltaSender {
     this.#choice.learn(method, deltaBytes, reduceUs, totalUs)
   }
 
-  /** Whether the pages that an epoch has not announced are the same in shadow and image. */
-  refersTo(epoch: number): boolean {
-    return this.#epoch === epoch && epoch > 0
-  }
-
   /** Undefined when writes go as they are: nothing is reduced, or another reduction is under way. */
   writesNow(records: Uint8Array, reference: Reference, room: number): ReducedWrites | undefined {
     if (!this.#reducer || this.#busy) return undefined

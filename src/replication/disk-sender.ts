@@ -28,7 +28,7 @@ const lookMs = 5
 const noEpoch = 0
 
 /** What reduces. */
-export type WritesReducer = Pick<DeltaSender, 'writes' | 'writesNow' | 'refersTo'>
+export type WritesReducer = Pick<DeltaSender, 'writes' | 'writesNow'>
 
 export class DiskSender {
   readonly #disks: GuestDisks
@@ -143,8 +143,8 @@ export class DiskSender {
     const taken = this.#take(diskHeaderBytes + inlineBytesMax, false)
     if (!taken) return undefined
     this.#frames++
-    const known = !this.#shadowMoves && this.#reducer.refersTo(this.#epoch)
-    const reduced = this.#reducer.writesNow(taken.records, known ? 'before' : 'none', diskHeaderBytes)
+    const reference = this.#shadowMoves ? 'none' : 'before'
+    const reduced = this.#reducer.writesNow(taken.records, reference, diskHeaderBytes)
     return this.#send(this.#epoch, taken, reduced)
   }
 

@@ -2,9 +2,7 @@
 import type { ReducedWrites } from '../delta/reduce.ts'
 
 export interface DiskTraffic {
-  /** What was sent, before anything was left out. */
-  recordBytes: number
-  /** As frames, with their headers. */
+  /** Payloads of frames. All others together are what the guest wrote, but for what it wrote again before it was sent. */
   wireBytes: number
   /** Equal to the guest's memory, as the standby has it or is given it with the same checkpoint: sent as a reference. */
   sharedBytes: number
@@ -19,7 +17,7 @@ export interface DiskTraffic {
 }
 
 export const noTraffic = (): DiskTraffic => ({
-  ...{ recordBytes: 0, wireBytes: 0, sharedBytes: 0, dictionaryBytes: 0 },
+  ...{ wireBytes: 0, sharedBytes: 0, dictionaryBytes: 0 },
   ...{ zeroBytes: 0, compressedBytes: 0, plainBytes: 0 },
 })
 
@@ -30,7 +28,6 @@ export function addTraffic(
   wireBytes: number,
   reduced: Omit<ReducedWrites, 'payload'> | undefined,
 ): void {
-  to.recordBytes += bytes
   to.wireBytes += wireBytes
   if (!reduced) {
     to.plainBytes += bytes

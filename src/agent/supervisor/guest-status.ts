@@ -127,7 +127,13 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
   return (record?.machine.disks ?? []).map((disk, index) => {
     const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
-    return { ...diskStatus(disk, guest.kind === 'standby'), cuts, ...seen }
+    const sent = guest.kind === 'running' ? guest.primary?.diskTraffic[index] : undefined
+    return {
+      ...diskStatus(disk, guest.kind === 'standby'),
+      cuts,
+      ...(sent && { sent: { ...sent } }),
+      ...seen,
+    }
   })
 }
 
