@@ -90,6 +90,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
+    seeding: primary.seeding ?? null,
     memory: primary.memory,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter,
@@ -127,13 +128,10 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
   return (record?.machine.disks ?? []).map((disk, index) => {
     const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
+    const copy = (guest.kind === 'running' && guest.primary?.copies[index]?.path) || null
     const sent = guest.kind === 'running' ? guest.primary?.diskTraffic[index] : undefined
-    return {
-      ...diskStatus(disk, guest.kind === 'standby'),
-      cuts,
-      ...(sent && { sent: { ...sent } }),
-      ...seen,
-    }
+    const of = { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen }
+    return sent ? { ...of, sent: { ...sent } } : of
   })
 }
 
