@@ -93,14 +93,14 @@ const char *sp_reduce(struct sp_reducer *reducer, const uint8_t *delta, size_t b
                       enum sp_squeeze method, struct sp_vector *out, struct sp_reduce_stats *stats);
 
 struct sp_writes_stats {
-    struct sp_reduce_stats content; /* of blocks that are not zero */
-    uint64_t zero_bytes;            /* blocks, and records without data */
-    uint64_t odd_bytes;             /* of writes that fill no whole block */
+    struct sp_reduce_stats content; /* of pieces that are not zero */
+    uint64_t zero_bytes;            /* pieces, and records without data */
+    uint64_t odd_bytes;             /* that fill no whole line */
 };
 
 /*
  * Records of writes to a disk (../disk/records.h), reduced by the same means as deltas and in one order with them; out is never
- * empty. Aligned blocks of SP_PAGE_BYTES are looked for in `memory`, which stands still meanwhile.
+ * empty. Their blocks are looked for in `memory`, which stands still meanwhile.
  * @return NULL, or what is wrong; the reducer must then not be used again
  */
 const char *sp_reduce_writes(struct sp_reducer *reducer, const uint8_t *records, size_t bytes, const uint8_t *memory,

@@ -2,26 +2,29 @@
 #include "reduce_parts.h"
 #include "writes.h"
 
-static bool is_zero(const uint8_t *block)
+static bool is_zero(const uint8_t *piece, size_t bytes)
 {
-    return load64(block) == 0 && memcmp(block, block + 8, SP_PAGE_BYTES - 8) == 0;
+    SP_INVARIANT(bytes >= SP_LINE_BYTES);
+    return load64(piece) == 0 && memcmp(piece, piece + 8, bytes - 8) == 0;
 }
 
-/* A block at its place on the disk, as if it were a page of the memory. */
-static bool put_block(struct sp_pass *pass, const uint8_t *block, struct sp_writes_stats *stats)
+/* The lines of a piece, as if they were the first ones of a page of the memory. */
+static bool put_lines(struct sp_pass *pass, const uint8_t *piece, uint32_t lines, struct sp_writes_stats *stats)
 {
     struct sp_vector *pages = &pass->reducer->columns[SP_COLUMN_PAGES];
-    if (is_zero(block)) {
-        stats->zero_bytes += SP_PAGE_BYTES;
+    SP_INVARIANT(lines > 0 && lines <= SP_LINES_PER_PAGE);
+    if (is_zero(piece, (size_t)lines * SP_LINE_BYTES)) {
+        stats->zero_bytes += (uint64_t)lines * SP_LINE_BYTES;
         if (!sp_vector_reserve(pages, 1))
             return false;
         sp_vector_append_byte(pages, SP_PAGE_ZERO);
         return true;
     }
-    struct sp_page_view view = {.page = pass->last_page, .line_map = ~0ull, .raw = true};
+    struct sp_page_view view = {.page = pass->last_page, .raw = true};
+    view.line_map = ~0ull >> (SP_LINES_PER_PAGE - lines);
     /* Without memory to look in there is nothing to compare with, either. */
-    view.memory = pass->memory ? block : NULL;
-    sp_view_literal(&view, ~0ull, block);
+    view.memory = pass->memory ? piece : NULL;
+    sp_view_literal(&view, view.line_map, piece);
     return sp_reduce_page(pass, &view);
 }
 
@@ -39,14 +42,14 @@ static const char *to_columns(struct sp_pass *pass, const uint8_t *records, size
         if (write.zeroes)
             continue;
         const uint8_t *data = write.head + SP_WRITE_HEAD_BYTES;
-        SP_INVARIANT(write.before + (uint64_t)write.blocks * SP_PAGE_BYTES + write.behind == write.length);
-        for (uint32_t block = 0; block < write.blocks; block++)
-            if (!put_block(pass, data + write.before + (size_t)block * SP_PAGE_BYTES, stats))
+        for (uint32_t done = 0, piece; done < write.length; done += piece) {
+            piece = sp_write_piece(&write, done);
+            uint32_t lines = piece / SP_LINE_BYTES, odd = piece % SP_LINE_BYTES;
+            if ((lines > 0 && !put_lines(pass, data + done, lines, stats)) ||
+                !sp_vector_put(&reducer->odd, data + done + piece - odd, odd))
                 return "out of memory";
-        stats->odd_bytes += write.before + write.behind;
-        if (!sp_vector_put(&reducer->odd, data, write.before) ||
-            !sp_vector_put(&reducer->odd, data + write.length - write.behind, write.behind))
-            return "out of memory";
+            stats->odd_bytes += odd;
+        }
     }
     return NULL;
 }

@@ -199,9 +199,10 @@ static const char *read_lines(struct sp_source *source, bool raw, struct sp_cont
     return NULL;
 }
 
-const char *sp_restore_block(struct sp_source *source, struct sp_vector *out)
+const char *sp_restore_lines(struct sp_source *source, unsigned lines, struct sp_vector *out)
 {
-    struct sp_content content = {.line_map = ~0ull};
+    SP_INVARIANT(lines > 0 && lines <= SP_LINES_PER_PAGE);
+    struct sp_content content = {.line_map = ~0ull >> (SP_LINES_PER_PAGE - lines)};
     uint64_t literal_map;
     const char *problem = NULL;
     const uint8_t *kind = sp_cursor_take(&source->columns[SP_COLUMN_PAGES], 1);
@@ -210,7 +211,7 @@ const char *sp_restore_block(struct sp_source *source, struct sp_vector *out)
     unsigned form = *kind & 7, has = *kind & ~7u;
     if (!(form == SP_PAGE_ZERO && !has) &&
         (form != SP_PAGE_RAW || (has & ~(SP_PAGE_HAS_CODES | SP_PAGE_HAS_RUNS))))
-        return "a block is of an unknown kind";
+        return "a piece of a write is of an unknown kind";
     if (form == SP_PAGE_RAW) {
         if (has & SP_PAGE_HAS_RUNS)
             problem = read_runs(source, source->last_page, &content);
@@ -223,7 +224,7 @@ const char *sp_restore_block(struct sp_source *source, struct sp_vector *out)
         FOR_LINES(line, literal_map)
             sp_dictionary_learn(source->dictionary, content.lines[line]);
     }
-    return sp_vector_put(out, content.lines, SP_PAGE_BYTES) ? NULL : no_memory;
+    return sp_vector_put(out, content.lines, (size_t)lines * SP_LINE_BYTES) ? NULL : no_memory;
 }
 
 static void put_raw(struct sp_vector *out, const uint8_t *page)

@@ -46,7 +46,7 @@ const uint8_t *sp_cursor_take(struct sp_cursor *column, size_t bytes);
 const char *sp_restorer_unpack(struct sp_restorer *restorer, unsigned method, const uint8_t *packed, size_t bytes,
                                size_t total);
 
-/* The next block of a disk, behind what is in `out`; what it shares with the image is noted and left zero. */
-const char *sp_restore_block(struct sp_source *source, struct sp_vector *out);
+/* The next lines of a disk, at most a page of them, behind what is in `out`; what is shared with the image is noted and left zero. */
+const char *sp_restore_lines(struct sp_source *source, unsigned lines, struct sp_vector *out);
 
 #endif

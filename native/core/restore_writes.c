@@ -8,23 +8,21 @@
 static const char cut[] = "it is cut short";
 static const char no_memory[] = "out of memory";
 
-/* Data of one record: what lies before its first whole block, the blocks, and what lies behind. */
 static const char *restore_data(struct sp_source *source, struct sp_cursor *odd, const struct sp_write *write,
                                 struct sp_vector *out)
 {
-    const uint8_t *before = sp_cursor_take(odd, write->before), *behind;
-    if (!before || !sp_vector_put(out, before, write->before))
-        return before ? no_memory : cut;
-    for (uint32_t block = 0; block < write->blocks; block++) {
+    for (uint32_t done = 0, piece; done < write->length; done += piece) {
+        piece = sp_write_piece(write, done);
+        uint32_t lines = piece / SP_LINE_BYTES;
         SP_INVARIANT(out->bytes <= UINT32_MAX - SP_PAGE_BYTES);
         source->at = (uint32_t)out->bytes;
-        const char *problem = sp_restore_block(source, out);
+        const char *problem = lines > 0 ? sp_restore_lines(source, lines, out) : NULL;
         if (problem)
             return problem;
+        const uint8_t *rest = sp_cursor_take(odd, piece % SP_LINE_BYTES);
+        if (!rest || !sp_vector_put(out, rest, piece % SP_LINE_BYTES))
+            return rest ? no_memory : cut;
     }
-    behind = sp_cursor_take(odd, write->behind);
-    if (!behind || !sp_vector_put(out, behind, write->behind))
-        return behind ? no_memory : cut;
     return NULL;
 }
 
@@ -36,7 +34,7 @@ static const char *from_columns(struct sp_source *source, struct sp_cursor *head
         const uint8_t *head = sp_cursor_take(heads, SP_WRITE_HEAD_BYTES);
         if (!head)
             return cut;
-        if (!sp_write_cut(head, &write))
+        if (!sp_write_head(head, &write))
             return "a record of a disk has an unknown kind, or lies beyond any disk";
         size_t data = write.zeroes ? 0 : write.length;
         if (bytes_max - out->bytes < SP_WRITE_HEAD_BYTES || bytes_max - out->bytes - SP_WRITE_HEAD_BYTES < data)
