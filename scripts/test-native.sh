@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Tests of the C code, each test/native/test_*.c, and those of the lab, a program of its own, built with AddressSanitizer and UBSan. A test
-# links
-# native/core, and whatever its line "build with: FILES FLAGS" names. The environment variable TEST limits to one name.
+# links native/core, and whatever its line "build with: FILES FLAGS" names. The environment variable TEST limits to one name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
