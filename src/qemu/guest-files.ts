@@ -66,6 +66,8 @@ export interface ProtectionSettings extends Sending {
   outputs: 'held' | 'free'
   tracker: TrackerChoice
   codec: CodecName
+  /** Files or devices of the other host for the copies of disks, by the disk's name. */
+  diskTo?: Record<string, string>
 }
 
 export interface GuestFiles extends LaunchPaths {
