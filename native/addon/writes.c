@@ -1,7 +1,13 @@
 /* Writes to disks, reduced and restored by the state of a connection (reduce.c); and what they share with an image. */
 #include <stdlib.h>
 
+#include "../core/writes.h"
+#include "../disk/records.h"
 #include "reduction.h"
+
+/* The core reads heads of records, and does not know of disks. */
+_Static_assert((int)SP_WRITE_HEAD_BYTES == (int)RECORD_HEADER_BYTES, "the head of a record has one size");
+_Static_assert(RECORD_DATA == 0 && RECORD_ZEROES == 1 && RECORD_KINDS == 2, "the core knows these kinds of records");
 
 enum { REDUCE_RESULTS = 7, RESTORE_RESULTS = 3, REDUCE_ARGS = 6, RESTORE_ARGS = 5, FILL_ARGS = 3 };
 
