@@ -9,8 +9,8 @@ import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { DiskRequest, DiskShape, disksMax } from '../qemu/disk.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
+import { pluginPartNames } from '../qemu/plugin.ts'
 import { sendingForm } from '../replication/sending.ts'
-import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import { EventStream } from './event-stream.ts'
 import type { GuestApi } from './guest-api.ts'
 import { WatchQuery } from './supervisor/memory-watch.ts'
@@ -46,6 +46,8 @@ export const ProtectBody = Type.Object(
       Type.Literal('xor-rle'),
       Type.Literal('masked'),
     ]),
+    /** Compares guest and standby so often. */
+    verifyEveryMs: Type.Optional(Type.Number({ minimum: 1000, maximum: 2 ** 31 - 1 })),
     /** Files or devices of the other host for the copies of disks, by the disk's name. */
     diskTo: Type.Optional(
       Type.Record(DiskShape.properties.name, Type.String({ pattern: '^/', maxLength: 4096 })),

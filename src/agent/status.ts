@@ -2,6 +2,7 @@
 
 import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
+import { noTraffic } from '../replication/disk-traffic.ts'
 import type { MemoryVerification } from '../replication/verify.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
@@ -68,6 +69,15 @@ const Disk = Type.Object({
     description: 'reads and writes that failed on this host, since its supervisor began',
   }),
   lastError: Nullable(Type.String({ description: 'such as write: No space left on device' })),
+  /** How it went to the standby, in bytes, since the protection began. */
+  sent: Type.Object({
+    wireBytes: Type.Integer({ description: 'all that it took on the wire' }),
+    sharedBytes: Type.Integer({ description: "as references to the guest's memory" }),
+    dictionaryBytes: Type.Integer({ description: 'as codes of lines that were sent lately' }),
+    zeroBytes: Type.Integer({ description: 'zeros, as a kind or a length' }),
+    compressedBytes: Type.Integer({ description: 'as content, compressed' }),
+    plainBytes: Type.Integer({ description: 'as it is' }),
+  }),
   cuts: Type.Integer({
     description: 'times that a supervisor stood still, and its mirror was cut for the guest',
   }),
@@ -103,6 +113,10 @@ export const GuestStatus = Type.Object({
       bytesPerSecond: Type.Number(),
       secondsLeft: Nullable(Type.Number()),
     }),
+  ),
+  /** What `verify` has found last, in this protection. */
+  verified: Nullable(
+    Type.Object({ at: Type.Integer({ description: 'milliseconds since 1970' }), equal: Type.Boolean() }),
   ),
   /** What protecting takes of this host's memory. */
   memory: Nullable(
@@ -171,6 +185,7 @@ export const unprotected = {
   pauseShareMax: null,
   outputs: null,
   seeding: null,
+  verified: null,
   memory: null,
   fence: null,
   arbiter: null,
@@ -209,4 +224,5 @@ export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): 
   state: standby ? 'Standby' : 'Alone',
   ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
   ...{ errors: 0, lastError: null, cuts: 0 },
+  sent: noTraffic(),
 })

@@ -73,6 +73,11 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         ? `on, ${guest.fence.silenced} packets came too late`
         : 'OFF: this QEMU does not load the shim; a host that stopped may speak once more after a takeover',
     ])
+  if (guest.verified)
+    rows.push([
+      'verified',
+      `${guest.verified.equal ? 'equal' : 'DIFFERENT'}, ${new Date(guest.verified.at).toISOString()}`,
+    ])
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
@@ -112,10 +117,15 @@ function diskText(disk: DiskStatus): string {
   const copied =
     state === 'Alone' || state === 'Standby'
       ? ''
-      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}`
+      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
   const failed = disk.lastError === null ? '' : `; ${disk.errors} ERRORS, the last: ${disk.lastError}`
   return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}${failed}`
+}
+
+function sentText({ wireBytes, ...ways }: DiskStatus['sent']): string {
+  const all = Object.values(ways).reduce((sum, bytes) => sum + bytes, 0)
+  return `sent ${formatBytes(wireBytes)} for ${formatBytes(all)}, of which ${share(ways.sharedBytes, all)} were in its memory, ${share(ways.dictionaryBytes, all)} known, ${share(ways.zeroBytes, all)} zeros`
 }
 
 function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {

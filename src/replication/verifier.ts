@@ -15,6 +15,8 @@ export class Verifier {
   readonly #tasks: Tasks
   readonly #session: () => PrimarySession | undefined
   #last: Promise<unknown> = Promise.resolve()
+  /** What was found last, and when; milliseconds since 1970. */
+  found: { at: number; verification: Verification } | undefined
 
   /** @param session over which a standby is connected */
   constructor(protection: Protection, tasks: Tasks, session: () => PrimarySession | undefined) {
@@ -48,7 +50,9 @@ export class Verifier {
         }),
     })
     const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
-    return { ...memory, equal, disks }
+    const verification = { ...memory, equal, disks }
+    this.found = { at: Date.now(), verification }
+    return verification
   }
 
   get #connected(): PrimarySession {

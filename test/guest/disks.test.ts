@@ -124,13 +124,17 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
         /--disks DIRECTORY/,
       )
     }
-    await protect(a, name, b, format === 'raw' ? { diskTo: { data: named } } : {})
+    await protect(a, name, b, format === 'raw' ? { diskTo: { data: named }, verifyEveryMs: 2000 } : {})
     const { disks } = await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')
     const texts = (await a.client.events()).flatMap(({ guest, text }) => (guest === name ? [text] : []))
     expect(texts).toContainEqual(expect.stringMatching(/^seeded: \d.* compared or sent, .*\/s$/))
     // Most of it is zeros, as the standby's new file is.
     expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)
     expect((await b.client.guest(name)).disks[0]).toMatchObject({ name: 'data', state: 'Standby' })
+    if (format === 'raw')
+      await expect
+        .poll(() => a.client.events().then((events) => events.map(({ text }) => text)), { timeout: 30_000 })
+        .toContain('verified: equal')
     // Other formats are read through QEMU as well.
     const { equal, disks: verified } = await a.client.verify(name)
     expect([equal, verified[0]]).toEqual([true, { name: 'data', bytes: disks[0]!.bytes }])
@@ -138,6 +142,18 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
   })
 
   if (format === 'raw') {
+    test('what it writes goes as references to its memory', { timeout: 240_000 }, async () => {
+      const sent = async () => (await until(a, name, whole)).disks[0]!.sent
+      const before = await sent()
+      await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 60)
+      const after = await sent()
+      const grew = (way: keyof typeof after) => after[way] - before[way]
+      const content = grew('compressedBytes') + grew('plainBytes')
+      const written = grew('sharedBytes') + grew('dictionaryBytes') + grew('zeroBytes') + content
+      expect(grew('sharedBytes')).toBeGreaterThan(0.5 * written)
+      expect(grew('wireBytes')).toBeLessThan(0.2 * written)
+    })
+
     test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
       const supervisor = await supervisorPid(a, name)
       await standStill(supervisor)

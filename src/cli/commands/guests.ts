@@ -6,8 +6,8 @@ import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus, Verified } from '../../agent/status.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { splitAtCommas } from '../../qemu/option-syntax.ts'
+import { type PluginPart, pluginPartNames } from '../../qemu/plugin.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
-import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
@@ -137,6 +137,7 @@ export const protectCommand: Command = {
         'NAME=PATH: the file or device of the other host for its copy of a disk, of the same size; without it a file is made there',
       many: true,
     },
+    { form: '--verify-every <time>', summary: 'compare guest and standby so often, such as 1h' },
     ...sendingFlags,
   ],
   async run(invocation) {
@@ -154,6 +155,9 @@ export const protectCommand: Command = {
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
       ...(invocation.flags.diskTo !== undefined && { diskTo: read(invocation, 'diskTo', parsePlaces) }),
+      ...(invocation.flags.verifyEvery !== undefined && {
+        verifyEveryMs: read(invocation, 'verifyEvery', within(parseMs, 1000, 2 ** 31 - 1, formatTime)),
+      }),
       ...readSending(invocation),
     })
     const status = await untilProtected(agent, nameOf(invocation), invocation.output)
