@@ -172,8 +172,8 @@ export type Unprotected = GuestStatus & { copies: string[] }
 
 /** What `verify` has found. */
 export type Verified = MemoryVerification & {
-  /** @property difference first byte of the first 64 KiB that differ */
-  disks: { name: string; bytes: number; difference?: number }[]
+  /** @property difference first byte of the first 64 KiB that differ @property missing why it was not compared */
+  disks: { name: string; bytes: number; difference?: number; missing?: string }[]
 }
 
 /** What only a guest that is protected, or waits to take over, has to say. */

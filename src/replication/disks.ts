@@ -44,6 +44,8 @@ export interface GuestDisks {
 
 /** Reads what the guest would. */
 export interface DiskReader extends AsyncDisposable {
+  /** Why a disk cannot be read, for people; undefined: it can. */
+  missing(disk: number): string | undefined
   /** XXH3-128 of each 64 KiB in the range. @throws SubpageError DISK_FAILED */
   hashes(disk: number, range: ChunkRange): Promise<Uint8Array>
 }
@@ -61,6 +63,7 @@ export const noDisks: GuestDisks = {
   drop: () => undefined,
   end: async () => undefined,
   open: async () => ({
+    missing: () => undefined,
     hashes: async () => new Uint8Array(),
     [Symbol.asyncDispose]: async () => undefined,
   }),

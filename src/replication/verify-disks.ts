@@ -18,6 +18,8 @@ export interface DiskVerification {
   bytes: number
   /** First byte of the first chunk that differs. */
   difference?: number
+  /** Why it was not compared. */
+  missing?: string
 }
 
 /** Compared at a time; the standby does nothing else meanwhile. */
@@ -43,6 +45,11 @@ export async function verifyDisks(verifying: DiskVerifying): Promise<DiskVerific
   await using reader = await disks.open()
   const verified: DiskVerification[] = []
   for (const [disk, bytes] of disks.sizes.entries()) {
+    const missing = reader.missing(disk)
+    if (missing !== undefined) {
+      verified.push({ disk, bytes, missing })
+      continue
+    }
     const chunk = await firstDifference(verifying, reader, disk, chunksOf(bytes))
     verified.push({ disk, bytes, ...(chunk !== undefined && { difference: chunk * chunkBytes }) })
   }

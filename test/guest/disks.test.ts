@@ -53,12 +53,17 @@ const odd = { cache: 'writethrough' as const, iothread: true, bootindex: 7 }
 async function start(name: string, format: 'raw' | 'qcow2'): Promise<{ console: Console; path: string }> {
   const path = join(hosts.directory, `${name}.${format}`)
   makeDisk(path, format)
+  const threaded = `${path}.threaded`
+  if (format === 'qcow2') makeDisk(threaded, 'qcow2')
   const status = await a.client.run({
     name,
     ramBytes,
     accel: 'tcg',
     options: demoGuestOptions(['workload=idle']),
-    disks: format === 'raw' ? [{ path, name: 'data' }] : [{ path, name: 'data', ...odd }, ...others],
+    disks:
+      format === 'raw'
+        ? [{ path, name: 'data', ...odd }]
+        : [{ path, name: 'data' }, ...others, { path: threaded, name: 'threaded', iothread: true }],
   })
   const console = consoleAt(status.console)
   await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
@@ -138,6 +143,7 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
     // Other formats are read through QEMU as well.
     const { equal, disks: verified } = await a.client.verify(name)
     expect([equal, verified[0]]).toEqual([true, { name: 'data', bytes: disks[0]!.bytes }])
+    if (format === 'qcow2') expect(verified[3]?.missing).toMatch(/a thread of its own/)
     if (format === 'raw') expect([disks[0]!.copy, diskOf(b, name)]).toEqual([named, named])
   })
 

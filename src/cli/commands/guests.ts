@@ -275,11 +275,12 @@ function verifiedText({ difference, disks, epoch, pages }: Verified): string {
   const memory = difference
     ? `DIFFERENT: page ${difference.page}, line ${difference.line} of the ${difference.in} (checkpoint ${epoch})`
     : `equal: all ${pages} pages, at checkpoint ${epoch}`
-  const texts = disks.map(({ name, bytes, difference: at }) =>
-    at === undefined
+  const texts = disks.map(({ name, bytes, difference: at, missing }) => {
+    if (missing !== undefined) return `not compared: disk ${name}: ${missing}`
+    return at === undefined
       ? `equal: disk ${name}, all ${formatBytes(bytes)}`
-      : `DIFFERENT: disk ${name}, within the 64 KiB from byte ${at} on`,
-  )
+      : `DIFFERENT: disk ${name}, within the 64 KiB from byte ${at} on`
+  })
   return [memory, ...texts].join('\n')
 }
 
