@@ -253,7 +253,7 @@ function isStale({ code, message }: Refused): boolean {
 }
 
 /** @throws SubpageError BAD_ARGUMENT */
-export function readInput(path: string, what: string): string {
+function readInput(path: string, what: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
