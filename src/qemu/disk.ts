@@ -7,6 +7,7 @@ import { closeSync, fstatSync, openSync, readFileSync, readSync, realpathSync, s
 import { basename, join, resolve } from 'node:path'
 import { type Static, Type } from 'typebox'
 import { errorCode, SubpageError } from '../errors.ts'
+import { kindOfFile } from '../input-file.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { doubleCommas, splitAtCommas } from './option-syntax.ts'
 
@@ -150,6 +151,10 @@ function lookAt(path: string, given: Disk['format'] | undefined) {
   let file: number | undefined
   try {
     const real = realpathSync(path)
+    // Some devices act when they are opened.
+    const found = statSync(real)
+    if (!found.isFile() && !found.isBlockDevice())
+      throw unusable(`it is ${kindOfFile(found)}, neither a file nor a block device`)
     file = openSync(real, 'r+')
     const head = Buffer.alloc(32)
     const isQcow2 =
