@@ -97,8 +97,9 @@ test('a connection to a keeper that fails while guests are handed to it is not l
   density.resume(ownerOf(victim, 'one', ram))
   await expect.poll(async () => (await density.status())?.guests.map(({ id }) => id)).toEqual(['one'])
   expect(failing).toHaveLength(3)
-  // They resolve once the other end has seen it.
-  await Promise.all(failing.map(({ closed }) => closed))
+  let closed = 0
+  for (const client of failing) void client.closed.then(() => closed++)
+  await expect.poll(() => closed).toBe(3)
   await victim.kill()
   await (await density.keeper()).ask('forget', { id: 'one' })
 })
