@@ -4,6 +4,7 @@
  * real processes, and pairs that wait on real time: more of its files run at once than there are cores. Last, and one after the
  * other, `guest` runs real virtual machines. The time limits are for what hangs: a loaded machine may be ten times as slow.
  */
+import { defaultServerConditions } from 'vite'
 import { defineConfig } from 'vitest/config'
 
 const processTests = [
@@ -14,27 +15,33 @@ const processTests = [
   'test/workingset/process.test.ts',
   'test/replication/{arbiter-etcd,arbiter-file,arbiter-memory,arbiter-open}.test.ts',
   'test/replication/{backlog,disks,failed,give-back,growth,hostile,identities,pair,shadow-modes}.test.ts',
-  'test/study/process/**/*.test.ts',
-  'test/study/amplification/**/*.test.ts',
-  'test/study/ending.test.ts',
+  'lab/test/process/**/*.test.ts',
+  'lab/test/amplification/**/*.test.ts',
+  'lab/test/ending.test.ts',
 ]
+/** Booting guests. */
+const guestTests = ['test/guest/**', 'lab/test/guest/**']
 
 export default defineConfig({
+  // Packages of this repository are their sources here: one instance of each module, and nothing to build first.
+  ssr: { resolve: { conditions: ['source', ...defaultServerConditions] } },
   test: {
     projects: [
       {
+        extends: true,
         test: {
           name: 'unit',
           sequence: { groupOrder: 0 },
           expect: { poll: { timeout: 20_000 } },
-          include: ['test/**/*.test.ts'],
-          exclude: ['test/guest/**', 'test/simulation/**', ...processTests],
+          include: ['test/**/*.test.ts', 'lab/test/**/*.test.ts'],
+          exclude: [...guestTests, 'test/simulation/**', ...processTests],
           testTimeout: 120_000,
           hookTimeout: 60_000,
           maxWorkers: 2,
         },
       },
       {
+        extends: true,
         test: {
           name: 'simulation',
           sequence: { groupOrder: 0 },
@@ -45,6 +52,7 @@ export default defineConfig({
         },
       },
       {
+        extends: true,
         test: {
           name: 'process',
           sequence: { groupOrder: 1 },
@@ -56,11 +64,12 @@ export default defineConfig({
         },
       },
       {
+        extends: true,
         test: {
           name: 'guest',
           sequence: { groupOrder: 2 },
           expect: { poll: { timeout: 20_000 } },
-          include: ['test/guest/**/*.test.ts'],
+          include: guestTests.map((folder) => `${folder}/*.test.ts`),
           globalSetup: ['test/support/global-setup.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,

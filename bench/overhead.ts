@@ -4,6 +4,7 @@
  * epoch and at an automatic one, by turns. Two hosts and the bridge are in one namespace, the client is in another.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { median } from 'subpage-lab/report/statistics'
 import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
 import {
   type Console,
@@ -14,7 +15,6 @@ import {
   victimLines,
 } from '../src/qemu/demo-guest.ts'
 import { automaticPace } from '../src/replication/pace.ts'
-import { median } from '../src/study/report/statistics.ts'
 import { protect, until } from '../test/support/hosts.ts'
 import type { BenchOptions } from './bench.ts'
 import { RedisGuest, redisGuest } from './redis-guest.ts'

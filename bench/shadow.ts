@@ -5,10 +5,10 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { readTrace } from 'subpage-lab/trace'
 import { checksum64 } from '../src/memory/hash.ts'
 import { packageRoot } from '../src/memory/native.ts'
 import { PageRanges } from '../src/memory/page-ranges.ts'
-import { readTrace } from '../src/study/trace.ts'
 import { seededRandom } from '../test/support/random.ts'
 import type { BenchOptions, BenchResult } from './bench.ts'
 import { policies } from './shadow-policies.ts'

@@ -1,5 +1,5 @@
 /** What is measured in rounds: the middle, how far it varies, and whether two ways differ by more than that. */
-import { ascending, median, percentile } from '../src/study/report/statistics.ts'
+import { ascending, median, percentile } from 'subpage-lab/report/statistics'
 
 export interface Spread {
   median: number

@@ -37,7 +37,7 @@ process.dlopen = (module, path, ...rest) =>
 JS
 
 tests=(test/delta/{refusals,reduce,shadow}.test.ts test/memory/{region,handles,hash}.test.ts test/density/store.test.ts
-  test/replication/device-state.test.ts test/tracking/plugin-share.test.ts test/disk/hostile.test.ts)
+  test/replication/device-state.test.ts lab/test/plugin/share.test.ts test/disk/hostile.test.ts)
 if [ $# -gt 0 ]; then tests=("$@"); fi
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 export NODE_OPTIONS="--require $PWD/$OUT/instead.cjs"

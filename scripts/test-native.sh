@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Tests of the C code, each test/native/test_*.c a program of its own, built with AddressSanitizer and UBSan. A test links
-# native/core, and whatever its line "build with: FILES FLAGS" names. The environment variable TEST limits to one name.
+# Tests of the C code, each test/native/test_*.c, and those of the lab, a program of its own, built with AddressSanitizer and UBSan. A test
+# links native/core, and whatever its line "build with: FILES FLAGS" names. The environment variable TEST limits to one name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CC=${CC:-cc}
 OUT=build/test-native
 mkdir -p "$OUT"
-FLAGS=(-std=gnu11 -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+FLAGS=(-std=gnu11 -Inative -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 case $(uname -m) in x86_64) FLAGS+=(-march=x86-64-v2) ;; esac
 
 core=()
@@ -26,7 +26,7 @@ for source in native/core/*.c; do
 done
 
 failed=0
-for source in test/native/test_*.c; do
+for source in {,lab/}test/native/test_*.c; do
   name=$(basename "$source" .c)
   if [ -n "${TEST:-}" ] && [ "$TEST" != "$name" ]; then continue; fi
   # shellcheck disable=SC2046

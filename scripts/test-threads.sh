@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 CC=${CC:-cc}
 OUT=build/test-threads
 mkdir -p "$OUT"
-FLAGS=(-std=gnu11 -O1 -g -Wall -Wextra -Werror -fsanitize=thread -fno-omit-frame-pointer)
+FLAGS=(-std=gnu11 -Inative -O1 -g -Wall -Wextra -Werror -fsanitize=thread -fno-omit-frame-pointer)
 case $(uname -m) in x86_64) FLAGS+=(-march=x86-64-v2) ;; esac
 # Its shadow wants the layout of memory that older kernels gave; a race ends the test.
 run=(setarch "$(uname -m)" -R env TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 ${TSAN_OPTIONS:-}")
@@ -30,7 +30,7 @@ for source in native/core/*.c; do
 done
 
 failed=0
-for source in test/native/test_*.c; do
+for source in {,lab/}test/native/test_*.c; do
   name=$(basename "$source" .c)
   if [ -n "${TEST:-}" ] && [ "$TEST" != "$name" ]; then continue; fi
   # Others look at memory that is written meanwhile, on purpose: that of a guest that runs.

@@ -12,7 +12,7 @@ const guestScript = `bash ${join(packageRoot, 'scripts/build-guest.sh')}`
 /** Each makes the parts above it, too, but for the native ones. */
 const parts = {
   native: {
-    files: ['subpage.node', 'shim.so', 'plugin.so', 'holder', 'reaper'].map((name) => `native/${name}`),
+    files: ['subpage.node', 'shim.so'].map((name) => `native/${name}`),
     command: `npm run build:native --prefix ${packageRoot}`,
   },
   guest: {

@@ -177,6 +177,11 @@ export const errorTable = {
     'Run the command that the message names; `npm run setup -- --studies` in a checkout brings whatever benchmarks and studies need.',
     exitStatus.lacksFeature,
   ),
+  LAB_MISSING: entry(
+    'The package subpage-lab is not installed, or is of another release. It has `record`, `report`, `study` and the plugin that `run --track` loads into QEMU.',
+    'Run the command that the message names: `npm install subpage-lab` where subpage is installed, in a checkout `npm run setup`.',
+    exitStatus.lacksFeature,
+  ),
   NOT_PROTECTED: entry(
     'The guest has no standby that could take over.',
     'Protect it with `subpage protect NAME --to HOST`.',

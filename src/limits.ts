@@ -153,7 +153,7 @@ export const limits = {
     unit: 'bytes',
     of: 'the body of a block of a trace',
     beyond: 'TRACE_MALFORMED before memory is taken for it',
-    test: 'test/study/trace.test.ts',
+    test: 'lab/test/trace.test.ts',
   },
   coreSegments: {
     value: 4 * MiB,

@@ -11,10 +11,10 @@ import { loadCredentials } from '../src/agent/credentials.ts'
 import { surveyImage } from '../src/density/survey-images.ts'
 import { openInput, readInput } from '../src/input-file.ts'
 import { openImage } from '../src/memory/images/memory-image.ts'
-import { disksOf } from '../src/qemu/disk.ts'
+import { disksOf } from '../src/qemu/disk-places.ts'
 import { guestFiles } from '../src/qemu/guest-files.ts'
 import { readSecret } from '../src/replication/arbiters/etcd-gateway.ts'
-import { readTrace } from '../src/study/trace.ts'
+import { readTrace } from '../lab/src/trace.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-input-'))
 const server = createServer()

@@ -1,4 +1,4 @@
-/** What `npm pack` gives: all that an installed package needs, nothing of the build, and it runs. */
+/** What `npm pack` gives: all that an installed package needs, nothing of the build, and it runs, with and without the lab. */
 import { execFileSync, spawnSync } from 'node:child_process'
 import {
   existsSync,
@@ -13,12 +13,14 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { exitStatus } from '../src/errors.ts'
 import { packageRoot } from '../src/memory/native.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-package-'))
 const modules = join(folder, 'node_modules')
 const installed = join(modules, 'subpage')
+const lab = join(modules, 'subpage-lab')
 afterAll(() => rmSync(folder, { recursive: true }))
 
 let files: string[]
@@ -26,19 +28,24 @@ let files: string[]
 beforeAll(() => {
   // The compiled files are those of this source.
   execFileSync('npm', ['run', 'build'], { cwd: packageRoot })
-  const packed = execFileSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
-    cwd: packageRoot,
-    encoding: 'utf8',
-  })
-  const [{ filename, files: list }] = JSON.parse(packed)
-  files = list.map(({ path }: { path: string }) => path)
   mkdirSync(modules)
-  execFileSync('tar', ['-xzf', filename], { cwd: folder })
-  renameSync(join(folder, 'package'), installed)
+  files = install(packageRoot, installed)
   // Its dependencies lie beside it, as npm places them.
   for (const name of readdirSync(join(packageRoot, 'node_modules')))
-    if (!name.startsWith('.')) symlinkSync(join(packageRoot, 'node_modules', name), join(modules, name))
+    if (!/^(\.|subpage)/.test(name)) symlinkSync(join(packageRoot, 'node_modules', name), join(modules, name))
 }, 120_000)
+
+/** Packs and unpacks. @returns the files of the package */
+function install(from: string, to: string): string[] {
+  const packed = execFileSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
+    cwd: from,
+    encoding: 'utf8',
+  })
+  const [{ filename, files }] = JSON.parse(packed)
+  execFileSync('tar', ['-xzf', filename], { cwd: folder })
+  renameSync(join(folder, 'package'), to)
+  return files.map(({ path }: { path: string }) => path)
+}
 
 const run = (...args: string[]) =>
   spawnSync(process.execPath, [join(installed, 'dist/src/cli/main.js'), ...args], {
@@ -72,13 +79,69 @@ test('the demo says what it needs before it starts anything', () => {
 const evaluate = (script: string) =>
   spawnSync(process.execPath, ['--input-type=module', '-e', script], { cwd: folder, encoding: 'utf8' })
 
-test('it is a client with types, and promises no other module', () => {
+test('it is a client with types; of the agent it shows nothing else', () => {
   const script = `import { connect, SubpageError } from 'subpage'
     const error = await connect({ state: '/nowhere' }).status().catch((thrown) => thrown)
     console.log(error instanceof SubpageError, error.code)`
   expect(evaluate(script)).toMatchObject({ status: 0, stdout: 'true AGENT_UNREACHABLE\n' })
   expect(files).toContain('dist/src/index.d.ts')
-  expect(evaluate("import 'subpage/dist/src/errors.js'").stderr).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED')
+  for (const other of ['dist/src/errors.js', 'agent/agent'])
+    expect(evaluate(`import 'subpage/${other}'`).stderr).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED')
+})
+
+describe('the lab', () => {
+  const trace = join(packageRoot, 'lab/test/analysis/small.trace')
+  const ofLab = [
+    ['record', '-o', join(folder, 'a.trace'), '--for', '1s', '--', 'sleep', '1'],
+    ['report', trace, '--html', 'x'],
+    ['study'],
+    ['wss', trace],
+  ]
+  /** What it says of each of these commands: one line, with one code. */
+  const said = (commands = ofLab) =>
+    commands.map((args) => {
+      const { status, stdout, stderr } = run(...args)
+      expect([status, stdout]).toEqual([exitStatus.lacksFeature, ''])
+      return stderr
+    })
+  const place = (source: string) => {
+    mkdirSync(lab)
+    writeFileSync(join(lab, 'package.json'), '{"name":"subpage-lab","type":"module","exports":"./index.js"}')
+    writeFileSync(join(lab, 'index.js'), source)
+  }
+  afterEach(() => rmSync(lab, { recursive: true, force: true }))
+
+  test('without it, its commands say in one line how to get it, and the others work', () => {
+    for (const line of said())
+      expect(line).toMatch(
+        /^subpage: .* which is not installed: run npm install subpage-lab@\S+ .*\(LAB_MISSING\)\n$/,
+      )
+    expect(JSON.parse(run('study', '--json').stderr).code).toBe('LAB_MISSING')
+    expect(run('help').stdout).toMatch(/ record .* report .* study /s)
+    expect(run('check', '--json').stderr).toBe('')
+  })
+
+  test('one of another release, and one that is broken, is as good as none', () => {
+    place(`export default { release: '0.0.0' }`)
+    for (const line of said([['study']]))
+      expect(line).toMatch(/but the one that is installed is 0\.0\.0: .*\(LAB_MISSING\)\n$/)
+    rmSync(lab, { recursive: true })
+    place(`import 'no-such-module'`)
+    for (const line of said([['study']]))
+      expect(line).toMatch(/cannot be loaded \(Cannot find package 'no-such-module'.*LAB_MISSING/)
+    expect(run('check', '--json').stderr).toBe('')
+  })
+
+  test('with it, they work', () => {
+    const labFiles = install(join(packageRoot, 'lab'), lab)
+    expect(labFiles.filter((path) => /\.o$|\.lock$|tsbuildinfo|^test\/|^src\//.test(path))).toEqual([])
+    expect(run('study').stdout).toContain('amplification')
+    expect(run('report', trace)).toMatchObject({ status: 0, stderr: '' })
+    expect(run('wss', trace, '--interval', '50ms')).toMatchObject({ status: 0, stderr: '' })
+    const path = join(folder, 'a.trace')
+    expect(run('record', '-o', path, '--', 'true')).toMatchObject({ status: 0 })
+    expect(existsSync(path)).toBe(true)
+  })
 })
 
 test('the remedy of a missing addon works where the package is installed', () => {

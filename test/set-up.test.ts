@@ -3,27 +3,33 @@
  * line, which one command brings what it needs.
  */
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { studies } from '../lab/src/studies.ts'
 import { exitStatus } from '../src/errors.ts'
 import { packageRoot } from '../src/package-root.ts'
-import { studies } from '../src/study/studies.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-set-up-'))
 const root = join(folder, 'checkout')
 afterAll(() => rmSync(folder, { recursive: true }), 60_000)
 
 mkdirSync(root)
-for (const part of ['package.json', 'bin', 'workloads', 'scripts'])
+for (const part of ['package.json', 'bin', 'scripts', 'lab/package.json', 'lab/workloads'])
   cpSync(join(packageRoot, part), join(root, part), { recursive: true })
-for (const part of ['src', 'bench', 'test/support', 'scripts'])
-  cpSync(join(packageRoot, 'dist', part), join(root, 'dist', part), {
+for (const part of ['dist/src', 'dist/bench', 'dist/test/support', 'dist/scripts', 'lab/dist/src'])
+  cpSync(join(packageRoot, part), join(root, part), {
     recursive: true,
     filter: (path) => !/\.(d\.ts|map)$/.test(path),
   })
-symlinkSync(join(packageRoot, 'node_modules'), join(root, 'node_modules'))
+mkdirSync(join(root, 'node_modules'))
+for (const name of readdirSync(join(packageRoot, 'node_modules')).filter((name) => !name.startsWith('.')))
+  if (!/^subpage/.test(name))
+    symlinkSync(join(packageRoot, 'node_modules', name), join(root, 'node_modules', name))
+symlinkSync('..', join(root, 'node_modules/subpage'))
+symlinkSync('../lab', join(root, 'node_modules/subpage-lab'))
+symlinkSync(join(packageRoot, 'lab/build'), join(root, 'lab/build'))
 
 /** So much has been built. */
 function built({ native, guest }: { native: boolean; guest: boolean }): void {
@@ -105,7 +111,7 @@ describe('studies', () => {
   test('each names what makes the workloads, and starts nothing', () => {
     built(afterDemo)
     const program = `
-      import { studies } from ${JSON.stringify(join(root, 'dist/src/study/studies.js'))}
+      import { studies } from ${JSON.stringify(join(root, 'lab/dist/src/studies.js'))}
       for (const [name, set] of ${JSON.stringify(sets.filter((part) => !demoEnough.includes(part.join(' '))))}) {
         const study = await studies[name].load()
         await study.run({ set, note: (text) => console.log(text), signal: new AbortController().signal })

@@ -30,15 +30,14 @@ function promisesOf(text: string): Promised[] {
   return rows
 }
 
+const inTests = (name: string) => /^(lab\/)?test\//.test(name)
 const measures = /^(npm run bench -- \w+|subpage study \w+)/
 
 /** What is wrong with what holds a promise. */
 function problemsOf({ what, held }: Promised): string[] {
   const tests = held.filter((name) => !measures.test(name) && name !== 'npm run fuzz')
-  const problems = tests
-    .filter((name) => !name.startsWith('test/'))
-    .map((name) => `${name} is no test and no benchmark`)
-  problems.push(...tests.filter((name) => name.startsWith('test/') && !present(name)).map((n) => `no ${n}`))
+  const problems = tests.filter((name) => !inTests(name)).map((name) => `${name} is no test and no benchmark`)
+  problems.push(...tests.filter((name) => inTests(name) && !present(name)).map((n) => `no ${n}`))
   if (held.length === 0) problems.push('nothing holds it')
   if (tests.length === 0 && !/goal|figures in docs|docs\//.test(what))
     problems.push('only measured, and not called a goal')

@@ -22,7 +22,7 @@ type Rule = (file: SourceFile) => string[]
 // ---- rules ----
 
 /** In the order of the design: a room imports only rooms above it. */
-const rooms = 'memory tracking delta disk replication qemu workingset density study agent cli'.split(' ')
+const rooms = 'memory tracking delta disk replication qemu workingset density report agent cli'.split(' ')
 /** The agent and the CLI may use everything but the CLI. */
 const openRooms = new Set(['agent', 'cli'])
 
@@ -44,20 +44,37 @@ const roomImports: Rule = ({ path, text }) => {
   })
 }
 
+/**
+ * The lab is a program like any other: it takes of the product what its package gives, by the package's name, and the product does
+ * without it. Tests, benchmarks and scripts are of the repository.
+ */
+const labApart: Rule = ({ path, text }) =>
+  !isTypeScript(path) || !/^(src|lab\/src)\//.test(path)
+    ? []
+    : find({ path, text }, importing, (match) => {
+        const target = match[1] ?? match[2] ?? match[3] ?? ''
+        const inside = target.startsWith('.') ? posix.join(posix.dirname(path), target) : target
+        if (path.startsWith('src/') && /^(lab\/|subpage-lab\b)/.test(inside))
+          return 'the product imports nothing of lab/: what the command line takes of it is in cli/lab.ts'
+        if (path.startsWith('lab/') && target.startsWith('.') && !inside.startsWith('lab/src/'))
+          return "the lab imports the product as any other program would: 'subpage/ROOM/FILE'"
+        return undefined
+      })
+
 /** Undefined for what lies in src/ itself, which is for all, and for what is outside. */
 const roomOf = (path: string) => /^src\/([^/]+)\//.exec(path)?.[1]
 
 const openingComment: Rule = ({ path, text }) => {
-  if (!/^(src|native|test|bench|scripts)\//.test(path) || text.split('\n').length <= openingLinesMin)
+  if (!/^(lab\/)?(src|native|test|bench|scripts)\//.test(path) || text.split('\n').length <= openingLinesMin)
     return []
   const body = text.replace(/^#!.*\n/, '').trimStart()
   const opens =
-    isTypeScript(path) || /\.[ch]$/.test(path) ? /^\/[*/]/ : /\.(sh|py)$/.test(path) ? /^(#|""")/ : /^/
+    isTypeScript(path) || /\.[ch]$/.test(path) ? /^\/[*/]/ : /\.(sh|bash|py)$/.test(path) ? /^(#|""")/ : /^/
   return opens.test(body) ? [] : [`${path}:1: open with a comment that says what this file is`]
 }
 
 const noSkippedTests: Rule = (file) =>
-  isTypeScript(file.path) && file.path.startsWith('test/')
+  isTypeScript(file.path) && /^(lab\/)?test\//.test(file.path)
     ? find(
         file,
         /\b(?:it|test|describe|suite|bench)(?:\.\w+)*\.(?:skip|only|todo|fails|skipIf|runIf)\b|\bx(?:it|test|describe)\(|\b(?:context|ctx)\.skip\(|[{,]\s*(?:skip|only|todo):\s*true/g,
@@ -82,8 +99,8 @@ const lockfile: Rule = (file) =>
     ? [
         ...find(
           file,
-          /"resolved":/g,
-          () => 'carries no `resolved` addresses (.npmrc sees to it; write it anew)',
+          /"resolved": "[^"]*[:/]/g,
+          () => 'carries no addresses, only the names of workspaces (.npmrc sees to it; write it anew)',
         ),
         ...find(
           file,
@@ -95,7 +112,7 @@ const lockfile: Rule = (file) =>
 
 const shortFiles: Rule = ({ path, text }) => {
   const lines = text.split('\n').length - 1
-  return path.startsWith('src/') && lines > linesMax
+  return /^(lab\/)?src\//.test(path) && lines > linesMax
     ? [`${path}:${linesMax}: ${lines} lines, ${linesMax} at most: a file holds one idea`]
     : []
 }
@@ -119,7 +136,8 @@ const noSwallowedErrors: Rule = (file) =>
  */
 const wholeSeams: Rule = ({ path, text }) => {
   const room = roomOf(path)
-  if (!isTypeScript(path) || room === undefined || openRooms.has(room)) return []
+  const closed = path.startsWith('lab/src/') || (room !== undefined && !openRooms.has(room))
+  if (!isTypeScript(path) || !closed) return []
   return find(
     { path, text },
     /^(?:export )?interface (\w+)[^{\n]*\{\n([\s\S]*?)^\}/gm,
@@ -148,6 +166,7 @@ const noWallClock: Rule = (file) =>
 
 const rules: Record<string, Rule> = {
   'a room imports only rooms above it': roomImports,
+  'product and lab are apart': labApart,
   'a file opens by saying what it is': openingComment,
   'every test runs': noSkippedTests,
   'no path of one machine': noMachinePaths,
@@ -210,8 +229,22 @@ describe('each rule finds what it is for, and lets the rest pass', () => {
     [roomImports, 'src/index.ts', "import { b } from './cli/b.ts'", 1],
     [roomImports, 'src/drawer/a.ts', '', 1],
     [roomImports, 'src/qemu/a.ts', "import { b } from '../memory/b.ts'\nimport { c } from '../errors.ts'", 0],
-    [roomImports, 'src/agent/a.ts', "import { b } from '../study/b.ts'\nimport { c } from './cli/c.ts'", 0],
+    [roomImports, 'src/agent/a.ts', "import { b } from '../report/b.ts'\nimport { c } from './cli/c.ts'", 0],
+    [
+      labApart,
+      'src/cli/a.ts',
+      "import { b } from '../../lab/src/b.ts'\nconst c = await import('subpage-lab/c')",
+      2,
+    ],
+    [
+      labApart,
+      'lab/src/a.ts',
+      "import { b } from '../../src/b.ts'\nimport type { C } from '../test/c.ts'",
+      2,
+    ],
+    [labApart, 'lab/src/deep/a.ts', "import { b } from 'subpage/memory/b'\nimport { c } from '../c.ts'", 0],
     [openingComment, 'src/a.ts', `import 'x'${long}`, 1],
+    [openingComment, 'lab/src/a.ts', `import 'x'${long}`, 1],
     [openingComment, 'native/a.c', `#include <x.h>${long}`, 1],
     [openingComment, 'scripts/a.sh', `#!/bin/sh\nset -e${long}`, 1],
     [openingComment, 'scripts/a.sh', `#!/bin/sh\n# What it is.${long}`, 0],
@@ -221,6 +254,7 @@ describe('each rule finds what it is for, and lets the rest pass', () => {
     [noMachinePaths, 'docs/a.md', 'see /home/ann/subpage and /root/x', 2],
     [noMachinePaths, 'docs/a.md', 'see /var/lib/subpage and https://example.org/home', 0],
     [lockfile, 'package-lock.json', '"resolved": "https://registry.example/x"', 2],
+    [lockfile, 'package-lock.json', '"resolved": ""\n"resolved": "lab"', 0],
     [lockfile, 'package-lock.json', '"url": "https://opencollective.com/x"', 0],
     [wholeSeams, 'src/delta/a.ts', 'export interface A {\n  readonly b?: B\n  c(d: number): void\n}\n', 1],
     [wholeSeams, 'src/delta/a.ts', 'interface A<T> extends B {\n  b<U>(u: U): T\n  c?(): void\n}\n', 1],
@@ -230,7 +264,7 @@ describe('each rule finds what it is for, and lets the rest pass', () => {
     [shortFiles, 'src/a.ts', long, 1],
     [noWallClock, 'src/agent/a.ts', 'a = Date.now()\nb = new Date()', 2],
     [noWallClock, 'src/agent/a.ts', 'a = Date.now() // the wall clock, for people\nb = new Date(c)', 0],
-    [noWallClock, 'src/study/a.ts', 'a = Date.now()', 0],
+    [noWallClock, 'lab/src/a.ts', 'a = Date.now()', 0],
     [
       noSwallowedErrors,
       'src/a.ts',

@@ -96,7 +96,7 @@ static napi_value take_counts(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-/* pluginLayout() -> what src/tracking/plugin/layout.ts declares too. */
+/* pluginLayout() -> what lab/src/plugin/layout.ts declares too. */
 static napi_value layout(napi_env env, napi_callback_info info)
 {
     (void)info;

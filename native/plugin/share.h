@@ -1,6 +1,6 @@
 /*
  * What the plugin inside QEMU notes of the guest's accesses, in one file that whoever reads it maps too. The other
- * declaration of this layout is src/tracking/plugin/layout.ts; test/tracking/plugin-layout.test.ts holds that both agree.
+ * declaration of this layout is lab/src/plugin/layout.ts; lab/test/plugin/layout.test.ts holds that both agree.
  *
  *   header                one page
  *   vCPUs                 VCPU_COUNT_MAX x struct share_vcpu

@@ -23,7 +23,7 @@ import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
 import { GuestIds } from './guest-ids.ts'
 import { ownMemory } from './own-memory.ts'
-import type { GuestStatus, HostStatus } from './status.ts'
+import type { GuestStatus, HostStatus, Unprotected } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
@@ -178,7 +178,8 @@ export class Agent implements GuestApi {
   protect = (name: string, settings: ProtectionSettings): Promise<GuestStatus> =>
     this.#find(name).ask((client) => client.protect(name, settings))
 
-  unprotect = (name: string): Promise<GuestStatus> => this.#find(name).ask((client) => client.unprotect(name))
+  unprotect = (name: string, discard?: boolean): Promise<Unprotected> =>
+    this.#find(name).ask((client) => client.unprotect(name, discard))
 
   verify = (name: string): Promise<Verification> => this.#find(name).ask((client) => client.verify(name))
 
@@ -268,13 +269,15 @@ export class Agent implements GuestApi {
   }
 
   #settings({ name, record }: SupervisedGuest): SupervisorSettings {
-    const { stateDirectory, host, arbiter, tls, images, swap, faults, advertise } = this.#options
+    const { stateDirectory, host, arbiter, tls, images, diskDirectories, swap, faults, advertise } =
+      this.#options
     const reached = advertise ?? ('port' in this.address ? this.address : undefined)
     if (record?.density) this.#dense.set(record.id, record.density)
     const id = this.#ids.idOf(name)
     const density = id === undefined ? undefined : this.#dense.get(id)
     return {
-      ...{ protocol: supervisorProtocol, stateDirectory, name, host, arbiter, tls, images, swap },
+      ...{ protocol: supervisorProtocol, stateDirectory, name, host, arbiter, tls },
+      ...{ images, diskDirectories, swap },
       reachedAt: reached === undefined ? undefined : formatAddress(reached),
       ...(id !== undefined && density && { density: { id, settings: density } }),
       ...(faults !== undefined && { faults }),

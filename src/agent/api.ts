@@ -7,10 +7,10 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFac
 import { type Static, Type } from 'typebox'
 import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
-import { DiskRequest, disksMax } from '../qemu/disk.ts'
+import { DiskRequest, DiskShape, disksMax } from '../qemu/disk.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
+import { pluginPartNames } from '../qemu/plugin.ts'
 import { sendingForm } from '../replication/sending.ts'
-import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import { EventStream } from './event-stream.ts'
 import type { GuestApi } from './guest-api.ts'
 import { WatchQuery } from './supervisor/memory-watch.ts'
@@ -46,6 +46,10 @@ export const ProtectBody = Type.Object(
       Type.Literal('xor-rle'),
       Type.Literal('masked'),
     ]),
+    /** Files or devices of the other host for the copies of disks, by the disk's name. */
+    diskTo: Type.Optional(
+      Type.Record(DiskShape.properties.name, Type.String({ pattern: '^/', maxLength: 4096 })),
+    ),
     ...sendingForm,
   },
   { additionalProperties: false },
@@ -72,6 +76,12 @@ const RemoveQuery = Type.Object(
   { additionalProperties: false },
 )
 type RemoveQuery = Static<typeof RemoveQuery>
+
+const UnprotectQuery = Type.Object(
+  { discard: Type.Optional(Type.Boolean()) },
+  { additionalProperties: false },
+)
+type UnprotectQuery = Static<typeof UnprotectQuery>
 
 const Named = Type.Object({ name: Type.String() })
 type Named = Static<typeof Named>
@@ -129,7 +139,11 @@ export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
     { schema: { body: ProtectBody } },
     ({ params, body }) => guests.protect(params.name, body),
   )
-  api.post<{ Params: Named }>('/v1/guests/:name/unprotect', ({ params }) => guests.unprotect(params.name))
+  api.post<{ Params: Named; Querystring: UnprotectQuery }>(
+    '/v1/guests/:name/unprotect',
+    { schema: { querystring: UnprotectQuery } },
+    ({ params, query }) => guests.unprotect(params.name, query.discard),
+  )
   api.post<{ Params: Named; Body: FailoverBody }>(
     '/v1/guests/:name/failover',
     { schema: { body: FailoverBody } },

@@ -11,7 +11,7 @@ import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
-import type { GuestStatus, HostStatus } from './status.ts'
+import type { GuestStatus, HostStatus, Unprotected } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
@@ -43,7 +43,8 @@ export class AgentClient {
     )
   protect = (name: string, body: ProtectBody) =>
     this.#call<GuestStatus>('POST', `${guestPath(name)}/protect`, body)
-  unprotect = (name: string) => this.#call<GuestStatus>('POST', `${guestPath(name)}/unprotect`)
+  unprotect = (name: string, discard = false) =>
+    this.#call<Unprotected>('POST', `${guestPath(name)}/unprotect${discard ? '?discard=true' : ''}`)
   failover = (name: string, force = false) =>
     this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)

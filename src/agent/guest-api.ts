@@ -8,7 +8,7 @@ import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Verification } from '../replication/verify.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import type { GuestStatus, HostStatus } from './status.ts'
+import type { GuestStatus, HostStatus, Unprotected } from './status.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
 
 export interface GuestApi {
@@ -23,7 +23,8 @@ export interface GuestApi {
    */
   remove(name: string, standbyToo?: boolean): Promise<{ removed: string; note?: string }>
   protect(name: string, settings: ProtectionSettings): Promise<GuestStatus>
-  unprotect(name: string): Promise<GuestStatus>
+  /** @param discard the copies of its disks, too */
+  unprotect(name: string, discard?: boolean): Promise<Unprotected>
   /** @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
   failover(name: string, force?: boolean): Promise<StandbyOutcome>
   switchover(name: string): Promise<{ switchedOver: string }>

@@ -5,6 +5,7 @@ import { hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
+import { readDiskDirectories } from '../qemu/disk-places.ts'
 import { guestFiles } from '../qemu/guest-files.ts'
 import { readImageDirectories } from '../qemu/image-files.ts'
 import { assertOwnProc } from '../qemu/process.ts'
@@ -36,6 +37,8 @@ export interface ServeOptions {
   api?: { listen: string; tokenFile: string }
   /** Further directories that guests may read from, separated by colons. */
   images?: string
+  /** Directories in which other hosts may name files and devices for copies of disks, separated by colons. */
+  diskDirectories?: string
   /** For cold pages of dense guests. */
   swap?: SwapPlace
 }
@@ -72,6 +75,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     // What supervisors make of these is looked at now, while somebody waits for the answer.
     readFaults(faults)
     readImageDirectories(options.images)
+    readDiskDirectories(options.diskDirectories)
     started = await Agent.start({
       stateDirectory: resolve(stateDirectory),
       host: hostNameOf(options, credentials?.()),
@@ -79,6 +83,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
       advertise: options.advertise === undefined ? undefined : parseTcpAddress(options.advertise),
       transport: createTransport(credentials),
       images: options.images,
+      diskDirectories: options.diskDirectories,
       arbiter: absolute(options.arbiter ?? {}),
       arbiterOpened: arbiter,
       tls: options.tls && absolute(options.tls),

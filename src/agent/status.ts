@@ -55,6 +55,7 @@ const Disk = Type.Object({
   name: Type.String(),
   bytes: Type.Integer(),
   path: Type.String({ description: 'on this host' }),
+  copy: Nullable(Type.String({ description: "on the standby's host" })),
   state: Type.Enum(['Alone', 'Seeding', 'Protected', 'Standby']),
   behindBytes: Type.Integer({ description: 'written here, and not on their way to the standby yet' }),
   writes: Type.Integer({ description: 'of the guest, and while seeding of what was there' }),
@@ -88,6 +89,15 @@ export const GuestStatus = Type.Object({
   pauseShareMax: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
+  /** While the standby is being brought up to the guest; the guest runs meanwhile. */
+  seeding: Nullable(
+    Type.Object({
+      doneBytes: Type.Integer({ description: 'of memory and disks: compared or sent' }),
+      totalBytes: Type.Integer(),
+      bytesPerSecond: Type.Number(),
+      secondsLeft: Nullable(Type.Number()),
+    }),
+  ),
   /** What protecting takes of this host's memory. */
   memory: Nullable(
     Type.Object({
@@ -137,6 +147,9 @@ export const GuestStatus = Type.Object({
 })
 export type GuestStatus = Static<typeof GuestStatus>
 
+/** @property copies where copies of its disks stay on the other host */
+export type Unprotected = GuestStatus & { copies: string[] }
+
 /** What only a guest that is protected, or waits to take over, has to say. */
 export const unprotected = {
   peer: null,
@@ -145,6 +158,7 @@ export const unprotected = {
   epochMs: null,
   pauseShareMax: null,
   outputs: null,
+  seeding: null,
   memory: null,
   fence: null,
   arbiter: null,
@@ -179,7 +193,7 @@ export type HostStatus = Static<typeof HostStatus>
 
 /** Of a disk that nothing is known of but its place. */
 export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): DiskStatus => ({
-  ...{ name, bytes, path },
+  ...{ name, bytes, path, copy: null },
   state: standby ? 'Standby' : 'Alone',
   ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0, cuts: 0 },
 })

@@ -36,6 +36,8 @@ export interface Command {
   flags: Flag[]
   /** Takes options of another program after `--`; the text names them. */
   rest?: string
+  /** Takes whatever is given: it only says what is missing. */
+  anyOptions?: true
   /** Returns the exit status; none means 0. */
   // biome-ignore lint/suspicious/noConfusingVoidType: most commands return nothing
   run(invocation: Invocation): Promise<number | void>

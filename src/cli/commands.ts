@@ -16,11 +16,11 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
-import { recordCommand } from './commands/record.ts'
-import { reportCommand } from './commands/report.ts'
 import { statusCommand } from './commands/status.ts'
-import { studyCommand } from './commands/study.ts'
 import { wssCommand } from './commands/wss.ts'
+import { labCommands } from './lab.ts'
+
+const { record, report, study } = await labCommands()
 
 export const commands: Command[] = [
   checkCommand,
@@ -36,10 +36,10 @@ export const commands: Command[] = [
   failoverCommand,
   verifyCommand,
   removeCommand,
-  recordCommand,
+  record,
   wssCommand,
-  reportCommand,
-  studyCommand,
+  report,
+  study,
   densityCommand,
   certCommand,
 ]

@@ -111,6 +111,7 @@ function addCommand(
 ): void {
   const parser = program.command(command.name).summary(command.summary).description(command.summary)
   for (const argument of command.args) parser.argument(argument)
+  if (command.anyOptions) parser.allowUnknownOption()
   const flags = [...command.flags, jsonFlag]
   for (const flag of flags) parser.addOption(option(flag))
   if (command.rest !== undefined)

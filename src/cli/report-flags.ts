@@ -1,6 +1,6 @@
 /** Flags of the commands that write reports. */
-import type { Report } from '../study/report/page.ts'
-import type { ReportPlace } from '../study/report/write.ts'
+import type { Report } from '../report/page.ts'
+import type { ReportPlace } from '../report/write.ts'
 import type { Flag, Invocation } from './command.ts'
 
 export const reportFlags: Flag[] = [
@@ -19,7 +19,7 @@ function placeOf({ flags: { html, csv, force } }: Invocation): ReportPlace {
 
 /** Before anything is measured: whether what is asked for can be written. @throws SubpageError */
 export async function checkReport(invocation: Invocation): Promise<void> {
-  const { checkReportPlace } = await import('../study/report/write.ts')
+  const { checkReportPlace } = await import('../report/write.ts')
   checkReportPlace(placeOf(invocation))
 }
 
@@ -27,6 +27,6 @@ export async function checkReport(invocation: Invocation): Promise<void> {
 export async function writeAsAsked(invocation: Invocation, report: () => Report): Promise<void> {
   const place = placeOf(invocation)
   if (place.html === undefined && place.csv === undefined) return
-  const { writeReport } = await import('../study/report/write.ts')
+  const { writeReport } = await import('../report/write.ts')
   for (const line of writeReport(report(), place)) invocation.output.note(line)
 }

@@ -63,6 +63,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       ['decided by', decidedBy(guest)],
       ['generation', String(guest.generation)],
     )
+  if (guest.seeding) rows.push(['seeding', seedingText(guest.seeding)])
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
   if (guest.shimMissing !== null) rows.push(['without', guest.shimMissing])
   if (guest.fence)
@@ -98,12 +99,22 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
   return pairs(rows, columns)
 }
 
-function diskText({ name, bytes, path, state, behindBytes, writtenBytes, equalBytes }: DiskStatus): string {
+/** Such as `37 %: 1.2 GiB of 3.3 GiB, 310 MiB/s, 7 s left`. */
+export function seedingText({ doneBytes, totalBytes, bytesPerSecond, secondsLeft }: Seeding): string {
+  const left = secondsLeft === null ? '' : `, ${Math.ceil(secondsLeft)} s left`
+  return `${share(doneBytes, totalBytes)}: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${formatBytes(Math.round(bytesPerSecond))}/s${left}`
+}
+
+type Seeding = NonNullable<GuestStatus['seeding']>
+
+function diskText(disk: DiskStatus): string {
+  const { name, bytes, path, copy, state, behindBytes, writtenBytes, equalBytes } = disk
   const copied =
     state === 'Alone' || state === 'Standby'
       ? ''
       : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}`
-  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}`
+  const there = copy === null ? '' : `, on the standby ${copy}`
+  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}`
 }
 
 function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {

@@ -4,14 +4,18 @@ import { applyDisk, hashDisk, syncDisk } from './records.ts'
 
 export class RawDisk {
   readonly bytes: number
+  readonly path: string
+  readonly made: boolean
   readonly #file: number
   /** What is under way uses the file. */
   #using: Promise<unknown> = Promise.resolve()
   #closed = false
 
   /** @throws the file system's own error */
-  constructor(path: string, bytes: number) {
+  constructor(path: string, bytes: number, made: boolean) {
     this.bytes = bytes
+    this.path = path
+    this.made = made
     this.#file = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
   }
 

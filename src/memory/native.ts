@@ -190,7 +190,7 @@ export interface Addon extends DiskAddon {
   forgetFaultNs(): number
   /** What the first write to a page costs after its write mark was taken away, in nanoseconds; 0 when that failed. */
   writeFaultNs(): number
-  /** The layout of the plugin's share as C has it; src/tracking/plugin/layout.ts has it too. */
+  /** The layout of the plugin's share as C has it; lab/src/plugin/layout.ts has it too. */
   pluginLayout(): Record<string, number>
   /** Limits of native/core; src/limits.ts has them too. */
   coreLimits(): Record<string, number>

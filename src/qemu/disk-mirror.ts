@@ -45,6 +45,15 @@ export class DiskMirrors implements GuestDisks {
     return this.#mirrors.length === this.#disks.length && this.#mirrors.every(({ ready }) => ready)
   }
 
+  get fedBytes(): number {
+    // What the guest writes meanwhile counts as well: the bound keeps the sum below what there is.
+    return this.#mirrors.reduce(
+      (sum, { disk, endpoint, ready }) =>
+        sum + (ready ? disk.bytes : Math.min(endpoint.stats.writtenBytes, disk.bytes)),
+      0,
+    )
+  }
+
   get waitingBytes(): number {
     return this.#sum(({ currentBytes }) => currentBytes)
   }

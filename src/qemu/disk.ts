@@ -1,21 +1,18 @@
 /**
- * The writable disks of a guest: what both hosts have alike, and where each host keeps its own. A guest's disk on its first host
- * is a file or device of the operator's; on a standby it is a raw file that subpage makes, `disks/NAME.ID/DISK.raw` in the state
- * directory, so a peer names no path.
+ * The writable disks of a guest: their form, how `run` and `protect` are asked for them, and what QEMU is told. Where a host keeps
+ * them: disk-places.ts.
  */
-import { closeSync, fstatSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
+import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { type Static, Type } from 'typebox'
-import { errorCode, SubpageError } from '../errors.ts'
-import { kindOfFile } from '../input-file.ts'
-import type { GuestFiles } from './guest-files.ts'
+import { SubpageError } from '../errors.ts'
 import { doubleCommas, splitAtCommas } from './option-syntax.ts'
 
 const namePattern = '^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$'
 export const disksMax = 16
-const sectorBytes = 512
+export const sectorBytes = 512
 /** As far as all arithmetic goes. */
-const diskBytesMax = 64 * 2 ** 40
+export const diskBytesMax = 64 * 2 ** 40
 
 const buses = ['virtio', 'scsi', 'sata'] as const
 const formats = ['raw', 'qcow2'] as const
@@ -111,77 +108,6 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
 
 const oneOf = <T extends string>(values: readonly T[], value: string): T | undefined =>
   values.find((known) => known === value)
-
-/** The disks that are asked for, with their sizes and names. @throws SubpageError BAD_ARGUMENT, DISK_UNUSABLE */
-export function disksOf(requests: DiskRequest[], files: GuestFiles, owner: DiskOwner): Disk[] {
-  const disks = requests.map((request, index) => diskOf(request, index, files, owner))
-  const names = new Set(disks.map(({ name }) => name))
-  if (names.size < disks.length) throw new SubpageError('BAD_ARGUMENT', 'two disks have the same name')
-  if (new Set(disks.map(({ path }) => path)).size < disks.length)
-    throw new SubpageError('BAD_ARGUMENT', 'one file cannot be two disks')
-  return disks
-}
-
-/** The guest that they belong to, for ever: another one of its name has other disks. */
-export interface DiskOwner {
-  id: string
-  name: string
-}
-
-/** Where this host keeps a disk that subpage has made for a guest. */
-export const ownDiskPath = (files: GuestFiles, { id, name }: DiskOwner, disk: string): string =>
-  join(files.disks, `${name}.${id.slice(0, 8)}`, `${disk}.raw`)
-
-function diskOf(request: DiskRequest, index: number, files: GuestFiles, owner: DiskOwner): Disk {
-  const { path, bytes, bus = 'virtio' } = request
-  const name = request.name ?? `disk${index}`
-  if (path === undefined)
-    return { name, bytes: bytes ?? 0, bus, path: ownDiskPath(files, owner, name), format: 'raw', made: true }
-  const { real, size, format } = lookAt(path, request.format)
-  return { name, bytes: size, bus, path: real, format }
-}
-
-const qcow2Magic = 0x514649fb
-
-/** What a disk that is there says of itself. */
-function lookAt(path: string, given: Disk['format'] | undefined) {
-  const unusable = (why: string, cause?: unknown) =>
-    new SubpageError('DISK_UNUSABLE', `the disk ${path} cannot be used: ${why}`, { cause })
-  if (!path.startsWith('/')) throw unusable('give its whole path, beginning with /')
-  let file: number | undefined
-  try {
-    const real = realpathSync(path)
-    // Some devices act when they are opened.
-    const found = statSync(real)
-    if (!found.isFile() && !found.isBlockDevice())
-      throw unusable(`it is ${kindOfFile(found)}, neither a file nor a block device`)
-    file = openSync(real, 'r+')
-    const head = Buffer.alloc(32)
-    const isQcow2 =
-      readSync(file, head, 0, head.length, 0) === head.length && head.readUInt32BE(0) === qcow2Magic
-    const format = given ?? (isQcow2 ? 'qcow2' : 'raw')
-    if (format === 'qcow2' && !isQcow2) throw unusable('it is no qcow2 image')
-    const size = format === 'qcow2' ? Number(head.readBigUInt64BE(24)) : sizeOf(real, file)
-    if (size === 0 || size % sectorBytes !== 0 || size > diskBytesMax)
-      throw unusable(`its size, ${size} bytes, is not that of a disk: a multiple of ${sectorBytes}`)
-    return { real, size, format }
-  } catch (error) {
-    if (error instanceof SubpageError) throw error
-    const code = errorCode(error)
-    throw unusable(code === 'ENOENT' ? 'it does not exist' : (error as Error).message, error)
-  } finally {
-    if (file !== undefined) closeSync(file)
-  }
-}
-
-/** Of a raw disk, in bytes. */
-function sizeOf(path: string, file: number): number {
-  const stats = fstatSync(file)
-  if (stats.isFile()) return stats.size
-  if (!stats.isBlockDevice()) return 0
-  // The kernel counts in 512 bytes, whatever the device's sectors are.
-  return Number(readFileSync(`/sys/class/block/${basename(path)}/size`, 'utf8')) * sectorBytes
-}
 
 /** Names of the nodes and devices of a disk in QEMU. */
 export const diskNode = (name: string) => `subpage-disk-${name}`

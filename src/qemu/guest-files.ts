@@ -10,11 +10,11 @@ import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
 import { SubpageError } from '../errors.ts'
 import type { Sending } from '../replication/sending.ts'
-import { pluginPartNames } from '../tracking/plugin/layout.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Disk } from './disk.ts'
 import { Nic } from './nic.ts'
 import type { LaunchPaths, Machine } from './options.ts'
+import { pluginPartNames } from './plugin.ts'
 import type { ProcessIdentity } from './process.ts'
 import { replaceInPlace, syncToDisk } from './room.ts'
 import { socketPath, stateTag } from './state-path.ts'
@@ -66,6 +66,8 @@ export interface ProtectionSettings extends Sending {
   outputs: 'held' | 'free'
   tracker: TrackerChoice
   codec: CodecName
+  /** Files or devices of the other host for the copies of disks, by the disk's name. */
+  diskTo?: Record<string, string>
 }
 
 export interface GuestFiles extends LaunchPaths {

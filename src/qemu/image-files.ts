@@ -42,7 +42,8 @@ export function imageRefusal(path: string, directories: readonly string[]): stri
   return undefined
 }
 
-function within(path: string, directory: string): boolean {
+/** Whether a path lies beneath a directory; both normalized. */
+export function within(path: string, directory: string): boolean {
   return path.startsWith(directory.endsWith(sep) ? directory : directory + sep)
 }
 

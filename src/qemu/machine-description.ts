@@ -6,12 +6,22 @@ import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { SubpageError } from '../errors.ts'
 import type { GuestDescription } from '../replication/guest.ts'
-import { type Disk, DiskShape, disksMax, ownDiskPath } from './disk.ts'
+import { DiskShape, disksMax } from './disk.ts'
+import { copyOf } from './disk-places.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { imageDirectories } from './image-files.ts'
 import { Nic, nicsMax } from './nic.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
+
+const DescribedDisk = Type.Object(
+  {
+    ...DiskShape.properties,
+    /** The file or device of this host that the operator wants for it. */
+    place: Type.Optional(Type.String({ maxLength: 4096 })),
+  },
+  { additionalProperties: false },
+)
 
 const Hypervisor = Type.Object(
   {
@@ -21,7 +31,7 @@ const Hypervisor = Type.Object(
     accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic, { maxItems: nicsMax }),
-    disks: Type.Array(DiskShape, { maxItems: disksMax }),
+    disks: Type.Array(DescribedDisk, { maxItems: disksMax }),
   },
   { additionalProperties: false },
 )
@@ -31,15 +41,22 @@ export interface DescribedMachine {
   machine: Machine
 }
 
+/** What a peer may name paths in; of this host. */
+export interface PeerDirectories {
+  /** To read kernels and disks from. */
+  images: readonly string[]
+  /** For its copies of disks. */
+  disks: readonly string[]
+}
+
 /**
- * @param files of the guest on this host, which keeps its disks in files of its own
- * @param images the directories that files must lie in, of this host
- * @throws SubpageError PEER_MISMATCH, GUEST_UNPROTECTABLE
+ * @param files of the guest on this host
+ * @throws SubpageError PEER_MISMATCH, GUEST_UNPROTECTABLE, DISK_UNUSABLE
  */
 export function readDescription(
   { id, name, ramBytes, hypervisor }: GuestDescription,
   files: GuestFiles,
-  images: readonly string[] = imageDirectories,
+  directories: PeerDirectories = { images: imageDirectories, disks: [] },
 ): DescribedMachine {
   if (!Value.Check(Hypervisor, hypervisor))
     throw new SubpageError(
@@ -47,16 +64,21 @@ export function readDescription(
       'the primary describes its guest in a way that this host does not know: install the same release on both',
     )
   const { qemu: version, accel, nics, disks: shapes, ...given }: Static<typeof Hypervisor> = hypervisor
-  const { type, options } = readOptions(['-machine', given.type, ...given.options], images)
-  const disks = shapes.map(
-    (shape): Disk => ({
-      ...shape,
-      path: ownDiskPath(files, { id, name }, shape.name),
-      format: 'raw',
-      made: true,
-    }),
-  )
+  const { type, options } = readOptions(['-machine', given.type, ...given.options], directories.images)
+  const disks = shapes.map((shape) => copyOf(shape, files, { id, name }, directories.disks))
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
-    throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name')
+    throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name, or in one place')
   return { version, machine: { type, ramBytes, accel, options, nics, disks } }
+}
+
+/** What a standby is told, with the places that the operator wants on its host. @param places by name of disk */
+export function withPlaces(
+  { hypervisor, ...description }: GuestDescription,
+  places: Readonly<Record<string, string>> = {},
+): GuestDescription {
+  const disks = (hypervisor.disks as DiskShape[]).map((shape) => {
+    const place = Object.hasOwn(places, shape.name) ? places[shape.name] : undefined
+    return { ...shape, ...(place !== undefined && { place }) }
+  })
+  return { ...description, hypervisor: { ...hypervisor, disks } }
 }

@@ -3,11 +3,11 @@
  * are facts of QEMU, checked on 7.2 and 10.0.
  */
 
-import type { PluginPart } from '../tracking/plugin/layout.ts'
 import { type Disk, diskOptions } from './disk.ts'
 import { type Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
+import type { PluginPart } from './plugin.ts'
 import { pluginOption } from './plugin.ts'
 import type { QmpSockets } from './qmp.ts'
 

@@ -1,19 +1,21 @@
 /**
- * Starts QEMU with the plugin that notes the guest's accesses (native/plugin/plugin.c). What it has noted is read with
- * tracking/plugin/share.ts.
+ * Starts QEMU with the plugin that notes the guest's accesses (lab/native/plugin/plugin.c). What it has noted is read with
+ * lab/src/plugin/share.ts.
  */
-import { join } from 'node:path'
 import { SubpageError } from '../errors.ts'
-import { packageRoot } from '../memory/native.ts'
-import { pluginParts } from '../tracking/plugin/layout.ts'
+import { labFile } from '../lab.ts'
 import { doubleCommas } from './option-syntax.ts'
 import type { Machine } from './options.ts'
 
-const pluginPath = join(packageRoot, 'build/native/plugin.so')
+/** What the plugin can note of a guest's accesses; bits of what it is asked for. */
+export const pluginParts = { lines: 1, pml: 2, prl: 4, accesses: 8 } as const
+export type PluginPart = keyof typeof pluginParts
+export const pluginPartNames = Object.keys(pluginParts) as PluginPart[]
 
 /** @throws SubpageError BAD_ARGUMENT for a machine whose memory map is not known */
 export function pluginOption({ type, ramBytes, track = [] }: Machine, sharePath: string): string[] {
   if (track.length === 0) return []
+  const pluginPath = labFile('build/native/plugin.so', `tracking of accesses (${track.join(', ')})`)
   const parts = track.reduce((sum, part) => sum | pluginParts[part], 0)
   return [
     '-plugin',

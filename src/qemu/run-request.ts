@@ -1,11 +1,13 @@
 /** What somebody asks for who starts a guest, and the machine that becomes of it. */
-import type { PluginPart } from '../tracking/plugin/layout.ts'
+
 import { chooseAccel } from './accel.ts'
-import { type DiskOwner, type DiskRequest, disksOf } from './disk.ts'
+import type { DiskRequest } from './disk.ts'
+import { type DiskOwner, disksOf } from './disk-places.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { addressed, type NicRequest } from './nic.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
+import type { PluginPart } from './plugin.ts'
 
 export interface RunRequest {
   name: string

@@ -7,9 +7,10 @@ import { chmodSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { SubpageError } from '../errors.ts'
 import type { GuestDescription, GuestEnd, WaitingGuest } from '../replication/guest.ts'
+import { removeDisks } from './disk-files.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { lastWords, launch } from './launch.ts'
-import { readDescription } from './machine-description.ts'
+import { type PeerDirectories, readDescription } from './machine-description.ts'
 import { QemuProcess } from './qemu-process.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 
@@ -29,9 +30,9 @@ export class WaitingQemu implements WaitingGuest {
     description: GuestDescription,
     generation: number,
     files: GuestFiles,
-    images: readonly string[],
+    directories: PeerDirectories,
   ): Promise<WaitingQemu> {
-    const { version, machine } = readDescription(description, files, images)
+    const { version, machine } = readDescription(description, files, directories)
     const launched = await launch({ ...description, generation }, machine, files, true)
     const qemu = new QemuProcess(files, launched)
     try {
@@ -85,9 +86,11 @@ export class WaitingQemu implements WaitingGuest {
     hang.removeListener('stuck', stuck)
   }
 
-  async discard(): Promise<void> {
+  async discard(disksToo: boolean): Promise<void> {
     this.#discarded = true
     await this.qemu.end()
+    if (disksToo)
+      removeDisks(this.qemu.record.machine.disks.filter(({ made }) => made).map(({ path }) => path))
   }
 }
 

@@ -14,6 +14,8 @@ export interface GuestDisks {
   readonly sizes: readonly number[]
   /** All that was there before has been fed. */
   readonly complete: boolean
+  /** Of what was there before, bytes that have been fed. */
+  readonly fedBytes: number
   /** Bytes that wait to be taken. */
   readonly waitingBytes: number
   /** A write of the guest's waits for room. */
@@ -40,6 +42,7 @@ export interface GuestDisks {
 export const noDisks: GuestDisks = {
   sizes: [],
   complete: true,
+  fedBytes: 0,
   waitingBytes: 0,
   urgent: false,
   begin: async () => undefined,
@@ -53,6 +56,10 @@ export const noDisks: GuestDisks = {
 /** A standby's copy of a disk. */
 export interface DiskImage {
   readonly bytes: number
+  /** For people. */
+  readonly path: string
+  /** By subpage, for this guest. */
+  readonly made: boolean
   /** Writes records, which have been checked. @param from where they begin in `payload` */
   apply(payload: Uint8Array, from: number): Promise<void>
   /** XXH3-128 of each 64 KiB, 16 bytes each. */

@@ -88,5 +88,6 @@ export interface WaitingGuest {
    */
   takeOver(deviceState: Uint8Array, begin: () => void): Promise<void>
   /** Ends the waiting machine and frees its memory. */
-  discard(): Promise<void>
+  /** @param disksToo also the copies of disks that were made for it */
+  discard(disksToo: boolean): Promise<void>
 }

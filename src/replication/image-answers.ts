@@ -1,11 +1,23 @@
-/** What a primary may ask: hashes of the image or a disk, and one page. */
+/** What a standby tells its primary: what it has, hashes of the image or a disk, and one page. */
 import { SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
+import { release } from '../release.ts'
 import type { Connection } from './connection.ts'
 import type { DiskImage } from './disks.ts'
 import { frameType, payloadBytesMax } from './frame.ts'
 import type { Image } from './image.ts'
+import type { Welcome } from './messages.ts'
+import type { StandbyOptions } from './standby-options.ts'
+
+/** What does not change between connections. */
+export const welcomeOf = ({ image, disks, succession }: StandbyOptions) =>
+  ({
+    release,
+    claimant: succession.claimant,
+    imagePages: image.region.pages,
+    disks: disks.map(({ path, made }) => ({ path, made })),
+  }) satisfies Partial<Welcome>
 
 /**
  * XXH3-128 of every page in order, 16 bytes each, over as many frames as needed; or of every 64 KiB of a disk.

@@ -62,6 +62,13 @@ export const Hello = Type.Object({
 })
 export type Hello = Static<typeof Hello>
 
+const DiskCopy = Type.Object({
+  path: Type.String({ maxLength: 4096 }),
+  /** By subpage: it may be discarded. */
+  made: Type.Boolean(),
+})
+export type DiskCopy = Static<typeof DiskCopy>
+
 export const Welcome = Type.Object({
   release: line,
   /** Unique name of the standby's host. */
@@ -71,6 +78,8 @@ export const Welcome = Type.Object({
   image: Type.Union([Type.Literal('fresh'), Type.Literal('held')]),
   /** Whether both hosts see the same arbiter. */
   arbitrated: Type.Boolean(),
+  /** Where it keeps its copies of the disks, for people. */
+  disks: Type.Array(DiskCopy, { maxItems: 16 }),
 })
 export type Welcome = Static<typeof Welcome>
 
@@ -106,6 +115,9 @@ export function readJson<T extends TSchema>(schema: T, payload: Uint8Array, what
     throw new SubpageError('FRAME_MALFORMED', `${what} has a wrong form`, { cause })
   }
 }
+
+/** Epoch of `unprotect` when the copies of the disks go, too. */
+export const alsoDisks = 1
 
 export function brokeProtocol(what: string): SubpageError {
   return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)

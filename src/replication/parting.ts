@@ -10,6 +10,7 @@ import type { Connection } from './connection.ts'
 import { frameType } from './frame.ts'
 import type { Guest, Pause } from './guest.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
+import { alsoDisks, type DiskCopy } from './messages.ts'
 import { farewellMs } from './pace.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Succession } from './succession.ts'
@@ -97,15 +98,18 @@ export interface Dismissal {
   stopping: AbortController
   /** Those that wait are over then, too. */
   tasks: Tasks
+  /** The standby is to remove its copies of the disks, too. */
+  disksToo: boolean
 }
 
 /**
  * The protection is ended by command while a standby may hold a checkpoint. A standby that is connected gives it up first: until
  * then it goes on with the guest if this host dies. A claim would leave a moment in which nobody may go on. So the next
  * generation is claimed only against a standby that gives no answer.
+ * @returns whether the standby knows
  * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE, GUEST_DIED
  */
-export async function dismiss(dismissal: Dismissal): Promise<void> {
+export async function dismiss(dismissal: Dismissal): Promise<boolean> {
   const { guest, succession, exposed, stopping } = dismissal
   const assertAlive = () => {
     if (!guest.alive)
@@ -115,8 +119,8 @@ export async function dismiss(dismissal: Dismissal): Promise<void> {
       )
   }
   assertAlive()
-  if (stopping.signal.aborted) return
-  if (exposed() && (await givenUp(dismissal))) return
+  if (stopping.signal.aborted) return false
+  if (exposed() && (await givenUp(dismissal))) return true
   // A guest that has died is for the standby to go on with: nothing may be claimed against it.
   assertAlive()
   if (exposed() && succession.arbitrated) {
@@ -124,6 +128,8 @@ export async function dismiss(dismissal: Dismissal): Promise<void> {
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
   }
   end(dismissal)
+  // One that holds nothing hears it last, without an answer.
+  return !exposed() && dismissal.session !== undefined
 }
 
 function end({ stopping, tasks }: Dismissal): void {
@@ -132,12 +138,12 @@ function end({ stopping, tasks }: Dismissal): void {
 }
 
 async function givenUp(dismissal: Dismissal): Promise<boolean> {
-  const { session, clock } = dismissal
+  const { session, clock, disksToo } = dismissal
   if (!session) return false
   const waited = new AbortController()
   // An answer that comes too late does not end what was said to go on.
   const given = session
-    .dismiss(() => waited.signal.aborted || end(dismissal))
+    .dismiss(disksToo, () => waited.signal.aborted || end(dismissal))
     .then(
       () => true,
       // It was lost, or refuses: then the arbiter decides.
@@ -146,6 +152,10 @@ async function givenUp(dismissal: Dismissal): Promise<boolean> {
   const late = clock.sleep(farewellMs, waited.signal).then(() => false)
   return await Promise.race([given, late]).finally(() => waited.abort())
 }
+
+/** Copies of disks that the standby keeps. @param discarded those that were made for it are gone */
+export const staying = (copies: readonly DiskCopy[], discarded: boolean): string[] =>
+  copies.filter(({ made }) => !(discarded && made)).map(({ path }) => path)
 
 /** Why there is no standby, for status, when the guest goes on here. */
 export function reasonOf(why: SubpageError): string {
@@ -183,13 +193,13 @@ export async function leave(
 
 /** The protection was ended by command: the guest goes on without the standby, which is told to discard its copy. */
 export async function unprotect(
-  { guest }: Pick<Parting, 'guest'>,
+  { guest, disksToo }: Pick<Parting, 'guest'> & Pick<Dismissal, 'disksToo'>,
   connection: Connection | undefined,
   held: Pause | undefined,
 ): Promise<void> {
   // Goes first: whatever the standby hears later, such as that the guest has died, it does not take over an older state than
   // the one that is let out. A standby that has gone already needs no word.
-  const told = connection?.send(frameType.unprotect).catch(() => undefined)
+  const told = connection?.send(frameType.unprotect, disksToo ? alsoDisks : 0).catch(() => undefined)
   await letOut(guest, held)
   await told
 }

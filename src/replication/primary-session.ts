@@ -11,7 +11,7 @@ import type { DiskSender } from './disk-sender.ts'
 import { diskHashBytes } from './disks.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
-import { type Hello, Refusal, readJson, Welcome } from './messages.ts'
+import { alsoDisks, type Hello, Refusal, readJson, Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
 
 interface Waiter<T> {
@@ -179,13 +179,14 @@ export class PrimarySession {
 
   /**
    * Resolves when the standby has given its checkpoint up, for good: it does not take over any more.
+   * @param disksToo its copies of the disks go, too
    * @param given called at once then, before the connection can end
    */
-  async dismiss(given: () => void): Promise<void> {
+  async dismiss(disksToo: boolean, given: () => void): Promise<void> {
     const answered = this.#wait<void>(({ resolve, reject }) => {
       this.#dismissal = { reject, resolve: () => resolve(given()) }
     })
-    await Promise.all([this.connection.send(frameType.unprotect), answered])
+    await Promise.all([this.connection.send(frameType.unprotect, disksToo ? alsoDisks : 0), answered])
   }
 
   /** XXH3-128 of every 64 KiB of the standby's copy of a disk. Shape: 16 bytes each. */

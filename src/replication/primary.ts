@@ -3,24 +3,25 @@
  * connection. The guest runs on whatever happens here; what it sends waits while a standby could take over a state that
  * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
-import { EventEmitter } from 'node:events'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
 import { DeltaSender } from './delta-sender.ts'
 import { DiskSender } from './disk-sender.ts'
-import { EpochStats } from './epoch-stats.ts'
+import { noDisks } from './disks.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
 import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, retryMs, tooSlow } from './pace.ts'
-import { dismiss, leave, letOut, part, reasonOf, unprotect } from './parting.ts'
-import type { PrimaryEvents, PrimaryOptions, PrimaryState } from './primary-options.ts'
+import { dismiss, leave, letOut, part, reasonOf, staying, unprotect } from './parting.ts'
+import { PrimaryCondition } from './primary-condition.ts'
+import type { PrimaryOptions } from './primary-options.ts'
 import type { PrimarySession } from './primary-session.ts'
 import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { leaveDisks, seedDisks } from './seed-disks.ts'
+import { SeedProgress } from './seed-progress.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
@@ -28,7 +29,7 @@ import { Tasks } from './tasks.ts'
 import { type Verification, verify } from './verify.ts'
 import { whenEnded } from './when-ended.ts'
 
-export class Primary extends EventEmitter<PrimaryEvents> {
+export class Primary extends PrimaryCondition {
   readonly #options: PrimaryOptions
   readonly #protection: Protection
   readonly #speculation: Speculation
@@ -43,6 +44,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   #session: PrimarySession | undefined
   /** By command: the standby is asked to give its checkpoint up. */
   #ending = false
+  #disksToo = false
   /** A standby may hold a checkpoint: going on without it needs a decision. */
   #exposed: boolean
   /** The pause of a switchover that is under way. */
@@ -50,19 +52,11 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** Settles when it has let go of the guest. */
   finished: Promise<void> = Promise.resolve()
   #failure: SubpageError | undefined
-  state: PrimaryState = 'Connecting'
-  reason = ''
-  /** The guest goes on without a standby that could take over. */
-  alone: boolean
-  /** Who else may run the guest, as the arbiter says. */
-  dispute: string | undefined
-  stats = new EpochStats()
 
   private constructor(options: PrimaryOptions) {
-    super()
+    super(!options.exposed)
     this.#options = options
     this.#exposed = options.exposed
-    this.alone = !options.exposed
     const mayRelease = (session: PrimarySession, sentAt: number) =>
       leaveToSpeak(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
@@ -138,21 +132,28 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /**
    * Ends the protection; the standby is told to discard its copy. The guest runs on.
+   * @param disksToo its copies of the disks that were made for it go, too, if it can be told
+   * @returns where copies of the disks stay
    * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then; GUEST_DIED
    */
-  async stop(): Promise<void> {
+  async stop(disksToo = false): Promise<string[]> {
     // What could not be let out then may be now.
-    if (this.#failure) return await letOut(this.#options.guest, this.#held)
+    if (this.#failure) {
+      await letOut(this.#options.guest, this.#held)
+      return staying(this.copies, false)
+    }
     this.#ending = true
+    this.#disksToo = disksToo
     const until = this.#options.clock.now() + farewellMs
     const [session, tasks, stopping] = [this.#session, this.#tasks, this.#stopping]
-    const all = { ...this.#options, session, exposed: () => this.#exposed, stopping, tasks }
-    await dismiss(all).finally(() => {
+    const all = { ...this.#options, session, exposed: () => this.#exposed, stopping, tasks, disksToo }
+    const told = await dismiss(all).finally(() => {
       this.#ending = false
     })
     const relax = this.#options.clock.after(until - this.#options.clock.now(), () => this.#abandoned.abort())
     await this.finished.finally(relax)
     if (this.#failure) throw this.#failure
+    return staying(this.copies, told && disksToo)
   }
 
   /** Ends this object, not the protection: another one, of the next supervisor, goes on with it. No pause is left open. */
@@ -204,6 +205,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
         try {
           session ??= await this.#open()
           this.#session = session
+          this.copies = session.welcome.disks
           await this.#serve(session)
         } catch (error) {
           this.#session = undefined
@@ -219,12 +221,13 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       if (end) await ended.done
       else {
         const bidFarewell = this.#detached ? leave : unprotect
-        await bidFarewell({ guest, succession, exposed: this.#exposed }, session?.connection, this.#held)
+        const what = { guest, succession, exposed: this.#exposed, disksToo: this.#disksToo }
+        await bidFarewell(what, session?.connection, this.#held)
       }
       await session?.connection.finish()
     } catch (error) {
       this.#failure = asSubpageError(error)
-      this.#enter('Failed', this.#failure.message)
+      this.enter('Failed', this.#failure.message)
     } finally {
       ended.forget()
       session?.release()
@@ -247,7 +250,7 @@ export class Primary extends EventEmitter<PrimaryEvents> {
       // A lost connection or an end of protection is noticed at once.
       const due = nextCheckpoint(pace, guest, clock, startedAt, pauseUs, interrupted)
       // A link that does not take what is sent early delays the checkpoint, too.
-      const inTime = clock.after(pace.epochMs + lateMs(pace), () => this.#lag(tooSlow))
+      const inTime = clock.after(pace.epochMs + lateMs(pace), () => this.lag(tooSlow))
       await this.#speculation
         .during(session, this.#epoch + 1, startedAt, pace.epochMs, due, interrupted)
         .finally(inTime)
@@ -257,19 +260,23 @@ export class Primary extends EventEmitter<PrimaryEvents> {
 
   /** @param anew over another connection; otherwise a backlog is brought up that is too much for a pause */
   async #seed(session: PrimarySession, anew: boolean): Promise<void> {
-    const { guest, outputs } = this.#options
+    const { guest, outputs, clock } = this.#options
     const { signal } = this.#stopping
-    this.#enter('Seeding', anew ? '' : backlog)
+    this.enter('Seeding', anew ? '' : backlog)
     const forgotten = async () => {
       if (!this.#exposed) return
       this.#exposed = false
       await letOut(guest, undefined)
-      this.#goneOn(true)
+      this.goOn(true)
     }
+    const progress = new SeedProgress(clock, anew ? guest.disks : noDisks, guest.ram.bytes)
+    this.progress = progress
     if (anew) await seedDisks(guest.disks, session, { signal, next: this.#epoch + 1, forgotten })
-    await seed(this.#protection, session, { anew, signal, forgotten: this.#exposed ? forgotten : undefined })
+    const ahead = this.#exposed ? forgotten : undefined
+    await seed(this.#protection, session, { anew, signal, forgotten: ahead, progress })
     session.sentBytesAtCommit = session.connection.bytesSent
     if (signal.aborted) return
+    this.emit('seeded', progress.figures)
     if (outputs === 'held') await guest.holdOutputs()
     // From the next commit on the standby can take over.
     this.#exposed = true
@@ -280,23 +287,23 @@ export class Primary extends EventEmitter<PrimaryEvents> {
     const { clock, pace } = this.#options
     const epoch = ++this.#epoch
     const take = this.#tasks.next() ?? ((s, e) => checkpoint(this.#protection, s, e))
-    const inTime = clock.after(lateMs(pace), () => this.#lag(tooSlow))
+    const inTime = clock.after(lateMs(pace), () => this.lag(tooSlow))
     try {
       const report = await take(session, epoch)
       if (!report) return 0
-      this.#goneOn(false)
+      this.goOn(false)
       this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
       this.emit('epoch', report)
       const lagging = report.commitUs > lateMs(pace) * 1000
-      this.#enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
+      this.enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
       return report.pauseUs
     } catch (error) {
       this.stats.addFailed()
       if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
       // Nothing of it was sent but what went early: the next attempt completes it.
       this.#epoch--
-      this.#lag(error.message)
+      this.lag(error.message)
       this.emit('missed', error)
       return 0
     } finally {
@@ -307,39 +314,21 @@ export class Primary extends EventEmitter<PrimaryEvents> {
   /** The connection is gone, or the standby refuses. */
   async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
     session?.connection.close()
-    if (this.state !== 'Connecting') this.#enter('Connecting', why.message)
+    if (this.state !== 'Connecting') this.enter('Connecting', why.message)
     const decision = await part({
       ...this.#options,
       why,
       session,
       exposed: this.#exposed,
       stopping: this.#stopping.signal,
-      waiting: (reason) => this.#enter('Connecting', reason),
+      waiting: (reason) => this.enter('Connecting', reason),
     })
     if (decision !== 'alone') return
-    this.#enter('Connecting', reasonOf(why))
+    this.enter('Connecting', reasonOf(why))
     this.#exposed = false
     await letOut(this.#options.guest, this.#held)
     this.#held = undefined
-    this.#goneOn(true)
-  }
-
-  #goneOn(alone: boolean): void {
-    if (this.alone === alone) return
-    this.alone = alone
-    this.emit('alone', alone)
-  }
-
-  /** The standby's newest checkpoint is getting old. */
-  #lag(reason: string): void {
-    if (this.state === 'Protected') this.#enter('Lagging', reason)
-  }
-
-  #enter(state: PrimaryState, reason: string): void {
-    if (this.state === state && this.reason === reason) return
-    this.state = state
-    this.reason = reason
-    this.emit('state', state, reason)
+    this.goOn(true)
   }
 
   #release(): void {

@@ -12,6 +12,7 @@ import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Protection } from './protection.ts'
+import type { SeedProgress } from './seed-progress.ts'
 
 /** Pages captured and sent at a time: bounds the memory in flight. */
 const slicePages = 4096
@@ -28,12 +29,13 @@ export interface Seeding {
   /** Called when the standby is known to have the first frame, and so no checkpoint any more; undefined: it never had one. */
   forgotten: (() => Promise<void>) | undefined
   signal: AbortSignal
+  progress: SeedProgress
 }
 
 export async function seed(
   protection: Protection,
   session: PrimarySession,
-  { anew, forgotten, signal }: Seeding,
+  { anew, forgotten, signal, progress }: Seeding,
 ): Promise<void> {
   const { tracker, guest, pending, limits } = protection
   const enough = Math.min(enoughPages, limits.wholePages)
@@ -46,15 +48,16 @@ export async function seed(
   const comparable = anew ? session.welcome.image === 'held' : pending.sent === undefined
   // Comparing costs both hosts a look at all memory: sending a part of it is cheaper.
   if (comparable && pending.unsynced.pageCount > guest.ram.pages / 2)
-    pending.onlyDiffer(await differingPages(protection, session, signal))
+    pending.onlyDiffer(await differingPages(protection, session, signal, progress))
   // So few pages go with the next checkpoint, and the image stays one that can be taken over until then.
   if (pending.unsynced.pageCount <= enough) return
   pending.seeding()
   for (let round = 0; round <= roundsMax && !signal.aborted; round++) {
     const { known, whole } = pending.harvested(tracker.harvest())
     const first = round === 0 ? forgotten : undefined
-    let changedPages = await send(protection, session, whole, true, signal, first)
-    changedPages += await send(protection, session, known, false, signal)
+    progress.expect((whole.pageCount + known.pageCount) * pageBytes)
+    let changedPages = await send(protection, session, whole, { whole: true, signal, progress, first })
+    changedPages += await send(protection, session, known, { whole: false, signal, progress })
     // Else they are unsynced still, and a failure begins a new session, which seeds anew.
     if (!signal.aborted) pending.committed()
     if (changedPages <= enough) return
@@ -66,14 +69,17 @@ async function differingPages(
   { guest, shadow }: Protection,
   session: PrimarySession,
   signal: AbortSignal,
+  progress: SeedProgress,
 ): Promise<PageRanges> {
   const { ram } = guest
   const theirs = await session.imageHashes(ram.pages)
   const different: [number, number][] = []
   // The guest runs on: only a copy stands still and can be compared.
   using still = Region.anonymous(Math.min(slicePages, ram.pages) * pageBytes)
+  progress.expect(ram.bytes)
   for (let first = 0; first < ram.pages && !signal.aborted; first += slicePages) {
     const count = Math.min(slicePages, ram.pages - first)
+    progress.add(count * pageBytes)
     const content = ram.read(first * pageBytes, count * pageBytes)
     shadow.set(first, content)
     still.write(0, content)
@@ -92,15 +98,22 @@ async function differingPages(
   return signal.aborted ? PageRanges.all(ram.pages) : PageRanges.of(different)
 }
 
-/** @param first called once the standby has the first of it @returns how many pages were not as the shadow had them */
+interface Sent {
+  whole: boolean
+  signal: AbortSignal
+  progress: SeedProgress
+  /** Called once the standby has the first of it. */
+  first?: (() => Promise<void>) | undefined
+}
+
+/** @returns how many pages were not as the shadow had them */
 async function send(
   { writer }: Protection,
   session: PrimarySession,
   pages: PageRanges,
-  whole: boolean,
-  signal: AbortSignal,
-  first?: () => Promise<void>,
+  { whole, signal, progress, first }: Sent,
 ): Promise<number> {
+  let told = first
   let changedPages = 0
   let left = pages
   while (left.pageCount > 0 && !signal.aborted) {
@@ -110,10 +123,11 @@ async function send(
     changedPages += whole ? slice.pageCount : captured.stats.changedPages
     const { sent } = await session.deltas.post(writer, noEpoch, slice, captured)
     await sent
-    if (first) {
+    progress.add(slice.pageCount * pageBytes)
+    if (told) {
       await session.probe()
-      await first()
-      first = undefined
+      await told()
+      told = undefined
     }
   }
   return changedPages

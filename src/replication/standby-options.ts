@@ -27,6 +27,14 @@ export interface StandbyEvents {
   outcome: [StandbyOutcome]
 }
 
+/** How a standby is given up. */
+export interface Discard {
+  /** Called before anything is given up. */
+  announce?: () => Promise<void>
+  /** The copies of its disks, too. */
+  disksToo?: boolean
+}
+
 export interface StandbyOptions {
   guest: WaitingGuest
   /** The memory of that guest. */

@@ -2,6 +2,7 @@
  * The states of a standby: whether a primary is connected, what the image holds, whether a command asks the arbiter, and how it
  * ends. A checkpoint is whole, outdated (the guest has gone on without this standby), or there is none.
  */
+import { SubpageError } from '../errors.ts'
 import type { StandbyState } from './standby-options.ts'
 import { StateMachine, type Transitions } from './state-machine.ts'
 
@@ -149,6 +150,12 @@ export class StandbyMachine extends StateMachine<StandbyPhase, StandbyChange> {
   /** Its end was begun, well or not. */
   get ending(): boolean {
     return endIn.includes(this.state)
+  }
+
+  /** The checkpoint that a failover is about must last: until that is decided, and from then on. @throws SubpageError STANDBY_NOT_READY */
+  assertUndecided(event: StandbyChange, guest: string): void {
+    if (!this.allows(event))
+      throw new SubpageError('STANDBY_NOT_READY', `a failover of ${guest} is being decided`)
   }
 
   change(event: StandbyChange, reason = this.reason): void {

@@ -7,18 +7,23 @@
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
 import { asSubpageError, invariant, SubpageError } from '../errors.ts'
-import { release } from '../release.ts'
 import { sameHost } from './claimant.ts'
 import type { Connection } from './connection.ts'
 import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
-import { sendHashes, sendPage } from './image-answers.ts'
+import { sendHashes, sendPage, welcomeOf } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
-import { brokeProtocol, decodeCommit, Ended, type Hello, readJson } from './messages.ts'
+import { alsoDisks, brokeProtocol, decodeCommit, Ended, type Hello, readJson } from './messages.ts'
 import { Pulse } from './pulse.ts'
 import { reduces } from './sending.ts'
 import { Promises } from './speech.ts'
-import type { StandbyEvents, StandbyOptions, StandbyOutcome, StandbyState } from './standby-options.ts'
+import type {
+  Discard,
+  StandbyEvents,
+  StandbyOptions,
+  StandbyOutcome,
+  StandbyState,
+} from './standby-options.ts'
 import { type StandbyChange, StandbyMachine } from './standby-state.ts'
 import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
 import { absenceMsMax, handBack, Vigil } from './vigil.ts'
@@ -141,10 +146,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await pulse.during(Promise.all(written))
       this.#keeper.begin(reduces(hello.settings))
       welcomed = true
-      await connection.sendJson(frameType.welcome, {
-        ...{ release, claimant: this.claimant, arbitrated, image },
-        imagePages: this.#options.image.region.pages,
-      })
+      const welcome = { ...welcomeOf(this.#options), arbitrated, image }
+      await connection.sendJson(frameType.welcome, welcome)
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.ending) break
@@ -204,11 +207,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
   }
 
   /** Also possible after a failed takeover, of which nothing can be saved. */
-  discard(reason: string, announce?: () => Promise<void>): Promise<StandbyOutcome> {
+  discard(reason: string, { announce, disksToo = false }: Discard = {}): Promise<StandbyOutcome> {
     if (this.#machine.state === 'failed') this.#outcome = undefined
     return this.#end('discard', async () => {
       await announce?.()
-      await this.#options.guest.discard()
+      await this.#options.guest.discard(disksToo)
       await handBack(this.#options)
       this.#machine.change('gone')
       return { how: 'discarded', reason }
@@ -224,10 +227,14 @@ export class Standby extends EventEmitter<StandbyEvents> {
       case frameType.raw:
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
-        return await this.#keeper.seed(frame.payload, frame.type, () => this.#checkUndecided('seed'))
+        return await this.#keeper.seed(frame.payload, frame.type, () =>
+          this.#machine.assertUndecided('seed', this.guestName),
+        )
       case frameType.disk:
         if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
-        return await this.#keeper.seedDisk(frame.payload, () => this.#checkUndecided('seed'))
+        return await this.#keeper.seedDisk(frame.payload, () =>
+          this.#machine.assertUndecided('seed', this.guestName),
+        )
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
@@ -243,9 +250,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
         this.#absenceMs = Math.min(frame.epoch, absenceMsMax)
         return
       case frameType.unprotect:
-        this.#checkUndecided('unprotect')
-        void this.discard('the primary ended the protection', () => connection.sendLast(frameType.dismissed))
-        return
+        this.#machine.assertUndecided('unprotect', this.guestName)
+        return void this.discard('the primary ended the protection', {
+          announce: () => connection.sendLast(frameType.dismissed),
+          disksToo: frame.epoch === alsoDisks,
+        })
       case frameType.askHashes:
         return await sendHashes(connection, image, this.#options.disks, frame.epoch)
       case frameType.askPage:
@@ -253,12 +262,6 @@ export class Standby extends EventEmitter<StandbyEvents> {
       default:
         throw brokeProtocol(`a primary does not send frame type ${frame.type}`)
     }
-  }
-
-  /** The checkpoint that a failover is about must last: until that is decided, and from then on. */
-  #checkUndecided(change: StandbyChange): void {
-    if (!this.#machine.allows(change))
-      throw new SubpageError('STANDBY_NOT_READY', `a failover of ${this.guestName} is being decided`)
   }
 
   /** The primary says so itself: its guest is gone, so nobody has to be asked whether it may be taken over. */

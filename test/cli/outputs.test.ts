@@ -8,8 +8,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { readTrace } from '../../lab/src/trace.ts'
 import { exitStatus } from '../../src/errors.ts'
-import { readTrace } from '../../src/study/trace.ts'
 import { mainFile, subpage } from '../support/subpage.ts'
 
 let folder: string

@@ -36,7 +36,7 @@ it('measures every codec, path, pattern and order, for capture and apply', async
 })
 
 it('compares what caches hold, on patterns and on a recorded trace', async () => {
-  const trace = join(import.meta.dirname, '../study/analysis/small.trace')
+  const trace = join(import.meta.dirname, '../../lab/test/analysis/small.trace')
   const { rows, hash } = (await runShadow({ tiny: true }, [trace])).json as ShadowBench
   expect(hash).toMatch(/^[0-9a-f]{1,16}$/)
   expect(rows.map(({ pattern }) => pattern)).toContain('trace small')

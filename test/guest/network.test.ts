@@ -260,7 +260,10 @@ test('a TCP connection survives the death of the QEMU that it was made to', asyn
   await using running = await startSum('survivor')
   const { guest } = running
   const filesB: GuestFiles = guestFiles(join(directory, 'b'), 'survivor')
-  const waiting = await WaitingQemu.start(guest.description, 2, filesB, imageDirectories)
+  const waiting = await WaitingQemu.start(guest.description, 2, filesB, {
+    images: imageDirectories,
+    disks: [],
+  })
   await using _ = { [Symbol.asyncDispose]: () => waiting.qemu.end() }
   const connection = await network.connect(client, guestAddress, port)
   let sum = 0n

@@ -2,8 +2,8 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { median } from '../../lab/src/report/statistics.ts'
 import { packageRoot } from '../../src/memory/native.ts'
-import { median } from '../../src/study/report/statistics.ts'
 
 function child(name: string): string {
   return execFileSync(

@@ -14,8 +14,9 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseSize } from '../../src/cli/sizes.ts'
-import { type DiskRequest, diskOptions, disksOf, ownDiskPath, parseDisks } from '../../src/qemu/disk.ts'
+import { type DiskRequest, diskOptions, parseDisks } from '../../src/qemu/disk.ts'
 import { makeDisks, removeDisks } from '../../src/qemu/disk-files.ts'
+import { disksOf, ownDiskPath } from '../../src/qemu/disk-places.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-disk-'))

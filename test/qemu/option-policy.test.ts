@@ -309,7 +309,7 @@ describe('the description of a machine, from another host', () => {
         hypervisor: { ...hypervisor, ...change },
       },
       guestFiles('/somewhere', 'web'),
-      images,
+      { images, disks: [] },
     )
 
   test('is what the primary said', () => {

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { median } from '../../src/study/report/statistics.ts'
+import { median } from '../../lab/src/report/statistics.ts'
 import { compileProgram } from '../support/program.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-growth-'))

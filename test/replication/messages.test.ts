@@ -101,7 +101,14 @@ describe('hello', () => {
 })
 
 test('the other messages', () => {
-  const welcome = { release: 'x', claimant: 'b', imagePages: 3, image: 'held', arbitrated: true }
+  const welcome = {
+    release: 'x',
+    claimant: 'b',
+    imagePages: 3,
+    image: 'held',
+    arbitrated: true,
+    disks: [{ path: '/d', made: true }],
+  }
   expect(readJson(Welcome, bytes(welcome), 'w')).toEqual(welcome)
   expect(() => readJson(Welcome, bytes({ ...welcome, imagePages: 3.5 }), 'w')).toThrow(malformed)
   expect(() => readJson(Welcome, bytes({ ...welcome, image: 'new' }), 'w')).toThrow(malformed)

@@ -120,6 +120,8 @@ export class ScriptedDisks implements GuestDisks {
 
 export class ScriptedDiskImage implements DiskImage {
   readonly bytes = scriptedDiskBytes
+  readonly path = '/scripted'
+  readonly made = true
   readonly content = new Uint8Array(scriptedDiskBytes)
   synced: string | undefined
   /** What the file system says. */

@@ -53,7 +53,6 @@ export const lastRecord = (console: Console, to: number): number =>
 
 /** What the file system on a disk, which nobody uses, says: throws when it is damaged; else the records in it. */
 export function recordsOn(path: string, format: 'raw' | 'qcow2' = 'raw'): number[] {
-  execFileSync('cp', ['--sparse=always', path, '/tmp/dbg.raw'])
   const raw = format === 'raw' ? path : `${path}.checked`
   if (format !== 'raw') execFileSync('qemu-img', ['convert', '-O', 'raw', path, raw])
   // Its journal is played back, as at a mount, which counts as a correction; what needs a person is refused. Then it must be clean.

@@ -1,10 +1,10 @@
 /** From what was watched to an estimate: scaling up, whose turn it is, stability, phases, outliers. */
 import { expect, test } from 'vitest'
+import { SamplingEstimator } from '../../lab/src/working-set/sampling.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { DistEstimator } from '../../src/workingset/dist.ts'
 import type { Observation } from '../../src/workingset/observation.ts'
 import { RandomPagesPlan, RotatingPlan } from '../../src/workingset/plan.ts'
-import { SamplingEstimator } from '../../src/workingset/sampling.ts'
 import { scaleUp } from '../../src/workingset/share.ts'
 
 const range = (first: number, count: number) => PageRanges.of([[first, count]])

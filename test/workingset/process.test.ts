@@ -5,11 +5,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { Oracle } from '../../lab/test/process/oracle.ts'
+import { buildVictim } from '../../lab/test/process/victim.ts'
 import { isKernelThread, parseSmaps, readReferences } from '../../src/tracking/referenced.ts'
 import { watchProcess } from '../../src/workingset/process.ts'
 import type { Sample } from '../../src/workingset/sample.ts'
-import { Oracle } from '../study/process/oracle.ts'
-import { buildVictim } from '../study/process/victim.ts'
 import { subpage } from '../support/subpage.ts'
 
 const mibOf = (pages: number) => pages / 256

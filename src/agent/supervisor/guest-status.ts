@@ -90,6 +90,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
+    seeding: primary.seeding ?? null,
     memory: primary.memory,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter,
@@ -127,7 +128,8 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
   return (record?.machine.disks ?? []).map((disk, index) => {
     const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
-    return { ...diskStatus(disk, guest.kind === 'standby'), cuts, ...seen }
+    const copy = (guest.kind === 'running' && guest.primary?.copies[index]?.path) || null
+    return { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen }
   })
 }
 

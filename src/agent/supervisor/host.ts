@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
+import type { PeerDirectories } from '../../qemu/machine-description.ts'
 import { withRoom } from '../../qemu/room.ts'
 import type { Arbiter } from '../../replication/arbiter.ts'
 import type { Faults } from '../../replication/fault.ts'
@@ -24,8 +25,7 @@ export interface Host {
   /** Where a peer that is reached at this address reaches this host. */
   addressFor: (peer: Address) => string
   transport: Transport
-  /** Directories that guests may read from (image-files.ts). */
-  images: readonly string[]
+  directories: PeerDirectories
   events: EventLog
   faults: Faults
   density: HostDensity

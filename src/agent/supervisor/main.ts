@@ -9,6 +9,7 @@ import { createServer, type Server } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { addon } from '../../memory/native.ts'
+import { readDiskDirectories } from '../../qemu/disk-places.ts'
 import {
   type GuestFiles,
   guestFiles,
@@ -175,7 +176,10 @@ function hostOf(settings: SupervisorSettings): Host {
     arbiterChosen: chosen,
     addressFor: (peer) => ('path' in peer ? pairSocket(stateDirectory) : (reachedAt ?? '')),
     transport: createTransport(tls ? watchCredentials(tls) : undefined),
-    images: readImageDirectories(settings.images),
+    directories: {
+      images: readImageDirectories(settings.images),
+      disks: readDiskDirectories(settings.diskDirectories),
+    },
     events,
     faults: readFaults(settings.faults),
     density,

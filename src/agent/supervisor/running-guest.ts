@@ -3,6 +3,7 @@ import { SubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import type { GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
 import { hangTimes } from '../../qemu/hang-watch.ts'
+import { withPlaces } from '../../qemu/machine-description.ts'
 import { bootId } from '../../qemu/process.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
@@ -15,6 +16,7 @@ import { Primary } from '../../replication/primary.ts'
 import type { PrimaryOptions } from '../../replication/primary-options.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { Succession } from '../../replication/succession.ts'
+import { formatBytes } from '../../units.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
 import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
@@ -149,17 +151,23 @@ export class RunningGuest implements DenseOwner {
     if (whole && this.guest.alive) this.#adopt(Primary.resume(this.#options(settings, exposed)), settings)
   }
 
-  /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
-  async unprotect(): Promise<void> {
+  /**
+   * @param discard the copies of its disks, too
+   * @returns where the standby's copies of its disks stay
+   * @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE
+   */
+  async unprotect(discard: boolean): Promise<string[]> {
     // Before anything is claimed: the standby could not go on any more, and this copy does not.
     this.qemu.hang.refuseIfHung()
+    let copies: string[] = []
     if (this.#awaited) this.#awaited = undefined
     else if (!this.#primary && this.#trouble !== undefined) this.#trouble = undefined
-    else await this.qemu.hang.during(this.#protected().stop())
+    else copies = await this.qemu.hang.during(this.#protected().stop(discard))
     this.#primary = undefined
     const { protection: _, ...record } = this.guest.qemu.record
     this.guest.qemu.replaceRecord(record)
     this.#say('protection ended')
+    return copies
   }
 
   get hotMap(): HotMap | undefined {
@@ -227,6 +235,9 @@ export class RunningGuest implements DenseOwner {
     primary.on('state', (state, reason) =>
       this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
     )
+    primary.on('seeded', ({ doneBytes, bytesPerSecond }) =>
+      this.#say(`seeded: ${formatBytes(doneBytes)} compared or sent, ${formatBytes(bytesPerSecond)}/s`),
+    )
     primary.on('alone', (alone) => {
       this.#say(
         alone
@@ -239,7 +250,17 @@ export class RunningGuest implements DenseOwner {
   }
 
   #options(settings: ProtectionSettings, exposed: boolean): PrimaryOptions {
-    const { epochMs, pauseShareMax, tracker, codec, outputs, suspicionMs, to, ...sending } = settings
+    const {
+      epochMs,
+      pauseShareMax,
+      tracker,
+      codec,
+      outputs,
+      suspicionMs,
+      to,
+      diskTo: _,
+      ...sending
+    } = settings
     return {
       guest: this.guest,
       hello: () => this.#hello(settings),
@@ -259,7 +280,7 @@ export class RunningGuest implements DenseOwner {
   }
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
-  async #hello({ to, ...settings }: ProtectionSettings): Promise<Hello> {
+  async #hello({ to, diskTo, ...settings }: ProtectionSettings): Promise<Hello> {
     const { health, arbiterChosen, name, claimant, addressFor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
     const supervisor = presenceOf(this.#host.presence)
@@ -270,7 +291,7 @@ export class RunningGuest implements DenseOwner {
     return {
       protocol: protocolVersion,
       release,
-      guest: this.guest.description,
+      guest: withPlaces(this.guest.description, diskTo),
       source: {
         host: name,
         claimant,

@@ -24,6 +24,8 @@ export interface SupervisorSettings {
   tls: TlsFiles | undefined
   /** Directories that guests may read from, as the operator named them. */
   images: string | undefined
+  /** Directories in which other hosts may name files and devices for copies of disks, as the operator named them. */
+  diskDirectories: string | undefined
   swap: SwapPlace | undefined
   /** How an image of this guest was held densely, which was lost. */
   density?: { id: string; settings: DensitySettings }

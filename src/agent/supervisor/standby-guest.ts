@@ -41,7 +41,9 @@ export class StandbyGuest implements DenseOwner {
       // The primary goes on, and makes a new one.
       damaged: (error) => void this.standby.discard(error.message).catch(() => undefined),
     })
-    const disks = this.qemu.record.machine.disks.map(({ path, bytes }) => new RawDisk(path, bytes))
+    const disks = this.qemu.record.machine.disks.map(
+      ({ path, bytes, made = false }) => new RawDisk(path, bytes, made),
+    )
     void waiting.ended.then(() => closeAll(disks))
     this.standby = new Standby({
       guest: waiting,
@@ -66,7 +68,7 @@ export class StandbyGuest implements DenseOwner {
 
   /** @throws SubpageError NO_SPACE, QEMU_FAILED, PEER_MISMATCH, … Nothing is left behind then. */
   static async start(hello: Hello, files: GuestFiles, host: Host): Promise<StandbyGuest> {
-    const waiting = await WaitingQemu.start(hello.guest, hello.generation, files, host.images)
+    const waiting = await WaitingQemu.start(hello.guest, hello.generation, files, host.directories)
     const guest = new StandbyGuest(waiting, hello, host)
     guarded({ events: host.events, guest: guest.name, doing: 'holding its memory densely' }, () =>
       host.density.again(guest),

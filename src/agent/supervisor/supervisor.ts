@@ -21,7 +21,7 @@ import { densityStatus, type GuestDensity, type HostDensityStatus } from '../den
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
-import type { GuestStatus, HostStatus } from '../status.ts'
+import type { GuestStatus, HostStatus, Unprotected } from '../status.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
 import { aliveOf, type HostedGuest, refuseIfPresent, runningOf } from './hosted-guest.ts'
@@ -105,7 +105,7 @@ export class Supervisor implements GuestApi {
       this.#assertName(request.name)
       refuseIfPresent(this.#guest, this.host.name)
       const identity = { id: randomUUID(), name: this.name, generation: 1 }
-      const machine = await machineOf(request, this.host.images, this.#files, identity)
+      const machine = await machineOf(request, this.host.directories.images, this.#files, identity)
       const qemu = new QemuProcess(this.#files, await launch(identity, machine, this.#files, false))
       this.hosting.say(
         'guest',
@@ -139,9 +139,9 @@ export class Supervisor implements GuestApi {
     return await this.guest(name)
   }
 
-  async unprotect(name: string): Promise<GuestStatus> {
-    await this.#running(name, 'unprotect').unprotect()
-    return await this.guest(name)
+  async unprotect(name: string, discard = false): Promise<Unprotected> {
+    const copies = await this.#running(name, 'unprotect').unprotect(discard)
+    return { ...(await this.guest(name)), copies }
   }
 
   async verify(name: string): Promise<Verification> {

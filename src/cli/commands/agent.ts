@@ -56,6 +56,11 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       summary: 'further directories, separated by colons, that guests may read kernels and disks from',
     },
     {
+      form: '--disks <dirs>',
+      summary:
+        'directories, separated by colons, in which other hosts may name files and devices for the disks of their guests (protect --disk-to)',
+    },
+    {
       form: '--swap <file>',
       summary: 'file, or block device, for the coldest pages of guests whose memory is held densely',
     },
@@ -73,6 +78,7 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       ...(flags.listen === undefined ? {} : { listen: String(flags.listen) }),
       ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
       ...(flags.images === undefined ? {} : { images: String(flags.images) }),
+      ...(flags.disks === undefined ? {} : { diskDirectories: String(flags.disks) }),
       ...(flags.swap === undefined
         ? {}
         : { swap: { file: String(flags.swap), afterMs: swapAfterOf(invocation) } }),

@@ -5,8 +5,9 @@ import { formatAddress, parseAddress } from '../../agent/address.ts'
 import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
+import { splitAtCommas } from '../../qemu/option-syntax.ts'
+import { type PluginPart, pluginPartNames } from '../../qemu/plugin.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
-import { type PluginPart, pluginPartNames } from '../../tracking/plugin/layout.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
@@ -130,6 +131,12 @@ export const protectCommand: Command = {
       default: 'masked',
       choices: ['masked', 'line', 'xor-rle', 'page'],
     },
+    {
+      form: '--disk-to <place>',
+      summary:
+        'NAME=PATH: the file or device of the other host for its copy of a disk, of the same size; without it a file is made there',
+      many: true,
+    },
     ...sendingFlags,
   ],
   async run(invocation) {
@@ -146,9 +153,10 @@ export const protectCommand: Command = {
       suspicionMs: read(invocation, 'suspicion', within(parseMs, 50, 60_000, formatTime)),
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
+      ...(invocation.flags.diskTo !== undefined && { diskTo: read(invocation, 'diskTo', parsePlaces) }),
       ...readSending(invocation),
     })
-    const status = await untilProtected(agent, nameOf(invocation))
+    const status = await untilProtected(agent, nameOf(invocation), invocation.output)
     warnOfMissing(invocation, status)
     invocation.output.data(
       status,
@@ -163,11 +171,19 @@ export const unprotectCommand: Command = {
   args: ['<name>'],
   summary: 'give up the standby of a guest',
   help: 'The guest runs on; the copy of its memory on the other host is discarded, copies of its disks stay there.',
-  flags: agentFlags,
+  flags: [
+    ...agentFlags,
+    {
+      form: '--discard',
+      summary: 'the copies of its disks that were made there go, too; files and devices that you named stay',
+    },
+  ],
   async run(invocation) {
-    const status: GuestStatus = await agentOf(invocation).unprotect(nameOf(invocation))
-    const copies = status.disks.length > 0 ? '; the copies of its disks stay on the other host' : ''
-    invocation.output.data(status, () => `${status.name} is no longer protected${copies}`)
+    const discard = invocation.flags.discard === true
+    const status = await agentOf(invocation).unprotect(nameOf(invocation), discard)
+    const { copies } = status
+    const stay = copies.length > 0 ? `; copies of its disks stay on the other host: ${copies.join(', ')}` : ''
+    invocation.output.data(status, () => `${status.name} is no longer protected${stay}`)
   },
 }
 
@@ -271,6 +287,20 @@ function parseTrack(value: string): PluginPart[] {
 /** @throws SubpageError BAD_ARGUMENT */
 function readPace(epoch: string): Pace {
   return epoch === 'auto' ? automaticPace : { epochMs: within(parseMs, 1, 60_000, formatTime)(epoch) }
+}
+
+/** `NAME=PATH,…` @throws SubpageError BAD_ARGUMENT */
+function parsePlaces(text: string): Record<string, string> {
+  return Object.fromEntries(
+    splitAtCommas(text).map((word) => {
+      const [, name, path] = /^([^=]+)=(\/.*)$/.exec(word) ?? []
+      if (name !== undefined && path !== undefined) return [name, path]
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        `"${word}" is not NAME=PATH, with the whole path on the other host`,
+      )
+    }),
+  )
 }
 
 /** As the agent takes it (src/agent/api.ts). */

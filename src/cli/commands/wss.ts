@@ -8,6 +8,7 @@ import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read } from '../command.ts'
 import { guestName } from '../guest-name.ts'
 import { interruptible } from '../interruption.ts'
+import { loadLab } from '../lab.ts'
 import { progressEvery } from '../progress.ts'
 import { checkReport, reportFlags, writeAsAsked } from '../report-flags.ts'
 import { formatBytes, formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
@@ -88,7 +89,7 @@ read it. Interrupted, it says what it has seen so far.`,
         output.data({ target: target.name, ...summary, samples }, () =>
           summaryText(summary, samples, target.kind),
         )
-      const { workingSetReport } = await import('../../study/analysis/working-set-report.ts')
+      const { workingSetReport } = await import('../working-set-report.ts')
       await writeAsAsked(invocation, () => {
         const lead = recommendation(summary, target.kind)
         return workingSetReport({
@@ -152,9 +153,8 @@ async function* samplesOf(
 ): AsyncGenerator<Sample> {
   const intervalMs = read(invocation, 'interval', within(parseMs, 50, 3_600_000, formatTime))
   if (target.kind === 'trace') {
-    const { readTrace } = await import('../../study/trace.ts')
-    const { samplesOfTrace } = await import('../../study/analysis/working-set-trace.ts')
-    yield* samplesOfTrace(readTrace(target.path), intervalMs)
+    const lab = await loadLab('the working set of a recording')
+    yield* await lab.samplesOfRecording(target.path, intervalMs)
     return
   }
   const forMs = invocation.flags.watch === true ? Number.POSITIVE_INFINITY : read(invocation, 'for', parseMs)

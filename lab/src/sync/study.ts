@@ -1,0 +1,111 @@
+/**
+ * `subpage study sync`: what each way of sending less saves, on recorded guests, through the code that `protect` runs. After
+ * the evaluations of Lu and Chiueh (DSN 2009), Lu and Ravindran (FGBI), and the line deltas of SoCC 2022.
+ */
+import { mkdirSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { needBuilt } from 'subpage/built'
+import { SubpageError } from 'subpage/errors'
+import { guestWorkloads } from '../guest-workload.ts'
+import { Reaper } from '../reaper.ts'
+import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
+import { readTrace } from '../trace.ts'
+import { WorkloadGuest } from '../workload-guest.ts'
+import { headlineOf, judge } from './headline.ts'
+import { type Cell, measure } from './measure.ts'
+import { recordGuest } from './recorded-guest.ts'
+import { type Result, report, text } from './result.ts'
+import { techniques } from './technique.ts'
+
+const sets = {
+  quick: { epochLengths: [25, 100], recordMs: 2_000 },
+  full: { epochLengths: [10, 25, 100, 400], recordMs: 4_000 },
+}
+
+export const study: Study = {
+  async run(options: StudyOptions): Promise<StudyResult> {
+    const { set, signal, note, traces, keep } = options
+    const { epochLengths } = sets[set]
+    if (!traces) needBuilt('guest', 'workloads')
+    const compared = techniques.filter(({ quick }) => quick || set === 'full')
+    const folder = keep ?? mkdtempSync(join(tmpdir(), 'subpage-sync-traces-'))
+    const reaper = keep === undefined ? new Reaper(folder) : undefined
+    try {
+      const missing: Result['missing'] = []
+      const paths = traces ?? (await recordGuests(options, folder, missing))
+      const cells: Cell[] = []
+      const hosts = new Set<string>()
+      await untilInterrupted(signal, async () => {
+        for (const path of paths) {
+          const trace = readTrace(path)
+          if (!trace.header.content)
+            throw new SubpageError(
+              'BAD_ARGUMENT',
+              `${path} has no content, so what changed cannot be sent again: record it with --content`,
+            )
+          hosts.add(`${trace.header.host.cpu}, steps of ${trace.header.epochUs / 1000} ms`)
+          const name = basename(path).replace(/\.trace$/, '')
+          cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
+        }
+      })
+      if (cells.length === 0) signal.throwIfAborted()
+      if (cells.length === 0)
+        throw new SubpageError(
+          'BAD_ARGUMENT',
+          `nothing could be measured: ${missing.map(({ name, why }) => `${name}: ${why}`).join('; ') || 'no recording has a whole epoch'}`,
+        )
+      const result: Result = {
+        set,
+        from: `recordings on ${[...hosts].join('; ')}`,
+        epochLengths,
+        cells,
+        missing,
+        judgement: judge(cells),
+        headline: headlineOf(cells),
+      }
+      return {
+        json: { ...result, headline: result.headline },
+        text: (terminal) => text(result, terminal),
+        report: report(result),
+      }
+    } finally {
+      await reaper?.end()
+    }
+  },
+}
+
+/** One guest, one workload after the other; it has ended before anything is measured. @returns the recordings */
+async function recordGuests(
+  { set, only, note, signal }: StudyOptions,
+  folder: string,
+  missing: Result['missing'],
+): Promise<string[]> {
+  const workloads = guestWorkloads()
+  const chosen = workloads.filter(({ name, quick }) => (only ? only.includes(name) : set === 'full' || quick))
+  if (chosen.length === 0)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `no workload is named ${only?.join(', ')}: choose ${workloads.map(({ name }) => name).join(', ')}`,
+    )
+  mkdirSync(folder, { recursive: true })
+  note('starting a guest')
+  const guest = await WorkloadGuest.start(signal)
+  const paths: string[] = []
+  try {
+    for (const workload of chosen) {
+      const lacks = await guest.lacks(workload)
+      if (lacks.length > 0) {
+        missing.push({ name: workload.name, why: `the guest's image lacks ${lacks.join(', ')}` })
+        continue
+      }
+      note(`recording ${workload.name}`)
+      const path = join(folder, `${workload.name}.trace`)
+      await recordGuest(guest, workload, path, sets[set].recordMs)
+      paths.push(path)
+    }
+  } finally {
+    await guest.end()
+  }
+  return paths
+}

@@ -1,0 +1,47 @@
+/**
+ * Where the package subpage-lab is, which holds `record`, `report`, `study` and the plugin for QEMU. The product runs without it: it is
+ * looked for when something of it is asked for. What it offers the command line is in cli/lab.ts.
+ */
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { SubpageError } from './errors.ts'
+import { packageRoot } from './package-root.ts'
+import { release } from './release.ts'
+
+export const labName = 'subpage-lab'
+
+/**
+ * @param needing what cannot be done without it
+ * @param why it is as good as not there, if it is there
+ */
+export function labMissing(needing: string, why = 'which is not installed', cause?: unknown): SubpageError {
+  const inCheckout = existsSync(join(packageRoot, 'lab/package.json'))
+  const how = inCheckout
+    ? `run npm run setup --prefix ${packageRoot}`
+    : `run npm install ${labName}@${release} where subpage is installed`
+  return new SubpageError(
+    'LAB_MISSING',
+    `${needing} needs the package ${labName} ${release}, ${why}: ${how}`,
+    { cause },
+  )
+}
+
+/** The path of one of its files. @throws SubpageError LAB_MISSING when it is not installed, NOT_SET_UP when it is not built */
+export function labFile(file: string, needing: string): string {
+  const root = labRoot(needing)
+  const path = join(root, file)
+  if (existsSync(path)) return path
+  throw new SubpageError(
+    'NOT_SET_UP',
+    `${path} has not been built: run npm run build:native --prefix ${root}`,
+  )
+}
+
+function labRoot(needing: string): string {
+  try {
+    return dirname(createRequire(import.meta.url).resolve(`${labName}/package.json`))
+  } catch (cause) {
+    throw labMissing(needing, undefined, cause)
+  }
+}

@@ -1,0 +1,49 @@
+/** How far the standby is behind what a protection begins with: memory and disks, in bytes. */
+import type { Clock } from './clock.ts'
+import type { GuestDisks } from './disks.ts'
+
+export interface SeedingFigures {
+  /** Compared or sent. */
+  doneBytes: number
+  /** Of disks and memory; what is written meanwhile is looked at once more, and comes on top. */
+  totalBytes: number
+  bytesPerSecond: number
+  /** At that rate; null while nothing is done. */
+  secondsLeft: number | null
+}
+
+export class SeedProgress {
+  readonly #clock: Clock
+  readonly #disks: GuestDisks
+  readonly #startedAt: number
+  readonly #diskBytes: number
+  #memory: { doneBytes: number; totalBytes: number }
+
+  /** @param disks those that are seeded, too @param memoryBytes until it is known what is to be sent of it */
+  constructor(clock: Clock, disks: GuestDisks, memoryBytes: number) {
+    this.#clock = clock
+    this.#disks = disks
+    this.#startedAt = clock.now()
+    this.#diskBytes = disks.sizes.reduce((sum, bytes) => sum + bytes, 0)
+    this.#memory = { doneBytes: 0, totalBytes: memoryBytes }
+  }
+
+  /** A round of memory begins, on top of what is done. */
+  expect(bytes: number): void {
+    const { doneBytes } = this.#memory
+    this.#memory = { doneBytes, totalBytes: doneBytes + bytes }
+  }
+
+  add(bytes: number): void {
+    this.#memory.doneBytes += bytes
+  }
+
+  get figures(): SeedingFigures {
+    const seconds = (this.#clock.now() - this.#startedAt) / 1000
+    const doneBytes = this.#disks.fedBytes + this.#memory.doneBytes
+    const totalBytes = this.#diskBytes + this.#memory.totalBytes
+    const bytesPerSecond = seconds > 0 ? doneBytes / seconds : 0
+    const secondsLeft = bytesPerSecond > 0 ? (totalBytes - doneBytes) / bytesPerSecond : null
+    return { doneBytes, totalBytes, bytesPerSecond, secondsLeft }
+  }
+}
