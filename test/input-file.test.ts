@@ -6,6 +6,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { readTrace } from '../lab/src/trace.ts'
 import { readToken } from '../src/agent/api-token.ts'
 import { loadCredentials } from '../src/agent/credentials.ts'
 import { surveyImage } from '../src/density/survey-images.ts'
@@ -14,7 +15,6 @@ import { openImage } from '../src/memory/images/memory-image.ts'
 import { disksOf } from '../src/qemu/disk-places.ts'
 import { guestFiles } from '../src/qemu/guest-files.ts'
 import { readSecret } from '../src/replication/arbiters/etcd-gateway.ts'
-import { readTrace } from '../lab/src/trace.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-input-'))
 const server = createServer()
