@@ -37,7 +37,7 @@ targets=("delta $FRAME fuzz_delta" "delta-long $FRAME fuzz_delta" "page $FRAME f
   "masked $FRAME fuzz_delta 3" "delta-built $CHOICES fuzz_delta_built" "capture $CHOICES fuzz_capture"
   "page-at-rest 8192 fuzz_page" "restore $BODY fuzz_restore"
   "restore-long $BODY fuzz_restore" "restore-built $CHOICES fuzz_restore_built"
-  "reduce $CHOICES fuzz_reduce" "nbd $FRAME fuzz_nbd" "disk $FRAME fuzz_disk" "journal $CHOICES fuzz_journal" "frames ts" "traces ts" "images ts" "cores ts" "plugin-logs ts" "qmp ts")
+  "reduce $CHOICES fuzz_reduce" "writes $FRAME fuzz_writes" "writes-built $CHOICES fuzz_writes_built" "nbd $FRAME fuzz_nbd" "disk $FRAME fuzz_disk" "journal $CHOICES fuzz_journal" "frames ts" "traces ts" "images ts" "cores ts" "plugin-logs ts" "qmp ts")
 if [ -n "$ONLY" ]; then
   chosen=()
   for target in "${targets[@]}"; do if [ "${target%% *}" = "$ONLY" ]; then chosen=("$target"); fi; done

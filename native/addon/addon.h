@@ -32,10 +32,11 @@ void subpage_register_process(napi_env env, napi_value exports);
 void subpage_register_reduce(napi_env env, napi_value exports);
 void subpage_register_store(napi_env env, napi_value exports);
 void subpage_register_survey(napi_env env, napi_value exports);
+void subpage_register_writes(napi_env env, napi_value exports);
 
 #define SUBPAGE_SUBJECTS(X)                                                                                        \
     X(changes) X(bench) X(region) X(delta) X(descriptors) X(disk) X(files) X(forget) X(hash) X(lease) X(pagemap) X(pager) X(plugin) X(process) X(reduce) \
-    X(store) X(survey)
+    X(store) X(survey) X(writes)
 
 /* Adds one function; a failure here leaves an exception pending and the addon does not load. */
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback callback);

@@ -4,22 +4,13 @@
  */
 #include <stdlib.h>
 
-#include "../core/reduce.h"
-#include "addon.h"
+#include "reduction.h"
 
 #include "../disk/journal.h"
 #include "../disk/nbd_protocol.h"
 
-static const napi_type_tag reducer_tag = {0x3c8f0a6b77d14e52, 0xa4b1d90c2e65f817};
-static const napi_type_tag restorer_tag = {0x7d21b4c9e08f4a36, 0x95e3c7180b6da24f};
-
-struct reduction {
-    struct sp_reducer *reducer;
-    struct sp_restorer *restorer;
-    struct sp_vector out;
-    int64_t told_bytes;
-    bool busy, closed;
-};
+const napi_type_tag subpage_reducer_tag = {0x3c8f0a6b77d14e52, 0xa4b1d90c2e65f817};
+const napi_type_tag subpage_restorer_tag = {0x7d21b4c9e08f4a36, 0x95e3c7180b6da24f};
 
 /*
  * What the collector is told that a handle keeps alive: the dictionary, and a compression window once one is in use. Not
@@ -75,16 +66,16 @@ static struct reduction *unwrap(napi_env env, napi_value handle, const napi_type
 {
     void *state = NULL;
     bool is_reducer = false, is_restorer = false;
-    napi_check_object_type_tag(env, handle, &reducer_tag, &is_reducer);
-    napi_check_object_type_tag(env, handle, &restorer_tag, &is_restorer);
-    bool matches = (is_reducer && tag != &restorer_tag) || (is_restorer && tag != &reducer_tag);
+    napi_check_object_type_tag(env, handle, &subpage_reducer_tag, &is_reducer);
+    napi_check_object_type_tag(env, handle, &subpage_restorer_tag, &is_restorer);
+    bool matches = (is_reducer && tag != &subpage_restorer_tag) || (is_restorer && tag != &subpage_reducer_tag);
     if (matches && napi_unwrap(env, handle, &state) == napi_ok)
         return state;
-    napi_throw_type_error(env, NULL, tag == &reducer_tag ? "not a reducer" : "not a restorer");
+    napi_throw_type_error(env, NULL, tag == &subpage_reducer_tag ? "not a reducer" : "not a restorer");
     return NULL;
 }
 
-static struct reduction *get(napi_env env, napi_value handle, const napi_type_tag *tag)
+struct reduction *subpage_reduction_get(napi_env env, napi_value handle, const napi_type_tag *tag)
 {
     struct reduction *state = unwrap(env, handle, tag);
     if (state && (state->closed || state->busy)) {
@@ -92,6 +83,13 @@ static struct reduction *get(napi_env env, napi_value handle, const napi_type_ta
         return NULL;
     }
     return state;
+}
+
+void subpage_reduction_done(napi_env env, struct reduction *state)
+{
+    state->busy = false;
+    if (state->closed)
+        release(env, state);
 }
 
 static napi_value text_or_undefined(napi_env env, const char *problem)
@@ -117,7 +115,7 @@ static napi_value reducer_new(napi_env env, napi_callback_info info)
         return NULL;
     }
     parts.block_bytes = (unsigned)block_bytes;
-    return wrap(env, (struct reduction){.reducer = sp_reducer_new(pages, &parts)}, &reducer_tag);
+    return wrap(env, (struct reduction){.reducer = sp_reducer_new(pages, &parts)}, &subpage_reducer_tag);
 }
 
 /* restorerNew() → handle */
@@ -125,7 +123,7 @@ static napi_value restorer_new(napi_env env, napi_callback_info info)
 {
     if (!subpage_args(env, info, 0, NULL))
         return NULL;
-    return wrap(env, (struct reduction){.restorer = sp_restorer_new()}, &restorer_tag);
+    return wrap(env, (struct reduction){.restorer = sp_restorer_new()}, &subpage_restorer_tag);
 }
 
 /* reducerBegin(handle, references) */
@@ -135,7 +133,7 @@ static napi_value reducer_begin(napi_env env, napi_callback_info info)
     bool references;
     if (!subpage_args(env, info, 2, args))
         return NULL;
-    struct reduction *state = get(env, args[0], &reducer_tag);
+    struct reduction *state = subpage_reduction_get(env, args[0], &subpage_reducer_tag);
     if (state && subpage_get_bool(env, args[1], "references", &references))
         sp_reducer_begin(state->reducer, references);
     return NULL;
@@ -149,7 +147,7 @@ static napi_value reducer_include(napi_env env, napi_callback_info info)
     size_t run_count;
     if (!subpage_args(env, info, 3, args))
         return NULL;
-    struct reduction *state = get(env, args[0], &reducer_tag);
+    struct reduction *state = subpage_reduction_get(env, args[0], &subpage_reducer_tag);
     if (!state || !subpage_get_runs(env, args[1], args[2], &runs, &run_count))
         return NULL;
     return napi_get_boolean(env, sp_reducer_include(state->reducer, runs, run_count), &done) == napi_ok ? done : NULL;
@@ -188,7 +186,6 @@ static napi_value finish(napi_env env, struct subpage_job *job)
 {
     struct reduce_job *reduce = (struct reduce_job *)job;
     struct reduction *state = reduce->state;
-    state->busy = false;
     reduce->results[0] = (double)state->out.bytes;
     if (state->reducer) {
         reduce->results[1] = (double)reduce->stats.lines;
@@ -197,8 +194,7 @@ static napi_value finish(napi_env env, struct subpage_job *job)
         reduce->results[4] = (double)reduce->stats.similar_pages;
         reduce->results[5] = (double)reduce->stats.body_bytes;
     }
-    if (state->closed)
-        release(env, state);
+    subpage_reduction_done(env, state);
     return text_or_undefined(env, reduce->problem);
 }
 
@@ -207,10 +203,10 @@ enum { JOB_ARGS = 5 };
 
 static bool from_args(napi_env env, napi_value *args, const napi_type_tag *tag, struct reduce_job *job)
 {
-    bool reduces = tag == &reducer_tag;
+    bool reduces = tag == &subpage_reducer_tag;
     napi_valuetype type;
     uint8_t *data;
-    job->state = get(env, args[0], tag);
+    job->state = subpage_reduction_get(env, args[0], tag);
     if (!job->state || !subpage_get_bytes(env, args[1], "data", &data, &job->bytes) ||
         napi_typeof(env, args[2], &type) != napi_ok ||
         !subpage_get_uint(env, args[3], reduces ? SP_SQUEEZE_COUNT - 1 : INT64_MAX,
@@ -269,23 +265,23 @@ static napi_value run_async(napi_env env, napi_callback_info info, const napi_ty
 /* reduce(handle, delta, shadow | undefined, method, results) → undefined | problem */
 static napi_value reduce_inline(napi_env env, napi_callback_info info)
 {
-    return run_inline(env, info, &reducer_tag);
+    return run_inline(env, info, &subpage_reducer_tag);
 }
 
 static napi_value reduce_async(napi_env env, napi_callback_info info)
 {
-    return run_async(env, info, &reducer_tag);
+    return run_async(env, info, &subpage_reducer_tag);
 }
 
 /* restore(handle, reduced, image, bytesMax, results) → undefined | problem */
 static napi_value restore_inline(napi_env env, napi_callback_info info)
 {
-    return run_inline(env, info, &restorer_tag);
+    return run_inline(env, info, &subpage_restorer_tag);
 }
 
 static napi_value restore_async(napi_env env, napi_callback_info info)
 {
-    return run_async(env, info, &restorer_tag);
+    return run_async(env, info, &subpage_restorer_tag);
 }
 
 /*
@@ -301,7 +297,7 @@ static napi_value restore_references(napi_env env, napi_callback_info info)
     double *results;
     if (!subpage_args(env, info, 5, args))
         return NULL;
-    struct reduction *state = get(env, args[0], &restorer_tag);
+    struct reduction *state = subpage_reduction_get(env, args[0], &subpage_restorer_tag);
     if (!state || !subpage_get_bytes(env, args[1], "reduced", &data, &bytes) ||
         !subpage_get_uint(env, args[2], UINT32_MAX, "pages", &pages) ||
         !subpage_get_uint(env, args[3], INT64_MAX, "bytesMax", &bytes_max) ||
@@ -321,7 +317,7 @@ static napi_value restorer_learn(napi_env env, napi_callback_info info)
     size_t bytes;
     if (!subpage_args(env, info, 2, args))
         return NULL;
-    struct reduction *state = get(env, args[0], &restorer_tag);
+    struct reduction *state = subpage_reduction_get(env, args[0], &subpage_restorer_tag);
     if (state && subpage_get_bytes(env, args[1], "delta", &delta, &bytes))
         sp_restorer_learn(state->restorer, delta, bytes);
     return NULL;
@@ -335,7 +331,7 @@ static napi_value reduction_read(napi_env env, napi_callback_info info)
     size_t bytes;
     if (!subpage_args(env, info, 2, args))
         return NULL;
-    struct reduction *state = get(env, args[0], NULL);
+    struct reduction *state = subpage_reduction_get(env, args[0], NULL);
     if (!state || !subpage_get_bytes(env, args[1], "into", &into, &bytes))
         return NULL;
     if (bytes != state->out.bytes) {
@@ -353,7 +349,7 @@ static napi_value reduction_digest(napi_env env, napi_callback_info info)
     napi_value args[1], digest;
     if (!subpage_args(env, info, 1, args))
         return NULL;
-    struct reduction *state = get(env, args[0], NULL);
+    struct reduction *state = subpage_reduction_get(env, args[0], NULL);
     if (!state)
         return NULL;
     uint64_t value = state->reducer ? sp_reducer_digest(state->reducer) : sp_restorer_digest(state->restorer);
@@ -366,7 +362,7 @@ static napi_value reducer_bytes(napi_env env, napi_callback_info info)
     napi_value args[1], bytes;
     if (!subpage_args(env, info, 1, args))
         return NULL;
-    struct reduction *state = get(env, args[0], &reducer_tag);
+    struct reduction *state = subpage_reduction_get(env, args[0], &subpage_reducer_tag);
     return state && napi_create_double(env, (double)sp_reducer_bytes(state->reducer), &bytes) == napi_ok ? bytes : NULL;
 }
 

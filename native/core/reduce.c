@@ -1,8 +1,8 @@
 /* See reduce.h: the sender's side. */
 #include "reduce.h"
 
-#include "bytes.h"
 #include "record.h"
+#include "reduce_parts.h"
 
 enum {
     /* A code takes two bytes and its share of two maps: what costs no more stays as it is. */
@@ -12,35 +12,6 @@ enum {
     /* What a page must still cost before another one is looked at that resembles it. */
     SIMILAR_COST_MIN = 1024,
 };
-
-struct sp_reducer {
-    struct sp_reduce_parts parts;
-    uint64_t pages;
-    bool references;
-    uint64_t *epoch; /* a bit per page: sent in this epoch */
-    struct sp_known known;
-    struct sp_dictionary *dictionary;
-    struct sp_squeezer *squeezer;
-    struct sp_vector columns[SP_COLUMN_COUNT];
-    struct sp_vector body;
-};
-
-/* One page of the delta on its way: where each changed line's content is, and how it goes. */
-struct page_view {
-    uint64_t page;
-    uint64_t line_map;
-    uint64_t literal_map; /* lines that are whole in the record */
-    uint64_t run_map, code_map;
-    bool raw;
-    const uint8_t *content[SP_LINES_PER_PAGE]; /* NULL: not to be had */
-    const uint8_t *masks[SP_LINES_PER_PAGE], *bytes[SP_LINES_PER_PAGE];
-    uint8_t words[SP_LINES_PER_PAGE], mask_count[SP_LINES_PER_PAGE], byte_count[SP_LINES_PER_PAGE];
-    uint16_t codes[SP_LINES_PER_PAGE];
-    const uint8_t *memory; /* this page, or NULL */
-};
-
-#define FOR_LINES(line, map)                                                                                            \
-    for (uint64_t rest_ = (map), line = 0; rest_ && (line = (uint64_t)__builtin_ctzll(rest_), true); rest_ &= rest_ - 1)
 
 struct sp_reducer *sp_reducer_new(uint64_t pages, const struct sp_reduce_parts *parts)
 {
@@ -72,6 +43,8 @@ void sp_reducer_free(struct sp_reducer *reducer)
     for (unsigned column = 0; column < SP_COLUMN_COUNT; column++)
         sp_vector_free(&reducer->columns[column]);
     sp_vector_free(&reducer->body);
+    sp_vector_free(&reducer->heads);
+    sp_vector_free(&reducer->odd);
     free(reducer->dictionary);
     free(reducer->epoch);
     free(reducer);
@@ -101,6 +74,31 @@ void sp_reducer_begin(struct sp_reducer *reducer, bool references)
     memset(reducer->epoch, 0, (reducer->pages / 64 + 1) * 8);
 }
 
+static void learn_memory(struct sp_reducer *reducer, const struct sp_page_view *view)
+{
+    const struct sp_known *known = &reducer->known;
+    unsigned lines = known->block_bytes / SP_LINE_BYTES;
+    uint64_t block_map = lines == SP_LINES_PER_PAGE ? ~0ull : (1ull << lines) - 1;
+    uint64_t per_page = SP_PAGE_BYTES / known->block_bytes;
+    for (unsigned block = 0; block < per_page; block++)
+        if (view->line_map & block_map << (block * lines))
+            sp_known_learn_block(&reducer->known, view->memory + block * known->block_bytes,
+                                 view->page * per_page + block);
+    if (reducer->parts.similar)
+        sp_known_learn_sketch(&reducer->known, view->memory, (uint32_t)view->page);
+}
+
+void sp_reducer_know(struct sp_reducer *reducer, const struct sp_run *runs, size_t run_count, const uint8_t *memory)
+{
+    if (!reducer->known.blocks)
+        return;
+    for (size_t run = 0; run < run_count; run++)
+        for (uint64_t page = runs[run].first, end = page + runs[run].count; page < end && page < reducer->pages; page++) {
+            const struct sp_page_view view = {.page = page, .line_map = ~0ull, .memory = memory + page * SP_PAGE_BYTES};
+            learn_memory(reducer, &view);
+        }
+}
+
 bool sp_reducer_include(struct sp_reducer *reducer, const struct sp_run *runs, size_t run_count)
 {
     for (size_t run = 0; run < run_count; run++) {
@@ -113,14 +111,17 @@ bool sp_reducer_include(struct sp_reducer *reducer, const struct sp_run *runs, s
     return true;
 }
 
-static bool may_refer(const struct sp_reducer *reducer, uint64_t page)
+static bool may_refer(const struct sp_pass *pass, uint64_t page)
 {
-    return page < reducer->pages && !(reducer->epoch[page / 64] >> (page % 64) & 1);
+    const struct sp_reducer *reducer = pass->reducer;
+    if (page >= reducer->pages)
+        return false;
+    return pass->refer == SP_REFER_AFTER || !(reducer->epoch[page / 64] >> (page % 64) & 1);
 }
 
 /* ---- what the record says of each line ---- */
 
-static void view_literal(struct page_view *view, uint64_t map, const uint8_t *data)
+void sp_view_literal(struct sp_page_view *view, uint64_t map, const uint8_t *data)
 {
     FOR_LINES(line, map) {
         view->content[line] = data;
@@ -130,7 +131,7 @@ static void view_literal(struct page_view *view, uint64_t map, const uint8_t *da
     view->literal_map = map;
 }
 
-static void view_masked(struct page_view *view, const struct sp_masked_parts *parts)
+static void view_masked(struct sp_page_view *view, const struct sp_masked_parts *parts)
 {
     const uint8_t *words = parts->words, *masks = parts->masks, *lines = parts->lines, *bytes = parts->data;
     view->literal_map = 0;
@@ -155,7 +156,7 @@ static void view_masked(struct page_view *view, const struct sp_masked_parts *pa
     }
 }
 
-static void view_record(struct page_view *view, const struct sp_record *record)
+static void view_record(struct sp_page_view *view, const struct sp_record *record)
 {
     view->run_map = view->code_map = 0;
     view->raw = record->form == SP_FORM_RAW;
@@ -163,17 +164,17 @@ static void view_record(struct page_view *view, const struct sp_record *record)
     if (record->form == SP_FORM_MASKED)
         view_masked(view, &record->masked);
     else
-        view_literal(view, view->line_map, record->data);
+        sp_view_literal(view, view->line_map, record->data);
 }
 
-static unsigned line_cost(const struct page_view *view, uint64_t line)
+static unsigned line_cost(const struct sp_page_view *view, uint64_t line)
 {
     if (view->literal_map >> line & 1)
         return SP_LINE_BYTES + !view->raw;
     return 1u + view->mask_count[line] + view->byte_count[line];
 }
 
-static unsigned cost_of(const struct page_view *view, uint64_t map)
+static unsigned cost_of(const struct sp_page_view *view, uint64_t map)
 {
     unsigned cost = 0;
     FOR_LINES(line, map)
@@ -189,10 +190,10 @@ struct run {
 };
 
 /* Blocks of this page that lie elsewhere in the memory, outside of the epoch: compared byte by byte, and as far as they go. */
-static unsigned find_runs(const struct sp_reducer *reducer, struct page_view *view, const uint8_t *memory,
-                          struct run *runs)
+static unsigned find_runs(const struct sp_pass *pass, struct sp_page_view *view, struct run *runs)
 {
-    const struct sp_known *known = &reducer->known;
+    const struct sp_known *known = &pass->reducer->known;
+    const uint8_t *memory = pass->memory;
     unsigned lines = known->block_bytes / SP_LINE_BYTES, count = 0;
     uint64_t block_map = lines == SP_LINES_PER_PAGE ? ~0ull : (1ull << lines) - 1;
     for (unsigned to = 0; to < SP_LINES_PER_PAGE;) {
@@ -201,7 +202,7 @@ static unsigned find_runs(const struct sp_reducer *reducer, struct page_view *vi
         if ((view->line_map & map) == map && cost_of(view, map) > RUN_COST + lines)
             block = sp_known_block(known, view->memory + to * SP_LINE_BYTES);
         uint64_t at = (uint64_t)block << known->block_shift, page = at / SP_PAGE_BYTES;
-        if (block < 0 || !may_refer(reducer, page) ||
+        if (block < 0 || !may_refer(pass, page) ||
             memcmp(memory + at, view->memory + to * SP_LINE_BYTES, known->block_bytes) != 0) {
             to += lines;
             continue;
@@ -220,7 +221,7 @@ static unsigned find_runs(const struct sp_reducer *reducer, struct page_view *vi
     return count;
 }
 
-static void find_codes(const struct sp_reducer *reducer, struct page_view *view)
+static void find_codes(const struct sp_reducer *reducer, struct sp_page_view *view)
 {
     FOR_LINES(line, view->line_map & ~view->run_map) {
         if (!view->content[line] || line_cost(view, line) <= CODE_COST)
@@ -234,16 +235,18 @@ static void find_codes(const struct sp_reducer *reducer, struct page_view *view)
 }
 
 /* The page as a change of another one, when that takes less than half: its record, and the other page. */
-static size_t find_similar(const struct sp_reducer *reducer, const struct page_view *view, const uint8_t *memory,
-                           unsigned cost, uint8_t *record, uint64_t *base)
+static size_t find_similar(const struct sp_pass *pass, const struct sp_page_view *view, unsigned cost, uint8_t *record,
+                           uint64_t *base)
 {
+    const struct sp_reducer *reducer = pass->reducer;
+    const uint8_t *memory = pass->memory;
     uint32_t candidates[SP_SKETCH_GROUPS];
     unsigned count = sp_known_similar(&reducer->known, view->memory, candidates);
     size_t best = 0, limit = cost / 2;
     for (unsigned i = 0; i < count; i++) {
         uint8_t other[SP_PAGE_BYTES], tried[SP_PAGE_RECORD_MAX];
         struct sp_capture_stats unused = {0};
-        if (!may_refer(reducer, candidates[i]))
+        if (!may_refer(pass, candidates[i]))
             continue;
         memcpy(other, memory + (uint64_t)candidates[i] * SP_PAGE_BYTES, SP_PAGE_BYTES);
         size_t bytes = sp_kernels_chosen()->capture[SP_CODEC_MASKED][0](view->memory, other, tried, &unused);
@@ -276,7 +279,7 @@ static void put_map(struct sp_vector *vector, uint64_t map)
 }
 
 /* Lines that are neither known nor shared, each as the record has it. */
-static void put_lines(struct sp_vector *columns, const struct page_view *view, uint64_t map)
+static void put_lines(struct sp_vector *columns, const struct sp_page_view *view, uint64_t map)
 {
     FOR_LINES(line, map) {
         if (!view->raw)
@@ -291,7 +294,7 @@ static void put_lines(struct sp_vector *columns, const struct page_view *view, u
 }
 
 /* Maps of the known lines and of those whose code follows the one before. */
-static void put_codes(struct sp_vector *columns, const struct page_view *view, uint16_t *last)
+static void put_codes(struct sp_vector *columns, const struct sp_page_view *view, uint16_t *last)
 {
     uint64_t next_map = 0;
     FOR_LINES(line, view->code_map) {
@@ -318,36 +321,14 @@ static void put_runs(struct sp_vector *column, const struct run *runs, unsigned 
 
 /* ---- one page ---- */
 
-struct pass {
-    struct sp_reducer *reducer;
-    const uint8_t *memory;
-    struct sp_reduce_stats *stats;
-    uint16_t last_code;
-    bool referred; /* to the memory: the plain delta cannot take this one's place any more */
-};
-
-static void learn_memory(struct sp_reducer *reducer, const struct page_view *view)
-{
-    const struct sp_known *known = &reducer->known;
-    unsigned lines = known->block_bytes / SP_LINE_BYTES;
-    uint64_t block_map = lines == SP_LINES_PER_PAGE ? ~0ull : (1ull << lines) - 1;
-    uint64_t per_page = SP_PAGE_BYTES / known->block_bytes;
-    for (unsigned block = 0; block < per_page; block++)
-        if (view->line_map & block_map << (block * lines))
-            sp_known_learn_block(&reducer->known, view->memory + block * known->block_bytes,
-                                 view->page * per_page + block);
-    if (reducer->parts.similar)
-        sp_known_learn_sketch(&reducer->known, view->memory, (uint32_t)view->page);
-}
-
 /* The lines of a page that the dictionary does not know, after all of them were looked up. */
-static void learn_lines(struct sp_dictionary *dictionary, const struct page_view *view, uint64_t map)
+static void learn_lines(struct sp_dictionary *dictionary, const struct sp_page_view *view, uint64_t map)
 {
     FOR_LINES(line, map)
         sp_dictionary_learn(dictionary, view->content[line]);
 }
 
-static bool reduce_page(struct pass *pass, struct page_view *view, uint32_t gap)
+bool sp_reduce_page(struct sp_pass *pass, struct sp_page_view *view)
 {
     struct sp_reducer *reducer = pass->reducer;
     struct sp_vector *columns = reducer->columns;
@@ -356,24 +337,26 @@ static bool reduce_page(struct pass *pass, struct page_view *view, uint32_t gap)
     uint8_t similar[SP_PAGE_RECORD_MAX + 8];
     size_t similar_bytes = 0;
     uint64_t base = 0;
-    bool remembers = view->memory && (reducer->parts.sharing || reducer->parts.similar);
+    bool remembers = view->memory && (reducer->parts.sharing || reducer->parts.similar) && !pass->of_disk;
+    bool refers = view->memory && pass->refer != SP_REFER_NONE;
 
-    if (remembers && reducer->references && reducer->parts.sharing)
-        run_count = find_runs(reducer, view, pass->memory, runs);
+    if (refers && reducer->parts.sharing)
+        run_count = find_runs(pass, view, runs);
     if (reducer->dictionary)
         find_codes(reducer, view);
     uint64_t left = view->line_map & ~view->run_map & ~view->code_map;
     unsigned cost = cost_of(view, left);
-    if (remembers && reducer->references && reducer->parts.similar && run_count == 0 && cost >= SIMILAR_COST_MIN)
-        similar_bytes = find_similar(reducer, view, pass->memory, cost, similar, &base);
+    if (refers && remembers && reducer->parts.similar && run_count == 0 && cost >= SIMILAR_COST_MIN)
+        similar_bytes = find_similar(pass, view, cost, similar, &base);
 
     for (unsigned column = 0; column < SP_COLUMN_COUNT; column++)
         if (!sp_vector_reserve(&columns[column], SP_PAGE_RECORD_MAX))
             return false;
-    sp_vector_append_uleb(&columns[SP_COLUMN_PAGES], gap);
+    if (!pass->of_disk)
+        sp_vector_append_uleb(&columns[SP_COLUMN_PAGES], view->gap);
     pass->stats->lines += (unsigned)__builtin_popcountll(view->line_map);
     if (similar_bytes) {
-        struct page_view change = {.page = view->page};
+        struct sp_page_view change = {.page = view->page};
         struct sp_record record;
         const char *problem;
         memset(similar + similar_bytes, 0, 8);
@@ -392,8 +375,10 @@ static bool reduce_page(struct pass *pass, struct page_view *view, uint32_t gap)
                  kind | (view->code_map ? SP_PAGE_HAS_CODES : 0) | (run_count ? SP_PAGE_HAS_RUNS : 0));
         if (!view->raw)
             put_map(&columns[SP_COLUMN_MAPS], view->line_map);
-        if (run_count)
+        if (run_count) {
             put_runs(&columns[SP_COLUMN_PAGES], runs, run_count, view->page);
+            pass->last_page = runs[run_count - 1].page;
+        }
         if (view->code_map)
             put_codes(columns, view, &pass->last_code);
         put_lines(columns, view, left);
@@ -408,7 +393,7 @@ static bool reduce_page(struct pass *pass, struct page_view *view, uint32_t gap)
     return true;
 }
 
-static const char *to_columns(struct pass *pass, const uint8_t *delta, size_t bytes,
+static const char *to_columns(struct sp_pass *pass, const uint8_t *delta, size_t bytes,
                               const struct sp_delta_summary *summary)
 {
     const uint8_t *p = delta + SP_DELTA_HEADER_BYTES, *end = delta + bytes - SP_DELTA_PAD_BYTES;
@@ -433,11 +418,12 @@ static const char *to_columns(struct pass *pass, const uint8_t *delta, size_t by
             sp_vector_append_byte(&columns[SP_COLUMN_PAGES], SP_PAGE_ZERO);
             continue;
         }
-        struct page_view view;
+        struct sp_page_view view;
         view.page = page;
+        view.gap = gap;
         view.memory = pass->memory ? pass->memory + page * SP_PAGE_BYTES : NULL;
         view_record(&view, &record);
-        if (!reduce_page(pass, &view, gap))
+        if (!sp_reduce_page(pass, &view))
             return "out of memory";
     }
     return NULL;
@@ -454,9 +440,8 @@ static bool put_header(struct sp_vector *out, unsigned flags, uint32_t pages)
     return true;
 }
 
-/* Compresses, or copies, `body` behind the header, and says so in it. */
-static const char *put_body(struct sp_reducer *reducer, const uint8_t *body, size_t bytes, enum sp_squeeze method,
-                            struct sp_vector *out)
+const char *sp_reduced_put_body(struct sp_reducer *reducer, const uint8_t *body, size_t bytes,
+                                enum sp_squeeze method, struct sp_vector *out)
 {
     method = sp_squeeze(reducer->squeezer, method, body, bytes, out);
     if (method == SP_SQUEEZE_COUNT || (method == SP_SQUEEZE_NONE && !sp_vector_put(out, body, bytes)))
@@ -471,7 +456,7 @@ static const char *only_compress(struct sp_reducer *reducer, const uint8_t *delt
     if (!put_header(out, SP_REDUCED_PLAIN, summary->pages))
         return "out of memory";
     sp_vector_append_uleb(out, (uint32_t)bytes);
-    const char *problem = put_body(reducer, delta, bytes, method, out);
+    const char *problem = sp_reduced_put_body(reducer, delta, bytes, method, out);
     /* lz4 that does not shrink: as it is. */
     if (!problem && (out->data[3] >> SP_REDUCED_METHOD_SHIFT & SP_REDUCED_METHOD_MASK) == SP_SQUEEZE_NONE)
         out->bytes = 0;
@@ -492,7 +477,10 @@ const char *sp_reduce(struct sp_reducer *reducer, const uint8_t *delta, size_t b
             sp_dictionary_learn_delta(reducer->dictionary, delta, bytes);
         return method == SP_SQUEEZE_NONE ? NULL : only_compress(reducer, delta, bytes, &summary, method, out);
     }
-    struct pass pass = {.reducer = reducer, .memory = memory, .stats = stats};
+    struct sp_pass pass = {.reducer = reducer,
+                           .memory = memory,
+                           .stats = stats,
+                           .refer = reducer->references ? SP_REFER_BEFORE : SP_REFER_NONE};
     problem = to_columns(&pass, delta, bytes, &summary);
     if (problem)
         return problem;
@@ -505,7 +493,7 @@ const char *sp_reduce(struct sp_reducer *reducer, const uint8_t *delta, size_t b
             return "out of memory";
     }
     stats->body_bytes += reducer->body.bytes;
-    problem = put_body(reducer, reducer->body.data, reducer->body.bytes, method, out);
+    problem = sp_reduced_put_body(reducer, reducer->body.data, reducer->body.bytes, method, out);
     unsigned used = out->data[3] >> SP_REDUCED_METHOD_SHIFT & SP_REDUCED_METHOD_MASK;
     /* A zstd stream cannot be taken back, nor can what refers to memory: the dictionary would have learnt something else. */
     if (!problem && used != SP_SQUEEZE_ZSTD && !pass.referred && out->bytes >= bytes)
@@ -530,7 +518,7 @@ void sp_dictionary_learn_delta(struct sp_dictionary *dictionary, const uint8_t *
             return;
         if (record.form == SP_FORM_ZERO || record.form == SP_FORM_RUNS)
             continue;
-        struct page_view view;
+        struct sp_page_view view;
         view.memory = NULL;
         view_record(&view, &record);
         /* First what is known, then what is learnt: as reduce_page does. */

@@ -62,6 +62,12 @@ static inline void sp_vector_append_uleb(struct sp_vector *vector, uint32_t valu
     vector->bytes = (size_t)(put_uleb(vector->data + vector->bytes, value) - vector->data);
 }
 
+/*
+ * What may be referred to. BEFORE: pages outside of the epoch, which are the same in the receiver's last checkpoint and in the
+ * next one; AFTER: any page, as the receiver has it when the epoch is applied.
+ */
+enum sp_refer { SP_REFER_NONE, SP_REFER_BEFORE, SP_REFER_AFTER };
+
 struct sp_reducer;
 /* NULL without memory. @param pages of the guest */
 struct sp_reducer *sp_reducer_new(uint64_t pages, const struct sp_reduce_parts *parts);
@@ -75,6 +81,9 @@ void sp_reducer_begin(struct sp_reducer *reducer, bool references);
 /* These pages are sent in this epoch, now or later. False: a run outside the memory. */
 bool sp_reducer_include(struct sp_reducer *reducer, const struct sp_run *runs, size_t run_count);
 
+/* Pages of an epoch that is not reduced: they are found later all the same. The runs are those of an `include`. */
+void sp_reducer_know(struct sp_reducer *reducer, const struct sp_run *runs, size_t run_count, const uint8_t *memory);
+
 /*
  * Reduces one delta into `out`, which it replaces. When nothing is gained `out` is empty: send the delta as it is, the
  * restorer then learns from it. `memory` may be NULL: then only lines that are whole in the delta are looked up.
@@ -82,6 +91,21 @@ bool sp_reducer_include(struct sp_reducer *reducer, const struct sp_run *runs, s
  */
 const char *sp_reduce(struct sp_reducer *reducer, const uint8_t *delta, size_t bytes, const uint8_t *memory,
                       enum sp_squeeze method, struct sp_vector *out, struct sp_reduce_stats *stats);
+
+struct sp_writes_stats {
+    struct sp_reduce_stats content; /* of pieces that are not zero */
+    uint64_t zero_bytes;            /* pieces, and records without data */
+    uint64_t odd_bytes;             /* that fill no whole line */
+};
+
+/*
+ * Records of writes to a disk (../disk/records.h), reduced by the same means as deltas and in one order with them; out is never
+ * empty. Their blocks are looked for in `memory`, which stands still meanwhile.
+ * @return NULL, or what is wrong; the reducer must then not be used again
+ */
+const char *sp_reduce_writes(struct sp_reducer *reducer, const uint8_t *records, size_t bytes, const uint8_t *memory,
+                             enum sp_refer refer, enum sp_squeeze method, struct sp_vector *out,
+                             struct sp_writes_stats *stats);
 
 struct sp_restorer;
 struct sp_restorer *sp_restorer_new(void);
@@ -104,6 +128,27 @@ const char *sp_restore_references(struct sp_restorer *restorer, const uint8_t *r
  */
 const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, const uint8_t *image,
                        uint64_t image_pages, size_t bytes_max, struct sp_vector *out);
+
+/* A piece of restored records that is to be filled with lines of the image. */
+struct sp_fill {
+    uint32_t to; /* offset in the records */
+    uint32_t page;
+    uint16_t line, lines; /* within the page */
+};
+
+/*
+ * Restores records into `out`, which it replaces, but for the pieces in `fills` (struct sp_fill, one behind the other; it
+ * replaces them), which are zero. `after`: these are to be filled once the epoch is applied, else before that. Each lies within
+ * the image and within the data of a record. The records are not checked further: records_check does that.
+ * @param bytes_max refuses what would become longer
+ * @return NULL, or what is wrong; the restorer must then not be used again
+ */
+const char *sp_restore_writes(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, uint64_t image_pages,
+                              size_t bytes_max, struct sp_vector *out, struct sp_vector *fills, bool *after);
+
+/* False, and nothing is filled, unless each lies within the image and the records. */
+bool sp_fill_writes(uint8_t *records, size_t bytes, const struct sp_fill *fills, size_t count, const uint8_t *image,
+                    uint64_t image_pages);
 
 /* Learns from a delta that was sent as it is; one that was checked. */
 void sp_restorer_learn(struct sp_restorer *restorer, const uint8_t *delta, size_t bytes);

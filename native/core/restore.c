@@ -4,18 +4,8 @@
  */
 #include "reduce.h"
 
-#include "bytes.h"
 #include "record.h"
-
-struct sp_restorer {
-    struct sp_dictionary *dictionary;
-    struct sp_unsqueezer *unsqueezer;
-    struct sp_vector body;
-    /* What is in `body`, while it is unpacked and not yet restored: a stream is unpacked once. */
-    bool unpacked;
-    unsigned flags;
-    uint32_t pages, lengths[SP_COLUMN_COUNT];
-};
+#include "restore_parts.h"
 
 static const char cut[] = "it is cut short";
 static const char no_memory[] = "out of memory";
@@ -56,20 +46,8 @@ void sp_restorer_learn(struct sp_restorer *restorer, const uint8_t *delta, size_
 
 /* ---- columns ---- */
 
-struct column {
-    const uint8_t *p, *end;
-};
-
-struct source {
-    struct column columns[SP_COLUMN_COUNT];
-    struct sp_dictionary *dictionary;
-    const uint8_t *image;
-    uint64_t image_pages;
-    uint16_t last_code;
-};
-
 /* The next bytes of a column, or NULL. */
-static const uint8_t *take(struct column *column, size_t bytes)
+const uint8_t *sp_cursor_take(struct sp_cursor *column, size_t bytes)
 {
     SP_INVARIANT(column->p <= column->end);
     if ((size_t)(column->end - column->p) < bytes)
@@ -78,14 +56,14 @@ static const uint8_t *take(struct column *column, size_t bytes)
     return column->p - bytes;
 }
 
-static const char *take_map(struct column *column, uint64_t *map)
+static const char *take_map(struct sp_cursor *column, uint64_t *map)
 {
-    const uint8_t *top = take(column, 1);
+    const uint8_t *top = sp_cursor_take(column, 1);
     *map = 0;
     if (!top)
         return cut;
     for (unsigned rest = *top; rest; rest &= rest - 1) {
-        const uint8_t *byte = take(column, 1);
+        const uint8_t *byte = sp_cursor_take(column, 1);
         if (!byte)
             return cut;
         if (*byte == 0)
@@ -95,7 +73,7 @@ static const char *take_map(struct column *column, uint64_t *map)
     return NULL;
 }
 
-static bool take_page_near(struct column *column, uint64_t here, uint64_t pages, uint64_t *page)
+static bool take_page_near(struct sp_cursor *column, uint64_t here, uint64_t pages, uint64_t *page)
 {
     uint32_t value;
     column->p = get_uleb(column->p, column->end, &value);
@@ -109,26 +87,24 @@ static bool take_page_near(struct column *column, uint64_t here, uint64_t pages,
 
 /* ---- one page ---- */
 
-/* The content of a page on its way: lines that are whole here, and those of which only some bytes are named. */
-struct content {
-    uint64_t line_map, whole_map;
-    uint8_t lines[SP_LINES_PER_PAGE][SP_LINE_BYTES]; /* of the whole ones */
-    uint8_t words[SP_LINES_PER_PAGE];                /* of the others */
-    const uint8_t *masks, *bytes;                    /* of the others, all together */
-    size_t mask_count, byte_count;
-};
-
 #define FOR_LINES(line, map)                                                                                            \
     for (uint64_t rest_ = (map), line = 0; rest_ && (line = (uint64_t)__builtin_ctzll(rest_), true); rest_ &= rest_ - 1)
 
-static const char *read_runs(struct source *source, uint64_t here, struct content *content)
+/* Of writes to a disk: the image is read later, when it is of the right moment. */
+static bool note_fill(struct sp_source *source, uint64_t page, unsigned to, unsigned from, unsigned lines)
 {
-    struct column *column = &source->columns[SP_COLUMN_PAGES];
-    const uint8_t *count = take(column, 1);
+    const struct sp_fill fill = {source->at + to * SP_LINE_BYTES, (uint32_t)page, (uint16_t)from, (uint16_t)lines};
+    return sp_vector_put(source->fills, &fill, sizeof fill);
+}
+
+static const char *read_runs(struct sp_source *source, uint64_t here, struct sp_content *content)
+{
+    struct sp_cursor *column = &source->columns[SP_COLUMN_PAGES];
+    const uint8_t *count = sp_cursor_take(column, 1);
     if (count && *count == 0)
         return "a page has no shared block";
     for (unsigned i = 0; count && i < *count; i++) {
-        const uint8_t *run = take(column, 3);
+        const uint8_t *run = sp_cursor_take(column, 3);
         uint64_t page;
         if (!run || !take_page_near(column, here, source->image_pages, &page))
             return "a shared block lies outside the image";
@@ -141,13 +117,19 @@ static const char *read_runs(struct source *source, uint64_t here, struct conten
         content->whole_map |= map;
         SP_INVARIANT(page < source->image_pages);
         SP_INVARIANT(to + lines <= SP_LINES_PER_PAGE && from + lines <= SP_LINES_PER_PAGE);
+        source->last_page = page;
+        if (source->fills) {
+            if (!note_fill(source, page, to, from, lines))
+                return no_memory;
+            continue;
+        }
         memcpy(content->lines[to], source->image + page * SP_PAGE_BYTES + from * SP_LINE_BYTES,
                (size_t)lines * SP_LINE_BYTES);
     }
     return count ? NULL : cut;
 }
 
-static const char *read_codes(struct source *source, struct content *content)
+static const char *read_codes(struct sp_source *source, struct sp_content *content)
 {
     uint64_t code_map, next_map;
     const char *problem = take_map(&source->columns[SP_COLUMN_MAPS], &code_map);
@@ -162,7 +144,7 @@ static const char *read_codes(struct source *source, struct content *content)
     FOR_LINES(line, code_map) {
         uint16_t code = (uint16_t)(source->last_code + 1);
         if (!(next_map >> line & 1)) {
-            const uint8_t *given = take(&source->columns[SP_COLUMN_CODES], 2);
+            const uint8_t *given = sp_cursor_take(&source->columns[SP_COLUMN_CODES], 2);
             if (!given)
                 return cut;
             code = (uint16_t)(given[0] | given[1] << 8);
@@ -176,19 +158,19 @@ static const char *read_codes(struct source *source, struct content *content)
 }
 
 /* The lines that are neither shared nor known; `raw`: all of them whole, without saying so. */
-static const char *read_lines(struct source *source, bool raw, struct content *content, uint64_t *literal_map)
+static const char *read_lines(struct sp_source *source, bool raw, struct sp_content *content, uint64_t *literal_map)
 {
-    struct column *columns = source->columns;
+    struct sp_cursor *columns = source->columns;
     content->masks = columns[SP_COLUMN_MASKS].p;
     content->bytes = columns[SP_COLUMN_BYTES].p;
     content->mask_count = content->byte_count = 0;
     *literal_map = 0;
     FOR_LINES(line, content->line_map & ~content->whole_map) {
-        const uint8_t *words = raw ? NULL : take(&columns[SP_COLUMN_WORDS], 1);
+        const uint8_t *words = raw ? NULL : sp_cursor_take(&columns[SP_COLUMN_WORDS], 1);
         if (!raw && !words)
             return cut;
         if (raw || *words == 0) {
-            const uint8_t *whole = take(&columns[SP_COLUMN_LINES], SP_LINE_BYTES);
+            const uint8_t *whole = sp_cursor_take(&columns[SP_COLUMN_LINES], SP_LINE_BYTES);
             if (!whole)
                 return cut;
             memcpy(content->lines[line], whole, SP_LINE_BYTES);
@@ -197,7 +179,7 @@ static const char *read_lines(struct source *source, bool raw, struct content *c
         }
         content->words[line] = *words;
         unsigned count = (unsigned)__builtin_popcount(*words), byte_count = 0;
-        const uint8_t *masks = take(&columns[SP_COLUMN_MASKS], count);
+        const uint8_t *masks = sp_cursor_take(&columns[SP_COLUMN_MASKS], count);
         for (unsigned i = 0; masks && i < count; i++) {
             if (masks[i] == 0)
                 return "a changed word names no byte";
@@ -208,7 +190,7 @@ static const char *read_lines(struct source *source, bool raw, struct content *c
         /* The format's own rule, on which the room of a page depends: such a line goes whole. */
         if (count + byte_count >= SP_LINE_BYTES)
             return "a line costs more by its words than whole";
-        if (!take(&columns[SP_COLUMN_BYTES], byte_count))
+        if (!sp_cursor_take(&columns[SP_COLUMN_BYTES], byte_count))
             return cut;
         content->mask_count += count;
         content->byte_count += byte_count;
@@ -217,13 +199,41 @@ static const char *read_lines(struct source *source, bool raw, struct content *c
     return NULL;
 }
 
+const char *sp_restore_lines(struct sp_source *source, unsigned lines, struct sp_vector *out)
+{
+    SP_INVARIANT(lines > 0 && lines <= SP_LINES_PER_PAGE);
+    struct sp_content content = {.line_map = ~0ull >> (SP_LINES_PER_PAGE - lines)};
+    uint64_t literal_map;
+    const char *problem = NULL;
+    const uint8_t *kind = sp_cursor_take(&source->columns[SP_COLUMN_PAGES], 1);
+    if (!kind)
+        return cut;
+    unsigned form = *kind & 7, has = *kind & ~7u;
+    if (!(form == SP_PAGE_ZERO && !has) &&
+        (form != SP_PAGE_RAW || (has & ~(SP_PAGE_HAS_CODES | SP_PAGE_HAS_RUNS))))
+        return "a piece of a write is of an unknown kind";
+    if (form == SP_PAGE_RAW) {
+        if (has & SP_PAGE_HAS_RUNS)
+            problem = read_runs(source, source->last_page, &content);
+        if (!problem && (has & SP_PAGE_HAS_CODES))
+            problem = read_codes(source, &content);
+        if (!problem)
+            problem = read_lines(source, true, &content, &literal_map);
+        if (problem)
+            return problem;
+        FOR_LINES(line, literal_map)
+            sp_dictionary_learn(source->dictionary, content.lines[line]);
+    }
+    return sp_vector_put(out, content.lines, (size_t)lines * SP_LINE_BYTES) ? NULL : no_memory;
+}
+
 static void put_raw(struct sp_vector *out, const uint8_t *page)
 {
     sp_vector_append(out, (uint8_t[]){0, 1}, 2);
     sp_vector_append(out, page, SP_PAGE_BYTES);
 }
 
-static void put_masked(struct sp_vector *out, const struct content *content)
+static void put_masked(struct sp_vector *out, const struct sp_content *content)
 {
     if (content->whole_map == ~0ull)
         return put_raw(out, content->lines[0]);
@@ -242,7 +252,7 @@ static void put_masked(struct sp_vector *out, const struct content *content)
 }
 
 /* The other page with the named bytes replaced. The columns are followed by room that may be read. */
-static void put_similar(struct sp_vector *out, const uint8_t *base, const struct content *content)
+static void put_similar(struct sp_vector *out, const uint8_t *base, const struct sp_content *content)
 {
     uint8_t page[SP_PAGE_BYTES], words[SP_LINES_PER_PAGE], lines[SP_PAGE_BYTES];
     struct sp_masked_parts parts = {.line_map = content->line_map,
@@ -264,12 +274,12 @@ static void put_similar(struct sp_vector *out, const uint8_t *base, const struct
     put_raw(out, page);
 }
 
-static const char *restore_page(struct source *source, uint64_t page, struct sp_vector *out)
+static const char *restore_page(struct sp_source *source, uint64_t page, struct sp_vector *out)
 {
-    struct content content = {0};
+    struct sp_content content = {0};
     uint64_t base = 0, literal_map;
     const char *problem = NULL;
-    const uint8_t *kind = take(&source->columns[SP_COLUMN_PAGES], 1);
+    const uint8_t *kind = sp_cursor_take(&source->columns[SP_COLUMN_PAGES], 1);
     if (!kind)
         return cut;
     unsigned form = *kind & 7, has = *kind & ~7u;
@@ -311,9 +321,9 @@ static const char *restore_page(struct source *source, uint64_t page, struct sp_
     return NULL;
 }
 
-static const char *from_columns(struct source *source, uint32_t pages, size_t bytes_max, struct sp_vector *out)
+static const char *from_columns(struct sp_source *source, uint32_t pages, size_t bytes_max, struct sp_vector *out)
 {
-    struct column *names = &source->columns[SP_COLUMN_PAGES];
+    struct sp_cursor *names = &source->columns[SP_COLUMN_PAGES];
     uint64_t page = 0;
     for (uint32_t i = 0; i < pages; i++, page++) {
         uint32_t gap;
@@ -363,6 +373,22 @@ static const char *check_plain(const struct sp_vector *body, uint32_t pages)
     return load32(body->data + 8) == pages ? NULL : "it has another number of pages than it says";
 }
 
+const char *sp_restorer_unpack(struct sp_restorer *restorer, unsigned method, const uint8_t *packed, size_t bytes,
+                               size_t total)
+{
+    struct sp_vector *body = &restorer->body;
+    if (total > SP_REDUCED_BODY_BYTES_MAX)
+        return "it is larger than is accepted";
+    body->bytes = 0;
+    if (!sp_vector_reserve(body, total + 8))
+        return no_memory;
+    if (!sp_unsqueeze(restorer->unsqueezer, (enum sp_squeeze)method, packed, bytes, body->data, total))
+        return "its compressed bytes are damaged";
+    memset(body->data + total, 0, 8);
+    body->bytes = total;
+    return NULL;
+}
+
 static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, size_t bytes, size_t bytes_max)
 {
     const uint8_t *p = reduced, *end = reduced + bytes;
@@ -386,18 +412,12 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
         return cut;
     if (restorer->pages == 0)
         return "it has no page";
-    if (total > SP_REDUCED_BODY_BYTES_MAX || total > bytes_max)
-        return "it is larger than is accepted";
-    struct sp_vector *body = &restorer->body;
-    body->bytes = 0;
-    if (!sp_vector_reserve(body, total + 8))
-        return no_memory;
-    if (!sp_unsqueeze(restorer->unsqueezer, (enum sp_squeeze)method, p, (size_t)(end - p), body->data, total))
-        return "its compressed bytes are damaged";
-    memset(body->data + total, 0, 8);
-    body->bytes = total;
+    const char *problem = total > bytes_max ? "it is larger than is accepted"
+                                            : sp_restorer_unpack(restorer, method, p, (size_t)(end - p), total);
+    if (problem)
+        return problem;
     if (plain) {
-        const char *problem = check_plain(body, restorer->pages);
+        problem = check_plain(&restorer->body, restorer->pages);
         if (problem)
             return problem;
     }
@@ -406,14 +426,14 @@ static const char *unpack(struct sp_restorer *restorer, const uint8_t *reduced, 
     return NULL;
 }
 
-static struct source source_of(const struct sp_restorer *restorer, const uint8_t *image, uint64_t image_pages)
+static struct sp_source source_of(const struct sp_restorer *restorer, const uint8_t *image, uint64_t image_pages)
 {
-    struct source source = {.dictionary = restorer->dictionary, .image = image, .image_pages = image_pages};
+    struct sp_source source = {.dictionary = restorer->dictionary, .image = image, .image_pages = image_pages};
     const uint8_t *at = restorer->body.data, *end = at + restorer->body.bytes;
     SP_INVARIANT(!(restorer->flags & SP_REDUCED_PLAIN));
     for (unsigned column = 0; column < SP_COLUMN_COUNT; at += restorer->lengths[column++]) {
         SP_INVARIANT(restorer->lengths[column] <= (size_t)(end - at));
-        source.columns[column] = (struct column){at, at + restorer->lengths[column]};
+        source.columns[column] = (struct sp_cursor){at, at + restorer->lengths[column]};
     }
     SP_INVARIANT(at == end);
     return source;
@@ -437,7 +457,7 @@ const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, siz
         sp_restorer_learn(restorer, out->data, out->bytes);
         return NULL;
     }
-    struct source source = source_of(restorer, image, image_pages);
+    struct sp_source source = source_of(restorer, image, image_pages);
     if (!sp_vector_reserve(out, SP_DELTA_HEADER_BYTES))
         return no_memory;
     out->bytes = SP_DELTA_HEADER_BYTES;
@@ -446,22 +466,22 @@ const char *sp_restore(struct sp_restorer *restorer, const uint8_t *reduced, siz
 }
 
 /* The names of one page, of which nothing but its references is looked at; see restore_page and read_runs. */
-static const char *list_page(struct source *source, uint64_t here, struct sp_vector *out)
+static const char *list_page(struct sp_source *source, uint64_t here, struct sp_vector *out)
 {
-    struct column *column = &source->columns[SP_COLUMN_PAGES];
-    const uint8_t *kind = take(column, 1);
+    struct sp_cursor *column = &source->columns[SP_COLUMN_PAGES];
+    const uint8_t *kind = sp_cursor_take(column, 1);
     if (!kind)
         return cut;
     bool similar = (*kind & 7) == SP_PAGE_SIMILAR;
     const uint8_t *runs = NULL;
-    if (!similar && *kind & SP_PAGE_HAS_RUNS && !(runs = take(column, 1)))
+    if (!similar && *kind & SP_PAGE_HAS_RUNS && !(runs = sp_cursor_take(column, 1)))
         return cut;
     unsigned count = similar ? 1 : runs ? *runs : 0;
     if (!sp_vector_reserve(out, count * sizeof(uint32_t)))
         return no_memory;
     for (unsigned i = 0; i < count; i++) {
         uint64_t page;
-        if ((!similar && !take(column, 3)) || !take_page_near(column, here, source->image_pages, &page))
+        if ((!similar && !sp_cursor_take(column, 3)) || !take_page_near(column, here, source->image_pages, &page))
             return "it refers to what lies outside the image";
         SP_INVARIANT(page <= UINT32_MAX);
         sp_vector_append(out, &(uint32_t){(uint32_t)page}, sizeof(uint32_t));
@@ -476,8 +496,8 @@ const char *sp_restore_references(struct sp_restorer *restorer, const uint8_t *r
     const char *problem = unpack(restorer, reduced, bytes, bytes_max);
     if (problem || restorer->flags & SP_REDUCED_PLAIN)
         return problem;
-    struct source source = source_of(restorer, NULL, image_pages);
-    struct column *names = &source.columns[SP_COLUMN_PAGES];
+    struct sp_source source = source_of(restorer, NULL, image_pages);
+    struct sp_cursor *names = &source.columns[SP_COLUMN_PAGES];
     uint64_t page = 0;
     for (uint32_t i = 0; i < restorer->pages && !problem; i++, page++) {
         uint32_t gap;

@@ -1,6 +1,8 @@
 /** What an agent says of itself and its guests, and a supervisor of its one: the schema of `status`. */
+
 import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
+import { noTraffic } from '../replication/disk-traffic.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
@@ -62,6 +64,15 @@ const Disk = Type.Object({
   writtenBytes: Type.Integer(),
   equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
   zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
+  /** How it went to the standby, in bytes, since the protection began. */
+  sent: Type.Object({
+    wireBytes: Type.Integer({ description: 'all that it took on the wire' }),
+    sharedBytes: Type.Integer({ description: "as references to the guest's memory" }),
+    dictionaryBytes: Type.Integer({ description: 'as codes of lines that were sent lately' }),
+    zeroBytes: Type.Integer({ description: 'zeros, as a kind or a length' }),
+    compressedBytes: Type.Integer({ description: 'as content, compressed' }),
+    plainBytes: Type.Integer({ description: 'as it is' }),
+  }),
   cuts: Type.Integer({
     description: 'times that a supervisor stood still, and its mirror was cut for the guest',
   }),
@@ -196,4 +207,5 @@ export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): 
   ...{ name, bytes, path, copy: null },
   state: standby ? 'Standby' : 'Alone',
   ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0, cuts: 0 },
+  sent: noTraffic(),
 })

@@ -112,9 +112,14 @@ function diskText(disk: DiskStatus): string {
   const copied =
     state === 'Alone' || state === 'Standby'
       ? ''
-      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}`
+      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
   return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}`
+}
+
+function sentText({ wireBytes, ...ways }: DiskStatus['sent']): string {
+  const all = Object.values(ways).reduce((sum, bytes) => sum + bytes, 0)
+  return `sent ${formatBytes(wireBytes)} for ${formatBytes(all)}, of which ${share(ways.sharedBytes, all)} were in its memory, ${share(ways.dictionaryBytes, all)} known, ${share(ways.zeroBytes, all)} zeros`
 }
 
 function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): string {

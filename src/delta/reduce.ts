@@ -5,6 +5,7 @@
  */
 import { SubpageError } from '../errors.ts'
 import { addon, type ReducerHandle, type RestorerHandle } from '../memory/native.ts'
+import { lineBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 
@@ -34,7 +35,35 @@ export interface ReduceStats {
 }
 
 /** Up to this many bytes are handled on the event loop's own thread: a thread-pool round trip costs more. */
-const inlineBytesMax = 64 * 1024
+export const inlineBytesMax = 64 * 1024
+
+/**
+ * What writes to a disk may refer to, in the order of their numbers in native/core/reduce.h: nothing; pages that the epoch leaves
+ * as they are; every page, as it is when the epoch is applied.
+ */
+export const references = ['none', 'before', 'after'] as const
+export type Reference = (typeof references)[number]
+
+/** Writes to a disk in reduced form, and what became of their bytes. */
+export interface ReducedWrites {
+  payload: Uint8Array
+  /** How what is left was compressed. */
+  method: SqueezeMethod
+  /** Elsewhere in the memory; known to the dictionary; nothing but zeros. The rest goes as content. */
+  sharedBytes: number
+  dictionaryBytes: number
+  zeroBytes: number
+  contentBytes: number
+}
+
+/** Restored, but for what is to be filled from the image. */
+export interface RestoredWrites {
+  records: Uint8Array
+  /** As native/core/reduce.h has them, 12 bytes each. */
+  fills: Uint8Array
+  /** These are to be filled when the epoch is applied; else before that. */
+  after: boolean
+}
 
 export class Reducer {
   readonly #handle: ReducerHandle
@@ -57,6 +86,67 @@ export class Reducer {
   include(pages: PageRanges): void {
     if (!addon.reducerInclude(this.#handle, pages.pairs, pages.runCount))
       throw new TypeError(`the ranges reach to page ${pages.endPage}, beyond the memory`)
+  }
+
+  /** Pages that go as they were captured: writes to a disk find them all the same. */
+  know(pages: PageRanges, shadow: Region): void {
+    addon.reducerKnow(this.#handle, pages.pairs, pages.runCount, shadow.handle)
+  }
+
+  /**
+   * Writes to a disk, in one order with the deltas. `room` bytes are left before the payload.
+   * @param records (disk/records.ts)
+   * @param shadow as of the moment that `reference` says; undefined: nothing is referred to
+   */
+  reduceWritesSync(
+    records: Uint8Array,
+    shadow: Region | undefined,
+    reference: Reference,
+    method: SqueezeMethod,
+    room: number,
+  ): ReducedWrites {
+    const results = new Float64Array(7)
+    const numbers = [references.indexOf(reference), squeezeMethods.indexOf(method)] as const
+    accept(addon.reduceWrites(this.#handle, records, shadow?.handle, ...numbers, results))
+    return this.#writes(results, room)
+  }
+
+  /** As `reduceWritesSync`, in the thread pool: records and shadow must not change meanwhile. */
+  async reduceWrites(
+    records: Uint8Array,
+    shadow: Region | undefined,
+    reference: Reference,
+    method: SqueezeMethod,
+    room: number,
+  ): Promise<ReducedWrites> {
+    if (records.length <= inlineBytesMax)
+      return this.reduceWritesSync(records, shadow, reference, method, room)
+    const results = new Float64Array(7)
+    const numbers = [references.indexOf(reference), squeezeMethods.indexOf(method)] as const
+    accept(await addon.reduceWritesAsync(this.#handle, records, shadow?.handle, ...numbers, results))
+    return this.#writes(results, room)
+  }
+
+  #writes(results: Float64Array, room: number): ReducedWrites {
+    const [bytes, method, lines, dictionaryLines, sharedLines, zeroBytes, oddBytes] = results as unknown as [
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+    ]
+    const payload = new Uint8Array(room + bytes)
+    addon.reductionRead(this.#handle, payload.subarray(room))
+    return {
+      payload,
+      method: squeezeMethods[method]!,
+      sharedBytes: sharedLines * lineBytes,
+      dictionaryBytes: dictionaryLines * lineBytes,
+      zeroBytes,
+      contentBytes: (lines - dictionaryLines - sharedLines) * lineBytes + oddBytes,
+    }
   }
 
   /**
@@ -127,6 +217,27 @@ export class Restorer {
     return PageRanges.of(Array.from(pages, (page) => [page, 1] as const))
   }
 
+  /**
+   * Records, of which everything is checked but what they say. What they share with the image is still to be filled in.
+   * @throws SubpageError FRAME_MALFORMED; the restorer must then not be used again
+   */
+  async restoreWrites(reduced: Uint8Array, imagePages: number, bytesMax: number): Promise<RestoredWrites> {
+    const results = new Float64Array(3)
+    const args = [this.#handle, reduced, imagePages, bytesMax, results] as const
+    const problem =
+      reduced.length <= inlineBytesMax
+        ? addon.restoreWrites(...args)
+        : await addon.restoreWritesAsync(...args)
+    if (problem !== undefined)
+      throw new SubpageError(
+        'FRAME_MALFORMED',
+        `${reduced.length} bytes of writes to a disk are refused: ${problem}`,
+      )
+    const [bytes, fillBytes, after] = results as unknown as [number, number, number]
+    const whole = made(this.#handle, bytes + fillBytes)
+    return { records: whole.subarray(0, bytes), fills: whole.slice(bytes), after: after === 1 }
+  }
+
   /** From a delta that was sent as it is, and has been checked. */
   learn(delta: Uint8Array): void {
     addon.restorerLearn(this.#handle, delta)
@@ -139,6 +250,10 @@ export class Restorer {
   close(): void {
     addon.reductionClose(this.#handle)
   }
+}
+
+function accept(problem: string | undefined): void {
+  if (problem !== undefined) throw new SubpageError('INTERNAL', `writes cannot be reduced: ${problem}`)
 }
 
 function refuse(reduced: Uint8Array, problem: string | undefined): void {

@@ -1,4 +1,6 @@
 /** What the addon does for the disks of guests (native/addon/disk.c); a part of native.ts. */
+import type { ReducerHandle, RegionHandle, RestorerHandle } from './native.ts'
+
 declare const opaque: unique symbol
 
 /** The endpoint that a disk is mirrored into. */
@@ -8,7 +10,34 @@ export interface DiskHandle {
 
 type Errno = number
 
+type ReduceWritesArguments = [
+  reducer: ReducerHandle,
+  records: Uint8Array,
+  /** Its memory as of the moment that `refer` says. */
+  shadow: RegionHandle | undefined,
+  /** 0: to nothing, 1: to what the epoch leaves as it is, 2: to all that it leaves. */
+  refer: number,
+  method: number,
+  results: Float64Array,
+]
+type RestoreWritesArguments = [
+  restorer: RestorerHandle,
+  reduced: Uint8Array,
+  imagePages: number,
+  bytesMax: number,
+  results: Float64Array,
+]
+
 export interface DiskAddon {
+  /** Results: bytes, method, lines, known lines, shared lines, bytes of zeros and of no whole block. Returns what is wrong. */
+  reduceWrites(...args: ReduceWritesArguments): string | undefined
+  reduceWritesAsync(...args: ReduceWritesArguments): Promise<string | undefined>
+  /** Results: bytes of records, of fills behind them, and whether these are for after the epoch. Returns what is wrong. */
+  restoreWrites(...args: RestoreWritesArguments): string | undefined
+  restoreWritesAsync(...args: RestoreWritesArguments): Promise<string | undefined>
+  /** False: a fill lies outside of the image or the records, and nothing is filled. */
+  fillWrites(records: Uint8Array, fills: Uint8Array, image: RegionHandle): Promise<boolean>
+  reducerKnow(reducer: ReducerHandle, pairs: Uint32Array, runs: number, shadow: RegionHandle): void
   /** Listens at once, in the mode `drop`. Throws with the name of the errno. */
   diskOpen(path: string, bytes: number, journalBytesMax: number): DiskHandle
   diskClose(disk: DiskHandle): void

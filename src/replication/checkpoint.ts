@@ -146,7 +146,7 @@ export async function commit(
   faults('before-send')
   const sentAt = clock.now()
   const posted = await deltas.post(writer, epoch, pages, delta, rewritten)
-  const written = disks.post()
+  const written = await disks.post()
   const devicePayload = devices.encode(deviceState)
   const acknowledged = session.acknowledged(epoch)
   const sent = Promise.all([
@@ -166,6 +166,7 @@ export async function commit(
     ),
   ])
   disks.posted()
+  deltas.ended(epoch)
   const committed = Promise.all([sent, acknowledged])
   // Awaited below; a failure before that is not unhandled.
   committed.catch(() => undefined)

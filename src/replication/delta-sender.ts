@@ -4,7 +4,13 @@
  *
  * What was captured must be reduced before any of its pages is captured again, for the reducer reads the shadow.
  */
-import { Reducer, type ReduceStats } from '../delta/reduce.ts'
+import {
+  inlineBytesMax,
+  type ReducedWrites,
+  Reducer,
+  type ReduceStats,
+  type Reference,
+} from '../delta/reduce.ts'
 import { ReductionChoice, type ReductionMethod } from '../delta/reduction-choice.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
@@ -41,7 +47,12 @@ export class DeltaSender {
   #total: Posted = { frames: 0, bytes: 0 }
   #deltaBytes = 0
   #reduceUs = 0
+  /** Of the epoch that was handed over last. */
+  #ended = { method: 'off' as ReductionMethod, deltaBytes: 0, reduceUs: 0 }
   #memoryBytes = 0
+  /** The reducer is at work in the thread pool. */
+  #busy = false
+  readonly #disks: boolean
   readonly #stats: ReduceStats = {
     lines: 0,
     dictionaryLines: 0,
@@ -50,14 +61,18 @@ export class DeltaSender {
     bodyBytes: 0,
   }
 
-  /** @param shadow what the deltas are captured against; undefined when it does not hold whole pages */
+  /**
+   * @param shadow what the deltas are captured against; undefined when it does not hold whole pages
+   * @param disks whether writes to disks go through the same reducer
+   */
   constructor(
     connection: FrameSink,
     pages: number,
     shadow: Region | undefined,
     sending: Sending,
-    choice: Choice = new ReductionChoice(sending.compress ?? 'off', busyShare),
+    { disks = false, choice = new ReductionChoice(sending.compress ?? 'off', busyShare) as Choice } = {},
   ) {
+    this.#disks = disks
     this.#connection = connection
     this.#shadow = shadow
     // Without whole pages nothing can be compared with what the standby holds elsewhere.
@@ -82,6 +97,12 @@ export class DeltaSender {
     this.#reduceUs = 0
   }
 
+  /** These pages are about to be captured for an epoch: nothing refers to them in it. */
+  announce(epoch: number, pages: PageRanges): void {
+    this.#begin(epoch)
+    this.#reducer?.include(pages)
+  }
+
   /**
    * Resolves once everything is reduced and handed over; `posted.sent` when the kernel has it.
    * @param pages that the epoch holds, as far as they are known: a superset of those in `captured`
@@ -92,8 +113,8 @@ export class DeltaSender {
     pages: PageRanges,
     ...captured: Captured[]
   ): Promise<Posted & { sent: Promise<void> }> {
-    this.#begin(epoch)
-    this.#reducer?.include(pages)
+    this.announce(epoch, pages)
+    if (this.#method === 'none' && this.#disks && this.#shadow) this.#reducer?.know(pages, this.#shadow)
     const posted: Posted = { frames: 0, bytes: 0 }
     const sent: Promise<void>[] = []
     for (const { buffer, bytes } of captured.flatMap(({ chunks }) => chunks)) {
@@ -114,10 +135,45 @@ export class DeltaSender {
     return { ...posted, sent: all }
   }
 
-  /** The standby has the epoch. @param totalUs since its end, with all that was done for it */
-  committed(totalUs: number): void {
+  /** All of an epoch has been handed over; the next one begins, of which no page is known yet. */
+  ended(epoch: number): void {
+    this.#ended = { method: this.#method, deltaBytes: this.#deltaBytes, reduceUs: this.#reduceUs }
     this.#memoryBytes = this.#reducer?.memoryBytes ?? 0
-    this.#choice.learn(this.#method, this.#deltaBytes, this.#reduceUs, totalUs)
+    this.#begin(epoch + 1)
+  }
+
+  /** The standby has the epoch that was ended. @param totalUs since its end, with all that was done for it */
+  committed(totalUs: number): void {
+    const { method, deltaBytes, reduceUs } = this.#ended
+    this.#choice.learn(method, deltaBytes, reduceUs, totalUs)
+  }
+
+  /** Undefined when writes go as they are: nothing is reduced, or another reduction is under way. */
+  writesNow(records: Uint8Array, reference: Reference, room: number): ReducedWrites | undefined {
+    if (!this.#reducer || this.#busy) return undefined
+    return this.#reducer.reduceWritesSync(records, this.#shadow, reference, this.#squeeze, room)
+  }
+
+  /** As `writesNow`, in the thread pool; one at a time, and while nothing is posted. */
+  async writes(records: Uint8Array, reference: Reference, room: number): Promise<ReducedWrites | undefined> {
+    if (!this.#reducer || records.length <= inlineBytesMax) return this.writesNow(records, reference, room)
+    const reducer = this.#reducer
+    return await this.#alone(() =>
+      reducer.reduceWrites(records, this.#shadow, reference, this.#squeeze, room),
+    )
+  }
+
+  get #squeeze() {
+    return this.#method === 'none' ? 'off' : this.#method
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    this.#busy = true
+    try {
+      return await work()
+    } finally {
+      this.#busy = false
+    }
   }
 
   get digest(): bigint {
@@ -143,7 +199,8 @@ export class DeltaSender {
     if (!this.#reducer) return [frameType.pages, delta]
     if (this.#method === 'none') return [frameType.raw, delta]
     const startedAt = performance.now()
-    const reduced = await this.#reducer.reduce(delta, this.#shadow, this.#method, this.#stats)
+    const [reducer, method] = [this.#reducer, this.#method]
+    const reduced = await this.#alone(() => reducer.reduce(delta, this.#shadow, method, this.#stats))
     this.#reduceUs += (performance.now() - startedAt) * 1000
     return reduced ? [frameType.reduced, reduced] : [frameType.pages, delta]
   }

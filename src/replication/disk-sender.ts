@@ -2,38 +2,62 @@
  * Sends what a guest writes to its disks, over one connection: first what differs from the standby's copies, then the writes of
  * each epoch, those of a busy one before its end. The standby keeps them beside its disks until the epoch is committed.
  *
- *   seed -> [pump …] hold (in the pause) -> post -> committed -> [pump …]
+ *   seed -> [pump …] hold (in the pause) -> post -> posted -> [pump …]
+ *
+ * They go through the reducer of the deltas. What is written to a disk is mostly a page of the guest's memory, so it goes as a
+ * reference. At the end of an epoch every page may be referred to, as the standby has it once the epoch is applied: the shadow holds
+ * just that from the capture on. Before, only what the standby's last checkpoint has, and the epoch leaves as it is so far: that is
+ * looked up at once, on the event loop, so that no capture changes the shadow meanwhile; and not at all from a capture on until
+ * everything that was captured has been handed over, for the shadow is ahead of the standby then.
  */
+import { inlineBytesMax, type ReducedWrites, type Reference } from '../delta/reduce.ts'
 import { limits } from '../limits.ts'
 import type { Clock } from './clock.ts'
-import type { FrameSink } from './delta-sender.ts'
-import { diskHeaderBytes, type GuestDisks } from './disks.ts'
+import type { DeltaSender, FrameSink } from './delta-sender.ts'
+import { addTraffic, type DiskTraffic } from './disk-traffic.ts'
+import { diskForm, diskHeaderBytes, type GuestDisks } from './disks.ts'
 import { frameType } from './frame.ts'
 
 const frameBytes = 1 << 20
-/** Less than this waits for the end of the epoch. */
-const earlyBytes = 256 * 1024
+/** Less than this waits for the end of the epoch: then it may refer to what the guest has just written to its memory, too. */
+const earlyBytes = 1 << 20
 /** A guest that writes more than the standby holds waits for the end of its epoch; a pause and a journal may come on top. */
 const epochBytesMax = limits.checkpointDiskBytes.value / 2
 const lookMs = 5
 /** Of seeding: it belongs to no epoch. */
 const noEpoch = 0
 
+/** What reduces. */
+export type WritesReducer = Pick<DeltaSender, 'writes' | 'writesNow'>
+
 export class DiskSender {
   readonly #disks: GuestDisks
   readonly #connection: FrameSink
+  readonly #reducer: WritesReducer
   readonly #clock: Clock
+  readonly #traffic: DiskTraffic[]
   readonly #scratch: Buffer
   #epoch = 0
   /** Of the epoch so far. */
   #frames = 0
   #bytes = 0
   #held = false
+  /** The shadow may be ahead of what the standby has, by pages that no epoch has announced. */
+  #shadowMoves = true
 
-  constructor(disks: GuestDisks, connection: FrameSink, clock: Clock) {
+  /** @param traffic of each disk; counted on */
+  constructor(
+    disks: GuestDisks,
+    connection: FrameSink,
+    reducer: WritesReducer,
+    clock: Clock,
+    traffic: DiskTraffic[],
+  ) {
     this.#disks = disks
     this.#connection = connection
+    this.#reducer = reducer
     this.#clock = clock
+    this.#traffic = traffic
     this.#scratch = Buffer.allocUnsafeSlow(disks.sizes.length > 0 ? frameBytes : 0)
   }
 
@@ -50,9 +74,9 @@ export class DiskSender {
   async seed(signal: AbortSignal, first: () => Promise<void>): Promise<void> {
     let begun = false
     while (!signal.aborted && !this.#disks.complete) {
-      const sent = this.#send(noEpoch, false)
+      const sent = await this.#reduceAndSend(noEpoch, false, 'none')
       if (sent) {
-        await sent
+        await sent.done
         if (!begun) await first()
         begun = true
       } else await this.#clock.sleep(lookMs, signal)
@@ -65,18 +89,22 @@ export class DiskSender {
     this.#epoch = epoch
     while (!until.aborted) {
       const due = (this.#disks.urgent || this.#disks.waitingBytes > earlyBytes) && this.#bytes < epochBytesMax
-      const sent = due && !this.#held ? this.#send(this.#epoch, false) : undefined
-      if (sent) {
-        this.#frames++
-        await sent
-      } else await this.#clock.sleep(lookMs, until)
+      const sent = due && !this.#held ? this.#sendNow() : undefined
+      if (sent) await sent.done
+      else await this.#clock.sleep(lookMs, until)
     }
+  }
+
+  /** Until the next commit is handed over, nothing is known of what the standby has in its memory. */
+  shadowMoves(): void {
+    this.#shadowMoves = true
   }
 
   /** The guest stands still: what it has written is this epoch's. */
   hold(epoch: number): void {
     this.#epoch = epoch
     this.#held = true
+    this.#shadowMoves = true
     this.#disks.seal()
   }
 
@@ -86,12 +114,14 @@ export class DiskSender {
     this.#disks.unseal()
   }
 
-  /** Hands over what is left of the epoch; `sent` when the kernel has it. */
-  post(): { sent: Promise<void> } {
+  /** Hands over what is left of the epoch, after its deltas; `sent` when the kernel has it. */
+  async post(): Promise<{ sent: Promise<void> }> {
     const sent: Promise<void>[] = []
-    for (let next = this.#send(this.#epoch, true); next; next = this.#send(this.#epoch, true)) {
+    for (;;) {
+      const next = await this.#reduceAndSend(this.#epoch, true, 'after')
+      if (!next) break
       this.#frames++
-      sent.push(next)
+      sent.push(next.done)
     }
     const all = Promise.all(sent).then(() => undefined)
     // Awaited by the caller, later.
@@ -105,25 +135,56 @@ export class DiskSender {
     this.#bytes = 0
     this.#epoch++
     this.#held = false
+    this.#shadowMoves = false
+  }
+
+  /** A small frame, without a pause between the look into the shadow and the sending. */
+  #sendNow(): Sent | undefined {
+    const taken = this.#take(diskHeaderBytes + inlineBytesMax, false)
+    if (!taken) return undefined
+    this.#frames++
+    const reference = this.#shadowMoves ? 'none' : 'before'
+    const reduced = this.#reducer.writesNow(taken.records, reference, diskHeaderBytes)
+    return this.#send(this.#epoch, taken, reduced)
   }
 
   /** One frame, of the first disk that has something. */
-  #send(epoch: number, sealed: boolean): Promise<void> | undefined {
+  async #reduceAndSend(epoch: number, sealed: boolean, reference: Reference): Promise<Sent | undefined> {
+    const taken = this.#take(frameBytes, sealed)
+    if (!taken) return undefined
+    return this.#send(epoch, taken, await this.#reducer.writes(taken.records, reference, diskHeaderBytes))
+  }
+
+  #take(bytesMax: number, sealed: boolean): Taken | undefined {
     for (let disk = 0; disk < this.#disks.sizes.length; disk++) {
-      const bytes = this.#disks.take(disk, this.#scratch.subarray(diskHeaderBytes), sealed)
+      const bytes = this.#disks.take(disk, this.#scratch.subarray(diskHeaderBytes, bytesMax), sealed)
       if (bytes === 0) continue
       this.#bytes += bytes
-      this.#scratch.writeUInt32LE(disk, 0)
-      this.#scratch.writeUInt32LE(0, 4)
-      const sent = this.#connection.send(
-        frameType.disk,
-        epoch,
-        Buffer.from(this.#scratch.subarray(0, diskHeaderBytes + bytes)),
-      )
-      // A connection that fails says so to its reader.
-      sent.catch(() => undefined)
-      return sent
+      return { disk, records: this.#scratch.subarray(diskHeaderBytes, diskHeaderBytes + bytes) }
     }
     return undefined
   }
+
+  #send(epoch: number, { disk, records }: Taken, reduced: ReducedWrites | undefined): Sent {
+    const payload = reduced
+      ? Buffer.from(reduced.payload.buffer)
+      : Buffer.concat([Buffer.alloc(diskHeaderBytes), records])
+    payload.writeUInt32LE(disk, 0)
+    payload.writeUInt32LE(reduced ? diskForm.reduced : diskForm.plain, 4)
+    addTraffic(this.#traffic[disk]!, records.length, payload.length, reduced)
+    const done = this.#connection.send(frameType.disk, epoch, payload)
+    // A connection that fails says so to its reader.
+    done.catch(() => undefined)
+    return { done }
+  }
+}
+
+interface Taken {
+  disk: number
+  records: Uint8Array
+}
+
+/** Handed over, in its order; the kernel has it when it is `done`. */
+interface Sent {
+  done: Promise<void>
 }

@@ -1,12 +1,14 @@
 /**
  * The writable disks of a guest, as replication sees them: on the primary what is written to them, from a moment on; on the
- * standby the copies. Writes travel as records (disk/records.ts), in `disk` frames: number of the disk u32, 4 bytes zero, records.
+ * standby the copies. Writes travel as records (disk/records.ts), in `disk` frames: number of the disk u32, form u32, records.
  */
 import { chunkBytes } from '../disk/records.ts'
 import { hashBytes } from '../memory/hash.ts'
 
 /** Before the records of a `disk` frame. */
 export const diskHeaderBytes = 8
+/** How the records are there: as they are, or reduced (delta/reduce.ts). */
+export const diskForm = { plain: 0, reduced: 1 } as const
 
 /** The disks of a guest that runs here. What is written while nothing is fed is not kept. */
 export interface GuestDisks {

@@ -4,13 +4,12 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
-import { checkDisk } from '../disk/records.ts'
-import { invariant, SubpageError } from '../errors.ts'
-import { limits } from '../limits.ts'
+import { invariant } from '../errors.ts'
 import { DeviceStateReader } from './device-state.ts'
-import { type DiskImage, diskHeaderBytes } from './disks.ts'
+import type { DiskImage } from './disks.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
+import { frameOverheadBytes, HeldWrites, redo, type Writes } from './held-writes.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
 import { checkpointBytesMax } from './pause-limits.ts'
@@ -29,26 +28,14 @@ interface Held {
   giveBack: GiveBack
 }
 
-/** Writes to a disk, checked. */
-interface HeldWrites {
-  disk: DiskImage
-  payload: Uint8Array
-}
-
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
-/** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
-const frameOverheadBytes = 512
 
 export class ImageKeeper {
   readonly #image: Image
   readonly #faults: Faults
   readonly #machine: StandbyMachine
-  readonly #disks: readonly DiskImage[]
-  #writes: HeldWrites[] = []
-  #writesBytes = 0
-  /** Since the last commit of this connection: seeding drops no writes. */
-  #writesFrames = 0
+  readonly #writes: HeldWrites
   /** Whole in the image; whether it is outdated says the state. */
   #checkpoint: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
@@ -67,7 +54,7 @@ export class ImageKeeper {
 
   constructor(image: Image, faults: Faults, machine: StandbyMachine, disks: readonly DiskImage[] = []) {
     this.#image = image
-    this.#disks = disks
+    this.#writes = new HeldWrites(image, disks)
     this.#faults = faults
     this.#machine = machine
   }
@@ -86,7 +73,7 @@ export class ImageKeeper {
    */
   begin(reduces: boolean): void {
     this.#dropPartial()
-    this.#dropWrites()
+    this.#writes.forget()
     this.close()
     this.#restorer = reduces ? new Restorer() : undefined
     this.#devices = new DeviceStateReader()
@@ -113,29 +100,30 @@ export class ImageKeeper {
       throw error
     }
     this.#beginSeeding()
-    const applied = this.#apply([held], this.#takeWrites())
+    const applied = this.#apply([held], this.#writes.take())
     this.#applying = settled(applied)
     await applied
   }
 
   /** As `seed`, of a disk. */
   async seedDisk(payload: Uint8Array, check: () => void): Promise<void> {
-    const writes = this.#writesIn(payload)
-    check()
+    const writes = await this.#writes.read(payload, this.#restorer)
+    try {
+      check()
+    } catch (error) {
+      writes.giveBack()
+      throw error
+    }
     this.#dropPartial()
     this.#beginSeeding()
-    const applied = this.#apply([], [...this.#takeWrites(), writes])
+    const applied = this.#apply([], [...this.#writes.take(), writes])
     this.#applying = settled(applied)
     await applied
   }
 
-  holdDisk(epoch: number, payload: Uint8Array): void {
+  async holdDisk(epoch: number, payload: Uint8Array): Promise<void> {
     this.#partOf(epoch)
-    this.#writes.push(this.#writesIn(payload))
-    this.#writesFrames++
-    this.#writesBytes += payload.length + frameOverheadBytes
-    if (this.#writesBytes > limits.checkpointDiskBytes.value)
-      throw brokeProtocol('its checkpoint has more writes to disks than a standby holds')
+    await this.#writes.hold(payload, this.#restorer)
   }
 
   async hold(epoch: number, payload: Uint8Array, type: FrameType): Promise<void> {
@@ -160,14 +148,14 @@ export class ImageKeeper {
     if (!device) throw brokeProtocol('its checkpoint has no device state')
     if (commit.deltas !== this.#held.length || commit.deltaBytes !== this.#receivedBytes)
       throw brokeProtocol('its checkpoint is not whole')
-    if (commit.diskFrames !== this.#writesFrames)
+    if (commit.diskFrames !== this.#writes.frames)
       throw brokeProtocol('its checkpoint has not all writes to disks')
     if (commit.digest !== 0n && commit.digest !== this.#restorer?.digest)
       throw brokeProtocol('its dictionary of lines is another one than ours')
     const held = this.#held
     this.#held = []
-    const writes = this.#takeWrites()
-    this.#writesFrames = 0
+    const writes = this.#writes.take()
+    this.#writes.forget()
     this.#dropPartial()
     this.#lastEpoch = epoch
     this.#faults('before-ack')
@@ -187,7 +175,7 @@ export class ImageKeeper {
   /** Resolves when nothing is being written to the image; what was not committed is dropped. */
   async settle(): Promise<void> {
     this.#dropPartial()
-    this.#dropWrites()
+    this.#writes.forget()
     await this.#applying
   }
 
@@ -225,20 +213,26 @@ export class ImageKeeper {
     }
   }
 
-  async #apply(held: Held[], writes: HeldWrites[], acknowledged = false): Promise<void> {
-    const { region } = this.#image
+  /** All of it has ended when this settles. */
+  async #apply(held: Held[], writes: Writes[], acknowledged = false): Promise<void> {
     try {
       if (acknowledged) this.#faults('after-ack')
       this.#faults('before-apply')
-      const written = redo(writes)
-      for (const { delta } of held)
-        if (delta.length <= inlineBytesMax) applySync(region, delta)
-        else await apply(region, delta)
-      await written
+      const applied = this.#applyDeltas(held)
+      const written = redo(writes, this.#image.region, applied)
+      for (const done of await Promise.allSettled([applied, written]))
+        if (done.status === 'rejected') throw done.reason
       this.#faults('after-apply')
     } finally {
-      for (const { giveBack } of held) giveBack()
+      for (const { giveBack } of [...held, ...writes]) giveBack()
     }
+  }
+
+  async #applyDeltas(held: Held[]): Promise<void> {
+    const { region } = this.#image
+    for (const { delta } of held)
+      if (delta.length <= inlineBytesMax) applySync(region, delta)
+      else await apply(region, delta)
   }
 
   /** One checkpoint at a time, each newer than the last. */
@@ -255,29 +249,6 @@ export class ImageKeeper {
     this.#machine.change('seed', '')
   }
 
-  /** @throws SubpageError FRAME_MALFORMED */
-  #writesIn(payload: Uint8Array): HeldWrites {
-    const header = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
-    if (payload.length < diskHeaderBytes || header.readUInt32LE(4) !== 0)
-      throw brokeProtocol('it sends writes to a disk without a header')
-    const disk = this.#disks[header.readUInt32LE(0)]
-    if (!disk) throw brokeProtocol(`it writes to disk ${header.readUInt32LE(0)}, which the guest has not`)
-    checkDisk(payload, diskHeaderBytes, disk.bytes)
-    return { disk, payload }
-  }
-
-  #takeWrites(): HeldWrites[] {
-    const writes = this.#writes
-    this.#writes = []
-    this.#writesBytes = 0
-    return writes
-  }
-
-  #dropWrites(): void {
-    this.#takeWrites()
-    this.#writesFrames = 0
-  }
-
   #dropPartial(): void {
     for (const { giveBack } of this.#held) giveBack()
     this.#held = []
@@ -290,13 +261,3 @@ export class ImageKeeper {
 
 /** For whoever waits until the image stands still; whether it then holds a checkpoint says `checkpoint`. */
 const settled = (applied: Promise<void>): Promise<void> => applied.catch(() => undefined)
-
-/** In order, for each disk. @throws SubpageError DISK_FAILED */
-async function redo(writes: HeldWrites[]): Promise<void> {
-  const failed = (cause: Error) => {
-    throw new SubpageError('DISK_FAILED', `a disk of the standby cannot be written: ${cause.message}`, {
-      cause,
-    })
-  }
-  for (const { disk, payload } of writes) await disk.apply(payload, diskHeaderBytes).catch(failed)
-}

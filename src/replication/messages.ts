@@ -9,7 +9,7 @@ import { printable, SubpageError } from '../errors.ts'
 import { sendingForm } from './sending.ts'
 
 /** Raised by every change that an older peer would misread. */
-export const protocolVersion = 2
+export const protocolVersion = 3
 
 /** A word or a line of another host: shown to people, so without control characters. */
 const line = Type.String({ maxLength: 255, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })

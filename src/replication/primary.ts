@@ -7,8 +7,7 @@ import { asSubpageError, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
-import { DeltaSender } from './delta-sender.ts'
-import { DiskSender } from './disk-sender.ts'
+import { type DiskTraffic, noTraffic } from './disk-traffic.ts'
 import { noDisks } from './disks.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
@@ -22,6 +21,7 @@ import { type Protection, type ProtectionMemory, protectionOf } from './protecti
 import { seed } from './seed.ts'
 import { leaveDisks, seedDisks } from './seed-disks.ts'
 import { SeedProgress } from './seed-progress.ts'
+import { sendersOf } from './senders.ts'
 import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
@@ -36,8 +36,6 @@ export class Primary extends PrimaryCondition {
   readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
-  /** Of the newest connection. */
-  #sender: DeltaSender | undefined
   #epoch = 0
   #detached = false
   /** Over which a standby is connected. */
@@ -52,11 +50,14 @@ export class Primary extends PrimaryCondition {
   /** Settles when it has let go of the guest. */
   finished: Promise<void> = Promise.resolve()
   #failure: SubpageError | undefined
+  /** Of each disk. */
+  readonly diskTraffic: DiskTraffic[]
 
   private constructor(options: PrimaryOptions) {
     super(!options.exposed)
     this.#options = options
     this.#exposed = options.exposed
+    this.diskTraffic = options.guest.disks.sizes.map(noTraffic)
     const mayRelease = (session: PrimarySession, sentAt: number) =>
       leaveToSpeak(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
@@ -99,7 +100,7 @@ export class Primary extends PrimaryCondition {
   /** What protecting takes of this host's memory, in bytes. */
   get memory(): ProtectionMemory {
     const { kind, bytes } = this.#protection.shadow
-    return { shadow: kind, shadowBytes: bytes, reducerBytes: this.#sender?.memoryBytes ?? 0 }
+    return { shadow: kind, shadowBytes: bytes, reducerBytes: this.#session?.deltas.memoryBytes ?? 0 }
   }
 
   get options(): Readonly<PrimaryOptions> {
@@ -165,17 +166,13 @@ export class Primary extends PrimaryCondition {
   }
 
   #open(): Promise<PrimarySession> {
-    const { guest, sending = {} } = this.#options
+    const { sending = {} } = this.#options
     return meet({
       options: this.#options,
       exposed: this.#exposed,
       stopping: this.#stopping.signal,
       abandoned: this.#abandoned.signal,
-      senders: (connection) => {
-        const deltas = new DeltaSender(connection, guest.ram.pages, this.#protection.shadow.copy, sending)
-        this.#sender = deltas
-        return { deltas, disks: new DiskSender(guest.disks, connection, this.#options.clock) }
-      },
+      senders: (connection) => sendersOf(connection, this.#protection, sending, this.diskTraffic),
     })
   }
 

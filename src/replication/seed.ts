@@ -39,6 +39,7 @@ export async function seed(
 ): Promise<void> {
   const { tracker, guest, pending, limits } = protection
   const enough = Math.min(enoughPages, limits.wholePages)
+  session.disks.shadowMoves()
   if (anew) {
     // Armed before the first page is read: what is written afterwards shows in a later harvest.
     tracker.harvest()

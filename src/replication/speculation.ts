@@ -103,6 +103,7 @@ export class Speculation {
     if (taken.pageCount === 0) return
     // From here on they are not dirty any more: should anything fail, the checkpoint finds them there.
     const now = pending.sentEarly(epoch, taken)
+    session.deltas.announce(epoch, taken)
     const captured = await writer.capture(taken, false)
     const posted = await session.deltas.post(writer, epoch, taken, captured)
     now.changedLines += captured.stats.changedLines

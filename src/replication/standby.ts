@@ -231,7 +231,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
           this.#machine.assertUndecided('seed', this.guestName),
         )
       case frameType.disk:
-        if (frame.epoch > 0) return this.#keeper.holdDisk(frame.epoch, frame.payload)
+        if (frame.epoch > 0) return await this.#keeper.holdDisk(frame.epoch, frame.payload)
         return await this.#keeper.seedDisk(frame.payload, () =>
           this.#machine.assertUndecided('seed', this.guestName),
         )

@@ -122,6 +122,18 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
   })
 
   if (format === 'raw') {
+    test('what it writes goes as references to its memory', { timeout: 240_000 }, async () => {
+      const sent = async () => (await until(a, name, whole)).disks[0]!.sent
+      const before = await sent()
+      await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 60)
+      const after = await sent()
+      const grew = (way: keyof typeof after) => after[way] - before[way]
+      const content = grew('compressedBytes') + grew('plainBytes')
+      const written = grew('sharedBytes') + grew('dictionaryBytes') + grew('zeroBytes') + content
+      expect(grew('sharedBytes')).toBeGreaterThan(0.5 * written)
+      expect(grew('wireBytes')).toBeLessThan(0.2 * written)
+    })
+
     test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
       const supervisor = await supervisorPid(a, name)
       await standStill(supervisor)

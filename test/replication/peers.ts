@@ -192,6 +192,7 @@ export const welcome = (peer: Peer, imagePages = pages): Promise<void> =>
     imagePages,
     image: 'fresh',
     arbitrated: false,
+    disks: [],
   })
 
 /** Acknowledges every commit up to an epoch. */

@@ -83,7 +83,7 @@ class Course {
       this.#frames.push({ type, epoch, payload: payload.slice() })
     }
     const sending: Sending = { reduce: [...this.#parts], compress: 'auto', blockBytes: 256 }
-    this.#sender = new DeltaSender({ send }, pages, this.#shadow.copy, sending, this.#choice)
+    this.#sender = new DeltaSender({ send }, pages, this.#shadow.copy, sending, { choice: this.#choice })
     this.#keeper.begin(true)
   }
 

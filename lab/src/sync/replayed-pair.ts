@@ -174,6 +174,7 @@ export class ReplayedPair implements EpochCourse {
     await this.#receive()
     await this.#commit(epoch)
     this.#speculation.learn(early, again, cost.totalBytes)
+    deltas.ended(epoch)
     deltas.committed(postUs + cost.finalBytes / linkBytesPerUs + answerUs)
     pending.committed()
     this.costs.push(cost)

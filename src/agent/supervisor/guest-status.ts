@@ -129,7 +129,9 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
     const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
     const copy = (guest.kind === 'running' && guest.primary?.copies[index]?.path) || null
-    return { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen }
+    const sent = guest.kind === 'running' ? guest.primary?.diskTraffic[index] : undefined
+    const of = { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen }
+    return sent ? { ...of, sent: { ...sent } } : of
   })
 }
 

@@ -1,0 +1,131 @@
+/**
+ * Writes to disks that belong to the checkpoint on its way: restored and checked on arrival, written after its commit. What they
+ * share with the memory of the last checkpoint is filled in on arrival; what they share with that of their own, once it is applied.
+ */
+import type { Restorer } from '../delta/reduce.ts'
+import { checkDisk } from '../disk/records.ts'
+import { invariant, SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
+import { addon } from '../memory/native.ts'
+import { PageRanges } from '../memory/page-ranges.ts'
+import type { Region } from '../memory/region.ts'
+import { type DiskImage, diskForm, diskHeaderBytes } from './disks.ts'
+import type { GiveBack, Image } from './image.ts'
+import { brokeProtocol } from './messages.ts'
+
+/** What a held frame takes beside its bytes; a flood of tiny ones must not pass for a small checkpoint. */
+export const frameOverheadBytes = 512
+const fillBytes = 12
+const nothing = new Uint8Array(0)
+
+/** Of one frame. */
+export interface Writes {
+  disk: DiskImage
+  payload: Uint8Array
+  /** Where the records begin. */
+  from: number
+  /** To be filled from the image when the epoch is applied; its pages are borrowed until then. */
+  fills: Uint8Array
+  giveBack: GiveBack
+}
+
+export class HeldWrites {
+  readonly #image: Image
+  readonly #disks: readonly DiskImage[]
+  #writes: Writes[] = []
+  #bytes = 0
+  /** Since the last commit of this connection: seeding drops no writes. */
+  #frames = 0
+
+  constructor(image: Image, disks: readonly DiskImage[]) {
+    this.#image = image
+    this.#disks = disks
+  }
+
+  get frames(): number {
+    return this.#frames
+  }
+
+  /** @throws SubpageError FRAME_MALFORMED, or as `Image.borrow` */
+  async hold(payload: Uint8Array, restorer: Restorer | undefined): Promise<void> {
+    const writes = await this.read(payload, restorer)
+    this.#writes.push(writes)
+    this.#frames++
+    this.#bytes += writes.payload.length + writes.fills.length + frameOverheadBytes
+    if (this.#bytes > limits.checkpointDiskBytes.value)
+      throw brokeProtocol('its checkpoint has more writes to disks than a standby holds')
+  }
+
+  /** What of a frame is to be done. @throws SubpageError FRAME_MALFORMED, or as `Image.borrow` */
+  async read(payload: Uint8Array, restorer: Restorer | undefined): Promise<Writes> {
+    const header = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+    if (payload.length < diskHeaderBytes) throw brokeProtocol('it sends writes to a disk without a header')
+    const [number, form] = [header.readUInt32LE(0), header.readUInt32LE(4)]
+    const disk = this.#disks[number]
+    if (!disk) throw brokeProtocol(`it writes to disk ${number}, which the guest has not`)
+    if (form === diskForm.reduced)
+      return await this.#restore(disk, payload.subarray(diskHeaderBytes), restorer)
+    if (form !== diskForm.plain) throw brokeProtocol(`it sends writes to a disk in the unknown form ${form}`)
+    checkDisk(payload, diskHeaderBytes, disk.bytes)
+    return { disk, payload, from: diskHeaderBytes, fills: nothing, giveBack: () => undefined }
+  }
+
+  async #restore(disk: DiskImage, reduced: Uint8Array, restorer: Restorer | undefined): Promise<Writes> {
+    if (!restorer) throw brokeProtocol('it sends reduced writes to a disk and did not say so')
+    const { region } = this.#image
+    const bytesMax = limits.framePayloadBytes.value
+    const { records, fills, after } = await restorer.restoreWrites(reduced, region.pages, bytesMax)
+    checkDisk(records, 0, disk.bytes)
+    const writes = { disk, payload: records, from: 0, fills: nothing, giveBack: () => undefined }
+    if (fills.length === 0) return writes
+    const giveBack = await this.#image.borrow(() => pagesOf(fills))
+    if (after) return { ...writes, fills, giveBack }
+    await fill(records, fills, region).finally(giveBack)
+    return writes
+  }
+
+  /** What is held, for whoever does it; the frames are counted on. */
+  take(): Writes[] {
+    const writes = this.#writes
+    this.#writes = []
+    this.#bytes = 0
+    return writes
+  }
+
+  /** A commit has been made of it, or none will. */
+  forget(): void {
+    for (const { giveBack } of this.take()) giveBack()
+    this.#frames = 0
+  }
+}
+
+/**
+ * Writes in order.
+ * @param applied settles when the image is that of the writes' own epoch
+ * @throws SubpageError DISK_FAILED
+ */
+export async function redo(writes: readonly Writes[], image: Region, applied: Promise<void>): Promise<void> {
+  const failed = (cause: Error) => {
+    throw new SubpageError('DISK_FAILED', `a disk of the standby cannot be written: ${cause.message}`, {
+      cause,
+    })
+  }
+  for (const { disk, payload, from, fills } of writes) {
+    if (fills.length > 0) {
+      await applied
+      await fill(payload, fills, image)
+    }
+    await disk.apply(payload, from).catch(failed)
+  }
+}
+
+async function fill(records: Uint8Array, fills: Uint8Array, image: Region): Promise<void> {
+  invariant(await addon.fillWrites(records, fills, image.handle), 'what was restored lies within the image')
+}
+
+function pagesOf(fills: Uint8Array): PageRanges {
+  const words = new Uint32Array(fills.buffer, fills.byteOffset, fills.length / Uint32Array.BYTES_PER_ELEMENT)
+  const pages: [number, number][] = []
+  for (let at = 1; at < words.length; at += fillBytes / 4) pages.push([words[at]!, 1])
+  return PageRanges.of(pages)
+}
