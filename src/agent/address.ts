@@ -33,7 +33,7 @@ export const keepAlive = { keepAlive: true, keepAliveInitialDelay: 5_000 }
 export function parseAddress(text: string): Address {
   return text.startsWith('/')
     ? { path: text }
-    : parseTcpAddress(text, ', or the whole path of the state directory of an agent on this machine')
+    : parseTcpAddress(text, ', or the state directory of an agent on this machine, beginning with / or ./')
 }
 
 /** @param others what else could have been written @throws SubpageError BAD_ARGUMENT */
