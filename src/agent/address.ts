@@ -18,7 +18,7 @@ export interface SocketAddress {
 export type Address = TcpAddress | SocketAddress
 
 /** The port that agents listen on for replication unless told otherwise. */
-export const defaultPort = 7475
+const defaultPort = 7475
 
 /** In its state directory: where an agent of the same machine is reached. */
 export const pairSocket = (stateDirectory: string) => socketPath(stateDirectory, 'pair.sock')

@@ -95,7 +95,7 @@ function idleAges({ idleBytes }: Summary): string {
 }
 
 /** Memory from top to bottom, time from left to right. */
-export function heatMap(samples: readonly Sample[]): string {
+function heatMap(samples: readonly Sample[]): string {
   const columns = samples.slice(-72)
   const rows = columns[0]?.heat.length ?? 0
   const lines: string[] = []

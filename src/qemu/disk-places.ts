@@ -168,7 +168,7 @@ function named(
  * That nobody else on this host has it: no guest, no mount, no other device on top of it.
  * @throws SubpageError DISK_UNUSABLE
  */
-export function assertUnused(path: string, files: GuestFiles): void {
+function assertUnused(path: string, files: GuestFiles): void {
   const unusable = (why: string) => new SubpageError('DISK_UNUSABLE', `the disk ${path} is in use: ${why}`)
   const guests = dirname(files.directory)
   for (const name of attempt(() => readdirSync(guests)) ?? []) {

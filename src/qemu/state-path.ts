@@ -11,7 +11,7 @@ import { errorCode, SubpageError } from '../errors.ts'
 export const socketPathBytesMax = 107
 
 /** Where it is, or will be when it is made. @throws SubpageError BAD_ARGUMENT when it can be nowhere */
-export function realPathOf(directory: string): string {
+function realPathOf(directory: string): string {
   const path = resolve(directory)
   try {
     return realpathSync(path)

@@ -553,7 +553,7 @@ describe('a protected guest', () => {
     await untilRunning()
     signalHost(b, 'SIGCONT')
     await expectProtected()
-    expect((await b.client.events()).filter(({ kind }) => kind === 'failover')).toEqual([])
+    expect((await b.client.recentEvents()).filter(({ kind }) => kind === 'failover')).toEqual([])
   })
 
   test('whose standby loses all but its QEMU goes on, and gets another', async () => {
@@ -571,7 +571,7 @@ describe('a protected guest', () => {
     process.kill(pid ?? Number.NaN, 'SIGKILL')
     await until(a, name, ({ state }) => state === 'Connecting')
     await expectProtected()
-    const events = await b.client.events()
+    const events = await b.client.recentEvents()
     expect(events.map(({ text }) => text).join('\n')).toMatch(/the waiting QEMU ended/)
   })
 

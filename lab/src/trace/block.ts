@@ -24,9 +24,9 @@ const kindNames = new Map<number, BlockKind>(
   Object.entries(blockKinds).map(([name, number]) => [number, name as BlockKind]),
 )
 
-export const blockHeaderBytes = 16
+const blockHeaderBytes = 16
 /** Of a body, so that a damaged length cannot ask for all memory. An epoch of 64 GiB of dirty pages stays below. */
-export const bodyBytesMax = limits.traceBodyBytes.value
+const bodyBytesMax = limits.traceBodyBytes.value
 const deflated = 1
 /** Below this, deflate gains nothing. */
 const worthDeflatingBytes = 128
