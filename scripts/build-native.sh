@@ -21,7 +21,8 @@ for source in native/core/*.c; do
 done
 
 compile "${core[@]}" native/disk/*.c native/addon/*.c
-link "$OUT/subpage.node" -lxxhash -llz4 -lzstd -lpthread
+# The libraries are a part of it, and nobody else's: it needs none of them where it is installed.
+link "$OUT/subpage.node" -Wl,--exclude-libs,ALL -Wl,-Bstatic -lxxhash -llz4 -lzstd -Wl,-Bdynamic -lpthread
 
 compile native/shim/*.c
 link "$OUT/shim.so" -ldl -lpthread

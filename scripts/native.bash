@@ -46,6 +46,9 @@ link() {
   for object in "${objects[@]}"; do
     if [ ! "$output" -nt "$object" ]; then stale=true; fi
   done
+  for object in "${BASH_SOURCE[@]}"; do
+    if [ ! "$output" -nt "$object" ]; then stale=true; fi
+  done
   if $stale; then
     "$CC" "${LINK[@]}" -o "$output.new" "${objects[@]}" "$@"
     mv "$output.new" "$output"

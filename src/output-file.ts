@@ -25,6 +25,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { errorCode, SubpageError } from './errors.ts'
+import { kindOfFile } from './input-file.ts'
 
 export interface OutputOptions {
   /** An older file gives way. */
@@ -67,7 +68,7 @@ export function makeOutputFolder(path: string, mode = 0o777): void {
   const full = resolve(path)
   refuseDescriptors(path)
   const found = statOf(full, path)
-  if (found && !found.isDirectory()) throw refused(path, `is ${kindOf(found)}, not a folder`)
+  if (found && !found.isDirectory()) throw refused(path, `is ${kindOfFile(found)}, not a folder`)
   if (!found) makeFolders(full, path, mode)
   try {
     accessSync(full, constants.W_OK | constants.X_OK)
@@ -210,7 +211,7 @@ function placeOf(path: string): Place {
   if (found.isFile()) return { full: real, exists: true, discards: false }
   if (found.isCharacterDevice() && found.rdev === statSync('/dev/null').rdev)
     return { full: real, exists: true, discards: true }
-  throw refused(path, `is ${kindOf(found)}, not a file`)
+  throw refused(path, `is ${kindOfFile(found)}, not a file`)
 }
 
 function statOf(full: string, path: string): Stats | undefined {
@@ -232,13 +233,6 @@ function refuseDescriptors(path: string): void {
     /^\/dev\/(stdin|stdout|stderr|fd(\/.*)?)$|^\/proc\/[^/]+\/(task\/[^/]+\/)?fd(\/.*)?$/.test(resolve(path))
   )
     throw refused(path, 'is a stream of a process, not a file')
-}
-
-function kindOf(found: Stats): string {
-  if (found.isDirectory()) return 'a directory'
-  if (found.isFIFO()) return 'a pipe'
-  if (found.isSocket()) return 'a socket'
-  return found.isFile() ? 'a file' : 'a device'
 }
 
 /** A name that is free, so that the remains of a command that was killed stay as well. */

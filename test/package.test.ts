@@ -1,5 +1,6 @@
 /** What `npm pack` gives: all that an installed package needs, nothing of the build, and it runs, with and without the lab. */
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   existsSync,
   mkdirSync,
@@ -12,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { exitStatus } from '../src/errors.ts'
 import { packageRoot } from '../src/memory/native.ts'
@@ -37,14 +38,16 @@ beforeAll(() => {
 
 /** Packs and unpacks. @returns the files of the package */
 function install(from: string, to: string): string[] {
-  const packed = execFileSync('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
-    cwd: from,
-    encoding: 'utf8',
-  })
-  const [{ filename, files }] = JSON.parse(packed)
+  const { filename, files } = packed(from)
   execFileSync('tar', ['-xzf', filename], { cwd: folder })
   renameSync(join(folder, 'package'), to)
-  return files.map(({ path }: { path: string }) => path)
+  return files
+}
+
+function packed(from: string): { filename: string; files: string[] } {
+  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', folder]
+  const [{ filename, files }] = JSON.parse(execFileSync('npm', args, { cwd: from, encoding: 'utf8' }))
+  return { filename, files: files.map(({ path }: { path: string }) => path) }
 }
 
 const run = (...args: string[]) =>
@@ -53,12 +56,93 @@ const run = (...args: string[]) =>
     encoding: 'utf8',
   })
 
-test('it holds sources and results, not what building leaves', () => {
+/** The files below a folder of the repository whose names are wanted. */
+const below = (folder: string, wanted: RegExp) =>
+  readdirSync(join(packageRoot, folder), { recursive: true, encoding: 'utf8' })
+    .map((path) => join(folder, path))
+    .filter((path) => wanted.test(path))
+
+/** What the compiler makes of a folder of sources. */
+const compiled = (folder: string) =>
+  below(folder, /\.ts$/)
+    .map((path) => join('dist', relative(join(packageRoot, folder, '..'), join(packageRoot, path))))
+    .flatMap((path) => ['.js', '.d.ts'].map((ending) => path.replace(/\.ts$/, ending)))
+
+const named =
+  `ARCHITECTURE.md CHANGELOG.md LICENSE README.md SPECIFICATION.md THIRD-PARTY.md bin/subpage package.json
+  build/native/shim.so build/native/subpage.node scripts/build-guest.sh scripts/build-native.sh scripts/native.bash
+  packaging/subpage-agent.service packaging/subpage-drain.service guest/README.md guest/init guest/power-button
+  guest/sum.c guest/victim.c guest/workset.c`.split(/\s+/)
+
+test('it holds what is compiled, what can be built anew where it is installed, the documents, and nothing else', () => {
+  const expected = [
+    ...named,
+    ...compiled('src'),
+    ...below('native', /^native\/(?!fuzz\/).*\.[ch]$/),
+    ...below('guest/workloads', /\/(demo|full)\/\w+$/),
+    ...below('docs', /\.md$/),
+  ]
+  expect(files.toSorted()).toEqual(expected.toSorted())
+})
+
+test('the lab holds the same of its own', () => {
+  const list = packed(join(packageRoot, 'lab')).files
+  const expected = [
+    ...'README.md package.json build/native/holder build/native/plugin.so build/native/reaper scripts/build-native.sh'.split(
+      ' ',
+    ),
+    ...compiled('lab/src'),
+    ...['native', 'workloads', 'docs'].flatMap((folder) =>
+      below(join('lab', folder), /\.(c|h|json|md)$/).map((path) => relative('lab', path)),
+    ),
+  ]
+  expect(list.toSorted()).toEqual(expected.toSorted())
+})
+
+test('the addon needs no library that is not everywhere', () => {
+  const addon = join(installed, 'build/native/subpage.node')
+  const needed = execFileSync('ldd', [addon], { encoding: 'utf8' })
   expect(
-    files.filter((path) => /\.o$|\.lock$|tsbuildinfo|^dist\/(?!src\/)|^test\/|^bench\/|\/fuzz\//.test(path)),
+    needed
+      .match(/^\s+\S+\.so\S*/gm)
+      ?.map((name) => name.trim())
+      .filter((name) => !/linux|^libc\./.test(name)),
   ).toEqual([])
-  for (const needed of ['build/native/subpage.node', 'native/addon/addon.c', 'scripts/build-native.sh'])
-    expect(files).toContain(needed)
+})
+
+describe('where there is no compiler', () => {
+  const programs = join(folder, 'programs')
+  const state = join(folder, 'state')
+  const env = { ...process.env, PATH: programs }
+  beforeAll(() => {
+    mkdirSync(programs)
+    symlinkSync(process.execPath, join(programs, 'node'))
+    const path = process.env.PATH!.split(':')
+    for (const name of ['sh', 'dirname', 'readlink', 'qemu-system-x86_64', 'qemu-img'])
+      symlinkSync(
+        path.map((place) => join(place, name)).find((file) => existsSync(file))!,
+        join(programs, name),
+      )
+  })
+
+  test('the command checks, an agent runs a guest, and a program sees it', async () => {
+    const command = join(installed, 'bin/subpage')
+    const { status, stdout } = spawnSync(command, ['check', '--json'], { env, encoding: 'utf8' })
+    expect([status, stdout]).toEqual([0, expect.stringContaining('native addon')])
+    const agent = spawn(command, ['agent', '--state', state], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    try {
+      await expect.poll(() => existsSync(join(state, 'api.sock'))).toBe(true)
+      const program = `import { connect } from 'subpage'
+        const agent = connect({ state: ${JSON.stringify(state)} })
+        await agent.run({ name: 'web', ramBytes: 64 * 2 ** 20, accel: 'tcg', options: [] })
+        console.log((await agent.status()).guests.map(({ name }) => name))
+        await agent.remove('web')`
+      expect(evaluate(program, env)).toMatchObject({ status: 0, stdout: "[ 'web' ]\n", stderr: '' })
+    } finally {
+      agent.kill('SIGTERM')
+      await once(agent, 'exit')
+    }
+  })
 })
 
 test('it says what it can do, and what this host offers', () => {
@@ -76,8 +160,8 @@ test('the demo says what it needs before it starts anything', () => {
   expect(existsSync(join(installed, 'scripts/build-guest.sh'))).toBe(true)
 })
 
-const evaluate = (script: string) =>
-  spawnSync(process.execPath, ['--input-type=module', '-e', script], { cwd: folder, encoding: 'utf8' })
+const evaluate = (script: string, env = process.env) =>
+  spawnSync(process.execPath, ['--input-type=module', '-e', script], { cwd: folder, encoding: 'utf8', env })
 
 test('it is a client with types; of the agent it shows nothing else', () => {
   const script = `import { connect, SubpageError } from 'subpage'
@@ -133,8 +217,7 @@ describe('the lab', () => {
   })
 
   test('with it, they work', () => {
-    const labFiles = install(join(packageRoot, 'lab'), lab)
-    expect(labFiles.filter((path) => /\.o$|\.lock$|tsbuildinfo|^test\/|^src\//.test(path))).toEqual([])
+    install(join(packageRoot, 'lab'), lab)
     expect(run('study').stdout).toContain('amplification')
     expect(run('report', trace)).toMatchObject({ status: 0, stderr: '' })
     expect(run('wss', trace, '--interval', '50ms')).toMatchObject({ status: 0, stderr: '' })

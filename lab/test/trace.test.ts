@@ -258,6 +258,9 @@ describe('a reader refuses', () => {
 test('a pipe is refused at once, though nobody writes to it', () => {
   execFileSync('mkfifo', [path])
   expect(() => readTrace(path)).toThrow(
-    expect.objectContaining({ code: 'BAD_ARGUMENT', message: `${path} is not a file` }),
+    expect.objectContaining({
+      code: 'BAD_ARGUMENT',
+      message: expect.stringContaining(`${path} is a pipe, not a file`),
+    }),
   )
 })

@@ -208,6 +208,14 @@ static unsigned find_runs(const struct sp_pass *pass, struct sp_page_view *view,
             continue;
         }
         unsigned from = (unsigned)(at / SP_LINE_BYTES % SP_LINES_PER_PAGE), length = lines;
+        /* Blocks before it that the index has lost. */
+        while (to > 0 && from > 0 && view->line_map & ~view->run_map & 1ull << (to - 1) &&
+               memcmp(memory + at - SP_LINE_BYTES, view->memory + (to - 1) * SP_LINE_BYTES, SP_LINE_BYTES) == 0) {
+            at -= SP_LINE_BYTES;
+            to--;
+            from--;
+            length++;
+        }
         while (to + length < SP_LINES_PER_PAGE && from + length < SP_LINES_PER_PAGE &&
                (view->line_map >> (to + length) & 1) &&
                memcmp(memory + at + length * SP_LINE_BYTES, view->memory + (to + length) * SP_LINE_BYTES,

@@ -18,7 +18,7 @@ export interface SocketAddress {
 export type Address = TcpAddress | SocketAddress
 
 /** The port that agents listen on for replication unless told otherwise. */
-export const defaultPort = 7475
+const defaultPort = 7475
 
 /** In its state directory: where an agent of the same machine is reached. */
 export const pairSocket = (stateDirectory: string) => socketPath(stateDirectory, 'pair.sock')
@@ -31,16 +31,18 @@ export const keepAlive = { keepAlive: true, keepAliveInitialDelay: 5_000 }
 
 /** @throws SubpageError BAD_ARGUMENT */
 export function parseAddress(text: string): Address {
-  return text.startsWith('/') ? { path: text } : parseTcpAddress(text)
+  return text.startsWith('/')
+    ? { path: text }
+    : parseTcpAddress(text, ', or the state directory of an agent on this machine, beginning with / or ./')
 }
 
-/** @throws SubpageError BAD_ARGUMENT */
-export function parseTcpAddress(text: string): TcpAddress {
+/** @param others what else could have been written @throws SubpageError BAD_ARGUMENT */
+export function parseTcpAddress(text: string, others = ''): TcpAddress {
   const match = /^(?:\[([^\]]+)\]|([^:\s]+))(?::(\d{1,5}))?$/.exec(text)
   const port = match?.[3] === undefined ? defaultPort : Number(match[3])
   const host = match?.[1] ?? match?.[2]
   if (host === undefined || host.includes('/') || port > 65535)
-    throw new SubpageError('BAD_ARGUMENT', `"${text}" is not an address: write HOST or HOST:PORT`)
+    throw new SubpageError('BAD_ARGUMENT', `"${text}" is not an address: write HOST or HOST:PORT${others}`)
   return { host, port }
 }
 

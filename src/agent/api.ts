@@ -58,7 +58,7 @@ export const ProtectBody = Type.Object(
 )
 export type ProtectBody = Static<typeof ProtectBody>
 
-export const FailoverBody = Type.Object({ force: Type.Boolean() }, { additionalProperties: false })
+const FailoverBody = Type.Object({ force: Type.Boolean() }, { additionalProperties: false })
 export type FailoverBody = Static<typeof FailoverBody>
 
 export const DensityBody = Type.Object(

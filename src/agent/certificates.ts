@@ -4,11 +4,12 @@
  */
 import 'reflect-metadata'
 import { createPrivateKey, type KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import * as x509 from '@peculiar/x509'
 import { SubpageError } from '../errors.ts'
+import { readInput } from '../input-file.ts'
 import { checkOutput, makeOutputFolder, writeOutput } from '../output-file.ts'
 import { readSecretFile } from './secret-file.ts'
 
@@ -142,7 +143,7 @@ async function loadCa(directory: string) {
       'BAD_ARGUMENT',
       `there is no ca.crt with its ca.key in ${directory}: make them with subpage cert ca --out ${directory}`,
     )
-  const pem = readFileSync(cert, 'utf8')
+  const pem = readInput(cert).toString()
   try {
     assertUsable(
       new X509Certificate(pem),

@@ -52,10 +52,11 @@ export class AgentClient {
   densityOn = (name: string, body: DensityBody) =>
     this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)
   densityOff = (name: string) => this.#call<{ whole: string }>('DELETE', `${guestPath(name)}/density`)
-  events = () => this.#call<HostEvent[]>('GET', '/v1/events')
 
-  /** All events so far, then each new one; ends with the agent. */
-  followEvents = (signal?: AbortSignal) => this.#stream<HostEvent>('/v1/events/stream', signal)
+  /** What has happened, then each thing that does; ends with the agent, the caller's loop or the signal. */
+  events = (signal?: AbortSignal) => this.#stream<HostEvent>('/v1/events/stream', signal)
+  /** What has happened, without waiting for more. */
+  recentEvents = () => this.#call<HostEvent[]>('GET', '/v1/events')
 
   /** What each interval of watching a guest's memory says, until the caller has enough or aborts. @throws SubpageError */
   async *watchMemory(name: string, settings: WatchQuery, signal?: AbortSignal): AsyncGenerator<Sample> {

@@ -3,9 +3,10 @@
  * connection, so a renewed certificate needs no restart.
  */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { createSecureContext, type PeerCertificate } from 'node:tls'
-import { errorCode, SubpageError } from '../errors.ts'
+import { SubpageError } from '../errors.ts'
+import { readInput } from '../input-file.ts'
 import { readSecretFile } from './secret-file.ts'
 
 export interface TlsFiles {
@@ -27,7 +28,7 @@ export interface Credentials {
 /** @throws SubpageError BAD_ARGUMENT, SECRET_EXPOSED */
 export function loadCredentials(files: TlsFiles): Credentials {
   const key = readSecretFile(files.key, 'the key')
-  const [ca, cert] = [read(files.ca, 'the CA'), read(files.cert, 'the certificate')]
+  const [ca, cert] = [readInput(files.ca, 'the CA'), readInput(files.cert, 'the certificate')]
   let parsed: X509Certificate
   try {
     parsed = new X509Certificate(cert)
@@ -79,12 +80,4 @@ export function nameIn(certificate: Pick<PeerCertificate, 'subject' | 'subjectal
   return [CN, dns].find((name) => typeof name === 'string' && /^[A-Za-z0-9][\w.-]{0,62}$/.test(name)) as
     | string
     | undefined
-}
-
-function read(path: string, what: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    throw new SubpageError('BAD_ARGUMENT', `cannot read ${what} ${path} (${errorCode(cause)})`, { cause })
-  }
 }

@@ -4,11 +4,13 @@
  */
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { invariant } from '../errors.ts'
+import { invariant, SubpageError } from '../errors.ts'
 import {
   askVictim,
+  bootTrouble,
   type Console,
   consoleAt,
+  consoleLength,
   demoGuestOptions,
   readConsole,
   untilConsole,
@@ -17,6 +19,7 @@ import {
   victimLines,
 } from '../qemu/demo-guest.ts'
 import { sendingDefault } from '../replication/sending.ts'
+import { formatBytes } from '../units.ts'
 import type { AgentClient } from './client.ts'
 import { type EphemeralAgent, startEphemeralAgent } from './ephemeral-agent.ts'
 import { makeOwnedDirectory, removeOwnedDirectory } from './owned-directory.ts'
@@ -60,6 +63,9 @@ export interface DemoObserver {
 const name = 'demo'
 const bootLimitMs = 120_000
 const displayMs = 500
+const stepLimitMs = bootLimitMs
+/** The guest's kernel and its program, with some room. */
+export const demoRamBytesMin = 128 * 2 ** 20
 
 export async function demo(
   options: DemoOptions,
@@ -93,7 +99,7 @@ async function scenario(
   observer.say(
     `guest "${name}" starts on a: stock QEMU ${started.qemu}, ${started.accel}, process ${started.pid}`,
   )
-  await untilConsole(before, 0, (text) => victimLines(text)[0], bootLimitMs)
+  await untilBooted(a.client, before, ramBytes, signal)
   observer.say('it has booted; its program updates 32 MiB of checksummed memory and counts its steps')
 
   await a.client.protect(name, {
@@ -111,11 +117,12 @@ async function scenario(
   const last = await watch(a.client, watchMs, observer, signal)
   invariant(last.epochs && started.pid !== null, 'a protected guest has epochs and a process')
 
+  signal.throwIfAborted()
   // As status says it: by the wall clock of one machine.
   const killedAt = Date.now()
   process.kill(started.pid, 'SIGKILL')
   observer.say(`SIGKILL to QEMU, process ${started.pid}, in the middle of work`)
-  const taken = await until(b.client, (status) => status.takeover !== null)
+  const taken = await until(b.client, 'taken over', ({ takeover }) => takeover !== null, signal)
   invariant(taken.takeover, 'the wait was for a takeover')
   observer.say(`host b has taken over from checkpoint ${taken.takeover.epoch}`)
 
@@ -144,7 +151,7 @@ async function watch(
   observer: DemoObserver,
   signal: AbortSignal,
 ): Promise<GuestStatus> {
-  let status = await until(client, ({ committed }) => committed !== null)
+  let status = await until(client, 'protected', ({ committed }) => committed !== null, signal)
   const deadline = performance.now() + watchMs
   while (performance.now() < deadline) {
     observer.epochs(status)
@@ -154,11 +161,53 @@ async function watch(
   return status
 }
 
-async function until(client: AgentClient, found: (status: GuestStatus) => boolean): Promise<GuestStatus> {
+async function until(
+  client: AgentClient,
+  what: string,
+  found: (status: GuestStatus) => boolean,
+  signal: AbortSignal,
+): Promise<GuestStatus> {
+  const deadline = performance.now() + stepLimitMs
   for (;;) {
     const status = await client.guest(name)
     if (found(status)) return status
-    await delay(10)
+    if (performance.now() > deadline)
+      throw new SubpageError(
+        'GUEST_DIED',
+        `the guest was not ${what} within ${stepLimitMs / 1000} s: it is ${status.state}, ${status.reason}`,
+      )
+    await delay(10, undefined, { signal })
+  }
+}
+
+/** A guest that does not come up is not waited for. */
+async function untilBooted(client: AgentClient, console: Console, ramBytes: number, signal: AbortSignal) {
+  const over = new AbortController()
+  const either = AbortSignal.any([signal, over.signal])
+  const failed = (why: string) =>
+    new SubpageError(
+      'GUEST_DIED',
+      `the guest did not come up with ${formatBytes(ramBytes)} of memory: ${why}; try a larger --ram`,
+    )
+  const said = untilConsole(
+    console,
+    0,
+    (text) => {
+      const trouble = bootTrouble(text)
+      if (trouble !== undefined) throw failed(`its kernel says "${trouble}"`)
+      return victimLines(text)[0]
+    },
+    bootLimitMs,
+    either,
+  )
+  const ended = until(client, 'ended', ({ state }) => state === 'Ended', either).then(() => {
+    throw failed(`it ended after ${consoleLength(console)} bytes of output`)
+  })
+  try {
+    await Promise.race([said, ended])
+  } finally {
+    over.abort()
+    await Promise.allSettled([said, ended])
   }
 }
 

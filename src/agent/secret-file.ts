@@ -1,12 +1,13 @@
 /** Files that hold a secret: private keys, tokens. One that others on this host can read is no secret, and is refused. */
-import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
-import { errorCode, SubpageError } from '../errors.ts'
+import { closeSync, fstatSync, readFileSync } from 'node:fs'
+import { SubpageError } from '../errors.ts'
+import { openInput } from '../input-file.ts'
 
 const bytesMax = 64 * 1024
 
 /** @throws SubpageError SECRET_EXPOSED, BAD_ARGUMENT; no message quotes what is in the file */
 export function readSecretFile(path: string, what: string): Buffer {
-  const fd = open(path, what)
+  const fd = openInput(path, what)
   try {
     const { mode, uid, size } = fstatSync(fd)
     if ((mode & 0o077) !== 0)
@@ -23,13 +24,5 @@ export function readSecretFile(path: string, what: string): Buffer {
     return readFileSync(fd)
   } finally {
     closeSync(fd)
-  }
-}
-
-function open(path: string, what: string): number {
-  try {
-    return openSync(path, 'r')
-  } catch (cause) {
-    throw new SubpageError('BAD_ARGUMENT', `cannot read ${what} ${path} (${errorCode(cause)})`, { cause })
   }
 }

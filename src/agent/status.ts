@@ -9,7 +9,7 @@ const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: T
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
   Type.Union([schema, Type.Null()])
 
-export const Epochs = Type.Object({
+const Epochs = Type.Object({
   checkpoints: Type.Integer(),
   failed: Type.Integer(),
   pauseUs: Percentiles,

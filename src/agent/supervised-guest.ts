@@ -279,7 +279,7 @@ export class SupervisedGuest {
 
   async #passEvents(): Promise<void> {
     try {
-      for await (const event of this.client.followEvents(this.#events.signal)) this.#options.event(event)
+      for await (const event of this.client.events(this.#events.signal)) this.#options.event(event)
     } catch {
       // Its end is noticed by its lifeline.
     }

@@ -1,10 +1,10 @@
 /** The agent that a command speaks to: the one that --api names, by its socket or over TCP, or that of --state. */
-import { readFileSync } from 'node:fs'
 import { readToken } from '../agent/api-token.ts'
 import { AgentClient } from '../agent/client.ts'
 import { isLoopback } from '../agent/loopback.ts'
 import { apiSocket, defaultStateDirectory } from '../agent/state-directory.ts'
 import { SubpageError } from '../errors.ts'
+import { readInput } from '../input-file.ts'
 import type { Flag, Invocation } from './command.ts'
 
 export const agentFlags: Flag[] = [
@@ -44,14 +44,6 @@ function remoteAgent({ flags }: Invocation, api: string): AgentClient {
   return new AgentClient({
     url,
     token: readToken(String(tokenFile)),
-    ...(flags.tlsCa === undefined ? {} : { ca: readCa(String(flags.tlsCa)) }),
+    ...(flags.tlsCa === undefined ? {} : { ca: readInput(String(flags.tlsCa), 'the CA') }),
   })
-}
-
-function readCa(path: string): Buffer {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    throw new SubpageError('BAD_ARGUMENT', `cannot read the CA ${path}`, { cause })
-  }
 }

@@ -59,7 +59,7 @@ export function read<T>(invocation: Invocation, flag: string, parse: (value: str
 }
 
 /** How the value of a flag was given, or would be. */
-export function sourceOf({ sources }: Invocation, flag: string): string {
+function sourceOf({ sources }: Invocation, flag: string): string {
   return sources[flag] ?? optionOf(flag)
 }
 

@@ -4,8 +4,10 @@
  * The command line of this process. A shell reads the two lines above and becomes Node.js (started-with.ts); for Node.js they are
  * comments.
  */
-import { guardOutput } from './output.ts'
-import { perform } from './perform.ts'
+import { untilLoaded } from './early-interruption.ts'
 
+const loading = untilLoaded()
+const [{ guardOutput }, { perform }] = await Promise.all([import('./output.ts'), import('./perform.ts')])
+loading[Symbol.dispose]()
 guardOutput()
 process.exitCode = await perform(process.argv.slice(2), { out: process.stdout, err: process.stderr })

@@ -28,7 +28,7 @@ export function summaryText(summary: Summary, samples: readonly Sample[], kind: 
 /** "512 MiB given, 180 ± 12 MiB used over the last 10 s; 224 MiB would do". */
 export function recommendation(summary: Summary, kind: TargetKind): string {
   const { givenBytes, used, recommendedBytes } = summary
-  const amount = `${mib(used.bytes)} ± ${mib(used.plusMinusBytes)} MiB`
+  const amount = plusMinus(used.bytes, used.plusMinusBytes)
   const given = formatBytes(givenBytes)
   if (kind === 'trace')
     return `${given} recorded, ${amount} written within an interval, over the last ${formatTime(used.spanMs)}`
@@ -95,7 +95,7 @@ function idleAges({ idleBytes }: Summary): string {
 }
 
 /** Memory from top to bottom, time from left to right. */
-export function heatMap(samples: readonly Sample[]): string {
+function heatMap(samples: readonly Sample[]): string {
   const columns = samples.slice(-72)
   const rows = columns[0]?.heat.length ?? 0
   const lines: string[] = []
@@ -117,7 +117,7 @@ export const lineHead = 'USED              WRITTEN   STABLE  PHASES  COST     WA
 export function lineText(sample: Sample): string {
   const { dist, written, estimate, phaseChanges, costShare, watchedPages, ramPages } = sample
   return [
-    `${mib(dist.pages * pageBytes)} ± ${mib(dist.plusMinus * pageBytes)} MiB`.padEnd(16),
+    plusMinus(dist.pages * pageBytes, dist.plusMinus * pageBytes).padEnd(16),
     (written ? formatBytes(written.pages * pageBytes) : '-').padEnd(8),
     (estimate.stable ? 'yes' : 'no').padEnd(6),
     String(phaseChanges).padEnd(6),
@@ -128,4 +128,11 @@ export function lineText(sample: Sample): string {
 
 const bar = (share: number) => '█'.repeat(Math.round(share * barColumns))
 /** Whole numbers, but small ones with a digit. */
+/** In MiB, unless it is so little that it would be none. */
+function plusMinus(bytes: number, either: number): string {
+  return Math.max(bytes, either) < 2 ** 20
+    ? `${formatBytes(bytes)} ± ${formatBytes(either)}`
+    : `${mib(bytes)} ± ${mib(either)} MiB`
+}
+
 const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(bytes < 9.95 * 2 ** 20 ? 1 : 0)

@@ -22,7 +22,7 @@ export type SqueezeMethod = (typeof squeezeMethods)[number]
 
 /** Block sizes of sharing. Smaller ones find more and take more memory: 8 to 16 bytes a block. */
 export const shareBlockBytes = [64, 128, 256, 512, 1024, 2048, 4096] as const
-export const shareBlockBytesDefault = 1024
+const shareBlockBytesDefault = 1024
 
 export interface ReduceStats {
   /** Changed lines that were looked at, and how many of them were known to the dictionary, or elsewhere in the image. */

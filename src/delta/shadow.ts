@@ -45,7 +45,7 @@ export interface Shadow {
 }
 
 /** A block of 256 bytes: the table takes a sixteenth of the memory. */
-export const hashGrainDefault: Grain = 256
+const hashGrainDefault: Grain = 256
 
 const hashBytes = 16
 /** Up to this many pages are compared on the caller's own thread: a thread-pool round trip costs more. */

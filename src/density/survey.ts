@@ -3,9 +3,10 @@
  * user's own fleet. In the paper's order each page counts once: zero, filled with one word, identical to another, a patch
  * of another, packed, or whole. Beside it, how many blocks below the page repeat.
  */
-import { closeSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { SubpageError } from '../errors.ts'
+import { openInput } from '../input-file.ts'
 import type { ImageExtent } from '../memory/images/memory-image.ts'
 import { addon } from '../memory/native.ts'
 import { pageBytes } from '../memory/page.ts'
@@ -84,7 +85,7 @@ export async function survey(images: readonly SurveyImage[], options: SurveyOpti
   const opened: number[] = []
   try {
     for (const [index, image] of images.entries()) {
-      const fd = openImage(image.path)
+      const fd = openInput(image.path)
       opened.push(fd)
       for (const { offset, bytes } of image.extents) extents.push(fd, index, offset, bytes / pageBytes)
       if (!image.partial?.length) continue
@@ -110,14 +111,6 @@ export async function survey(images: readonly SurveyImage[], options: SurveyOpti
 }
 
 const sum = (parts: readonly Uint8Array[]) => parts.reduce((bytes, { length }) => bytes + length, 0)
-
-function openImage(path: string): number {
-  try {
-    return openSync(path, 'r')
-  } catch (cause) {
-    throw new SubpageError('BAD_ARGUMENT', `cannot read ${path}: ${(cause as Error).message}`, { cause })
-  }
-}
 
 function surveyError(error: number): SubpageError {
   const { ENOMEM, EFBIG } = constants.errno

@@ -59,6 +59,11 @@ export function victimDamage(text: string): string | undefined {
   return /^victim TORN .*$/m.exec(text)?.[0]
 }
 
+/** What its kernel says when the demo guest does not come up, or loses its program; undefined when it says nothing of that. */
+export function bootTrouble(text: string): string | undefined {
+  return /^.*(?:Out of memory: Killed|Kernel panic - not syncing).*$/m.exec(text)?.[0].trim()
+}
+
 /** A guest's console: the log of all it printed, and the socket that takes input. */
 export interface Console {
   log: string
@@ -69,12 +74,13 @@ export function consoleAt(log: string): Console {
   return { log, socket: join(dirname(log), 'console.sock') }
 }
 
-/** Waits until what the guest has printed from byte `from` of all its output on satisfies `found`. */
+/** Waits until what the guest has printed from byte `from` of all its output on satisfies `found`, or throws. */
 export async function untilConsole<T>(
   console: Console,
   from: number,
   found: (text: string) => T | undefined,
   limitMs: number,
+  signal?: AbortSignal,
 ): Promise<T> {
   const deadline = performance.now() + limitMs
   let seen = -1
@@ -90,7 +96,7 @@ export async function untilConsole<T>(
         'GUEST_DIED',
         `the guest did not print what was awaited within ${limitMs} ms; its last words: ${readConsole(console, Math.max(0, length - 300))}`,
       )
-    await delay(pollMs)
+    await delay(pollMs, undefined, { signal })
   }
 }
 

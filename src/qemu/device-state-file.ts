@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { addon } from '../memory/native.ts'
 
 /** Its number in QEMU, behind the standard ones. */
-export const deviceStateFd = 3
+const deviceStateFd = 3
 const name = 'subpage-devices'
 
 export class DeviceStateFile {

@@ -17,6 +17,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, join, normalize } from 'node:path'
 import { errorCode, SubpageError } from '../errors.ts'
+import { kindOfFile } from '../input-file.ts'
 import { type Disk, type DiskRequest, type DiskShape, diskBytesMax, sectorBytes } from './disk.ts'
 import { type GuestFiles, readRecord } from './guest-files.ts'
 import { within } from './image-files.ts'
@@ -64,6 +65,10 @@ function lookAt(path: string, given: Disk['format'] | undefined) {
   let file: number | undefined
   try {
     const real = realpathSync(path)
+    // Some devices act when they are opened.
+    const found = statSync(real)
+    if (!found.isFile() && !found.isBlockDevice())
+      throw unusable(`it is ${kindOfFile(found)}, neither a file nor a block device`)
     file = openSync(real, 'r+')
     const head = Buffer.alloc(32)
     const isQcow2 =
@@ -166,7 +171,7 @@ function named(
  * That nobody else on this host has it: no guest, no mount, no other device on top of it.
  * @throws SubpageError DISK_UNUSABLE
  */
-export function assertUnused(path: string, files: GuestFiles): void {
+function assertUnused(path: string, files: GuestFiles): void {
   const unusable = (why: string) => new SubpageError('DISK_UNUSABLE', `the disk ${path} is in use: ${why}`)
   const guests = dirname(files.directory)
   for (const name of attempt(() => readdirSync(guests)) ?? []) {

@@ -30,7 +30,7 @@ const gib = 2 ** 30
  * and pc_piix.c, for machines whose `max-ram-below-4g` was left alone.
  * @throws SubpageError BAD_ARGUMENT
  */
-export function lowMemoryBytes(type: string, ramBytes: number): number {
+function lowMemoryBytes(type: string, ramBytes: number): number {
   const [machine = ''] = type.split(',')
   if (/q35/.test(machine)) return ramBytes >= 2.75 * gib ? 2 * gib : ramBytes
   if (/^(pc|ubuntu|pc-i440fx-.*)$/.test(machine)) return ramBytes >= 3.5 * gib ? 3 * gib : ramBytes

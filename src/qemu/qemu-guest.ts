@@ -158,7 +158,7 @@ export class QemuGuest implements Guest {
 }
 
 /** What both hosts must have alike for the device state of one to load on the other. */
-export function describe({ record }: QemuProcess): GuestDescription {
+function describe({ record }: QemuProcess): GuestDescription {
   const { ramBytes, track: _, disks, ...machine } = record.machine
   return {
     id: record.id,

@@ -10,15 +10,26 @@ import { errorCode, SubpageError } from '../errors.ts'
 /** A unix socket's path must fit in sockaddr_un (unix(7)). */
 export const socketPathBytesMax = 107
 
-/** Where it is, or will be when it is made. */
-export function realPathOf(directory: string): string {
+/** Where it is, or will be when it is made. @throws SubpageError BAD_ARGUMENT when it can be nowhere */
+function realPathOf(directory: string): string {
   const path = resolve(directory)
   try {
     return realpathSync(path)
   } catch (error) {
-    if (errorCode(error) !== 'ENOENT' || path === dirname(path)) throw error
+    const code = errorCode(error)
+    if (code === 'ENOTDIR' || code === 'ELOOP' || code === 'EACCES')
+      throw new SubpageError('BAD_ARGUMENT', `${path} cannot be a state directory: ${whyNot[code]}`, {
+        cause: error,
+      })
+    if (code !== 'ENOENT' || path === dirname(path)) throw error
     return join(realPathOf(dirname(path)), basename(path))
   }
+}
+
+const whyNot = {
+  ENOTDIR: 'a part of its path is no directory',
+  ELOOP: 'its links lead round in a circle',
+  EACCES: 'a part of its path may not be entered',
 }
 
 /** Tells apart what agents of one machine have outside of their state directories. */

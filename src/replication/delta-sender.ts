@@ -50,7 +50,6 @@ export class DeltaSender {
   /** Of the epoch that was handed over last. */
   #ended = { method: 'off' as ReductionMethod, deltaBytes: 0, reduceUs: 0 }
   #memoryBytes = 0
-  /** The reducer is at work in the thread pool. */
   #busy = false
   readonly #disks: boolean
   readonly #stats: ReduceStats = {
@@ -146,6 +145,11 @@ export class DeltaSender {
   committed(totalUs: number): void {
     const { method, deltaBytes, reduceUs } = this.#ended
     this.#choice.learn(method, deltaBytes, reduceUs, totalUs)
+  }
+
+  /** The reducer is at work on something else. */
+  get busy(): boolean {
+    return this.#busy
   }
 
   /** Undefined when writes go as they are: nothing is reduced, or another reduction is under way. */

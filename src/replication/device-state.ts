@@ -13,7 +13,7 @@ import { PageRanges } from '../memory/page-ranges.ts'
 import { Region } from '../memory/region.ts'
 
 /** What is carried whatever it holds: the payload of one frame. Untouched memory costs nothing. */
-export const deviceStateBytesMax = limits.deviceStateBytes.value
+const deviceStateBytesMax = limits.deviceStateBytes.value
 const lengthBytes = 4
 /** The longest record of a page, with its gap. */
 const recordBytesMax = 4352

@@ -21,6 +21,8 @@ import { frameType } from './frame.ts'
 const frameBytes = 1 << 20
 /** Less than this waits for the end of the epoch: then it may refer to what the guest has just written to its memory, too. */
 const earlyBytes = 1 << 20
+/** More than this goes as it is when the reducer is busy. */
+const pressingBytes = 8 << 20
 /** A guest that writes more than the standby holds waits for the end of its epoch; a pause and a journal may come on top. */
 const epochBytesMax = limits.checkpointDiskBytes.value / 2
 const lookMs = 5
@@ -28,7 +30,7 @@ const lookMs = 5
 const noEpoch = 0
 
 /** What reduces. */
-export type WritesReducer = Pick<DeltaSender, 'writes' | 'writesNow'>
+export type WritesReducer = Pick<DeltaSender, 'writes' | 'writesNow' | 'busy'>
 
 export class DiskSender {
   readonly #disks: GuestDisks
@@ -88,8 +90,7 @@ export class DiskSender {
     if (this.#disks.sizes.length === 0) return
     this.#epoch = epoch
     while (!until.aborted) {
-      const due = (this.#disks.urgent || this.#disks.waitingBytes > earlyBytes) && this.#bytes < epochBytesMax
-      const sent = due && !this.#held ? this.#sendNow() : undefined
+      const sent = !this.#held && this.#isDue ? this.#sendNow() : undefined
       if (sent) await sent.done
       else await this.#clock.sleep(lookMs, until)
     }
@@ -136,6 +137,12 @@ export class DiskSender {
     this.#epoch++
     this.#held = false
     this.#shadowMoves = false
+  }
+
+  get #isDue(): boolean {
+    const { urgent, waitingBytes } = this.#disks
+    if (this.#bytes >= epochBytesMax) return false
+    return urgent || waitingBytes > (this.#reducer.busy ? pressingBytes : earlyBytes)
   }
 
   /** A small frame, without a pause between the look into the shadow and the sending. */

@@ -11,7 +11,7 @@ import type { PrimarySession } from './primary-session.ts'
 import type { Protection } from './protection.ts'
 
 /** The guard lets the guest run again after this long, should this supervisor die in the middle. */
-export const handoverMs = 10_000
+const handoverMs = 10_000
 
 /** @throws SubpageError ARBITER_UNREACHABLE */
 export function assertArbitrated({ arbitrated }: { arbitrated: boolean }): void {

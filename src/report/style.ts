@@ -1,8 +1,8 @@
 /** The style sheet of a page: one set of names, light or dark as the reader's system asks; prints as light. */
 
 /** Eight colours that stay apart for colour-blind readers as neighbours, in each of the two modes. */
-const light = ['#2a78d6', '#1baf7a', '#eda100', '#008300', '#4a3aa7', '#e34948', '#e87ba4', '#eb6834']
-const dark = ['#3987e5', '#199e70', '#c98500', '#008300', '#9085e9', '#e66767', '#d55181', '#d95926']
+const light = ['#2a78d6', '#1baf7a', '#eda100', '#7a5230', '#4a3aa7', '#e34948', '#e87ba4', '#eb6834']
+const dark = ['#3987e5', '#199e70', '#c98500', '#c9b08f', '#9085e9', '#e66767', '#d55181', '#d95926']
 
 const variables = (colours: readonly string[]) =>
   colours.map((colour, i) => `--s${i + 1}:${colour}`).join(';')

@@ -23,7 +23,7 @@ export interface DistRule {
 }
 
 /** docs/working-sets.md has the evidence. */
-export const distRule: DistRule = { tau: 0, stableIntervals: 3, tolerance: 0.1 }
+const distRule: DistRule = { tau: 0, stableIntervals: 3, tolerance: 0.1 }
 
 /** Fewer pages than these are noise: the guest kernel's own, as its timers come and go. */
 const noisePages = 256

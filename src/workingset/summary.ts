@@ -38,7 +38,7 @@ const headroom = 1.1
  * What a Linux guest keeps for itself: 64 bytes for each page (struct page), and its code and data. Measured on the demo
  * guest's kernel (docs/working-sets.md); `--footprint` says otherwise.
  */
-export function kernelFootprintBytes(ramBytes: number): number {
+function kernelFootprintBytes(ramBytes: number): number {
   return Math.round(ramBytes / 64) + 40 * 2 ** 20
 }
 
@@ -87,7 +87,7 @@ function spanOf(samples: readonly Sample[]): number {
 }
 
 /** Of values in ascending order, between the two nearest. */
-export function percentile(sorted: readonly number[], percent: number): number {
+function percentile(sorted: readonly number[], percent: number): number {
   const at = ((sorted.length - 1) * percent) / 100
   const low = sorted[Math.floor(at)] ?? 0
   return low + ((sorted[Math.ceil(at)] ?? low) - low) * (at - Math.floor(at))

@@ -71,7 +71,7 @@ async function startAgent(name: string, ...flags: string[]): Promise<TestAgent> 
   await vi.waitFor(() => expect(said).toMatch(/: ready |subpage: /), { timeout: 20_000 })
   expect(said).toMatch(/: ready /)
   const client = new AgentClient(join(state, 'api.sock'))
-  const events = JSON.stringify(await client.events())
+  const events = JSON.stringify(await client.recentEvents())
   const agent = {
     child,
     client,
@@ -388,7 +388,7 @@ test('no secret shows up in output, events, status, arguments or environment', a
   expect(key.length).toBeGreaterThan(20)
   const seen: string[] = []
   for (const { child, client, said } of [plain, secured]) {
-    seen.push(said(), JSON.stringify(await client.status()), JSON.stringify(await client.events()))
+    seen.push(said(), JSON.stringify(await client.status()), JSON.stringify(await client.recentEvents()))
     for (const file of ['cmdline', 'environ']) seen.push(readFileSync(`/proc/${child.pid}/${file}`, 'latin1'))
   }
   for (const text of seen) for (const word of [token, key, 'PRIVATE KEY']) expect(text).not.toContain(word)

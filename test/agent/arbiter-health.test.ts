@@ -96,7 +96,7 @@ test('status says so, of the host and of each guest that needs it, until it is w
   const env = { SUBPAGE_ARBITER: `file:${directory}` }
   const a = await hosts.add('a', env)
   await expect.poll(async () => (await a.client.status()).arbiter.trouble).toMatch(/does not exist/)
-  expect((await a.client.events()).filter(({ kind }) => kind === 'arbiter')).toHaveLength(1)
+  expect((await a.client.recentEvents()).filter(({ kind }) => kind === 'arbiter')).toHaveLength(1)
   mkdirSync(directory, { mode: 0o700 })
   await expect.poll(async () => (await a.client.status()).arbiter.trouble).toBe(null)
   const b = await hosts.add('b', env)
@@ -106,7 +106,7 @@ test('status says so, of the host and of each guest that needs it, until it is w
     return await subpage(['status', 'kept', '--api', apiSocket(join(hosts.directory, host))])
   }
   expect(await status('a')).toMatchObject({ status: 0, out: expect.stringMatching(/decided by +file \//) })
-  const texts = (await a.client.events()).map(({ text }) => text)
+  const texts = (await a.client.recentEvents()).map(({ text }) => text)
   expect(texts).toContainEqual('has a standby that can take over')
 
   renameSync(directory, aside)

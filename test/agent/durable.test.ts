@@ -1,12 +1,23 @@
 /** What a loss of power must not undo, and what it leaves: a host's identity, and the generation of a guest. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import fs, {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { claimantOf } from '../../src/agent/supervisor/host.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
+import { QemuProcess } from '../../src/qemu/qemu-process.ts'
 import { replaceInPlace, syncToDisk } from '../../src/qemu/room.ts'
+import { FileArbiter } from '../../src/replication/arbiters/file.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { ScriptedArbiter } from '../replication/pair.ts'
 
@@ -62,26 +73,85 @@ test.each(['', '{"format":1,', '\0'.repeat(4096)])(
   },
 )
 
-test('file and name are on the disk when it says so', async () => {
-  const path = join(directory(), 'record')
-  replaceInPlace(path, 'one')
-  const handle = await open(path)
-  const kinds: string[] = []
+/** What was synced while `work` was done, by its last name, in order. */
+async function synced(work: () => unknown): Promise<string[]> {
+  const names: string[] = []
+  const note = (fd: number) =>
+    names.push(
+      basename(readlinkSync(`/proc/self/fd/${fd}`)).replace(/[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}/, 'ID'),
+    )
+  const handle = await open('/dev/null')
   const prototype = Object.getPrototypeOf(handle) as FileHandle
+  await handle.close()
   const { sync } = prototype
+  const { fsyncSync } = fs
   const spy = vi.spyOn(prototype, 'sync').mockImplementation(async function (this: FileHandle) {
-    kinds.push((await this.stat()).isDirectory() ? 'directory' : 'file')
+    note(this.fd)
     await sync.call(this)
   })
+  fs.fsyncSync = (fd) => {
+    note(fd)
+    fsyncSync(fd)
+  }
+  syncBuiltinESMExports()
   try {
-    replaceInPlace(path, 'two')
-    await syncToDisk(path)
+    await work()
   } finally {
     spy.mockRestore()
-    await handle.close()
+    fs.fsyncSync = fsyncSync
+    syncBuiltinESMExports()
   }
-  expect(kinds).toEqual(['file', 'directory'])
+  return names
+}
+
+test('file and name are on the disk when it says so', async () => {
+  const folder = directory()
+  const path = join(folder, 'record')
+  replaceInPlace(path, 'one')
+  expect(
+    await synced(async () => {
+      replaceInPlace(path, 'two')
+      await syncToDisk(path)
+    }),
+  ).toEqual(['record', basename(folder)])
   expect(readFileSync(path, 'utf8').trim()).toBe('two')
+})
+
+test('so is the identity of a host before anybody hears of it', async () => {
+  const folder = directory()
+  expect(await synced(() => claimantOf(folder, 'north'))).toEqual(['host-id.next', basename(folder)])
+  expect(await synced(() => claimantOf(folder, 'north'))).toEqual([])
+})
+
+test('so is the generation of a guest', async () => {
+  const files = guestFiles(directory(), 'kept')
+  mkdirSync(files.directory, { recursive: true })
+  const qemu = { files, notes: [] as string[], updateRecord: () => replaceInPlace(files.record, '{}') }
+  const writeDown = QemuProcess.prototype.writeDown.bind(qemu as unknown as QemuProcess)
+  expect(await synced(() => writeDown({ generation: 2 }))).toEqual(['guest.json', 'kept'])
+  rmSync(files.record)
+  const gone = { ...qemu, updateRecord: () => undefined }
+  await QemuProcess.prototype.writeDown.call(gone as unknown as QemuProcess, { generation: 3 })
+  expect(gone.notes).toEqual([expect.stringMatching(/may not outlast a loss of power/)])
+})
+
+test('so is a decision of the arbiter, for whoever made it and for whoever only asks', async () => {
+  const folder = directory()
+  const [one, other] = [new FileArbiter(folder), new FileArbiter(folder)]
+  onTestFinished(() => {
+    one.close()
+    other.close()
+  })
+  const guest = '00000000-0000-4000-8000-000000000000'
+  // The folder of the guest; the decision, before it has its name; its name.
+  expect(await synced(() => one.claim(guest, 2, 'north-01234567'))).toEqual([
+    basename(folder),
+    '.claim-ID',
+    'ID',
+    // Looked at afterwards, as by whoever only asks.
+    'ID',
+  ])
+  expect(await synced(() => other.holder(guest, 2))).toEqual(['ID'])
 })
 
 test('a generation is granted to us when it is written down, not before', async () => {

@@ -9,6 +9,7 @@ import { buildApi } from '../../src/agent/api.ts'
 import { EventLog } from '../../src/agent/event-log.ts'
 import { outstandingBytesMax } from '../../src/agent/event-stream.ts'
 import type { GuestApi } from '../../src/agent/guest-api.ts'
+import { connect } from '../../src/index.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-events-'))
 const path = join(folder, 'api.sock')
@@ -61,6 +62,18 @@ test('a client that does not read is dropped, and the one beside it misses nothi
   deaf.on('error', () => undefined).resume()
   await ended
   reader.destroy()
+  await expect.poll(() => events.listenerCount('event')).toBe(0)
+})
+
+test('the iterator of a client has what was and what comes, and leaves nothing behind when the loop ends', async () => {
+  events.add('', 'guest', 'before')
+  const seen: string[] = []
+  for await (const { text } of connect({ socket: path }).events()) {
+    seen.push(text)
+    if (text === 'before') events.add('', 'guest', 'after')
+    if (text === 'after') break
+  }
+  expect(seen.slice(-2)).toEqual(['before', 'after'])
   await expect.poll(() => events.listenerCount('event')).toBe(0)
 })
 

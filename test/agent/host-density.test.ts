@@ -1,11 +1,12 @@
 /** One guest that the keeper cannot serve keeps no other one from it, and is tried again. Real processes as guests. */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { EventLog } from '../../src/agent/event-log.ts'
 import type { DenseOwner } from '../../src/agent/supervisor/dense-guest.ts'
 import { HostDensity } from '../../src/agent/supervisor/host-density.ts'
 import { KeeperClient } from '../../src/density/keeper-client.ts'
+import { SubpageError } from '../../src/errors.ts'
 import { Region } from '../../src/memory/region.ts'
 import { identify } from '../../src/qemu/process.ts'
 import { type Victim, Victims } from '../tracking/victim.ts'
@@ -70,4 +71,35 @@ test('a guest whose faults cannot be served leaves the keeper to the others, unt
   await density.close()
   const tag = createHash('sha256').update(directory).digest('hex').slice(0, 8)
   await expect.poll(() => existsSync(`/dev/shm/subpage-${tag}-density`)).toBe(false)
+})
+
+test('a connection to a keeper that fails while guests are handed to it is not left open', async () => {
+  const victims = new Victims()
+  cleanups.push(() => victims.close())
+  const directory = mkdtempSync('/dev/shm/subpage-test-density-')
+  cleanups.push(() => rmSync(directory, { recursive: true, force: true }))
+  const density = new HostDensity(directory, new EventLog(), undefined)
+  cleanups.push(() => density.close())
+  const victim = await victims.start({ pages: 64 })
+  const ram = Region.map(victim.target.ramPath, { writable: true })
+  cleanups.push(() => ram.close())
+  const { ask } = KeeperClient.prototype
+  const failing: KeeperClient[] = []
+  const spy = vi.spyOn(KeeperClient.prototype, 'ask').mockImplementation(function (
+    this: KeeperClient,
+    ...question
+  ) {
+    if (question[0] !== 'attach' || failing.length >= 3) return ask.apply(this, question) as never
+    failing.push(this)
+    return Promise.reject(new SubpageError('KEEPER_FAILED', 'it is about to end')) as never
+  })
+  cleanups.push(() => spy.mockRestore())
+  density.resume(ownerOf(victim, 'one', ram))
+  await expect.poll(async () => (await density.status())?.guests.map(({ id }) => id)).toEqual(['one'])
+  expect(failing).toHaveLength(3)
+  let closed = 0
+  for (const client of failing) void client.closed.then(() => closed++)
+  await expect.poll(() => closed).toBe(3)
+  await victim.kill()
+  await (await density.keeper()).ask('forget', { id: 'one' })
 })

@@ -80,7 +80,16 @@ describe('a wrong command line is status 2, and nothing on standard output', () 
       ['protect', 'x', ...there, '--to', 'h', '--epoch', 'soon'],
       /"soon" is not a time/,
     ],
-    ['an address that is none', ['protect', 'x', ...there, '--to', 'a:b:c'], /"a:b:c" is not an address/],
+    [
+      'an address that is none',
+      ['protect', 'x', ...there, '--to', 'a:b:c'],
+      /"a:b:c" is not an address: write HOST/,
+    ],
+    [
+      'a directory that may be a host',
+      ['protect', 'x', ...there, '--to', 'a/b'],
+      /"a\/b" is not an address: write HOST.* the state directory .* beginning with \/ or \.\//,
+    ],
     [
       'a port that there is not',
       ['protect', 'x', ...there, '--to', 'h:70000'],

@@ -5,7 +5,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { readTrace } from '../../lab/src/trace.ts'
@@ -34,11 +34,12 @@ const busy = [
   `${endsWithRecorder} const b = Buffer.alloc(4096); setInterval(() => b.fill(Date.now() & 255), 1)`,
 ]
 
-function recording(options: string[] = [], env: Record<string, string> = {}) {
+/** @param group it, and what it starts, are a process group of their own */
+function recording(options: string[] = [], env: Record<string, string> = {}, group = false) {
   const child = spawn(
     process.execPath,
     [mainFile, 'record', '-o', path, '--epoch', '10ms', '--tracker', 'compare', ...options, '--', ...busy],
-    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } },
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env }, detached: group },
   )
   children.push(child)
   let said = ''
@@ -56,6 +57,16 @@ describe('a recording ends whole', () => {
     child.kill(signal)
     expect((await once(child, 'exit'))[0]).toBe(exitStatus.ok)
     expect(readTrace(path).end()).toMatchObject({ cause: 'interrupted' })
+    expect(readdirSync(folder)).toEqual(['a.trace'])
+  })
+
+  test('by a signal to its process group, as timeout(1) and service managers send it', async () => {
+    const { child, begun } = recording([], {}, true)
+    await begun()
+    process.kill(-child.pid!, 'SIGTERM')
+    // The command may have ended by it before.
+    expect([exitStatus.ok, 128 + constants.signals.SIGTERM]).toContain((await once(child, 'exit'))[0])
+    expect(['interrupted', 'target-ended']).toContain(readTrace(path).end().cause)
     expect(readdirSync(folder)).toEqual(['a.trace'])
   })
 
@@ -205,3 +216,28 @@ test('wss writes its page and its tables, interrupted by SIGHUP as well', async 
   expect(readFileSync(page, 'utf8')).toMatch(/^<!doctype html>/i)
   expect(readdirSync(join(folder, 'csv')).length).toBeGreaterThan(1)
 })
+
+test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
+  '%s before there is anything to show is said',
+  async (signal) => {
+    const child = spawn(
+      process.execPath,
+      [mainFile, 'wss', `pid:${process.pid}`, '--for', '2h', '--interval', '1h'],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    )
+    children.push(child)
+    let said = ''
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+      said += text
+    })
+    // Node.js itself catches the other two; ours are there at about the same time as this one's.
+    const catchesHangup = () =>
+      /^SigCgt:.*[13579bdf]$/m.test(readFileSync(`/proc/${child.pid}/status`, 'utf8'))
+    await expect.poll(catchesHangup, { interval: 1 }).toBe(true)
+    child.kill(signal)
+    expect((await once(child, 'close'))[0]).toBe(exitStatus.interrupted)
+    expect(said).toMatch(/nothing was (done|measured) \(INTERRUPTED\)\n$/)
+  },
+)

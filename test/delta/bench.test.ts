@@ -9,7 +9,7 @@ import { patternNames } from '../../bench/delta-patterns.ts'
 import { readEpochs, writeEpochs } from '../../bench/recorded-epochs.ts'
 import { run as runShadow, type ShadowBench } from '../../bench/shadow.ts'
 import { codecNames } from '../../src/delta/codec.ts'
-import { cpuPaths } from '../../src/delta/cpu.ts'
+import { cpuPaths } from '../support/cpu.ts'
 import { noise } from './memories.ts'
 
 it('measures every codec, path, pattern and order, for capture and apply', async () => {

@@ -6,13 +6,13 @@ import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
 import { applySync, checkDelta } from '../../src/delta/apply.ts'
 import { codecNames } from '../../src/delta/codec.ts'
-import { cpuPaths, selectCpuPath } from '../../src/delta/cpu.ts'
-import { applyDelta, encodeDelta } from '../../src/delta/oracle/delta.ts'
 import { compareRegionsSync } from '../../src/memory/hash.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
+import { cpuPaths, selectCpuPath } from '../support/cpu.ts'
 import { captureAll, contentOf, memoryPair, noise, regionOf, testPages } from './memories.ts'
+import { applyDelta, encodeDelta } from './oracle/delta.ts'
 
 afterEach(() => selectCpuPath('best'))
 

@@ -1,8 +1,8 @@
 /** The choice of the CPU path: by environment variable, by processor, and never another one in silence. */
 import { join } from 'node:path'
 import { afterEach, expect, it, vi } from 'vitest'
-import { cpuPath, cpuPaths, selectCpuPath } from '../../src/delta/cpu.ts'
 import { load, packageRoot } from '../../src/memory/native.ts'
+import { cpuPath, cpuPaths, selectCpuPath } from '../support/cpu.ts'
 
 const addonPath = join(packageRoot, 'build/native/subpage.node')
 

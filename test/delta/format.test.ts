@@ -4,12 +4,12 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { applySync } from '../../src/delta/apply.ts'
 import { type CodecName, codecNames } from '../../src/delta/codec.ts'
-import { applyDelta, encodeDelta } from '../../src/delta/oracle/delta.ts'
 import { invariant } from '../../src/errors.ts'
 import { packageRoot } from '../../src/memory/native.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { captureAll, contentOf, regionOf } from './memories.ts'
+import { applyDelta, encodeDelta } from './oracle/delta.ts'
 
 const pages = 3
 

@@ -6,7 +6,7 @@ import type { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
 
 export const testPages = 5
-export const testBytes = testPages * pageBytes
+const testBytes = testPages * pageBytes
 
 /** Deterministic bytes: xorshift, so that a failing case is its seed. */
 export function noise(seed: number, length: number): Uint8Array {

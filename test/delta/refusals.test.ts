@@ -2,9 +2,9 @@
 import { describe, expect, it } from 'vitest'
 import { applySync, checkDelta } from '../../src/delta/apply.ts'
 import { type CodecName, codecNumbers } from '../../src/delta/codec.ts'
-import { applyDelta } from '../../src/delta/oracle/delta.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { contentOf, noise, regionOf } from './memories.ts'
+import { applyDelta } from './oracle/delta.ts'
 
 const pages = 3
 

@@ -7,15 +7,15 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { applySync } from '../../src/delta/apply.ts'
 import { captureSync, grains, noSlot } from '../../src/delta/capture.ts'
 import { codecNames } from '../../src/delta/codec.ts'
-import { cpuPaths, selectCpuPath } from '../../src/delta/cpu.ts'
-import { encodeDelta } from '../../src/delta/oracle/delta.ts'
 import { PageCache } from '../../src/delta/page-cache.ts'
 import { cacheShadow, fullShadow, hashShadow, type Shadow, shadowDifference } from '../../src/delta/shadow.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import type { Region } from '../../src/memory/region.ts'
+import { cpuPaths, selectCpuPath } from '../support/cpu.ts'
 import { seededRandom } from '../support/random.ts'
 import { contentOf, memoryPair, regionOf, testPages } from './memories.ts'
+import { encodeDelta } from './oracle/delta.ts'
 
 afterEach(() => selectCpuPath('best'))
 

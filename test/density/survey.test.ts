@@ -171,7 +171,7 @@ describe('survey', () => {
   })
 
   test('refuses what is no image', async () => {
-    expect(() => surveyImage(folder)).toThrow(/not a regular file/)
+    expect(() => surveyImage(folder)).toThrow(/is a directory, not a file/)
     expect(() => surveyImage(image('empty', []))).toThrow(/empty/)
     expect(() => surveyImage(join(folder, 'nothing'))).toThrow(/there is no file/)
   })

@@ -42,7 +42,7 @@ test('a pause that is broken with much to capture: seeded again while the guest 
   await untilConsole(console, 0, (text) => /^workset ready/m.exec(text) ?? undefined, 60_000)
   const events: string[] = []
   void (async () => {
-    for await (const { text } of from.client.followEvents()) events.push(text)
+    for await (const { text } of from.client.events()) events.push(text)
   })().catch(() => undefined) // The agent is ended by the test.
   // An epoch in which all of it is written; a standby that waits for longer than the supervisor stands still.
   await protect(from, name, to, { epochMs: 400, suspicionMs: 20_000, speculate: 'off' })

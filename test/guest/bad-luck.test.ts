@@ -25,7 +25,7 @@ import { errorTable, exitStatus } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
 import { type GuestFiles, guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
-import { launch } from '../../src/qemu/launch.ts'
+import { launch, qemuBinary } from '../../src/qemu/launch.ts'
 import { identify, isRunning } from '../../src/qemu/process.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Connection } from '../../src/replication/connection.ts'
@@ -201,6 +201,22 @@ describe('a start that fails leaves nothing behind', () => {
       message: expect.stringMatching(/\/nowhere\/qemu/),
     })
     expectNothingOf('without', 'unlucky')
+  })
+
+  test('a script in place of QEMU: what it keeps from being loaded is said, and one that hands it on is as good as QEMU', async () => {
+    const script = (name: string, line: string) => {
+      writeFileSync(join(hosts.directory, name), `#!/bin/sh\n${line}\n`, { mode: 0o755 })
+      return join(hosts.directory, name)
+    }
+    for (const [host, line, missing] of [
+      ['clears', `exec env -i PATH="$PATH" ${qemuBinary} "$@"`, /has not loaded .*shim\.so/],
+      ['hands-on', `exec ${qemuBinary} "$@"`, null],
+    ] as const) {
+      const { client } = await hosts.add(host, { SUBPAGE_QEMU: script(`${host}.sh`, line) })
+      const { shimMissing } = await client.run({ ...idle, name: 'scripted' })
+      expect(shimMissing).toEqual(missing === null ? null : expect.stringMatching(missing))
+      await client.remove('scripted')
+    }
   })
 
   test('a device with memory of its own that no list names is found in QEMU', async () => {
@@ -537,7 +553,7 @@ describe('a protected guest', () => {
     await untilRunning()
     signalHost(b, 'SIGCONT')
     await expectProtected()
-    expect((await b.client.events()).filter(({ kind }) => kind === 'failover')).toEqual([])
+    expect((await b.client.recentEvents()).filter(({ kind }) => kind === 'failover')).toEqual([])
   })
 
   test('whose standby loses all but its QEMU goes on, and gets another', async () => {
@@ -555,7 +571,7 @@ describe('a protected guest', () => {
     process.kill(pid ?? Number.NaN, 'SIGKILL')
     await until(a, name, ({ state }) => state === 'Connecting')
     await expectProtected()
-    const events = await b.client.events()
+    const events = await b.client.recentEvents()
     expect(events.map(({ text }) => text).join('\n')).toMatch(/the waiting QEMU ended/)
   })
 

@@ -43,7 +43,7 @@ test('a takeover whose protection cannot go on keeps its guest, and the others t
   })
   expect(await b.client.guest('other')).toMatchObject({ state: 'Connecting', pid: expect.any(Number) })
   expect(
-    (await b.client.events()).filter((event) => /^protecting it again failed/.test(event.text)),
+    (await b.client.recentEvents()).filter((event) => /^protecting it again failed/.test(event.text)),
   ).toHaveLength(1)
   expect((await b.client.status()).pid).toBe(pid)
   // It runs, and can be told that this is meant.

@@ -131,7 +131,7 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
     }
     await protect(a, name, b, format === 'raw' ? { diskTo: { data: named }, verifyEveryMs: 2000 } : {})
     const { disks } = await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')
-    const texts = (await a.client.events()).flatMap(({ guest, text }) => (guest === name ? [text] : []))
+    const texts = (await a.client.recentEvents()).flatMap(({ guest, text }) => (guest === name ? [text] : []))
     expect(texts).toContainEqual(expect.stringMatching(/^seeded: \d.* compared or sent, .*\/s$/))
     // Most of it is zeros, as the standby's new file is.
     expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)

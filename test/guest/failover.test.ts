@@ -157,7 +157,8 @@ test('a balloon that inflates and deflates leaves the standby equal, and what it
 // QEMU may end in any step of a checkpoint, with commands on their way to it.
 test('a guest that powers itself off is not failed over, whatever it interrupts', async () => {
   const random = seededRandom()
-  const failovers = async () => (await to.client.events()).filter(({ kind }) => kind === 'failover').length
+  const failovers = async () =>
+    (await to.client.recentEvents()).filter(({ kind }) => kind === 'failover').length
   const before = await failovers()
   const powersOff = async (sleeper: string, console: Console, line: string) => {
     await protect(from, sleeper, to, { epochMs: 5 })

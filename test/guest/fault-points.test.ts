@@ -44,7 +44,7 @@ async function withFault(agent: EphemeralAgent, fault: string): Promise<Ephemera
 
 /** Waits until the supervisor has died of its fault. */
 async function died({ client }: EphemeralAgent, limitMs = 20_000): Promise<void> {
-  const texts = async () => (await client.events()).map(({ text }) => text)
+  const texts = async () => (await client.recentEvents()).map(({ text }) => text)
   await expect
     .poll(texts, { timeout: limitMs })
     .toContainEqual(expect.stringMatching(/^its supervisor ended/))

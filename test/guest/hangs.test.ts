@@ -31,7 +31,7 @@ afterAll(() => hosts[Symbol.asyncDispose]())
 const pidOf = async (agent: EphemeralAgent, name: string) => (await agent.client.guest(name)).pid!
 const hung = (agent: EphemeralAgent, name: string) => until(agent, name, ({ state }) => state === 'Hung')
 const texts = async (agent: EphemeralAgent) =>
-  (await agent.client.events()).map(({ guest, text }) => `${guest} ${text}`)
+  (await agent.client.recentEvents()).map(({ guest, text }) => `${guest} ${text}`)
 
 async function restart(host: string, agent: EphemeralAgent): Promise<EphemeralAgent> {
   await killHost(agent)

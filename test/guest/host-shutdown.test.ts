@@ -39,7 +39,7 @@ test('the agent is stopped and comes back, then it is stopped and its QEMU dies'
   await until(atA, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
   expect(await atA.client.guest(name)).toMatchObject({ pid, generation })
   expect(await atA.client.verify(name)).toMatchObject({ equal: true })
-  expect((await atB.client.events()).filter(({ kind }) => kind === 'failover')).toEqual([])
+  expect((await atB.client.recentEvents()).filter(({ kind }) => kind === 'failover')).toEqual([])
 
   await stop()
   process.kill(pid ?? Number.NaN, 'SIGKILL')

@@ -59,7 +59,7 @@ describe('a standby on the same machine', () => {
     expect(isRunning(guest)).toBe(true)
     signalHost(a, 'SIGCONT')
     await until(a, name, ({ state }) => state === 'Protected')
-    expect((await b.client.events()).filter((event) => event.kind === 'failover')).toEqual([])
+    expect((await b.client.recentEvents()).filter((event) => event.kind === 'failover')).toEqual([])
     await a.client.remove(name)
     await b.end()
   })

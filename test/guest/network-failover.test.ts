@@ -97,6 +97,6 @@ test(`a TCP connection survives ${failovers} failovers, and no answer is taken b
   }
   expect(adder.connection.ended, `seed ${random.seed}`).toBe(undefined)
   console.log(`${adder.added} sums, the slowest after ${adder.slowestMs.toFixed(0)} ms`)
-  const events = (await a.client.events()).map(({ text }) => text)
+  const events = (await a.client.recentEvents()).map(({ text }) => text)
   expect(events.some((text) => text.startsWith('made the bridge br0'))).toBe(true)
 })

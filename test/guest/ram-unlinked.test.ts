@@ -44,7 +44,9 @@ test('it is said, and protection goes on', async () => {
   expect((await until(a, 'bare', ({ reason }) => removed.test(reason))).state).toBe('Running')
   await until(a, 'held', ({ reason, state }) => state === 'Protected' && removed.test(reason))
   await until(b, 'held', ({ reason, state }) => state === 'Protected' && removed.test(reason))
-  expect((await a.client.events()).filter(({ text }) => /RAM file .* was removed/.test(text))).toHaveLength(2)
+  expect(
+    (await a.client.recentEvents()).filter(({ text }) => /RAM file .* was removed/.test(text)),
+  ).toHaveLength(2)
   expect(await a.client.verify('held')).toMatchObject({ equal: true })
 })
 

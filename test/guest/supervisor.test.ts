@@ -95,7 +95,7 @@ test('an agent with other settings: supervisors that can make way do, those of s
   }
   expect(await supervisorPid(a, 'one')).not.toBe(primary)
   expect(await supervisorPid(b, 'one')).toBe(standby)
-  expect((await b.client.events()).map(({ text }) => text)).toContainEqual(
+  expect((await b.client.recentEvents()).map(({ text }) => text)).toContainEqual(
     expect.stringMatching(/keeps the settings of the agent that started it/),
   )
   for (const agent of [a, b]) await killHost(agent)
@@ -131,7 +131,7 @@ test.each([
     await until(a, 'one', ({ role, state }) => role === 'Primary' && state === 'Protected')
     await until(b, 'one', ({ role, state }) => role === 'Standby' && state === 'Protected')
     expect(await a.client.verify('one')).toMatchObject({ equal: true })
-    expect((await host().client.events()).map(({ guest, text }) => `${guest} ${text}`)).toEqual(
+    expect((await host().client.recentEvents()).map(({ guest, text }) => `${guest} ${text}`)).toEqual(
       expect.arrayContaining([
         expect.stringMatching(/^one its supervisor ended/),
         'one has a new supervisor',
@@ -182,7 +182,7 @@ test('a supervisor of another release is left to its work, and named', async () 
   }).listen(socket)
   onTestFinished(() => void other.close())
   a = await hosts.add('a')
-  expect((await a.client.events()).map(({ text }) => text)).toContainEqual(
+  expect((await a.client.recentEvents()).map(({ text }) => text)).toContainEqual(
     expect.stringMatching(
       /process \d+, release 9\.9\.9\) speaks protocol 99, this agent 1: end it with SIGTERM/,
     ),

@@ -61,7 +61,7 @@ test('a host of another CA gets nowhere, in either direction', async () => {
   })
   expect(await alpha.client.guest('sought')).toMatchObject({ role: 'Alone', state: 'Running' })
   const heard = async (agent: EphemeralAgent) =>
-    (await agent.client.events()).filter(({ kind }) => kind === 'refused').map(({ text }) => text)
+    (await agent.client.recentEvents()).filter(({ kind }) => kind === 'refused').map(({ text }) => text)
   await expect.poll(() => heard(mallory)).not.toEqual([])
   await alpha.client.remove('sought')
 })

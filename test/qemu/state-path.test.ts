@@ -1,5 +1,5 @@
 /** The state directory by all its names, and the lengths that a socket bears. */
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
@@ -38,6 +38,19 @@ test('others are others, and one that is not there yet is what it will be', () =
   expect(before).toBe(guestFiles(byName!, 'g').ram)
   mkdirSync(byName!, { recursive: true })
   expect(guestFiles(byLink!, 'g').ram).toBe(before)
+})
+
+test('a path that can be no directory is refused, and says why', () => {
+  writeFileSync(join(base, 'file'), '')
+  symlinkSync('round', join(base, 'round'))
+  for (const [path, why] of [
+    [join(base, 'file/state'), /a part of its path is no directory/],
+    ['/dev/null/state', /a part of its path is no directory/],
+    [join(base, 'round/state'), /links lead round in a circle/],
+  ] as const)
+    expect(() => guestFiles(path, 'g')).toThrow(
+      expect.objectContaining({ code: 'BAD_ARGUMENT', message: expect.stringMatching(why) }),
+    )
 })
 
 test('a path that no socket can have is refused, with its length and what to do', () => {

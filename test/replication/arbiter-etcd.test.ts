@@ -364,7 +364,7 @@ withEtcd('TLS with client certificates', { tls: true }, () => {
     const guest = randomUUID()
     await expectUnreachable(arbiter.claim(guest, 1, 'host-a'))
     fs.rmSync(file('key'))
-    await expectUnreachable(arbiter.claim(guest, 1, 'host-a'), /key for etcd cannot be read/)
+    await expectUnreachable(arbiter.claim(guest, 1, 'host-a'), /cannot read the key for etcd/)
     fs.copyFileSync(file('client.pem'), file('certificate'))
     fs.copyFileSync(file('client.key'), file('key'))
     fs.chmodSync(file('key'), 0o600)

@@ -19,6 +19,7 @@ import { DiskSender } from '../../src/replication/disk-sender.ts'
 import { noTraffic } from '../../src/replication/disk-traffic.ts'
 import { diskHeaderBytes } from '../../src/replication/disks.ts'
 import { type FrameType, frameType } from '../../src/replication/frame.ts'
+import { redo } from '../../src/replication/held-writes.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import { StandbyMachine } from '../../src/replication/standby-state.ts'
@@ -288,6 +289,7 @@ const sendings: [string, Sending][] = [
   ['every part, compressed', { reduce: ['dictionary', 'sharing', 'similar'], compress: 'zstd' }],
   ['small blocks, not compressed', { reduce: ['dictionary', 'sharing'], blockBytes: 64, compress: 'off' }],
   ['whole pages only', { reduce: ['sharing'], blockBytes: 4096, compress: 'lz4' }],
+  ['nothing is reduced', {}],
   ['compression only', { reduce: [], compress: 'zstd' }],
   ['whatever is best', { reduce: ['dictionary', 'sharing', 'similar'], compress: 'auto' }],
 ]
@@ -385,16 +387,35 @@ describe('what a guest writes from its memory', () => {
   })
 })
 
+/** A record of data. */
+const record = (offset: number, data: Uint8Array) => {
+  const head = Buffer.alloc(recordHeaderBytes)
+  head.writeBigUInt64LE(BigInt(offset), 0)
+  head.writeUInt32LE(data.length, 8)
+  head.writeUInt32LE(recordKind.data, 12)
+  return Buffer.concat([head, data])
+}
+
+test('what an epoch changes is filled in once it is applied, and written then', async () => {
+  const image = Region.anonymous(2 * pageBytes)
+  const disk = new ScriptedDiskImage()
+  let apply: () => void = () => undefined
+  const applied = new Promise<void>((resolve) => {
+    apply = resolve
+  })
+  const fills = new Uint8Array(Uint32Array.of(recordHeaderBytes, 1, 64 << 16).buffer)
+  const payload = record(4096, new Uint8Array(pageBytes))
+  const done = redo([{ disk, payload, from: 0, fills, giveBack: () => undefined }], image, applied)
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  image.write(pageBytes, noise(pageBytes, 7))
+  apply()
+  await done
+  expect(Buffer.compare(disk.content.subarray(4096, 2 * 4096), noise(pageBytes, 7))).toBe(0)
+  image.close()
+})
+
 describe('damaged', () => {
   const parts: ReducePart[] = ['dictionary', 'sharing']
-  const record = (offset: number, data: Uint8Array) => {
-    const head = Buffer.alloc(recordHeaderBytes)
-    head.writeBigUInt64LE(BigInt(offset), 0)
-    head.writeUInt32LE(data.length, 8)
-    head.writeUInt32LE(recordKind.data, 12)
-    return Buffer.concat([head, data])
-  }
-
   test('writes are refused, or are writes to this disk that share with this image', async () => {
     const ram = Region.anonymous(pages * pageBytes)
     for (let page = 0; page < pages; page++) ram.write(page * pageBytes, noise(pageBytes, page))

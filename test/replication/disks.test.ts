@@ -171,6 +171,7 @@ describe('a standby refuses', () => {
   test.each([
     ['a disk that the guest has not', frame(1, 0, record(0, 1, 0, new Uint8Array(1)))],
     ['a form that it does not know', frame(0, 2, record(0, 1, 0, new Uint8Array(1)))],
+    ['reduced writes, which it was not told of', frame(0, 1, record(0, 1, 0, new Uint8Array(1)))],
     ['no header', Buffer.alloc(3)],
     ['a write beyond the end', frame(0, 0, record(scriptedDiskBytes - 1, 2, 0, new Uint8Array(2)))],
     ['an unknown kind', frame(0, 0, record(0, 1, 2, new Uint8Array(1)))],

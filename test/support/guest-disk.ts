@@ -1,7 +1,6 @@
 /** A disk of a guest with a file system, on which the guest writes numbered records, each of them safe before it is said. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { createReadStream, truncateSync, writeFileSync } from 'node:fs'
+import { truncateSync, writeFileSync } from 'node:fs'
 import {
   type Console,
   consoleLength,
@@ -64,10 +63,4 @@ export function recordsOn(path: string, format: 'raw' | 'qcow2' = 'raw'): number
     stdio: ['pipe', 'pipe', 'ignore'],
   })
   return text.trim().split('\n').map(Number)
-}
-
-export async function digestOfFile(path: string): Promise<string> {
-  const digest = createHash('sha256')
-  for await (const part of createReadStream(path)) digest.update(part)
-  return digest.digest('hex')
 }

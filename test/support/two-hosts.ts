@@ -66,7 +66,7 @@ export class TestHost {
 
   async #follow({ client }: EphemeralAgent): Promise<void> {
     try {
-      for await (const { time, kind, text } of client.followEvents())
+      for await (const { time, kind, text } of client.events())
         this.events.push(`${time} ${this.name} ${kind}: ${text}`)
     } catch {
       // The agent was killed.

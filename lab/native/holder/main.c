@@ -365,8 +365,8 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &child, NULL);
     struct sigaction wake = {.sa_handler = on_child};
     sigaction(SIGCHLD, &wake, NULL);
-    /* An interrupt from the terminal is for subpage, which then closes the socket. */
-    for (const int *number = (const int[]){SIGINT, SIGQUIT, SIGHUP, SIGTSTP, SIGPIPE, 0}; *number; number++)
+    /* What is sent to a process group, by a terminal, timeout(1) or a service manager, is for subpage, which then closes the socket. */
+    for (const int *number = (const int[]){SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGPIPE, 0}; *number; number++)
         signal(*number, SIG_IGN);
     if ((error = open_mirror(strtoull(argv[2], NULL, 10), &mirror)))
         return failed("memory for a copy", error);

@@ -8,6 +8,8 @@ export interface Result {
 }
 
 export const paperShare = 0.35
+/** That the paper measured. */
+export const paperWorkloads = 30
 export const paperXorRleGain = 1.8
 
 export const percent = (share: number) => (Number.isFinite(share) ? `${Math.round(100 * share)} %` : '–')

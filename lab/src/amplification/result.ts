@@ -12,6 +12,7 @@ import {
   length,
   lengthsOf,
   paperShare,
+  paperWorkloads,
   paperXorRleGain,
   percent,
   type Result,
@@ -131,6 +132,8 @@ function headlineTable({ headline }: Result): Table {
   }
 }
 
+const counted = (workloads: number) => `${workloads} workload${workloads === 1 ? '' : 's'}`
+
 function lead({ headline, measured }: Result): string {
   const chosen = headline.find(({ epochMs }) => epochMs === 10) ?? headline[0]!
   const without = measured.filter(({ missing }) => missing !== undefined)
@@ -138,6 +141,9 @@ function lead({ headline, measured }: Result): string {
   return [
     `With epochs of ${length(chosen.epochMs)}, whole dirty pages are more than 10 times what changed in them in ${percent(chosen.shareAbove10)} of ${chosen.workloads} workloads (the paper: more than ${percent(paperShare)}).`,
     `XOR and run lengths save a further ${times(chosen.xorRleGain)} of changed lines (the paper: ${times(paperXorRleGain)}), masked ${times(chosen.maskedGain)}.`,
+    ...(chosen.workloads < paperWorkloads / 2
+      ? [`Of ${counted(chosen.workloads)} a share says little: the paper has ${paperWorkloads}.`]
+      : []),
     ...(inGuest > 0 ? [`${inGuest} more ran in a guest, and are no part of these figures.`] : []),
     ...(without.length > 0 ? [`Without figures: ${without.map(({ name }) => name).join(', ')}.`] : []),
   ].join(' ')

@@ -159,5 +159,6 @@ function report(so: RecordSummary, path: string): string {
     `dirty pages ${formatBytes(dirty)}, changed lines ${formatBytes(lines)}, amplification ${lines > 0 ? (dirty / lines).toFixed(1) : '-'}`,
     ...(so.held ? [heldLine(so.held)] : []),
     so.gaps > 0 ? `${so.gaps} gaps: the recorder fell behind; choose a longer --epoch` : 'no gaps',
+    ...(so.epochs === 0 ? ['nothing was recorded: no epoch had ended'] : []),
   ].join('\n')
 }

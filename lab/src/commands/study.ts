@@ -51,9 +51,9 @@ Example: subpage study amplification --set quick --html amplification.html`,
     if ((flags.trace !== undefined || flags.keep !== undefined) && !entry.takesTraces)
       throw new SubpageError('BAD_ARGUMENT', `the study ${name} makes and takes no recordings`)
     const { terminalOf } = await import('../report/terminal.ts')
-    const study = await entry.load()
-    await checkReport(invocation)
     return await interruptible(async (signal) => {
+      const study = await entry.load()
+      await checkReport(invocation)
       const result = await study
         .run({
           set: text(invocation, 'set') as StudySet,

@@ -97,6 +97,8 @@ export function headerOf(
 
 /** What was seen in one moment; the arrays are the recorder's own and are overwritten in the next. */
 interface Look extends Harvest {
+  /** Made while it was held, because their content was to be captured. */
+  pages: ReturnType<typeof onlyChanged> | undefined
   deltas: Uint8Array[]
 }
 
@@ -220,7 +222,17 @@ class Recording {
     const { ram } = this.#target
     const harvest = this.#target.harvest()
     this.#changes.compare(ram, this.#shadow, harvest.dirty, !content)
-    return { ...harvest, deltas: content ? this.#capture(harvest.dirty) : [] }
+    if (!content) return { ...harvest, pages: undefined, deltas: [] }
+    // Memory that is not held may have changed again: what is not in `pages` is left for the next epoch.
+    const pages = this.#counted(harvest)
+    return { ...harvest, pages, deltas: this.#capture(pages.dirty) }
+  }
+
+  /** What was harvested, or of a tracker that guesses what changed. */
+  #counted({ dirty }: Harvest) {
+    const { maps, byteCounts } = this.#changes
+    const seen = { dirty, changedMaps: maps, changedBytes: byteCounts }
+    return this.#target.guesses ? onlyChanged(seen) : seen
   }
 
   #capture(dirty: PageRanges): Uint8Array[] {
@@ -268,15 +280,13 @@ class Recording {
     for (const note of value.newNotes ?? []) this.#note(note)
     if (value.newAreas.length > 0) this.#writer.areas(value.newAreas)
     for (const delta of value.deltas) this.#writer.content(delta)
-    const { maps, byteCounts } = this.#changes
-    const seen = { dirty: value.dirty, changedMaps: maps, changedBytes: byteCounts }
-    const pages = this.#target.guesses ? onlyChanged(seen) : seen
+    const pages = value.pages ?? this.#counted(value)
     this.#writer.epoch({
       startUs,
       lengthUs,
       pauseUs,
       ...pages,
-      ...(value.writtenMaps && { writtenMaps: withChanged(value.writtenMaps, maps) }),
+      ...(value.writtenMaps && { writtenMaps: withChanged(value.writtenMaps, this.#changes.maps) }),
       ...(value.counters && { counters: value.counters }),
     })
     this.#heldUs += pauseUs

@@ -29,11 +29,6 @@ export function median(values: Iterable<number>): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** Of positive values: what ratios are averaged with. */
-export function geometricMean(values: readonly number[]): number {
-  return values.length === 0 ? Number.NaN : Math.exp(sum(values.map(Math.log)) / values.length)
-}
-
 /** The geometric mean of ratios, and between which it lies with 95 % confidence. */
 export function ratioInterval(ratios: readonly number[]): { mean: number; low: number; high: number } {
   const logs = ratios.map(Math.log)

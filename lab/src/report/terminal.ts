@@ -48,7 +48,7 @@ export function textBar(share: number, cells: number): string {
   return '█'.repeat(parts >> 3) + eighths[parts & 7]
 }
 
-export const shownPercentiles = [0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1] as const
+const shownPercentiles = [0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1] as const
 
 /**
  * Percentiles with bars, as users of damo know them:

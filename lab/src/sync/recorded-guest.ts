@@ -7,7 +7,7 @@ import type { WorkloadGuest } from '../workload-guest.ts'
 /** A recording takes no longer, however little it holds. */
 const limitMs = 60_000
 /** Fine enough to show what an epoch of 10 ms looks like in its middle. */
-export const stepMs = 2.5
+const stepMs = 2.5
 
 /**
  * @param forMs time of the guest, in whole steps

@@ -1,9 +1,10 @@
 /**
  * The blocks of a trace file: 16 bytes of header, then a body, both under a CRC-32. See docs/trace-format.md.
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, readSync } from 'node:fs'
 import { crc32, deflateRawSync, inflateRawSync } from 'node:zlib'
-import { errorCode, SubpageError } from 'subpage/errors'
+import { SubpageError } from 'subpage/errors'
+import { openInput } from 'subpage/input-file'
 import { limits } from 'subpage/limits'
 
 export const magic = Buffer.from('SPTRACE\n', 'latin1')
@@ -23,9 +24,9 @@ const kindNames = new Map<number, BlockKind>(
   Object.entries(blockKinds).map(([name, number]) => [number, name as BlockKind]),
 )
 
-export const blockHeaderBytes = 16
+const blockHeaderBytes = 16
 /** Of a body, so that a damaged length cannot ask for all memory. An epoch of 64 GiB of dirty pages stays below. */
-export const bodyBytesMax = limits.traceBodyBytes.value
+const bodyBytesMax = limits.traceBodyBytes.value
 const deflated = 1
 /** Below this, deflate gains nothing. */
 const worthDeflatingBytes = 128
@@ -54,11 +55,9 @@ export function encodeBlock(kind: BlockKind, body: Uint8Array, compress: boolean
 
 /** Reads a file block by block; at most one body is in memory. Closes the file when it is done or left. */
 export function* readBlocks(path: string): Generator<Block, void> {
-  const fd = open(path)
+  const fd = openInput(path)
   try {
-    const file = fstatSync(fd)
-    if (!file.isFile()) throw new SubpageError('BAD_ARGUMENT', `${path} is not a file`)
-    const bytes = file.size
+    const bytes = fstatSync(fd).size
     const start = read(fd, 0, Math.min(bytes, magic.length))
     if (Buffer.compare(start, magic) !== 0)
       throw new SubpageError(
@@ -109,21 +108,6 @@ function inflate(path: string, at: number, stored: Uint8Array, bytes: number): U
     throw Object.assign(damaged(path, at, 'it cannot be decompressed'), { cause })
   }
   throw damaged(path, at, 'it is shorter than it says')
-}
-
-function open(path: string): number {
-  try {
-    // Opening a pipe would wait for somebody who writes to it.
-    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  } catch (cause) {
-    const code = errorCode(cause)
-    if (code === undefined) throw cause
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${(cause as Error).message}`,
-      { cause },
-    )
-  }
 }
 
 function read(fd: number, at: number, bytes: number): Buffer {

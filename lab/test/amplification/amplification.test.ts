@@ -102,6 +102,7 @@ test('the table says what is late, missing or in a guest; guests are no part of 
   expect(row('words ')).toMatch(/\d× ?\*.* late: 1 ms took 2 ms/)
   expect(row('guest/words')).toMatch(/in a guest/)
   expect(row('guest/words')).not.toMatch(/\*|late/)
+  expect(lines.join(' ')).toMatch(/Of 1 workloads? a share says little: the paper has 30/)
   expect(row('absent')).toMatch(/package absent is not installed/)
 })
 

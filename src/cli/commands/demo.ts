@@ -4,11 +4,11 @@ import type { RunBody } from '../../agent/api.ts'
 import type { DemoObserver, DemoSummary } from '../../agent/demo.ts'
 import type { GuestStatus } from '../../agent/status.ts'
 import { needBuilt } from '../../built.ts'
-import { exitStatus } from '../../errors.ts'
+import { exitStatus, SubpageError } from '../../errors.ts'
 import { type Command, read, text } from '../command.ts'
 import { interruptible } from '../interruption.ts'
 import { type Output, pairs } from '../output.ts'
-import { formatBytes, formatUs, parseMs, parseSize } from '../sizes.ts'
+import { formatBytes, formatUs, parseMs, parseSize, within } from '../sizes.ts'
 
 export const demoCommand: Command = {
   name: 'demo',
@@ -28,24 +28,26 @@ export const demoCommand: Command = {
   ],
   async run(invocation) {
     const { output } = invocation
-    const { demo } = await import('../../agent/demo.ts')
+    const { demo, demoRamBytesMin } = await import('../../agent/demo.ts')
+    const options = {
+      ramBytes: read(
+        invocation,
+        'ram',
+        within(parseSize, demoRamBytesMin, Number.MAX_SAFE_INTEGER, formatBytes),
+      ),
+      epochMs: read(invocation, 'epoch', parseMs),
+      accel: text(invocation, 'accel') as RunBody['accel'],
+      watchMs: read(invocation, 'watch', parseMs),
+    }
     needBuilt('native', 'guest')
     const summary = await interruptible(async (signal) =>
-      demo(
-        {
-          ramBytes: read(invocation, 'ram', parseSize),
-          epochMs: read(invocation, 'epoch', parseMs),
-          accel: text(invocation, 'accel') as RunBody['accel'],
-          watchMs: read(invocation, 'watch', parseMs),
-        },
-        observe(output),
-        signal,
-      ).catch((error) => {
-        if (signal.aborted) return undefined
-        throw error
+      demo(options, observe(output), signal).catch((error) => {
+        if (!signal.aborted) throw error
+        throw new SubpageError('INTERRUPTED', 'the demo was ended early; nothing of it is left', {
+          cause: error,
+        })
       }),
     )
-    if (!summary) return exitStatus.interrupted
     output.data(summary, () => report(summary))
     const { continued, lost, verified } = summary.guest
     return continued && lost === 0 && verified ? exitStatus.ok : exitStatus.failed

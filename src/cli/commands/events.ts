@@ -18,10 +18,10 @@ export const eventsCommand: Command = {
       output.data(event, () => `${event.time}  ${event.guest || '-'}  ${event.kind}  ${event.text}`)
     const wanted = (event: HostEvent) => name === undefined || event.guest === name
     if (flags.follow) {
-      for await (const event of agent.followEvents()) if (wanted(event)) print(event)
+      for await (const event of agent.events()) if (wanted(event)) print(event)
       return
     }
-    const events = (await agent.events()).filter(wanted)
+    const events = (await agent.recentEvents()).filter(wanted)
     // A name that nothing ever happened to is a mistake; one that is here and quiet is not.
     if (name !== undefined && events.length === 0) await agent.guest(name)
     for (const event of events) print(event)

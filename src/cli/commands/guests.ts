@@ -81,7 +81,7 @@ export const runCommand: Command = {
 }
 
 const kvmIsTried =
-  'starting: the first time after a boot the agent tries whether KVM runs a guest here, which takes 8 s at most (--accel tcg or kvm does without)'
+  'starting; the first time after a boot the agent tries whether KVM runs a guest here before, which takes 8 s at most (--accel tcg or kvm does without)'
 
 export const removeCommand: Command = {
   name: 'remove',

@@ -58,8 +58,8 @@ read it. Interrupted, it says what it has seen so far.`,
     const asked = flags.footprint === undefined ? undefined : read(invocation, 'footprint', parseSize)
     const footprint = asked ?? (target.kind === 'vm' ? undefined : 0)
     const watching = flags.watch === true
-    await checkReport(invocation)
     return await interruptible(async (signal) => {
+      await checkReport(invocation)
       const samples: Sample[] = []
       const ending: { error?: SubpageError } = {}
       const progress = progressOf(invocation, target)
@@ -70,11 +70,17 @@ read it. Interrupted, it says what it has seen so far.`,
         else progress(sample)
       }
       if (samples.length === 0) {
-        if (signal.aborted) return exitStatus.interrupted
+        if (signal.aborted)
+          throw new SubpageError(
+            'INTERRUPTED',
+            `${target.name} was watched for less than one interval: nothing was measured`,
+          )
         if (ending.error) throw ending.error
         throw new SubpageError(
           'BAD_ARGUMENT',
-          `no interval has ended: watch ${target.name} for longer than --interval`,
+          target.kind === 'trace'
+            ? `${target.name} is shorter than one interval: choose a shorter --interval, or record for longer`
+            : `no interval has ended: watch ${target.name} for longer than --interval`,
         )
       }
       if (ending.error) output.warn(`${ending.error.message}: this is what was seen until then`)

@@ -3,8 +3,8 @@
  * cores as gcore and QEMU's dump-guest-memory write them, and what LiME and AVML write uncompressed. `openImage` tells them
  * apart by their first bytes, and refuses what is known to be something else.
  */
-import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
-import { errorCode, SubpageError } from '../../errors.ts'
+import { closeSync, fstatSync, readSync } from 'node:fs'
+import { openInput } from '../../input-file.ts'
 import type { PageRanges } from '../page-ranges.ts'
 import { elfMagic, openElfCore } from './elf-core.ts'
 import { refuseKnown, startBytes } from './known-formats.ts'
@@ -50,7 +50,7 @@ export interface MemoryImage {
  * be something else, or damaged
  */
 export function openImage(path: string): MemoryImage {
-  const fd = open(path)
+  const fd = openInput(path)
   try {
     const { size } = fstatSync(fd)
     const start = Buffer.alloc(startBytes)
@@ -66,20 +66,3 @@ export function openImage(path: string): MemoryImage {
 }
 
 const begins = (start: Buffer, magic: Buffer) => start.subarray(0, magic.length).equals(magic)
-
-/** Of regular files only: to open a pipe would wait for its writer. */
-function open(path: string): number {
-  try {
-    if (statSync(path).isFile()) return openSync(path, 'r')
-  } catch (cause) {
-    if (errorCode(cause) === undefined) throw cause
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      errorCode(cause) === 'ENOENT'
-        ? `there is no file ${path}`
-        : `cannot read ${path}: ${(cause as Error).message}`,
-      { cause },
-    )
-  }
-  throw new SubpageError('BAD_ARGUMENT', `${path} is not a regular file: copy what it holds into one`)
-}

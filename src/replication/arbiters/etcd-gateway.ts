@@ -6,13 +6,14 @@
  * Key, certificate and password files are read with each request, so a renewed certificate needs no restart, and a secret
  * is in memory only while it is used.
  */
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { SubpageError } from '../../errors.ts'
+import { readInput } from '../../input-file.ts'
 import { limits } from '../../limits.ts'
 
 export interface EtcdGatewayOptions {
@@ -206,8 +207,8 @@ export class EtcdGateway {
     const { caFile, certFile, keyFile } = this.#options
     return {
       rejectUnauthorized: true,
-      ...(caFile === undefined ? {} : { ca: readInput(caFile, 'CA certificate') }),
-      ...(certFile === undefined ? {} : { cert: readInput(certFile, 'certificate') }),
+      ...(caFile === undefined ? {} : { ca: readInput(caFile, 'the CA certificate for etcd') }),
+      ...(certFile === undefined ? {} : { cert: readInput(certFile, 'the certificate for etcd') }),
       ...(keyFile === undefined ? {} : { key: readSecret(keyFile, 'key') }),
     }
   }
@@ -252,24 +253,9 @@ function isStale({ code, message }: Refused): boolean {
   return code === unauthenticated || /invalid auth token|revision of auth store is old/.test(message)
 }
 
-/** @throws SubpageError BAD_ARGUMENT */
-export function readInput(path: string, what: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (cause) {
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `the ${what} for etcd cannot be read: ${(cause as Error).message}`,
-      {
-        cause,
-      },
-    )
-  }
-}
-
 /** @throws SubpageError BAD_ARGUMENT, also when others than owner and group may read it */
 export function readSecret(path: string, what: string): string {
-  const text = readInput(path, what)
+  const text = readInput(path, `the ${what} for etcd`).toString()
   if ((statSync(path).mode & 0o007) !== 0)
     throw new SubpageError('BAD_ARGUMENT', `everybody may read the ${what} in ${path}: chmod o= ${path}`)
   return text

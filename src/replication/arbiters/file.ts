@@ -277,7 +277,7 @@ function explain(error: unknown): string {
   const remedies: Record<string, string> = {
     EACCES: 'the agent may not write there; make its user the owner',
     EDQUOT: 'the quota is used up',
-    ENOENT: 'it does not exist. Is the share mounted? Create it once: mkdir -m 700',
+    ENOENT: 'it does not exist. Is the share mounted? Create it once, as `mkdir -m 700` does',
     ENOSPC: 'its file system is full; make room',
     ENOTDIR: 'it is not a directory',
     EOPNOTSUPP: 'its file system has no hard links; use another',

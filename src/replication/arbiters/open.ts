@@ -26,7 +26,7 @@ export interface ArbiterOptions {
   passwordFile?: string
 }
 
-export const passwordVariable = 'SUBPAGE_ETCD_PASSWORD'
+const passwordVariable = 'SUBPAGE_ETCD_PASSWORD'
 
 /** @throws SubpageError BAD_ARGUMENT; the specification is not repeated, lest it holds a password */
 export function openArbiter(spec: string, options: ArbiterOptions = {}): Arbiter {

@@ -10,7 +10,7 @@ import type { TrackerChoice } from 'subpage/tracking/tracker'
 import { labProgram } from '../../package-root.ts'
 import type { TraceArea } from '../../trace.ts'
 
-export const holderPath = labProgram('holder')
+const holderPath = labProgram('holder')
 
 export type Watched = { pid: number } | Command
 

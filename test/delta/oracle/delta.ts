@@ -2,9 +2,10 @@
  * The reference implementation of docs/delta-format.md: slow, pure, and independent of native/core, which must produce
  * and accept exactly the same bytes.
  */
-import { pageBytes } from '../../memory/page.ts'
-import type { PageRanges } from '../../memory/page-ranges.ts'
-import { type CodecName, codecNames, codecNumbers } from '../codec.ts'
+
+import { type CodecName, codecNames, codecNumbers } from '../../../src/delta/codec.ts'
+import { pageBytes } from '../../../src/memory/page.ts'
+import type { PageRanges } from '../../../src/memory/page-ranges.ts'
 import { isZero, Malformed, Reader, uleb } from './bytes.ts'
 import { pageCodecs } from './codecs.ts'
 
@@ -51,7 +52,7 @@ export function encodeDelta({ before, after, ranges, codec, whole, grainBytes }:
 const zeroPage = new Uint8Array(pageBytes)
 
 /** One record without its gap; empty when nothing has to be sent for this page. */
-export function encodeRecord(
+function encodeRecord(
   before: Uint8Array,
   after: Uint8Array,
   codec: CodecName,

@@ -1,5 +1,5 @@
 /** The map of changed lines: a byte that names the non-zero bytes of a 64-bit map, then those bytes. */
-import { lineBytes, linesPerPage } from '../../memory/page.ts'
+import { lineBytes, linesPerPage } from '../../../src/memory/page.ts'
 import { bitsOf, Malformed, type Reader, setBits } from './bytes.ts'
 
 /** The lines of the blocks in which two pages differ, ascending. */

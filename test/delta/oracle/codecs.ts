@@ -3,8 +3,9 @@
  * `encode` gets two pages that differ and returns the record, or undefined when a raw page is the only way;
  * `decode` gets the first byte, which is not zero, and changes the page.
  */
-import { lineBytes, pageBytes } from '../../memory/page.ts'
-import type { CodecName } from '../codec.ts'
+
+import type { CodecName } from '../../../src/delta/codec.ts'
+import { lineBytes, pageBytes } from '../../../src/memory/page.ts'
 import { bitsOf, Malformed, Reader, setBits, uleb } from './bytes.ts'
 import { changedLines, decodeLineMap, encodeLineMap, lineOf } from './line-map.ts'
 
@@ -49,7 +50,7 @@ const xorRle: PageCodec = {
 }
 
 /** The bytes of XBZRLE; undefined when they would be as long as a page. */
-export function encodeXbzrle(before: Uint8Array, after: Uint8Array): number[] | undefined {
+function encodeXbzrle(before: Uint8Array, after: Uint8Array): number[] | undefined {
   const out: number[] = []
   for (let at = 0; at < pageBytes; ) {
     const start = find(at, (i) => before[i] !== after[i])

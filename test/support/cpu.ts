@@ -2,7 +2,7 @@
  * The CPU path of the native core: chosen once by what the processor has, or forced with SUBPAGE_CPU (scalar, avx2).
  * Every path gives the same bytes; tests and benchmarks switch it.
  */
-import { addon } from '../memory/native.ts'
+import { addon } from '../../src/memory/native.ts'
 
 export type CpuPath = 'scalar' | 'avx2'
 
