@@ -217,9 +217,11 @@ static void *guard(void *unused)
     /* QEMU itself died or restarted with an old file: what the predecessor began is taken up. */
     for (;;) {
         drain_link();
-        /* While all is well. */
+        /* While all is well; without mirrors the monitor is free for others. */
         if (atomic_load(&lease->mirrors_until) != 0)
             (void)connect_link();
+        else
+            close_link();
         uint64_t now = lease_now_ns();
         if (lease_mirrors_expire(lease, now))
             release_mirrors();

@@ -138,7 +138,9 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
     expect((await b.client.guest(name)).disks[0]).toMatchObject({ name: 'data', state: 'Standby' })
     if (format === 'raw')
       await expect
-        .poll(() => a.client.events().then((events) => events.map(({ text }) => text)), { timeout: 30_000 })
+        .poll(() => a.client.recentEvents().then((events) => events.map(({ text }) => text)), {
+          timeout: 30_000,
+        })
         .toContain('verified: equal')
     // Other formats are read through QEMU as well.
     const { equal, disks: verified } = await a.client.verify(name)
@@ -238,7 +240,7 @@ test('a full file system beneath a disk stops the guest until there is room, say
     )
     const full = await until(a, name, ({ disks: [disk] }) => (disk?.errors ?? 0) > 0)
     expect(full.disks[0]!.lastError).toBe('write: No space left on device')
-    const said = () => a.client.events().then((events) => events.map(({ text }) => text).join('\n'))
+    const said = () => a.client.recentEvents().then((events) => events.map(({ text }) => text).join('\n'))
     expect(await said()).toMatch(/its disk data: write: No space left.*stands still until/)
     // Checkpoints go on, each of which lets it try once more.
     await until(a, name, ({ committed }) => (committed?.epoch ?? 0) > (full.committed?.epoch ?? 0) + 5)
