@@ -51,6 +51,7 @@ export class Verifier {
     })
     const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
     const verification = { ...memory, equal, disks }
+    // The wall clock, for people.
     this.found = { at: Date.now(), verification }
     return verification
   }
