@@ -355,6 +355,23 @@ static napi_value hash_call(napi_env env, napi_callback_info info)
     return NULL;
 }
 
+/* hashChunks(bytes, out): of what has been read of a disk, from a chunk's beginning on */
+static napi_value hash_chunks_call(napi_env env, napi_callback_info info)
+{
+    enum { ARGS = 2 };
+    napi_value args[ARGS];
+    uint8_t *bytes, *out;
+    size_t length, room;
+    if (!subpage_args(env, info, ARGS, args) || !subpage_get_bytes(env, args[0], "bytes", &bytes, &length) ||
+        !subpage_get_bytes(env, args[1], "out", &out, &room))
+        return NULL;
+    if (room != (length / JOURNAL_CHUNK_BYTES + (length % JOURNAL_CHUNK_BYTES != 0)) * JOURNAL_HASH_BYTES)
+        napi_throw_type_error(env, NULL, "out must have 16 bytes for each chunk");
+    else
+        records_hash_bytes(bytes, length, out);
+    return NULL;
+}
+
 void subpage_register_disk(napi_env env, napi_value exports)
 {
     export_function(env, exports, "diskOpen", open_call);
@@ -370,4 +387,5 @@ void subpage_register_disk(napi_env env, napi_value exports)
     export_function(env, exports, "applyDisk", apply_call);
     export_function(env, exports, "syncDisk", sync_call);
     export_function(env, exports, "hashDisk", hash_call);
+    export_function(env, exports, "hashChunks", hash_chunks_call);
 }

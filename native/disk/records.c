@@ -136,6 +136,12 @@ static uint64_t hole_end(int fd, uint64_t offset, uint64_t end)
     return (uint64_t)data < end ? (uint64_t)data : end;
 }
 
+void records_hash_bytes(const uint8_t *bytes, size_t length, uint8_t *out)
+{
+    for (size_t at = 0; at < length; at += JOURNAL_CHUNK_BYTES, out += JOURNAL_HASH_BYTES)
+        hash_into(out, bytes + at, length - at < JOURNAL_CHUNK_BYTES ? length - at : JOURNAL_CHUNK_BYTES);
+}
+
 int records_hash(int fd, uint64_t disk_bytes, uint64_t first, uint64_t count, uint8_t *out)
 {
     enum { READ_BYTES = 16 * JOURNAL_CHUNK_BYTES };

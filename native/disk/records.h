@@ -18,6 +18,9 @@ const char *records_check(const uint8_t *payload, size_t bytes, uint64_t disk_by
 /* Writes all records into the file, in order. Returns 0 or an errno; EBADMSG: they are malformed. */
 int records_apply(int fd, const uint8_t *payload, size_t bytes);
 
+/* XXH3-128 of each chunk of what was read from a chunk's beginning on; the last one may be shorter. */
+void records_hash_bytes(const uint8_t *bytes, size_t length, uint8_t *out);
+
 /* XXH3-128 of `count` chunks of a disk from `first` on; holes are not read. Returns 0 or an errno; ENODATA: the file is shorter. */
 int records_hash(int fd, uint64_t disk_bytes, uint64_t first, uint64_t count, uint8_t *out);
 

@@ -25,6 +25,7 @@
 #define IDLE_NS (20u * 1000 * 1000)
 #define RETRY_NS_MAX (1000u * 1000 * 1000)
 #define GREETING_MS_MAX 2000
+#define ANSWER_LOOK_MS 20
 /* QEMU may refuse `cont` for good, as in a guest that must be reset first. */
 #define REFUSAL_COUNT_MAX 5
 
@@ -38,78 +39,101 @@ static void sleep_ns(uint64_t ns)
     nanosleep(&span, NULL);
 }
 
-struct reader {
-    int fd;
+/*
+ * The connection to the monitor. It is made and negotiated ahead of need: QEMU negotiates in its main loop, which may stand still
+ * just when a mirror is to be cut, since a `stop` waits for the write that waits for it; what comes out of band is served even then.
+ */
+static struct {
+    int fd; /* -1: none */
     size_t used;
     char text[8192];
-};
+} guard_link;
 
-/* Reads one line, without its end, into `line`. False at the end of the stream or after `timeout_ms` (-1: never). */
-static bool read_line(struct reader *reader, char *line, size_t room, int timeout_ms)
+enum line { LINE, NO_LINE, CLOSED };
+
+static void close_link(void)
+{
+    if (guard_link.fd >= 0)
+        close(guard_link.fd);
+    guard_link.fd = -1;
+    guard_link.used = 0;
+}
+
+/* Reads one line, without its end, into `line`, waiting for at most `timeout_ms`. */
+static enum line read_line(char *line, size_t room, int timeout_ms)
 {
     for (;;) {
-        char *end = memchr(reader->text, '\n', reader->used);
+        char *end = memchr(guard_link.text, '\n', guard_link.used);
         if (end) {
-            size_t length = (size_t)(end - reader->text), kept = length < room - 1 ? length : room - 1;
-            SP_INVARIANT(length < reader->used && kept < room);
-            memcpy(line, reader->text, kept);
+            size_t length = (size_t)(end - guard_link.text), kept = length < room - 1 ? length : room - 1;
+            SP_INVARIANT(length < guard_link.used && kept < room);
+            memcpy(line, guard_link.text, kept);
             line[kept] = 0;
-            reader->used -= length + 1;
-            memmove(reader->text, end + 1, reader->used);
-            return true;
+            guard_link.used -= length + 1;
+            memmove(guard_link.text, end + 1, guard_link.used);
+            return LINE;
         }
         /* No answer that we wait for is this long: forget the start of the line. */
-        if (reader->used == sizeof reader->text)
-            reader->used = 0;
-        struct pollfd ready = {.fd = reader->fd, .events = POLLIN};
+        if (guard_link.used == sizeof guard_link.text)
+            guard_link.used = 0;
+        struct pollfd ready = {.fd = guard_link.fd, .events = POLLIN};
         if (poll(&ready, 1, timeout_ms) <= 0)
-            return false;
-        ssize_t count = read(reader->fd, reader->text + reader->used, sizeof reader->text - reader->used);
+            return NO_LINE;
+        ssize_t count = read(guard_link.fd, guard_link.text + guard_link.used, sizeof guard_link.text - guard_link.used);
         if (count <= 0)
-            return false;
-        reader->used += (size_t)count;
+            return CLOSED;
+        guard_link.used += (size_t)count;
     }
 }
 
-enum outcome { RESUMED, REFUSED, UNREACHED };
-
-/*
- * Once `cont` is sent, waits for its answer without a limit: the lease must not become free while a `cont` of ours may
- * still be waiting in QEMU. A lost connection is safe to retry, since QEMU drops the requests of a closed monitor and
- * runs those of the next one later.
- */
-static enum outcome converse(int fd)
+static bool send_text(const char *text, size_t bytes)
 {
-    static const char request[] =
-        "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"cont\",\"id\":\"subpage-guard\"}\n";
-    struct reader reader = {.fd = fd};
-    char line[1024];
-    if (!read_line(&reader, line, sizeof line, GREETING_MS_MAX))
-        return UNREACHED;
-    if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof request - 1))
-        return UNREACHED;
-    while (read_line(&reader, line, sizeof line, -1)) {
-        if (!strstr(line, "\"subpage-guard\""))
-            continue;
-        return strstr(line, "\"error\"") ? REFUSED : RESUMED;
-    }
-    return UNREACHED;
+    return send(guard_link.fd, text, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-/*
- * One command for each node: one that QEMU has dropped already refuses only its own. Out of band, for QEMU may be waiting for such a
- * write within a command. The answers come when it has cut; a connection that is closed before would take the requests with it.
- */
-static void cut_mirrors(int fd)
+/* Waits for a line with this in it. False: the link is closed, or nothing came for GREETING_MS_MAX. */
+static bool await_line(const char *what)
+{
+    char line[1024];
+    while (read_line(line, sizeof line, GREETING_MS_MAX) == LINE)
+        if (strstr(line, what))
+            return true;
+    return false;
+}
+
+static bool connect_link(void)
 {
     static const char negotiation[] =
-        "{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":[\"oob\"]}}\n";
-    struct reader reader = {.fd = fd};
-    char line[1024], request[512];
+        "{\"execute\":\"qmp_capabilities\",\"id\":\"subpage-oob\",\"arguments\":{\"enable\":[\"oob\"]}}\n";
+    if (guard_link.fd >= 0)
+        return true;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    guard_link.fd = fd;
+    if (connect(fd, (struct sockaddr *)&monitor, sizeof monitor) == 0 && await_line("\"QMP\"") &&
+        send_text(negotiation, sizeof negotiation - 1) && await_line("\"subpage-oob\""))
+        return true;
+    close_link();
+    return false;
+}
+
+/* Events come too: what nobody reads QEMU would keep. */
+static void drain_link(void)
+{
+    char line[1024];
+    enum line got = LINE;
+    while (guard_link.fd >= 0 && (got = read_line(line, sizeof line, 0)) == LINE)
+        ;
+    if (got == CLOSED)
+        close_link();
+}
+
+/* One command for each node: one that QEMU has dropped already refuses only its own. Returns how many answers will come. */
+static unsigned send_yanks(void)
+{
+    char request[512];
     unsigned asked = 0;
-    if (!read_line(&reader, line, sizeof line, GREETING_MS_MAX) ||
-        send(fd, negotiation, sizeof negotiation - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof negotiation - 1))
-        return;
     const char *names = (const char *)lease + LEASE_MIRRORS, *end = (const char *)lease + LEASE_FILE_BYTES;
     for (const char *name = names; name < end && *name; name += strnlen(name, (size_t)(end - name)) + 1) {
         int bytes = snprintf(request, sizeof request,
@@ -117,41 +141,44 @@ static void cut_mirrors(int fd)
                              "\"block-node\",\"node-name\":\"%.*s\"}]}}\n",
                              (int)strnlen(name, (size_t)(end - name)), name);
         SP_INVARIANT(bytes > 0);
-        if ((size_t)bytes < sizeof request && send(fd, request, (size_t)bytes, MSG_NOSIGNAL) == bytes)
+        if ((size_t)bytes < sizeof request && send_text(request, (size_t)bytes))
             asked++;
     }
-    while (asked > 0 && read_line(&reader, line, sizeof line, GREETING_MS_MAX))
-        if (strstr(line, "\"subpage-yank\""))
-            asked--;
-}
-
-static int connect_monitor(void)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&monitor, sizeof monitor) < 0) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
+    return asked;
 }
 
 static void release_mirrors(void)
 {
-    int fd = connect_monitor();
-    if (fd < 0)
+    if (!connect_link())
         return;
-    cut_mirrors(fd);
-    close(fd);
+    /* A link that is closed before QEMU has answered would take the requests with it. */
+    for (unsigned asked = send_yanks(); asked > 0; asked--)
+        if (!await_line("\"subpage-yank\""))
+            break;
 }
 
+enum outcome { RESUMED, REFUSED, UNREACHED };
+
+/*
+ * Once `cont` is sent, waits for its answer without a limit: the lease must not become free while a `cont` of ours may
+ * still be waiting in QEMU. A lost connection is safe to retry, since QEMU drops the requests of a closed monitor and
+ * runs those of the next one later. Meanwhile mirrors are cut in their time: the `stop` before our `cont` may wait for them.
+ */
 static enum outcome resume_guest(void)
 {
-    int fd = connect_monitor();
-    if (fd < 0)
+    static const char request[] = "{\"execute\":\"cont\",\"id\":\"subpage-guard\"}\n";
+    char line[1024];
+    if (!connect_link())
         return UNREACHED;
-    enum outcome outcome = converse(fd);
-    close(fd);
-    return outcome;
+    enum line got = send_text(request, sizeof request - 1) ? NO_LINE : CLOSED;
+    for (; got != CLOSED; got = read_line(line, sizeof line, ANSWER_LOOK_MS)) {
+        if (got == LINE && strstr(line, "\"subpage-guard\""))
+            return strstr(line, "\"error\"") ? REFUSED : RESUMED;
+        if (got == NO_LINE && lease_mirrors_expire(lease, lease_now_ns()))
+            (void)send_yanks();
+    }
+    close_link();
+    return UNREACHED;
 }
 
 static void resume_until_done(void)
@@ -186,8 +213,15 @@ static void *guard(void *unused)
 {
     (void)unused;
     pthread_setname_np(pthread_self(), "subpage-guard");
+    guard_link.fd = -1;
     /* QEMU itself died or restarted with an old file: what the predecessor began is taken up. */
     for (;;) {
+        drain_link();
+        /* While all is well; without mirrors the monitor is free for others. */
+        if (atomic_load(&lease->mirrors_until) != 0)
+            (void)connect_link();
+        else
+            close_link();
         uint64_t now = lease_now_ns();
         if (lease_mirrors_expire(lease, now))
             release_mirrors();

@@ -12,7 +12,6 @@ import type { Arbiter } from '../replication/arbiter.ts'
 import { Connection } from '../replication/connection.ts'
 import { frameType } from '../replication/frame.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
-import type { Verification } from '../replication/verify.ts'
 import { type Address, formatAddress, pairSocket, type TcpAddress } from './address.ts'
 import { ArbiterHealth } from './arbiter-health.ts'
 import { type GuestDensity, type HostDensityStatus, mergeDensity } from './density-status.ts'
@@ -23,7 +22,7 @@ import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
 import { GuestIds } from './guest-ids.ts'
 import { ownMemory } from './own-memory.ts'
-import type { GuestStatus, HostStatus, Unprotected } from './status.ts'
+import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
@@ -181,7 +180,7 @@ export class Agent implements GuestApi {
   unprotect = (name: string, discard?: boolean): Promise<Unprotected> =>
     this.#find(name).ask((client) => client.unprotect(name, discard))
 
-  verify = (name: string): Promise<Verification> => this.#find(name).ask((client) => client.verify(name))
+  verify = (name: string): Promise<Verified> => this.#find(name).ask((client) => client.verify(name))
 
   switchover = (name: string): Promise<{ switchedOver: string }> =>
     this.#find(name).ask((client) => client.switchover(name))

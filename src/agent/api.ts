@@ -46,6 +46,8 @@ export const ProtectBody = Type.Object(
       Type.Literal('xor-rle'),
       Type.Literal('masked'),
     ]),
+    /** Compares guest and standby so often. */
+    verifyEveryMs: Type.Optional(Type.Number({ minimum: 1000, maximum: 2 ** 31 - 1 })),
     /** Files or devices of the other host for the copies of disks, by the disk's name. */
     diskTo: Type.Optional(
       Type.Record(DiskShape.properties.name, Type.String({ pattern: '^/', maxLength: 4096 })),

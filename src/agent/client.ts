@@ -5,13 +5,12 @@ import { request as secureRequest } from 'node:https'
 import { addAbortSignal } from 'node:stream'
 import { type ErrorCode, errorCode, errorTable, SubpageError } from '../errors.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
-import type { Verification } from '../replication/verify.ts'
 import type { Sample } from '../workingset/sample.ts'
 import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
-import type { GuestStatus, HostStatus, Unprotected } from './status.ts'
+import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
@@ -48,7 +47,7 @@ export class AgentClient {
   failover = (name: string, force = false) =>
     this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
-  verify = (name: string) => this.#call<Verification>('POST', `${guestPath(name)}/verify`)
+  verify = (name: string) => this.#call<Verified>('POST', `${guestPath(name)}/verify`)
   density = () => this.#call<HostDensityStatus>('GET', '/v1/density')
   densityOn = (name: string, body: DensityBody) =>
     this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)

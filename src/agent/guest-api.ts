@@ -5,10 +5,9 @@
 import type { DensitySettings, ProtectionSettings } from '../qemu/guest-files.ts'
 import type { RunRequest } from '../qemu/run-request.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
-import type { Verification } from '../replication/verify.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import type { GuestStatus, HostStatus, Unprotected } from './status.ts'
+import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
 
 export interface GuestApi {
@@ -28,7 +27,7 @@ export interface GuestApi {
   /** @throws SubpageError STANDBY_NOT_READY, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
   failover(name: string, force?: boolean): Promise<StandbyOutcome>
   switchover(name: string): Promise<{ switchedOver: string }>
-  verify(name: string): Promise<Verification>
+  verify(name: string): Promise<Verified>
   density(): Promise<HostDensityStatus>
   densityOn(name: string, settings: DensitySettings): Promise<GuestDensity | undefined>
   densityOff(name: string): Promise<{ whole: string }>

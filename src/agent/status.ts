@@ -3,6 +3,7 @@
 import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
 import { noTraffic } from '../replication/disk-traffic.ts'
+import type { MemoryVerification } from '../replication/verify.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
@@ -64,6 +65,10 @@ const Disk = Type.Object({
   writtenBytes: Type.Integer(),
   equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
   zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
+  errors: Type.Integer({
+    description: 'reads and writes that failed on this host, since its supervisor began',
+  }),
+  lastError: Nullable(Type.String({ description: 'such as write: No space left on device' })),
   /** How it went to the standby, in bytes, since the protection began. */
   sent: Type.Object({
     wireBytes: Type.Integer({ description: 'all that it took on the wire' }),
@@ -108,6 +113,10 @@ export const GuestStatus = Type.Object({
       bytesPerSecond: Type.Number(),
       secondsLeft: Nullable(Type.Number()),
     }),
+  ),
+  /** What `verify` has found last, in this protection. */
+  verified: Nullable(
+    Type.Object({ at: Type.Integer({ description: 'milliseconds since 1970' }), equal: Type.Boolean() }),
   ),
   /** What protecting takes of this host's memory. */
   memory: Nullable(
@@ -161,6 +170,12 @@ export type GuestStatus = Static<typeof GuestStatus>
 /** @property copies where copies of its disks stay on the other host */
 export type Unprotected = GuestStatus & { copies: string[] }
 
+/** What `verify` has found. */
+export type Verified = MemoryVerification & {
+  /** @property difference first byte of the first 64 KiB that differ @property missing why it was not compared */
+  disks: { name: string; bytes: number; difference?: number; missing?: string }[]
+}
+
 /** What only a guest that is protected, or waits to take over, has to say. */
 export const unprotected = {
   peer: null,
@@ -170,6 +185,7 @@ export const unprotected = {
   pauseShareMax: null,
   outputs: null,
   seeding: null,
+  verified: null,
   memory: null,
   fence: null,
   arbiter: null,
@@ -206,6 +222,7 @@ export type HostStatus = Static<typeof HostStatus>
 export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): DiskStatus => ({
   ...{ name, bytes, path, copy: null },
   state: standby ? 'Standby' : 'Alone',
-  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0, cuts: 0 },
+  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
+  ...{ errors: 0, lastError: null, cuts: 0 },
   sent: noTraffic(),
 })

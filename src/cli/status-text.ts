@@ -73,6 +73,11 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         ? `on, ${guest.fence.silenced} packets came too late`
         : 'OFF: this QEMU does not load the shim; a host that stopped may speak once more after a takeover',
     ])
+  if (guest.verified)
+    rows.push([
+      'verified',
+      `${guest.verified.equal ? 'equal' : 'DIFFERENT'}, ${new Date(guest.verified.at).toISOString()}`,
+    ])
   if (guest.committed) rows.push(['committed', `checkpoint ${guest.committed.epoch}`])
   const e = guest.epochs
   if (e) {
@@ -114,7 +119,8 @@ function diskText(disk: DiskStatus): string {
       ? ''
       : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
-  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}`
+  const failed = disk.lastError === null ? '' : `; ${disk.errors} ERRORS, the last: ${disk.lastError}`
+  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}${failed}`
 }
 
 function sentText({ wireBytes, ...ways }: DiskStatus['sent']): string {

@@ -1,6 +1,6 @@
 /** A standby's copy of a disk: a raw file, into which records are written, and which its waiting QEMU has open as well. */
 import { closeSync, constants, openSync } from 'node:fs'
-import { applyDisk, hashDisk, syncDisk } from './records.ts'
+import { applyDisk, type ChunkRange, hashDisk, syncDisk } from './records.ts'
 
 export class RawDisk {
   readonly bytes: number
@@ -24,8 +24,8 @@ export class RawDisk {
     return this.#use(() => applyDisk(this.#file, payload, from))
   }
 
-  hashes(): Promise<Uint8Array> {
-    return this.#use(() => hashDisk(this.#file, this.bytes))
+  hashes(range?: ChunkRange): Promise<Uint8Array> {
+    return this.#use(() => hashDisk(this.#file, this.bytes, range))
   }
 
   sync(): Promise<void> {

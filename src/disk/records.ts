@@ -48,17 +48,35 @@ export async function syncDisk(fd: number): Promise<void> {
   check(await addon.syncDisk(fd), 'sync the disk')
 }
 
+/** XXH3-128 of each chunk of what was read, from a chunk's beginning on. */
+export function hashChunks(bytes: Uint8Array): Uint8Array {
+  const out = new Uint8Array(Math.ceil(bytes.length / chunkBytes) * hashBytes)
+  addon.hashChunks(bytes, out)
+  return out
+}
+
+/** Some chunks of a disk. */
+export interface ChunkRange {
+  first: number
+  count: number
+}
+
+export const chunksOf = (bytes: number): number => Math.ceil(bytes / chunkBytes)
+
 /**
- * XXH3-128 of each chunk, 16 bytes as `hashBlocks` gives them. Holes are not read.
+ * XXH3-128 of each chunk in the range, 16 bytes as `hashBlocks` gives them. Holes are not read.
  * @throws Error whose `code` is the name of the errno; ENODATA: the file is shorter than the disk
  */
-export async function hashDisk(fd: number, diskBytes: number): Promise<Uint8Array> {
-  const chunks = Math.ceil(diskBytes / chunkBytes)
-  const hashes = new Uint8Array(chunks * hashBytes)
-  for (let first = 0; first < chunks; first += sliceChunks) {
-    const count = Math.min(sliceChunks, chunks - first)
-    const out = hashes.subarray(first * hashBytes, (first + count) * hashBytes)
-    check(await addon.hashDisk(fd, diskBytes, first, count, out), 'read the disk')
+export async function hashDisk(
+  fd: number,
+  diskBytes: number,
+  { first, count }: ChunkRange = { first: 0, count: chunksOf(diskBytes) },
+): Promise<Uint8Array> {
+  const hashes = new Uint8Array(count * hashBytes)
+  for (let done = 0; done < count; done += sliceChunks) {
+    const some = Math.min(sliceChunks, count - done)
+    const out = hashes.subarray(done * hashBytes, (done + some) * hashBytes)
+    check(await addon.hashDisk(fd, diskBytes, first + done, some, out), 'read the disk')
   }
   return hashes
 }

@@ -5,8 +5,9 @@
  */
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
-import type { GuestDisks } from '../replication/disks.ts'
-import { type Disk, diskNode } from './disk.ts'
+import type { DiskReader, GuestDisks } from '../replication/disks.ts'
+import { type Disk, diskNode, mirrorNode } from './disk.ts'
+import { openExports } from './disk-export.ts'
 import type { GuestFiles } from './guest-files.ts'
 import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
@@ -92,6 +93,7 @@ export class DiskMirrors implements GuestDisks {
       'job-id': jobPrefix + disk.name,
       device: diskNode(disk.name),
       target: targetPrefix + disk.name,
+      'filter-node-name': mirrorNode(disk.name),
       sync: 'full',
       'copy-mode': 'write-blocking',
       'on-target-error': 'report',
@@ -125,6 +127,10 @@ export class DiskMirrors implements GuestDisks {
     for (const { 'node-name': node } of nodes)
       if (node.startsWith(targetPrefix)) await this.#qmp.run('blockdev-del', { 'node-name': node })
     this.close()
+  }
+
+  async open(): Promise<DiskReader> {
+    return await openExports(this.#qmp, this.#files.disksSocket, this.#disks)
   }
 
   /** The mirrors lose their other end, and QEMU drops them. */

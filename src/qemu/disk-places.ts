@@ -29,6 +29,9 @@ export function disksOf(requests: DiskRequest[], files: GuestFiles, owner: DiskO
   if (names.size < disks.length) throw new SubpageError('BAD_ARGUMENT', 'two disks have the same name')
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
     throw new SubpageError('BAD_ARGUMENT', 'one file cannot be two disks')
+  const lonely = disks.find(({ iothread, bus }) => iothread && bus !== 'virtio')
+  if (lonely)
+    throw new SubpageError('BAD_ARGUMENT', `${lonely.name}: only disks on virtio have a thread of their own`)
   return disks
 }
 
@@ -43,13 +46,13 @@ export const ownDiskPath = (files: GuestFiles, { id, name }: DiskOwner, disk: st
   join(files.disks, `${name}.${id.slice(0, 8)}`, `${disk}.raw`)
 
 function diskOf(request: DiskRequest, index: number, files: GuestFiles, owner: DiskOwner): Disk {
-  const { path, bytes, bus = 'virtio' } = request
-  const name = request.name ?? `disk${index}`
+  const { path, bytes, format: asked, name = `disk${index}`, bus = 'virtio', ...others } = request
+  const shape = { name, bus, ...others }
   if (path === undefined)
-    return { name, bytes: bytes ?? 0, bus, path: ownDiskPath(files, owner, name), format: 'raw', made: true }
-  const { real, size, format } = lookAt(path, request.format)
+    return { ...shape, bytes: bytes ?? 0, path: ownDiskPath(files, owner, name), format: 'raw', made: true }
+  const { real, size, format } = lookAt(path, asked)
   assertUnused(real, files)
-  return { name, bytes: size, bus, path: real, format }
+  return { ...shape, bytes: size, path: real, format }
 }
 
 const qcow2Magic = 0x514649fb

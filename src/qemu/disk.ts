@@ -16,6 +16,8 @@ export const diskBytesMax = 64 * 2 ** 40
 
 const buses = ['virtio', 'scsi', 'sata'] as const
 const formats = ['raw', 'qcow2'] as const
+/** As QEMU's -drive names them; `unsafe`, which forgets the guest's flushes, is none of them. */
+const caches = ['writeback', 'none', 'writethrough', 'directsync'] as const
 
 /** What both hosts have alike: it decides what the guest sees. */
 export const DiskShape = Type.Object(
@@ -24,6 +26,10 @@ export const DiskShape = Type.Object(
     name: Type.String({ pattern: namePattern }),
     bytes: Type.Integer({ minimum: sectorBytes, multipleOf: sectorBytes, maximum: diskBytesMax }),
     bus: Type.Enum([...buses]),
+    cache: Type.Optional(Type.Enum([...caches])),
+    /** A thread of QEMU's for this disk alone. */
+    iothread: Type.Optional(Type.Boolean()),
+    bootindex: Type.Optional(Type.Integer({ minimum: 0, maximum: 255 })),
   },
   { additionalProperties: false },
 )
@@ -45,10 +51,8 @@ export type Disk = Static<typeof Disk>
 /** As `run` gets it: a file or device, or a size for a new one. */
 export const DiskRequest = Type.Object(
   {
+    ...Type.Partial(DiskShape).properties,
     path: Type.Optional(Type.String({ maxLength: 4096 })),
-    bytes: Type.Optional(DiskShape.properties.bytes),
-    name: Type.Optional(DiskShape.properties.name),
-    bus: Type.Optional(DiskShape.properties.bus),
     format: Type.Optional(Disk.properties.format),
   },
   { additionalProperties: false },
@@ -83,9 +87,9 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
     const given = Object.entries(words).map(([key, value]) => `${key}=${value}`)
     throw new SubpageError('BAD_ARGUMENT', `${given.join(',')}: ${why}`)
   }
-  const { path, size, name, bus, format, ...unknown } = words
+  const { path, size, name, bus, format, cache, iothread, bootindex, ...unknown } = words
   for (const key of Object.keys(unknown))
-    wrong(`${key}= is not known; it takes path, size, name, bus, format`)
+    wrong(`${key}= is not known; it takes path, size, name, bus, format, cache, iothread, bootindex`)
   if (path !== undefined && size !== undefined)
     wrong('a path is that of a disk that is there, and a size makes a new one: give one of them')
   if (path === undefined && size === undefined) wrong('give a path, or size= for a new disk')
@@ -95,22 +99,27 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
   if (bytes !== undefined && (bytes < sectorBytes || bytes % sectorBytes !== 0))
     wrong(`its size is not a multiple of ${sectorBytes} bytes`)
   if ((bytes ?? 0) > diskBytesMax) wrong('a disk has at most 64 TiB')
+  const choice = <T extends string>(key: string, values: readonly T[], value: string): T =>
+    values.find((known) => known === value) ?? wrong(`${key} is one of ${values.join(', ')}`)
+  const boot = bootindex === undefined ? undefined : Number(bootindex)
+  if (boot !== undefined && !(/^\d+$/.test(bootindex ?? '') && boot <= 255))
+    wrong('bootindex is a number up to 255; the lowest is tried first')
   return {
     ...(path !== undefined && { path: resolve(path) }),
     ...(bytes !== undefined && { bytes }),
     ...(name !== undefined && { name }),
-    ...(bus !== undefined && { bus: oneOf(buses, bus) ?? wrong(`bus is one of ${buses.join(', ')}`) }),
-    ...(format !== undefined && {
-      format: oneOf(formats, format) ?? wrong(`format is one of ${formats.join(', ')}`),
-    }),
+    ...(bus !== undefined && { bus: choice('bus', buses, bus) }),
+    ...(format !== undefined && { format: choice('format', formats, format) }),
+    ...(cache !== undefined && { cache: choice('cache', caches, cache) }),
+    ...(iothread !== undefined && { iothread: choice('iothread', ['on', 'off'], iothread) === 'on' }),
+    ...(boot !== undefined && { bootindex: boot }),
   }
 }
 
-const oneOf = <T extends string>(values: readonly T[], value: string): T | undefined =>
-  values.find((known) => known === value)
-
 /** Names of the nodes and devices of a disk in QEMU. */
 export const diskNode = (name: string) => `subpage-disk-${name}`
+/** While it is mirrored, on top of the other. */
+export const mirrorNode = (name: string) => `subpage-top-${name}`
 
 /** QEMU's options for the disks: the same on both hosts, but for file and format. */
 export function diskOptions(disks: Disk[]): string[] {
@@ -118,7 +127,8 @@ export function diskOptions(disks: Disk[]): string[] {
   return [...scsi, ...disks.flatMap((disk, index) => optionsOf(disk, index))]
 }
 
-function optionsOf({ name, bus, path, format }: Disk, index: number): string[] {
+function optionsOf(disk: Disk, index: number): string[] {
+  const { name, bus, path, format, cache = 'writeback', iothread, bootindex } = disk
   const node = diskNode(name)
   const device = {
     // As network cards: the modern form of virtio has registers for 1,024 queues, all of which go into each device state.
@@ -127,12 +137,18 @@ function optionsOf({ name, bus, path, format }: Disk, index: number): string[] {
     sata: `ide-hd,bus=ide.${index},drive=${node},serial=${name}`,
   }[bus]
   const driver = isBlockDevice(path) ? 'host_device' : 'file'
+  const direct = cache === 'none' || cache === 'directsync' ? ',cache.direct=on,file.cache.direct=on' : ''
+  // Without a cache in the device's eyes, each write of the guest is safe when it is done.
+  const through = cache === 'writethrough' || cache === 'directsync' ? ',write-cache=off' : ''
+  const thread = iothread === true ? `,iothread=subpage-io-${name}` : ''
+  const boot = bootindex === undefined ? '' : `,bootindex=${bootindex}`
   return [
+    ...(iothread === true ? ['-object', `iothread,id=subpage-io-${name}`] : []),
     '-blockdev',
     // What the guest discards is not passed on: the two copies would differ in what nobody may read.
-    `driver=${format},node-name=${node},discard=ignore,file.driver=${driver},file.discard=ignore,file.filename=${doubleCommas(path)}`,
+    `driver=${format},node-name=${node},discard=ignore${direct},file.driver=${driver},file.discard=ignore,file.filename=${doubleCommas(path)}`,
     '-device',
-    `${device},id=subpage-dev-${name}`,
+    `${device}${through}${thread}${boot},id=subpage-dev-${name}`,
   ]
 }
 
@@ -140,4 +156,4 @@ const isBlockDevice = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isBlockDevice() ?? false
 
 /** What both hosts have alike. */
-export const shapeOf = ({ name, bytes, bus }: Disk): DiskShape => ({ name, bytes, bus })
+export const shapeOf = ({ path: _, format: __, made: ___, ...shape }: Disk): DiskShape => shape

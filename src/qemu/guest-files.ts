@@ -68,6 +68,8 @@ export interface ProtectionSettings extends Sending {
   codec: CodecName
   /** Files or devices of the other host for the copies of disks, by the disk's name. */
   diskTo?: Record<string, string>
+  /** Guest and standby are compared so often. */
+  verifyEveryMs?: number
 }
 
 export interface GuestFiles extends LaunchPaths {
@@ -85,6 +87,8 @@ export interface GuestFiles extends LaunchPaths {
   disks: string
   /** Where QEMU finds the endpoint that a disk is mirrored into. */
   mirror: (index: number) => string
+  /** Where QEMU lets us read the disks, while we do. */
+  disksSocket: string
 }
 
 /** Of the process of the guest, which may begin before the guest does. */
@@ -123,6 +127,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     console: file('console.sock'),
     incoming: file('incoming.sock'),
     mirror: (index) => file(`disk${index}.sock`),
+    disksSocket: file('disks.sock'),
     disks: join(resolve(stateDirectory), 'disks'),
     consoleLog: file('console.log'),
     qemuLog: file('qemu.log'),

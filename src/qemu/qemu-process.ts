@@ -10,6 +10,7 @@ import { realClock } from '../replication/clock.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
+import { DiskErrors } from './disk-errors.ts'
 import { DiskMirrors } from './disk-mirror.ts'
 import { ShimFence } from './fence.ts'
 import { Announcement } from './guest-ends.ts'
@@ -58,6 +59,7 @@ export class QemuProcess {
   readonly outputs: OutputBuffers
   readonly outputWatch: OutputWatch
   readonly disks: DiskMirrors
+  readonly diskErrors: DiskErrors
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
@@ -95,6 +97,7 @@ export class QemuProcess {
       pid: record.process.pid,
       path: () => this.ramPath,
     })
+    this.diskErrors = new DiskErrors(qmp, record.machine.disks)
     this.disks = new DiskMirrors(qmp, files, record.machine.disks, this.lease)
     this.ended = this.#watch()
   }

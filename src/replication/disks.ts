@@ -2,8 +2,7 @@
  * The writable disks of a guest, as replication sees them: on the primary what is written to them, from a moment on; on the
  * standby the copies. Writes travel as records (disk/records.ts), in `disk` frames: number of the disk u32, form u32, records.
  */
-import { chunkBytes } from '../disk/records.ts'
-import { hashBytes } from '../memory/hash.ts'
+import type { ChunkRange } from '../disk/records.ts'
 
 /** Before the records of a `disk` frame. */
 export const diskHeaderBytes = 8
@@ -39,6 +38,16 @@ export interface GuestDisks {
   drop(): void
   /** Resolves when the guest's disks are as if they had never been fed. */
   end(): Promise<void>
+  /** Opens them for reading; the guest runs on. @throws SubpageError DISK_FAILED */
+  open(): Promise<DiskReader>
+}
+
+/** Reads what the guest would. */
+export interface DiskReader extends AsyncDisposable {
+  /** Why a disk cannot be read, for people; undefined: it can. */
+  missing(disk: number): string | undefined
+  /** XXH3-128 of each 64 KiB in the range. @throws SubpageError DISK_FAILED */
+  hashes(disk: number, range: ChunkRange): Promise<Uint8Array>
 }
 
 export const noDisks: GuestDisks = {
@@ -53,6 +62,11 @@ export const noDisks: GuestDisks = {
   take: () => 0,
   drop: () => undefined,
   end: async () => undefined,
+  open: async () => ({
+    missing: () => undefined,
+    hashes: async () => new Uint8Array(),
+    [Symbol.asyncDispose]: async () => undefined,
+  }),
 }
 
 /** A standby's copy of a disk. */
@@ -64,11 +78,8 @@ export interface DiskImage {
   readonly made: boolean
   /** Writes records, which have been checked. @param from where they begin in `payload` */
   apply(payload: Uint8Array, from: number): Promise<void>
-  /** XXH3-128 of each 64 KiB, 16 bytes each. */
-  hashes(): Promise<Uint8Array>
+  /** XXH3-128 of each 64 KiB, 16 bytes each. @param range without it, of all */
+  hashes(range?: ChunkRange): Promise<Uint8Array>
   /** Resolves when what was applied outlasts a loss of power. */
   sync(): Promise<void>
 }
-
-/** Length of the hashes of a disk. */
-export const diskHashBytes = (bytes: number): number => Math.ceil(bytes / chunkBytes) * hashBytes

@@ -1,13 +1,14 @@
 /** What a standby tells its primary: what it has, hashes of the image or a disk, and one page. */
+import { type ChunkRange, chunksOf } from '../disk/records.ts'
 import { SubpageError } from '../errors.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { release } from '../release.ts'
 import type { Connection } from './connection.ts'
 import type { DiskImage } from './disks.ts'
-import { frameType, payloadBytesMax } from './frame.ts'
+import { type Frame, frameType, payloadBytesMax } from './frame.ts'
 import type { Image } from './image.ts'
-import type { Welcome } from './messages.ts'
+import { decodeRange, type Welcome } from './messages.ts'
 import type { StandbyOptions } from './standby-options.ts'
 
 /** What does not change between connections. */
@@ -20,21 +21,31 @@ export const welcomeOf = ({ image, disks, succession }: StandbyOptions) =>
   }) satisfies Partial<Welcome>
 
 /**
- * XXH3-128 of every page in order, 16 bytes each, over as many frames as needed; or of every 64 KiB of a disk.
- * @param of 0: the image; else the number of a disk, from 1
- * @throws SubpageError FRAME_MALFORMED when there is no such disk
+ * XXH3-128 of every page in order, 16 bytes each, over as many frames as needed; or of chunks of a disk.
+ * @param frame epoch 0: of the image; else the number of a disk, from 1, and which chunks
+ * @throws SubpageError FRAME_MALFORMED when there is no such disk, or chunk
  */
 export async function sendHashes(
   connection: Connection,
   image: Image,
   disks: readonly DiskImage[],
-  of: number,
+  { epoch: of, payload }: Pick<Frame, 'epoch' | 'payload'>,
 ): Promise<void> {
-  const asked = of === 0 ? image : disks[of - 1]
-  if (!asked) throw new SubpageError('FRAME_MALFORMED', `the primary asks for disk ${of} of ${disks.length}`)
-  const hashes = await asked.hashes()
+  const hashes = of === 0 ? await image.hashes() : await diskHashes(disks, of, decodeRange(payload))
   for (let at = 0; at < hashes.length; at += payloadBytesMax)
     await connection.send(frameType.hashes, 0, hashes.subarray(at, at + payloadBytesMax))
+}
+
+async function diskHashes(disks: readonly DiskImage[], of: number, range: ChunkRange): Promise<Uint8Array> {
+  const disk = disks[of - 1]
+  if (!disk) throw new SubpageError('FRAME_MALFORMED', `the primary asks for disk ${of} of ${disks.length}`)
+  const { first, count } = range
+  if (count === 0 || first + count > chunksOf(disk.bytes))
+    throw new SubpageError(
+      'FRAME_MALFORMED',
+      `the primary asks for chunks ${first} to ${first + count} of a disk of ${disk.bytes} bytes`,
+    )
+  return await disk.hashes(range)
 }
 
 /** @throws SubpageError FRAME_MALFORMED when there is no such page */

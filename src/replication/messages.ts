@@ -57,6 +57,8 @@ export const Hello = Type.Object({
     outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
     tracker: Type.Enum(['auto', 'userfault', 'compare']),
     codec: Type.Enum([...codecNames]),
+    /** For the protection the other way round. */
+    verifyEveryMs: Type.Optional(Type.Number({ minimum: 1000 })),
     ...sendingForm,
   }),
 })
@@ -121,6 +123,21 @@ export const alsoDisks = 1
 
 export function brokeProtocol(what: string): SubpageError {
   return new SubpageError('FRAME_MALFORMED', `the primary broke the protocol: ${what}`)
+}
+
+/** Chunks of a disk that `askHashes` is about: first u32, count u32, little endian. */
+export function encodeRange(first: number, count: number): Uint8Array {
+  const bytes = Buffer.alloc(8)
+  bytes.writeUInt32LE(first, 0)
+  bytes.writeUInt32LE(count, 4)
+  return bytes
+}
+
+/** @throws SubpageError FRAME_MALFORMED */
+export function decodeRange(payload: Uint8Array): { first: number; count: number } {
+  const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength)
+  if (bytes.length !== 8) throw brokeProtocol(`a range of chunks of ${bytes.length} bytes`)
+  return { first: bytes.readUInt32LE(0), count: bytes.readUInt32LE(4) }
 }
 
 /** Closes a checkpoint: what the standby must have received before it may acknowledge. */

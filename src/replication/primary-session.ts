@@ -1,6 +1,7 @@
 /** One connection of a primary to its standby: the handshake, and what the standby answers afterwards. */
 import type { Duplex } from 'node:stream'
-import { asSubpageError, type ErrorCode, errorTable, invariant, SubpageError } from '../errors.ts'
+import type { ChunkRange } from '../disk/records.ts'
+import { asSubpageError, type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import { hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { Clock } from './clock.ts'
@@ -8,10 +9,9 @@ import { Connection } from './connection.ts'
 import type { DeltaSender } from './delta-sender.ts'
 import { DeviceStateWriter } from './device-state.ts'
 import type { DiskSender } from './disk-sender.ts'
-import { diskHashBytes } from './disks.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
-import { alsoDisks, type Hello, Refusal, readJson, Welcome } from './messages.ts'
+import { alsoDisks, encodeRange, type Hello, Refusal, readJson, Welcome } from './messages.ts'
 import { Pulse } from './pulse.ts'
 
 interface Waiter<T> {
@@ -54,6 +54,7 @@ export class PrimarySession {
   #probe: (Waiter<void> & { number: number }) | undefined
   #probes = 0
   #question: Question | undefined
+  #asked: Promise<Uint8Array> = Promise.resolve(new Uint8Array())
   #handover: Waiter<void> | undefined
   #dismissal: Waiter<void> | undefined
   #failure: SubpageError | undefined
@@ -189,9 +190,10 @@ export class PrimarySession {
     await Promise.all([this.connection.send(frameType.unprotect, disksToo ? alsoDisks : 0), answered])
   }
 
-  /** XXH3-128 of every 64 KiB of the standby's copy of a disk. Shape: 16 bytes each. */
-  async diskHashes(disk: number, bytes: number): Promise<Uint8Array> {
-    return await this.#ask(frameType.askHashes, disk + 1, frameType.hashes, diskHashBytes(bytes))
+  /** XXH3-128 of every 64 KiB of the standby's copy of a disk, or of a range of it. Shape: 16 bytes each. */
+  async diskHashes(disk: number, { first, count }: ChunkRange): Promise<Uint8Array> {
+    const range = encodeRange(first, count)
+    return await this.#ask(frameType.askHashes, disk + 1, frameType.hashes, count * hashBytes, range)
   }
 
   /** XXH3-128 of every page of the image, as of the last checkpoint sent. Shape: 16 bytes a page. */
@@ -203,13 +205,25 @@ export class PrimarySession {
     return await this.#ask(frameType.askPage, page, frameType.page, pageBytes)
   }
 
-  /** One question at a time; its answer fills `bytes`, over as many frames as the standby likes. */
-  async #ask(question: FrameType, epoch: number, answer: FrameType, bytes: number): Promise<Uint8Array> {
-    invariant(!this.#question, 'one question at a time')
+  /** Its answer fills `bytes`, over as many frames as the standby likes. */
+  #ask(asking: FrameType, epoch: number, answer: FrameType, bytes: number, payload?: Uint8Array) {
+    const put = () => this.#put(asking, epoch, answer, bytes, payload)
+    // One at a time, whoever asks.
+    this.#asked = this.#asked.then(put, put)
+    return this.#asked
+  }
+
+  async #put(
+    question: FrameType,
+    epoch: number,
+    answer: FrameType,
+    bytes: number,
+    payload?: Uint8Array,
+  ): Promise<Uint8Array> {
     const whole = this.#wait<Uint8Array>((waiter) => {
       this.#question = { ...waiter, answer, into: new Uint8Array(bytes), filled: 0 }
     })
-    const [, answered] = await Promise.all([this.connection.send(question, epoch), whole])
+    const [, answered] = await Promise.all([this.connection.send(question, epoch, payload), whole])
     return answered
   }
 

@@ -26,7 +26,7 @@ import { Speculation } from './speculation.ts'
 import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
-import { type Verification, verify } from './verify.ts'
+import { type Verification, Verifier } from './verifier.ts'
 import { whenEnded } from './when-ended.ts'
 
 export class Primary extends PrimaryCondition {
@@ -36,6 +36,7 @@ export class Primary extends PrimaryCondition {
   readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
+  readonly #verifier: Verifier
   #epoch = 0
   #detached = false
   /** Over which a standby is connected. */
@@ -61,6 +62,7 @@ export class Primary extends PrimaryCondition {
     const mayRelease = (session: PrimarySession, sentAt: number) =>
       leaveToSpeak(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
+    this.#verifier = new Verifier(this.#protection, this.#tasks, () => this.#session)
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
 
@@ -107,13 +109,14 @@ export class Primary extends PrimaryCondition {
     return this.#options
   }
 
-  /** Compares guest and image, within the next checkpoint. */
+  /** Compares the guest's memory with the image, within the next checkpoint, and then its disks while it runs. */
   verify(): Promise<Verification> {
-    return this.#tasks.add(async (session, epoch, done) => {
-      const { report, verification } = await verify(this.#protection, session, epoch)
-      done(verification)
-      return report
-    })
+    return this.#verifier.verify()
+  }
+
+  /** What it has found last. */
+  get verified(): Verifier['found'] {
+    return this.#verifier.found
   }
 
   /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */

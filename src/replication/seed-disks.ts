@@ -2,6 +2,7 @@
  * Brings the standby's copies of the disks up to the guest's while it runs: whoever feeds compares with the hashes of what the
  * standby has, so that what is equal costs reading and no sending.
  */
+import { chunksOf } from '../disk/records.ts'
 import type { GuestDisks } from './disks.ts'
 import type { Guest } from './guest.ts'
 import type { PrimarySession } from './primary-session.ts'
@@ -27,7 +28,8 @@ export async function seedDisks(
   if (disks.sizes.length === 0) return
   session.closed.addEventListener('abort', () => disks.drop())
   const hashes: Uint8Array[] = []
-  for (const [disk, bytes] of disks.sizes.entries()) hashes.push(await session.diskHashes(disk, bytes))
+  for (const [disk, bytes] of disks.sizes.entries())
+    hashes.push(await session.diskHashes(disk, { first: 0, count: chunksOf(bytes) }))
   await disks.begin(hashes, ({ message }) => session.connection.fail(message))
   await session.disks.seed(AbortSignal.any([signal, session.closed]), async () => {
     await session.probe()

@@ -256,7 +256,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
           disksToo: frame.epoch === alsoDisks,
         })
       case frameType.askHashes:
-        return await sendHashes(connection, image, this.#options.disks, frame.epoch)
+        return await sendHashes(connection, image, this.#options.disks, frame)
       case frameType.askPage:
         return await sendPage(connection, image, frame.epoch)
       default:

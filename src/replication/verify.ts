@@ -16,7 +16,7 @@ import type { EpochReport } from './epoch-stats.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Protection } from './protection.ts'
 
-export interface Verification {
+export interface MemoryVerification {
   equal: boolean
   pages: number
   epoch: number
@@ -28,7 +28,7 @@ export async function verify(
   protection: Protection,
   session: PrimarySession,
   epoch: number,
-): Promise<{ report: EpochReport; verification: Verification }> {
+): Promise<{ report: EpochReport; verification: MemoryVerification }> {
   const { guest, shadow } = protection
   const all = PageRanges.all(guest.ram.pages)
   let missed: Difference | undefined

@@ -16,6 +16,7 @@ const us = { p50: 3000, p99: 12_345, max: 32_000 }
 const guest = (name: string): GuestStatus => ({
   name,
   role: 'Primary',
+  verified: { at: 1.8e12, equal: true },
   seeding: { doneBytes: 2 ** 29, totalBytes: 2 ** 31, bytesPerSecond: 2 ** 28, secondsLeft: 6.2 },
   state: 'Connecting',
   reason: 'the standby on host b is lost, and the arbiter does not answer: what the guest sends is held back',

@@ -1,5 +1,6 @@
 /** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
-import { existsSync, mkdirSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
@@ -46,15 +47,23 @@ const others = [
   { bytes: 2 ** 20, name: 'third', bus: 'sata' as const },
 ]
 
+/** Both hosts have them alike. */
+const odd = { cache: 'writethrough' as const, iothread: true, bootindex: 7 }
+
 async function start(name: string, format: 'raw' | 'qcow2'): Promise<{ console: Console; path: string }> {
   const path = join(hosts.directory, `${name}.${format}`)
   makeDisk(path, format)
+  const threaded = `${path}.threaded`
+  if (format === 'qcow2') makeDisk(threaded, 'qcow2')
   const status = await a.client.run({
     name,
     ramBytes,
     accel: 'tcg',
     options: demoGuestOptions(['workload=idle']),
-    disks: [{ path, name: 'data' }, ...(format === 'raw' ? [] : others)],
+    disks:
+      format === 'raw'
+        ? [{ path, name: 'data', ...odd }]
+        : [{ path, name: 'data' }, ...others, { path: threaded, name: 'threaded', iothread: true }],
   })
   const console = consoleAt(status.console)
   await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
@@ -94,6 +103,15 @@ async function goesOn(before: Console, { takeover, console: log }: GuestStatus):
   return console
 }
 
+/** Where no record is. */
+const lastChunk = 64 * 2 ** 20 - 65_536
+
+function damage(path: string): void {
+  const file = openSync(path, 'r+')
+  writeSync(file, 'damage', lastChunk + 100)
+  closeSync(file)
+}
+
 const whole = ({ state, disks: [disk] }: GuestStatus) => state === 'Protected' && disk?.state === 'Protected'
 
 describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
@@ -111,13 +129,23 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
         /--disks DIRECTORY/,
       )
     }
-    await protect(a, name, b, format === 'raw' ? { diskTo: { data: named } } : {})
+    await protect(a, name, b, format === 'raw' ? { diskTo: { data: named }, verifyEveryMs: 2000 } : {})
     const { disks } = await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')
     const texts = (await a.client.recentEvents()).flatMap(({ guest, text }) => (guest === name ? [text] : []))
     expect(texts).toContainEqual(expect.stringMatching(/^seeded: \d.* compared or sent, .*\/s$/))
     // Most of it is zeros, as the standby's new file is.
     expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)
     expect((await b.client.guest(name)).disks[0]).toMatchObject({ name: 'data', state: 'Standby' })
+    if (format === 'raw')
+      await expect
+        .poll(() => a.client.recentEvents().then((events) => events.map(({ text }) => text)), {
+          timeout: 30_000,
+        })
+        .toContain('verified: equal')
+    // Other formats are read through QEMU as well.
+    const { equal, disks: verified } = await a.client.verify(name)
+    expect([equal, verified[0]]).toEqual([true, { name: 'data', bytes: disks[0]!.bytes }])
+    if (format === 'qcow2') expect(verified[3]?.missing).toMatch(/a thread of its own/)
     if (format === 'raw') expect([disks[0]!.copy, diskOf(b, name)]).toEqual([named, named])
   })
 
@@ -177,9 +205,51 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       expect(await a.client.unprotect(name)).toMatchObject({ copies: [copy] })
       expect(existsSync(copy!)).toBe(true)
       await protect(a, name, b)
+      damage(copy!)
+      expect(await a.client.verify(name)).toMatchObject({
+        equal: false,
+        disks: [{ name: 'data', difference: lastChunk }],
+      })
       expect(await a.client.unprotect(name, true)).toMatchObject({ copies: [] })
       await expect.poll(() => existsSync(copy!)).toBe(false)
       await protect(a, name, b)
       await judgeDisk([a, b], name, console)
     })
+})
+
+test('a full file system beneath a disk stops the guest until there is room, says so, and loses nothing', {
+  timeout: 240_000,
+}, async () => {
+  const name = 'disk-full'
+  const small = join(hosts.directory, 'small')
+  mkdirSync(small)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m,mode=700', 'subpage-test', small])
+  try {
+    const path = join(small, 'data.raw')
+    makeDisk(path, 'raw')
+    const status = await a.client.run({
+      ...{ name, ramBytes, accel: 'tcg', options: demoGuestOptions(['workload=idle']) },
+      disks: [{ path, name: 'data' }],
+    })
+    const console = consoleAt(status.console)
+    await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
+    await protect(a, name, b)
+    await typeLine(
+      console,
+      'run mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && dd if=/dev/urandom of=/mnt/big bs=1M count=30 conv=fsync && sha256sum /mnt/big && echo written',
+    )
+    const full = await until(a, name, ({ disks: [disk] }) => (disk?.errors ?? 0) > 0)
+    expect(full.disks[0]!.lastError).toBe('write: No space left on device')
+    const said = () => a.client.recentEvents().then((events) => events.map(({ text }) => text).join('\n'))
+    expect(await said()).toMatch(/its disk data: write: No space left.*stands still until/)
+    // Checkpoints go on, each of which lets it try once more.
+    await until(a, name, ({ committed }) => (committed?.epoch ?? 0) > (full.committed?.epoch ?? 0) + 5)
+    expect(readConsole(console)).not.toMatch(/^written/m)
+    execFileSync('mount', ['-o', 'remount,size=96m', small])
+    await untilConsole(console, 0, (text) => /^written/m.exec(text) ?? undefined, 60_000)
+    await until(a, name, whole)
+    await a.client.remove(name)
+  } finally {
+    execFileSync('umount', ['-l', small])
+  }
 })

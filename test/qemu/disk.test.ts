@@ -40,6 +40,7 @@ describe('how they are asked for', () => {
     ['path=/a,,b.raw', [{ path: '/a,b.raw' }]],
     ['/a.raw,name=data,bus=scsi,format=raw', [{ path: '/a.raw', name: 'data', bus: 'scsi', format: 'raw' }]],
     ['size=1M', [{ bytes: 2 ** 20 }]],
+    ['/a,cache=none,iothread=on,bootindex=1', [{ path: '/a', cache: 'none', iothread: true, bootindex: 1 }]],
     // As several flags come.
     ['/a,/b,name=b', [{ path: '/a' }, { path: '/b', name: 'b' }]],
     [
@@ -60,6 +61,10 @@ describe('how they are asked for', () => {
     ['/a,color=red', /color= is not known/],
     ['size=1M,bus=usb', /bus is one of virtio, scsi, sata/],
     ['/a,format=vmdk', /format is one of raw, qcow2/],
+    ['/a,cache=unsafe', /cache is one of writeback, none/],
+    ['/a,iothread=yes', /iothread is one of on, off/],
+    ['/a,bootindex=first', /bootindex is a number/],
+    ['/a,bootindex=256', /bootindex is a number/],
     ['size=65T', /at most 64 TiB/],
     ['size=0.75K', /not a multiple of 512/],
     ['size=1M,name=a/b', /a name has up to 16/],
@@ -102,6 +107,10 @@ describe('what can be one', () => {
     expect(() => of({ path: raw('said', 2 ** 20), format: 'qcow2' })).toThrow(/no qcow2 image/)
   })
 
+  test('a disk on another bus with a thread of its own is refused', () => {
+    expect(() => of({ bytes: 512, bus: 'scsi', iothread: true })).toThrow(/only disks on virtio/)
+  })
+
   test('two names, or two disks in one file, are refused', () => {
     const path = raw('twice', 2 ** 20)
     symlinkSync(path, join(directory, 'link'))
@@ -113,6 +122,12 @@ describe('what can be one', () => {
     const options = (path: string) =>
       diskOptions([{ name: 'd', bytes: 512, bus: 'virtio', path, format: 'raw' }])
     expect(options('/a,b').join(' ').replace('/a,,b', '/c')).toBe(options('/c').join(' '))
+    const text = (cache: 'none' | 'writeback' | 'directsync') =>
+      diskOptions([{ name: 'd', bytes: 512, bus: 'sata', path: '/c', format: 'raw', cache }]).join(' ')
+    expect(text('writeback')).not.toMatch(/cache/)
+    expect(text('none')).toMatch(/,cache.direct=on,file.cache.direct=on,/)
+    expect(text('none')).not.toMatch(/write-cache/)
+    expect(text('directsync')).toMatch(/,cache.direct=on,.*,write-cache=off/)
   })
 })
 

@@ -118,11 +118,22 @@ test('misuse is a TypeError', () => {
   expect(() => PauseLease.open(path)).toThrow(expect.objectContaining({ code: 'EINVAL' }))
 })
 
+interface Asked {
+  execute?: string
+  'exec-oob'?: string
+  id?: string
+  arguments?: { instances?: { 'node-name': string }[] }
+}
+
 /** What the guard says to QEMU, answered as this test likes. */
 class FakeQmp {
   readonly path = `${path}.sock`
   readonly server: Server
   connections = 0
+  conts = 0
+  /** Nodes whose connections are to be cut. */
+  readonly yanked: string[] = []
+  onYank: () => void = () => undefined
   onCont: (socket: Socket) => void = (socket) => socket.write('{"return":{},"id":"subpage-guard"}\n')
 
   constructor() {
@@ -130,12 +141,27 @@ class FakeQmp {
       this.connections++
       socket.on('error', () => undefined)
       socket.write('{"QMP":{"version":{},"capabilities":[]}}\n')
-      socket.on('data', (text) => {
-        if (!String(text).includes('"cont"')) return
-        socket.write('{"return":{}}\n{"event":"RESUME"}\n')
-        this.onCont(socket)
+      let text = ''
+      socket.on('data', (some) => {
+        const lines = (text + some).split('\n')
+        text = lines.pop() ?? ''
+        for (const line of lines) this.#asked(socket, JSON.parse(line))
       })
     })
+  }
+
+  #asked(socket: Socket, { id, arguments: given, ...request }: Asked): void {
+    if (request.execute === 'cont') {
+      this.conts++
+      socket.write('{"event":"RESUME"}\n')
+      this.onCont(socket)
+      return
+    }
+    if (request['exec-oob'] === 'yank') {
+      this.yanked.push(given?.instances?.[0]?.['node-name'] ?? '')
+      this.onYank()
+    }
+    socket.write(`{"return":{},"id":"${id}"}\n`)
   }
 
   async listen(): Promise<this> {
@@ -224,7 +250,31 @@ test('the guard gives up when QEMU refuses, and takes a deadline that nobody san
   await guarded(qmp)
   writeWord(2n ** 63n)
   await until(() => lease.expiryCount === 1)
-  expect({ word: word(), connections: qmp.connections }).toEqual({ word: 0n, connections: 5 })
+  expect({ word: word(), conts: qmp.conts }).toEqual({ word: 0n, conts: 5 })
+})
+
+test('mirrors are cut over a link that was there before, while QEMU does not answer the `cont` of the guard', async () => {
+  using qmp = await new FakeQmp().listen()
+  let answer = () => {}
+  qmp.onCont = (socket) => {
+    answer = () => socket.write('{"return":{},"id":"subpage-guard"}\n')
+  }
+  // As a `stop` that waits for a write which waits for a mirror.
+  qmp.onYank = () => {
+    if (qmp.yanked.length === 2) answer()
+  }
+  await guarded(qmp)
+  const page = Buffer.alloc(4096)
+  const inMs = (ms: number) => process.hrtime.bigint() + BigInt(ms) * 1_000_000n
+  page.writeBigUInt64LE(inMs(200), 0)
+  page.writeBigUInt64LE(inMs(700), 32)
+  page.write('one\0two\0', 1024)
+  writeFileSync(path, page)
+  await until(() => qmp.connections === 1)
+  expect(qmp.conts).toBe(0)
+  await until(() => lease.expiryCount === 1)
+  expect({ ...qmp, server: 0 }).toMatchObject({ connections: 1, conts: 1, yanked: ['one', 'two'] })
+  expect(lease.mirrorsCut).toBe(1)
 })
 
 test('a guard that starts with an expired lease finishes it', async () => {

@@ -3,6 +3,7 @@
  * that writes memory and disk.
  */
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { chunkBytes } from '../../src/disk/records.ts'
 import { limits } from '../../src/limits.ts'
 import { Region } from '../../src/memory/region.ts'
 import { wholeImage } from '../../src/replication/image.ts'
@@ -191,4 +192,30 @@ describe('a standby refuses', () => {
       await expect(flood()).rejects.toThrow(/more writes to disks/)
     }
   })
+})
+
+test('verify looks at the disk while the guest writes to it: whole, and damaged in any place', async () => {
+  const one = await make()
+  await one.pair.protect()
+  await one.pair.epochs(2)
+  expect(await one.pair.primary!.verify()).toMatchObject({
+    equal: true,
+    disks: [{ disk: 0, bytes: scriptedDiskBytes }],
+  })
+  // What is written meanwhile may mend it: then it is whole.
+  let found = 0
+  for (let round = 0; round < 5; round++) {
+    const at = random.integer(0, scriptedDiskBytes - 1)
+    one.image.content[at] = one.image.content[at]! ^ 1
+    const { disks } = await one.pair.primary!.verify()
+    if (disks[0]!.difference === undefined) {
+      expect(one.image.content[at]).toBe(one.disks.content[at])
+      continue
+    }
+    found++
+    expect(disks[0]!.difference).toBe(at - (at % chunkBytes))
+    one.image.content[at] = one.image.content[at]! ^ 1
+  }
+  expect(found, `seed ${random.seed}`).toBeGreaterThan(0)
+  await dies(one)
 })

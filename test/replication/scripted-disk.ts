@@ -1,7 +1,15 @@
 /** A disk of a scripted guest, and a standby's copy of it, both in memory. */
 import { createHash } from 'node:crypto'
-import { checkDisk, chunkBytes, recordHeaderBytes, recordKind } from '../../src/disk/records.ts'
-import type { DiskImage, GuestDisks } from '../../src/replication/disks.ts'
+import {
+  type ChunkRange,
+  checkDisk,
+  chunkBytes,
+  chunksOf,
+  recordHeaderBytes,
+  recordKind,
+} from '../../src/disk/records.ts'
+import { hashBytes } from '../../src/memory/hash.ts'
+import type { DiskImage, DiskReader, GuestDisks } from '../../src/replication/disks.ts'
 
 export const scriptedDiskBytes = 8 * chunkBytes
 
@@ -38,6 +46,17 @@ export class ScriptedDisks implements GuestDisks {
 
   get digest(): string {
     return digest(this.content)
+  }
+
+  async open(): Promise<DiskReader> {
+    return {
+      missing: () => undefined,
+      hashes: async (_, { first, count }) => {
+        await new Promise(setImmediate)
+        return hashesOf(this.content).slice(first * hashBytes, (first + count) * hashBytes)
+      },
+      [Symbol.asyncDispose]: async () => undefined,
+    }
   }
 
   get complete(): boolean {
@@ -144,8 +163,10 @@ export class ScriptedDiskImage implements DiskImage {
     }
   }
 
-  async hashes(): Promise<Uint8Array> {
-    return hashesOf(this.content)
+  async hashes(
+    { first, count }: ChunkRange = { first: 0, count: chunksOf(this.bytes) },
+  ): Promise<Uint8Array> {
+    return hashesOf(this.content).slice(first * hashBytes, (first + count) * hashBytes)
   }
 
   async sync(): Promise<void> {

@@ -6,6 +6,7 @@ import { ownMemory } from '../own-memory.ts'
 import { type DiskStatus, diskStatus, type GuestStatus, unprotected } from '../status.ts'
 import type { Host } from './host.ts'
 import type { HostedGuest } from './hosted-guest.ts'
+import { differenceText } from './regular-verification.ts'
 
 export function guestStatus(guest: HostedGuest, host: Host): GuestStatus {
   const status = statusOf(guest, host)
@@ -76,13 +77,14 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble, ...hung }
   if (!primary) return { ...running, role: 'Alone', state: 'Running', reason, ...hung }
   const { last } = primary.stats
+  const found = primary.verified
   const { arbiter } = guest.succession
   const arbiterTrouble = (arbiter !== null && (trouble ?? primary.dispute)) || null
   return {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
-    reason: primary.reason || undecided(arbiterTrouble),
+    reason: primary.reason || (found && differenceText(found.verification)) || undecided(arbiterTrouble),
     ...hung,
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
@@ -91,6 +93,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
     seeding: primary.seeding ?? null,
+    verified: found ? { at: found.at, equal: found.verification.equal } : null,
     memory: primary.memory,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter,
@@ -129,8 +132,10 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
     const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
     const copy = (guest.kind === 'running' && guest.primary?.copies[index]?.path) || null
+    const failed = guest.kind === 'running' ? guest.qemu.diskErrors.of(disk.name) : undefined
+    const errors = failed ? { errors: failed.count, lastError: failed.last.what } : {}
     const sent = guest.kind === 'running' ? guest.primary?.diskTraffic[index] : undefined
-    const of = { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen }
+    const of = { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen, ...errors }
     return sent ? { ...of, sent: { ...sent } } : of
   })
 }

@@ -24,6 +24,8 @@ import type { DenseOwner } from './dense-guest.ts'
 import type { Host } from './host.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
 import { presenceOf } from './presence.ts'
+import { verifyRegularly } from './regular-verification.ts'
+import { tellOfTrouble } from './trouble.ts'
 
 export type TookOver = Extract<StandbyOutcome, { how: 'took-over' }>
 
@@ -247,6 +249,7 @@ export class RunningGuest implements DenseOwner {
       this.#hadStandby ||= !alone
     })
     primary.on('missed', (error) => this.#say(error.message))
+    verifyRegularly(primary, this.qemu.hang, settings.verifyEveryMs, (text) => this.#say(text))
   }
 
   #options(settings: ProtectionSettings, exposed: boolean): PrimaryOptions {
@@ -259,6 +262,7 @@ export class RunningGuest implements DenseOwner {
       suspicionMs,
       to,
       diskTo: _,
+      verifyEveryMs: __,
       ...sending
     } = settings
     return {
@@ -309,21 +313,6 @@ export class RunningGuest implements DenseOwner {
   #say(text: string): void {
     this.#host.events.add(this.name, 'protection', text)
   }
-}
-
-/** Events of a QEMU that hangs or goes on, and of one whose memory has lost its name. */
-export function tellOfTrouble({ hang, record, ramUnlinked, files }: QemuProcess, { events }: Host): void {
-  void ramUnlinked.then(() =>
-    events.add(
-      record.name,
-      'guest',
-      `its RAM file ${files.ram} was removed by somebody else: its memory lasts as long as its process, ${record.process.pid}, and everything goes on; keep whatever cleans /dev/shm from files of subpage`,
-    ),
-  )
-  hang.on('hung', () => events.add(record.name, 'guest', `hangs: ${hang.reason}`))
-  hang.on('answers', (silentMs) =>
-    events.add(record.name, 'guest', `answers again, after ${(silentMs / 1000).toFixed(1)} s`),
-  )
 }
 
 /** The generation of a guest of this host is written down in its record. */

@@ -17,7 +17,8 @@ import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
 import type { Host } from './host.ts'
 import { realSight } from './presence.ts'
-import { successionOf, tellOfTrouble } from './running-guest.ts'
+import { successionOf } from './running-guest.ts'
+import { tellOfTrouble } from './trouble.ts'
 
 export class StandbyGuest implements DenseOwner {
   readonly kind = 'standby'

@@ -16,12 +16,11 @@ import { QemuProcess } from '../../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../../qemu/run-request.ts'
 import { release } from '../../release.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
-import type { Verification } from '../../replication/verify.ts'
 import { densityStatus, type GuestDensity, type HostDensityStatus } from '../density-status.ts'
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
-import type { GuestStatus, HostStatus, Unprotected } from '../status.ts'
+import type { GuestStatus, HostStatus, Unprotected, Verified } from '../status.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
 import { aliveOf, type HostedGuest, refuseIfPresent, runningOf } from './hosted-guest.ts'
@@ -144,11 +143,16 @@ export class Supervisor implements GuestApi {
     return { ...(await this.guest(name)), copies }
   }
 
-  async verify(name: string): Promise<Verification> {
+  async verify(name: string): Promise<Verified> {
     const { primary, qemu } = this.#running(name, 'verify')
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
       throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
-    return await qemu.hang.during(primary.verify())
+    const { disks, ...memory } = await qemu.hang.during(primary.verify())
+    const named = disks.map(({ disk, ...found }) => ({
+      name: qemu.record.machine.disks[disk]?.name ?? '',
+      ...found,
+    }))
+    return { ...memory, disks: named }
   }
 
   async switchover(name: string): Promise<{ switchedOver: string }> {

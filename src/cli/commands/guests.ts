@@ -3,7 +3,7 @@
 import { resolve } from 'node:path'
 import { formatAddress, parseAddress } from '../../agent/address.ts'
 import type { ProtectBody, RunBody } from '../../agent/api.ts'
-import type { GuestStatus } from '../../agent/status.ts'
+import type { GuestStatus, Verified } from '../../agent/status.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { splitAtCommas } from '../../qemu/option-syntax.ts'
 import { type PluginPart, pluginPartNames } from '../../qemu/plugin.ts'
@@ -11,7 +11,7 @@ import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
-import { ifSlow } from '../progress.ts'
+import { ifSlow, progress } from '../progress.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, parseSize, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
@@ -50,7 +50,7 @@ export const runCommand: Command = {
     {
       form: '--disk <disk>',
       summary:
-        'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2',
+        'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2, cache=writeback|none|writethrough|directsync, iothread=on, bootindex=N',
       many: true,
     },
   ],
@@ -137,6 +137,7 @@ export const protectCommand: Command = {
         'NAME=PATH: the file or device of the other host for its copy of a disk, of the same size; without it a file is made there',
       many: true,
     },
+    { form: '--verify-every <time>', summary: 'compare guest and standby so often, such as 1h' },
     ...sendingFlags,
   ],
   async run(invocation) {
@@ -154,6 +155,9 @@ export const protectCommand: Command = {
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
       ...(invocation.flags.diskTo !== undefined && { diskTo: read(invocation, 'diskTo', parsePlaces) }),
+      ...(invocation.flags.verifyEvery !== undefined && {
+        verifyEveryMs: read(invocation, 'verifyEvery', within(parseMs, 1000, 2 ** 31 - 1, formatTime)),
+      }),
       ...readSending(invocation),
     })
     const status = await untilProtected(agent, nameOf(invocation), invocation.output)
@@ -255,20 +259,29 @@ export const failoverCommand: Command = {
 export const verifyCommand: Command = {
   name: 'verify',
   args: ['<name>'],
-  summary: "compare a guest's memory with its image on the standby",
-  help: 'Pauses the guest for the comparison. Exit status 1 when they differ.',
+  summary: "compare a guest's memory and disks with what its standby has",
+  help: 'Pauses the guest while its memory is compared; its disks are compared while it runs. Exit status 1 when they differ.',
   flags: agentFlags,
   async run(invocation) {
     const { output } = invocation
+    using _ = progress(output, (seconds) => `comparing for ${seconds} s`)
     const result = await agentOf(invocation).verify(nameOf(invocation))
-    const { difference } = result
-    output.data(result, () =>
-      difference
-        ? `DIFFERENT: page ${difference.page}, line ${difference.line} of the ${difference.in} (checkpoint ${result.epoch})`
-        : `equal: all ${result.pages} pages, at checkpoint ${result.epoch}`,
-    )
-    return difference ? exitStatus.failed : exitStatus.ok
+    output.data(result, () => verifiedText(result))
+    return result.equal ? exitStatus.ok : exitStatus.failed
   },
+}
+
+function verifiedText({ difference, disks, epoch, pages }: Verified): string {
+  const memory = difference
+    ? `DIFFERENT: page ${difference.page}, line ${difference.line} of the ${difference.in} (checkpoint ${epoch})`
+    : `equal: all ${pages} pages, at checkpoint ${epoch}`
+  const texts = disks.map(({ name, bytes, difference: at, missing }) => {
+    if (missing !== undefined) return `not compared: disk ${name}: ${missing}`
+    return at === undefined
+      ? `equal: disk ${name}, all ${formatBytes(bytes)}`
+      : `DIFFERENT: disk ${name}, within the 64 KiB from byte ${at} on`
+  })
+  return [memory, ...texts].join('\n')
 }
 
 function warnOfMissing({ output }: Invocation, { name, shimMissing }: GuestStatus): void {

@@ -1,0 +1,46 @@
+/**
+ * Errors of the disks of a running guest on this host, as QEMU reports them. What the guest sees of one is up to QEMU: by its
+ * `werror` and `rerror` a full file system stops the guest until there is room, and any other error goes to the guest.
+ */
+import { EventEmitter } from 'node:events'
+import { type Disk, diskNode, mirrorNode } from './disk.ts'
+import type { Qmp, QmpEvent } from './qmp.ts'
+
+export interface DiskError {
+  disk: string
+  /** Such as `write: No space left on device`. */
+  what: string
+  /** The guest stands still until it can be repeated. */
+  stops: boolean
+}
+
+export class DiskErrors extends EventEmitter<{ failed: [DiskError] }> {
+  readonly #disks: readonly Disk[]
+  readonly #seen = new Map<string, { count: number; last: DiskError }>()
+
+  constructor(qmp: Qmp, disks: readonly Disk[]) {
+    super()
+    this.#disks = disks
+    if (disks.length > 0) qmp.on('event', (event) => this.#heard(event))
+  }
+
+  of(disk: string): { count: number; last: DiskError } | undefined {
+    return this.#seen.get(disk)
+  }
+
+  #heard({ event, data }: QmpEvent): void {
+    if (event !== 'BLOCK_IO_ERROR') return
+    const node = data?.['node-name']
+    const disk = this.#disks.find(({ name }) => node === diskNode(name) || node === mirrorNode(name))
+    if (!disk) return
+    const reason = typeof data?.reason === 'string' ? data.reason : 'unknown error'
+    const last = {
+      disk: disk.name,
+      what: `${data?.operation === 'read' ? 'read' : 'write'}: ${reason}`,
+      stops: data?.action === 'stop',
+    }
+    const before = this.#seen.get(disk.name)
+    this.#seen.set(disk.name, { count: (before?.count ?? 0) + 1, last })
+    if (before?.last.what !== last.what) this.emit('failed', last)
+  }
+}
