@@ -4,6 +4,7 @@ import type { GuestStatus } from '../../src/agent/status.ts'
 import {
   consoleAt,
   demoGuestOptions,
+  recordsIn,
   typeLine,
   untilConsole,
   victimLines,
@@ -11,7 +12,7 @@ import {
 import { identify, isRunning } from '../../src/qemu/process.ts'
 import { sendingDefault } from '../../src/replication/sending.ts'
 import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
-import { type Client, guestAddress, victimArguments } from './witnesses.ts'
+import { type Client, diskBytes, diskRecords, guestAddress, victimArguments } from './witnesses.ts'
 
 const name = 'tortured'
 const ramBytes = 160 * 2 ** 20
@@ -92,6 +93,7 @@ async function boot(host: TestHost): Promise<void> {
     accel: 'tcg',
     options,
     nics: [{ bridge: 'br0' }],
+    disks: [{ bytes: diskBytes, name: 'data' }],
   })
   const console = consoleAt(status.console)
   const said = <T>(found: (text: string) => T | undefined) => untilConsole(console, 0, found, 120_000)
@@ -99,6 +101,8 @@ async function boot(host: TestHost): Promise<void> {
   // Beside the sums, on the console's pipe for its commands.
   await typeLine(console, `run victim ${victimArguments.join(' ')} <>/run/commands &`)
   await said((text) => victimLines(text)[0])
+  await typeLine(console, `run ${diskRecords} &`)
+  await said((text) => recordsIn(text)[0])
 }
 
 async function protect(from: TestHost, to: TestHost): Promise<void> {

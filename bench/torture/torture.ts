@@ -6,13 +6,13 @@
  * SUBPAGE_TEST_SEED repeats a series of faults (their moments too, but not what the machine does meanwhile).
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { consoleAt, readConsole, victimLines } from '../../src/qemu/demo-guest.ts'
+import { consoleAt, readConsole, recordsIn, victimLines } from '../../src/qemu/demo-guest.ts'
 import { type SeededRandom, seededRandom } from '../../test/support/random.ts'
 import { type TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 import type { BenchOptions, BenchResult } from '../bench.ts'
 import { faultKinds, faults } from './faults.ts'
 import { anew, healMs, heals, verified, whole } from './guest.ts'
-import { Client, Emissions, Recording, victimWrong } from './witnesses.ts'
+import { Client, diskWrong, Emissions, Recording, victimWrong } from './witnesses.ts'
 
 export interface Torture {
   runs: number
@@ -23,6 +23,8 @@ export interface Torture {
   splitBrain: number
   /** Times that the victim found its memory damaged, or not to be what its history must have led to. */
   tornGuests: number
+  /** Times that a record which the guest had synced to its disk was not there, or the standby's disk was another one. */
+  disksWrong: number
   /** Guests that ran nowhere any more. */
   guestsLost: number
   tcpResets: number
@@ -88,7 +90,8 @@ class Series {
     this.#client = new Client(hosts)
     this.#emissions = new Emissions(hosts)
     this.result = {
-      ...{ runs: 0, failovers: 0, acknowledgedLost: 0, splitBrain: 0, tornGuests: 0, guestsLost: 0 },
+      ...{ runs: 0, failovers: 0, acknowledgedLost: 0, splitBrain: 0, tornGuests: 0 },
+      ...{ disksWrong: 0, guestsLost: 0 },
       ...{ tcpResets: 0, notHealed: 0, takeoverMs: { p50: 0, p99: 0 }, clientWaitMs: { p50: 0, p99: 0 } },
       ...{ adds: 0, seed: random.seed, faults: {}, errors: [] },
     }
@@ -166,7 +169,10 @@ class Series {
     const { owner, status, image, answered } = await verified(from, to, this.#client)
     if (!answered) problems.push('the client gets no answers')
     if (image instanceof Error) problems.push(`verify: ${image.message}`)
-    else if (!image.equal) {
+    else if (!image.equal && image.difference === undefined) {
+      this.result.disksWrong++
+      problems.push(`the standby's disk is not the guest's: ${JSON.stringify(image.disks)}`)
+    } else if (!image.equal) {
       this.result.tornGuests++
       problems.push(`the standby's image is not the guest's memory: ${JSON.stringify(image).slice(0, 300)}`)
     }
@@ -176,12 +182,25 @@ class Series {
       this.result.tornGuests++
       problems.push(`victim: ${wrong}`)
     }
+    const record = diskWrong(status.disks[0]!.path, console)
+    if (record !== undefined) {
+      this.result.disksWrong++
+      problems.push(`disk: ${record}`)
+    }
     const safe = owner === to && status.takeover ? recording.until(status.takeover.consoleBytes) : undefined
     const safeStep = safe === undefined ? 0 : (victimLines(safe).at(-1)?.step ?? 0)
     const first = victimLines(readConsole(console))[0]?.step ?? 0
     if (safeStep > first) {
       this.result.acknowledgedLost++
       problems.push(`victim: step ${safeStep} was safe, and it went on at ${first}`)
+    }
+    const safeRecord = safe === undefined ? undefined : (recordsIn(safe).at(-1) ?? 0)
+    const firstRecord = recordsIn(readConsole(console))[0]
+    // The line of one may have been cut by the takeover.
+    const next = safeRecord === undefined ? [] : [safeRecord + 1, safeRecord + 2]
+    if (safeRecord !== undefined && firstRecord !== undefined && !next.includes(firstRecord)) {
+      this.result.disksWrong++
+      problems.push(`disk: record ${safeRecord} was safe, and they went on at ${firstRecord}`)
     }
     return problems
   }

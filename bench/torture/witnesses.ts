@@ -8,6 +8,8 @@ import {
   consoleLength,
   guestImage,
   readConsole,
+  recordLoop,
+  recordsIn,
   victimDamage,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
@@ -16,6 +18,12 @@ import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 
 export const guestAddress = '10.78.0.2'
 export const victimArguments = ['mib=8', 'rate=300']
+export const diskBytes = 32 * 2 ** 20
+const recordBytes = 512
+/** Each number goes to its own sector of the disk, is synced, and then said. */
+export const diskRecords = recordLoop(
+  `printf '%0511d\\n' $i | dd of=/dev/vda bs=${recordBytes} seek=$i conv=notrunc,fsync 2>/dev/null`,
+)
 const answerMsMax = 120_000
 /** Of a console's log, so much tells it from another one. */
 const headBytes = 4096
@@ -177,6 +185,26 @@ export class Recording {
   close(): void {
     closeSync(this.#file)
   }
+}
+
+/** What is wrong with the records on a guest's disk, if anything: each one that was said is there. @param path a raw file */
+export function diskWrong(path: string, console: Console): string | undefined {
+  const said = recordsIn(readConsole(console))
+  const last = said.at(-1)
+  if (last === undefined) return 'the guest says no records'
+  const file = openSync(path, 'r')
+  try {
+    const sectors = Buffer.alloc((last + 1) * recordBytes)
+    readSync(file, sectors, 0, sectors.length, 0)
+    for (let number = 1; number <= last; number++) {
+      const sector = sectors.toString('latin1', number * recordBytes, (number + 1) * recordBytes)
+      if (Number(sector) !== number)
+        return `record ${number} of ${last} is not on the disk: "${sector.trim().slice(-20)}"`
+    }
+  } finally {
+    closeSync(file)
+  }
+  return undefined
 }
 
 function digestAt(step: number): string {

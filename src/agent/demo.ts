@@ -13,6 +13,9 @@ import {
   consoleLength,
   demoGuestOptions,
   readConsole,
+  recordLoop,
+  recordsIn,
+  typeLine,
   untilConsole,
   victimDamage,
   victimDigest,
@@ -42,6 +45,12 @@ export interface DemoSummary {
     /** The victim has checked all its memory after the failover and found it whole. */
     verified: boolean
   }
+  disk: {
+    /** Numbers that it had written to a file, each synced, by the checkpoint from which it went on. */
+    committed: number
+    /** Of these, what the file does not have after the failover: 0, or the promise is broken. */
+    lost: number
+  }
   /** From the SIGKILL until the guest ran on the other host. */
   failoverMs: number
   /** Steps that the guest did after its last checkpoint and did again after the failover. */
@@ -63,6 +72,7 @@ export interface DemoObserver {
 const name = 'demo'
 const bootLimitMs = 120_000
 const displayMs = 500
+const diskBytes = 16 * 2 ** 20
 const stepLimitMs = bootLimitMs
 /** The guest's kernel and its program, with some room. */
 export const demoRamBytesMin = 128 * 2 ** 20
@@ -94,13 +104,21 @@ async function scenario(
   b: EphemeralAgent,
   signal: AbortSignal,
 ): Promise<DemoSummary> {
-  const started = await a.client.run({ name, ramBytes, accel, options: demoGuestOptions() })
+  const started = await a.client.run({
+    name,
+    ramBytes,
+    accel,
+    options: demoGuestOptions(),
+    disks: [{ bytes: diskBytes, name: 'data' }],
+  })
   const before = consoleAt(started.console)
   observer.say(
     `guest "${name}" starts on a: stock QEMU ${started.qemu}, ${started.accel}, process ${started.pid}`,
   )
   await untilBooted(a.client, before, ramBytes, signal)
+  await untilRecords(before)
   observer.say('it has booted; its program updates 32 MiB of checksummed memory and counts its steps')
+  observer.say('another one writes numbers to a file on its disk, and says each when it is synced')
 
   await a.client.protect(name, {
     to: b.address,
@@ -113,7 +131,9 @@ async function scenario(
     // Within one machine nothing has to be made smaller; between two it does.
     compress: 'zstd',
   })
-  observer.say('host a protects it to b: first all its memory, then what changes, checkpoint by checkpoint')
+  observer.say(
+    'host a protects it to b: first all its disk and memory, then what changes, checkpoint by checkpoint',
+  )
   const last = await watch(a.client, watchMs, observer, signal)
   invariant(last.epochs && started.pid !== null, 'a protected guest has epochs and a process')
 
@@ -126,9 +146,12 @@ async function scenario(
   invariant(taken.takeover, 'the wait was for a takeover')
   observer.say(`host b has taken over from checkpoint ${taken.takeover.epoch}`)
 
-  const outcome = await judge(before, consoleAt(taken.console), taken.takeover.consoleBytes)
+  const after = consoleAt(taken.console)
+  const outcome = await judge(before, after, taken.takeover.consoleBytes)
+  const lost = Math.max(0, outcome.records - (await recordsOnDisk(after)))
   return {
     guest: { continued: outcome.continued, lost: outcome.lost, verified: outcome.verified },
+    disk: { committed: outcome.records, lost },
     failoverMs: taken.takeover.at - killedAt,
     stepsRepeated: outcome.repeated,
     checkpoints: taken.takeover.epoch,
@@ -142,6 +165,33 @@ async function scenario(
     tracker: last.tracker ?? '',
     accel: last.accel,
   }
+}
+
+/** Makes a file system on the guest's disk and begins to write numbers to a file there. */
+async function untilRecords(console: Console): Promise<void> {
+  const from = consoleLength(console)
+  const append = 'dd of=/mnt/records oflag=append conv=notrunc,fsync 2>/dev/null'
+  const make = 'mke2fs /dev/vda >/dev/null 2>&1 && mkdir -p /mnt && mount -t ext4 /dev/vda /mnt'
+  await typeLine(console, `run ${make} && ${recordLoop(`echo $i | ${append}`)} &`)
+  await untilConsole(console, from, (text) => recordsIn(text)[0], bootLimitMs)
+}
+
+/** How many the file has: all up to that number, or none. */
+async function recordsOnDisk(console: Console): Promise<number> {
+  const from = consoleLength(console)
+  await typeLine(
+    console,
+    `run awk '$1 != NR { bad = 1 } END { print "on disk " (bad ? 0 : NR) }' /mnt/records`,
+  )
+  return await untilConsole(
+    console,
+    from,
+    (text) => {
+      const [, count] = /^on disk (\d+)\r?\n/m.exec(text) ?? []
+      return count === undefined ? undefined : Number(count)
+    },
+    20_000,
+  )
 }
 
 /** Shows epochs for a while; the guest must be protected at its end. */
@@ -216,7 +266,9 @@ async function untilBooted(client: AgentClient, console: Console, ramBytes: numb
  * from which it went on: every step in there must still be done.
  */
 export async function judge(before: Console, after: Console, safeBytes: number) {
-  const safeStep = victimLines(readConsole(before, 0, safeBytes)).at(-1)?.step ?? 0
+  // Now: the host that has lost it begins a new log soon.
+  const safe = readConsole(before, 0, safeBytes)
+  const safeStep = victimLines(safe).at(-1)?.step ?? 0
   const lastStep = victimLines(readConsole(before)).at(-1)?.step ?? 0
   const [first] = await untilConsole(
     after,
@@ -235,5 +287,7 @@ export async function judge(before: Console, after: Console, safeBytes: number) 
     lost: Math.max(0, safeStep - (first?.step ?? 0)),
     repeated: Math.max(0, lastStep - (first?.step ?? lastStep)),
     verified,
+    /** The last number that it had said to be on its disk. */
+    records: recordsIn(safe).at(-1) ?? 0,
   }
 }

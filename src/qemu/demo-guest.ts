@@ -54,6 +54,17 @@ export function victimLines(text: string): VictimLine[] {
   )
 }
 
+/**
+ * A shell command for the guest: writes numbers, each on the disk before it is said, as `record NUMBER`.
+ * @param write takes the number $i and puts it on the disk, synced
+ */
+export const recordLoop = (write: string): string =>
+  `(i=0; while i=$((i+1)); ${write}; do echo "record $i"; done; echo "record failed"; dmesg | tail)`
+
+/** Numbers of records in a piece of console output; a line cut at either end is left out. */
+export const recordsIn = (text: string): number[] =>
+  [...text.matchAll(/^record (\d+)\r?\n/gm)].map(([, number]) => Number(number))
+
 /** What the victim says when its memory is damaged; undefined when it has found nothing. */
 export function victimDamage(text: string): string | undefined {
   return /^victim TORN .*$/m.exec(text)?.[0]

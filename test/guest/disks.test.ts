@@ -11,18 +11,12 @@ import {
   consoleLength,
   demoGuestOptions,
   readConsole,
+  recordsIn,
   typeLine,
   untilConsole,
 } from '../../src/qemu/demo-guest.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
-import {
-  beginRecords,
-  lastRecord,
-  makeDisk,
-  recordsIn,
-  recordsOn,
-  untilRecord,
-} from '../support/guest-disk.ts'
+import { beginRecords, lastRecord, makeDisk, recordsOn, untilRecord } from '../support/guest-disk.ts'
 import { Hosts, protect, ramBytes, supervisorPid, until } from '../support/hosts.ts'
 import { standStill } from '../support/stand-still.ts'
 

@@ -14,7 +14,14 @@ const kinds = [
 test('nothing is lost and nothing serves twice, whatever fails', async () => {
   const result = await torture({ runs: kinds.length, kinds })
   expect(result, `seed ${result.seed}`).toMatchObject({
-    ...{ runs: kinds.length, acknowledgedLost: 0, splitBrain: 0, tornGuests: 0, guestsLost: 0 },
+    ...{
+      runs: kinds.length,
+      acknowledgedLost: 0,
+      splitBrain: 0,
+      tornGuests: 0,
+      disksWrong: 0,
+      guestsLost: 0,
+    },
     ...{ tcpResets: 0, notHealed: 0, errors: [] },
   })
   // A host that dies is failed over, whatever the others make of it.

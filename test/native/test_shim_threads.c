@@ -56,7 +56,8 @@ static void *monitor(void *data)
             bool cont = memmem(line, used, "\"cont\"", 6) != NULL;
             if (cont)
                 atomic_fetch_add(&continued, 1);
-            send_all(fd, cont ? "{\"return\":{},\"id\":\"subpage-guard\"}\r\n" : "{\"return\":{}}\r\n");
+            send_all(fd, cont ? "{\"return\":{},\"id\":\"subpage-guard\"}\r\n"
+                              : "{\"return\":{},\"id\":\"subpage-oob\"}\r\n");
             used = 0;
         }
         close(fd);

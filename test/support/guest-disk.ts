@@ -5,6 +5,8 @@ import {
   type Console,
   consoleLength,
   readConsole,
+  recordLoop,
+  recordsIn,
   typeLine,
   untilConsole,
 } from '../../src/qemu/demo-guest.ts'
@@ -26,14 +28,9 @@ export async function beginRecords(console: Console, device = '/dev/vda'): Promi
   await typeLine(console, `run mkdir -p /mnt && mount -t ext4 ${device} /mnt && echo mounted`)
   await untilConsole(console, from, (said) => /^mounted$/m.exec(said) ?? undefined, 30_000)
   const append = 'dd of=/mnt/records oflag=append conv=notrunc,fsync 2>/dev/null'
-  const loop = `i=0; while i=$((i+1)); echo $i | ${append}; do echo "record $i"; done; echo "record failed"; dmesg | tail`
-  await typeLine(console, `run (${loop}) &`)
+  await typeLine(console, `run ${recordLoop(`echo $i | ${append}`)} &`)
   await untilRecord(console, from, 1)
 }
-
-/** Numbers said on the console. */
-export const recordsIn = (text: string): number[] =>
-  [...text.matchAll(/^record (\d+)\r?\n/gm)].map(([, number]) => Number(number))
 
 /** Resolves with the newest record when there is one of this number or a later one. */
 export const untilRecord = (console: Console, from: number, number: number): Promise<number> =>

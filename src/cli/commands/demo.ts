@@ -49,8 +49,7 @@ export const demoCommand: Command = {
       }),
     )
     output.data(summary, () => report(summary))
-    const { continued, lost, verified } = summary.guest
-    return continued && lost === 0 && verified ? exitStatus.ok : exitStatus.failed
+    return isRight(summary) ? exitStatus.ok : exitStatus.failed
   },
 }
 
@@ -85,12 +84,13 @@ const widths = [10, 7, 11, 13, 8, 13]
 const row = (...cells: string[]) => cells.map((cell, i) => cell.padStart(widths[i]!)).join('  ')
 
 function report(summary: DemoSummary): string {
-  const { guest, bytes, pauseUs } = summary
+  const { guest, disk, bytes, pauseUs } = summary
   const yes = (holds: boolean) => (holds ? 'yes' : 'NO')
   const rows = [
     ['The guest runs on', yes(guest.continued)],
     ['Its memory verified itself', yes(guest.verified)],
     ['Committed steps lost', String(guest.lost)],
+    ['Records on its disk lost', `${disk.lost} of ${disk.committed} that were committed`],
     ['Steps done again', `${summary.stepsRepeated} (since the last checkpoint)`],
     ['From SIGKILL to running again', `${summary.failoverMs} ms`],
     ['Checkpoints', String(summary.checkpoints)],
@@ -112,12 +112,14 @@ function report(summary: DemoSummary): string {
   return `\n${pairs(rows)}\n\n${words(summary)}`
 }
 
-function words({ guest, failoverMs }: DemoSummary): string {
-  if (!guest.continued || !guest.verified || guest.lost > 0)
-    return 'This failover went WRONG: please report it, with the output above.'
+const isRight = ({ guest, disk }: DemoSummary) =>
+  guest.continued && guest.verified && guest.lost === 0 && disk.lost === 0
+
+function words(summary: DemoSummary): string {
+  if (!isRight(summary)) return 'This failover went WRONG: please report it, with the output above.'
   return `What happened: the guest's QEMU was killed without warning. Host b held a
-copy of the guest's memory that was one checkpoint old. It loaded the state of
-the devices and let the guest run, ${failoverMs} ms after the kill. To the guest nothing
-happened: it went on from its last checkpoint, and all its memory is as it
-should be.`
+copy of the guest's memory and disk that was one checkpoint old. It loaded the
+state of the devices and let the guest run, ${summary.failoverMs} ms after the kill. To the
+guest nothing happened: it went on from its last checkpoint, all its memory is
+as it should be, and so is the file on its disk.`
 }
