@@ -56,7 +56,7 @@ describe('openArbiter', () => {
     ['etcd:http://h1:2379', { user: 'u', passwordFile: password }, /in the clear/],
     ['etcd:https://h1:2379', { user: 'u', passwordFile: file('empty-handed', 0o604) }, /chmod o=/],
     ['etcd:https://h1:2379', { certFile: password, keyFile: file('open.key', 0o644) }, /chmod o=/],
-    ['etcd:https://h1:2379', { caFile: join(scratch, 'missing') }, /cannot be read/],
+    ['etcd:https://h1:2379', { caFile: join(scratch, 'missing') }, /cannot read|cannot be read/],
   ])('refuses %j with %j', (spec, options, message) => {
     let thrown: unknown
     try {
