@@ -147,11 +147,14 @@ async function scenario(
   observer.say(`host b has taken over from checkpoint ${taken.takeover.epoch}`)
 
   const after = consoleAt(taken.console)
-  const outcome = await judge(before, after, taken.takeover.consoleBytes)
-  const lost = Math.max(0, outcome.records - (await recordsOnDisk(after)))
+  const safeBytes = taken.takeover.consoleBytes
+  // Now: the host that has lost the guest begins a new log soon.
+  const committed = recordsIn(readConsole(before, 0, safeBytes)).at(-1) ?? 0
+  const outcome = await judge(before, after, safeBytes)
+  const lost = Math.max(0, committed - (await recordsOnDisk(after)))
   return {
     guest: { continued: outcome.continued, lost: outcome.lost, verified: outcome.verified },
-    disk: { committed: outcome.records, lost },
+    disk: { committed, lost },
     failoverMs: taken.takeover.at - killedAt,
     stepsRepeated: outcome.repeated,
     checkpoints: taken.takeover.epoch,
@@ -266,9 +269,7 @@ async function untilBooted(client: AgentClient, console: Console, ramBytes: numb
  * from which it went on: every step in there must still be done.
  */
 export async function judge(before: Console, after: Console, safeBytes: number) {
-  // Now: the host that has lost it begins a new log soon.
-  const safe = readConsole(before, 0, safeBytes)
-  const safeStep = victimLines(safe).at(-1)?.step ?? 0
+  const safeStep = victimLines(readConsole(before, 0, safeBytes)).at(-1)?.step ?? 0
   const lastStep = victimLines(readConsole(before)).at(-1)?.step ?? 0
   const [first] = await untilConsole(
     after,
@@ -287,7 +288,5 @@ export async function judge(before: Console, after: Console, safeBytes: number) 
     lost: Math.max(0, safeStep - (first?.step ?? 0)),
     repeated: Math.max(0, lastStep - (first?.step ?? lastStep)),
     verified,
-    /** The last number that it had said to be on its disk. */
-    records: recordsIn(safe).at(-1) ?? 0,
   }
 }
