@@ -1,0 +1,69 @@
+/** A protection that comes and goes under a guest that writes to its disk without a pause: QEMU outlives every way of its end. */
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import {
+  consoleAt,
+  consoleLength,
+  demoGuestOptions,
+  readConsole,
+  typeLine,
+  untilConsole,
+} from '../../src/qemu/demo-guest.ts'
+import { makeDisk } from '../support/guest-disk.ts'
+import { Hosts, protect, ramBytes, supervisorPid, until } from '../support/hosts.ts'
+import { seededRandom } from '../support/random.ts'
+
+let hosts: Hosts
+let a: EphemeralAgent
+let b: EphemeralAgent
+
+beforeAll(async () => {
+  hosts = new Hosts()
+  ;[a, b] = [await hosts.add('a'), await hosts.add('b')]
+})
+
+afterAll(async () => hosts[Symbol.asyncDispose]())
+
+const name = 'cuts'
+const writers = 2
+
+test('while its disk is copied, and afterwards', { timeout: 300_000 }, async () => {
+  const random = seededRandom()
+  const path = join(hosts.directory, 'data.raw')
+  makeDisk(path)
+  const { console: log, pid } = await a.client.run({
+    ...{ name, ramBytes, accel: 'tcg', options: demoGuestOptions(['workload=idle']) },
+    disks: [{ path, name: 'data' }],
+  })
+  const console = consoleAt(log)
+  await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
+  await typeLine(console, 'run mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && echo mounted')
+  await untilConsole(console, 0, (said) => /^mounted/m.exec(said) ?? undefined, 30_000)
+  for (let writer = 0; writer < writers; writer++)
+    await typeLine(
+      console,
+      `run while dd if=/dev/urandom of=/mnt/${writer} bs=64k count=16 conv=fsync 2>/dev/null; do echo wrote; done &`,
+    )
+  const wrote = () => readConsole(console).match(/^wrote/gm)?.length ?? 0
+  for (let cut = 0; cut < 8; cut++) {
+    // In the midst of copying, or when it is done.
+    const begun = protect(a, name, b).catch(() => undefined)
+    if (cut % 4 < 2) await delay(random.integer(20, 600))
+    else await begun
+    if (cut % 2) process.kill(await supervisorPid(a, name), 'SIGKILL')
+    else await a.client.unprotect(name, true).catch(() => undefined)
+    await begun
+    const before = wrote()
+    await expect
+      .poll(wrote, { timeout: 30_000, message: `seed ${random.seed}, cut ${cut}` })
+      .toBeGreaterThan(before)
+    expect((await until(a, name, (status) => status.pid !== null)).pid).toBe(pid)
+    await a.client.unprotect(name, true).catch(() => undefined)
+  }
+  await protect(a, name, b)
+  expect(await a.client.verify(name)).toMatchObject({ equal: true })
+  expect(consoleLength(console)).toBeGreaterThan(0)
+  await a.client.remove(name)
+})
