@@ -1,8 +1,16 @@
 /**
- * Feeds what a guest writes to its disks to replication: QEMU mirrors each disk into an endpoint of ours, in write-blocking mode,
- * so that at the answer of `stop` the endpoint has seen every write that the guest sees done. The mirror is begun and ended on
- * the running guest. Whatever goes wrong with it is no concern of the guest's: QEMU drops the mirror, and the disk works on.
+ * Feeds what a guest writes to its disks to replication: QEMU mirrors each disk into an endpoint of ours.
+ *
+ *   copying   in the background, what was there; no write of the guest's waits
+ *   tapped    nothing is copied any more, but each write goes to the endpoint before the guest sees it done: at the answer of `stop`
+ *             the endpoint has seen everything
+ *
+ * QEMU has both at once, too (`sync: full` in write-blocking mode). But whatever ends such a job while a write is under way, a
+ * cancellation or the loss of the endpoint, makes it clear a bitmap that it has freed, which is the end of the guest: seen
+ * with 7.2. So copying and tapping are two jobs, each begins and is cancelled while the guest stands still, and a tap whose
+ * endpoint is lost does not end but pauses (`on-target-error: stop`): the disk works on.
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
 import type { DiskReader, GuestDisks } from '../replication/disks.ts'
@@ -11,17 +19,29 @@ import { openExports } from './disk-export.ts'
 import type { GuestFiles } from './guest-files.ts'
 import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
+import { standStill } from './stand-still.ts'
 
 /** For what a guest writes faster than it is sent; then it waits. */
 const journalBytesMax = 64 * 2 ** 20
 const jobPrefix = 'subpage-mirror-'
 const targetPrefix = 'subpage-nbd-'
 const endMsMax = 10_000
+/** While jobs are looked at. */
+const lookMs = 2
+/** What may be left to copy while the guest stands still: at first, and at most, which the journal has room for beside as much again. */
+const [leftBytesMin, leftBytesMax] = [2 ** 20, journalBytesMax / 4]
+const settleMs = 50
 
 interface Mirror {
   disk: Disk
   endpoint: DiskEndpoint
-  ready: boolean
+  state: 'copying' | 'copied' | 'tapped'
+}
+
+interface Job {
+  device: string
+  len: number
+  offset: number
 }
 
 export class DiskMirrors implements GuestDisks {
@@ -32,6 +52,8 @@ export class DiskMirrors implements GuestDisks {
   readonly #lease: PauseLease
   #mirrors: Mirror[] = []
   #failed: (why: Error) => void = () => undefined
+  #tapping: Promise<void> = Promise.resolve()
+  #over = true
 
   constructor(qmp: Qmp, files: GuestFiles, disks: readonly Disk[], lease: PauseLease) {
     this.#qmp = qmp
@@ -43,14 +65,16 @@ export class DiskMirrors implements GuestDisks {
   }
 
   get complete(): boolean {
-    return this.#mirrors.length === this.#disks.length && this.#mirrors.every(({ ready }) => ready)
+    return (
+      this.#mirrors.length === this.#disks.length && this.#mirrors.every(({ state }) => state === 'tapped')
+    )
   }
 
   get fedBytes(): number {
     // What the guest writes meanwhile counts as well: the bound keeps the sum below what there is.
     return this.#mirrors.reduce(
-      (sum, { disk, endpoint, ready }) =>
-        sum + (ready ? disk.bytes : Math.min(endpoint.stats.writtenBytes, disk.bytes)),
+      (sum, { disk, endpoint, state }) =>
+        sum + (state === 'tapped' ? disk.bytes : Math.min(endpoint.stats.writtenBytes, disk.bytes)),
       0,
     )
   }
@@ -66,19 +90,22 @@ export class DiskMirrors implements GuestDisks {
   async begin(hashes: Uint8Array[], failed: (why: Error) => void): Promise<void> {
     await this.end()
     this.#failed = failed
+    this.#over = false
     try {
-      this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
-      for (const [index, disk] of this.#disks.entries()) await this.#mirror(disk, index, hashes[index]!)
+      for (const [index, disk] of this.#disks.entries()) await this.#open(disk, index, hashes[index]!)
+      await this.#still(() =>
+        this.#mirrorAll({ sync: 'full', 'copy-mode': 'background', 'on-target-error': 'report' }),
+      )
     } catch (cause) {
       this.drop()
       throw new SubpageError('DISK_FAILED', `a disk cannot be copied: ${(cause as Error).message}`, { cause })
     }
   }
 
-  async #mirror(disk: Disk, index: number, hashes: Uint8Array): Promise<void> {
+  async #open(disk: Disk, index: number, hashes: Uint8Array): Promise<void> {
     const path = this.#files.mirror(index)
     const endpoint = DiskEndpoint.open({ path, bytes: disk.bytes, journalBytesMax })
-    this.#mirrors.push({ disk, endpoint, ready: false })
+    this.#mirrors.push({ disk, endpoint, state: 'copying' })
     endpoint.know(hashes)
     endpoint.record()
     await this.#qmp.run('blockdev-add', {
@@ -89,15 +116,43 @@ export class DiskMirrors implements GuestDisks {
       'reconnect-delay': 0,
       server: { type: 'unix', path },
     })
-    await this.#qmp.run('blockdev-mirror', {
-      'job-id': jobPrefix + disk.name,
-      device: diskNode(disk.name),
-      target: targetPrefix + disk.name,
-      'filter-node-name': mirrorNode(disk.name),
-      sync: 'full',
-      'copy-mode': 'write-blocking',
-      'on-target-error': 'report',
+  }
+
+  async #mirrorAll(how: Record<string, string>): Promise<void> {
+    for (const { disk } of this.#mirrors)
+      await this.#qmp.run('blockdev-mirror', {
+        'job-id': jobPrefix + disk.name,
+        device: diskNode(disk.name),
+        target: targetPrefix + disk.name,
+        'filter-node-name': mirrorNode(disk.name),
+        ...how,
+      })
+  }
+
+  /** All has been copied but for what the guest wrote meanwhile. */
+  async #tap(): Promise<void> {
+    await this.#settled()
+    if (this.#over) return
+    await this.#still(async () => {
+      // Of a job that has copied everything that is its end; until then it goes on copying.
+      for (const { device } of await this.#jobs()) await this.#qmp.run('block-job-cancel', { device })
+      await this.#gone()
+      this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
+      await this.#mirrorAll({ sync: 'none', 'copy-mode': 'write-blocking', 'on-target-error': 'stop' })
     })
+    for (const mirror of this.#mirrors) mirror.state = 'tapped'
+  }
+
+  /** Resolves when little is left; a guest that writes without a pause is allowed more with time. */
+  async #settled(): Promise<void> {
+    for (let allowed = leftBytesMin; !this.#over; allowed = Math.min(allowed * 1.2, leftBytesMax)) {
+      const left = (await this.#jobs()).reduce(
+        (sum, { len, offset }) => sum + len - offset,
+        this.waitingBytes,
+      )
+      if (left <= allowed) return
+      await delay(settleMs)
+    }
   }
 
   seal(): void {
@@ -120,9 +175,16 @@ export class DiskMirrors implements GuestDisks {
   async end(): Promise<void> {
     if (this.#disks.length === 0) return
     this.#failed = () => undefined
+    this.#over = true
     this.drop()
-    const jobs = await this.#qmp.run<{ device: string }[]>('query-block-jobs')
-    for (const { device } of jobs) if (device.startsWith(jobPrefix)) await this.#cancel(device)
+    await this.#tapping
+    if ((await this.#jobs()).length > 0)
+      await this.#still(async () => {
+        // It may have ended by itself just now.
+        for (const { device } of await this.#jobs())
+          await this.#qmp.run('block-job-cancel', { device, force: true }).catch(() => undefined)
+        await this.#gone()
+      })
     const nodes = await this.#qmp.run<{ 'node-name': string }[]>('query-named-block-nodes', { flat: true })
     for (const { 'node-name': node } of nodes)
       if (node.startsWith(targetPrefix)) await this.#qmp.run('blockdev-del', { 'node-name': node })
@@ -136,6 +198,7 @@ export class DiskMirrors implements GuestDisks {
   /** The mirrors lose their other end, and QEMU drops them. */
   close(): void {
     this.#failed = () => undefined
+    this.#over = true
     for (const { endpoint } of this.#mirrors) endpoint.close()
     if (this.#mirrors.length > 0) this.#lease.mirrors([])
     this.#mirrors = []
@@ -146,27 +209,31 @@ export class DiskMirrors implements GuestDisks {
     const mirror = this.#mirrors[index]
     if (!mirror) return undefined
     const { currentBytes, sealedBytes, writes, writtenBytes, equalBytes, zeroBytes } = mirror.endpoint.stats
-    const state = mirror.ready ? ('Protected' as const) : ('Seeding' as const)
+    const state = mirror.state === 'tapped' ? ('Protected' as const) : ('Seeding' as const)
     return { state, behindBytes: currentBytes + sealedBytes, writes, writtenBytes, equalBytes, zeroBytes }
   }
 
-  async #cancel(job: string): Promise<void> {
-    const ended = new Promise<void>((resolve) => {
-      const onEvent = ({ event, data }: QmpEvent) => {
-        if (/^BLOCK_JOB_(CANCELLED|COMPLETED)$/.test(event) && data?.device === job) done()
-      }
-      const done = () => {
-        clearTimeout(late)
-        this.#qmp.off('event', onEvent)
-        resolve()
-      }
-      const late = setTimeout(done, endMsMax)
-      this.#qmp.on('event', onEvent)
-      this.#qmp.once('close', done)
-    })
-    // It may have ended by itself just now.
-    await this.#qmp.run('block-job-cancel', { device: job, force: true }).catch(() => undefined)
-    await ended
+  /** Of ours. */
+  async #jobs(): Promise<Job[]> {
+    const jobs = await this.#qmp.run<Job[]>('query-block-jobs')
+    return jobs.filter(({ device }) => device.startsWith(jobPrefix))
+  }
+
+  async #gone(): Promise<void> {
+    const deadline = performance.now() + endMsMax
+    while ((await this.#jobs()).length > 0) {
+      if (performance.now() > deadline)
+        throw new SubpageError(
+          'DISK_FAILED',
+          `QEMU does not end its copying of a disk within ${endMsMax / 1000} s`,
+        )
+      await delay(lookMs)
+    }
+  }
+
+  async #still(work: () => Promise<void>): Promise<void> {
+    if (await standStill({ qmp: this.#qmp, lease: this.#lease }, work)) return
+    throw new SubpageError('PAUSE_BROKEN', 'the guard resumed the guest while its disks were being seen to')
   }
 
   #heard({ event, data }: QmpEvent): void {
@@ -174,12 +241,26 @@ export class DiskMirrors implements GuestDisks {
     if (event === 'SHUTDOWN') this.#failed = () => undefined
     const mirror = this.#mirrors.find(({ disk }) => jobPrefix + disk.name === data?.device)
     if (!mirror) return
-    if (event === 'BLOCK_JOB_READY') mirror.ready = true
-    if (event !== 'BLOCK_JOB_COMPLETED' && event !== 'BLOCK_JOB_CANCELLED') return
-    mirror.ready = false
-    mirror.endpoint.drop()
-    const why = typeof data?.error === 'string' ? data.error : 'QEMU has ended it'
-    this.#failed(new Error(`the copying of disk ${mirror.disk.name} broke off: ${why}`))
+    if (event === 'BLOCK_JOB_READY' && mirror.state === 'copying') {
+      mirror.state = 'copied'
+      if (
+        this.#mirrors.length === this.#disks.length &&
+        this.#mirrors.every(({ state }) => state === 'copied')
+      )
+        this.#tapping = this.#tap().catch((error: Error) => this.#fail(mirror, error.message))
+    }
+    const broken =
+      event === 'BLOCK_JOB_ERROR' || event === 'BLOCK_JOB_CANCELLED' || typeof data?.error === 'string'
+    // What has copied everything is ended by us.
+    if (!broken && (event !== 'BLOCK_JOB_COMPLETED' || mirror.state === 'copied')) return
+    this.#fail(mirror, typeof data?.error === 'string' ? data.error : 'its other end is lost')
+  }
+
+  #fail({ disk, endpoint }: Mirror, why: string): void {
+    const failed = this.#failed
+    this.#failed = () => undefined
+    endpoint.drop()
+    failed(new Error(`the copying of disk ${disk.name} broke off: ${why}`))
   }
 
   #sum(of: (stats: DiskEndpoint['stats']) => number): number {

@@ -96,9 +96,30 @@ export function isGone(process: ProcessIdentity): boolean {
   return fateOf(process) === 'gone'
 }
 
-/** Its first thread has ended, which QEMU's never does alone: the process is being ended, though other threads may still be there. */
+/** The kernel's PF_EXITING, in the ninth field of /proc/PID/stat. */
+const exitingFlag = 4n
+const sigkillBit = 1n << 8n
+
+/**
+ * Its first thread has ended or will, which QEMU's never does alone: the process is being ended, though other threads may still
+ * be there. So it is from the moment at which SIGKILL was sent, before any thread has taken notice of it.
+ */
 export function isEnding({ pid }: ProcessIdentity): boolean {
-  return /^[ZX]$/.test(statFields(pid)?.[0] ?? '')
+  const fields = statFields(pid)
+  if (!fields) return false
+  if (/^[ZX]$/.test(fields[0] ?? '') || BigInt(fields[6] ?? 0) & exitingFlag) return true
+  return (pendingSignals(pid) & sigkillBit) !== 0n
+}
+
+/** Of its first thread; none of one that is gone. */
+function pendingSignals(pid: number): bigint {
+  try {
+    const [, mask] = /^SigPnd:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+    return BigInt(`0x${mask ?? 0}`)
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ESRCH') return 0n
+    throw error
+  }
 }
 
 /** Sends SIGKILL, if the process still runs: it may have ended, and been reaped by another one, a moment ago. */

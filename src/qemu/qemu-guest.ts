@@ -6,10 +6,8 @@ import { openTracker, type Tracker, type TrackerChoice } from '../tracking/track
 import { shapeOf } from './disk.ts'
 import { isEnding, isGone } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
+import { leaseMs, standStill } from './stand-still.ts'
 import { WriteFeed } from './write-feed.ts'
-
-/** A checkpoint's pause takes milliseconds; a pause of this length means that this agent hangs. */
-const leaseMs = 2_000
 
 export class QemuGuest implements Guest {
   readonly qemu: QemuProcess
@@ -113,22 +111,16 @@ export class QemuGuest implements Guest {
    * @throws SubpageError PAUSE_BROKEN, and what `work` throws
    */
   async standStill(work: (held: bigint) => Promise<bigint>): Promise<number> {
-    const { qmp, lease } = this.qemu
+    const { lease } = this.qemu
     const startedAt = performance.now()
-    lease.acquire(leaseMs)
-    try {
-      await qmp.run('stop')
-    } catch (error) {
-      lease.resumed()
-      throw error
-    }
-    try {
-      await lease.lend(work)
-    } finally {
-      // Whoever moves pages may be at it still, though we have lost sight of it.
-      await lease.unlocked()
-      await this.#resume(startedAt)
-    }
+    await standStill(this.qemu, async () => {
+      try {
+        await lease.lend(work)
+      } finally {
+        // Whoever moves pages may be at it still, though we have lost sight of it.
+        await lease.unlocked()
+      }
+    })
     return (performance.now() - startedAt) * 1000
   }
 

@@ -153,6 +153,17 @@ export async function protect(
   to: EphemeralAgent,
   options: Partial<ProtectBody> = {},
 ): Promise<GuestStatus> {
+  await beginProtect(from, name, to, options)
+  return await until(from, name, (status) => status.state === 'Protected')
+}
+
+/** Resolves when it has begun. */
+export async function beginProtect(
+  from: EphemeralAgent,
+  name: string,
+  to: EphemeralAgent,
+  options: Partial<ProtectBody> = {},
+): Promise<void> {
   await from.client.protect(name, {
     to: to.address,
     epochMs: 25,
@@ -163,7 +174,6 @@ export async function protect(
     ...sendingDefault,
     ...options,
   })
-  return await until(from, name, (status) => status.state === 'Protected')
 }
 
 /** Waits until the guest's status on this host satisfies the condition; errors such as GUEST_UNKNOWN count as not yet. */
