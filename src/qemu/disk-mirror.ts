@@ -28,6 +28,7 @@ const targetPrefix = 'subpage-nbd-'
 const endMsMax = 10_000
 /** While jobs are looked at. */
 const lookMs = 2
+const expiredLooks = 500
 /** What may be left to copy while the guest stands still: at first, and at most, which the journal has room for beside as much again. */
 const [leftBytesMin, leftBytesMax] = [2 ** 20, journalBytesMax / 4]
 const settleMs = 50
@@ -140,7 +141,7 @@ export class DiskMirrors implements GuestDisks {
       this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
       await this.#mirrorAll({ sync: 'none', 'copy-mode': 'write-blocking', 'on-target-error': 'stop' })
     })
-    for (const mirror of this.#mirrors) mirror.state = 'tapped'
+    if (!this.#over) for (const mirror of this.#mirrors) mirror.state = 'tapped'
   }
 
   /** Resolves when little is left; a guest that writes without a pause is allowed more with time. */
@@ -232,6 +233,8 @@ export class DiskMirrors implements GuestDisks {
   }
 
   async #still(work: () => Promise<void>): Promise<void> {
+    // The guard may still be ending a pause; if it does not come to its end, that is said below.
+    for (let looks = 0; this.#lease.expired && looks < expiredLooks; looks++) await delay(lookMs)
     if (await standStill({ qmp: this.#qmp, lease: this.#lease }, work)) return
     throw new SubpageError('PAUSE_BROKEN', 'the guard resumed the guest while its disks were being seen to')
   }
@@ -259,6 +262,7 @@ export class DiskMirrors implements GuestDisks {
   #fail({ disk, endpoint }: Mirror, why: string): void {
     const failed = this.#failed
     this.#failed = () => undefined
+    this.#over = true
     endpoint.drop()
     failed(new Error(`the copying of disk ${disk.name} broke off: ${why}`))
   }
