@@ -181,9 +181,10 @@ export class DiskMirrors implements GuestDisks {
     await this.#tapping
     if ((await this.#jobs()).length > 0)
       await this.#still(async () => {
-        // It may have ended by itself just now.
-        for (const { device } of await this.#jobs())
+        for (const { device } of await this.#jobs()) {
+          // It may have ended by itself just now.
           await this.#qmp.run('block-job-cancel', { device, force: true }).catch(() => undefined)
+        }
         await this.#gone()
       })
     const nodes = await this.#qmp.run<{ 'node-name': string }[]>('query-named-block-nodes', { flat: true })
