@@ -1,4 +1,7 @@
-/* Of files and sockets what Node does not offer: memfd_create(2), renameat2(2), SO_PEERCRED and datagrams (unix(7)). */
+/*
+ * Of files and sockets what Node does not offer: memfd_create(2), renameat2(2), locks of ranges (fcntl(2)), SO_PEERCRED and
+ * datagrams (unix(7)).
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -48,6 +51,20 @@ static napi_value exchange_files(napi_env env, napi_callback_info info)
     if (renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) < 0)
         return throw_errno(env, one);
     return NULL;
+}
+
+/* rangeLocked(fd, from, bytes) -> whether another open file holds a lock, of either kind, on a byte of this range. */
+static napi_value range_locked(napi_env env, napi_callback_info info)
+{
+    napi_value argv[3], result;
+    uint64_t fd, from, bytes;
+    if (!subpage_args(env, info, 3, argv) || !subpage_get_uint(env, argv[0], INT32_MAX, "fd", &fd) ||
+        !subpage_get_uint(env, argv[1], INT32_MAX, "from", &from) || !subpage_get_uint(env, argv[2], INT32_MAX, "bytes", &bytes))
+        return NULL;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)from, .l_len = (off_t)bytes};
+    if (fcntl((int)fd, F_OFD_GETLK, &lock) < 0)
+        return throw_errno(env, "F_OFD_GETLK");
+    return napi_get_boolean(env, lock.l_type != F_UNLCK, &result) == napi_ok ? result : NULL;
 }
 
 /* peerPid(fd) -> the process that listens at the other end of a unix socket. */
@@ -101,6 +118,7 @@ void subpage_register_files(napi_env env, napi_value exports)
 {
     export_function(env, exports, "memoryFile", memory_file);
     export_function(env, exports, "exchangeFiles", exchange_files);
+    export_function(env, exports, "rangeLocked", range_locked);
     export_function(env, exports, "peerPid", peer_pid);
     export_function(env, exports, "sendDatagram", send_datagram);
 }

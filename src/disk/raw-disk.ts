@@ -1,5 +1,6 @@
 /** A standby's copy of a disk: a raw file, into which records are written, and which its waiting QEMU has open as well. */
 import { closeSync, constants, openSync } from 'node:fs'
+import { claimCopy } from './disk-lock.ts'
 import { applyDisk, type ChunkRange, hashDisk, syncDisk } from './records.ts'
 
 export class RawDisk {
@@ -11,12 +12,18 @@ export class RawDisk {
   #using: Promise<unknown> = Promise.resolve()
   #closed = false
 
-  /** @throws the file system's own error */
+  /** Nobody else keeps a copy there as long as it is open. @throws SubpageError DISK_UNUSABLE, the file system's own error */
   constructor(path: string, bytes: number, made: boolean) {
     this.bytes = bytes
     this.path = path
     this.made = made
     this.#file = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
+    try {
+      claimCopy(path, this.#file)
+    } catch (error) {
+      closeSync(this.#file)
+      throw error
+    }
   }
 
   /** Writes records, which have been checked. @param from where they begin in `payload` */

@@ -133,6 +133,8 @@ export interface Addon extends DiskAddon {
   fileData(fd: number, from: number, span: Float64Array): boolean
   /** Locks the file until the descriptor is closed; false when another open file holds it. */
   lockFile(fd: number): boolean
+  /** Whether another open file holds a lock of fcntl(2) on a byte of the range. */
+  rangeLocked(fd: number, from: number, bytes: number): boolean
 
   /** For benchmarks: what capture is compared with; native/core/reference.c. */
   copyPages(to: RegionHandle, from: RegionHandle, pairs: Uint32Array, runs: number): boolean

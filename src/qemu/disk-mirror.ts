@@ -28,6 +28,7 @@ const targetPrefix = 'subpage-nbd-'
 const endMsMax = 10_000
 /** While jobs are looked at. */
 const lookMs = 2
+const expiredLooks = 500
 /** What may be left to copy while the guest stands still: at first, and at most, which the journal has room for beside as much again. */
 const [leftBytesMin, leftBytesMax] = [2 ** 20, journalBytesMax / 4]
 const settleMs = 50
@@ -140,7 +141,7 @@ export class DiskMirrors implements GuestDisks {
       this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
       await this.#mirrorAll({ sync: 'none', 'copy-mode': 'write-blocking', 'on-target-error': 'stop' })
     })
-    for (const mirror of this.#mirrors) mirror.state = 'tapped'
+    if (!this.#over) for (const mirror of this.#mirrors) mirror.state = 'tapped'
   }
 
   /** Resolves when little is left; a guest that writes without a pause is allowed more with time. */
@@ -180,9 +181,10 @@ export class DiskMirrors implements GuestDisks {
     await this.#tapping
     if ((await this.#jobs()).length > 0)
       await this.#still(async () => {
-        // It may have ended by itself just now.
-        for (const { device } of await this.#jobs())
+        for (const { device } of await this.#jobs()) {
+          // It may have ended by itself just now.
           await this.#qmp.run('block-job-cancel', { device, force: true }).catch(() => undefined)
+        }
         await this.#gone()
       })
     const nodes = await this.#qmp.run<{ 'node-name': string }[]>('query-named-block-nodes', { flat: true })
@@ -232,6 +234,8 @@ export class DiskMirrors implements GuestDisks {
   }
 
   async #still(work: () => Promise<void>): Promise<void> {
+    // The guard may still be ending a pause; if it does not come to its end, that is said below.
+    for (let looks = 0; this.#lease.expired && looks < expiredLooks; looks++) await delay(lookMs)
     if (await standStill({ qmp: this.#qmp, lease: this.#lease }, work)) return
     throw new SubpageError('PAUSE_BROKEN', 'the guard resumed the guest while its disks were being seen to')
   }
@@ -259,6 +263,7 @@ export class DiskMirrors implements GuestDisks {
   #fail({ disk, endpoint }: Mirror, why: string): void {
     const failed = this.#failed
     this.#failed = () => undefined
+    this.#over = true
     endpoint.drop()
     failed(new Error(`the copying of disk ${disk.name} broke off: ${why}`))
   }

@@ -16,6 +16,7 @@ import {
   statSync,
 } from 'node:fs'
 import { basename, dirname, join, normalize } from 'node:path'
+import { assertUnlocked, inUse } from '../disk/disk-lock.ts'
 import { errorCode, SubpageError } from '../errors.ts'
 import { kindOfFile } from '../input-file.ts'
 import { type Disk, type DiskRequest, type DiskShape, diskBytesMax, sectorBytes } from './disk.ts'
@@ -168,11 +169,10 @@ function named(
 }
 
 /**
- * That nobody else on this host has it: no guest, no mount, no other device on top of it.
+ * That nobody else has it: no guest, no QEMU, no standby, no mount, no other device on top of it.
  * @throws SubpageError DISK_UNUSABLE
  */
 function assertUnused(path: string, files: GuestFiles): void {
-  const unusable = (why: string) => new SubpageError('DISK_UNUSABLE', `the disk ${path} is in use: ${why}`)
   const guests = dirname(files.directory)
   for (const name of attempt(() => readdirSync(guests)) ?? []) {
     const directory = join(guests, name)
@@ -182,17 +182,30 @@ function assertUnused(path: string, files: GuestFiles): void {
         (disk) => disk.path === path,
       )
     )
-      throw unusable(`guest ${name} of this host has it (subpage remove ${name}, if that has ended)`)
+      throw inUse(path, `guest ${name} of this host has it (subpage remove ${name}, if that has ended)`)
+  }
+  let file: number
+  try {
+    file = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
+  } catch (cause) {
+    throw new SubpageError('DISK_UNUSABLE', `the disk ${path} cannot be used: ${(cause as Error).message}`, {
+      cause,
+    })
+  }
+  try {
+    assertUnlocked(path, file)
+  } finally {
+    closeSync(file)
   }
   if (!isDevice(path)) return
   const holders = attempt(() => readdirSync(`/sys/class/block/${basename(path)}/holders`)) ?? []
-  if (holders.length > 0) throw unusable(`by ${holders.join(', ')}`)
+  if (holders.length > 0) throw inUse(path, `by ${holders.join(', ')}`)
   try {
     // Of a block device this asks the kernel whether somebody else claims it: a mount, swap, a RAID.
     closeSync(openSync(path, constants.O_RDONLY | constants.O_EXCL))
   } catch (error) {
-    if (errorCode(error) === 'EBUSY') throw unusable('it is mounted, or belongs to something that is')
-    throw unusable((error as Error).message)
+    if (errorCode(error) === 'EBUSY') throw inUse(path, 'it is mounted, or belongs to something that is')
+    throw inUse(path, (error as Error).message)
   }
 }
 

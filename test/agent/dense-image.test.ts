@@ -141,8 +141,11 @@ if (probeUserfault().available)
     const kill = async () => {
       for (let n = 0; n < 2 && busy > 0; n++) {
         await delay(random.integer(20, 150))
-        const { pid } = await (await keeper()).ask('status', {})
+        const client = await keeper()
+        const { pid } = await client.ask('status', {})
         process.kill(pid, 'SIGKILL')
+        // Until then it would be asked again, in vain.
+        await client.closed
       }
     }
     await Promise.all([...Array.from({ length: borrowers }, (_, mine) => borrow(mine)), move(), kill()])

@@ -5,9 +5,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { addon } from '../../src/memory/native.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { Hosts, killHost, protect, until } from '../support/hosts.ts'
-
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
+import { Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 
 let hosts: Hosts
 let a: EphemeralAgent

@@ -1,6 +1,6 @@
 /** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, linkSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
@@ -122,6 +122,10 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       await expect(protect(a, name, b, { diskTo: { data: diskOf(a, name) } })).rejects.toThrow(
         /--disks DIRECTORY/,
       )
+      // As where both hosts have the same storage.
+      const shared = join(copies(), 'shared.raw')
+      linkSync(path, shared)
+      await expect(protect(a, name, b, { diskTo: { data: shared } })).rejects.toThrow(/another QEMU has it/)
     }
     await protect(a, name, b, format === 'raw' ? { diskTo: { data: named }, verifyEveryMs: 2000 } : {})
     const { disks } = await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')

@@ -12,10 +12,9 @@ import { exitStatus } from '../../src/errors.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { hangTimes } from '../../src/qemu/hang-watch.ts'
 import { fateOf, identify } from '../../src/qemu/process.ts'
-import { endHost, Hosts, killHost, protect, until } from '../support/hosts.ts'
+import { endHost, Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const hosts = new Hosts()
 const stateOf = (host: string) => join(hosts.directory, host)
 let a: EphemeralAgent

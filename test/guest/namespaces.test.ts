@@ -12,10 +12,9 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
 import { guestFiles, readRecord, writeRecord } from '../../src/qemu/guest-files.ts'
 import { fateOf, identify, isRunning } from '../../src/qemu/process.ts'
-import { Hosts, killHost, protect, signalHost, until } from '../support/hosts.ts'
+import { Hosts, idle, killHost, protect, signalHost, until } from '../support/hosts.ts'
 import { mainFile } from '../support/subpage.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 /** Commands that run an agent's, each in another view of the machine. */
 const ownNamespace = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc']
 const shell = (script: string) => ['unshare', '--mount', 'sh', '-c', script, 'sh']

@@ -8,10 +8,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { isRamUnlinked, ramPathOf } from '../../src/memory/ram-path.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
-import { Hosts, killHost, protect, until } from '../support/hosts.ts'
+import { Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const hosts = new Hosts()
 const stateOf = (host: string) => join(hosts.directory, host)
 let a: EphemeralAgent

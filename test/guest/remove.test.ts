@@ -5,10 +5,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { exitStatus } from '../../src/errors.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { Hosts, killHost, protect, until } from '../support/hosts.ts'
+import { Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 /** A small guest may end while its removal is under way, or after: each order must leave nothing. */
 const times = 5
 

@@ -8,9 +8,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { TestCa, tlsEnvironment } from '../support/certificates.ts'
-import { Hosts, protect, until } from '../support/hosts.ts'
+import { Hosts, idle, protect, until } from '../support/hosts.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const leadsHere = {
   code: 'PEER_MISMATCH',
   message: expect.stringMatching(/the address leads to this host, \w+-[0-9a-f]{8}, where \w+ runs itself/),

@@ -4,10 +4,9 @@ import { basename, join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { Hosts, killHost, protect, until } from '../support/hosts.ts'
+import { Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const hosts = new Hosts()
 afterAll(() => hosts[Symbol.asyncDispose]())
 

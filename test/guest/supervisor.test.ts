@@ -13,6 +13,7 @@ import { guestFiles } from '../../src/qemu/guest-files.ts'
 import {
   endAgent,
   Hosts,
+  idle,
   killHost,
   protect,
   supervisorPid,
@@ -22,7 +23,6 @@ import {
 } from '../support/hosts.ts'
 import { standStill } from '../support/stand-still.ts'
 
-const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const names = ['one', 'other']
 const hosts = new Hosts()
 const stateOf = (host: string) => join(hosts.directory, host)

@@ -1,8 +1,11 @@
 /** Where a standby keeps its copies of disks: what a peer may name, and what was there before. */
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { RawDisk } from '../../src/disk/raw-disk.ts'
 import type { Disk } from '../../src/qemu/disk.ts'
 import { copyOf, disksOf, ownDiskPath, readDiskDirectories } from '../../src/qemu/disk-places.ts'
 import { type GuestRecord, guestFiles, prepareFiles, writeRecord } from '../../src/qemu/guest-files.ts'
@@ -83,6 +86,55 @@ describe('a place that a peer names', () => {
     const taken = /in use: guest other of this host/
     expect(() => copy(path)).toThrow(taken)
     expect(() => disksOf([{ path }], files, owner)).toThrow(taken)
+  })
+
+  /** Whoever has it, it is neither a copy nor a disk; afterwards it is both. */
+  async function expectInUse(path: string, why: RegExp, leave: () => Promise<void> | void): Promise<void> {
+    expect(() => copy(path)).toThrow(why)
+    expect(() => disksOf([{ path }], files, owner)).toThrow(why)
+    await leave()
+    expect(copy(path)).toMatchObject({ path })
+    expect(disksOf([{ path }], files, owner)).toMatchObject([{ path }])
+  }
+
+  test.each([
+    ['writes to', []],
+    ['reads, and wants to stay as it is', ['-r']],
+  ])('is not what a QEMU of somebody else %s', async (_, options) => {
+    const path = raw(join(allowed, 'opened.raw'))
+    const socket = join(directory, 'nbd')
+    const qemu = spawn('qemu-nbd', [...options, '-f', 'raw', '-k', socket, '-t', path])
+    onTestFinished(() => void qemu.kill())
+    await vi.waitFor(() => expect(existsSync(socket)).toBe(true), { timeout: 20_000, interval: 5 })
+    await expectInUse(path, /in use: another QEMU has it/, async () => {
+      const ended = once(qemu, 'close')
+      qemu.kill()
+      await ended
+    })
+  })
+
+  test('is not what a loop device stands on', async () => {
+    const path = raw(join(allowed, 'looped.raw'))
+    const device = execFileSync('losetup', ['-f', '--show', path], { encoding: 'utf8' }).trim()
+    const detach = () => execFileSync('losetup', ['-d', device], { stdio: 'ignore' })
+    await expectInUse(path, new RegExp(`in use: ${device} is made of it`), () => void detach()).catch(
+      (error) => {
+        detach()
+        throw error
+      },
+    )
+  })
+
+  test('is not the copy that another standby writes', async () => {
+    const path = raw(join(allowed, 'written.raw'))
+    const other = new RawDisk(path, bytes, false)
+    await expectInUse(path, /in use: another standby keeps a copy there/, async () => {
+      other.close()
+      await vi.waitFor(() => copy(path))
+    })
+    const [one] = [new RawDisk(path, bytes, false)]
+    expect(() => new RawDisk(path, bytes, false)).toThrow(/another standby keeps a copy there/)
+    one.close()
   })
 })
 

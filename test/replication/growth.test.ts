@@ -21,6 +21,9 @@ interface Kept {
 /** In one slice: what stays behind grows in each, what is collected late or taken once does not. */
 const growth = (found: Kept[], of: keyof Kept) => median(found.map((slice) => slice[of]))
 
+/** The allocator takes memory from the kernel when it likes, more of it on a busy host: but not in each slice. */
+const leastResident = (found: Kept[]) => Math.min(...found.map(({ resident }) => resident))
+
 /** Machine code is on the heap, too, and is made for as long as a program runs: the child has none of it. */
 const flags = ['--expose-gc', '--no-opt', '--no-sparkplug', '--no-flush-bytecode']
 const program = compileProgram(join(import.meta.dirname, 'children/cycles.ts'), folder)
@@ -44,7 +47,7 @@ test('hundreds of protections and verifications leave nothing behind', { timeout
   // A protection has buffers of 1 MiB, a shadow, three histograms and a dictionary: one that stayed would be seen in each.
   expect(growth(protections, 'heap')).toBeLessThan(protectionsEach * heapEach.protection)
   expect(growth(protections, 'native')).toBeLessThan(protectionsEach * 8_000)
-  expect(growth(protections, 'resident')).toBeLessThan(protectionsEach * 160_000)
+  expect(leastResident(protections)).toBeLessThan(protectionsEach * 160_000)
   expect(growth(verified, 'heap')).toBeLessThan(verifiedEach * heapEach.verification)
   expect(growth(verified, 'native')).toBeLessThan(verifiedEach * 500)
 })

@@ -20,6 +20,8 @@ import { Qmp } from '../../src/qemu/qmp.ts'
 import { sendingDefault } from '../../src/replication/sending.ts'
 
 export const ramBytes = 160 * 2 ** 20
+/** A guest without a kernel: its firmware looks for a disk for ever. Boots at once and costs nothing. */
+export const idle = { ramBytes: 32 * 2 ** 20, accel: 'tcg' as const, options: [] as string[] }
 const pollMs = 10
 
 export class Hosts {

@@ -4,9 +4,9 @@ import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
 import { loopDelayMs } from '../loop-delay.ts'
 import { ownMemory } from '../own-memory.ts'
 import { type DiskStatus, diskStatus, type GuestStatus, unprotected } from '../status.ts'
+import { differences, namedVerification } from '../verified.ts'
 import type { Host } from './host.ts'
 import type { HostedGuest } from './hosted-guest.ts'
-import { differenceText } from './regular-verification.ts'
 
 export function guestStatus(guest: HostedGuest, host: Host): GuestStatus {
   const status = statusOf(guest, host)
@@ -84,7 +84,10 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
-    reason: primary.reason || (found && differenceText(found.verification)) || undecided(arbiterTrouble),
+    reason:
+      primary.reason ||
+      (found && differences(namedVerification(found.verification, guest.qemu.record.machine.disks))[0]) ||
+      undecided(arbiterTrouble),
     ...hung,
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,

@@ -249,7 +249,7 @@ export class RunningGuest implements DenseOwner {
       this.#hadStandby ||= !alone
     })
     primary.on('missed', (error) => this.#say(error.message))
-    verifyRegularly(primary, this.qemu.hang, settings.verifyEveryMs, (text) => this.#say(text))
+    verifyRegularly(primary, this.qemu, settings.verifyEveryMs, (text) => this.#say(text))
   }
 
   #options(settings: ProtectionSettings, exposed: boolean): PrimaryOptions {

@@ -21,6 +21,7 @@ import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
 import type { GuestStatus, HostStatus, Unprotected, Verified } from '../status.ts'
+import { namedVerification } from '../verified.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
 import { aliveOf, type HostedGuest, refuseIfPresent, runningOf } from './hosted-guest.ts'
@@ -147,12 +148,7 @@ export class Supervisor implements GuestApi {
     const { primary, qemu } = this.#running(name, 'verify')
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
       throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
-    const { disks, ...memory } = await qemu.hang.during(primary.verify())
-    const named = disks.map(({ disk, ...found }) => ({
-      name: qemu.record.machine.disks[disk]?.name ?? '',
-      ...found,
-    }))
-    return { ...memory, disks: named }
+    return namedVerification(await qemu.hang.during(primary.verify()), qemu.record.machine.disks)
   }
 
   async switchover(name: string): Promise<{ switchedOver: string }> {

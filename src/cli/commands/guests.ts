@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { formatAddress, parseAddress } from '../../agent/address.ts'
 import type { ProtectBody, RunBody } from '../../agent/api.ts'
 import type { GuestStatus, Verified } from '../../agent/status.ts'
+import { differences } from '../../agent/verified.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { splitAtCommas } from '../../qemu/option-syntax.ts'
 import { type PluginPart, pluginPartNames } from '../../qemu/plugin.ts'
@@ -271,17 +272,13 @@ export const verifyCommand: Command = {
   },
 }
 
-function verifiedText({ difference, disks, epoch, pages }: Verified): string {
-  const memory = difference
-    ? `DIFFERENT: page ${difference.page}, line ${difference.line} of the ${difference.in} (checkpoint ${epoch})`
-    : `equal: all ${pages} pages, at checkpoint ${epoch}`
-  const texts = disks.map(({ name, bytes, difference: at, missing }) => {
-    if (missing !== undefined) return `not compared: disk ${name}: ${missing}`
-    return at === undefined
-      ? `equal: disk ${name}, all ${formatBytes(bytes)}`
-      : `DIFFERENT: disk ${name}, within the 64 KiB from byte ${at} on`
-  })
-  return [memory, ...texts].join('\n')
+function verifiedText(verified: Verified): string {
+  const { difference, disks, epoch, pages } = verified
+  const equal = difference ? [] : [`equal: all ${pages} pages, at checkpoint ${epoch}`]
+  for (const { name, bytes, difference: at, missing } of disks)
+    if (missing !== undefined) equal.push(`not compared: disk ${name}: ${missing}`)
+    else if (at === undefined) equal.push(`equal: disk ${name}, all ${formatBytes(bytes)}`)
+  return [...differences(verified), ...equal].join('\n')
 }
 
 function warnOfMissing({ output }: Invocation, { name, shimMissing }: GuestStatus): void {
