@@ -102,7 +102,8 @@ describe('a place that a peer names', () => {
     ['reads, and wants to stay as it is', ['-r']],
   ])('is not what a QEMU of somebody else %s', async (_, options) => {
     const path = raw(join(allowed, 'opened.raw'))
-    const socket = join(directory, 'nbd')
+    // One that ends may leave its socket.
+    const socket = join(directory, `nbd${options.length}`)
     const qemu = spawn('qemu-nbd', [...options, '-f', 'raw', '-k', socket, '-t', path])
     onTestFinished(() => void qemu.kill())
     await vi.waitFor(() => expect(existsSync(socket)).toBe(true), { timeout: 20_000, interval: 5 })
