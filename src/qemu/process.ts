@@ -111,11 +111,14 @@ export function isEnding({ pid }: ProcessIdentity): boolean {
   return (pendingSignals(pid) & sigkillBit) !== 0n
 }
 
-/** Of its first thread; none of one that is gone. */
+/**
+ * Of its first thread, and of the process: a thread takes its own off before it says that it ends, that of the process stays.
+ * None of one that is gone.
+ */
 function pendingSignals(pid: number): bigint {
   try {
-    const [, mask] = /^SigPnd:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
-    return BigInt(`0x${mask ?? 0}`)
+    const masks = readFileSync(`/proc/${pid}/status`, 'utf8').matchAll(/^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$/gm)
+    return [...masks].reduce((all, [, mask]) => all | BigInt(`0x${mask}`), 0n)
   } catch (error) {
     if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ESRCH') return 0n
     throw error

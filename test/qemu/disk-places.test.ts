@@ -1,7 +1,7 @@
 /** Where a standby keeps its copies of disks: what a peer may name, and what was there before. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -102,10 +102,10 @@ describe('a place that a peer names', () => {
     ['reads, and wants to stay as it is', ['-r']],
   ])('is not what a QEMU of somebody else %s', async (_, options) => {
     const path = raw(join(allowed, 'opened.raw'))
-    const socket = join(directory, 'nbd')
-    const qemu = spawn('qemu-nbd', [...options, '-f', 'raw', '-k', socket, '-t', path])
+    const qemu = spawn('qemu-nbd', [...options, '-f', 'raw', '-k', join(directory, 'nbd'), '-t', path])
     onTestFinished(() => void qemu.kill())
-    await vi.waitFor(() => expect(existsSync(socket)).toBe(true), { timeout: 20_000, interval: 5 })
+    // From when it has opened it.
+    await vi.waitFor(() => expect(() => copy(path)).toThrow(), { timeout: 20_000, interval: 5 })
     await expectInUse(path, /in use: another QEMU has it/, async () => {
       const ended = once(qemu, 'close')
       qemu.kill()
