@@ -36,7 +36,7 @@ const settleMs = 50
 interface Mirror {
   disk: Disk
   endpoint: DiskEndpoint
-  state: 'copying' | 'copied' | 'tapped'
+  state: 'copying' | 'copied' | 'tapped' | 'lost'
 }
 
 interface Job {
@@ -197,7 +197,7 @@ export class DiskMirrors implements GuestDisks {
     return await openExports(this.#qmp, this.#files.disksSocket, this.#disks)
   }
 
-  /** The mirrors lose their other end, and QEMU drops them. */
+  /** The mirrors lose their other end; no write waits for it. */
   close(): void {
     this.#failed = () => undefined
     this.#over = true
@@ -260,12 +260,13 @@ export class DiskMirrors implements GuestDisks {
     this.#fail(mirror, typeof data?.error === 'string' ? data.error : 'its other end is lost')
   }
 
-  #fail({ disk, endpoint }: Mirror, why: string): void {
+  #fail(mirror: Mirror, why: string): void {
+    mirror.state = 'lost'
     const failed = this.#failed
     this.#failed = () => undefined
     this.#over = true
-    endpoint.drop()
-    failed(new Error(`the copying of disk ${disk.name} broke off: ${why}`))
+    mirror.endpoint.drop()
+    failed(new Error(`the copying of disk ${mirror.disk.name} broke off: ${why}`))
   }
 
   #sum(of: (stats: DiskEndpoint['stats']) => number): number {
