@@ -153,6 +153,11 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       const before = await sent()
       await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 60)
       const after = await sent()
+      // QEMU flushes at `stop` what was written since.
+      const { epochs } = await a.client.guest(name)
+      expect(epochs!.stopFlushUs.max).toBeGreaterThan(0)
+      expect(epochs!.stopFlushUs.p50).toBeLessThan(epochs!.pauseUs.max)
+      if (process.env.LOOK) globalThis.console.log(JSON.stringify([epochs!.stopFlushUs, epochs!.pauseUs]))
       const grew = (way: keyof typeof after) => after[way] - before[way]
       const content = grew('compressedBytes') + grew('plainBytes')
       const written = grew('sharedBytes') + grew('dictionaryBytes') + grew('zeroBytes') + content

@@ -264,7 +264,7 @@ export class ScriptedGuest {
       resume: async () => {
         this.paused = false
         const { valid } = this.mishaps.resume?.() ?? { valid: true }
-        return { valid, pauseUs: 1 }
+        return { valid, pauseUs: 1, flushUs: 0 }
       },
     }
   }
