@@ -10,7 +10,7 @@ import { limits } from '../limits.ts'
 import { DiskRequest, DiskShape, disksMax } from '../qemu/disk.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { pluginPartNames } from '../qemu/plugin.ts'
-import { sendingForm } from '../replication/sending.ts'
+import { durabilities, sendingForm } from '../replication/sending.ts'
 import { EventStream } from './event-stream.ts'
 import type { GuestApi } from './guest-api.ts'
 import { WatchQuery } from './supervisor/memory-watch.ts'
@@ -52,6 +52,8 @@ export const ProtectBody = Type.Object(
     diskTo: Type.Optional(
       Type.Record(DiskShape.properties.name, Type.String({ pattern: '^/', maxLength: 4096 })),
     ),
+    /** When the standby acknowledges a checkpoint: when its memory has it, or its disks as well. */
+    durability: Type.Optional(Type.Enum([...durabilities])),
     ...sendingForm,
   },
   { additionalProperties: false },

@@ -75,7 +75,7 @@ test('a disk that cannot be opened, or fails, costs nothing but that', async () 
 
 test('one that hangs is joined, not repeated', async () => {
   const seen = { writes: 0, syncs: 0 }
-  let end = () => undefined as void
+  let end: () => void = () => undefined
   const ahead = new FlushAhead({ paths: [path], writes: () => seen.writes++ }, () => {
     seen.syncs++
     return new Promise((resolve) => {
