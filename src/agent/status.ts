@@ -92,6 +92,7 @@ export const GuestStatus = Type.Object({
   reason: Type.String(),
   peer: Nullable(Type.String()),
   ramBytes: Type.Integer(),
+  auxBytes: Type.Integer({ description: 'memory of its devices and firmware, protected with its RAM' }),
   accel: Type.String(),
   qemu: Type.String(),
   pid: Nullable(Type.Integer()),

@@ -202,6 +202,7 @@ const recordForm = Type.Object({
     nics: Type.Array(Nic),
     disks: Type.Array(Disk),
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
+    aux: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
   }),
   qemuVersion: Type.String(),
   process: Type.Object({

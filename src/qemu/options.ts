@@ -24,6 +24,8 @@ export interface Machine {
   nics: Nic[]
   /** Writable ones, by `--disk`; the user's options may have others to read. */
   disks: Disk[]
+  /** Bytes of each block of memory behind the RAM in its file (aux-ram.ts), in order; both hosts have the same. */
+  aux?: number[]
 }
 
 export interface LaunchPaths extends QmpSockets {
@@ -66,16 +68,4 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...pluginOption(machine, paths.accesses),
     ...(incoming ? ['-incoming', 'defer'] : []),
   ]
-}
-
-/** Memory that `info ramblock` may list beside the guest RAM: read-only for the guest, the same on both hosts. */
-const harmlessBlocks = [/^pc\.(bios|rom)$/, /^\/rom@/, /\.rom$/, /\/rom$/, /^ram$/]
-
-/** Names of RAM blocks with contents of their own that a standby would lack. Input: QEMU's `info ramblock`. */
-export function foreignRamBlocks(infoRamblock: string): string[] {
-  return infoRamblock
-    .split('\n')
-    .slice(1)
-    .map((line) => line.trim().split(/\s+/)[0] ?? '')
-    .filter((name) => name !== '' && !harmlessBlocks.some((pattern) => pattern.test(name)))
 }

@@ -150,13 +150,13 @@ export class QemuGuest implements Guest {
 }
 
 /** What both hosts must have alike for the device state of one to load on the other. */
-function describe({ record }: QemuProcess): GuestDescription {
-  const { ramBytes, track: _, disks, ...machine } = record.machine
+function describe({ record, ram }: QemuProcess): GuestDescription {
+  const { track: _, disks, aux = [], ...machine } = record.machine
   return {
     id: record.id,
     name: record.name,
-    ramBytes,
+    memoryBytes: ram.bytes,
     diskBytes: disks.map(({ bytes }) => bytes),
-    hypervisor: { qemu: record.qemuVersion, ...machine, disks: disks.map(shapeOf) },
+    hypervisor: { qemu: record.qemuVersion, ...machine, aux, disks: disks.map(shapeOf) },
   }
 }

@@ -22,6 +22,7 @@ const guest = (name: string): GuestStatus => ({
   reason: 'the standby on host b is lost, and the arbiter does not answer: what the guest sends is held back',
   peer: '192.0.2.10:7475',
   ramBytes: 2 ** 30,
+  auxBytes: 0,
   accel: 'tcg',
   qemu: '7.2.22',
   pid: 4711,

@@ -1,4 +1,5 @@
 /** What a supervisor says of its guest. */
+import { memoryBytes } from '../../qemu/aux-ram.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
 import { loopDelayMs } from '../loop-delay.ts'
@@ -22,6 +23,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     ...unprotected,
     name: guest.name,
     ramBytes: record?.machine.ramBytes ?? 0,
+    auxBytes: record ? memoryBytes(record.machine) - record.machine.ramBytes : 0,
     accel: record?.machine.accel ?? '',
     qemu: record?.qemuVersion ?? '',
     pid: record?.process.pid ?? null,
