@@ -28,6 +28,8 @@ export function unansweredStatus({
     qemu: qemuVersion,
     pid: record.process.pid,
     console: files.consoleLog,
+    consoleSocket: files.console,
+    vnc: null,
     disks: machine.disks.map((disk) => diskStatus(disk, waiting)),
     shimMissing: null,
     generation,

@@ -16,6 +16,7 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { consoleCommand, screenshotCommand } from './commands/screen.ts'
 import { statusCommand } from './commands/status.ts'
 import { wssCommand } from './commands/wss.ts'
 import { labCommands } from './lab.ts'
@@ -31,6 +32,8 @@ export const commands: Command[] = [
   unprotectCommand,
   statusCommand,
   eventsCommand,
+  consoleCommand,
+  screenshotCommand,
   switchoverCommand,
   drainCommand,
   failoverCommand,

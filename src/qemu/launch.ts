@@ -19,6 +19,7 @@ import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { wantOfRoom } from './room.ts'
+import { type VncAddress, vncAddress, writeSecret } from './screen.ts'
 import { spawnQemu } from './spawn.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
@@ -39,6 +40,7 @@ export interface Launched {
   qmp: Qmp
   ram: Region
   deviceState: DeviceStateFile
+  vnc: VncAddress | undefined
   /** What the operator should know of the start. */
   notes: string[]
 }
@@ -61,6 +63,7 @@ export async function launch(
   try {
     prepareFiles(files)
     made = makeDisks(machine.disks)
+    if (machine.vnc) writeSecret(machine.vnc, files.vncSecret)
     await createRam(files.ram, machine)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
@@ -93,7 +96,8 @@ export async function launch(
     await joinBridges(machine.nics, files.directory, waiting)
     const whole = { ...record, machine: { ...machine, aux }, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
-    return { record: whole, qmp, ram, deviceState, notes }
+    const vnc = machine.vnc ? await vncAddress(qmp) : undefined
+    return { record: whole, qmp, ram, deviceState, vnc, notes }
   } catch (error) {
     ram?.close()
     deviceState?.close()

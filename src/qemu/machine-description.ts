@@ -14,6 +14,7 @@ import { imageDirectories } from './image-files.ts'
 import { Nic, nicsMax } from './nic.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
+import { assertGuarded, Vnc } from './screen.ts'
 
 const DescribedDisk = Type.Object(
   {
@@ -34,6 +35,7 @@ const Hypervisor = Type.Object(
     accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic, { maxItems: nicsMax }),
+    vnc: Type.Optional(Vnc),
     disks: Type.Array(DescribedDisk, { maxItems: disksMax }),
   },
   { additionalProperties: false },
@@ -73,13 +75,15 @@ export function readDescription(
     accel,
     nics,
     disks: shapes,
+    vnc,
     ...given
   }: Static<typeof Hypervisor> = hypervisor
   const { type, options } = readOptions(['-machine', given.type, ...given.options], directories.images)
   const disks = shapes.map((shape) => copyOf(shape, files, { id, name }, directories.disks))
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
     throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name, or in one place')
-  const machine = { type, ramBytes, accel, options, nics, disks, aux }
+  if (vnc) assertGuarded(vnc)
+  const machine = { type, ramBytes, accel, options, nics, disks, aux, ...(vnc && { vnc }) }
   if (memoryBytes(machine) !== described)
     throw new SubpageError(
       'PEER_MISMATCH',

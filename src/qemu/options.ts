@@ -10,6 +10,7 @@ import { bufferOptions } from './output-buffers.ts'
 import type { PluginPart } from './plugin.ts'
 import { pluginOption } from './plugin.ts'
 import type { QmpSockets } from './qmp.ts'
+import { type Vnc, vncOptions } from './screen.ts'
 
 export interface Machine {
   /** What both hosts must have alike. */
@@ -24,6 +25,8 @@ export interface Machine {
   nics: Nic[]
   /** Writable ones, by `--disk` and by the user's options, which may have others to read. */
   disks: Disk[]
+  /** Where its screen is shown. */
+  vnc?: Vnc
   /** Bytes of each block of memory behind the RAM in its file (aux-ram.ts), in order; both hosts have the same. */
   aux?: number[]
 }
@@ -38,6 +41,7 @@ export interface LaunchPaths extends QmpSockets {
   observerQmp: string
   console: string
   consoleLog: string
+  vncSecret: string
 }
 
 /** The whole command line of a guest, running or waiting for its state (`incoming`). */
@@ -63,6 +67,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...nicOptions(machine.nics, paths.directory),
     ...diskOptions(machine.disks),
+    ...vncOptions(machine.vnc, paths.vncSecret, incoming),
     ...withNodes(machine.options, machine.disks),
     ...bufferOptions(netdevIds(machine)),
     ...pluginOption(machine, paths.accesses),

@@ -1,4 +1,5 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
+import { pageBytes } from '../memory/page.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
@@ -47,7 +48,9 @@ export class QemuGuest implements Guest {
    * @throws SubpageError TRACKER_UNAVAILABLE
    */
   watchAccesses() {
-    const accesses = openAccesses(this.#target)
+    // What its devices and firmware use is none of the guest's RAM.
+    const ramPages = this.qemu.record.machine.ramBytes / pageBytes
+    const accesses = openAccesses({ ...this.#target, ramPages })
     return {
       accesses,
       costs: faultCosts(),

@@ -23,6 +23,8 @@ const guest = (name: string): GuestStatus => ({
   peer: '192.0.2.10:7475',
   ramBytes: 2 ** 30,
   auxBytes: 0,
+  consoleSocket: '/run/subpage/guests/web/console.sock',
+  vnc: null,
   accel: 'tcg',
   qemu: '7.2.22',
   pid: 4711,

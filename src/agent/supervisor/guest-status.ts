@@ -28,6 +28,8 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     qemu: record?.qemuVersion ?? '',
     pid: record?.process.pid ?? null,
     console: files.consoleLog,
+    consoleSocket: files.console,
+    vnc: guest.kind === 'running' || guest.kind === 'standby' ? (guest.qemu.vnc ?? null) : null,
     disks: disksOf(guest),
     shimMissing:
       guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,

@@ -8,6 +8,7 @@ import { differences } from '../../agent/verified.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { splitAtCommas } from '../../qemu/option-syntax.ts'
 import { type PluginPart, pluginPartNames } from '../../qemu/plugin.ts'
+import type { Vnc } from '../../qemu/screen.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
@@ -15,6 +16,7 @@ import { guestName } from '../guest-name.ts'
 import { ifSlow, progress } from '../progress.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, parseSize, within } from '../sizes.ts'
+import { vncText } from '../status-text.ts'
 import { untilProtected } from '../until-protected.ts'
 
 /** Options of QEMU whose value is a file. */
@@ -49,6 +51,12 @@ export const runCommand: Command = {
       many: true,
     },
     {
+      form: '--vnc <display>',
+      summary:
+        'a screen, shown by VNC on the host where the guest runs: auto or a number, with an address before it ([0.0.0.0:]auto) if not for this machine alone',
+    },
+    { form: '--vnc-password-file <file>', summary: 'file with the password for it, up to 8 characters' },
+    {
       form: '--disk <disk>',
       summary:
         'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2, cache=writeback|none|writethrough|directsync, iothread=on, bootindex=N, discard=unmap, werror=report|enospc|stop, rerror=report|stop, aio=threads|native|io_uring',
@@ -65,6 +73,7 @@ export const runCommand: Command = {
       ramBytes: read(invocation, 'ram', guestSize),
       accel,
       options: absolutePaths(invocation.rest),
+      ...(invocation.flags.vnc !== undefined && { vnc: await readVnc(invocation) }),
       ...(invocation.flags.track !== undefined && { track: read(invocation, 'track', parseTrack) }),
       nics: invocation.flags.net === undefined ? [] : read(invocation, 'net', parseNics),
       disks:
@@ -73,12 +82,22 @@ export const runCommand: Command = {
           : read(invocation, 'disk', (value) => parseDisks(value, parseSize)),
     })
     warnOfMissing(invocation, status)
+    const screen = status.vnc ? `\nscreen: ${vncText(status.vnc)}` : ''
     invocation.output.data(
       status,
       () =>
-        `${status.name} runs: ${formatBytes(status.ramBytes)}, ${status.accel}, QEMU ${status.qemu}, process ${status.pid}\nconsole: ${status.console}`,
+        `${status.name} runs: ${formatBytes(status.ramBytes)}, ${status.accel}, QEMU ${status.qemu}, process ${status.pid}\nconsole: ${status.console}${screen}`,
     )
   },
+}
+
+async function readVnc(invocation: Invocation): Promise<Vnc> {
+  const { parseVnc, readPassword } = await import('../../qemu/screen.ts')
+  const { readSecretFile } = await import('../../agent/secret-file.ts')
+  const { vncPasswordFile: file } = invocation.flags
+  const vnc = read(invocation, 'vnc', parseVnc)
+  if (file === undefined) return vnc
+  return { ...vnc, password: readPassword(readSecretFile(String(file), 'the VNC password'), String(file)) }
 }
 
 const kvmIsTried =
