@@ -253,12 +253,14 @@ describe('data', () => {
 
 // Some commands read what the agent has written, others ask it: whoever may do neither is told the same by all. Only root can be
 // somebody else.
-test.runIf(process.geteuid!() === 0).each([
-  ['status'],
-  ['wss', 'vm:web', '--for', '2s'],
-  ['record', 'web', '--for', '1s', '-o', '/dev/null'],
-  ['density', 'analyze', 'vm:web'],
-])('another user may not look: %s %s', (...args) => {
+test
+  .runIf(process.geteuid!() === 0)
+  .each([
+    ['status'],
+    ['wss', 'vm:web', '--for', '2s'],
+    ['record', 'web', '--for', '1s', '-o', '/dev/null'],
+    ['density', 'analyze', 'vm:web'],
+  ])('another user may not look: %s %s', (...args) => {
   chmodSync(directory, 0o711) // what stops them is the state directory itself
   const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
   const command = [...nobody, process.execPath, mainFile, ...args, ...there]
