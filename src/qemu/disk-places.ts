@@ -30,7 +30,7 @@ export function disksOf(requests: DiskRequest[], files: GuestFiles, owner: DiskO
   if (names.size < disks.length) throw new SubpageError('BAD_ARGUMENT', 'two disks have the same name')
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
     throw new SubpageError('BAD_ARGUMENT', 'one file cannot be two disks')
-  const lonely = disks.find(({ iothread, bus }) => iothread && bus !== 'virtio')
+  const lonely = disks.find(({ iothread, bus, drive }) => iothread && bus !== 'virtio' && drive === undefined)
   if (lonely)
     throw new SubpageError('BAD_ARGUMENT', `${lonely.name}: only disks on virtio have a thread of their own`)
   return disks

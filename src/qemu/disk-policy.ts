@@ -1,6 +1,7 @@
 /**
  * Disks and network connections of a protected guest (-drive, -blockdev, -netdev): read-only files from the image
- * directories, and taps that exist or are made on either host. Nothing that connects, executes or writes.
+ * directories, and taps that exist or are made on either host. Nothing that connects, executes or writes. Writable disks are taken
+ * out before (option-disks.ts).
  */
 import { idRefusal } from './device-policy.ts'
 import { imageRefusal } from './image-files.ts'
@@ -12,6 +13,9 @@ type Properties = Record<string, RegExp | 'file' | 'id'>
 const number = /^\d+$/
 const onOff = /^(on|off)$/
 const word = /^[\w-]+$/
+
+/** `run` has taken those out that can be protected (option-disks.ts); what is left is the other host's word. */
+const writableRefusal = 'a writable disk is not among the options that another host gives'
 
 const driveProperties: Properties = {
   file: 'file',
@@ -77,12 +81,19 @@ const netdevReasons: [pattern: RegExp, reason: string][] = [
   [/\bfds?=|\bvhostfds?=/, 'the other host would not have the descriptor'],
 ]
 
+export const driveIsWritable = (parts: OptionPart[]): boolean =>
+  !parts.some(
+    ({ key, value }) =>
+      ((key === 'readonly' || key === 'read-only') && value === 'on') ||
+      (key === 'media' && value === 'cdrom'),
+  )
+
+export const blockdevIsWritable = (parts: OptionPart[]): boolean =>
+  !parts.some(({ key, value }) => key === 'read-only' && value === 'on')
+
 export function driveRefusal(value: string, images: readonly string[]): string | undefined {
   const parts = parseOption(value)
-  const has = (key: string, wanted: string) =>
-    parts.some((part) => (part.key ?? 'file') === key && part.value === wanted)
-  if (!has('readonly', 'on') && !has('read-only', 'on') && !has('media', 'cdrom'))
-    return 'a writable disk would not be on the other host; give it with --disk, so that it is protected, or add readonly=on'
+  if (driveIsWritable(parts)) return writableRefusal
   if (!parts.some(({ key }) => (key ?? 'file') === 'file')) return 'it names no file'
   return propertiesRefusal(parts, driveProperties, 'file', images)
 }
@@ -90,8 +101,7 @@ export function driveRefusal(value: string, images: readonly string[]): string |
 export function blockdevRefusal(value: string, images: readonly string[]): string | undefined {
   if (value.startsWith('{')) return 'write it as key=value,…'
   const parts = parseOption(value)
-  if (!parts.some(({ key, value: is }) => key === 'read-only' && is === 'on'))
-    return 'a writable disk would not be on the other host; give it with --disk, so that it is protected, or add read-only=on'
+  if (blockdevIsWritable(parts)) return writableRefusal
   return propertiesRefusal(parts, blockdevProperties, 'driver', images)
 }
 

@@ -18,6 +18,10 @@ const buses = ['virtio', 'scsi', 'sata'] as const
 const formats = ['raw', 'qcow2'] as const
 /** As QEMU's -drive names them; `unsafe`, which forgets the guest's flushes, is none of them. */
 const caches = ['writeback', 'none', 'writethrough', 'directsync'] as const
+/** What QEMU does with an error of the host's. To ignore one is to lose a write, or to read what is not there. */
+const writeErrors = ['report', 'enospc', 'stop'] as const
+const readErrors = ['report', 'stop'] as const
+const aios = ['threads', 'native', 'io_uring'] as const
 
 /** What both hosts have alike: it decides what the guest sees. */
 export const DiskShape = Type.Object(
@@ -30,6 +34,13 @@ export const DiskShape = Type.Object(
     /** A thread of QEMU's for this disk alone. */
     iothread: Type.Optional(Type.Boolean()),
     bootindex: Type.Optional(Type.Integer({ minimum: 0, maximum: 255 })),
+    /** What the guest discards is given back to the host, while the disk is not mirrored. */
+    discard: Type.Optional(Type.Boolean()),
+    werror: Type.Optional(Type.Enum([...writeErrors])),
+    rerror: Type.Optional(Type.Enum([...readErrors])),
+    aio: Type.Optional(Type.Enum([...aios])),
+    /** The name by which a -device of the guest's options has it; without one its device is ours. */
+    drive: Type.Optional(Type.String({ pattern: '^[A-Za-z][A-Za-z0-9_.-]{0,62}$' })),
   },
   { additionalProperties: false },
 )
@@ -87,9 +98,12 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
     const given = Object.entries(words).map(([key, value]) => `${key}=${value}`)
     throw new SubpageError('BAD_ARGUMENT', `${given.join(',')}: ${why}`)
   }
-  const { path, size, name, bus, format, cache, iothread, bootindex, ...unknown } = words
+  const { path, size, name, bus, format, cache, iothread, bootindex, ...others } = words
+  const { discard, werror, rerror, aio, ...unknown } = others
   for (const key of Object.keys(unknown))
-    wrong(`${key}= is not known; it takes path, size, name, bus, format, cache, iothread, bootindex`)
+    wrong(
+      `${key}= is not known; it takes path, size, name, bus, format, cache, iothread, bootindex, discard, werror, rerror, aio`,
+    )
   if (path !== undefined && size !== undefined)
     wrong('a path is that of a disk that is there, and a size makes a new one: give one of them')
   if (path === undefined && size === undefined) wrong('give a path, or size= for a new disk')
@@ -113,6 +127,10 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
     ...(cache !== undefined && { cache: choice('cache', caches, cache) }),
     ...(iothread !== undefined && { iothread: choice('iothread', ['on', 'off'], iothread) === 'on' }),
     ...(boot !== undefined && { bootindex: boot }),
+    ...(discard !== undefined && { discard: choice('discard', ['unmap', 'ignore'], discard) === 'unmap' }),
+    ...(werror !== undefined && { werror: choice('werror', writeErrors, werror) }),
+    ...(rerror !== undefined && { rerror: choice('rerror', readErrors, rerror) }),
+    ...(aio !== undefined && { aio: choice('aio', aios, aio) }),
   }
 }
 
@@ -128,7 +146,28 @@ export function diskOptions(disks: Disk[]): string[] {
 }
 
 function optionsOf(disk: Disk, index: number): string[] {
-  const { name, bus, path, format, cache = 'writeback', iothread, bootindex } = disk
+  const thread = disk.drive === undefined && disk.iothread === true
+  return [
+    ...(thread ? ['-object', `iothread,id=subpage-io-${disk.name}`] : []),
+    ...['-blockdev', nodeOf(disk)],
+    ...(disk.drive === undefined ? ['-device', deviceOf(disk, index)] : []),
+  ]
+}
+
+/**
+ * What the guest discards goes to the host only while the disk is not mirrored: QEMU's mirror passes no discard on, so nothing that
+ * it has copied changes by one.
+ */
+function nodeOf({ name, path, format, cache = 'writeback', discard: unmaps, aio }: Disk): string {
+  const driver = isBlockDevice(path) ? 'host_device' : 'file'
+  const direct = cache === 'none' || cache === 'directsync' ? ',cache.direct=on,file.cache.direct=on' : ''
+  const discard = unmaps === true ? 'unmap' : 'ignore'
+  const way = aio === undefined ? '' : `,file.aio=${aio}`
+  return `driver=${format},node-name=${diskNode(name)},discard=${discard}${direct},file.driver=${driver},file.discard=${discard}${way},file.filename=${doubleCommas(path)}`
+}
+
+function deviceOf(disk: Disk, index: number): string {
+  const { name, bus, cache, iothread, bootindex, werror, rerror } = disk
   const node = diskNode(name)
   const device = {
     // As network cards: the modern form of virtio has registers for 1,024 queues, all of which go into each device state.
@@ -136,20 +175,31 @@ function optionsOf(disk: Disk, index: number): string[] {
     scsi: `scsi-hd,bus=subpage-scsi.0,drive=${node},serial=${name}`,
     sata: `ide-hd,bus=ide.${index},drive=${node},serial=${name}`,
   }[bus]
-  const driver = isBlockDevice(path) ? 'host_device' : 'file'
-  const direct = cache === 'none' || cache === 'directsync' ? ',cache.direct=on,file.cache.direct=on' : ''
-  // Without a cache in the device's eyes, each write of the guest is safe when it is done.
-  const through = cache === 'writethrough' || cache === 'directsync' ? ',write-cache=off' : ''
-  const thread = iothread === true ? `,iothread=subpage-io-${name}` : ''
-  const boot = bootindex === undefined ? '' : `,bootindex=${bootindex}`
-  return [
-    ...(iothread === true ? ['-object', `iothread,id=subpage-io-${name}`] : []),
-    '-blockdev',
-    // What the guest discards is not passed on: the two copies would differ in what nobody may read.
-    `driver=${format},node-name=${node},discard=ignore${direct},file.driver=${driver},file.discard=ignore,file.filename=${doubleCommas(path)}`,
-    '-device',
-    `${device}${through}${thread}${boot},id=subpage-dev-${name}`,
+  const words = [
+    ...(writesThrough(cache) ? ['write-cache=off'] : []),
+    ...(iothread === true ? [`iothread=subpage-io-${name}`] : []),
+    ...(bootindex === undefined ? [] : [`bootindex=${bootindex}`]),
+    ...(werror === undefined ? [] : [`werror=${werror}`]),
+    ...(rerror === undefined ? [] : [`rerror=${rerror}`]),
+    `id=subpage-dev-${name}`,
   ]
+  return [device, ...words].join(',')
+}
+
+/** Without a cache in the device's eyes, each write of the guest is safe when it is done. */
+export const writesThrough = (cache: DiskShape['cache']): boolean =>
+  cache === 'writethrough' || cache === 'directsync'
+
+/** The guest's options, with its -device on the nodes that are ours. */
+export function withNodes(options: string[], disks: Disk[]): string[] {
+  const nodes = new Map(disks.flatMap(({ name, drive }) => (drive === undefined ? [] : [[drive, name]])))
+  return options.map((value, index) => {
+    if (options[index - 1] !== '-device') return value
+    return value.replace(/(^|,)drive=([\w.-]+)(?=,|$)/, (whole, before, drive) => {
+      const name = nodes.get(drive)
+      return name === undefined ? whole : `${before}drive=${diskNode(name)}`
+    })
+  })
 }
 
 const isBlockDevice = (path: string): boolean =>

@@ -163,6 +163,31 @@ export function readOptions(
 ): { type: string; options: string[] } {
   let type = 'q35'
   const options: string[] = []
+  for (const { flag, value } of splitOptions(given)) {
+    const isMachine = flag === '-M' || flag === '-machine'
+    if (value === undefined) {
+      options.push(flag)
+      continue
+    }
+    const rule = rules[flag]
+    const reason = isMachine ? machineRefusal(value) : rule === 'alone' ? undefined : rule?.(value, images)
+    if (reason !== undefined) refuse(`${flag} ${value}`, reason)
+    if (isMachine) type = value.replace(/^type=/, '')
+    else options.push(flag, value)
+  }
+  return { type, options }
+}
+
+export interface GivenOption {
+  /** With one dash. */
+  flag: string
+  /** Undefined: it has none. */
+  value: string | undefined
+}
+
+/** @throws SubpageError GUEST_UNPROTECTABLE for an option that is not known, or whose value has no possible form */
+export function splitOptions(given: string[]): GivenOption[] {
+  const split: GivenOption[] = []
   if (given.length > optionsMax) refuse('so many options', `${optionsMax} at most`)
   for (let i = 0; i < given.length; i++) {
     const flag = (given[i] ?? '').replace(/^--/, '-')
@@ -170,21 +195,15 @@ export function readOptions(
     const isMachine = flag === '-M' || flag === '-machine'
     const rule = Object.hasOwn(rules, flag) ? rules[flag] : undefined
     if (rule === undefined && !isMachine) refuse(flag, reasonFor(flag))
-    if (rule === 'alone') {
-      options.push(flag)
-      continue
-    }
-    const value = given[++i]
-    if (value === undefined) refuse(flag, 'its value is missing')
-    if (value.length > valueLengthMax) refuse(flag, `its value is longer than ${valueLengthMax} characters`)
-    if (printable(value) !== value || value.includes('\n'))
+    const value = rule === 'alone' ? undefined : given[++i]
+    if (value === undefined && rule !== 'alone') refuse(flag, 'its value is missing')
+    if (value !== undefined && value.length > valueLengthMax)
+      refuse(flag, `its value is longer than ${valueLengthMax} characters`)
+    if (value !== undefined && (printable(value) !== value || value.includes('\n')))
       refuse(flag, 'its value has control characters in it')
-    const reason = isMachine ? machineRefusal(value) : rule?.(value, images)
-    if (reason !== undefined) refuse(`${flag} ${value}`, reason)
-    if (isMachine) type = value.replace(/^type=/, '')
-    else options.push(flag, value)
+    split.push({ flag, value })
   }
-  return { type, options }
+  return split
 }
 
 function reasonFor(flag: string): string {
@@ -224,6 +243,7 @@ function objectRefusal(value: string): string | undefined {
   return propertiesRefusal(parts, { 'qom-type': /^[\w-]+$/, id: 'id', ...objects[kind] }, 'qom-type', [])
 }
 
-function refuse(option: string, reason: string): never {
+/** @throws SubpageError GUEST_UNPROTECTABLE */
+export function refuse(option: string, reason: string): never {
   throw new SubpageError('GUEST_UNPROTECTABLE', `cannot protect a guest with ${option}: ${reason}`)
 }

@@ -3,7 +3,7 @@
  * are facts of QEMU, checked on 7.2 and 10.0.
  */
 
-import { type Disk, diskOptions } from './disk.ts'
+import { type Disk, diskOptions, withNodes } from './disk.ts'
 import { type Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
@@ -22,7 +22,7 @@ export interface Machine {
   track?: PluginPart[]
   /** Network cards by `--net`; the user's options may have others. */
   nics: Nic[]
-  /** Writable ones, by `--disk`; the user's options may have others to read. */
+  /** Writable ones, by `--disk` and by the user's options, which may have others to read. */
   disks: Disk[]
 }
 
@@ -61,7 +61,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...nicOptions(machine.nics, paths.directory),
     ...diskOptions(machine.disks),
-    ...machine.options,
+    ...withNodes(machine.options, machine.disks),
     ...bufferOptions(netdevIds(machine)),
     ...pluginOption(machine, paths.accesses),
     ...(incoming ? ['-incoming', 'defer'] : []),

@@ -5,7 +5,8 @@ import type { DiskRequest } from './disk.ts'
 import { type DiskOwner, disksOf } from './disk-places.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { addressed, type NicRequest } from './nic.ts'
-import { readOptions } from './option-policy.ts'
+import { takeDisks } from './option-disks.ts'
+import { readOptions, splitOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
 import type { PluginPart } from './plugin.ts'
 
@@ -30,14 +31,16 @@ export async function machineOf(
   owner: DiskOwner,
 ): Promise<Machine> {
   const { name, ramBytes, nics = [], disks = [], track = [] } = request
-  const { type, options } = readOptions(request.options, images)
+  const sata = disks.flatMap(({ bus }, index) => (bus === 'sata' ? [index] : []))
+  const taken = takeDisks(splitOptions(request.options), sata)
+  const { type, options } = readOptions(taken.options, images)
   return {
     type,
     ramBytes,
     accel: await chooseAccel(request),
     options,
     nics: addressed(name, nics),
-    disks: disksOf(disks, files, owner),
+    disks: disksOf([...disks, ...taken.disks], files, owner),
     ...(track.length > 0 && { track: [...new Set(track)] }),
   }
 }

@@ -116,10 +116,10 @@ describe('a start that fails leaves nothing behind', () => {
     ],
     ['no kernel', { options: ['-kernel', '/boot/none'] }, 'GUEST_UNPROTECTABLE', /\/boot\/none/],
     [
-      'a writable disk',
-      { options: ['-drive', 'file=/tmp/x.img'] },
+      'a disk that both hosts would share',
+      { options: ['-drive', 'file=nbd:192.0.2.1:10809'] },
       'GUEST_UNPROTECTABLE',
-      /-drive file=\/tmp\/x.img/,
+      /on the network/,
     ],
     [
       'user-mode networking',

@@ -41,6 +41,10 @@ describe('how they are asked for', () => {
     ['/a.raw,name=data,bus=scsi,format=raw', [{ path: '/a.raw', name: 'data', bus: 'scsi', format: 'raw' }]],
     ['size=1M', [{ bytes: 2 ** 20 }]],
     ['/a,cache=none,iothread=on,bootindex=1', [{ path: '/a', cache: 'none', iothread: true, bootindex: 1 }]],
+    [
+      '/a,discard=unmap,werror=stop,rerror=report,aio=native',
+      [{ path: '/a', discard: true, werror: 'stop', rerror: 'report', aio: 'native' }],
+    ],
     // As several flags come.
     ['/a,/b,name=b', [{ path: '/a' }, { path: '/b', name: 'b' }]],
     [
@@ -63,6 +67,9 @@ describe('how they are asked for', () => {
     ['/a,format=vmdk', /format is one of raw, qcow2/],
     ['/a,cache=unsafe', /cache is one of writeback, none/],
     ['/a,iothread=yes', /iothread is one of on, off/],
+    ['/a,discard=maybe', /discard is one of unmap, ignore/],
+    ['/a,werror=ignore', /werror is one of report, enospc, stop/],
+    ['/a,rerror=enospc', /rerror is one of report, stop/],
     ['/a,bootindex=first', /bootindex is a number/],
     ['/a,bootindex=256', /bootindex is a number/],
     ['size=65T', /at most 64 TiB/],
@@ -128,6 +135,12 @@ describe('what can be one', () => {
     expect(text('none')).toMatch(/,cache.direct=on,file.cache.direct=on,/)
     expect(text('none')).not.toMatch(/write-cache/)
     expect(text('directsync')).toMatch(/,cache.direct=on,.*,write-cache=off/)
+    const shape = { name: 'd', bytes: 512, bus: 'scsi', path: '/c', format: 'raw' } as const
+    const [, , , node, , device] = diskOptions([
+      { ...shape, discard: true, werror: 'stop', rerror: 'report', aio: 'native' },
+    ])
+    expect(node).toMatch(/,discard=unmap,.*,file.discard=unmap,file.aio=native,/)
+    expect(device).toMatch(/,werror=stop,rerror=report,/)
   })
 })
 

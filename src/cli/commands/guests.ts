@@ -51,7 +51,7 @@ export const runCommand: Command = {
     {
       form: '--disk <disk>',
       summary:
-        'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2, cache=writeback|none|writethrough|directsync, iothread=on, bootindex=N',
+        'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2, cache=writeback|none|writethrough|directsync, iothread=on, bootindex=N, discard=unmap, werror=report|enospc|stop, rerror=report|stop, aio=threads|native|io_uring',
       many: true,
     },
   ],
