@@ -272,6 +272,28 @@ test.each(['filter', '32 bits'])(
   },
 )
 
+// Its first thread, of whose number everything in /proc is, goes and another takes its place; its memory goes while it is looked at.
+test('a program that any of its threads executes, again and again: a recording begins at any moment, and goes on', async () => {
+  const child = spawn(edges, ['executes', '60'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  undo.push(() => void child.kill('SIGKILL'))
+  let programs = 0
+  createInterface({ input: child.stdout }).on('line', () => programs++)
+  await expect.poll(() => programs).toBeGreaterThan(0)
+  const notes: string[] = []
+  do {
+    const target = await openProcess({ pid: child.pid! }, 'userfault')
+    const short = programs < 30 ? programs + 2 : 61
+    while (programs < short) {
+      await target.hold(() => notes.push(...(target.harvest().newNotes ?? [])))
+      await delay(1)
+    }
+    await target.close()
+  } while (programs < 61)
+  expect(notes).toEqual([])
+  child.stdin.end()
+  expect(await ended(child)).toBe(0)
+})
+
 /** Through the shell, as an installed `subpage` is started. */
 function recordCommand(before: string, command: string) {
   const main = join(packageRoot, 'dist/src/cli/main.js')
