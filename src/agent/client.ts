@@ -127,6 +127,12 @@ export class AgentClient {
         `this user may not open ${this.#at}: run the command as the user of the agent, or name an agent of your own with --state`,
         { cause },
       )
+    if (typeof this.#at === 'string' && errorCode(cause) === 'ENOTDIR')
+      return new SubpageError(
+        'BAD_ARGUMENT',
+        `no agent can be reached by ${this.#at}: a part of this path is no directory`,
+        { cause },
+      )
     const why = cause instanceof Error ? cause.message : String(cause)
     return new SubpageError(
       'AGENT_UNREACHABLE',

@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
-import { SubpageError } from '../errors.ts'
+import { errorCode, SubpageError } from '../errors.ts'
 import type { Sending } from '../replication/sending.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Disk } from './disk.ts'
@@ -220,11 +220,12 @@ const recordForm = Type.Object({
   consoleDropped: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 
-/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED */
+/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED, AUTH_REFUSED */
 export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | undefined {
-  if (!existsSync(files.record)) return undefined
+  const text = textOf(files.record)
+  if (text === undefined) return undefined
   try {
-    const read = JSON.parse(readFileSync(files.record, 'utf8'))
+    const read = JSON.parse(text)
     // An earlier release has written it.
     if (read.machine) read.machine.disks ??= []
     return Value.Parse(recordForm, read) as GuestRecord
@@ -232,6 +233,27 @@ export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | und
     throw new SubpageError(
       'STATE_DAMAGED',
       `its record ${files.record} is damaged, or of another release than this one, which reads format 1`,
+      { cause },
+    )
+  }
+}
+
+/** Only what is not there is no record: one that cannot be read is there. */
+function textOf(record: string): string | undefined {
+  try {
+    return readFileSync(record, 'utf8')
+  } catch (cause) {
+    const code = errorCode(cause)
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    if (code === 'EACCES')
+      throw new SubpageError(
+        'AUTH_REFUSED',
+        `this user may not read ${record}: run the command as the user of the agent, or name an agent of your own with --state`,
+        { cause },
+      )
+    throw new SubpageError(
+      'STATE_DAMAGED',
+      `its record ${record} cannot be read: ${(cause as Error).message}`,
       { cause },
     )
   }

@@ -65,19 +65,7 @@ export async function openVm(
 }
 
 function find(files: GuestFiles, name: string, stateDirectory: string): GuestRecord {
-  let record: GuestRecord | undefined
-  try {
-    record = readRecord(files)
-  } catch (cause) {
-    if (errorCode(cause) !== 'EACCES') throw cause
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `may not look into ${files.directory}: record as the agent's user`,
-      {
-        cause,
-      },
-    )
-  }
+  const record = readRecord(files)
   if (record === undefined)
     throw new SubpageError(
       'GUEST_UNKNOWN',
