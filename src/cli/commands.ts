@@ -11,11 +11,11 @@ import {
   failoverCommand,
   protectCommand,
   removeCommand,
-  runCommand,
   switchoverCommand,
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { runCommand } from './commands/run.ts'
 import { consoleCommand, screenshotCommand } from './commands/screen.ts'
 import { statusCommand } from './commands/status.ts'
 import { wssCommand } from './commands/wss.ts'

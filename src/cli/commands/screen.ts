@@ -33,6 +33,7 @@ export const consoleCommand: Command = {
     } finally {
       closeSync(lock)
     }
+    // Gone, as far as can be seen from here.
     const now = await agent.guest(name).catch(() => undefined)
     throw new SubpageError(
       'GUEST_DIED',
