@@ -10,7 +10,7 @@ import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
-import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
+import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
@@ -48,6 +48,7 @@ export class AgentClient {
     this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
   verify = (name: string) => this.#call<Verified>('POST', `${guestPath(name)}/verify`)
+  screenshot = (name: string) => this.#call<Screenshot>('GET', `${guestPath(name)}/screenshot`)
   density = () => this.#call<HostDensityStatus>('GET', '/v1/density')
   densityOn = (name: string, body: DensityBody) =>
     this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)

@@ -17,6 +17,7 @@ import type { LaunchPaths, Machine } from './options.ts'
 import { pluginPartNames } from './plugin.ts'
 import type { ProcessIdentity } from './process.ts'
 import { replaceInPlace, syncToDisk } from './room.ts'
+import { Vnc } from './screen.ts'
 import { socketPath, stateTag } from './state-path.ts'
 
 export interface GuestRecord {
@@ -76,6 +77,8 @@ export interface GuestFiles extends LaunchPaths {
   directory: string
   record: string
   qemuLog: string
+  /** Where QEMU writes a picture of the screen for us. */
+  picture: string
   /** Where a waiting QEMU takes its device state. */
   incoming: string
   lease: string
@@ -130,6 +133,8 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     disksSocket: file('disks.sock'),
     disks: join(resolve(stateDirectory), 'disks'),
     consoleLog: file('console.log'),
+    vncSecret: file('vnc.secret'),
+    picture: file('screen.png'),
     qemuLog: file('qemu.log'),
     lease: file('lease'),
     shimStatus: file('shim.status'),
@@ -202,6 +207,8 @@ const recordForm = Type.Object({
     nics: Type.Array(Nic),
     disks: Type.Array(Disk),
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
+    vnc: Type.Optional(Vnc),
+    aux: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
   }),
   qemuVersion: Type.String(),
   process: Type.Object({

@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { createTransport } from '../../src/agent/transport.ts'
 import { exitStatus } from '../../src/errors.ts'
+import { memoryBytes } from '../../src/qemu/aux-ram.ts'
 import { readRecord } from '../../src/qemu/guest-files.ts'
 import { launch, qemuBinary } from '../../src/qemu/launch.ts'
 import { identify } from '../../src/qemu/process.ts'
@@ -236,15 +237,16 @@ describe('a standby that cannot be', () => {
   /** What host a would say of its guest, changed as the test likes. */
   async function hello(change: Record<string, unknown>, name = 'lonely'): Promise<Hello> {
     const record = readRecord(filesOf('a', 'lonely'))!
-    const { ramBytes, disks: _, ...machine } = record.machine
+    const { disks: _, aux = [], ...machine } = record.machine
     const mark = randomUUID()
     await openArbiter(`file:${join(hosts.directory, 'arbiter')}`).leaveMark(mark)
     return {
       protocol: protocolVersion,
       release: 'any',
       guest: {
-        ...{ id: name === record.name ? record.id : randomUUID(), name, ramBytes, diskBytes: [] },
-        hypervisor: { qemu: record.qemuVersion, ...machine, disks: [], ...change },
+        ...{ id: name === record.name ? record.id : randomUUID(), name, diskBytes: [] },
+        memoryBytes: memoryBytes(record.machine),
+        hypervisor: { qemu: record.qemuVersion, ...machine, aux, disks: [], ...change },
       },
       source: {
         ...{ host: 'a', claimant: 'a', address: a.address, bootId: 'another boot' },

@@ -6,6 +6,7 @@
  * ends it. A guest that is protected is not held, since its checkpoints would fail while we hold it, and the marks of its
  * tracker belong to its protection (tracking/userfault.ts): there pages are compared while it runs.
  */
+import { statSync } from 'node:fs'
 import { errorCode, SubpageError } from 'subpage/errors'
 import { ramPathOf } from 'subpage/memory/ram-path'
 import { Region } from 'subpage/memory/region'
@@ -37,7 +38,7 @@ export async function openVm(
     {
       pid: record.process.pid,
       ramPath,
-      ramPages: record.machine.ramBytes / 4096,
+      ramPages: statSync(ramPath).size / 4096,
       shimStatusPath: files.shimStatus,
     },
     files.accesses,
