@@ -167,6 +167,7 @@ export interface Addon extends DiskAddon {
   /** Names of nodes, each followed by NUL. */
   leaseMirrors(lease: LeaseHandle, names: string): void
   leaseMirrorsCut(lease: LeaseHandle): number
+  leaseFlushedUs(lease: LeaseHandle): number
   leaseClose(lease: LeaseHandle): void
 
   /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
