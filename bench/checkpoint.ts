@@ -27,6 +27,7 @@ export async function run({ tiny }: BenchOptions) {
     changedLines: Math.round(epochs.changedLines / epochs.checkpoints),
     pauseUs: { p50: epochs.pauseUs.p50, p99: epochs.pauseUs.p99 },
     ownUs: { p50: epochs.ownUs.p50, p99: epochs.ownUs.p99 },
+    stopFlushUs: { p50: epochs.stopFlushUs.p50, p99: epochs.stopFlushUs.p99 },
     commitUs: { p50: epochs.commitUs.p50, p99: epochs.commitUs.p99 },
     tracker: status.tracker,
     codec: status.codec,

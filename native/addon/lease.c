@@ -323,6 +323,17 @@ static napi_value mirrors_cut(napi_env env, napi_callback_info info)
     return count;
 }
 
+/* leaseFlushedUs(handle) -> microseconds that QEMU's flushes of disks have taken within pauses */
+static napi_value flushed_us(napi_env env, napi_callback_info info)
+{
+    napi_value argv[1], us;
+    struct handle *handle = arguments(env, info, 1, argv);
+    if (!handle)
+        return NULL;
+    napi_create_double(env, (double)atomic_load(&handle->lease->flushed_ns) / 1000, &us);
+    return us;
+}
+
 static napi_value lease_close(napi_env env, napi_callback_info info)
 {
     napi_value argv[1];
@@ -351,5 +362,6 @@ void subpage_register_lease(napi_env env, napi_value exports)
     export_function(env, exports, "speakNowMs", speak_now);
     export_function(env, exports, "leaseMirrors", mirrors);
     export_function(env, exports, "leaseMirrorsCut", mirrors_cut);
+    export_function(env, exports, "leaseFlushedUs", flushed_us);
     export_function(env, exports, "leaseClose", lease_close);
 }

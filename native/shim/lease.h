@@ -72,8 +72,9 @@ struct lease {
     _Atomic uint64_t silenced;
     _Atomic uint64_t mirrors_until;
     _Atomic uint64_t mirrors_cut; /* times that the guard has done so */
+    _Atomic uint64_t flushed_ns; /* that QEMU's flushes of disks have taken within pauses (flush.c) */
 };
-_Static_assert(sizeof(struct lease) == 48, "the lease is read by two programs");
+_Static_assert(sizeof(struct lease) == 56, "the lease is read by two programs");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a word shared by two processes must not need a lock");
 
 static inline uint64_t lease_now_ns(void)

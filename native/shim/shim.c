@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 #include "fence.h"
+#include "flush.h"
 #include "shim.h"
 
 typedef int (*fallocate_function)(int, int, off_t, off_t);
@@ -154,8 +155,10 @@ static void start_threads_once(void)
         struct lease *lease = lease_map(lease_path);
         status.fence = lease ? "on" : "failed";
         note_failure(status.fence, "mapping the lease");
-        if (lease)
+        if (lease) {
             fence_start(lease);
+            flush_start(lease);
+        }
         if (guard_path) {
             status.guard = lease && guard_start(lease, guard_path) ? "on" : "failed";
             note_failure(status.guard, "starting the guard");

@@ -11,7 +11,7 @@ import { DiskRequest, DiskShape, disksMax } from '../qemu/disk.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { pluginPartNames } from '../qemu/plugin.ts'
 import { Vnc } from '../qemu/screen.ts'
-import { sendingForm } from '../replication/sending.ts'
+import { durabilities, sendingForm } from '../replication/sending.ts'
 import { EventStream } from './event-stream.ts'
 import type { GuestApi } from './guest-api.ts'
 import { WatchQuery } from './supervisor/memory-watch.ts'
@@ -55,6 +55,8 @@ export const ProtectBody = Type.Object(
     diskTo: Type.Optional(
       Type.Record(DiskShape.properties.name, Type.String({ pattern: '^/', maxLength: 4096 })),
     ),
+    /** When the standby acknowledges a checkpoint: when its memory has it, or its disks as well. */
+    durability: Type.Optional(Type.Enum([...durabilities])),
     ...sendingForm,
   },
   { additionalProperties: false },

@@ -14,6 +14,10 @@ const Epochs = Type.Object({
   failed: Type.Integer(),
   pauseUs: Percentiles,
   ownUs: Percentiles,
+  stopFlushUs: Type.Object(
+    { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
+    { description: "of the pause, QEMU's flush of disks; of checkpoints before which a disk was written to" },
+  ),
   commitUs: Percentiles,
   gapUs: Type.Object(
     { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },

@@ -91,7 +91,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       ['checkpoints', `${e.checkpoints} committed, ${e.failed} failed`],
       [
         'pause',
-        `p50 ${formatUs(e.pauseUs.p50)}, p99 ${formatUs(e.pauseUs.p99)}, max ${formatUs(e.pauseUs.max)} (ours: p50 ${formatUs(e.ownUs.p50)})`,
+        `p50 ${formatUs(e.pauseUs.p50)}, p99 ${formatUs(e.pauseUs.p99)}, max ${formatUs(e.pauseUs.max)} (ours: p50 ${formatUs(e.ownUs.p50)}${flushText(e)})`,
       ],
       ['commit', `p50 ${formatUs(e.commitUs.p50)}, p99 ${formatUs(e.commitUs.p99)}`],
       [
@@ -142,6 +142,9 @@ function decidedBy({ arbiter, arbiterTrouble, role, committed }: GuestStatus): s
     ? 'people only: these hosts share no arbiter'
     : 'nobody yet: there is no second copy that could go on'
 }
+
+const flushText = ({ stopFlushUs: { p50, p99 } }: NonNullable<GuestStatus['epochs']>) =>
+  p99 === 0 ? '' : `; flushing disks: p50 ${formatUs(p50)}, p99 ${formatUs(p99)}`
 
 function reducedRows(reduced: NonNullable<GuestStatus['last']>['reduced'] | undefined): string[][] {
   if (!reduced) return []

@@ -40,10 +40,11 @@ export class RawDisk {
   }
 
   /** When nothing is under way any more. */
-  close(): void {
+  async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    void this.#using.finally(() => closeSync(this.#file))
+    await this.#using
+    closeSync(this.#file)
   }
 
   #use<T>(work: () => Promise<T>): Promise<T> {

@@ -54,7 +54,7 @@ export interface ForgetHandle {
 export interface Addon extends DiskAddon {
   /** Makes a file with all its room. Resolves with 0 or an errno; nothing is left then. */
   reserveFile(path: string, bytes: number): Promise<number>
-  regionMap(path: string, writable: boolean): RegionHandle
+  regionMap(path: string, writable: boolean, bytes: number): RegionHandle
   regionAnonymous(bytes: number): RegionHandle
   regionBytes(region: RegionHandle): number
   regionRead(region: RegionHandle, offset: number, into: Uint8Array): void
@@ -167,6 +167,7 @@ export interface Addon extends DiskAddon {
   /** Names of nodes, each followed by NUL. */
   leaseMirrors(lease: LeaseHandle, names: string): void
   leaseMirrorsCut(lease: LeaseHandle): number
+  leaseFlushedUs(lease: LeaseHandle): number
   leaseClose(lease: LeaseHandle): void
 
   /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */

@@ -88,6 +88,11 @@ export class DiskMirrors implements GuestDisks {
     return this.#mirrors.some(({ endpoint }) => endpoint.stats.waitingMs > 0)
   }
 
+  /** Of all disks, since they are mirrored; undefined while they are not. */
+  get writes(): number | undefined {
+    return this.complete && this.#disks.length > 0 ? this.#sum(({ writes }) => writes) : undefined
+  }
+
   async begin(hashes: Uint8Array[], failed: (why: Error) => void): Promise<void> {
     await this.end()
     this.#failed = failed

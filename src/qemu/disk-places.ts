@@ -46,6 +46,10 @@ export interface DiskOwner {
 export const ownDiskPath = (files: GuestFiles, { id, name }: DiskOwner, disk: string): string =>
   join(files.disks, `${name}.${id.slice(0, 8)}`, `${disk}.raw`)
 
+/** Where a standby keeps what it has acknowledged of a guest's disks. */
+export const journalPath = (files: GuestFiles, owner: DiskOwner): string =>
+  ownDiskPath(files, owner, 'x').replace(/x\.raw$/, 'journal')
+
 function diskOf(request: DiskRequest, index: number, files: GuestFiles, owner: DiskOwner): Disk {
   const { path, bytes, format: asked, name = `disk${index}`, bus = 'virtio', ...others } = request
   const shape = { name, bus, ...others }

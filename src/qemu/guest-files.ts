@@ -9,7 +9,7 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
 import { errorCode, SubpageError } from '../errors.ts'
-import type { Sending } from '../replication/sending.ts'
+import type { Durability, Sending } from '../replication/sending.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Disk } from './disk.ts'
 import { Nic } from './nic.ts'
@@ -71,6 +71,8 @@ export interface ProtectionSettings extends Sending {
   diskTo?: Record<string, string>
   /** Guest and standby are compared so often. */
   verifyEveryMs?: number
+  /** What a checkpoint outlasts. */
+  durability?: Durability
 }
 
 export interface GuestFiles extends LaunchPaths {

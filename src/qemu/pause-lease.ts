@@ -107,6 +107,11 @@ export class PauseLease {
     return addon.leaseMirrorsCut(this.#lease)
   }
 
+  /** What QEMU's flushes of disks have taken within pauses, since it started; 0 without the shim. */
+  get flushedUs(): number {
+    return addon.leaseFlushedUs(this.#lease)
+  }
+
   close(): void {
     addon.leaseClose(this.#lease)
   }

@@ -80,9 +80,11 @@ export class QemuGuest implements Guest {
   }
 
   async pause(holdMs = leaseMs): Promise<Pause> {
-    const { qmp, lease, deviceState, outputs, outputWatch } = this.qemu
+    const { qmp, lease, deviceState, outputs, outputWatch, flushAhead } = this.qemu
+    await flushAhead.run()
     const startedAt = performance.now()
     lease.acquire(holdMs)
+    const flushedUs = lease.flushedUs
     const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
       { execute: 'xen-save-devices-state', arguments: { filename: deviceState.pathInQemu, live: false } },
@@ -91,15 +93,18 @@ export class QemuGuest implements Guest {
     const saved = Promise.all(written)
     // Awaited in deviceState(); a failure before that is not unhandled.
     saved.catch(() => undefined)
+    let flushUs = 0
     try {
       await stopped
+      flushUs = lease.flushedUs - flushedUs
+      flushAhead.paused(flushUs)
       outputWatch.mark()
     } catch (error) {
       lease.resumed()
       throw error
     }
     return {
-      resume: () => this.#resume(startedAt),
+      resume: async () => ({ ...(await this.#resume(startedAt)), flushUs }),
       deviceState: async () => {
         await saved
         return deviceState.read()
@@ -143,7 +148,7 @@ export class QemuGuest implements Guest {
     return this.qemu.outputWatch.pending
   }
 
-  async #resume(startedAt: number): ReturnType<Pause['resume']> {
+  async #resume(startedAt: number): Promise<{ valid: boolean; pauseUs: number }> {
     const { qmp, lease } = this.qemu
     const valid = lease.release()
     await qmp.run('cont')

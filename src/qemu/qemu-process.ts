@@ -13,6 +13,7 @@ import { DeviceStateFile } from './device-state-file.ts'
 import { DiskErrors } from './disk-errors.ts'
 import { DiskMirrors } from './disk-mirror.ts'
 import { ShimFence } from './fence.ts'
+import { FlushAhead } from './flush-ahead.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, type GuestRecord, removeFiles, syncRecord, writeRecord } from './guest-files.ts'
 import { HangWatch } from './hang-watch.ts'
@@ -61,6 +62,7 @@ export class QemuProcess {
   readonly outputWatch: OutputWatch
   readonly disks: DiskMirrors
   readonly diskErrors: DiskErrors
+  readonly flushAhead: FlushAhead
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
@@ -102,6 +104,10 @@ export class QemuProcess {
     })
     this.diskErrors = new DiskErrors(qmp, record.machine.disks)
     this.disks = new DiskMirrors(qmp, files, record.machine.disks, this.lease)
+    this.flushAhead = new FlushAhead({
+      paths: record.machine.disks.map(({ path }) => path),
+      writes: () => this.disks.writes,
+    })
     this.ended = this.#watch()
   }
 
@@ -249,6 +255,7 @@ export class QemuProcess {
     this.#released = true
     this.hang.close()
     this.disks.close()
+    this.flushAhead.close()
     this.qmp.close()
     this.ram.close()
     this.deviceState.close()

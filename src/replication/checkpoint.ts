@@ -69,6 +69,7 @@ export async function checkpoint(
     epoch,
     pauseUs: resumed.pauseUs,
     ownUs: frozen.harvestUs + frozen.captureUs,
+    stopFlushUs: resumed.flushUs,
     harvestUs: frozen.harvestUs,
     captureUs: frozen.captureUs,
     commitUs,

@@ -69,6 +69,23 @@ export const noDisks: GuestDisks = {
   }),
 }
 
+/** Where a standby keeps what it has acknowledged and the disks may not have yet, so that it outlasts a loss of power. */
+export interface DiskJournal {
+  /** Resolves when the writes are on stable storage. */
+  append(epoch: number, writes: readonly { disk: number; records: Uint8Array }[]): Promise<void>
+  /** What was applied to the disks is on stable storage, and nothing is kept any more. */
+  clear(): Promise<void>
+  /** Nothing is kept any more, and what was is on the disks. */
+  remove(): Promise<void>
+}
+
+/** Of a standby whose guest has no disks. */
+export const noJournal: DiskJournal = {
+  append: async () => undefined,
+  clear: async () => undefined,
+  remove: async () => undefined,
+}
+
 /** A standby's copy of a disk. */
 export interface DiskImage {
   readonly bytes: number

@@ -11,6 +11,8 @@ export interface EpochReport {
   pauseUs: number
   /** Our own part of the pause: harvest and capture. */
   ownUs: number
+  /** The hypervisor's flush of the disks, within the pause. */
+  stopFlushUs: number
   harvestUs: number
   captureUs: number
   /** From the end of the pause until the standby held the checkpoint. */
@@ -42,6 +44,8 @@ export interface EpochSummary {
   failed: number
   pauseUs: Percentiles
   ownUs: Percentiles
+  /** Of checkpoints before which a disk was flushed. */
+  stopFlushUs: Percentiles
   commitUs: Percentiles
   /** Between two commits one after the other. */
   gapUs: Percentiles
@@ -58,6 +62,7 @@ export interface EpochSummary {
 export class EpochStats {
   readonly #pause = createHistogram()
   readonly #own = createHistogram()
+  readonly #flush = createHistogram()
   readonly #commit = createHistogram()
   readonly #gap = createHistogram()
   #committedAtMs: number | undefined
@@ -80,6 +85,7 @@ export class EpochStats {
     this.#checkpoints++
     this.#pause.record(atLeastOne(report.pauseUs))
     this.#own.record(atLeastOne(report.ownUs))
+    if (report.stopFlushUs > 0) this.#flush.record(atLeastOne(report.stopFlushUs))
     this.#commit.record(atLeastOne(report.commitUs))
     this.#dirtyPages += report.dirtyPages
     this.#changedLines += report.changedLines
@@ -108,6 +114,7 @@ export class EpochStats {
       failed: this.#failed,
       pauseUs: percentiles(this.#pause),
       ownUs: percentiles(this.#own),
+      stopFlushUs: percentiles(this.#flush),
       commitUs: percentiles(this.#commit),
       gapUs: percentiles(this.#gap),
       bytes,

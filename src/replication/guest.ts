@@ -73,6 +73,8 @@ export interface Pause {
     valid: boolean
     /** Microseconds from the request to stop until the guest ran again. */
     pauseUs: number
+    /** Of these, what flushing the disks took; 0 where that cannot be told. */
+    flushUs: number
   }>
   /** The state of the devices in this pause; also while the guest still stands. */
   deviceState(): Promise<Uint8Array>

@@ -9,7 +9,7 @@ import { limits } from '../limits.ts'
 import { addon } from '../memory/native.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
-import { type DiskImage, diskForm, diskHeaderBytes } from './disks.ts'
+import { type DiskImage, type DiskJournal, diskForm, diskHeaderBytes } from './disks.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol } from './messages.ts'
 
@@ -20,6 +20,8 @@ const nothing = new Uint8Array(0)
 
 /** Of one frame. */
 export interface Writes {
+  /** As the guest's description has it. */
+  number: number
   disk: DiskImage
   payload: Uint8Array
   /** Where the records begin. */
@@ -64,19 +66,24 @@ export class HeldWrites {
     const disk = this.#disks[number]
     if (!disk) throw brokeProtocol(`it writes to disk ${number}, which the guest has not`)
     if (form === diskForm.reduced)
-      return await this.#restore(disk, payload.subarray(diskHeaderBytes), restorer)
+      return await this.#restore(number, disk, payload.subarray(diskHeaderBytes), restorer)
     if (form !== diskForm.plain) throw brokeProtocol(`it sends writes to a disk in the unknown form ${form}`)
     checkDisk(payload, diskHeaderBytes, disk.bytes)
-    return { disk, payload, from: diskHeaderBytes, fills: nothing, giveBack: () => undefined }
+    return { number, disk, payload, from: diskHeaderBytes, fills: nothing, giveBack: () => undefined }
   }
 
-  async #restore(disk: DiskImage, reduced: Uint8Array, restorer: Restorer | undefined): Promise<Writes> {
+  async #restore(
+    number: number,
+    disk: DiskImage,
+    reduced: Uint8Array,
+    restorer: Restorer | undefined,
+  ): Promise<Writes> {
     if (!restorer) throw brokeProtocol('it sends reduced writes to a disk and did not say so')
     const { region } = this.#image
     const bytesMax = limits.framePayloadBytes.value
     const { records, fills, after } = await restorer.restoreWrites(reduced, region.pages, bytesMax)
     checkDisk(records, 0, disk.bytes)
-    const writes = { disk, payload: records, from: 0, fills: nothing, giveBack: () => undefined }
+    const writes = { number, disk, payload: records, from: 0, fills: nothing, giveBack: () => undefined }
     if (fills.length === 0) return writes
     const giveBack = await this.#image.borrow(() => pagesOf(fills))
     if (after) return { ...writes, fills, giveBack }
@@ -97,6 +104,28 @@ export class HeldWrites {
     for (const { giveBack } of this.take()) giveBack()
     this.#frames = 0
   }
+}
+
+/**
+ * Keeps what is to be written, before it is.
+ * @param applied settles when the image is that of the writes' own epoch
+ * @throws SubpageError DISK_FAILED
+ */
+export async function keep(
+  journal: DiskJournal,
+  epoch: number,
+  writes: readonly Writes[],
+  image: Region,
+  applied: Promise<void>,
+): Promise<void> {
+  await applied
+  for (const { payload, fills } of writes) if (fills.length > 0) await fill(payload, fills, image)
+  const kept = writes.map(({ number, payload, from }) => ({ disk: number, records: payload.subarray(from) }))
+  await journal.append(epoch, kept).catch((cause: Error) => {
+    throw new SubpageError('DISK_FAILED', `the standby cannot keep writes to disks: ${cause.message}`, {
+      cause,
+    })
+  })
 }
 
 /**

@@ -6,13 +6,15 @@ import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
 import { invariant } from '../errors.ts'
 import { DeviceStateReader } from './device-state.ts'
-import type { DiskImage } from './disks.ts'
+import { type DiskJournal, noJournal } from './disks.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
-import { frameOverheadBytes, HeldWrites, redo, type Writes } from './held-writes.ts'
+import { frameOverheadBytes, HeldWrites, keep, redo, type Writes } from './held-writes.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol, type Commit } from './messages.ts'
 import { checkpointBytesMax } from './pause-limits.ts'
+import type { Durability } from './sending.ts'
+import type { StandbyOptions } from './standby-options.ts'
 import type { StandbyMachine } from './standby-state.ts'
 
 /** The last checkpoint whose content is in the image, or is being applied to it. */
@@ -28,6 +30,12 @@ interface Held {
   giveBack: GiveBack
 }
 
+/** A checkpoint that is applied, and what happens once its writes are kept. */
+interface Kept {
+  epoch: number
+  kept: () => Promise<void>
+}
+
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
 
@@ -36,6 +44,11 @@ export class ImageKeeper {
   readonly #faults: Faults
   readonly #machine: StandbyMachine
   readonly #writes: HeldWrites
+  readonly #journal: DiskJournal
+  /** Checkpoints of this connection are acknowledged when their writes to disks outlast a loss of power. */
+  #durable = false
+  /** The disks may have what no journal has. */
+  #seeded = true
   /** Whole in the image; whether it is outdated says the state. */
   #checkpoint: Committed | undefined
   /** Frames of the checkpoint that is on its way, all of one epoch. */
@@ -52,7 +65,13 @@ export class ImageKeeper {
   #lastEpoch = 0
   #applying: Promise<void> = Promise.resolve()
 
-  constructor(image: Image, faults: Faults, machine: StandbyMachine, disks: readonly DiskImage[] = []) {
+  constructor(
+    image: Image,
+    faults: Faults,
+    machine: StandbyMachine,
+    { disks, journal }: Pick<StandbyOptions, 'disks' | 'journal'> = { disks: [], journal: noJournal },
+  ) {
+    this.#journal = journal
     this.#image = image
     this.#writes = new HeldWrites(image, disks)
     this.#faults = faults
@@ -70,14 +89,27 @@ export class ImageKeeper {
   /**
    * A new connection: it may seed, and counts its epochs from anywhere.
    * @param reduces whether its deltas may be reduced
+   * @param durability of its checkpoints
    */
-  begin(reduces: boolean): void {
+  begin(reduces: boolean, durability: Durability = 'memory'): void {
+    this.#durable = durability === 'disk'
     this.#dropPartial()
     this.#writes.forget()
     this.close()
     this.#restorer = reduces ? new Restorer() : undefined
     this.#devices = new DeviceStateReader()
     this.#lastEpoch = 0
+  }
+
+  /** Before a connection begins: where its writes are not journalled, what was before must not be played back over them. */
+  async prepare({ durability }: { durability?: Durability }): Promise<void> {
+    if (durability !== 'disk') await this.#journal.remove()
+  }
+
+  /** The disks stay as they are, without us. */
+  async leaveDisks(): Promise<void> {
+    // A broken one cannot be brought up any more.
+    await this.#journal.remove().catch(() => undefined)
   }
 
   /** The guest has gone on without us: the checkpoint is outdated. Its pages still save seeding. */
@@ -162,14 +194,15 @@ export class ImageKeeper {
     this.#machine.fire('commit')
     this.#checkpoint = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
-    const acknowledged = acknowledge().catch(() => undefined)
-    const applied = this.#apply(held, writes, true).catch((error) => {
+    const acknowledged = () => acknowledge().catch(() => undefined)
+    const early = this.#durable ? undefined : acknowledged()
+    const applied = this.#apply(held, writes, { epoch, kept: acknowledged }).catch((error) => {
       this.#machine.fire('torn')
       this.#checkpoint = undefined
       throw error
     })
     this.#applying = settled(applied)
-    await Promise.all([acknowledged, applied])
+    await Promise.all([early, applied])
   }
 
   /** Resolves when nothing is being written to the image; what was not committed is dropped. */
@@ -214,18 +247,30 @@ export class ImageKeeper {
   }
 
   /** All of it has ended when this settles. */
-  async #apply(held: Held[], writes: Writes[], acknowledged = false): Promise<void> {
+  async #apply(held: Held[], writes: Writes[], committed?: Kept): Promise<void> {
     try {
-      if (acknowledged) this.#faults('after-ack')
+      if (committed) this.#faults('after-ack')
       this.#faults('before-apply')
       const applied = this.#applyDeltas(held)
-      const written = redo(writes, this.#image.region, applied)
+      const written = this.#write(writes, applied, committed)
       for (const done of await Promise.allSettled([applied, written]))
         if (done.status === 'rejected') throw done.reason
       this.#faults('after-apply')
     } finally {
       for (const { giveBack } of [...held, ...writes]) giveBack()
     }
+  }
+
+  /** After seeding nothing is kept before the disks themselves are on stable storage: what came then was not journalled. */
+  async #write(writes: Writes[], applied: Promise<void>, committed: Kept | undefined): Promise<void> {
+    const { region } = this.#image
+    if (this.#durable && committed) {
+      if (this.#seeded) await this.#journal.clear()
+      this.#seeded = false
+      await keep(this.#journal, committed.epoch, writes, region, applied)
+      await committed.kept()
+    }
+    await redo(writes, region, applied)
   }
 
   async #applyDeltas(held: Held[]): Promise<void> {
@@ -245,6 +290,7 @@ export class ImageKeeper {
 
   /** The image holds no whole checkpoint any more. */
   #beginSeeding(): void {
+    this.#seeded = true
     this.#checkpoint = undefined
     this.#machine.change('seed', '')
   }

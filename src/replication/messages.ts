@@ -6,7 +6,7 @@ import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { codecNames } from '../delta/codec.ts'
 import { printable, SubpageError } from '../errors.ts'
-import { sendingForm } from './sending.ts'
+import { durabilities, sendingForm } from './sending.ts'
 
 /** Raised by every change that an older peer would misread. */
 export const protocolVersion = 3
@@ -57,6 +57,8 @@ export const Hello = Type.Object({
     outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
     tracker: Type.Enum(['auto', 'userfault', 'compare']),
     codec: Type.Enum([...codecNames]),
+    /** What a checkpoint outlasts, once it is acknowledged; absent: `memory`. */
+    durability: Type.Optional(Type.Enum([...durabilities])),
     /** For the protection the other way round. */
     verifyEveryMs: Type.Optional(Type.Number({ minimum: 1000 })),
     ...sendingForm,

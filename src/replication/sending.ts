@@ -7,6 +7,13 @@ import { cacheShadow, fullShadow, hashShadow, type Shadow } from '../delta/shado
 import { SubpageError } from '../errors.ts'
 import { speculateChoices } from './settled-pages.ts'
 
+/**
+ * When the standby acknowledges a checkpoint. `memory`: it has all of it. `disk`: the writes to disks are on its stable storage, so
+ * that its disks are those of a checkpoint after a loss of power, too.
+ */
+export const durabilities = ['memory', 'disk'] as const
+export type Durability = (typeof durabilities)[number]
+
 /** Members of the settings of a protection; what is absent is not done. */
 export const sendingForm = {
   reduce: Type.Optional(Type.Array(Type.Enum([...reduceParts]), { maxItems: reduceParts.length })),

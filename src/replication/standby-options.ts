@@ -1,6 +1,6 @@
 /** What a standby is made with, what it tells, and how it can end. */
 import type { Clock } from './clock.ts'
-import type { DiskImage } from './disks.ts'
+import type { DiskImage, DiskJournal } from './disks.ts'
 import type { Faults } from './fault.ts'
 import type { WaitingGuest } from './guest.ts'
 import type { Image } from './image.ts'
@@ -41,6 +41,8 @@ export interface StandbyOptions {
   image: Image
   /** Its disks. */
   disks: readonly DiskImage[]
+  /** For protections whose checkpoints outlast a loss of power. */
+  journal: DiskJournal
   /** Of the first connection. */
   hello: Hello
   succession: Succession

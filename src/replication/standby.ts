@@ -49,7 +49,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#options = options
     this.#hello = options.hello
     this.#promises = new Promises(options.clock)
-    this.#keeper = new ImageKeeper(options.image, options.faults, this.#machine, options.disks)
+    this.#keeper = new ImageKeeper(options.image, options.faults, this.#machine, options)
   }
 
   get committed(): Omit<Committed, 'deviceState'> | undefined {
@@ -143,11 +143,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
     this.#absenceMs = 0
     let reason = 'the primary closed the connection'
     try {
-      await pulse.during(Promise.all(written))
-      this.#keeper.begin(reduces(hello.settings))
+      await pulse.during(Promise.all([...written, this.#keeper.prepare(hello.settings)]))
+      this.#keeper.begin(reduces(hello.settings), hello.settings.durability ?? 'memory')
       welcomed = true
-      const welcome = { ...welcomeOf(this.#options), arbitrated, image }
-      await connection.sendJson(frameType.welcome, welcome)
+      await connection.sendJson(frameType.welcome, { ...welcomeOf(this.#options), arbitrated, image })
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.ending) break
@@ -211,6 +210,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     if (this.#machine.state === 'failed') this.#outcome = undefined
     return this.#end('discard', async () => {
       await announce?.()
+      await this.#keeper.leaveDisks()
       await this.#options.guest.discard(disksToo)
       await handBack(this.#options)
       this.#machine.change('gone')

@@ -75,7 +75,7 @@ export function runsHere(name: string, { claimant, generation }: Succession): He
 
 /** @throws whatever keeps the guest from running here; then it has not run */
 export async function runHere(
-  { guest, image, disks, faults, sourceGone, succession }: StandbyOptions,
+  { guest, image, disks, journal, faults, sourceGone, succession }: StandbyOptions,
   keeper: ImageKeeper,
   promises: Promises,
   hello: Hello,
@@ -85,6 +85,8 @@ export async function runHere(
   await Promise.all([keeper.settle(), image.rest()])
   // What clients have been told is on disk must outlast this host, too, from the first thing that the guest says here.
   await Promise.all(disks.map((disk) => disk.sync()))
+  // Played back later it would undo what the guest writes from now on.
+  await journal.remove()
   if (!sourceGone(hello)) await promises.lapsed(hello.settings.suspicionMs)
   const committed = keeper.checkpoint
   invariant(committed, 'only a committed checkpoint is taken over')

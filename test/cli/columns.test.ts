@@ -46,6 +46,7 @@ const guest = (name: string): GuestStatus => ({
     failed: 1,
     pauseUs: us,
     ownUs: us,
+    stopFlushUs: us,
     commitUs: us,
     gapUs: us,
     bytes: { dirtyPages: 4e8, changedLines: 4e7, sent: 1e7, final: 1e7 },

@@ -129,12 +129,12 @@ describe('a place that a peer names', () => {
     const path = raw(join(allowed, 'written.raw'))
     const other = new RawDisk(path, bytes, false)
     await expectInUse(path, /in use: another standby keeps a copy there/, async () => {
-      other.close()
+      await other.close()
       await vi.waitFor(() => copy(path))
     })
     const [one] = [new RawDisk(path, bytes, false)]
     expect(() => new RawDisk(path, bytes, false)).toThrow(/another standby keeps a copy there/)
-    one.close()
+    await one.close()
   })
 })
 

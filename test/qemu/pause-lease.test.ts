@@ -323,3 +323,17 @@ test('when the holder of the lock is gone the guard ends the pause, and not befo
   })
   addon.leaseClose(other)
 })
+
+test('flushes are measured within pauses, and only there', async () => {
+  const victim = await victims.start({ pages: 1, environment: { SUBPAGE_LEASE: path } })
+  await victim.run('flush')
+  expect(lease.flushedUs).toBe(0)
+  lease.acquire(60_000)
+  await victim.run('flush')
+  const within = lease.flushedUs
+  expect(within).toBeGreaterThan(0)
+  lease.release()
+  lease.resumed()
+  await victim.run('flush')
+  expect(lease.flushedUs).toBe(within)
+})

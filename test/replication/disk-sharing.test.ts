@@ -17,7 +17,7 @@ import { DeltaWriter } from '../../src/replication/delta-writer.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
 import { DiskSender } from '../../src/replication/disk-sender.ts'
 import { noTraffic } from '../../src/replication/disk-traffic.ts'
-import { diskHeaderBytes } from '../../src/replication/disks.ts'
+import { diskHeaderBytes, noJournal } from '../../src/replication/disks.ts'
 import { type FrameType, frameType } from '../../src/replication/frame.ts'
 import { redo } from '../../src/replication/held-writes.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
@@ -66,7 +66,10 @@ class Way {
   constructor(sending: Sending) {
     const machine = new StandbyMachine(() => undefined)
     machine.fire('connect')
-    this.#keeper = new ImageKeeper(this.image, () => undefined, machine, [this.copy])
+    this.#keeper = new ImageKeeper(this.image, () => undefined, machine, {
+      disks: [this.copy],
+      journal: noJournal,
+    })
     const sink = {
       send: async (type: FrameType, epoch = 0, payload: Uint8Array = nothing) => {
         this.#frames.push({ type, epoch, payload: payload.slice() })
@@ -405,7 +408,7 @@ test('what an epoch changes is filled in once it is applied, and written then', 
   })
   const fills = new Uint8Array(Uint32Array.of(recordHeaderBytes, 1, 64 << 16).buffer)
   const payload = record(4096, new Uint8Array(pageBytes))
-  const done = redo([{ disk, payload, from: 0, fills, giveBack: () => undefined }], image, applied)
+  const done = redo([{ number: 0, disk, payload, from: 0, fills, giveBack: () => undefined }], image, applied)
   for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
   image.write(pageBytes, noise(pageBytes, 7))
   apply()

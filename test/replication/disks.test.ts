@@ -6,6 +6,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { chunkBytes } from '../../src/disk/records.ts'
 import { limits } from '../../src/limits.ts'
 import { Region } from '../../src/memory/region.ts'
+import { noJournal } from '../../src/replication/disks.ts'
 import { wholeImage } from '../../src/replication/image.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
 import { StandbyMachine } from '../../src/replication/standby-state.ts'
@@ -153,7 +154,10 @@ describe('a standby refuses', () => {
     const image = new ScriptedDiskImage()
     const machine = new StandbyMachine(() => undefined)
     machine.fire('connect')
-    const made = new ImageKeeper(wholeImage(region), () => undefined, machine, [image])
+    const made = new ImageKeeper(wholeImage(region), () => undefined, machine, {
+      disks: [image],
+      journal: noJournal,
+    })
     made.begin(false)
     return made
   }
@@ -218,4 +222,77 @@ test('verify looks at the disk while the guest writes to it: whole, and damaged 
     one.image.content[at] = one.image.content[at]! ^ 1
   }
   await dies(one)
+})
+
+describe('checkpoints that outlast a loss of power', () => {
+  const journal = () => {
+    const kept = { epochs: [] as number[], cleared: 0, removed: 0, gate: Promise.resolve() }
+    return {
+      kept,
+      append: async (epoch: number, writes: readonly unknown[]) => {
+        await kept.gate
+        if (writes.length > 0) kept.epochs.push(epoch)
+      },
+      clear: async () => void kept.cleared++,
+      remove: async () => void kept.removed++,
+    }
+  }
+
+  test('are acknowledged when their writes are kept, and not before', async () => {
+    const one = await make({ durability: 'disk' })
+    const keeping = journal()
+    one.pair.host.journal = keeping
+    await one.pair.protect()
+    await one.pair.epochs(3)
+    // What seeding wrote is on the disk before anything is kept on top of it.
+    expect(keeping.kept.cleared).toBe(1)
+    let open: () => void = () => undefined
+    keeping.kept.gate = new Promise((resolve) => {
+      open = resolve
+    })
+    const [here, there] = [
+      () => one.pair.primary!.stats.last!.epoch,
+      () => one.pair.host.standby!.committed!.epoch,
+    ]
+    // It has come to a checkpoint that goes on for no reason but the gate.
+    const stands = async () => {
+      const before = [here(), there()]
+      for (let turn = 0; turn < 200; turn++) await new Promise(setImmediate)
+      return here() === before[0] && there() === before[1] && there() - here()
+    }
+    await expect.poll(stands, { timeout: 10_000 }).toBe(1)
+    open()
+    await one.pair.epochs(2)
+    await dies(one)
+    expect(keeping.kept.removed).toBe(1)
+  })
+
+  test('a journal that fails costs the checkpoint, not the guest', async () => {
+    const one = await make({ durability: 'disk' })
+    const keeping = journal()
+    one.pair.host.journal = keeping
+    await one.pair.protect()
+    await one.pair.epochs(2)
+    const full = Promise.reject(new Error('no space left'))
+    // Whoever keeps writes hears of it.
+    full.catch(() => undefined)
+    keeping.kept.gate = full
+    await expect
+      .poll(() => one.pair.primary?.reason, { timeout: 10_000, interval: 1 })
+      .toMatch(/cannot keep writes to disks: no space left/)
+    keeping.kept.gate = Promise.resolve()
+    await committed(one)
+    await one.pair.epochs(2)
+    await dies(one)
+  })
+
+  test('others keep none', async () => {
+    const one = await make()
+    const keeping = journal()
+    one.pair.host.journal = keeping
+    await one.pair.protect()
+    await one.pair.epochs(3)
+    expect(keeping.kept).toMatchObject({ epochs: [], removed: 1 })
+    await dies(one)
+  })
 })

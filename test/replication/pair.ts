@@ -22,14 +22,20 @@ import {
 import type { Arbiter, Holder } from '../../src/replication/arbiter.ts'
 import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
-import { type DiskImage, type GuestDisks, noDisks } from '../../src/replication/disks.ts'
+import {
+  type DiskImage,
+  type DiskJournal,
+  type GuestDisks,
+  noDisks,
+  noJournal,
+} from '../../src/replication/disks.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
 import { type Image, wholeImage } from '../../src/replication/image.ts'
 import { type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { PrimaryOptions } from '../../src/replication/primary-options.ts'
-import type { Sending } from '../../src/replication/sending.ts'
+import type { Durability, Sending } from '../../src/replication/sending.ts'
 import { Standby } from '../../src/replication/standby.ts'
 import type { StandbyOutcome } from '../../src/replication/standby-options.ts'
 import { Succession } from '../../src/replication/succession.ts'
@@ -264,7 +270,7 @@ export class ScriptedGuest {
       resume: async () => {
         this.paused = false
         const { valid } = this.mishaps.resume?.() ?? { valid: true }
-        return { valid, pauseUs: 1 }
+        return { valid, pauseUs: 1, flushUs: 0 }
       },
     }
   }
@@ -325,6 +331,7 @@ export class ScriptedHost {
   /** As the standby uses it. */
   image: Image
   disks: DiskImage[] = []
+  journal: DiskJournal = noJournal
   readonly #arbiter: Arbiter | undefined
   readonly #sockets = new Set<Socket>()
   #ended: (outcome: StandbyOutcome) => void = () => undefined
@@ -395,6 +402,7 @@ export class ScriptedHost {
       guest: this.waiting,
       image: this.image,
       disks: this.disks,
+      journal: this.journal,
       hello,
       succession: successionFor(this.claimant, this.#arbiter, () => this.save()),
       sourceGone: () => this.gone,
@@ -417,6 +425,7 @@ export interface PairOptions {
   sending?: Sending
   limits?: Partial<PauseLimits>
   suspicionMs?: number
+  durability?: Durability
   /** Of the standby. */
   clock?: Clock
   /** Instead of a direct connection to the host. */
@@ -437,7 +446,15 @@ export class Pair {
   private constructor(
     guest: ScriptedGuest,
     host: ScriptedHost,
-    { epochMs = 2, connect = dial, arbiter, sending, limits, suspicionMs = patientMs }: PairOptions,
+    {
+      epochMs = 2,
+      connect = dial,
+      arbiter,
+      sending,
+      limits,
+      suspicionMs = patientMs,
+      durability,
+    }: PairOptions,
   ) {
     this.guest = guest
     this.host = host
@@ -449,7 +466,7 @@ export class Pair {
         const { generation } = this.options.succession
         await arbiter?.leaveMark('seen')
         const hello = helloFor({ pages: guest.ram.pages })
-        const settings = { ...hello.settings, suspicionMs }
+        const settings = { ...hello.settings, suspicionMs, ...(durability && { durability }) }
         return { ...hello, settings, generation, ...(arbiter && { mark: 'seen' }) }
       },
       connect: () => {

@@ -152,7 +152,7 @@ export class SimGuest implements Guest {
         await this.#qmp.run('cont')
         this.#resumed()
         const pauseUs = (this.#world.time.nowMs - startedAt) * 1000
-        return { valid: valid || this.#world.broken.trustBrokenPause === true, pauseUs }
+        return { valid: valid || this.#world.broken.trustBrokenPause === true, pauseUs, flushUs: 0 }
       },
       deviceState: async () => {
         await saved

@@ -15,6 +15,7 @@ import {
 } from '../../src/replication/admission.ts'
 import type { Arbiter } from '../../src/replication/arbiter.ts'
 import { Connection } from '../../src/replication/connection.ts'
+import { noJournal } from '../../src/replication/disks.ts'
 import type { Faults } from '../../src/replication/fault.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
 import { wholeImage } from '../../src/replication/image.ts'
@@ -504,6 +505,7 @@ export class StandbyHere {
       guest: this.waiting,
       image: wholeImage(this.waiting.image),
       disks: [],
+      journal: noJournal,
       hello,
       succession: agent.succession(qemu, hello.generation),
       sourceGone: (of) =>

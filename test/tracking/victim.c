@@ -138,6 +138,10 @@ static void run(const char *command, uint64_t a, uint64_t b)
               "fallocate");
     } else if (strcmp(command, "close") == 0) {
         check(close((int)a) == 0, "close");
+    } else if (strcmp(command, "flush") == 0) {
+        int file = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+        check(file >= 0 && write(file, "content", 7) == 7 && fdatasync(file) == 0, "fdatasync");
+        close(file);
     } else if (strcmp(command, "fork") == 0) {
         pid_t child = fork();
         if (child == 0)

@@ -6,7 +6,6 @@
  * ends it. A guest that is protected is not held, since its checkpoints would fail while we hold it, and the marks of its
  * tracker belong to its protection (tracking/userfault.ts): there pages are compared while it runs.
  */
-import { statSync } from 'node:fs'
 import { errorCode, SubpageError } from 'subpage/errors'
 import { ramPathOf } from 'subpage/memory/ram-path'
 import { Region } from 'subpage/memory/region'
@@ -38,7 +37,7 @@ export async function openVm(
     {
       pid: record.process.pid,
       ramPath,
-      ramPages: statSync(ramPath).size / 4096,
+      ramPages: record.machine.ramBytes / 4096,
       shimStatusPath: files.shimStatus,
     },
     files.accesses,
@@ -47,7 +46,8 @@ export async function openVm(
   let ram: Region | undefined
   let controls: Controls | undefined
   try {
-    ram = Region.map(ramPath, { writable: false })
+    // Without what its devices and firmware have behind it.
+    ram = Region.map(ramPath, { writable: false, bytes: record.machine.ramBytes })
     if (!record.protection)
       controls = { files, qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
     const target = new VmTarget(record, ram, tracking, controls)

@@ -263,6 +263,7 @@ export class RunningGuest implements DenseOwner {
       to,
       diskTo: _,
       verifyEveryMs: __,
+      durability: ___,
       ...sending
     } = settings
     return {

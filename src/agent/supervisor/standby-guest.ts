@@ -1,7 +1,9 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
 import { RawDisk } from '../../disk/raw-disk.ts'
+import { playBack, RedoJournal } from '../../disk/redo-journal.ts'
 import { asSubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
+import { journalPath } from '../../qemu/disk-places.ts'
 import type { GuestFiles, GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
 import { endLeftover } from '../../qemu/leftover.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
@@ -50,6 +52,7 @@ export class StandbyGuest implements DenseOwner {
       guest: waiting,
       image: this.#image,
       disks,
+      journal: new RedoJournal(journalPath(this.qemu.files, this.qemu.record), disks),
       hello,
       succession: successionOf(waiting.qemu.record, host, waiting.qemu),
       sourceGone: (of) => this.#sight.gone(of),
@@ -138,13 +141,25 @@ export class StandbyGuest implements DenseOwner {
 export async function endLeft(files: GuestFiles, record: GuestRecord | undefined, host: Host): Promise<void> {
   await endLeftover(files, record)
   if (!record) return
+  if (record.waiting) await bringUpDisks(files, record, host)
   host.density.remember(record)
   const given = successionOf(record, host).giveBackLeft()
   await given.catch((error) => host.events.add(record.name, 'protection', asSubpageError(error).message))
 }
 
+/** After a loss of power the disks have what was acknowledged, and the journal what of it they may lack. */
+async function bringUpDisks(files: GuestFiles, record: GuestRecord, { events }: Host): Promise<void> {
+  const say = (text: string) => events.add(record.name, 'protection', text)
+  try {
+    const epoch = await playBack(journalPath(files, record), record.machine.disks)
+    if (epoch !== undefined) say(`the copies of its disks are those of checkpoint ${epoch}`)
+  } catch (error) {
+    say(asSubpageError(error).message)
+  }
+}
+
 const closeAll = (disks: RawDisk[]) => {
-  for (const disk of disks) disk.close()
+  for (const disk of disks) void disk.close()
 }
 
 const reverseOf = ({ settings, source }: Hello): ProtectionSettings => ({ ...settings, to: source.address })

@@ -73,6 +73,13 @@ export const protectCommand: Command = {
         'NAME=PATH: the file or device of the other host for its copy of a disk, of the same size; without it a file is made there',
       many: true,
     },
+    {
+      form: '--durability <durability>',
+      summary:
+        'a checkpoint is safe when the standby has it in memory, or when its disks outlast a loss of power, too',
+      default: 'memory',
+      choices: ['memory', 'disk'],
+    },
     { form: '--verify-every <time>', summary: 'compare guest and standby so often, such as 1h' },
     ...sendingFlags,
   ],
@@ -90,6 +97,7 @@ export const protectCommand: Command = {
       suspicionMs: read(invocation, 'suspicion', within(parseMs, 50, 60_000, formatTime)),
       tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
       codec: text(invocation, 'codec') as ProtectBody['codec'],
+      durability: text(invocation, 'durability') as 'memory' | 'disk',
       ...(invocation.flags.diskTo !== undefined && { diskTo: read(invocation, 'diskTo', parsePlaces) }),
       ...(invocation.flags.verifyEvery !== undefined && {
         verifyEveryMs: read(invocation, 'verifyEvery', within(parseMs, 1000, 2 ** 31 - 1, formatTime)),
