@@ -17,6 +17,7 @@ import { packageRoot } from '../src/memory/native.ts'
 import { pageBytes } from '../src/memory/page.ts'
 import { PageRanges } from '../src/memory/page-ranges.ts'
 import { Region } from '../src/memory/region.ts'
+import { qemuBinary } from '../src/qemu/launch.ts'
 
 /** As many milliseconds of guest time as an epoch of a protected guest has. */
 const epochMs = 50
@@ -65,7 +66,7 @@ async function record(workload: Workload): Promise<RecordedEpoch[]> {
   const connected = servers.map(async (server) => (await once(server, 'connection'))[0] as Socket)
   const guest = join(packageRoot, 'build/guest')
   const qemu = spawn(
-    'qemu-system-x86_64',
+    qemuBinary,
     [
       [
         '-M',

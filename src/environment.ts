@@ -17,6 +17,7 @@ export const otherVariables = [
   'SUBPAGE_SIM_SEED',
   'SUBPAGE_TEST_SEED',
   // What the library that is loaded into QEMU is told (native/shim/shim.h).
+  'SUBPAGE_AUX_RAM',
   'SUBPAGE_FORGET',
   'SUBPAGE_GUARD_QMP',
   'SUBPAGE_LEASE',

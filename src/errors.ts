@@ -78,6 +78,12 @@ export const errorTable = {
     exitStatus.usage,
     400,
   ),
+  CONSOLE_TAKEN: entry(
+    'Somebody has the serial console of this guest already; one at a time can have it.',
+    'Leave the other one with Ctrl-]; the log of the console, which `status` names, can be read meanwhile.',
+    exitStatus.failed,
+    409,
+  ),
   DELTA_MALFORMED: entry(
     'A delta breaks its format or names a page outside the image. Nothing of it was written.',
     'The peer is broken or hostile; the connection is closed. Check that both hosts run the same release.',

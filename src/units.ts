@@ -27,3 +27,6 @@ export function formatTime(ms: number): string {
 
 /** Two digits or more. */
 const short = (value: number) => value.toFixed(value < 9.95 ? 1 : 0)
+
+/** As in "1 epoch", "2 epochs". */
+export const counted = (count: number, noun: string) => `${count} ${noun}${count === 1 ? '' : 's'}`

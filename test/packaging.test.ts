@@ -46,3 +46,13 @@ test('the agent is told apart from its guests: what says that it serves, and wha
   for (const line of ['Type=notify', 'NotifyAccess=main', 'KillMode=process', 'RuntimeDirectoryPreserve=yes'])
     expect(unit.split('\n')).toContain(line)
 })
+
+test('an agent that fails for however long is started again, and a host that is shut down moves its guests first', () => {
+  const lines = (unit: string) => readFileSync(join(from, unit), 'utf8').split('\n')
+  expect(lines('subpage-agent.service')).toEqual(
+    expect.arrayContaining(['StartLimitIntervalSec=0', 'Restart=always']),
+  )
+  const drain = lines('subpage-drain.service')
+  expect(drain).toContainEqual(expect.stringMatching(/^After=(.* )?subpage-agent\.service( |$)/))
+  expect(drain).toContainEqual(expect.stringMatching(/^ExecStop=-?\S.* subpage drain$/))
+})

@@ -176,7 +176,7 @@ test('a recording that fails keeps its whole epochs; without one nothing is left
     const where = old === undefined ? path : `${path}.part`
     expect(other.fail(new SubpageError('NO_SPACE', 'full'))).toMatchObject({
       code: 'NO_SPACE',
-      message: `full; the 1 epochs until then are in ${where}`,
+      message: `full; what was recorded until then (1 epoch) is in ${where}`,
     })
     expect(readTrace(where).end()).toEqual({
       epochCount: 1,

@@ -201,17 +201,24 @@ static int open_file(const char *path, bool writable, int *fd, size_t *bytes)
     return error;
 }
 
-/* regionMap(path, writable) → handle */
+/* regionMap(path, writable, bytes) → handle; the first bytes of the file, or, with 0, all. */
 static napi_value region_map(napi_env env, napi_callback_info info)
 {
-    napi_value args[2];
+    napi_value args[3];
     char path[PATH_MAX];
     bool writable;
-    if (!subpage_args(env, info, 2, args) || !subpage_get_bool(env, args[1], "writable", &writable) ||
-        !get_path(env, args[0], path))
+    uint64_t wanted;
+    if (!subpage_args(env, info, 3, args) || !subpage_get_bool(env, args[1], "writable", &writable) ||
+        !subpage_get_uint(env, args[2], INT64_MAX, "bytes", &wanted) || !get_path(env, args[0], path))
         return NULL;
     struct subpage_region region = {.fd = -1, .writable = writable};
     int error = open_file(path, writable, &region.fd, &region.bytes);
+    if (!error && (wanted > region.bytes || wanted % SP_PAGE_BYTES != 0)) {
+        close(region.fd);
+        error = EINVAL;
+    }
+    if (!error && wanted > 0)
+        region.bytes = wanted;
     if (error) {
         errno = error;
         return throw_errno(env, path);

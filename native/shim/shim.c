@@ -22,16 +22,15 @@
 #include "flush.h"
 #include "shim.h"
 
-typedef void *(*mmap_function)(void *, size_t, int, int, int, off_t);
 typedef int (*fallocate_function)(int, int, off_t, off_t);
 typedef int (*madvise_function)(void *, size_t, int);
 typedef int (*munmap_function)(void *, size_t);
 
-static mmap_function next_mmap;
+static map_function next_mmap;
 static fallocate_function next_fallocate;
 static madvise_function next_madvise;
 static munmap_function next_munmap;
-static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path;
+static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path, *aux_ram;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .fence = "off", .forget = "off"};
 
@@ -40,14 +39,14 @@ static void find_next(void)
 {
     if (next_mmap && next_fallocate && next_madvise && next_munmap)
         return;
-    next_mmap = (mmap_function)dlsym(RTLD_NEXT, "mmap64");
+    next_mmap = (map_function)dlsym(RTLD_NEXT, "mmap64");
     next_fallocate = (fallocate_function)dlsym(RTLD_NEXT, "fallocate64");
     next_madvise = (madvise_function)dlsym(RTLD_NEXT, "madvise");
     next_munmap = (munmap_function)dlsym(RTLD_NEXT, "munmap");
 }
 
 static const char *const variables[] = {"SUBPAGE_RAM", "SUBPAGE_SHIM_STATUS", "SUBPAGE_LEASE", "SUBPAGE_GUARD_QMP",
-                                        "SUBPAGE_FORGET"};
+                                        "SUBPAGE_FORGET", "SUBPAGE_AUX_RAM"};
 
 static char *variable(const char *name)
 {
@@ -97,6 +96,7 @@ __attribute__((constructor)) static void shim_load(void)
     lease_path = variable("SUBPAGE_LEASE");
     guard_path = variable("SUBPAGE_GUARD_QMP");
     forget_path = variable("SUBPAGE_FORGET");
+    aux_ram = variable("SUBPAGE_AUX_RAM");
     if (ram_path)
         status_write(status_path, &status);
 }
@@ -197,9 +197,41 @@ bool shim_forget(uint64_t offset, uint64_t bytes)
     return done;
 }
 
+/* With the lock held: what is mapped there belongs to the guest. */
+static void watch(const void *mapped, size_t bytes, uint64_t offset)
+{
+    watch_add(&status, mapped, bytes, offset);
+    start_threads_once();
+    status_write(status_path, &status);
+}
+
+/* MAP_FAILED: it is QEMU's alone. */
+static void *map_aux(void *address, size_t bytes, int protection, int flags)
+{
+    int saved_errno = errno;
+    uint64_t offset = 0;
+    pthread_mutex_lock(&lock);
+    /* A part of RAM that QEMU replaces, as after a memory error, has its place already. */
+    void *mapped = watch_covers(&status, address)
+                       ? MAP_FAILED
+                       : aux_map(&status, next_mmap, address, bytes, protection, flags, &offset);
+    if (mapped != MAP_FAILED)
+        watch(mapped, bytes, offset);
+    else
+        status_write(status_path, &status);
+    pthread_mutex_unlock(&lock);
+    errno = saved_errno;
+    return mapped;
+}
+
 static void *map(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     find_next();
+    if (aux_ram && atomic_load(&guest_ram.known) && aux_is_block(bytes, protection, flags, fd)) {
+        void *block = map_aux(address, bytes, protection, flags);
+        if (block != MAP_FAILED)
+            return block;
+    }
     void *mapped = next_mmap(address, bytes, protection, flags, fd, offset);
     int saved_errno = errno;
     if (mapped == MAP_FAILED || !can_change(fd, flags) || !is_guest_ram(fd)) {
@@ -208,9 +240,8 @@ static void *map(void *address, size_t bytes, int protection, int flags, int fd,
     }
     pthread_mutex_lock(&lock);
     remember_guest_ram(fd);
-    watch_add(&status, mapped, bytes, (uint64_t)offset);
-    start_threads_once();
-    status_write(status_path, &status);
+    aux_start(fd);
+    watch(mapped, bytes, (uint64_t)offset);
     pthread_mutex_unlock(&lock);
     errno = saved_errno;
     return mapped;

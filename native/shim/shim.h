@@ -11,14 +11,19 @@
  *   SUBPAGE_LEASE        path of the lease file (lease.h): the fence heeds it; the guard runs when the next is set too
  *   SUBPAGE_GUARD_QMP    unix socket of a QMP monitor that only the guard uses
  *   SUBPAGE_FORGET       path of the file through which the agent has accesses forgotten (forget.h)
+ *   SUBPAGE_AUX_RAM      `on`: memory that QEMU allocates beside the RAM goes into the RAM file too (aux.c)
  */
 #ifndef SUBPAGE_SHIM_H
 #define SUBPAGE_SHIM_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "uffd.h"
+
+/* With the RAM they are no more mappings than the pager takes (core/pager.h). */
+#define AUX_BLOCKS_MAX 60
 
 /* What `subpage status` can know of the shim. `waiting`: QEMU has not mapped the RAM file yet. */
 struct shim_status {
@@ -31,6 +36,9 @@ struct shim_status {
     const char *guard; /* off, on, failed */
     const char *fence; /* off, on, failed */
     const char *forget; /* off, on, failed */
+    /* Blocks behind the RAM in its file, in order. */
+    unsigned aux_count;
+    size_t aux_bytes[AUX_BLOCKS_MAX];
     struct uffd_failure failure;
 };
 
@@ -59,6 +67,18 @@ bool shim_thread(void *(*run)(void *));
 
 /* Starts the thread that forgets accesses. False with errno set. */
 bool forget_start(const char *path);
+
+typedef void *(*map_function)(void *, size_t, int, int, int, off_t);
+
+/* From now on blocks are appended to this file. */
+void aux_start(int ram_fd);
+
+/* Whether QEMU maps a block of guest memory so. */
+bool aux_is_block(size_t bytes, int protection, int flags, int fd);
+
+/* Maps it behind all that the RAM file has, whose `offset` it fills in. MAP_FAILED: nothing was mapped, and `status` says why. */
+void *aux_map(struct shim_status *status, map_function map, void *address, size_t bytes, int protection, int flags,
+              uint64_t *offset);
 
 struct lease;
 

@@ -16,15 +16,18 @@ void status_write(const char *path, const struct shim_status *status)
 {
     if (!path)
         return;
-    char text[1024];
+    char blocks[AUX_BLOCKS_MAX * 22 + 1] = "";
+    for (size_t n = 0, used = 0; n < status->aux_count; n++)
+        used += (size_t)snprintf(blocks + used, sizeof blocks - used, "%s%zu", n > 0 ? "," : "", status->aux_bytes[n]);
+    char text[1024 + sizeof blocks];
     int length = snprintf(text, sizeof text,
                           "{\"format\":1,\"pid\":%ld,\"tracking\":\"%s\",\"kind\":\"%s\",\"uffd\":%d,"
                           "\"address\":\"0x%jx\",\"bytes\":%zu,\"mappings\":%u,\"guard\":\"%s\",\"fence\":\"%s\","
-                          "\"forget\":\"%s\","
+                          "\"forget\":\"%s\",\"aux\":[%s],"
                           "\"failedStep\":\"%s\",\"errno\":%d,\"reason\":\"%s\"}\n",
                           (long)getpid(), status->tracking, status->kind, status->uffd,
                           (uintmax_t)(uintptr_t)status->address, status->bytes, status->mapping_count,
-                          status->guard, status->fence, status->forget,
+                          status->guard, status->fence, status->forget, blocks,
                           status->failure.step ? status->failure.step : "", status->failure.error,
                           status->failure.error ? strerror(status->failure.error) : "");
     char next[4096];

@@ -22,7 +22,7 @@ import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
 import { GuestIds } from './guest-ids.ts'
 import { ownMemory } from './own-memory.ts'
-import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
+import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
@@ -181,6 +181,9 @@ export class Agent implements GuestApi {
     this.#find(name).ask((client) => client.unprotect(name, discard))
 
   verify = (name: string): Promise<Verified> => this.#find(name).ask((client) => client.verify(name))
+
+  screenshot = (name: string): Promise<Screenshot> =>
+    this.#find(name).ask((client) => client.screenshot(name))
 
   switchover = (name: string): Promise<{ switchedOver: string }> =>
     this.#find(name).ask((client) => client.switchover(name))

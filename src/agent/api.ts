@@ -10,6 +10,7 @@ import { limits } from '../limits.ts'
 import { DiskRequest, DiskShape, disksMax } from '../qemu/disk.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { pluginPartNames } from '../qemu/plugin.ts'
+import { Vnc } from '../qemu/screen.ts'
 import { durabilities, sendingForm } from '../replication/sending.ts'
 import { EventStream } from './event-stream.ts'
 import type { GuestApi } from './guest-api.ts'
@@ -24,6 +25,8 @@ export const RunBody = Type.Object(
     nics: Type.Optional(Type.Array(NicRequest, { maxItems: nicsMax })),
     /** Writable ones. */
     disks: Type.Optional(Type.Array(DiskRequest, { maxItems: disksMax })),
+    /** Where its screen is shown, on each host. */
+    vnc: Type.Optional(Vnc),
     /** What QEMU's plugin notes of the guest's accesses; with tcg only. */
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames), { maxItems: 8 })),
   },
@@ -154,6 +157,7 @@ export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
     ({ params, body }) => guests.failover(params.name, body.force),
   )
   api.post<{ Params: Named }>('/v1/guests/:name/switchover', ({ params }) => guests.switchover(params.name))
+  api.get<{ Params: Named }>('/v1/guests/:name/screenshot', ({ params }) => guests.screenshot(params.name))
   api.post<{ Params: Named }>('/v1/guests/:name/verify', ({ params }) => guests.verify(params.name))
 
   api.get('/v1/density', () => guests.density())

@@ -10,7 +10,7 @@ import type { DensityBody, ProtectBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
-import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
+import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
@@ -48,6 +48,7 @@ export class AgentClient {
     this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
   verify = (name: string) => this.#call<Verified>('POST', `${guestPath(name)}/verify`)
+  screenshot = (name: string) => this.#call<Screenshot>('GET', `${guestPath(name)}/screenshot`)
   density = () => this.#call<HostDensityStatus>('GET', '/v1/density')
   densityOn = (name: string, body: DensityBody) =>
     this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)
@@ -124,6 +125,12 @@ export class AgentClient {
       return new SubpageError(
         'AUTH_REFUSED',
         `this user may not open ${this.#at}: run the command as the user of the agent, or name an agent of your own with --state`,
+        { cause },
+      )
+    if (typeof this.#at === 'string' && errorCode(cause) === 'ENOTDIR')
+      return new SubpageError(
+        'BAD_ARGUMENT',
+        `no agent can be reached by ${this.#at}: a part of this path is no directory`,
         { cause },
       )
     const why = cause instanceof Error ? cause.message : String(cause)

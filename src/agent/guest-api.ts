@@ -7,7 +7,7 @@ import type { RunRequest } from '../qemu/run-request.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import type { GuestStatus, HostStatus, Unprotected, Verified } from './status.ts'
+import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
 
 export interface GuestApi {
@@ -28,6 +28,8 @@ export interface GuestApi {
   failover(name: string, force?: boolean): Promise<StandbyOutcome>
   switchover(name: string): Promise<{ switchedOver: string }>
   verify(name: string): Promise<Verified>
+  /** What is on its screen, here where it runs. */
+  screenshot(name: string): Promise<Screenshot>
   density(): Promise<HostDensityStatus>
   densityOn(name: string, settings: DensitySettings): Promise<GuestDensity | undefined>
   densityOff(name: string): Promise<{ whole: string }>

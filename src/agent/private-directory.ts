@@ -1,6 +1,7 @@
 /** A directory that nobody else on this host can look into. */
 import { lstatSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
+import { kindOfFile } from '../input-file.ts'
 import { makeFolders } from '../output-file.ts'
 
 /**
@@ -12,8 +13,8 @@ export function makePrivateDirectory(path: string): void {
   const found = lstatSync(path)
   if (!found.isDirectory())
     throw new SubpageError(
-      'SECRET_EXPOSED',
-      `${path} is a link or a file, not a directory: choose another --state`,
+      'BAD_ARGUMENT',
+      `${path} is ${found.isSymbolicLink() ? 'a link' : kindOfFile(found)}, not a directory: choose another --state`,
     )
   if (found.uid !== process.getuid?.())
     throw new SubpageError('SECRET_EXPOSED', `${path} belongs to user ${found.uid}: choose another --state`)

@@ -90,6 +90,11 @@ const Disk = Type.Object({
 export type DiskStatus = Static<typeof Disk>
 type DiskPlace = Pick<DiskStatus, 'name' | 'bytes' | 'path'>
 
+export interface Screenshot {
+  /** A picture in base64. */
+  png: string
+}
+
 export const GuestStatus = Type.Object({
   name: Type.String(),
   role: Type.Union([Type.Literal('Primary'), Type.Literal('Standby'), Type.Literal('Alone')]),
@@ -97,10 +102,18 @@ export const GuestStatus = Type.Object({
   reason: Type.String(),
   peer: Nullable(Type.String()),
   ramBytes: Type.Integer(),
+  auxBytes: Type.Integer({ description: 'memory of its devices and firmware, protected with its RAM' }),
   accel: Type.String(),
   qemu: Type.String(),
   pid: Nullable(Type.Integer()),
   console: Type.String({ description: 'file with the output of the serial console' }),
+  consoleSocket: Type.String({ description: 'of the serial console, for one at a time' }),
+  vnc: Nullable(
+    Type.Object(
+      { host: Type.String(), port: Type.Integer() },
+      { description: 'where its screen is shown, on this host' },
+    ),
+  ),
   /** Its writable ones. */
   disks: Type.Array(Disk),
   tracker: Nullable(Type.String()),

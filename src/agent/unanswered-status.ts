@@ -1,4 +1,5 @@
 /** What is known of a guest whose supervisor does not answer: what its record says. */
+import { memoryBytes } from '../qemu/aux-ram.ts'
 import { diskStatus, type GuestStatus, unprotected } from './status.ts'
 import type { SupervisedGuest } from './supervised-guest.ts'
 
@@ -22,10 +23,13 @@ export function unansweredStatus({
       ? `its supervisor (process ${process?.pid ?? 'unknown'}) gives no answer`
       : (failure ?? 'its supervisor has ended, and the next one is started'),
     ramBytes: machine.ramBytes,
+    auxBytes: memoryBytes(machine) - machine.ramBytes,
     accel: machine.accel,
     qemu: qemuVersion,
     pid: record.process.pid,
     console: files.consoleLog,
+    consoleSocket: files.console,
+    vnc: null,
     disks: machine.disks.map((disk) => diskStatus(disk, waiting)),
     shimMissing: null,
     generation,

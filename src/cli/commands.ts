@@ -11,11 +11,12 @@ import {
   failoverCommand,
   protectCommand,
   removeCommand,
-  runCommand,
   switchoverCommand,
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { runCommand } from './commands/run.ts'
+import { consoleCommand, screenshotCommand } from './commands/screen.ts'
 import { statusCommand } from './commands/status.ts'
 import { wssCommand } from './commands/wss.ts'
 import { labCommands } from './lab.ts'
@@ -31,6 +32,8 @@ export const commands: Command[] = [
   unprotectCommand,
   statusCommand,
   eventsCommand,
+  consoleCommand,
+  screenshotCommand,
   switchoverCommand,
   drainCommand,
   failoverCommand,

@@ -3,6 +3,7 @@ import type { HostDensityStatus } from '../agent/density-status.ts'
 import type { Survey } from '../density/survey.ts'
 import { pageBytes } from '../memory/page.ts'
 import { columnsOf } from '../text-layout.ts'
+import { counted } from '../units.ts'
 import { table } from './output.ts'
 import { formatBytes } from './sizes.ts'
 
@@ -40,9 +41,8 @@ export function surveyReport(survey: Survey): string {
     percent(whole - after, whole),
     note,
   ])
-  const images = survey.images.length === 1 ? '1 image' : `${survey.images.length} images`
   return [
-    `${images}, ${survey.pages} pages, ${formatBytes(whole)}`,
+    `${counted(survey.images.length, 'image')}, ${counted(survey.pages, 'page')}, ${formatBytes(whole)}`,
     '',
     table([['technique', 'pages', 'saves', 'leaves', 'saved so far', ''], ...rows]),
     '',

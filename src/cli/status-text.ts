@@ -34,6 +34,10 @@ function guestTable(guests: GuestStatus[], columns: number): string {
   ].join('\n')
 }
 
+/** As VNC viewers take it. */
+export const vncText = ({ host, port }: NonNullable<GuestStatus['vnc']>) =>
+  `vnc://${host.includes(':') ? `[${host}]` : host}:${port}`
+
 export function details(guest: GuestStatus, columns = columnsOf(process.stdout)): string {
   const rows = [
     ['guest', guest.name],
@@ -45,6 +49,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       `${formatBytes(guest.ramBytes)}, ${guest.accel}, QEMU ${guest.qemu}, process ${guest.pid ?? '-'}`,
     ],
     ['console', guest.console],
+    ...(guest.vnc ? [['screen', vncText(guest.vnc)]] : []),
     ...guest.disks.map((disk) => ['disk', diskText(disk)]),
   ]
   if (guest.takeover)

@@ -54,7 +54,7 @@ export interface ForgetHandle {
 export interface Addon extends DiskAddon {
   /** Makes a file with all its room. Resolves with 0 or an errno; nothing is left then. */
   reserveFile(path: string, bytes: number): Promise<number>
-  regionMap(path: string, writable: boolean): RegionHandle
+  regionMap(path: string, writable: boolean, bytes: number): RegionHandle
   regionAnonymous(bytes: number): RegionHandle
   regionBytes(region: RegionHandle): number
   regionRead(region: RegionHandle, offset: number, into: Uint8Array): void

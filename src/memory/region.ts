@@ -36,12 +36,12 @@ export class Region {
   }
 
   /**
-   * Maps a file, shared with whoever else maps it.
+   * Maps a file, or its first `bytes`, shared with whoever else maps it.
    * @throws SubpageError NO_SPACE when there is no room to map it; BAD_ARGUMENT when it cannot be opened
    */
-  static map(path: string, { writable }: { writable: boolean }): Region {
+  static map(path: string, { writable, bytes = 0 }: { writable: boolean; bytes?: number }): Region {
     try {
-      return new Region(addon.regionMap(path, writable))
+      return new Region(addon.regionMap(path, writable, bytes))
     } catch (cause) {
       throw mapError(cause, undefined)
     }

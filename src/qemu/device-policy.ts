@@ -25,6 +25,17 @@ const devices = new Set([
   ...['usb-kbd', 'usb-mouse', 'usb-tablet', 'usb-hub', 'usb-storage'],
   ...['pcie-root-port', 'pcie-pci-bridge', 'pci-bridge', 'ioh3420', 'x3130-upstream', 'xio3130-downstream'],
   ...['pvpanic', 'pvpanic-pci', 'i6300esb', 'ib700', 'vmcoreinfo', 'vmgenid', 'isa-debug-exit'],
+  // Their video memory is in the RAM file (aux-ram.ts). Not ramfb: before QEMU 8.2 it forgets where its screen is.
+  ...[
+    'VGA',
+    'secondary-vga',
+    'bochs-display',
+    'cirrus-vga',
+    'virtio-vga',
+    'virtio-gpu-pci',
+    'qxl',
+    'qxl-vga',
+  ],
   // Not amd-iommu: QEMU 7.2 crashes when it saves the state of one.
   ...['intel-iommu', 'virtio-iommu-pci'],
 ])
@@ -37,9 +48,13 @@ const reasons: { driver: RegExp; reason: string }[] = [
   },
   { driver: /^vhost-/, reason: 'a vhost device keeps state outside QEMU' },
   {
-    driver:
-      /^(VGA|qxl|virtio-vga|virtio-gpu|cirrus-vga|ivshmem|bochs-display|vmware-svga|secondary-vga|ati-vga)/i,
-    reason: 'it has writable memory of its own, outside the guest RAM that is protected',
+    driver: /^(virtio-vga-gl|virtio-gpu-gl|vhost-user-(vga|gpu))/,
+    reason: 'it keeps what it draws outside QEMU',
+  },
+  { driver: /^ivshmem/, reason: 'its memory is shared with others' },
+  {
+    driver: /^(ramfb|vmware-svga|ati-vga)/,
+    reason: 'QEMU 7.2 does not save its state; VGA, virtio-vga, qxl-vga and bochs-display are saved',
   },
   { driver: /^(pc-dimm|nvdimm|virtio-mem|virtio-pmem)/, reason: 'guest RAM is one file of subpage' },
   { driver: /^(loader|guest-loader)$/, reason: 'it reads a file of the host' },

@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { CodecName } from '../delta/capture.ts'
-import { SubpageError } from '../errors.ts'
+import { errorCode, SubpageError } from '../errors.ts'
 import type { Durability, Sending } from '../replication/sending.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import { Disk } from './disk.ts'
@@ -17,6 +17,7 @@ import type { LaunchPaths, Machine } from './options.ts'
 import { pluginPartNames } from './plugin.ts'
 import type { ProcessIdentity } from './process.ts'
 import { replaceInPlace, syncToDisk } from './room.ts'
+import { Vnc } from './screen.ts'
 import { socketPath, stateTag } from './state-path.ts'
 
 export interface GuestRecord {
@@ -78,6 +79,8 @@ export interface GuestFiles extends LaunchPaths {
   directory: string
   record: string
   qemuLog: string
+  /** Where QEMU writes a picture of the screen for us. */
+  picture: string
   /** Where a waiting QEMU takes its device state. */
   incoming: string
   lease: string
@@ -132,6 +135,8 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     disksSocket: file('disks.sock'),
     disks: join(resolve(stateDirectory), 'disks'),
     consoleLog: file('console.log'),
+    vncSecret: file('vnc.secret'),
+    picture: file('screen.png'),
     qemuLog: file('qemu.log'),
     lease: file('lease'),
     shimStatus: file('shim.status'),
@@ -204,6 +209,8 @@ const recordForm = Type.Object({
     nics: Type.Array(Nic),
     disks: Type.Array(Disk),
     track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
+    vnc: Type.Optional(Vnc),
+    aux: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
   }),
   qemuVersion: Type.String(),
   process: Type.Object({
@@ -215,11 +222,12 @@ const recordForm = Type.Object({
   consoleDropped: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 
-/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED */
+/** Undefined when the directory has no record: a start that was cut short. @throws SubpageError STATE_DAMAGED, AUTH_REFUSED */
 export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | undefined {
-  if (!existsSync(files.record)) return undefined
+  const text = textOf(files.record)
+  if (text === undefined) return undefined
   try {
-    const read = JSON.parse(readFileSync(files.record, 'utf8'))
+    const read = JSON.parse(text)
     // An earlier release has written it.
     if (read.machine) read.machine.disks ??= []
     return Value.Parse(recordForm, read) as GuestRecord
@@ -227,6 +235,27 @@ export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | und
     throw new SubpageError(
       'STATE_DAMAGED',
       `its record ${files.record} is damaged, or of another release than this one, which reads format 1`,
+      { cause },
+    )
+  }
+}
+
+/** Only what is not there is no record: one that cannot be read is there. */
+function textOf(record: string): string | undefined {
+  try {
+    return readFileSync(record, 'utf8')
+  } catch (cause) {
+    const code = errorCode(cause)
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    if (code === 'EACCES')
+      throw new SubpageError(
+        'AUTH_REFUSED',
+        `this user may not read ${record}: run the command as the user of the agent, or name an agent of your own with --state`,
+        { cause },
+      )
+    throw new SubpageError(
+      'STATE_DAMAGED',
+      `its record ${record} cannot be read: ${(cause as Error).message}`,
       { cause },
     )
   }

@@ -8,16 +8,18 @@ import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { ForgetChannel } from '../tracking/forget.ts'
 import { mappingsOf } from '../tracking/mappings.ts'
-import { openUnnameable, shimEnvironment, shimMissing } from '../tracking/shim.ts'
+import { openUnnameable, readShimStatus, shimEnvironment, shimMissing } from '../tracking/shim.ts'
+import { assertSameBlocks, auxBlocks, blocksLeftOut, memoryBytes } from './aux-ram.ts'
 import { lastLines } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { makeDisks, removeDisks } from './disk-files.ts'
 import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
-import { commandLine, foreignRamBlocks, type Machine } from './options.ts'
+import { commandLine, type Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { wantOfRoom } from './room.ts'
+import { type VncAddress, vncAddress, writeSecret } from './screen.ts'
 import { spawnQemu } from './spawn.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
@@ -38,6 +40,7 @@ export interface Launched {
   qmp: Qmp
   ram: Region
   deviceState: DeviceStateFile
+  vnc: VncAddress | undefined
   /** What the operator should know of the start. */
   notes: string[]
 }
@@ -60,7 +63,8 @@ export async function launch(
   try {
     prepareFiles(files)
     made = makeDisks(machine.disks)
-    ram = await createRam(files.ram, machine.ramBytes)
+    if (machine.vnc) writeSecret(machine.vnc, files.vncSecret)
+    await createRam(files.ram, machine)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
     ;({ started, deviceState } = start(name, machine, files, waiting))
@@ -80,20 +84,20 @@ export async function launch(
     const qmp = await connect(files, started)
     if (!usesRam(started.pid, files.ram))
       throw new SubpageError('QEMU_FAILED', `QEMU does not use ${files.ram}: it was removed meanwhile`)
-    const foreign = foreignRamBlocks(
-      await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' }),
-    )
-    if (foreign.length > 0)
+    const aux = await settleAux(name, qmp, files, waiting ? (machine.aux ?? []) : undefined)
+    ram = Region.map(files.ram, { writable: true })
+    if (ram.bytes !== memoryBytes({ ...machine, aux }))
       throw new SubpageError(
-        'GUEST_UNPROTECTABLE',
-        `cannot protect ${name}: a device has writable memory of its own (${foreign.join(', ')}); leave that device out`,
+        'QEMU_FAILED',
+        `${files.ram} has ${ram.bytes} bytes, which is not what QEMU made of it`,
       )
     const missing = shimMissing(files.shimStatus)
     if (missing !== undefined) notes.push(missing)
     await joinBridges(machine.nics, files.directory, waiting)
-    const whole = { ...record, qemuVersion: qmp.version, waiting }
+    const whole = { ...record, machine: { ...machine, aux }, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
-    return { record: whole, qmp, ram, deviceState, notes }
+    const vnc = machine.vnc ? await vncAddress(qmp) : undefined
+    return { record: whole, qmp, ram, deviceState, vnc, notes }
   } catch (error) {
     ram?.close()
     deviceState?.close()
@@ -104,14 +108,40 @@ export async function launch(
   }
 }
 
-async function createRam(path: string, bytes: number): Promise<Region> {
+/**
+ * Which blocks beside the RAM are in its file.
+ * @param wanted those that a waiting QEMU must have
+ * @throws SubpageError GUEST_UNPROTECTABLE, PEER_MISMATCH
+ */
+async function settleAux(name: string, qmp: Qmp, files: GuestFiles, wanted?: number[]): Promise<number[]> {
+  // Once this is answered the machine is there; the control socket is before.
+  const info = await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' })
+  const found = auxBlocks(files.shimStatus)
+  if (wanted) assertSameBlocks(found, wanted)
+  const leftOut = blocksLeftOut(info, found)
+  if (leftOut.length === 0) return found
+  const { failedStep = '', reason = '' } = readShimStatus(files.shimStatus) ?? {}
+  throw new SubpageError(
+    reason === '' || found.length > 0 ? 'GUEST_UNPROTECTABLE' : 'NO_SPACE',
+    `cannot protect ${name}: memory of its devices (${leftOut.join(', ')}) is not in ${files.ram}: ${
+      reason === ''
+        ? 'the shim, which puts it there, is not in QEMU (subpage check says why)'
+        : `${failedStep}: ${reason}`
+    }`,
+  )
+}
+
+/** Makes the RAM file. A waiting guest's holds what else the primary has; QEMU adds it to the file. */
+async function createRam(path: string, machine: Machine): Promise<void> {
+  const bytes = memoryBytes(machine)
   const { bavail, bsize } = statfsSync('/dev/shm')
   if (bavail * bsize < bytes)
     throw new SubpageError(
       'NO_SPACE',
       `/dev/shm has ${mib(bavail * bsize)} MiB free, the guest needs ${mib(bytes)} MiB`,
     )
-  return await Region.create(path, bytes)
+  const made = await Region.create(path, machine.ramBytes)
+  made.close()
 }
 
 const mib = (bytes: number) => Math.floor(bytes / 2 ** 20)
@@ -144,6 +174,7 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
           lease: files.lease,
           guardQmp: files.guardQmp,
           forget: files.forget,
+          auxRam: !waiting || (machine.aux ?? []).length > 0,
         }),
       },
       // A disk has any length.

@@ -6,6 +6,7 @@ import { type Static, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { SubpageError } from '../errors.ts'
 import type { GuestDescription } from '../replication/guest.ts'
+import { auxBlocksMax, memoryBytes } from './aux-ram.ts'
 import { DiskShape, disksMax } from './disk.ts'
 import { copyOf } from './disk-places.ts'
 import type { GuestFiles } from './guest-files.ts'
@@ -13,6 +14,7 @@ import { imageDirectories } from './image-files.ts'
 import { Nic, nicsMax } from './nic.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
+import { assertGuarded, Vnc } from './screen.ts'
 
 const DescribedDisk = Type.Object(
   {
@@ -27,10 +29,13 @@ const Hypervisor = Type.Object(
   {
     /** The primary's QEMU; only compared with ours. */
     qemu: Type.String({ maxLength: 200 }),
+    ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
+    aux: Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), { maxItems: auxBlocksMax }),
     type: Type.String({ maxLength: 1000 }),
     accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic, { maxItems: nicsMax }),
+    vnc: Type.Optional(Vnc),
     disks: Type.Array(DescribedDisk, { maxItems: disksMax }),
   },
   { additionalProperties: false },
@@ -54,7 +59,7 @@ export interface PeerDirectories {
  * @throws SubpageError PEER_MISMATCH, GUEST_UNPROTECTABLE, DISK_UNUSABLE
  */
 export function readDescription(
-  { id, name, ramBytes, hypervisor }: GuestDescription,
+  { id, name, memoryBytes: described, hypervisor }: GuestDescription,
   files: GuestFiles,
   directories: PeerDirectories = { images: imageDirectories, disks: [] },
 ): DescribedMachine {
@@ -63,12 +68,28 @@ export function readDescription(
       'PEER_MISMATCH',
       'the primary describes its guest in a way that this host does not know: install the same release on both',
     )
-  const { qemu: version, accel, nics, disks: shapes, ...given }: Static<typeof Hypervisor> = hypervisor
+  const {
+    qemu: version,
+    ramBytes,
+    aux,
+    accel,
+    nics,
+    disks: shapes,
+    vnc,
+    ...given
+  }: Static<typeof Hypervisor> = hypervisor
   const { type, options } = readOptions(['-machine', given.type, ...given.options], directories.images)
   const disks = shapes.map((shape) => copyOf(shape, files, { id, name }, directories.disks))
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
     throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name, or in one place')
-  return { version, machine: { type, ramBytes, accel, options, nics, disks } }
+  if (vnc) assertGuarded(vnc)
+  const machine = { type, ramBytes, accel, options, nics, disks, aux, ...(vnc && { vnc }) }
+  if (memoryBytes(machine) !== described)
+    throw new SubpageError(
+      'PEER_MISMATCH',
+      'the primary describes a guest whose memory is not the sum of its blocks',
+    )
+  return { version, machine }
 }
 
 /** What a standby is told, with the places that the operator wants on its host. @param places by name of disk */

@@ -61,10 +61,7 @@ const rules: Record<string, Rule> = {
   '-net': (value) => (value === 'none' ? undefined : 'write it as -netdev and -device'),
   '-device': (value) => deviceRefusal(parseOption(value)),
   '-usbdevice': form(/^(tablet|mouse|keyboard)$/),
-  '-vga': (value) =>
-    value === 'none'
-      ? undefined
-      : 'it has writable memory of its own, outside the guest RAM that is protected',
+  '-vga': form(/^(none|std|cirrus|virtio|qxl)$/),
   '-object': objectRefusal,
   '-global': form(globals),
   '-rtc': list('base', {

@@ -10,6 +10,7 @@ import { bufferOptions } from './output-buffers.ts'
 import type { PluginPart } from './plugin.ts'
 import { pluginOption } from './plugin.ts'
 import type { QmpSockets } from './qmp.ts'
+import { type Vnc, vncOptions } from './screen.ts'
 
 export interface Machine {
   /** What both hosts must have alike. */
@@ -24,6 +25,10 @@ export interface Machine {
   nics: Nic[]
   /** Writable ones, by `--disk` and by the user's options, which may have others to read. */
   disks: Disk[]
+  /** Where its screen is shown. */
+  vnc?: Vnc
+  /** Bytes of each block of memory behind the RAM in its file (aux-ram.ts), in order; both hosts have the same. */
+  aux?: number[]
 }
 
 export interface LaunchPaths extends QmpSockets {
@@ -36,6 +41,7 @@ export interface LaunchPaths extends QmpSockets {
   observerQmp: string
   console: string
   consoleLog: string
+  vncSecret: string
 }
 
 /** The whole command line of a guest, running or waiting for its state (`incoming`). */
@@ -61,21 +67,10 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...nicOptions(machine.nics, paths.directory),
     ...diskOptions(machine.disks),
+    ...vncOptions(machine.vnc, paths.vncSecret, incoming),
     ...withNodes(machine.options, machine.disks),
     ...bufferOptions(netdevIds(machine)),
     ...pluginOption(machine, paths.accesses),
     ...(incoming ? ['-incoming', 'defer'] : []),
   ]
-}
-
-/** Memory that `info ramblock` may list beside the guest RAM: read-only for the guest, the same on both hosts. */
-const harmlessBlocks = [/^pc\.(bios|rom)$/, /^\/rom@/, /\.rom$/, /\/rom$/, /^ram$/]
-
-/** Names of RAM blocks with contents of their own that a standby would lack. Input: QEMU's `info ramblock`. */
-export function foreignRamBlocks(infoRamblock: string): string[] {
-  return infoRamblock
-    .split('\n')
-    .slice(1)
-    .map((line) => line.trim().split(/\s+/)[0] ?? '')
-    .filter((name) => name !== '' && !harmlessBlocks.some((pattern) => pattern.test(name)))
 }

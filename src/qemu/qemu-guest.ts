@@ -1,4 +1,5 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
+import { pageBytes } from '../memory/page.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
@@ -47,7 +48,9 @@ export class QemuGuest implements Guest {
    * @throws SubpageError TRACKER_UNAVAILABLE
    */
   watchAccesses() {
-    const accesses = openAccesses(this.#target)
+    // What its devices and firmware use is none of the guest's RAM.
+    const ramPages = this.qemu.record.machine.ramBytes / pageBytes
+    const accesses = openAccesses({ ...this.#target, ramPages })
     return {
       accesses,
       costs: faultCosts(),
@@ -155,13 +158,13 @@ export class QemuGuest implements Guest {
 }
 
 /** What both hosts must have alike for the device state of one to load on the other. */
-function describe({ record }: QemuProcess): GuestDescription {
-  const { ramBytes, track: _, disks, ...machine } = record.machine
+function describe({ record, ram }: QemuProcess): GuestDescription {
+  const { track: _, disks, aux = [], ...machine } = record.machine
   return {
     id: record.id,
     name: record.name,
-    ramBytes,
+    memoryBytes: ram.bytes,
     diskBytes: disks.map(({ bytes }) => bytes),
-    hypervisor: { qemu: record.qemuVersion, ...machine, disks: disks.map(shapeOf) },
+    hypervisor: { qemu: record.qemuVersion, ...machine, aux, disks: disks.map(shapeOf) },
   }
 }

@@ -25,6 +25,7 @@ import { OutputWatch } from './output-watch.ts'
 import { PauseLease } from './pause-lease.ts'
 import { fateOf, isGone, killProcess, untilGone } from './process.ts'
 import { Qmp } from './qmp.ts'
+import { type VncAddress, vncAddress } from './screen.ts'
 import { openTaps } from './tap.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
@@ -65,6 +66,7 @@ export class QemuProcess {
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
+  #vnc: VncAddress | undefined
   #ramUnlinked = false
   #noteUnlinked!: () => void
   /** Resolves when its RAM file is found to have no name any more; what follows goes through its process. */
@@ -80,8 +82,9 @@ export class QemuProcess {
   /** By a command of ours: however its process ends now, the guest has not failed. */
   #toldToEnd = false
 
-  constructor(files: GuestFiles, { record, qmp, ram, deviceState, notes }: Launched) {
+  constructor(files: GuestFiles, { record, qmp, ram, deviceState, vnc, notes }: Launched) {
     this.files = files
+    this.#vnc = vnc
     this.record = record
     this.qmp = qmp
     this.ram = ram
@@ -139,6 +142,7 @@ export class QemuProcess {
         qmp,
         ram: Region.map(ram, { writable: true }),
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
+        vnc: undefined,
         notes: [],
       })
     } catch (error) {
@@ -157,6 +161,7 @@ export class QemuProcess {
   async #takeUp(doing: (step: AttachStep) => void): Promise<void> {
     doing('answer')
     await this.outputs.readBack()
+    if (this.record.machine.vnc) this.#vnc = await vncAddress(this.qmp)
     // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
     doing('unlock')
     await Promise.race([this.lease.unlocked(), this.ended])
@@ -174,6 +179,11 @@ export class QemuProcess {
     } catch (error) {
       this.notes.push(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
     }
+  }
+
+  /** Where its screen is shown, on this host. */
+  get vnc(): VncAddress | undefined {
+    return this.#vnc
   }
 
   get ramIsUnlinked(): boolean {

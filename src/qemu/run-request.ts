@@ -9,6 +9,7 @@ import { takeDisks } from './option-disks.ts'
 import { readOptions, splitOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
 import type { PluginPart } from './plugin.ts'
+import { assertGuarded, screenOptions, type Vnc } from './screen.ts'
 
 export interface RunRequest {
   name: string
@@ -19,6 +20,8 @@ export interface RunRequest {
   nics?: NicRequest[]
   /** Writable disks; those of a size are made. */
   disks?: DiskRequest[]
+  /** Where its screen is shown. */
+  vnc?: Vnc
   /** What QEMU's plugin notes of the guest's accesses. */
   track?: PluginPart[]
 }
@@ -30,7 +33,8 @@ export async function machineOf(
   files: GuestFiles,
   owner: DiskOwner,
 ): Promise<Machine> {
-  const { name, ramBytes, nics = [], disks = [], track = [] } = request
+  const { name, ramBytes, nics = [], disks = [], track = [], vnc } = request
+  if (vnc) assertGuarded(vnc)
   const sata = disks.flatMap(({ bus }, index) => (bus === 'sata' ? [index] : []))
   const taken = takeDisks(splitOptions(request.options), sata)
   const { type, options } = readOptions(taken.options, images)
@@ -38,9 +42,10 @@ export async function machineOf(
     type,
     ramBytes,
     accel: await chooseAccel(request),
-    options,
+    options: vnc ? [...options, ...screenOptions(options)] : options,
     nics: addressed(name, nics),
     disks: disksOf([...disks, ...taken.disks], files, owner),
+    ...(vnc && { vnc }),
     ...(track.length > 0 && { track: [...new Set(track)] }),
   }
 }

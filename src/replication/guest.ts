@@ -11,7 +11,8 @@ export interface GuestDescription {
   /** Unique for ever; the name may be used again. */
   id: string
   name: string
-  ramBytes: number
+  /** All that the image holds: its RAM, and the memory of its devices. */
+  memoryBytes: number
   /** Sizes of its writable disks, in an order that both hosts know. */
   diskBytes: number[]
   /** Opaque to replication: the hypervisor's own words for the machine; equal on both sides. */

@@ -25,7 +25,7 @@ export const Hello = Type.Object({
   guest: Type.Object({
     id: Type.String({ pattern: '^[0-9a-f-]{36}$' }),
     name: line,
-    ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
+    memoryBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
     diskBytes: Type.Array(Type.Integer({ minimum: 512, multipleOf: 512 }), { maxItems: 16 }),
     hypervisor: Type.Record(Type.String(), Type.Unknown()),
   }),

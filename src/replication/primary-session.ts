@@ -117,7 +117,7 @@ export class PrimarySession {
       if (value.type !== frameType.welcome)
         throw new SubpageError('FRAME_MALFORMED', `expected a welcome, got frame type ${value.type}`)
       const welcome = readJson(Welcome, value.payload, 'the welcome')
-      if (welcome.imagePages * pageBytes !== hello.guest.ramBytes)
+      if (welcome.imagePages * pageBytes !== hello.guest.memoryBytes)
         throw new SubpageError('PEER_MISMATCH', 'the image on the standby has another size than the guest')
       const { suspicionMs } = hello.settings
       const pulse = new Pulse(

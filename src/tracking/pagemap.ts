@@ -119,7 +119,7 @@ export function lockMarks({ pid, ramPath }: TrackerTarget): number | undefined {
   return undefined
 }
 
-/** The mappings to scan: they cover all RAM, and no other one can change it. */
+/** The mappings to scan: they cover the first `ramPages` of the RAM file, and no other one can change these. */
 export function trackedMappings({ pid, ramPath, ramPages, shimStatusPath }: TrackerTarget): Mapping[] {
   const mappings = readingProc(pid, () => mappingsOf(pid, ramPath)).filter(({ writable }) => writable)
   const because = (what: string) => {
@@ -135,9 +135,14 @@ export function trackedMappings({ pid, ramPath, ramPages, shimStatusPath }: Trac
     if (firstPage > covered) break
     covered = Math.max(covered, firstPage + (end - start) / pageBytes)
   }
-  if (covered !== ramPages)
+  if (covered < ramPages)
     throw because(`process ${pid} maps ${covered} pages of ${ramPath} in one piece, its RAM has ${ramPages}`)
   return mappings
+    .filter(({ firstPage }) => firstPage < ramPages)
+    .map((mapping) => ({
+      ...mapping,
+      end: Math.min(mapping.end, mapping.start + (ramPages - mapping.firstPage) * pageBytes),
+    }))
 }
 
 /** Runs what reads /proc/PID and gives its failures their meaning. */

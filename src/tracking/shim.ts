@@ -28,10 +28,12 @@ export interface ShimFiles {
   guardQmp?: string
   /** Where accesses are forgotten (forget.ts); without it they cannot be. */
   forget?: string
+  /** Memory that QEMU allocates beside the RAM goes into the RAM file too. */
+  auxRam?: boolean
 }
 
 export function shimEnvironment(files: ShimFiles): Record<string, string> {
-  const { library = shimPath, ram, status, lease, guardQmp, forget } = files
+  const { library = shimPath, ram, status, lease, guardQmp, forget, auxRam } = files
   return {
     LD_PRELOAD: [library, process.env.LD_PRELOAD].filter(Boolean).join(':'),
     SUBPAGE_RAM: ram,
@@ -39,6 +41,7 @@ export function shimEnvironment(files: ShimFiles): Record<string, string> {
     ...(lease === undefined ? {} : { SUBPAGE_LEASE: lease }),
     ...(guardQmp === undefined ? {} : { SUBPAGE_GUARD_QMP: guardQmp }),
     ...(forget === undefined ? {} : { SUBPAGE_FORGET: forget }),
+    ...(auxRam ? { SUBPAGE_AUX_RAM: 'on' } : {}),
   }
 }
 
@@ -59,6 +62,8 @@ export interface ShimStatus {
   /** `on`: what QEMU sends to a tap passes the fence (native/shim/fence.h). */
   fence: 'off' | 'on' | 'failed'
   forget: 'off' | 'on' | 'failed'
+  /** Bytes of each block behind the RAM in its file, in order. */
+  aux: number[]
   failedStep: string
   errno: number
   reason: string

@@ -103,3 +103,34 @@ test('a connection to a keeper that fails while guests are handed to it is not l
   await victim.kill()
   await (await density.keeper()).ask('forget', { id: 'one' })
 })
+
+test('a keeper that keeps a guest paused, which a new supervisor finds so, is ended, and the next one serves the guest', async () => {
+  const victims = new Victims()
+  cleanups.push(() => victims.close())
+  const directory = mkdtempSync('/dev/shm/subpage-test-density-')
+  cleanups.push(() => rmSync(directory, { recursive: true, force: true }))
+  const events = new EventLog()
+  const density = new HostDensity(directory, events, undefined)
+  cleanups.push(() => density.close())
+  const victim = await victims.start({ pages: 64 })
+  const ram = Region.map(victim.target.ramPath, { writable: true })
+  cleanups.push(() => ram.close())
+  density.resume(ownerOf(victim, 'one', ram))
+  const served = async () => (await density.status())?.guests.map(({ id }) => id)
+  await expect.poll(served).toEqual(['one'])
+  const first = await density.keeper()
+  // One that answers, and pauses nobody, stays.
+  await density.endIfStuck(false)
+  expect(await density.keeper()).toBe(first)
+  await density.endIfStuck(true)
+  await first.closed
+  await expect.poll(served).toEqual(['one'])
+  expect(await density.keeper()).not.toBe(first)
+  expect(events.recent().map(({ text }) => text)).toContainEqual(
+    expect.stringMatching(
+      /^the keeper of dense memory hung and was ended \(it kept a guest paused for \d+ s\); a new one is started$/,
+    ),
+  )
+  await victim.kill()
+  await (await density.keeper()).ask('forget', { id: 'one' })
+})

@@ -2,9 +2,9 @@
  * The command line as a contract for people and programs: exit statuses, what goes to which output, JSON, environment.
  * With an agent that has no guests: neither QEMU nor privileges are needed.
  */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -249,6 +249,26 @@ describe('data', () => {
     expect(said).not.toMatch(/^ +at /m)
     expect([exitStatus.ok, exitStatus.failed]).toContain(status)
   })
+})
+
+// Some commands read what the agent has written, others ask it: whoever may do neither is told the same by all. Only root can be
+// somebody else.
+test
+  .runIf(process.geteuid!() === 0)
+  .each([
+    ['status'],
+    ['wss', 'vm:web', '--for', '2s'],
+    ['record', 'web', '--for', '1s', '-o', '/dev/null'],
+    ['density', 'analyze', 'vm:web'],
+  ])('another user may not look: %s %s', (...args) => {
+  chmodSync(directory, 0o711) // what stops them is the state directory itself
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
+  const command = [...nobody, process.execPath, mainFile, ...args, ...there]
+  const { status, stderr } = spawnSync('setpriv', command, { encoding: 'utf8' })
+  expect(stderr).toMatch(
+    /^subpage: this user may not (open|read) \S+: run the command as the user of the agent, or name an agent of your own with --state \(AUTH_REFUSED\)\n$/,
+  )
+  expect(status).toBe(exitStatus.refused)
 })
 
 test('the API socket is its owner’s alone, and goes with the agent', async () => {

@@ -217,6 +217,21 @@ test('wss writes its page and its tables, interrupted by SIGHUP as well', async 
   expect(readdirSync(join(folder, 'csv')).length).toBeGreaterThan(1)
 })
 
+test('what was measured is printed though its page and its tables find no room', () => {
+  const script = `
+    mount -t tmpfs -o size=8k none "$1" && cd "$1" || exit 99
+    shift; for as in --html --csv; do
+      "$@" wss pid:$$ --for 300ms --interval 100ms $as page 2>&1; echo "status $?"; ls; rm -rf page
+    done`
+  const arguments_ = ['-rm', 'sh', '-c', script, 'sh', folder, process.execPath, mainFile]
+  const said = execFileSync('unshare', arguments_, { encoding: 'utf8' })
+  expect(said.match(/ resident, .* used over the last /g)).toHaveLength(2)
+  expect(
+    said.match(/cannot write \S+: no room on its file system \(ENOSPC\) \(NO_SPACE\)\nstatus 1$/gm),
+  ).toHaveLength(2)
+  expect(said).not.toMatch(/page\.html\.part|^ +at /m)
+})
+
 test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
   '%s before there is anything to show is said',
   async (signal) => {

@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { createTransport } from '../../src/agent/transport.ts'
 import { exitStatus } from '../../src/errors.ts'
+import { memoryBytes } from '../../src/qemu/aux-ram.ts'
 import { readRecord } from '../../src/qemu/guest-files.ts'
 import { launch, qemuBinary } from '../../src/qemu/launch.ts'
 import { identify } from '../../src/qemu/process.ts'
@@ -127,7 +128,7 @@ describe('a start that fails leaves nothing behind', () => {
       'GUEST_UNPROTECTABLE',
       /user-mode networking/,
     ],
-    ['a display card', { options: ['-device', 'VGA'] }, 'GUEST_UNPROTECTABLE', /writable memory of its own/],
+    ['a display card', { options: ['-device', 'ramfb'] }, 'GUEST_UNPROTECTABLE', /does not save its state/],
   ])('%s', async (_, change, code, message) => {
     await expect(a.client.run({ ...idle, ...change, name: 'unlucky' })).rejects.toMatchObject({
       code,
@@ -162,11 +163,12 @@ describe('a start that fails leaves nothing behind', () => {
     }
   })
 
-  test('a device with memory of its own that no list names is found in QEMU', async () => {
+  test('a device whose memory is not in the RAM file is found in QEMU', async () => {
     const files = filesOf('direct', 'shown')
     const machine = { type: 'q35', ramBytes: 32 * mib, accel: 'tcg' as const, nics: [], disks: [] }
     const identity = { id: '22222222-2222-4222-8222-222222222222', name: 'shown', generation: 1 }
-    const start = (options: string[]) => launch(identity, { ...machine, options }, files, false)
+    // As a standby of a primary that has none there.
+    const start = (options: string[]) => launch(identity, { ...machine, options, aux: [] }, files, true)
     await expect(start(['-device', 'VGA'])).rejects.toMatchObject({
       code: 'GUEST_UNPROTECTABLE',
       message: expect.stringContaining('vga.vram'),
@@ -207,7 +209,7 @@ describe('a standby that cannot be', () => {
     const small = await hosts.add('small', {}, undefined, prefix)
     await expect(protect(a, 'lonely', small)).rejects.toMatchObject({
       code: 'NO_SPACE',
-      message: expect.stringMatching(/^the other host: \/dev\/shm has \d+ MiB free, the guest needs 32 MiB$/),
+      message: expect.stringMatching(/^the other host: \/dev\/shm has \d+ MiB free, the guest needs 34 MiB$/),
     })
     expect(readdirSync(`/proc/${small.process.pid}/root/dev/shm`)).toEqual([])
     expectNothingOf('small', 'lonely')
@@ -236,15 +238,16 @@ describe('a standby that cannot be', () => {
   /** What host a would say of its guest, changed as the test likes. */
   async function hello(change: Record<string, unknown>, name = 'lonely'): Promise<Hello> {
     const record = readRecord(filesOf('a', 'lonely'))!
-    const { ramBytes, disks: _, ...machine } = record.machine
+    const { disks: _, aux = [], ...machine } = record.machine
     const mark = randomUUID()
     await openArbiter(`file:${join(hosts.directory, 'arbiter')}`).leaveMark(mark)
     return {
       protocol: protocolVersion,
       release: 'any',
       guest: {
-        ...{ id: name === record.name ? record.id : randomUUID(), name, ramBytes, diskBytes: [] },
-        hypervisor: { qemu: record.qemuVersion, ...machine, disks: [], ...change },
+        ...{ id: name === record.name ? record.id : randomUUID(), name, diskBytes: [] },
+        memoryBytes: memoryBytes(record.machine),
+        hypervisor: { qemu: record.qemuVersion, ...machine, aux, disks: [], ...change },
       },
       source: {
         ...{ host: 'a', claimant: 'a', address: a.address, bootId: 'another boot' },
@@ -278,7 +281,7 @@ describe('a standby that cannot be', () => {
     ['a machine that it lacks', { type: 'pc-q35-99.9' }, 'QEMU_FAILED', /unsupported machine type/],
     ['an accelerator of no kind', { accel: 'magic' }, 'PEER_MISMATCH', /does not know/],
     ['options that are no list', { options: 'x' }, 'PEER_MISMATCH', /does not know/],
-    ['options that `run` refuses', { options: ['-device', 'VGA'] }, 'GUEST_UNPROTECTABLE', /VGA/],
+    ['options that `run` refuses', { options: ['-device', 'ramfb'] }, 'GUEST_UNPROTECTABLE', /ramfb/],
     ['a file of this host', { options: ['-D', '/tmp/written'] }, 'GUEST_UNPROTECTABLE', /-D/],
     ['a machine with more in it', { type: 'q35,memory-backend=x' }, 'GUEST_UNPROTECTABLE', /memory-backend/],
   ])('refuses %s', async (_, change, code, message) => {

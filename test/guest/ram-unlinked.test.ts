@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { isRamUnlinked, ramPathOf } from '../../src/memory/ram-path.ts'
+import { memoryBytes } from '../../src/qemu/aux-ram.ts'
 import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
 import { Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
@@ -51,13 +52,14 @@ test('it is said, and protection goes on', async () => {
 
 test('memory is found through the process, and by its name only while that is right', () => {
   for (const name of ['bare', 'held']) {
-    const { pid } = readRecord(filesOf('a', name))!.process
+    const { process, machine } = readRecord(filesOf('a', name))!
+    const { pid } = process
     const { ram } = filesOf('a', name)
     expect(isRamUnlinked(pid, ram)).toBe(true)
     expect(ramPathOf(pid, ram)).toMatch(new RegExp(`^/proc/${pid}/fd/\\d+$`))
     // Firmware lies at the end of the first MiB.
     const found = readFileSync(ramPathOf(pid, ram))
-    expect(found.length).toBe(idle.ramBytes)
+    expect(found.length).toBe(memoryBytes(machine))
     expect(found.subarray(0xe0000, 0x100000).some((byte) => byte !== 0 && byte !== 7)).toBe(true)
   }
 })

@@ -28,6 +28,19 @@ describe('Region.create and Region.map', () => {
     expect(readFileSync(path)[4096]).toBe(2)
   })
 
+  it('share the first bytes of a file alone, too', async () => {
+    const path = fresh()
+    using whole = await Region.create(path, 3 * pageBytes)
+    using part = Region.map(path, { writable: false, bytes: 2 * pageBytes })
+    expect(part.pages).toBe(2)
+    whole.write(2 * pageBytes - 1, Uint8Array.of(7))
+    expect([...part.read(2 * pageBytes - 1, 1)]).toEqual([7])
+    for (const bytes of [4 * pageBytes, 100])
+      expect(() => Region.map(path, { writable: false, bytes })).toThrow(
+        expect.objectContaining({ code: 'BAD_ARGUMENT' }),
+      )
+  })
+
   it('lets other work go on while a file is made', async () => {
     let rounds = 0
     const working = setInterval(() => rounds++, 1)

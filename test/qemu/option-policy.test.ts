@@ -52,7 +52,7 @@ const accepted: string[][] = [
   ['-object', 'rng-builtin,id=rng1'],
   ['-netdev', 'tap,id=n0,ifname=tap0,script=no,downscript=no,vhost=off'],
   ['-device', 'virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile='],
-  ['-nic', 'none', '-vga', 'none', '-usb', '-usbdevice', 'tablet'],
+  ['-nic', 'none', '-vga', 'std', '-usb', '-usbdevice', 'tablet'],
   ['-rtc', 'base=utc,clock=vm'],
   ['-boot', 'order=dc,menu=on'],
   ['-smbios', 'type=1,manufacturer=Example Inc.,serial=42'],
@@ -175,10 +175,11 @@ const refused: [options: string[], reason: RegExp][] = [
   [['-device', 'e1000,driver=loader'], /two devices/],
   [['-device', 'loader,driver=e1000'], /reads a file/],
   [['-device', '{"driver":"loader","file":"/etc/shadow"}'], /DEVICE,property/],
-  [['-device', 'VGA'], /memory of its own/],
+  [['-device', 'ramfb'], /does not save its state/],
+  [['-device', 'virtio-vga-gl'], /outside QEMU/],
   [['-device', 'sb16'], /not on the list/],
   [['-device', 'virtio-rng-pci,rng=/x'], /only letters/],
-  [['-vga', 'std'], /memory of its own/],
+  [['-vga', 'vmware'], /form that is not on the list/],
   [['-global', 'e1000.romfile=/etc/shadow'], /form/],
   [['-global', 'migration.send-configuration=on'], /form/],
   // The machine
@@ -293,6 +294,8 @@ describe('image files', () => {
 describe('the description of a machine, from another host', () => {
   const hypervisor = {
     qemu: '7.2.22',
+    ramBytes: 2 ** 28,
+    aux: [4096, 2 ** 24],
     type: 'q35',
     accel: 'tcg',
     options: ['-smp', '2'],
@@ -304,7 +307,7 @@ describe('the description of a machine, from another host', () => {
       {
         id: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff',
         name: 'web',
-        ramBytes: 2 ** 28,
+        memoryBytes: 2 ** 28 + 4096 + 2 ** 24,
         diskBytes: [],
         hypervisor: { ...hypervisor, ...change },
       },
@@ -330,6 +333,9 @@ describe('the description of a machine, from another host', () => {
     [{ nics: [{ bridge: 'br0 master', mac: '52:54:00:00:00:01' }] }, 'PEER_MISMATCH'],
     [{ extra: 1 }, 'PEER_MISMATCH'],
     [{ qemu: undefined }, 'PEER_MISMATCH'],
+    [{ aux: [4096] }, 'PEER_MISMATCH'],
+    [{ aux: [4095, 2 ** 24] }, 'PEER_MISMATCH'],
+    [{ ramBytes: 2 ** 40 }, 'PEER_MISMATCH'],
   ]
   for (const [change, code] of lies)
     test(`${JSON.stringify(change)} is refused`, () =>

@@ -120,7 +120,7 @@ export function helloFor({ pages, name = 'script' }: { pages: number; name?: str
     guest: {
       id: '00000000-0000-4000-8000-000000000000',
       name,
-      ramBytes: pages * pageBytes,
+      memoryBytes: pages * pageBytes,
       diskBytes: [],
       hypervisor: { kind: 'script' },
     },

@@ -242,7 +242,7 @@ function describe({ settings }: SimWorld): GuestDescription {
   return {
     id: '00000000-0000-4000-8000-000000000001',
     name: 'guest',
-    ramBytes: settings.pages * 4096,
+    memoryBytes: settings.pages * 4096,
     diskBytes: [],
     hypervisor: { simulated: true },
   }

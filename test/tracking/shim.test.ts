@@ -54,6 +54,33 @@ test('counts every mapping of the RAM file', async () => {
   expect(readShimStatus(victim.statusPath)?.mappings).toBe(2)
 })
 
+test('appends the blocks that a program maps beside its RAM to the RAM file, and watches them', async () => {
+  const environment = { SUBPAGE_AUX_RAM: 'on' }
+  const victim = await victims.start({ pages: 64, layout: 'blocks', environment })
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ mappings: 3, aux: [2 * 4096, 3 * 4096] })
+  const { ramPath } = victim.target
+  expect(statSync(ramPath).size).toBe(69 * 4096)
+  const tracker = openTracker({ ...victim.target, ramPages: 69 }, 'auto')
+  try {
+    tracker.harvest()
+    for (const page of [3, 65, 66, 68]) await victim.run(`write ${page} 1`)
+    expect([...tracker.harvest().pages()]).toEqual(
+      tracker.name === 'userfault' ? [3, 65, 66, 68] : expect.arrayContaining([3, 65, 66, 68]),
+    )
+  } finally {
+    tracker.close()
+  }
+  const ram = readFileSync(ramPath)
+  for (const page of [3, 65, 66, 68]) expect(ram[page * 4096 + (page % 4096)]).toBe(1)
+})
+
+test('leaves the blocks where they are when it is not asked for them', async () => {
+  const alone = await victims.start({ pages: 64, layout: 'blocks' })
+  expect(readShimStatus(alone.statusPath)).toMatchObject({ mappings: 1, aux: [] })
+  await alone.run('write 64 5')
+  expect(statSync(alone.target.ramPath).size).toBe(64 * 4096)
+})
+
 test('keeps the pages of RAM small, also when the program asks for huge ones', async () => {
   const victim = await victims.start({ pages: 2048, memfd: true, layout: 'huge' })
   const address = Number(await victim.run('address')).toString(16)

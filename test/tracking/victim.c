@@ -3,7 +3,8 @@
  *
  *   victim PATH LAYOUT        PATH `memfd:PAGES` makes a memfd at descriptor 100 instead of opening a file
  *   LAYOUT  whole | halves (two mappings, in the other order in memory) | twice (all of it two times) | huge (whole,
- *           huge pages wanted)
+ *           huge pages wanted) | blocks (whole, and beside it two blocks of 2 and 3 anonymous pages, as QEMU makes them: the pages
+ *           that follow those of the file)
  *
  * Commands on stdin, one a line, numbers decimal; each is answered by a line on stdout, `ok` and a result:
  *   write FIRST COUNT   stores into each page        write2 FIRST COUNT  the same through the second mapping (twice)
@@ -32,10 +33,12 @@
 
 #define PAGE 4096ull
 #define HUGE_PAGE (2ull << 20)
+#define NOWHERE UINT64_MAX
 
 static int fd;
 static uint64_t pages;
-static char *first_half, *second_half, *second_copy;
+static char *first_half, *second_half, *second_copy, *blocks[2];
+static const uint64_t block_pages[2] = {2, 3};
 static atomic_bool sweeping;
 static uint64_t swept;
 
@@ -53,7 +56,9 @@ static char *map(uint64_t first, uint64_t count)
     char *room = mmap(NULL, count * PAGE + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(room != MAP_FAILED, "mmap");
     room = (char *)(((uintptr_t)room + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-    char *at = mmap(room, count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)(first * PAGE));
+    int flags = first == NOWHERE ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    char *at = mmap(room, count * PAGE, PROT_READ | PROT_WRITE, flags | MAP_FIXED, first == NOWHERE ? -1 : fd,
+                    first == NOWHERE ? 0 : (off_t)(first * PAGE));
     check(at != MAP_FAILED, "mmap");
     return at;
 }
@@ -61,6 +66,10 @@ static char *map(uint64_t first, uint64_t count)
 static char *byte_at(uint64_t offset)
 {
     uint64_t half = pages / 2 * PAGE;
+    if (blocks[0] && offset >= pages * PAGE) {
+        uint64_t beyond = offset - pages * PAGE, first = block_pages[0] * PAGE;
+        return beyond < first ? blocks[0] + beyond : blocks[1] + (beyond - first);
+    }
     return second_half && offset >= half ? second_half + (offset - half) : first_half + offset;
 }
 
@@ -84,6 +93,8 @@ static void open_ram(const char *path, const char *layout)
     first_half = map(0, pages);
     if (strcmp(layout, "twice") == 0)
         second_copy = map(0, pages);
+    for (int n = 0; n < 2 && strcmp(layout, "blocks") == 0; n++)
+        blocks[n] = map(NOWHERE, block_pages[n]);
     if (strcmp(layout, "huge") == 0)
         check(madvise(first_half, pages * PAGE, MADV_HUGEPAGE) == 0, "madvise");
 }

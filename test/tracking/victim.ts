@@ -12,7 +12,7 @@ import { shimEnvironment } from '../../src/tracking/shim.ts'
 
 export interface VictimOptions {
   pages: number
-  layout?: 'whole' | 'halves' | 'twice' | 'huge'
+  layout?: 'whole' | 'halves' | 'twice' | 'huge' | 'blocks'
   shim?: boolean
   /** RAM in a memfd, reached through /proc/PID/fd, in place of a file in /dev/shm. */
   memfd?: boolean

@@ -80,9 +80,17 @@ static int harvest_mapping(struct watch *watch, const struct mapping *mapping)
         track_keep(watch, mapping);
     if (!error || error == ENOSPC)
         return error;
+    if (error == ESRCH) /* the memory is gone; that is nothing of this mapping */
+        return error;
     track_leave(watch, mapping, error);
     error = scan_untracked(watch, mapping);
     return error == ENOSPC || error == ESRCH ? error : 0;
+}
+
+bool watch_is_gone(const struct watch *watch)
+{
+    uint64_t entry;
+    return pread(watch->pagemap, &entry, sizeof entry, 0) == 0;
 }
 
 int find_written(struct watch *watch)
@@ -93,12 +101,13 @@ int find_written(struct watch *watch)
     for (size_t i = 0; i < watch->space.mapping_count && !error; i++) {
         const struct mapping *mapping = &watch->space.mappings[i];
         error = watch->uffd < 0 ? scan_untracked(watch, mapping) : harvest_mapping(watch, mapping);
-        /* A thread that has just woken took the mapping away; or all of the memory is gone, which copying tells. What was found stays. */
+        /* A thread that has just woken took the mapping away; or all of the memory is gone. What was found stays. */
         if (error == ESRCH)
             error = 0;
     }
     track_end(watch);
-    return error;
+    /* Memory that has gone in between looks as if all of it had been given back. */
+    return error == 0 && watch_is_gone(watch) ? ESRCH : error;
 }
 
 int copy_written(struct watch *watch)

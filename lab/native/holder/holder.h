@@ -28,7 +28,7 @@
 
 enum { PAGE_BYTES = 4096 };
 
-/* ---- threads.c: all threads of the target ---- */
+/* ---- threads.c, seize.c: all threads of the target ---- */
 
 enum thread_state {
     THREAD_RUNNING,
@@ -70,8 +70,19 @@ struct target {
     bool executed;   /* another program runs now; held in its first moment, its memory is not prepared */
 };
 
+/* NULL when it is not known. */
+struct thread *target_find(const struct target *target, pid_t tid);
+struct thread *target_add(struct target *target, pid_t tid);
+/* The last one takes its place. */
+void target_forget(struct target *target, struct thread *thread);
 /* Seizes every thread. Returns 0 or an errno. */
 int target_seize(struct target *target, pid_t pid);
+/* The same, when threads were gone, or changed their numbers, because one that was not seized has executed a program. */
+int target_seize_again(struct target *target);
+/* In the handler of SIGCHLD. */
+void target_take_while_seizing(void);
+/* The next event that was taken so. 0 when there is none. */
+pid_t target_taken(int *status);
 /* Handles what has happened to threads; never waits. */
 void target_events(struct target *target);
 /* Stops the threads, but for those that sleep where that would be felt, or do not come. False when not all stand in time, or the target ended. */
@@ -291,6 +302,8 @@ int copy_descriptor(pid_t tid, pid_t pid, int theirs);
  * the thread `pid` has no memory any more, or an errno.
  */
 int find_written(struct watch *watch);
+/* Whether the memory that was opened belongs to no process any more: it has ended, or executed another program. */
+bool watch_is_gone(const struct watch *watch);
 /* Copies what was found into the mirror. Also while the target runs: what it writes then is found the next time. Returns as above. */
 int copy_written(struct watch *watch);
 

@@ -23,7 +23,7 @@
 
 #include "holder.h"
 
-enum { HOLD_MS = 100, START_MS = 2000 };
+enum { HOLD_MS = 100, START_MS = 2000, ATTACH_TRIES = 20 };
 
 static struct target target;
 static struct watch watch = {.pagemap = -1, .mem = -1, .uffd = -1};
@@ -40,7 +40,8 @@ static uint64_t gone_on_ns;
 
 static void on_child(int signal)
 {
-    (void)signal; /* only to wake ppoll */
+    (void)signal;
+    target_take_while_seizing(); /* else it is only to wake ppoll */
 }
 
 /* Tracking ends with the last copy of its descriptor; then the target is let go. */
@@ -350,6 +351,47 @@ static bool await_exec(void)
     return true;
 }
 
+/* Its memory or its threads were gone when they were looked for. */
+static bool vanished(void)
+{
+    return watch.uffd < 0 && (watch.error == ESRCH || watch.error == ENOENT);
+}
+
+/*
+ * Holds a process that runs, and makes its memory ready. A thread may execute another program just then: of the threads that were seized
+ * none is left, or one that begins anew, and whoever asks for the number of the first one may be told of the former one (EPERM). Returns
+ * NULL, or what failed, with its errno.
+ */
+static const char *attach(int *error)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    *error = target_seize(&target, target.pid);
+    bool seized = !*error;
+    for (int tries = 0;; tries++) {
+        const bool last = tries == ATTACH_TRIES;
+        if (*error && ((*error != ESRCH && *error != EPERM) || last))
+            return seized && *error == ESRCH ? "ended" : "ptrace";
+        seized = seized || !*error;
+        target.holding = true;
+        if (!*error) {
+            watch.pid = target_living_thread(&target, 0);
+            bool held = target_hold(&target, START_MS);
+            if (!held && (!target.ended || last))
+                return target.ended ? "ended" : "hold";
+            target.executed = false;
+            bool prepared = held && prepare();
+            if (held && (last || !vanished())) {
+                if (prepared && (watch.uffd >= 0 || strcmp(tracker, "userfault") != 0))
+                    return NULL;
+                *error = watch.error;
+                return target_ends(&target) ? "ended" : watch.failed;
+            }
+        }
+        nanosleep(&pause, NULL);
+        *error = target_seize_again(&target);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 5 || (strcmp(argv[3], "run") == 0 && argc < 6)) {
@@ -370,21 +412,25 @@ int main(int argc, char **argv)
         signal(*number, SIG_IGN);
     if ((error = open_mirror(strtoull(argv[2], NULL, 10), &mirror)))
         return failed("memory for a copy", error);
+    const uint64_t asked = now_ns();
     if (runs) {
         if ((error = start(argv[4], argv + 5, &exec_error)))
             return failed("ptrace", error);
         if (exec_error)
             return failed("exec", exec_error);
-    } else if ((error = target_seize(&target, (pid_t)atoi(argv[4]))))
-        return failed("ptrace", error);
-    watch.pid = runs ? target.pid : target_living_thread(&target, 0);
-    target.holding = true;
-    const uint64_t asked = now_ns();
-    if (!(runs ? await_exec() : target_hold(&target, START_MS)))
-        return failed(target.ended ? "ended" : "hold", 0);
-    target.executed = false;
-    if (!prepare() || (watch.uffd < 0 && strcmp(tracker, "userfault") == 0))
-        return target_ends(&target) ? failed("ended", 0) : failed(watch.failed, watch.error);
+        watch.pid = target.pid;
+        target.holding = true;
+        if (!await_exec())
+            return failed(target.ended ? "ended" : "hold", 0);
+        target.executed = false;
+        if (!prepare() || (watch.uffd < 0 && strcmp(tracker, "userfault") == 0))
+            return target_ends(&target) ? failed("ended", 0) : failed(watch.failed, watch.error);
+    } else {
+        target.pid = (pid_t)atoi(argv[4]);
+        const char *step = attach(&error);
+        if (step)
+            return failed(step, error);
+    }
     message_begin(&reply, MESSAGE_READY);
     message_u64(&reply, (uint64_t)target.pid);
     message_u64(&reply, (uint64_t)mirror);

@@ -60,7 +60,7 @@ static int open_inside(struct watch *watch, pid_t tid)
 {
     uint64_t at = find_syscall(watch->pid);
     if (at == 0) {
-        fail(watch, "no system call instruction was found in its memory", 0);
+        fail(watch, "no system call instruction was found in its memory", watch_is_gone(watch) ? ESRCH : 0);
         return -1;
     }
     const long full[3] = {O_CLOEXEC | O_NONBLOCK}, user[3] = {O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY};
@@ -91,7 +91,8 @@ static int open_inside(struct watch *watch, pid_t tid)
 bool watch_prepare(struct watch *watch, pid_t stopped_thread)
 {
     if (stopped_thread == 0)
-        return fail(watch, "no thread of it came to where a call can be made, within 2 s: all of it waits in the kernel", 0);
+        return fail(watch, "no thread of it came to where a call can be made, within 2 s: all of it waits in the kernel",
+                    watch_is_gone(watch) ? ESRCH : 0);
     if (has_filter(stopped_thread))
         return fail(watch, "it runs under a seccomp filter", 0);
     /* Nothing but SIGKILL ends this program while the target runs what is not its own. */

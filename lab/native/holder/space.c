@@ -94,7 +94,7 @@ int space_read(struct space *space, pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/maps", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return errno;
+        return errno == ENOENT ? ESRCH : errno; /* the thread has ended */
     size_t used = 0;
     for (;;) {
         if (room - used < 8192) {

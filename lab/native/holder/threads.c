@@ -7,7 +7,6 @@
  * marks are taken before pages are copied.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -27,7 +26,7 @@
 
 _Static_assert((int)TRACE_OPTIONS == (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC), "");
 
-static struct thread *find(const struct target *target, pid_t tid)
+struct thread *target_find(const struct target *target, pid_t tid)
 {
     for (size_t i = 0; i < target->count; i++)
         if (target->threads[i].tid == tid)
@@ -35,7 +34,7 @@ static struct thread *find(const struct target *target, pid_t tid)
     return NULL;
 }
 
-static struct thread *add(struct target *target, pid_t tid)
+struct thread *target_add(struct target *target, pid_t tid)
 {
     target->threads = grown(target->threads, target->count, &target->room, sizeof *target->threads);
     struct thread *thread = &target->threads[target->count++];
@@ -43,7 +42,7 @@ static struct thread *add(struct target *target, pid_t tid)
     return thread;
 }
 
-static void forget(struct target *target, struct thread *thread)
+void target_forget(struct target *target, struct thread *thread)
 {
     SP_INVARIANT(thread >= target->threads && thread < target->threads + target->count);
     if (thread->syscall_fd >= 0)
@@ -53,50 +52,9 @@ static void forget(struct target *target, struct thread *thread)
 
 static void drop(struct target *target, pid_t tid)
 {
-    struct thread *thread = find(target, tid);
+    struct thread *thread = target_find(target, tid);
     if (thread)
-        forget(target, thread);
-}
-
-/* Seizes the threads that are there now and not seized yet. Returns how many, or -errno. */
-static int seize_more(struct target *target)
-{
-    char path[64];
-    int seized = 0;
-    snprintf(path, sizeof path, "/proc/%d/task", target->pid);
-    DIR *tasks = opendir(path);
-    if (!tasks)
-        return errno == ENOENT ? -ESRCH : -errno;
-    for (struct dirent *entry; (entry = readdir(tasks));) {
-        pid_t tid = (pid_t)atoi(entry->d_name);
-        if (tid <= 0 || find(target, tid))
-            continue;
-        if (ptrace(PTRACE_SEIZE, tid, 0, TRACE_OPTIONS) == 0) {
-            add(target, tid);
-            seized++;
-        } else if (errno != ESRCH && !(errno == EPERM && target->count > 0)) {
-            /* EPERM later on: a thread that a seized one has just made is seized already. */
-            int error = errno;
-            if (thread_has_ended(target->pid, tid)) /* as the first thread may have, long ago */
-                continue;
-            closedir(tasks);
-            return -error;
-        }
-    }
-    closedir(tasks);
-    return seized;
-}
-
-int target_seize(struct target *target, pid_t pid)
-{
-    *target = (struct target){.pid = pid};
-    int seized;
-    /* Threads that are not seized yet may make more. */
-    while ((seized = seize_more(target)) > 0)
-        ;
-    if (seized < 0)
-        return -seized;
-    return target->count > 0 ? 0 : ESRCH;
+        target_forget(target, thread);
 }
 
 static void go_on(struct thread *thread)
@@ -126,7 +84,7 @@ static void on_exec(struct target *target, struct thread *thread)
     struct thread only = *thread;
     thread->syscall_fd = -1; /* not closed below */
     while (target->count > 0)
-        forget(target, &target->threads[0]);
+        target_forget(target, &target->threads[0]);
     SP_INVARIANT(target->count < target->room);
     target->threads[target->count++] = only;
     target->executed = true;
@@ -152,14 +110,14 @@ static bool is_ours(const struct target *target, pid_t tid)
 
 static void on_stop(struct target *target, pid_t tid, int status)
 {
-    struct thread *thread = find(target, tid);
+    struct thread *thread = target_find(target, tid);
     int signal = WSTOPSIG(status), event = status >> 16;
     if (!thread && !is_ours(target, tid)) {
         ptrace(PTRACE_DETACH, tid, 0, (long)(event == 0 ? signal : 0));
         return;
     }
     if (!thread)
-        thread = add(target, tid);
+        thread = target_add(target, tid);
     thread->state = THREAD_STOPPED;
     thread->told = false;
     if (event == PTRACE_EVENT_EXEC) {
@@ -183,7 +141,9 @@ static void on_stop(struct target *target, pid_t tid, int status)
 static bool event(struct target *target)
 {
     int status;
-    pid_t tid = waitpid(-1, &status, __WALL | WNOHANG);
+    pid_t tid = target_taken(&status);
+    if (tid == 0)
+        tid = waitpid(-1, &status, __WALL | WNOHANG);
     if (tid < 0) {
         if (errno == ECHILD) /* there is nobody left to wait for */
             target->ended = true;

@@ -1,7 +1,7 @@
 /** The result of the study of amplification, for people: text and page. */
 import { hostname, release as kernelRelease } from 'node:os'
 import type { Report, Table } from 'subpage/report/page'
-import { formatBytes } from 'subpage/units'
+import { counted, formatBytes } from 'subpage/units'
 import { bold, type Terminal, textTable } from '../report/terminal.ts'
 import {
   amplificationBars,
@@ -132,8 +132,6 @@ function headlineTable({ headline }: Result): Table {
   }
 }
 
-const counted = (workloads: number) => `${workloads} workload${workloads === 1 ? '' : 's'}`
-
 function lead({ headline, measured }: Result): string {
   const chosen = headline.find(({ epochMs }) => epochMs === 10) ?? headline[0]!
   const without = measured.filter(({ missing }) => missing !== undefined)
@@ -142,7 +140,7 @@ function lead({ headline, measured }: Result): string {
     `With epochs of ${length(chosen.epochMs)}, whole dirty pages are more than 10 times what changed in them in ${percent(chosen.shareAbove10)} of ${chosen.workloads} workloads (the paper: more than ${percent(paperShare)}).`,
     `XOR and run lengths save a further ${times(chosen.xorRleGain)} of changed lines (the paper: ${times(paperXorRleGain)}), masked ${times(chosen.maskedGain)}.`,
     ...(chosen.workloads < paperWorkloads / 2
-      ? [`Of ${counted(chosen.workloads)} a share says little: the paper has ${paperWorkloads}.`]
+      ? [`Of ${counted(chosen.workloads, 'workload')} a share says little: the paper has ${paperWorkloads}.`]
       : []),
     ...(inGuest > 0 ? [`${inGuest} more ran in a guest, and are no part of these figures.`] : []),
     ...(without.length > 0 ? [`Without figures: ${without.map(({ name }) => name).join(', ')}.`] : []),

@@ -4,7 +4,7 @@ import { lineBytes, pageBytes } from 'subpage/memory/page'
 import type { Chart } from 'subpage/report/chart'
 import type { Report, Table } from 'subpage/report/page'
 import { formatValue } from 'subpage/report/scale'
-import { formatBytes } from 'subpage/units'
+import { counted, formatBytes } from 'subpage/units'
 import { ascending, percentile } from '../report/statistics.ts'
 import { amplification, type LengthFigures, type TraceSummary } from './summary.ts'
 import {
@@ -56,7 +56,7 @@ export function traceReport(summary: TraceSummary): Report {
       { title: 'Sending ahead', charts: [cleanTime(summary)] },
       { title: 'The recording', tables: [recordingTable(summary)] },
     ],
-    source: `${summary.path}, recorded ${header.startedAt} on ${header.host.name}, ${totals.epochCount} epochs`,
+    source: `${summary.path}, recorded ${header.startedAt} on ${header.host.name}, ${counted(totals.epochCount, 'epoch')}`,
   }
 }
 
@@ -73,12 +73,12 @@ const cutWords = ({ end: { cause } }: Pick<TraceSummary, 'end'>) =>
 export function leadWords(summary: TraceSummary): string {
   const { totals, end, gaps, header } = summary
   if (totals.dirtyPages === 0)
-    return `Nothing was written in ${totals.epochCount} epochs, as far as the tracker ${header.tracker} sees.${cutWords(summary)}`
+    return `Nothing was written in ${counted(totals.epochCount, 'epoch')}, as far as the tracker ${header.tracker} sees.${cutWords(summary)}`
   const factor = amplification(totals)
   const bound = totals.exact ? '' : 'at least '
   const first = Number.isNaN(factor)
     ? `${formatBytes(totals.dirtyPages * pageBytes)} of pages were dirty, and nothing in them changed.`
-    : `Sending whole dirty pages would copy ${bound}${formatValue(factor, 'ratio').replace('×', '')} times what changed in them: ${formatBytes(totals.dirtyPages * pageBytes)} of pages for ${formatBytes(totals.changedLines * lineBytes)} of changed lines, in ${totals.epochCount} epochs.`
+    : `Sending whole dirty pages would copy ${bound}${formatValue(factor, 'ratio').replace('×', '')} times what changed in them: ${formatBytes(totals.dirtyPages * pageBytes)} of pages for ${formatBytes(totals.changedLines * lineBytes)} of changed lines, in ${counted(totals.epochCount, 'epoch')}.`
   const cause = end.cause === 'target-ended' ? ' The recording ended because its target did.' : ''
   return first + gapWords(gaps) + cause + cutWords(summary)
 }
@@ -89,7 +89,7 @@ function gapWords({ late, lost, lateUs, lostUs }: TraceSummary['gaps']): string 
       ? ` The recorder was late ${times(late)} (${formatValue(lateUs / 1e6, 'seconds')}): no page is missing, but those epochs are longer.`
       : '',
     lost > 0
-      ? ` What was written is unknown for ${formatValue(lostUs / 1e6, 'seconds')}, in ${lost} gap${lost === 1 ? '' : 's'}.`
+      ? ` What was written is unknown for ${formatValue(lostUs / 1e6, 'seconds')}, in ${counted(lost, 'gap')}.`
       : '',
   ]
   return parts.join('')

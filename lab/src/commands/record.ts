@@ -11,6 +11,7 @@ import { startedWith } from 'subpage/cli/started-with'
 import { SubpageError } from 'subpage/errors'
 import { checkOutput } from 'subpage/output-file'
 import type { TrackerChoice } from 'subpage/tracking/tracker'
+import { counted } from 'subpage/units'
 import type { Holes } from '../record/images.ts'
 import type { HeldFigures, RecordOptions, RecordSummary } from '../record/recorder.ts'
 import type { RecordTarget } from '../record/target.ts'
@@ -132,7 +133,7 @@ function announce(output: Output, { name, tracker, memoryBytes, notes }: RecordT
 }
 
 const line = (so: RecordSummary) =>
-  `  ${seconds(so)}  ${so.epochs} epochs, ${so.dirtyPages} dirty pages, ${so.gaps} gaps, ${formatBytes(so.traceBytes)}`
+  `  ${seconds(so)}  ${counted(so.epochs, 'epoch')}, ${counted(so.dirtyPages, 'dirty page')}, ${counted(so.gaps, 'gap')}, ${formatBytes(so.traceBytes)}`
 
 const seconds = ({ elapsedMs }: RecordSummary) => `${(elapsedMs / 1000).toFixed(1)} s`
 
@@ -155,10 +156,10 @@ function report(so: RecordSummary, path: string): string {
   const lines = so.changedLines * 64
   const dirty = so.dirtyPages * 4096
   return [
-    `${path}: ${so.epochs} epochs in ${seconds(so)}${ending(so)}, ${formatBytes(so.traceBytes)}`,
+    `${path}: ${counted(so.epochs, 'epoch')} in ${seconds(so)}${ending(so)}, ${formatBytes(so.traceBytes)}`,
     `dirty pages ${formatBytes(dirty)}, changed lines ${formatBytes(lines)}, amplification ${lines > 0 ? (dirty / lines).toFixed(1) : '-'}`,
     ...(so.held ? [heldLine(so.held)] : []),
-    so.gaps > 0 ? `${so.gaps} gaps: the recorder fell behind; choose a longer --epoch` : 'no gaps',
+    so.gaps > 0 ? `${counted(so.gaps, 'gap')}: the recorder fell behind; choose a longer --epoch` : 'no gaps',
     ...(so.epochs === 0 ? ['nothing was recorded: no epoch had ended'] : []),
   ].join('\n')
 }

@@ -46,7 +46,8 @@ export async function openVm(
   let ram: Region | undefined
   let controls: Controls | undefined
   try {
-    ram = Region.map(ramPath, { writable: false })
+    // Without what its devices and firmware have behind it.
+    ram = Region.map(ramPath, { writable: false, bytes: record.machine.ramBytes })
     if (!record.protection)
       controls = { files, qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
     const target = new VmTarget(record, ram, tracking, controls)
@@ -64,19 +65,7 @@ export async function openVm(
 }
 
 function find(files: GuestFiles, name: string, stateDirectory: string): GuestRecord {
-  let record: GuestRecord | undefined
-  try {
-    record = readRecord(files)
-  } catch (cause) {
-    if (errorCode(cause) !== 'EACCES') throw cause
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `may not look into ${files.directory}: record as the agent's user`,
-      {
-        cause,
-      },
-    )
-  }
+  const record = readRecord(files)
   if (record === undefined)
     throw new SubpageError(
       'GUEST_UNKNOWN',

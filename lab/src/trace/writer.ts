@@ -6,6 +6,7 @@
 import { SubpageError } from 'subpage/errors'
 import type { PageRanges } from 'subpage/memory/page-ranges'
 import { OutputFile } from 'subpage/output-file'
+import { counted } from 'subpage/units'
 import type { TraceArea, TraceEnd, TraceGap, TraceHeader } from '../trace.ts'
 import { type BlockKind, encodeBlock, magic } from './block.ts'
 import { ByteWriter } from './bytes.ts'
@@ -177,7 +178,7 @@ export class TraceWriter {
     if (!(error instanceof SubpageError)) return error
     return new SubpageError(
       error.code,
-      `${error.message}; the ${this.#epochCount} epochs until then are in ${where}`,
+      `${error.message}; what was recorded until then (${counted(this.#epochCount, 'epoch')}) is in ${where}`,
       { cause: error },
     )
   }

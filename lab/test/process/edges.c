@@ -9,6 +9,8 @@
  *   clone        makes a child by clone(2) that tells nobody of its end and executes a program; then as leaderless
  *   filter FILE  installs a seccomp filter at the first line, and executes FILE with `steps 50`
  *   become FILE  executes FILE at the first line
+ *   executes N   one of four threads, each of which writes all the time, executes this program anew, N times in all; every third time
+ *                the first thread has ended by then
  *   limits       prints its limit of open files and its masks of ignored and blocked signals
  */
 #define _GNU_SOURCE
@@ -219,6 +221,46 @@ static void become(const char *file)
     EXPECT(false);
 }
 
+static void *write_always(void *unused)
+{
+    for (uint64_t i = 0;; i++)
+        memory[512 * (i % PAGES)] = i;
+    return unused;
+}
+
+static const char *executions_left;
+
+static void *execute(void *unused)
+{
+    char left[16];
+    usleep(3000);
+    snprintf(left, sizeof left, "%d", atoi(executions_left) - 1);
+    char path[4096];
+    ssize_t bytes = readlink("/proc/thread-self/exe", path, sizeof path - 1);
+    EXPECT(bytes > 0);
+    path[bytes] = '\0';
+    execl(path, path, "executes", left, NULL);
+    EXPECT(false);
+    return unused;
+}
+
+static void executes(const char *left)
+{
+    char line[16];
+    executions_left = left;
+    if (atoi(left) == 0) {
+        EXPECT(!fgets(line, sizeof line, stdin));
+        return;
+    }
+    pthread_t thread;
+    for (int i = 0; i < 3; i++)
+        EXPECT(pthread_create(&thread, NULL, write_always, NULL) == 0);
+    EXPECT(pthread_create(&thread, NULL, execute, NULL) == 0);
+    if (atoi(left) % 3 == 0)
+        pthread_exit(NULL);
+    pause();
+}
+
 static void limits(void)
 {
     struct rlimit files;
@@ -252,6 +294,8 @@ int main(int argc, char **argv)
         vforked();
     else if (strcmp(kind, "clone") == 0)
         cloned();
+    else if (strcmp(kind, "executes") == 0)
+        executes(argv[2]);
     else if (strcmp(kind, "filter") == 0) {
         filter();
         become(argv[2]);

@@ -272,6 +272,28 @@ test.each(['filter', '32 bits'])(
   },
 )
 
+// Its first thread, of whose number everything in /proc is, goes and another takes its place; its memory goes while it is looked at.
+test('a program that any of its threads executes, again and again: a recording begins at any moment, and goes on', async () => {
+  const child = spawn(edges, ['executes', '60'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  undo.push(() => void child.kill('SIGKILL'))
+  let programs = 0
+  createInterface({ input: child.stdout }).on('line', () => programs++)
+  await expect.poll(() => programs).toBeGreaterThan(0)
+  const notes: string[] = []
+  do {
+    const target = await openProcess({ pid: child.pid! }, 'userfault')
+    const short = programs < 30 ? programs + 2 : 61
+    while (programs < short) {
+      await target.hold(() => notes.push(...(target.harvest().newNotes ?? [])))
+      await delay(1)
+    }
+    await target.close()
+  } while (programs < 61)
+  expect(notes).toEqual([])
+  child.stdin.end()
+  expect(await ended(child)).toBe(0)
+})
+
 /** Through the shell, as an installed `subpage` is started. */
 function recordCommand(before: string, command: string) {
   const main = join(packageRoot, 'dist/src/cli/main.js')
@@ -322,8 +344,10 @@ test('the watcher is killed: one line, and the trace until then', async () => {
   )
   expect(await ended(child)).toBe(13)
   const last = said.trimEnd().split('\n').at(-1)!
-  expect(last).toMatch(/was killed by SIGKILL; the process goes on; the \d+ epochs until then are in/)
+  expect(last).toMatch(
+    /was killed by SIGKILL; the process goes on; what was recorded until then \(\d+ epochs?\) is in/,
+  )
   expect(said).not.toMatch(/INTERNAL|\n {4}at /)
-  expect([...readTrace(/are in (\S+)/.exec(last)![1]!).epochs()].length).toBeGreaterThan(0)
+  expect([...readTrace(/\) is in (\S+)/.exec(last)![1]!).epochs()].length).toBeGreaterThan(0)
   expect(await victimOf.end()).toBe(0)
 })

@@ -1,4 +1,5 @@
 /** What a supervisor says of its guest. */
+import { memoryBytes } from '../../qemu/aux-ram.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
 import { loopDelayMs } from '../loop-delay.ts'
@@ -22,10 +23,13 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     ...unprotected,
     name: guest.name,
     ramBytes: record?.machine.ramBytes ?? 0,
+    auxBytes: record ? memoryBytes(record.machine) - record.machine.ramBytes : 0,
     accel: record?.machine.accel ?? '',
     qemu: record?.qemuVersion ?? '',
     pid: record?.process.pid ?? null,
     console: files.consoleLog,
+    consoleSocket: files.console,
+    vnc: guest.kind === 'running' || guest.kind === 'standby' ? (guest.qemu.vnc ?? null) : null,
     disks: disksOf(guest),
     shimMissing:
       guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,

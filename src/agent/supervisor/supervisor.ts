@@ -14,13 +14,14 @@ import {
 import { launch } from '../../qemu/launch.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../../qemu/run-request.ts'
+import { takePicture } from '../../qemu/screen.ts'
 import { release } from '../../release.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { densityStatus, type GuestDensity, type HostDensityStatus } from '../density-status.ts'
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
-import type { GuestStatus, HostStatus, Unprotected, Verified } from '../status.ts'
+import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from '../status.ts'
 import { namedVerification } from '../verified.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
@@ -149,6 +150,12 @@ export class Supervisor implements GuestApi {
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
       throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
     return namedVerification(await qemu.hang.during(primary.verify()), qemu.record.machine.disks)
+  }
+
+  async screenshot(name: string): Promise<Screenshot> {
+    const { qemu } = this.#running(name, 'screenshot')
+    const picture = await qemu.hang.during(takePicture(qemu.qmp, qemu.files.picture))
+    return { png: picture.toString('base64') }
   }
 
   async switchover(name: string): Promise<{ switchedOver: string }> {

@@ -1,88 +1,23 @@
-/** The commands that are one call to the agent each: run, remove, protect, unprotect, failover, verify. */
+/** The commands that are one call to the agent each, run.ts apart: remove, protect, unprotect, failover, verify. */
 
 import { resolve } from 'node:path'
 import { formatAddress, parseAddress } from '../../agent/address.ts'
-import type { ProtectBody, RunBody } from '../../agent/api.ts'
-import type { GuestStatus, Verified } from '../../agent/status.ts'
+import type { ProtectBody } from '../../agent/api.ts'
+import type { Verified } from '../../agent/status.ts'
 import { differences } from '../../agent/verified.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { splitAtCommas } from '../../qemu/option-syntax.ts'
-import { type PluginPart, pluginPartNames } from '../../qemu/plugin.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
-import { ifSlow, progress } from '../progress.ts'
+import { progress } from '../progress.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
-import { formatBytes, formatTime, parseMs, parseSize, within } from '../sizes.ts'
+import { formatBytes, formatTime, parseMs, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
-
-/** Options of QEMU whose value is a file. */
-const fileOptions = new Set(['-kernel', '-initrd', '-dtb', '-bios', '-cdrom'])
+import { warnOfMissing } from '../warn-of-missing.ts'
 
 const nameOf = ({ args }: Invocation): string => guestName(String(args[0]))
-
-export const runCommand: Command = {
-  name: 'run',
-  args: ['<name>'],
-  summary: 'start a guest that can be protected',
-  rest: 'QEMU options',
-  help: 'Example:\n  subpage run web --ram 1G --net bridge=br0 -- -smp 2 -kernel /var/lib/subpage/images/vmlinuz -append console=ttyS0\n\nThe machine type defaults to q35. A bridge that a host does not have is made there and stays; put a network card of the host on it.\nThe address of a card follows from the name of the guest unless it is given: guests of the same name on one network need mac=. The serial console goes to a log that `status` names.',
-  flags: [
-    ...agentFlags,
-    { form: '--ram <size>', summary: 'guest memory', default: '512M' },
-    {
-      form: '--accel <accel>',
-      summary: 'how the guest is executed',
-      default: 'auto',
-      choices: ['auto', 'kvm', 'tcg'],
-    },
-    {
-      form: '--track <parts>',
-      summary:
-        'let QEMU note every access, for `record` and studies: lines, pml, prl, accesses, separated by commas; with tcg only',
-      many: true,
-    },
-    {
-      form: '--net <card>',
-      summary: 'a network card: bridge=NAME[,mac=ADDRESS]; the bridge must have this name on both hosts',
-      many: true,
-    },
-    {
-      form: '--disk <disk>',
-      summary:
-        'a writable disk: the path of a file or device, or size=SIZE for a new one; with name=NAME, bus=virtio|scsi|sata, format=raw|qcow2, cache=writeback|none|writethrough|directsync, iothread=on, bootindex=N, discard=unmap, werror=report|enospc|stop, rerror=report|stop, aio=threads|native|io_uring',
-      many: true,
-    },
-  ],
-  async run(invocation) {
-    const { parseNics } = await import('../../qemu/nic.ts')
-    const { parseDisks } = await import('../../qemu/disk.ts')
-    const accel = text(invocation, 'accel') as RunBody['accel']
-    using _ = accel === 'auto' ? ifSlow(invocation.output, kvmIsTried) : undefined
-    const status = await agentOf(invocation).run({
-      name: nameOf(invocation),
-      ramBytes: read(invocation, 'ram', guestSize),
-      accel,
-      options: absolutePaths(invocation.rest),
-      ...(invocation.flags.track !== undefined && { track: read(invocation, 'track', parseTrack) }),
-      nics: invocation.flags.net === undefined ? [] : read(invocation, 'net', parseNics),
-      disks:
-        invocation.flags.disk === undefined
-          ? []
-          : read(invocation, 'disk', (value) => parseDisks(value, parseSize)),
-    })
-    warnOfMissing(invocation, status)
-    invocation.output.data(
-      status,
-      () =>
-        `${status.name} runs: ${formatBytes(status.ramBytes)}, ${status.accel}, QEMU ${status.qemu}, process ${status.pid}\nconsole: ${status.console}`,
-    )
-  },
-}
-
-const kvmIsTried =
-  'starting; the first time after a boot the agent tries whether KVM runs a guest here before, which takes 8 s at most (--accel tcg or kvm does without)'
 
 export const removeCommand: Command = {
   name: 'remove',
@@ -289,19 +224,6 @@ function verifiedText(verified: Verified): string {
   return [...differences(verified), ...equal].join('\n')
 }
 
-function warnOfMissing({ output }: Invocation, { name, shimMissing }: GuestStatus): void {
-  if (shimMissing !== null) output.warn(`${name}: ${shimMissing}`)
-}
-
-/** @throws SubpageError BAD_ARGUMENT */
-function parseTrack(value: string): PluginPart[] {
-  return value.split(',').map((word) => {
-    const part = pluginPartNames.find((name) => name === word.trim())
-    if (part) return part
-    throw new SubpageError('BAD_ARGUMENT', `cannot track "${word}": choose of ${pluginPartNames.join(', ')}`)
-  })
-}
-
 /** @throws SubpageError BAD_ARGUMENT */
 function readPace(epoch: string): Pace {
   return epoch === 'auto' ? automaticPace : { epochMs: within(parseMs, 1, 60_000, formatTime)(epoch) }
@@ -319,23 +241,6 @@ function parsePlaces(text: string): Record<string, string> {
       )
     }),
   )
-}
-
-/** As the agent takes it (src/agent/api.ts). */
-const guestSize = within(
-  (value) => {
-    const bytes = parseSize(value)
-    if (bytes % 4096 === 0) return bytes
-    throw new SubpageError('BAD_ARGUMENT', `${value} is not a multiple of 4 KiB`)
-  },
-  16 * 2 ** 20,
-  Number.MAX_SAFE_INTEGER,
-  formatBytes,
-)
-
-/** The agent has a working directory of its own: files are named from the root. */
-function absolutePaths(options: string[]): string[] {
-  return options.map((value, i) => (fileOptions.has(options[i - 1] ?? '') ? resolve(value) : value))
 }
 
 /** A state directory may be named as this shell sees it. @throws SubpageError BAD_ARGUMENT */

@@ -1,0 +1,125 @@
+/**
+ * The screen of a guest: where people reach it (VNC), and what is on it. Each host has its own VNC server, in QEMU; the one of the host
+ * where the guest runs shows it. Facts of QEMU, checked on 7.2: a standby's server listens and shows nothing; passwords are
+ * compared by their first 8 characters (RFC 6143, 7.2.2).
+ */
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { isIPv6 } from 'node:net'
+import { type Static, Type } from 'typebox'
+import { SubpageError } from '../errors.ts'
+import { doubleCommas } from './option-syntax.ts'
+import type { Qmp } from './qmp.ts'
+
+/** Of this machine alone, or all of the host's: another host has no address of this one. */
+const addresses = ['127.0.0.1', '::1', '0.0.0.0', '::'] as const
+const displayMax = 99
+const passwordLengthMax = 8
+const passwordForm = /^[!-~]{1,8}$/
+
+export const Vnc = Type.Object(
+  {
+    address: Type.Enum([...addresses]),
+    /** Without a number the first that is free. */
+    display: Type.Optional(Type.Integer({ minimum: 0, maximum: displayMax })),
+    password: Type.Optional(Type.String({ pattern: passwordForm.source })),
+  },
+  { additionalProperties: false },
+)
+export type Vnc = Static<typeof Vnc>
+
+/** @param given [ADDRESS:]DISPLAY or [ADDRESS:]auto @throws SubpageError BAD_ARGUMENT */
+export function parseVnc(given: string): Vnc {
+  const [, address = '127.0.0.1', display = ''] = /^(?:\[?([^\]]*?)\]?:)?(\d{1,2}|auto)$/.exec(given) ?? []
+  const known = addresses.find((one) => one === address)
+  if (display === '' || known === undefined)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `"${given}" is no display: write auto or a number up to ${displayMax}, and before it, with a colon, ${addresses.join(', ')} if not this machine alone`,
+    )
+  return { address: known, ...(display !== 'auto' && { display: Number(display) }) }
+}
+
+/** @param file where it was read @throws SubpageError BAD_ARGUMENT, without the password */
+export function readPassword(content: Buffer, file: string): string {
+  const password = content.toString('utf8').trim()
+  if (!passwordForm.test(password))
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `the VNC password in ${file} must have 1 to ${passwordLengthMax} printable characters, no space: the protocol takes no more`,
+    )
+  return password
+}
+
+/** @throws SubpageError BAD_ARGUMENT: a screen that a network sees asks for a password */
+export function assertGuarded({ address, password }: Vnc): void {
+  if ((address === '0.0.0.0' || address === '::') && password === undefined)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `whoever reaches this host would have the guest's screen and keyboard: give --vnc-password-file, or leave out the address and use a tunnel (ssh -L)`,
+    )
+}
+
+/** @param waiting on the host of a standby the number may be taken, and another one will do */
+export function vncOptions(vnc: Vnc | undefined, secretPath: string, waiting: boolean): string[] {
+  if (!vnc) return []
+  const { address, display, password } = vnc
+  const at = `${isIPv6(address) ? `[${address}]` : address}:${display ?? 0}`
+  const search = display === undefined || waiting ? `,to=${displayMax}` : ''
+  const secret = password === undefined ? '' : ',password-secret=subpage-vnc'
+  return [
+    ...(password === undefined
+      ? []
+      : ['-object', `secret,id=subpage-vnc,format=raw,file=${doubleCommas(secretPath)}`]),
+    ...['-vnc', `${at}${search}${secret}`],
+  ]
+}
+
+/** Where QEMU finds the password. */
+export function writeSecret({ password }: Pick<Vnc, 'password'>, path: string): void {
+  if (password !== undefined) writeFileSync(path, password, { mode: 0o600, flag: 'wx' })
+}
+
+/** Devices that people see something of. */
+const screens = /^(VGA|secondary-vga|bochs-display|cirrus-vga|virtio-vga|virtio-gpu|qxl)/
+
+/** What a machine with a VNC display needs, if its options bring no screen along. */
+export function screenOptions(options: readonly string[]): string[] {
+  const has = options.some(
+    (word, n) =>
+      word === '-vga' || (options[n - 1] === '-device' && screens.test(word.replace(/^driver=/, ''))),
+  )
+  return has ? [] : ['-vga', 'std']
+}
+
+export interface VncAddress {
+  host: string
+  port: number
+}
+
+/** Where its VNC server listens; undefined without one. */
+export async function vncAddress(qmp: Qmp): Promise<VncAddress | undefined> {
+  const { enabled, host, service } = await qmp.run<{ enabled: boolean; host?: string; service?: string }>(
+    'query-vnc',
+  )
+  return enabled && host !== undefined ? { host, port: Number(service) } : undefined
+}
+
+/** What is on the screen, as PNG. @throws SubpageError BAD_ARGUMENT when the guest has none */
+export async function takePicture(qmp: Qmp, path: string): Promise<Buffer> {
+  try {
+    await qmp.run('screendump', { filename: path, format: 'png' })
+    return readFileSync(path)
+  } catch (error) {
+    if (error instanceof Error && /no graphic|There is no|console/i.test(error.message))
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        'the guest has no screen: start it with --vnc auto, or -- -vga std',
+        {
+          cause: error,
+        },
+      )
+    throw error
+  } finally {
+    rmSync(path, { force: true })
+  }
+}
