@@ -20,6 +20,7 @@ interface Entry {
 const benches: Readonly<Record<string, Entry>> = {
   checkpoint: { load: () => import('./checkpoint.ts'), needs: ['native', 'guest'] },
   delta: { load: () => import('./delta.ts'), needs: ['native'] },
+  disk: { load: () => import('./disk.ts'), needs: ['native', 'guest'] },
   failover: { load: () => import('./failover.ts'), needs: ['native', 'guest'] },
   overhead: {
     load: () => import('./overhead.ts'),

@@ -163,6 +163,7 @@ install_modules "$scratch/packages/$kernel" "$root"
 compile guest/victim.c "$root/bin/victim"
 compile guest/sum.c "$root/bin/sum"
 compile guest/workset.c "$root/bin/workset"
+compile guest/diskload.c "$root/bin/diskload"
 mkdir -p "$root/etc/workloads"
 install -m 755 guest/workloads/demo/* "$root/etc/workloads/"
 

@@ -3,6 +3,7 @@
 import { type Static, Type } from 'typebox'
 import { shadowKinds } from '../delta/shadow.ts'
 import { noTraffic } from '../replication/disk-traffic.ts'
+import { durabilities } from '../replication/sending.ts'
 import type { MemoryVerification } from '../replication/verify.ts'
 
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
@@ -122,6 +123,8 @@ export const GuestStatus = Type.Object({
   pauseShareMax: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
+  /** What a checkpoint outlasts, of a guest with disks. */
+  durability: Nullable(Type.Enum([...durabilities])),
   /** While the standby is being brought up to the guest; the guest runs meanwhile. */
   seeding: Nullable(
     Type.Object({
@@ -201,6 +204,7 @@ export const unprotected = {
   epochMs: null,
   pauseShareMax: null,
   outputs: null,
+  durability: null,
   seeding: null,
   verified: null,
   memory: null,

@@ -68,6 +68,13 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       ['decided by', decidedBy(guest)],
       ['generation', String(guest.generation)],
     )
+  if (guest.durability !== null)
+    rows.push([
+      'durability',
+      guest.durability === 'disk'
+        ? 'disk: a checkpoint is safe when the standby has it on stable storage'
+        : "memory: a checkpoint is safe when the standby has it; a loss of both hosts' power leaves this host's disks",
+    ])
   if (guest.seeding) rows.push(['seeding', seedingText(guest.seeding)])
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
   if (guest.shimMissing !== null) rows.push(['without', guest.shimMissing])

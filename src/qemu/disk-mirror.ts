@@ -13,6 +13,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import type { DiskReader, GuestDisks } from '../replication/disks.ts'
 import { type Disk, diskNode, mirrorNode } from './disk.ts'
 import { openExports } from './disk-export.ts'
@@ -21,16 +22,20 @@ import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 import { standStill } from './stand-still.ts'
 
-/** For what a guest writes faster than it is sent; then it waits. */
-const journalBytesMax = 64 * 2 ** 20
+/**
+ * Of one disk, for what a guest writes faster than it is sent; then it waits. All of them together come on top of what was sent early of an
+ * epoch (disk-sender.ts), and the standby holds no more than it says.
+ */
+export const journalBytesOf = (disks: number): number =>
+  Math.min(64 * 2 ** 20, Math.floor((limits.checkpointDiskBytes.value * 3) / 8 / disks))
 const jobPrefix = 'subpage-mirror-'
 const targetPrefix = 'subpage-nbd-'
 const endMsMax = 10_000
 /** While jobs are looked at. */
 const lookMs = 2
 const expiredLooks = 500
-/** What may be left to copy while the guest stands still: at first, and at most, which the journal has room for beside as much again. */
-const [leftBytesMin, leftBytesMax] = [2 ** 20, journalBytesMax / 4]
+/** What may be left to copy while the guest stands still: at first, and at most, as a part of a journal. */
+const [leftBytesMin, leftShareMax] = [2 ** 20, 1 / 4]
 const settleMs = 50
 
 interface Mirror {
@@ -110,6 +115,7 @@ export class DiskMirrors implements GuestDisks {
 
   async #open(disk: Disk, index: number, hashes: Uint8Array): Promise<void> {
     const path = this.#files.mirror(index)
+    const journalBytesMax = journalBytesOf(this.#disks.length)
     const endpoint = DiskEndpoint.open({ path, bytes: disk.bytes, journalBytesMax })
     this.#mirrors.push({ disk, endpoint, state: 'copying' })
     endpoint.know(hashes)
@@ -151,7 +157,8 @@ export class DiskMirrors implements GuestDisks {
 
   /** Resolves when little is left; a guest that writes without a pause is allowed more with time. */
   async #settled(): Promise<void> {
-    for (let allowed = leftBytesMin; !this.#over; allowed = Math.min(allowed * 1.2, leftBytesMax)) {
+    const most = journalBytesOf(this.#disks.length) * leftShareMax
+    for (let allowed = leftBytesMin; !this.#over; allowed = Math.min(allowed * 1.2, most)) {
       const left = (await this.#jobs()).reduce(
         (sum, { len, offset }) => sum + len - offset,
         this.waitingBytes,

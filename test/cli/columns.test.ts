@@ -35,6 +35,7 @@ const guest = (name: string): GuestStatus => ({
   epochMs: 25,
   pauseShareMax: null,
   outputs: 'held',
+  durability: 'memory',
   memory: { shadow: 'full', shadowBytes: 2 ** 30, reducerBytes: 15e6 },
   fence: { on: false, silenced: 0 },
   generation: 3,

@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
+import { run as disk } from '../../bench/disk.ts'
 import { measure as overhead } from '../../bench/overhead.ts'
 import { RedisGuest } from '../../bench/redis-guest.ts'
 import { run as scale } from '../../bench/scale.ts'
@@ -26,6 +27,27 @@ test('checkpoint', async () => {
   for (const { p50, p99 } of [pauseUs, ownUs, commitUs]) expect(p50).toEqual(between(0, p99))
   expect(supervisorBytes).toEqual(between(16 * 2 ** 20, 1024 * 2 ** 20))
   expect(text).toContain(`${dirtyPages} dirty pages`)
+})
+
+test('disk', async () => {
+  const { json, text } = await disk({ tiny: true })
+  expect(json.rows.map(({ job, mode }) => `${job} ${mode}`).sort()).toEqual(
+    ['sync1', 'sync16', 'seq', 'mixed']
+      .flatMap((job) => ['unprotected', 'protected', 'durable'].map((mode) => `${job} ${mode}`))
+      .sort(),
+  )
+  for (const { iops, mibPerS, latencyUs } of json.rows) {
+    expect([iops, mibPerS].every((value) => value > 0)).toBe(true)
+    expect(latencyUs.p50).toEqual(between(0, latencyUs.p99))
+  }
+  // The flush is a part of the pause.
+  expect(json.stopFlushUs.p50).toEqual(between(0, json.pauseUs.p99))
+  // Most of what is written lies in the guest's memory.
+  expect(json.wireShare).toEqual(between(0, 0.5))
+  // Of a disk that the standby has, only what changed is sent.
+  expect(json.resync.sentBytes).toEqual(between(json.resync.changedBytes / 2, json.diskBytes / 2))
+  expect(json.takeoverMs.p50).toEqual(between(0, 10_000))
+  expect(text).toMatch(/takeover p50/)
 })
 
 test('scale', async () => {

@@ -14,8 +14,10 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseSize } from '../../src/cli/sizes.ts'
-import { type DiskRequest, diskOptions, parseDisks } from '../../src/qemu/disk.ts'
+import { limits } from '../../src/limits.ts'
+import { type DiskRequest, diskOptions, disksMax, parseDisks } from '../../src/qemu/disk.ts'
 import { makeDisks, removeDisks } from '../../src/qemu/disk-files.ts'
+import { journalBytesOf } from '../../src/qemu/disk-mirror.ts'
 import { disksOf, ownDiskPath } from '../../src/qemu/disk-places.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 
@@ -142,6 +144,17 @@ describe('what can be one', () => {
     expect(node).toMatch(/,discard=unmap,.*,file.discard=unmap,file.aio=native,/)
     expect(device).toMatch(/,werror=stop,rerror=report,/)
   })
+})
+
+test('what all journals hold fits into a checkpoint beside what goes early, however many disks there are', () => {
+  for (let disks = 1; disks <= disksMax; disks++) {
+    expect(journalBytesOf(disks)).toBeGreaterThan(8 * 2 ** 20)
+    // Half of a checkpoint goes early; a write that was just taken may come on top.
+    const early = limits.checkpointDiskBytes.value / 2
+    expect(disks * journalBytesOf(disks) + early).toBeLessThan(
+      limits.checkpointDiskBytes.value - 32 * 2 ** 20,
+    )
+  }
 })
 
 describe('the files that subpage makes', () => {

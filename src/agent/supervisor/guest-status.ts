@@ -99,6 +99,8 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
     outputs: primary.options.outputs,
+    durability:
+      guest.qemu.record.machine.disks.length > 0 ? (record?.protection?.durability ?? 'memory') : null,
     seeding: primary.seeding ?? null,
     verified: found ? { at: found.at, equal: found.verification.equal } : null,
     memory: primary.memory,
