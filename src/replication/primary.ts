@@ -12,7 +12,16 @@ import { noDisks } from './disks.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
-import { aliveLookMs, backlog, detachMs, farewellMs, lateMs, nextCheckpoint, retryMs, tooSlow } from './pace.ts'
+import {
+  aliveLookMs,
+  backlog,
+  detachMs,
+  farewellMs,
+  lateMs,
+  nextCheckpoint,
+  retryMs,
+  tooSlow,
+} from './pace.ts'
 import { dismiss, leave, letOut, part, reasonOf, staying, unprotect } from './parting.ts'
 import { PrimaryCondition } from './primary-condition.ts'
 import type { PrimaryOptions } from './primary-options.ts'
