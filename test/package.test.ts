@@ -72,7 +72,7 @@ const named =
   `ARCHITECTURE.md CHANGELOG.md LICENSE README.md SPECIFICATION.md THIRD-PARTY.md bin/subpage package.json
   build/native/shim.so build/native/subpage.node scripts/build-guest.sh scripts/build-native.sh scripts/native.bash
   packaging/subpage-agent.service packaging/subpage-drain.service guest/README.md guest/init guest/power-button
-  guest/sum.c guest/victim.c guest/workset.c`.split(/\s+/)
+  guest/diskload.c guest/sum.c guest/victim.c guest/workset.c`.split(/\s+/)
 
 test('it holds what is compiled, what can be built anew where it is installed, the documents, and nothing else', () => {
   const expected = [

@@ -71,8 +71,8 @@ export class QemuGuest implements Guest {
   }
 
   get alive(): boolean {
-    const { qmp, record } = this.qemu
-    return !qmp.closed && !isGone(record.process) && !isEnding(record.process)
+    const { qmp, record, endAnnounced } = this.qemu
+    return !qmp.closed && !endAnnounced && !isGone(record.process) && !isEnding(record.process)
   }
 
   supersede(detail: string): void {

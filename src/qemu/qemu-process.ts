@@ -66,6 +66,7 @@ export class QemuProcess {
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
+  readonly #announcement = new Announcement()
   #vnc: VncAddress | undefined
   #ramUnlinked = false
   #noteUnlinked!: () => void
@@ -186,6 +187,11 @@ export class QemuProcess {
     return this.#vnc
   }
 
+  /** QEMU has said that it ends, though its process may still be there; it may yet run on (guest-ends.ts). */
+  get endAnnounced(): boolean {
+    return this.#announcement.end !== undefined
+  }
+
   get ramIsUnlinked(): boolean {
     return this.#ramUnlinked
   }
@@ -273,12 +279,11 @@ export class QemuProcess {
 
   #watch(): Promise<GuestEnd> {
     return new Promise((resolve) => {
-      const announcement = new Announcement()
       let patience: NodeJS.Timeout | undefined
       this.qmp.on('event', (event) => {
-        announcement.heard(event)
+        this.#announcement.heard(event)
         if (event.event === 'SHUTDOWN') patience ??= setTimeout(() => this.kill(), shutdownMs)
-        else if (!announcement.end) {
+        else if (!this.endAnnounced) {
           clearTimeout(patience)
           patience = undefined
         }
@@ -289,7 +294,7 @@ export class QemuProcess {
         // A dying process closes its files when its last thread is done with the guest. Should it live, without a control
         // socket, it must not: it could serve beside the copy that takes over.
         if (!this.#released) this.kill()
-        const { end } = announcement
+        const { end } = this.#announcement
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
         else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'it was told to end' })
         else if (end) resolve(end)

@@ -28,6 +28,8 @@ export const detachMs = 1_000
 /** How long an end of protection waits for a standby that does not read or answer. */
 export const farewellMs = 5_000
 
+/** Between looks at a guest that does not run, of which it is not known yet how it has ended. */
+export const aliveLookMs = 20
 /** Time between attempts to reach a standby, or an arbiter, that is gone. */
 export const retryMs = 500
 

@@ -12,7 +12,16 @@ import { noDisks } from './disks.ts'
 import { frameType } from './frame.ts'
 import type { GuestEnd, Pause } from './guest.ts'
 import { meet } from './meeting.ts'
-import { backlog, detachMs, farewellMs, lateMs, nextCheckpoint, retryMs, tooSlow } from './pace.ts'
+import {
+  aliveLookMs,
+  backlog,
+  detachMs,
+  farewellMs,
+  lateMs,
+  nextCheckpoint,
+  retryMs,
+  tooSlow,
+} from './pace.ts'
 import { dismiss, leave, letOut, part, reasonOf, staying, unprotect } from './parting.ts'
 import { PrimaryCondition } from './primary-condition.ts'
 import type { PrimaryOptions } from './primary-options.ts'
@@ -209,8 +218,9 @@ export class Primary extends PrimaryCondition {
           await this.#serve(session)
         } catch (error) {
           this.#session = undefined
-          // The connection stays open for the word that it has ended.
-          if (!guest.alive) await ended.done
+          // The connection stays open for the word that it has ended. A hypervisor that is ending refuses commands.
+          while (!guest.alive && !end) await Promise.race([ended.done, clock.sleep(aliveLookMs)])
+          if (end) await ended.done
           else if (!stopping.aborted) await this.#lost(session, asSubpageError(error))
         }
         if (stopping.aborted) break

@@ -43,6 +43,7 @@ const asking = commands.filter((command) => command.name !== 'agent' && has(comm
 const more: Record<string, string[]> = {
   protect: ['--to', '/tmp'],
   record: ['-o', join(directory, 'trace')],
+  screenshot: ['-o', join(directory, 'picture')],
 }
 /** Where the first argument is no guest. */
 const first: Record<string, string[]> = { density: ['off', 'nobody'], record: ['vm:nobody'] }
@@ -154,6 +155,7 @@ test.each(values)('%s %s with a value that it cannot mean', async (name, option)
 /** Each option that names a place to write, of each command that has one. */
 const writing: [string, string[]][] = [
   ['record', ['images', image, '-o', '/proc/none/trace']],
+  ['screenshot', ['nobody', '-o', '/proc/none/picture']],
   ['report', [image, '--html', '/proc/none/page.html']],
   ['report', [image, '--csv', '/proc/none/csv']],
   ['wss', [`pid:${process.pid}`, '--html', '/proc/none/page.html']],

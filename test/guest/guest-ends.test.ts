@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { afterAll, expect, onTestFinished, test } from 'vitest'
 import { consoleAt, typeLine } from '../../src/qemu/demo-guest.ts'
 import { runStates, silentEvents, tellingEvents } from '../../src/qemu/guest-ends.ts'
+import { QemuGuest } from '../../src/qemu/qemu-guest.ts'
 import type { QemuProcess } from '../../src/qemu/qemu-process.ts'
 import { firmwareOptions, out, startTiny } from '../support/tiny-guest.ts'
 
@@ -69,13 +70,19 @@ test('a shutdown that did not end QEMU, and was followed by running on, is forgo
   // As the option policy would not allow it; somebody at a monitor may.
   await qemu.qmp.run('set-action', { shutdown: 'pause' })
   const said = heard(qemu, 'SHUTDOWN')
+  const guest = new QemuGuest(qemu)
+  expect(guest.alive).toBe(true)
   await act(qemu)
   await said
+  // What a checkpoint asks of it is refused: that is no fault of the connection to the standby.
+  await expect(qemu.qmp.run('cont')).rejects.toThrow()
+  expect(guest.alive).toBe(false)
   await qemu.qmp.run('set-action', { reboot: 'reset' })
   const resumed = heard(qemu, 'RESUME')
   await qemu.qmp.run('system_reset')
   await qemu.qmp.run('cont')
   await resumed
+  expect(guest.alive).toBe(true)
   qemu.kill()
   expect(await qemu.ended).toMatchObject({ how: 'died' })
 })

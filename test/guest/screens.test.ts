@@ -164,7 +164,7 @@ describe('for people, on the host where the guest runs', () => {
     terminal.stdin.write('\x1d')
     expect(await ended).toEqual([0, null])
     expect(seen).toMatch(/detached; std runs on/)
-    expect(await b.client.guest('std')).toMatchObject({ state: 'Running' })
+    expect((await b.client.guest('std')).pid).not.toBeNull()
   })
 
   test('the password is in no status, and in files of its owner only', async () => {

@@ -107,6 +107,33 @@ describe('the course of a protection', () => {
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
   })
 
+  test('a guest that is ending refuses its checkpoint: the standby hears how it ended, or goes on if it did not', async () => {
+    const pair = await startProtected({ arbiter: new ScriptedArbiter() })
+    /** Its next checkpoint is refused, and it does not seem to run for so many looks. */
+    const refused = (looks: number) =>
+      new Promise<void>((resolve) => {
+        pair.guest.mishaps.resume = () => {
+          pair.guest.mishaps = {}
+          let left = looks
+          Object.defineProperty(pair.guest, 'alive', {
+            configurable: true,
+            get: () => left-- <= 0,
+            set: () => {
+              left = looks
+            },
+          })
+          resolve()
+          throw new SubpageError('QEMU_FAILED', 'Resetting the Virtual Machine is required')
+        }
+      })
+    // It ran on: what it had announced is forgotten.
+    await refused(3)
+    await once(pair.primary!, 'epoch')
+    await refused(Number.POSITIVE_INFINITY)
+    pair.guest.end({ how: 'powered-off', detail: 'it shut itself down' })
+    expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
+  })
+
   test('unprotect with a standby of an older release, which closes the connection without an answer', async () => {
     const { guest, protect } = await asStandby(random, async (peer) => {
       await welcome(peer)
