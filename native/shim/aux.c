@@ -66,8 +66,12 @@ void *aux_map(struct shim_status *status, map_function map, void *address, size_
               uint64_t *offset)
 {
     struct stat ram;
-    if (file < 0 || status->aux_count == AUX_BLOCKS_MAX || fstat(file, &ram) < 0)
+    if (status->aux_count == AUX_BLOCKS_MAX) {
+        errno = ENOSPC;
         return leave_out(status, "keeping so many blocks of memory");
+    }
+    if (fstat(file, &ram) < 0)
+        return leave_out(status, "looking at the RAM file");
     SP_INVARIANT(ram.st_size > 0 && bytes % PAGE_BYTES == 0);
     *offset = ((uint64_t)ram.st_size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     if (!reserve((off_t)*offset, (off_t)bytes))

@@ -2,7 +2,8 @@
  * The shim: runs inside stock QEMU by LD_PRELOAD. It has one rule: it must never break QEMU. Whatever fails here only
  * means that the agent tracks writes by comparing memory, and the status file says why.
  *
- * Beside what its files are for it measures flushes within pauses (flush.c), and reads ahead on QEMU's control sockets (read_ahead.c), whatever the environment says.
+ * Beside what its files are for it measures flushes within pauses (flush.c), and reads ahead on QEMU's control sockets
+ * (read_ahead.c), whatever the environment says.
  *
  * Environment, read once, and removed when QEMU maps its RAM, so that children of QEMU are not affected. Until then a script
  * that starts QEMU hands it on:

@@ -114,7 +114,7 @@ const reasons: Record<string, string> = {
   '-no-user-config': 'subpage sets it already',
   '-nographic': 'there is no display anyway; the serial console goes to a log',
   '-display': 'a display would be on one host only',
-  '-vnc': 'it opens a port on the host',
+  '-vnc': 'it opens a port on the host: give it with --vnc',
   '-spice': 'it opens a port on the host',
   '-gdb': 'it opens a port on the host',
   '-s': 'it opens a port on the host',
