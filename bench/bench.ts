@@ -5,6 +5,8 @@ export interface BenchOptions {
   tiny: boolean
   /** How often, where a benchmark repeats something. */
   runs?: number
+  /** How many guests at once, where a benchmark lets that be chosen. */
+  guests?: number
 }
 
 export interface BenchResult {

@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- NAME [--json] [--tiny] [--runs N]`: runs one benchmark. A benchmark is a file that exports `run`; its parameters
- * and a hash of its results are part of what it prints, so that two runs can be compared. What it needs is asked for first.
+ * `npm run bench -- NAME [--json] [--tiny] [--runs N] [--guests N]`: runs one benchmark. A benchmark is a file that exports `run`; its
+ * parameters and a hash of its results are part of what it prints, so that two runs can be compared. What it needs is asked for first.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,28 +33,48 @@ const benches: Readonly<Record<string, Entry>> = {
   torture: { load: () => import('./torture/torture.ts'), needs: ['native', 'guest'], network: ['ip', 'nft'] },
 }
 
+/** Their memory lies in a /dev/shm of each host (two-hosts.ts). */
+const guestsMax = 8
+
 const given = argv.slice(2)
-const runsAt = given.indexOf('--runs')
-const runs = runsAt < 0 ? undefined : Number(given.splice(runsAt, 2)[1])
+const [runs, guests] = [takeNumber('--runs'), takeNumber('--guests')]
 const names = given.filter((argument) => !argument.startsWith('--'))
 const flags = new Set(given.filter((argument) => argument.startsWith('--')))
 const entry = names.length === 1 && Object.hasOwn(benches, names[0]!) ? benches[names[0]!] : undefined
-const wrongRuns = runs !== undefined && !(Number.isInteger(runs) && runs > 0)
-if (!entry || wrongRuns || [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')) {
-  console.error(`usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N]`)
+const wrongNumber = [runs, guests].some((one) => one !== undefined && !(Number.isInteger(one) && one > 0))
+const wrongGuests = guests !== undefined && (names[0] !== 'torture' || guests > guestsMax)
+if (
+  !entry ||
+  wrongNumber ||
+  wrongGuests ||
+  [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')
+) {
+  console.error(
+    `usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N] [--guests N]   (guests: torture, up to ${guestsMax})`,
+  )
   process.exit(2)
 }
 try {
   needBuilt(...entry.needs)
   if (entry.network) needNetwork(entry.network)
   const { run } = await entry.load()
-  const result = await run({ tiny: flags.has('--tiny'), ...(runs !== undefined && { runs }) })
+  const result = await run({
+    tiny: flags.has('--tiny'),
+    ...(runs !== undefined && { runs }),
+    ...(guests !== undefined && { guests }),
+  })
   stdout.write(flags.has('--json') ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)
 } catch (thrown) {
   const { code, message, exit } = asSubpageError(thrown)
   console.error(`bench ${names[0]}: ${message} (${code})`)
   if (code === 'INTERNAL') console.error((thrown as Error).stack)
   process.exit(exit)
+}
+
+/** The value of a flag, which is taken from what was given; undefined without the flag. */
+function takeNumber(flag: string): number | undefined {
+  const at = given.indexOf(flag)
+  return at < 0 ? undefined : Number(given.splice(at, 2)[1])
 }
 
 function needNetwork(programs: readonly string[]): void {

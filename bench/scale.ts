@@ -33,6 +33,10 @@ interface Row extends Phase {
   cpuPerGuest: number
   /** Private memory of a primary's supervisor, its shadow not counted. */
   privateBytesPerGuest: number
+  /** Of a standby's supervisor, its image not counted. */
+  privateBytesPerStandby: number
+  /** Of the larger of the two agents. */
+  privateBytesOfAgent: number
   loopDelayMsMax: number
 }
 
@@ -55,7 +59,7 @@ export async function run({ tiny }: BenchOptions) {
     const startedAt = performance.now()
     const phase = await phaseOf(a, names, checkpoints)
     const seconds = (performance.now() - startedAt) / 1000
-    const all = await statusOf(a, names)
+    const [all, standbys] = [await statusOf(a, names), await statusOf(b, names)]
     rows.push({
       guests,
       ...phase,
@@ -63,6 +67,8 @@ export async function run({ tiny }: BenchOptions) {
       privateBytesPerGuest: median(
         all.map(({ supervisor, memory }) => privateBytes(supervisor!.process) - memory!.shadowBytes),
       ),
+      privateBytesPerStandby: median(standbys.map(({ supervisor }) => privateBytes(supervisor!.process))),
+      privateBytesOfAgent: Math.max(...[a, b].map(({ process }) => privateBytes(process.pid!))),
       loopDelayMsMax: Math.max(...all.map(({ supervisor }) => supervisor!.loopDelayMs)),
     })
   }
@@ -88,7 +94,7 @@ export async function run({ tiny }: BenchOptions) {
       `epochs of ${epochMs} ms, ${checkpoints} checkpoints of each guest`,
       ...rows.flatMap((row) => [
         line(`${row.guests} guests`, row),
-        `${''.padEnd(22)} each: ${row.cpuPerGuest.toFixed(3)} processors, ${(row.privateBytesPerGuest / mib).toFixed(0)} MiB; event loops late by ${row.loopDelayMsMax.toFixed(0)} ms at most`,
+        `${''.padEnd(22)} each: ${row.cpuPerGuest.toFixed(3)} processors, ${inMib(row.privateBytesPerGuest)} and ${inMib(row.privateBytesPerStandby)} MiB; an agent: ${inMib(row.privateBytesOfAgent)} MiB; event loops late by ${row.loopDelayMsMax.toFixed(0)} ms at most`,
       ]),
       line(`${largeBytes / mib} MiB come and go`, largeBeside),
       line('agents killed', agentsKilled),
@@ -126,6 +132,8 @@ async function phaseOf(a: EphemeralAgent, names: string[], checkpoints: number):
     longestGapMs: Math.max(...epochs.map(({ gapUs }) => gapUs.max)) / 1000,
   }
 }
+
+const inMib = (bytes: number) => (bytes / mib).toFixed(0)
 
 const median = (values: number[]) => values.sort((x, y) => x - y)[Math.floor(values.length / 2)] ?? 0
 

@@ -3,7 +3,7 @@
  * time of both agents, the pause, how long a commit takes, and what is sent. Each way is compared with the plain one of the
  * same round, so that what the machine does beside it weighs on both; medians and quartiles are of the rounds.
  */
-import { type Sending, sendingDefault } from '../src/replication/sending.ts'
+import type { Sending } from '../src/replication/sending.ts'
 import { processorMs, protect, until } from '../test/support/hosts.ts'
 import type { BenchOptions, BenchResult } from './bench.ts'
 import { RedisGuest, redisGuest } from './redis-guest.ts'
@@ -22,10 +22,10 @@ const ways: Record<string, Sending | undefined> = {
   [plain]: nothing,
   '+ sent early': { ...nothing, speculate: 'auto' },
   '+ dictionary': { ...nothing, reduce: ['dictionary'] },
-  '+ all reducing': { ...sendingDefault, compress: 'off', speculate: 'off' },
-  '+ zstd': { ...sendingDefault, compress: 'zstd', speculate: 'off' },
-  'all, always': { ...sendingDefault, compress: 'zstd', speculate: 'always' },
-  'as protect does': sendingDefault,
+  '+ all reducing': { compress: 'off', speculate: 'off' },
+  '+ zstd': { compress: 'zstd', speculate: 'off' },
+  'all, always': { compress: 'zstd', speculate: 'always' },
+  'as protect does': {},
 }
 const tinyWays = ['unprotected', plain, '+ sent early', '+ zstd', 'all, always']
 

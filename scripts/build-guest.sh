@@ -15,7 +15,7 @@ cache=$out/cache
 want=${1:-demo}
 modules=(failover net_failover virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
   virtio_net virtio_blk crc16 crc32c_generic mbcache jbd2 ext4 virtio_console virtio-rng virtio_balloon
-  pvpanic pvpanic-mmio pvpanic-pci button evdev)
+  pvpanic pvpanic-mmio pvpanic-pci button evdev efivarfs)
 workload_packages=(redis-tools sqlite3 memcached stress-ng)
 
 die() { echo "build-guest: $*" >&2; exit 1; }
@@ -36,7 +36,7 @@ fingerprint() { # of what every image is made from: sources and the kernel; a de
 fresh() { [ -s "$out/$1" ] && [ -s "$out/vmlinuz" ] && [ "$(cat "$out/.$1.stamp" 2>/dev/null)" = "$(fingerprint)" ]; }
 
 need_demo=false need_workloads=false need_node=false need_other=false
-{ fresh initrd.gz && [ -x "$out/victim" ]; } || need_demo=true
+{ fresh initrd.gz && [ -x "$out/victim" ] && [ -s "$out/bare" ]; } || need_demo=true
 [ "$want" != all ] || fresh initrd-workloads.gz || need_workloads=true
 [ "$want" != all ] || fresh node.gz || need_node=true
 [ "$want" != other ] || { fresh initrd-other.gz && [ -s "$out/vmlinuz-other" ] && compgen -G "$out/cache-other/linux-image-*.deb" >/dev/null; } || need_other=true
@@ -123,6 +123,18 @@ compile() { # compile SOURCE TARGET
   strip "$2"
 }
 
+compile_bare() { # compile_bare TARGET: the guest without an operating system, for a multiboot loader
+  local common=(-c -DCPUS_MAX=8 -fno-pic -fno-pie)
+  if ! { gcc "${common[@]}" -o "$scratch/start.o" guest/bare/start.S &&
+    gcc "${common[@]}" -O2 -Wall -Wextra -ffreestanding -mno-red-zone -fno-stack-protector -fno-asynchronous-unwind-tables \
+      -mcmodel=large -o "$scratch/check.o" guest/bare/check.c &&
+    ld -n --no-warn-rwx-segments -T guest/bare/link.ld -o "$scratch/bare" "$scratch/start.o" "$scratch/check.o" &&
+    objcopy -O elf32-i386 "$scratch/bare" "$1"; } 2>"$scratch/gcc"; then
+    cat "$scratch/gcc" >&2
+    die 'gcc cannot build guest/bare'
+  fi
+}
+
 install_modules() { # install_modules KERNEL-TREE ROOT: flat, with the order to load them in
   local tree=$1 into=$2/lib/modules module file
   tree=$(echo "$tree"/lib/modules/*)
@@ -170,6 +182,7 @@ install -m 755 guest/workloads/demo/* "$root/etc/workloads/"
 if $need_demo; then
   cp "$scratch/packages/$kernel"/boot/vmlinuz-* "$out/vmlinuz.new" && mv "$out/vmlinuz.new" "$out/vmlinuz"
   install -m 755 "$root/bin/victim" "$out/victim" # runs on the host too: victim until=N tells the digest at step N
+  compile_bare "$out/bare"
   pack "$root" "$out/initrd.gz"
   fingerprint >"$out/.initrd.gz.stamp"
   say "built $out/vmlinuz and $out/initrd.gz ($(stat -c %s "$out/initrd.gz") bytes)"

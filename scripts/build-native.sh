@@ -24,5 +24,5 @@ compile "${core[@]}" native/disk/*.c native/addon/*.c
 # The libraries are a part of it, and nobody else's: it needs none of them where it is installed.
 link "$OUT/subpage.node" -Wl,--exclude-libs,ALL -Wl,-Bstatic -lxxhash -llz4 -lzstd -Wl,-Bdynamic -lpthread
 
-compile native/shim/*.c
+compile native/shim/*.c native/disk/chunk_map.c
 link "$OUT/shim.so" -ldl -lpthread

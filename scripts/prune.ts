@@ -12,6 +12,11 @@ for (const [compiled, source] of [
 ] as const)
   for (const path of readdirSync(join(packageRoot, compiled), { recursive: true, encoding: 'utf8' })) {
     const name = /^(.+)\.(?:js|d\.ts)(?:\.map)?$/.exec(path)?.[1]
-    if (name !== undefined && !existsSync(join(packageRoot, source, `${name}.ts`)))
+    // What is bundled (bundle.ts) has no source here.
+    if (
+      name !== undefined &&
+      !name.startsWith('vendor/') &&
+      !existsSync(join(packageRoot, source, `${name}.ts`))
+    )
       rmSync(join(packageRoot, compiled, path))
   }

@@ -47,7 +47,8 @@ packages=(qemu-system-x86=qemu-system-x86_64 qemu-utils=qemu-img busybox-static 
   libxxhash-dev liblz4-dev libzstd-dev python3=python3)
 if $tests; then
   packages+=(clang=clang libclang-rt-14-dev iproute2=ip nftables=nft etcd-server=etcd gdb=gcore systemd=systemd-analyze
-    libnbd-bin=nbdinfo)
+    libnbd-bin=nbdinfo libvirt-daemon-system=libvirtd libvirt-clients=virsh virtinst=virt-install ovmf
+    prometheus=prometheus chromium=chromium zsh=zsh fish=fish man-db=man groff-base=groff mmdebstrap=mmdebstrap)
 fi
 
 missing_packages() {
@@ -106,3 +107,5 @@ else
   bash scripts/build-guest.sh
 fi
 if $studies; then bash scripts/build-guest.sh other; fi
+# Its files have owners. Of the guest tests one needs it, and all of them need root.
+if $tests && [ "$(id -u)" = 0 ]; then bash scripts/build-debian.sh; fi

@@ -16,7 +16,7 @@ const parts = {
     command: `npm run build:native --prefix ${packageRoot}`,
   },
   guest: {
-    files: ['vmlinuz', 'initrd.gz', 'victim'].map((name) => `guest/${name}`),
+    files: ['vmlinuz', 'initrd.gz', 'victim', 'bare'].map((name) => `guest/${name}`),
     command: guestScript,
   },
   workloads: {

@@ -18,6 +18,8 @@ export const otherVariables = [
   'SUBPAGE_TEST_SEED',
   // What the library that is loaded into QEMU is told (native/shim/shim.h).
   'SUBPAGE_AUX_RAM',
+  'SUBPAGE_FRESH_RAM',
+  'SUBPAGE_HELD',
   'SUBPAGE_FORGET',
   'SUBPAGE_GUARD_QMP',
   'SUBPAGE_LEASE',

@@ -1,291 +1,7 @@
-/**
- * The one class of error and the one table of errors. The table gives each code its meaning, its exit status and, in
- * docs/errors.md (generated from here), what to do about it. Every message says what happened, to what, and what to do.
- */
+/** The one class of error, and what is done with what was thrown. The table of errors: error-table.ts. */
+import { errorTable, exitStatus } from './error-table.ts'
 
-/** Exit statuses of the command line; part of the machine contract (docs/cli.md). */
-export const exitStatus = {
-  ok: 0,
-  failed: 1,
-  usage: 2,
-  degraded: 3,
-  notProtected: 4,
-  notFound: 10,
-  heldElsewhere: 11,
-  refused: 12,
-  lacksFeature: 13,
-  interrupted: 130,
-} as const
-
-interface ErrorEntry {
-  /** What the code means, in one sentence. */
-  meaning: string
-  /** What an operator does about it. */
-  remedy: string
-  exit: (typeof exitStatus)[keyof typeof exitStatus]
-  /** Status of an HTTP answer that carries it. */
-  http: number
-}
-
-const entry = (
-  meaning: string,
-  remedy: string,
-  exit: ErrorEntry['exit'] = exitStatus.failed,
-  http = 500,
-): ErrorEntry => ({ meaning, remedy, exit, http })
-
-export const errorTable = {
-  ADDON_MISSING: entry(
-    'The native addon could not be loaded.',
-    'Run `npm run build:native` in the folder of subpage, the one above build/; it needs a C compiler and the development files that `subpage check` names.',
-    exitStatus.lacksFeature,
-  ),
-  AGENT_UNREACHABLE: entry(
-    'No agent answers on the API socket.',
-    'Start it with `subpage agent`, or name its socket with --api.',
-  ),
-  AGENT_RUNNING: entry(
-    'Another agent already serves this state directory.',
-    'Stop that one, or give this one a directory of its own with --state.',
-    exitStatus.heldElsewhere,
-    409,
-  ),
-  ADDRESS_IN_USE: entry(
-    'The address to listen on is taken by another program.',
-    'Choose another port, or stop the program that holds it.',
-  ),
-  ARBITER_NOT_SHARED: entry(
-    'The two hosts do not see the same arbiter.',
-    'Give both the same --arbiter: a directory that both have mounted, or the same etcd cluster.',
-    exitStatus.failed,
-    409,
-  ),
-  ARBITER_UNREACHABLE: entry(
-    'The arbiter gives no answer, so neither host may conclude that it holds the guest.',
-    'Bring the etcd cluster or the shared directory back, as the message says; the question is then asked again.',
-    exitStatus.failed,
-    503,
-  ),
-  AUTH_REFUSED: entry(
-    'One side did not prove to the other that it may be here: a certificate or a token is missing, wrong or expired.',
-    'The message says which, and why; see security.md. `subpage cert` makes certificates.',
-    exitStatus.refused,
-    401,
-  ),
-  BAD_ARGUMENT: entry(
-    'An argument or a field of a request has a wrong form.',
-    'Correct it as the message says.',
-    exitStatus.usage,
-    400,
-  ),
-  CONSOLE_TAKEN: entry(
-    'Somebody has the serial console of this guest already; one at a time can have it.',
-    'Leave the other one with Ctrl-]; the log of the console, which `status` names, can be read meanwhile.',
-    exitStatus.failed,
-    409,
-  ),
-  DELTA_MALFORMED: entry(
-    'A delta breaks its format or names a page outside the image. Nothing of it was written.',
-    'The peer is broken or hostile; the connection is closed. Check that both hosts run the same release.',
-  ),
-  FILE_EXISTS: entry(
-    'A file that would be written exists, and others may depend on it.',
-    'Choose another directory, or replace it with --force.',
-    exitStatus.failed,
-    409,
-  ),
-  FRAME_MALFORMED: entry(
-    'A frame on the replication connection breaks the protocol or its checksum.',
-    'The connection is closed and opened anew; if it recurs, the network or the peer damages data.',
-  ),
-  GUEST_DENSE: entry(
-    'The memory of the guest is held densely: much of it is not in its RAM file.',
-    '`subpage density off NAME` brings it back; then protect or record it.',
-    exitStatus.failed,
-    409,
-  ),
-  GUEST_DIED: entry(
-    'The QEMU process of the guest, or the process that was recorded, has ended.',
-    "The message says how; a guest's own last words are in its log.",
-  ),
-  GUEST_EXISTS: entry(
-    'A guest of this name exists on this host.',
-    'Choose another name, or end that guest first.',
-    exitStatus.failed,
-    409,
-  ),
-  GUEST_HUNG: entry(
-    'The QEMU of the guest runs and gives no answer.',
-    'The message says since when. Look for a disk that is gone, a debugger, or a host without memory; the agent goes on by itself when QEMU answers. `subpage remove` ends the guest.',
-    exitStatus.degraded,
-    503,
-  ),
-  GUEST_UNKNOWN: entry(
-    'No guest of this name is on this host.',
-    'See `subpage status` for the names.',
-    exitStatus.notFound,
-    404,
-  ),
-  GUEST_UNPROTECTABLE: entry(
-    'The guest has a device or an option that a standby could not take over.',
-    'Leave out what the message names.',
-    exitStatus.failed,
-    422,
-  ),
-  HELD_ELSEWHERE: entry(
-    'The guest runs on another host in a newer generation.',
-    'Nothing here may run it; see `subpage status` on that host, and protect the guest from there.',
-    exitStatus.heldElsewhere,
-    409,
-  ),
-  IMAGE_DIFFERS: entry(
-    'The image on the standby is not what the guest holds.',
-    'This is a defect; keep both files. `subpage unprotect` and `protect` seed the image afresh.',
-  ),
-  IMAGE_MALFORMED: entry(
-    'A memory image is cut short, damaged, or not of a kind that is read here.',
-    'The message names the kind and the way to convert it. Raw images, sparse ones, ELF cores of 64 bits and uncompressed images of LiME and AVML are read.',
-  ),
-  KEEPER_FAILED: entry(
-    'The process that keeps dense memory did not start, or has ended.',
-    'The agent starts it again, and guests go on; keeper.log in the state directory says why it ended.',
-    exitStatus.failed,
-    503,
-  ),
-  NETWORK_FAILED: entry(
-    'A guest could not be put on its bridge.',
-    'The agent needs CAP_NET_ADMIN, /dev/net/tun and the command `ip`; `subpage check` says what is missing.',
-  ),
-  DISK_UNUSABLE: entry(
-    'A file or device cannot be a disk of the guest.',
-    'The message says why; name another one, or move away what is in its place.',
-    exitStatus.failed,
-    400,
-  ),
-  DISK_FAILED: entry(
-    'A disk of a protected guest could not be copied, or written on the standby.',
-    'Look at the room and the health of the file systems that the message names; the guest runs on, and its protection is tried again.',
-  ),
-  NO_SPACE: entry(
-    'There is no room for guest memory, shadow or image.',
-    'Free memory on that host, enlarge /dev/shm, or give the guest less RAM.',
-    exitStatus.failed,
-    507,
-  ),
-  NOT_FOUND: entry(
-    'The API has nothing under this method and path.',
-    'Look at the path; client and agent may also be of different releases.',
-    exitStatus.failed,
-    404,
-  ),
-  NOT_SET_UP: entry(
-    'Something that this command needs has not been built or installed yet.',
-    'Run the command that the message names; `npm run setup -- --studies` in a checkout brings whatever benchmarks and studies need.',
-    exitStatus.lacksFeature,
-  ),
-  LAB_MISSING: entry(
-    'The package subpage-lab is not installed, or is of another release. It has `record`, `report`, `study` and the plugin that `run --track` loads into QEMU.',
-    'Run the command that the message names: `npm install subpage-lab` where subpage is installed, in a checkout `npm run setup`.',
-    exitStatus.lacksFeature,
-  ),
-  NOT_PROTECTED: entry(
-    'The guest has no standby that could take over.',
-    'Protect it with `subpage protect NAME --to HOST`.',
-    exitStatus.notProtected,
-    409,
-  ),
-  ALREADY_PROTECTED: entry(
-    'The guest is protected already.',
-    '`subpage unprotect NAME` first, to choose another standby.',
-    exitStatus.failed,
-    409,
-  ),
-  OUTPUT_FAILED: entry(
-    'Something that a command makes could not be written.',
-    'The message says where and why: a disk that fails, a mount that is gone. What was written before is whole.',
-  ),
-  PAUSE_BROKEN: entry(
-    'A checkpoint took so long that the guest was resumed before it was complete.',
-    'Nothing is lost: the next checkpoint carries its pages. If it recurs, this host is overloaded.',
-  ),
-  PEER_MISMATCH: entry(
-    'The two hosts differ in a way that would break a failover.',
-    'Install the same QEMU and subpage on both, as the message says.',
-    exitStatus.failed,
-    409,
-  ),
-  PEER_UNREACHABLE: entry(
-    'The agent of the other host does not answer.',
-    'Check the address, the firewall, and that `subpage agent` runs there.',
-    exitStatus.failed,
-    502,
-  ),
-  PROCESS_REFUSED: entry(
-    'A process may not be watched, or cannot be held.',
-    'The message says why: another tracer, another user, a rule of this host. The process goes on.',
-    exitStatus.refused,
-    403,
-  ),
-  QEMU_FAILED: entry(
-    'QEMU refused to start or to do what it was asked.',
-    "Read QEMU's own words in the message.",
-  ),
-  QEMU_MISSING: entry('No QEMU is installed.', 'apt-get install qemu-system-x86', exitStatus.lacksFeature),
-  SECRET_EXPOSED: entry(
-    'A file or directory that must be secret can be read by other users of this host.',
-    'Change its mode or owner as the message says; if it was exposed for long, make the secret anew.',
-    exitStatus.refused,
-    403,
-  ),
-  STANDBY_NOT_READY: entry(
-    'The standby has no whole checkpoint yet, or must not take over.',
-    'Wait until `subpage status` says Protected, or give --force if you know that the primary is gone.',
-    exitStatus.failed,
-    409,
-  ),
-  STORE_DAMAGED: entry(
-    'What the content store holds is not what was put there: its memory or its swap file was changed.',
-    'A guest that needs such a page waits rather than reads a wrong one. Check the disk of the swap file; a protected guest can be failed over.',
-  ),
-  STATE_DAMAGED: entry(
-    'A file in the state directory is damaged.',
-    'The message names it, and says what becomes of what it was for.',
-  ),
-  SUPERVISOR_FAILED: entry(
-    'The process that works for a guest did not start, hangs, or has ended; the guest runs on.',
-    'The agent starts it again; supervisor.log in the directory of the guest says why it ended.',
-    exitStatus.failed,
-    503,
-  ),
-  TLS_REQUIRED: entry(
-    'Without certificates an agent speaks to agents of its own machine only, through the sockets in their state directories.',
-    'Make certificates with `subpage cert`, and start both agents with --tls-ca, --tls-cert and --tls-key. On one machine give `protect --to` the state directory of the other agent.',
-    exitStatus.refused,
-    403,
-  ),
-  TRACE_MALFORMED: entry(
-    'A trace file is cut short, damaged, of another format, or no trace at all.',
-    'The message says which. Copy the file again, read it with the release that wrote it, or record anew.',
-  ),
-  TRACKER_UNAVAILABLE: entry(
-    'The kernel or the guest does not allow this way of tracking writes.',
-    '`subpage check` says which trackers work here; `compare` works everywhere, for guests of some GiB: it reads all memory in each pause.',
-    exitStatus.lacksFeature,
-  ),
-  WORKLOAD_FAILED: entry(
-    'A workload of a study could not be set up, or ended before it could be recorded.',
-    'The message has its last words; `subpage study NAME --only WORKLOAD` runs it alone.',
-  ),
-  INTERRUPTED: entry(
-    'A signal ended the command before there was anything to show.',
-    'Run it again; a study that has measured some of its parts shows those.',
-    exitStatus.interrupted,
-  ),
-  INTERNAL: entry(
-    'An invariant of subpage does not hold: a defect.',
-    'Please report it with the message and the stack.',
-  ),
-} as const satisfies Record<string, ErrorEntry>
+export { errorTable, exitStatus }
 
 export type ErrorCode = keyof typeof errorTable
 
@@ -324,9 +40,23 @@ export function asSubpageError(thrown: unknown): SubpageError {
   return new SubpageError('INTERNAL', message, { cause: thrown })
 }
 
+/** A defect: what the process goes by is not so. */
+export class BrokenInvariant extends SubpageError {
+  constructor(what: string) {
+    super('INTERNAL', `invariant broken: ${what}`)
+  }
+}
+
 /** Asserts an invariant and stays on in production: in a pair, crashing is better than lying. */
 export function invariant(holds: unknown, what: string): asserts holds {
-  if (!holds) throw new SubpageError('INTERNAL', `invariant broken: ${what}`)
+  if (!holds) throw new BrokenInvariant(what)
+}
+
+/** Nobody handles a broken invariant: it ends this process. */
+export function endProcess(broken: BrokenInvariant): void {
+  queueMicrotask(() => {
+    throw broken
+  })
 }
 
 /** The errno name of a system error (`ENOENT`), or undefined for anything else. */

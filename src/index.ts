@@ -5,12 +5,14 @@
 import { AgentClient, type ApiEndpoint } from './agent/client.ts'
 import { apiSocket, defaultStateDirectory } from './agent/state-directory.ts'
 
-export type { DensityBody, FailoverBody, ProtectBody, RunBody } from './agent/api.ts'
+export type { FailoverBody, RunBody } from './agent/api.ts'
 export { AgentClient } from './agent/client.ts'
 export type { GuestDensity, HostDensityStatus } from './agent/density-status.ts'
 export type { HostEvent } from './agent/event-log.ts'
 export type { GuestStatus, HostStatus } from './agent/status.ts'
 export { type ErrorCode, SubpageError } from './errors.ts'
+export type { DensitySettings } from './qemu/guest-record.ts'
+export type { ProtectBody } from './replication/protection-settings.ts'
 
 export interface ConnectOptions {
   /** The socket of an agent of this machine. */

@@ -6,7 +6,7 @@
 
 export interface Limit {
   value: number
-  unit: 'bytes' | 'lines' | 'connections' | 'events' | 'characters' | 'segments'
+  unit: 'bytes' | 'lines' | 'connections' | 'sessions' | 'events' | 'characters' | 'segments'
   /** Of what. */
   of: string
   /** What happens to more. */
@@ -41,6 +41,14 @@ export const limits = {
     of: 'the writes to disks in a checkpoint, which a standby holds until its commit',
     beyond: 'FRAME_MALFORMED; the connection is closed. A primary lets the guest wait before',
     test: 'test/replication/disks.test.ts',
+  },
+  heldDiskBytes: {
+    value: 64 * MiB,
+    unit: 'bytes',
+    of: 'these writes, in the memory of the standby',
+    beyond:
+      'they are put into a file of its state directory, without a name; if that has no room, DISK_FAILED, the checkpoint is refused, and the guest runs on',
+    test: 'test/replication/disk-spill.test.ts',
   },
   deviceStateBytes: {
     // Its pages go raw at worst, a byte of gap and two of kind each: 1023 of them fit into a frame with length and header.
@@ -113,12 +121,40 @@ export const limits = {
     beyond: 'status 413; the connection is closed',
     test: 'test/agent/api-auth.test.ts',
   },
+  dashboardSessions: {
+    value: 64,
+    unit: 'sessions',
+    of: 'pages of the dashboard that one agent lets in, and addresses that it has given out for them',
+    beyond: 'the oldest ends',
+    test: 'test/agent/access.test.ts',
+  },
   keptEvents: {
     value: 1000,
     unit: 'events',
     of: 'what an agent keeps of what happened on its host',
     beyond: 'the oldest is forgotten',
     test: 'test/limits.test.ts',
+  },
+  notificationsAtOnce: {
+    value: 4,
+    unit: 'events',
+    of: 'events that one program (`agent --on-event`), or `--webhook`, is told at once',
+    beyond: 'the next ones wait',
+    test: 'test/agent/notifications.test.ts',
+  },
+  notificationsWaiting: {
+    value: 256,
+    unit: 'events',
+    of: 'events that wait to be notified',
+    beyond: 'the oldest is dropped, and an event says how many were',
+    test: 'test/agent/notifications.test.ts',
+  },
+  supervisorLogBytes: {
+    value: 256 * 1024,
+    unit: 'bytes',
+    of: "a supervisor's log, in the directory of its guest",
+    beyond: 'it begins anew',
+    test: 'test/agent/log.test.ts',
   },
   eventLength: {
     value: 2048,

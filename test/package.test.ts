@@ -71,8 +71,11 @@ const compiled = (folder: string) =>
 const named =
   `ARCHITECTURE.md CHANGELOG.md LICENSE README.md SPECIFICATION.md THIRD-PARTY.md bin/subpage package.json
   build/native/shim.so build/native/subpage.node scripts/build-guest.sh scripts/build-native.sh scripts/native.bash
-  packaging/subpage-agent.service packaging/subpage-drain.service guest/README.md guest/init guest/power-button
-  guest/diskload.c guest/sum.c guest/victim.c guest/workset.c`.split(/\s+/)
+  packaging/prometheus/alerts.test.yml packaging/prometheus/alerts.yml packaging/prometheus/grafana.json
+  packaging/agent.toml packaging/subpage-agent.service packaging/subpage-drain.service guest/README.md guest/init guest/power-button
+  guest/bare/check.c guest/bare/link.ld guest/bare/start.S guest/diskload.c guest/sum.c guest/victim.c guest/workset.c`.split(
+    /\s+/,
+  )
 
 test('it holds what is compiled, what can be built anew where it is installed, the documents, and nothing else', () => {
   const expected = [
@@ -80,7 +83,10 @@ test('it holds what is compiled, what can be built anew where it is installed, t
     ...compiled('src'),
     ...below('native', /^native\/(?!fuzz\/).*\.[ch]$/),
     ...below('guest/workloads', /\/(demo|full)\/\w+$/),
-    ...below('docs', /\.md$/),
+    ...below('build/web', /\.(html|js|css|svg)$/),
+    ...below('dist/vendor', /\.js$/),
+    ...below('man', /\.1$/),
+    ...below('docs', /\.(md|json)$/),
   ]
   expect(files.toSorted()).toEqual(expected.toSorted())
 })

@@ -18,7 +18,14 @@ afterAll(() => rmSync(folder, { recursive: true }), 60_000)
 mkdirSync(root)
 for (const part of ['package.json', 'bin', 'scripts', 'lab/package.json', 'lab/workloads'])
   cpSync(join(packageRoot, part), join(root, part), { recursive: true })
-for (const part of ['dist/src', 'dist/bench', 'dist/test/support', 'dist/scripts', 'lab/dist/src'])
+for (const part of [
+  'dist/src',
+  'dist/vendor',
+  'dist/bench',
+  'dist/test/support',
+  'dist/scripts',
+  'lab/dist/src',
+])
   cpSync(join(packageRoot, part), join(root, part), {
     recursive: true,
     filter: (path) => !/\.(d\.ts|map)$/.test(path),
@@ -39,7 +46,7 @@ function built({ native, guest }: { native: boolean; guest: boolean }): void {
   if (guest) for (const file of demoFiles) writeFileSync(join(root, 'build/guest', file), '')
 }
 
-const demoFiles = ['vmlinuz', 'initrd.gz', 'victim']
+const demoFiles = ['vmlinuz', 'initrd.gz', 'victim', 'bare']
 const nothing = { native: false, guest: false }
 const withoutGuest = { native: true, guest: false }
 const afterDemo = { native: true, guest: true }

@@ -22,7 +22,9 @@ type Rule = (file: SourceFile) => string[]
 // ---- rules ----
 
 /** In the order of the design: a room imports only rooms above it. */
-const rooms = 'memory tracking delta disk replication qemu workingset density report agent cli'.split(' ')
+const rooms = 'memory tracking delta disk replication qemu libvirt workingset density report agent cli'.split(
+  ' ',
+)
 /** The agent and the CLI may use everything but the CLI. */
 const openRooms = new Set(['agent', 'cli'])
 
@@ -164,6 +166,12 @@ const noWallClock: Rule = (file) =>
       )
     : []
 
+/** One import of the other kind, and every process reads all of its files again. */
+const bundledSchemas: Rule = (file) =>
+  file.path.startsWith('src/')
+    ? find(file, /from 'typebox/g, () => "comes as some 700 files: import '#typebox' (scripts/bundle.ts)")
+    : []
+
 const rules: Record<string, Rule> = {
   'a room imports only rooms above it': roomImports,
   'product and lab are apart': labApart,
@@ -175,6 +183,7 @@ const rules: Record<string, Rule> = {
   'no error is swallowed': noSwallowedErrors,
   'a seam has no optional member': wholeSeams,
   'nothing hangs on the wall clock': noWallClock,
+  'the library of schemas is the bundled one': bundledSchemas,
 }
 
 // ---- what they stand on ----

@@ -5,10 +5,11 @@ import { untilExited } from '../../test/support/hosts.ts'
 import type { SeededRandom } from '../../test/support/random.ts'
 import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 import type { WireFault } from '../../test/support/wire-proxy.ts'
-import { healMs, runsOn, whole } from './guest.ts'
+import { healMs, type TorturedGuest } from './guest.ts'
 
 interface Scene {
   hosts: TwoHosts
+  guest: TorturedGuest
   /** Where the guest runs, and where its standby is. */
   from: TestHost
   to: TestHost
@@ -108,26 +109,26 @@ export const faults: Readonly<Record<string, Fault>> = {
   'kill the standby supervisor': killSupervisor('to'),
   'kill all but the guest on the primary': restart('from', 'SIGKILL', 'all'),
   'kill all but the guest on the standby': restart('to', 'SIGKILL', 'all'),
-  'host death': async ({ from, to, pid, random }) => {
+  'host death': async ({ guest, from, to, pid, random }) => {
     const order = random.integer(0, 1)
     if (order === 0) signal(pid, 'SIGKILL')
     const killed = from.endAll('SIGKILL')
     if (order === 1) signal(pid, 'SIGKILL')
     await killed
-    await runsOn(to)
+    await guest.runsOn(to)
     await delay(some(random, 0, 1_000))
     await from.start()
     return order === 0 ? 'QEMU first' : 'agent first'
   },
   // What `reboot` does: the agent is told to stop, then the guest's process dies, while the agent stops or some time later.
-  'orderly stop of the host': async ({ from, to, pid, random }) => {
+  'orderly stop of the host': async ({ guest, from, to, pid, random }) => {
     const ms = some(random, 0, 3_000)
     const stopped = from.endAll('SIGTERM')
     await Promise.race([stopped, delay(ms)])
     const orderly = !from.running
     signal(pid, 'SIGKILL')
     await stopped
-    await runsOn(to)
+    await guest.runsOn(to)
     await delay(some(random, 0, 1_000))
     await from.start()
     return `QEMU ${orderly ? 'after its agent' : `${ms} ms after the agent was told`}`
@@ -173,9 +174,9 @@ export const faults: Readonly<Record<string, Fault>> = {
   },
   'fault point on the primary': faulty('from', primaryPoints),
   'fault point on the standby': faulty('to', standbyPoints),
-  'killed after the takeover': async ({ from, to, pid, random }) => {
+  'killed after the takeover': async ({ guest, from, to, pid, random }) => {
     await restartAfter(to, 0, 'after-load=kill')
-    await whole(from, to, performance.now() + healMs)
+    await guest.whole(from, to, performance.now() + healMs)
     await delay(some(random, 0, 500))
     const { supervisors } = to
     signal(pid, 'SIGKILL')
@@ -185,7 +186,7 @@ export const faults: Readonly<Record<string, Fault>> = {
 }
 export const faultKinds = Object.keys(faults)
 
-function signal(pid: number, what: NodeJS.Signals): void {
+export function signal(pid: number, what: NodeJS.Signals): void {
   try {
     process.kill(pid, what)
   } catch {

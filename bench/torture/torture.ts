@@ -6,27 +6,20 @@
  * SUBPAGE_TEST_SEED repeats a series of faults (their moments too, but not what the machine does meanwhile).
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { consoleAt, readConsole, recordsIn, victimLines } from '../../src/qemu/demo-guest.ts'
+import { consoleAt } from '../../src/qemu/demo-guest.ts'
 import { type SeededRandom, seededRandom } from '../../test/support/random.ts'
-import { type TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
+import { TwoHosts } from '../../test/support/two-hosts.ts'
 import type { BenchOptions, BenchResult } from '../bench.ts'
 import { faultKinds, faults } from './faults.ts'
-import { anew, healMs, heals, verified, whole } from './guest.ts'
-import { Client, diskWrong, Emissions, Recording, victimWrong } from './witnesses.ts'
+import { healMs, TorturedGuest } from './guest.ts'
+import { judge, type Losses, noLosses, percentiles, say } from './judgement.ts'
+import { tortureMany } from './many.ts'
+import { shuffled } from './shuffled.ts'
+import { Client, Emissions, Recording } from './witnesses.ts'
 
-export interface Torture {
+export interface Torture extends Losses {
   runs: number
   failovers: number
-  /** Answers that the client got and that do not hold any more. */
-  acknowledgedLost: number
-  /** Times that a copy put out frames after another one had. */
-  splitBrain: number
-  /** Times that the victim found its memory damaged, or not to be what its history must have led to. */
-  tornGuests: number
-  /** Times that a record which the guest had synced to its disk was not there, or the standby's disk was another one. */
-  disksWrong: number
-  /** Guests that ran nowhere any more. */
-  guestsLost: number
   tcpResets: number
   /** Runs that were not whole again in time. */
   notHealed: number
@@ -40,9 +33,15 @@ export interface Torture {
 }
 
 /** SIGINT ends it after the run that is under way. */
-export async function run({ tiny, runs }: BenchOptions): Promise<BenchResult> {
+export async function run({ tiny, runs, guests = 1 }: BenchOptions): Promise<BenchResult> {
   const enough = new AbortController()
   process.once('SIGINT', () => enough.abort())
+  if (guests > 1) {
+    const json = await tortureMany({ guests, runs: runs ?? (tiny ? 1 : 50), enough: enough.signal })
+    const { errors, perGuest, ...numbers } = json
+    const lines = perGuest.map((one) => JSON.stringify(one))
+    return { json, text: [...errors, ...lines, JSON.stringify(numbers)].join('\n') }
+  }
   const json = await torture({ runs: runs ?? (tiny ? 3 : 200), enough: enough.signal })
   const { errors, faults, ...numbers } = json
   return { json, text: [...errors, JSON.stringify(faults), JSON.stringify(numbers)].join('\n') }
@@ -60,8 +59,9 @@ export interface TortureOptions {
 export async function torture({ runs, seed, kinds = faultKinds, enough }: TortureOptions): Promise<Torture> {
   await using hosts = await TwoHosts.make()
   for (const host of hosts.hosts) await host.start()
-  await anew(hosts)
-  const series = new Series(hosts, seededRandom(seed))
+  const guest = new TorturedGuest('tortured', '10.78.0.2')
+  await guest.anew(hosts)
+  const series = new Series(hosts, guest, seededRandom(seed))
   await series.begin()
   try {
     let bag: string[] = []
@@ -79,19 +79,20 @@ class Series {
   readonly random: SeededRandom
   readonly result: Torture
   readonly #hosts: TwoHosts
+  readonly #guest: TorturedGuest
   readonly #client: Client
   readonly #emissions: Emissions
   readonly #takeovers: number[] = []
   readonly #waits: number[] = []
 
-  constructor(hosts: TwoHosts, random: SeededRandom) {
+  constructor(hosts: TwoHosts, guest: TorturedGuest, random: SeededRandom) {
     this.#hosts = hosts
+    this.#guest = guest
     this.random = random
-    this.#client = new Client(hosts)
-    this.#emissions = new Emissions(hosts)
+    this.#client = new Client(hosts, guest.address)
+    this.#emissions = new Emissions(hosts, guest.name)
     this.result = {
-      ...{ runs: 0, failovers: 0, acknowledgedLost: 0, splitBrain: 0, tornGuests: 0 },
-      ...{ disksWrong: 0, guestsLost: 0 },
+      ...{ runs: 0, failovers: 0, ...noLosses },
       ...{ tcpResets: 0, notHealed: 0, takeoverMs: { p50: 0, p99: 0 }, clientWaitMs: { p50: 0, p99: 0 } },
       ...{ adds: 0, seed: random.seed, faults: {}, errors: [] },
     }
@@ -113,9 +114,10 @@ class Series {
   /** One fault, and what the witnesses say of it. @param of how many there will be */
   async run(kind: string, of: number): Promise<void> {
     const { result, random } = this
+    const guest = this.#guest
     const [client, emissions] = [this.#client, this.#emissions]
     const [a, b] = this.#hosts.hosts
-    const [from, to, status] = await whole(a, b, performance.now() + healMs)
+    const [from, to, status] = await guest.whole(a, b, performance.now() + healMs)
     const number = ++result.runs
     result.faults[kind] = (result.faults[kind] ?? 0) + 1
     const marks = { a: a.events.length, b: b.events.length, log: emissions.log.length }
@@ -129,8 +131,8 @@ class Series {
       await delay(random.integer(0, 400))
       // Each fault has a sequence of its own: what one draws does not change the next.
       const own = seededRandom(random.integer(0, 2 ** 30))
-      what = await faults[kind]!({ hosts: this.#hosts, from, to, pid: status.pid ?? 0, random: own })
-      problems.push(...(await this.#healed(from, to, recording)))
+      what = await faults[kind]!({ hosts: this.#hosts, guest, from, to, pid: status.pid ?? 0, random: own })
+      problems.push(...(await judge({ guest, from, to, client, recording, losses: result })))
     } catch (error) {
       result.notHealed++
       notHealed = true
@@ -160,71 +162,15 @@ class Series {
     }
     for (const host of [from, to]) if (!host.running) await host.start()
     // A guest that nobody goes on with is lost, whatever its hosts call it.
-    if (notHealed && !(await heals(from, to))) await this.#beginAnew()
-  }
-
-  /** Once all is whole again: what is wrong with guest, image and client. @throws Error when it does not become whole */
-  async #healed(from: TestHost, to: TestHost, recording: Recording): Promise<string[]> {
-    const problems: string[] = []
-    const { owner, status, image, answered } = await verified(from, to, this.#client)
-    if (!answered) problems.push('the client gets no answers')
-    if (image instanceof Error) problems.push(`verify: ${image.message}`)
-    else if (!image.equal && image.difference === undefined) {
-      this.result.disksWrong++
-      problems.push(`the standby's disk is not the guest's: ${JSON.stringify(image.disks)}`)
-    } else if (!image.equal) {
-      this.result.tornGuests++
-      problems.push(`the standby's image is not the guest's memory: ${JSON.stringify(image).slice(0, 300)}`)
-    }
-    const console = consoleAt(status.console)
-    const wrong = await victimWrong(console)
-    if (wrong !== undefined) {
-      this.result.tornGuests++
-      problems.push(`victim: ${wrong}`)
-    }
-    const record = diskWrong(status.disks[0]!.path, console)
-    if (record !== undefined) {
-      this.result.disksWrong++
-      problems.push(`disk: ${record}`)
-    }
-    const safe = owner === to && status.takeover ? recording.until(status.takeover.consoleBytes) : undefined
-    const safeStep = safe === undefined ? 0 : (victimLines(safe).at(-1)?.step ?? 0)
-    const first = victimLines(readConsole(console))[0]?.step ?? 0
-    if (safeStep > first) {
-      this.result.acknowledgedLost++
-      problems.push(`victim: step ${safeStep} was safe, and it went on at ${first}`)
-    }
-    const safeRecord = safe === undefined ? undefined : (recordsIn(safe).at(-1) ?? 0)
-    const firstRecord = recordsIn(readConsole(console))[0]
-    // The line of one may have been cut by the takeover.
-    const next = safeRecord === undefined ? [] : [safeRecord + 1, safeRecord + 2]
-    if (safeRecord !== undefined && firstRecord !== undefined && !next.includes(firstRecord)) {
-      this.result.disksWrong++
-      problems.push(`disk: record ${safeRecord} was safe, and they went on at ${firstRecord}`)
-    }
-    return problems
+    if (notHealed && !(await guest.heals(from, to))) await this.#beginAnew()
   }
 
   async #beginAnew(): Promise<void> {
     this.result.guestsLost++
     say('    the guest is lost; another one begins')
     await this.#client.end()
-    await anew(this.#hosts)
+    await this.#guest.anew(this.#hosts)
     this.#client.forget()
     await this.#client.start()
   }
-}
-
-const say = (text: string) => process.stderr.write(`${text}\n`)
-
-function shuffled<T>(values: T[], random: SeededRandom): T[] {
-  const left = [...values]
-  return values.flatMap(() => left.splice(random.integer(0, left.length - 1), 1))
-}
-
-function percentiles(values: number[]): { p50: number; p99: number } {
-  const sorted = values.sort((x, y) => x - y)
-  const at = (share: number) =>
-    Number((sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0).toFixed(1))
-  return { p50: at(0.5), p99: at(0.99) }
 }

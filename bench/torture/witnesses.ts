@@ -1,7 +1,9 @@
 /** Who sees what a guest that is failed over does to the world: a client, whoever counts frames, and the guest itself. */
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import {
   askVictim,
   type Console,
@@ -13,17 +15,20 @@ import {
   victimDamage,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
+import { tapName } from '../../src/qemu/nic.ts'
 import type { Connection } from '../../test/support/network.ts'
 import type { TestHost, TwoHosts } from '../../test/support/two-hosts.ts'
 
-export const guestAddress = '10.78.0.2'
+const run = promisify(execFile)
+
 export const victimArguments = ['mib=8', 'rate=300']
 export const diskBytes = 32 * 2 ** 20
 const recordBytes = 512
 /** Each number goes to its own sector of the disk, is synced, and then said. */
-export const diskRecords = recordLoop(
-  `printf '%0511d\\n' $i | dd of=/dev/vda bs=${recordBytes} seek=$i conv=notrunc,fsync 2>/dev/null`,
-)
+export const diskRecords = (pauseS: number) =>
+  recordLoop(
+    `printf '%0511d\\n' $i | dd of=/dev/vda bs=${recordBytes} seek=$i conv=notrunc,fsync 2>/dev/null${pauseS > 0 ? ` && sleep ${pauseS}` : ''}`,
+  )
 const answerMsMax = 120_000
 /** Of a console's log, so much tells it from another one. */
 const headBytes = 4096
@@ -31,6 +36,7 @@ const headBytes = 4096
 /** Adds numbers one after the other over one connection, without a pause, and knows what each answer must be. */
 export class Client {
   readonly #hosts: TwoHosts
+  readonly #address: string
   #connection: Connection | undefined
   #over = false
   #adding: Promise<void> = Promise.resolve()
@@ -43,8 +49,10 @@ export class Client {
   longestMs = 0
   readonly errors: string[] = []
 
-  constructor(hosts: TwoHosts) {
+  /** @param address the guest's */
+  constructor(hosts: TwoHosts, address: string) {
     this.#hosts = hosts
+    this.#address = address
   }
 
   async start(): Promise<void> {
@@ -67,7 +75,7 @@ export class Client {
 
   async #connect(): Promise<void> {
     const { network, client } = this.#hosts
-    this.#connection = await network.connect(client, guestAddress, 7070)
+    this.#connection = await network.connect(client, this.#address, 7070)
     // After a reset: an addition without an answer may have been done or not.
     const [seq, total] = await this.#ask('get')
     if (seq < this.#added)
@@ -116,9 +124,10 @@ export class Client {
   }
 }
 
-/** Sees which host's copy puts out frames, one after the other. */
+/** Sees which host's copy of a guest puts out frames, one after the other. */
 export class Emissions {
   readonly #hosts: TwoHosts
+  readonly #guest: string
   readonly #timer: NodeJS.Timeout
   readonly #counts = new Map<string, number>()
   #last: TestHost | undefined
@@ -126,22 +135,21 @@ export class Emissions {
   changes = 0
   readonly log: string[] = []
 
-  constructor(hosts: TwoHosts) {
+  constructor(hosts: TwoHosts, guest: string) {
     this.#hosts = hosts
+    this.#guest = guest
     this.#timer = setInterval(() => this.#look(), 10)
   }
 
   #look(): void {
     const speakers = this.#hosts.hosts.filter((host) => {
-      let spoke = false
-      const frames = host.framesOut()
-      for (const [tap, count] of frames) {
-        const before = this.#counts.get(tap) ?? 0
-        // Another tap of the same name counts from 0.
-        if (count !== before) spoke ||= count > 0
-        this.#counts.set(tap, count)
-      }
-      return spoke
+      const tap = tapName(join(host.stateDirectory, 'guests', this.#guest), 0)
+      const count = host.framesOut().get(tap)
+      if (count === undefined) return false
+      const before = this.#counts.get(tap) ?? 0
+      this.#counts.set(tap, count)
+      // Another tap of the same name counts from 0.
+      return count !== before && count > 0
     })
     // Both within one look: the former one was first.
     for (const speaker of speakers.sort((x) => (x === this.#last ? -1 : 1))) {
@@ -207,11 +215,9 @@ export function diskWrong(path: string, console: Console): string | undefined {
   return undefined
 }
 
-function digestAt(step: number): string {
-  const said = execFileSync(guestImage('victim'), [`until=${step}`, ...victimArguments], {
-    encoding: 'utf8',
-  })
-  return /digest=([0-9a-f]+)/.exec(said)?.[1] ?? said
+async function digestAt(step: number): Promise<string> {
+  const { stdout } = await run(guestImage('victim'), [`until=${step}`, ...victimArguments])
+  return /digest=([0-9a-f]+)/.exec(stdout)?.[1] ?? stdout
 }
 
 /** What is wrong with the victim, if anything. */
@@ -221,6 +227,6 @@ export async function victimWrong(console: Console): Promise<string | undefined>
   if (whole !== true) return victimDamage(text) ?? (whole instanceof Error ? whole.message : 'damaged')
   const last = victimLines(text).at(-1)
   if (!last) return 'the victim says nothing'
-  if (digestAt(last.step) !== last.digest) return `another history at step ${last.step}`
+  if ((await digestAt(last.step)) !== last.digest) return `another history at step ${last.step}`
   return undefined
 }

@@ -33,6 +33,8 @@ export interface Wanted {
   accel?: 'auto' | 'tcg'
   /** What QEMU's plugin is to note; TCG then. */
   track?: PluginPart[]
+  /** Of QEMU. */
+  moreOptions?: readonly string[]
 }
 
 /** A guest that runs, at rest. */
@@ -52,16 +54,15 @@ export async function startGuest({
   ramBytes,
   accel = 'auto',
   track = [],
+  moreOptions = [],
 }: Wanted): Promise<Started> {
   const directory = mkdtempSync(join(tmpdir(), 'subpage-study-'))
   const files = guestFiles(directory, name)
   const reaper = new Reaper(directory, [files.ram, files.accesses])
   let qemu: QemuProcess | undefined
   try {
-    const options = demoGuestOptions(
-      ['workload=idle'],
-      typeof initrd === 'string' ? initrd : joined(initrd, directory),
-    )
+    const image = typeof initrd === 'string' ? initrd : joined(initrd, directory)
+    const options = [...demoGuestOptions(['workload=idle'], image), ...moreOptions]
     const chosen = await chooseAccel({ accel, track })
     const machine = { type: 'q35', ramBytes, accel: chosen, options, nics: [], disks: [], track }
     const identity = { id: randomUUID(), name, generation: 1 }
@@ -127,6 +128,11 @@ export class StudyGuest {
   /** Time that the guest's processor has run, in nanoseconds. */
   processorNs(): number {
     return Number(readFileSync(this.#clock, 'utf8').split(' ')[0])
+  }
+
+  /** Time that it could have run and did not, others having this host's processors, in nanoseconds. */
+  deprivedNs(): number {
+    return Number(readFileSync(this.#clock, 'utf8').split(' ')[1])
   }
 
   stop = () => this.qemu.qmp.run('stop')

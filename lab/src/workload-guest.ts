@@ -4,6 +4,7 @@ import { consoleLength, typeLine } from 'subpage/qemu/demo-guest'
 import type { GuestWorkload } from './guest-workload.ts'
 import { type Started, StudyGuest, startGuest } from './study-guest.ts'
 
+export const workloadImage = 'initrd-workloads.gz'
 const ramBytes = 512 * 2 ** 20
 
 export class WorkloadGuest extends StudyGuest {
@@ -15,9 +16,9 @@ export class WorkloadGuest extends StudyGuest {
   }
 
   /** @throws SubpageError as startGuest */
-  static async start(signal: AbortSignal): Promise<WorkloadGuest> {
+  static async start(signal: AbortSignal, moreOptions: readonly string[] = []): Promise<WorkloadGuest> {
     return new WorkloadGuest(
-      await startGuest({ name: 'study', initrd: 'initrd-workloads.gz', ramBytes }),
+      await startGuest({ name: 'study', initrd: workloadImage, ramBytes, moreOptions }),
       signal,
     )
   }

@@ -54,8 +54,25 @@ static bool shadow_from_args(napi_env env, napi_value *args, const struct subpag
     return false;
 }
 
-/* capture(ram, shadow, pairs, runs, codec, whole, out, run, offset, results, blockLines, slots, seed) */
-enum { CAPTURE_ARGS = 10 + SHADOW_ARGS };
+/* capture(ram, shadow, pairs, runs, codec, whole, out, run, offset, results, changed, blockLines, slots, seed) */
+enum { CAPTURE_ARGS = 11 + SHADOW_ARGS };
+
+/* A byte for each page, or undefined. */
+static bool changed_from_args(napi_env env, napi_value value, uint64_t pages, uint8_t **changed)
+{
+    napi_valuetype type;
+    size_t length;
+    if (napi_typeof(env, value, &type) != napi_ok)
+        return false;
+    if (type == napi_undefined)
+        return true;
+    if (!subpage_get_bytes(env, value, "changed", changed, &length))
+        return false;
+    if (length >= pages)
+        return true;
+    napi_throw_type_error(env, NULL, "changed needs a byte for each page");
+    return false;
+}
 
 struct capture_job {
     struct subpage_job job;
@@ -78,7 +95,8 @@ static bool capture_from_args(napi_env env, napi_value *args, struct capture_job
         !subpage_get_uint(env, args[7], capture->run_count, "the run to begin with", &run) ||
         !subpage_get_uint(env, args[8], UINT32_MAX, "the offset to begin with", &offset) ||
         !subpage_get_results(env, args[9], CAPTURE_RESULTS, &job->results) ||
-        !shadow_from_args(env, args + 10, shadow, pages_of(ram), &capture->shadow))
+        !changed_from_args(env, args[10], pages_of(ram), &capture->changed) ||
+        !shadow_from_args(env, args + 11, shadow, pages_of(ram), &capture->shadow))
         return false;
     if (capture->capacity < SP_DELTA_MIN_CAPACITY) {
         napi_throw_type_error(env, NULL, "out is too small for one page");

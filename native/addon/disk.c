@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../core/invariant.h"
@@ -19,6 +20,9 @@ static const napi_type_tag disk_tag = {0x3d9e51c08b7742af, 0xa614f2d90c3be587};
 struct disk {
     struct journal *journal; /* NULL once closed */
     struct nbd_server *server;
+    uint64_t bytes;
+    struct chunk_map *map; /* NULL: there is none */
+    size_t map_bytes;
 };
 
 static void release(struct disk *disk)
@@ -27,7 +31,10 @@ static void release(struct disk *disk)
         nbd_end(disk->server);
     if (disk->journal)
         journal_free(disk->journal);
+    if (disk->map)
+        munmap(disk->map, disk->map_bytes);
     disk->server = NULL;
+    disk->map = NULL;
     disk->journal = NULL;
 }
 
@@ -78,22 +85,28 @@ static napi_value wrap(napi_env env, struct disk *disk)
     return napi_type_tag_object(env, object, &disk_tag) == napi_ok ? object : NULL;
 }
 
+static bool get_path(napi_env env, napi_value value, char path[PATH_ROOM])
+{
+    size_t length;
+    if (napi_get_value_string_utf8(env, value, path, PATH_ROOM, &length) == napi_ok && strlen(path) == length)
+        return true;
+    napi_throw_type_error(env, NULL, "path must be a string");
+    return false;
+}
+
 /* diskOpen(path, bytes, journalBytesMax) → handle. Throws with the name of the errno. */
 static napi_value open_call(napi_env env, napi_callback_info info)
 {
     napi_value args[3];
     char path[PATH_ROOM];
-    size_t length;
     uint64_t bytes, bytes_max;
-    if (!subpage_args(env, info, 3, args) ||
+    if (!subpage_args(env, info, 3, args) || !get_path(env, args[0], path) ||
         !subpage_get_uint(env, args[1], INT64_MAX - JOURNAL_CHUNK_BYTES, "bytes", &bytes) ||
         !subpage_get_uint(env, args[2], INT64_MAX, "journalBytesMax", &bytes_max))
         return NULL;
-    if (napi_get_value_string_utf8(env, args[0], path, sizeof path, &length) != napi_ok || strlen(path) != length) {
-        napi_throw_type_error(env, NULL, "path must be a string");
-        return NULL;
-    }
     struct disk *disk = calloc(1, sizeof *disk);
+    if (disk)
+        disk->bytes = bytes;
     if (disk && (disk->journal = journal_new(bytes, bytes_max)) &&
         (disk->server = nbd_serve(path, bytes, disk->journal)))
         return wrap(env, disk);
@@ -133,6 +146,67 @@ static napi_value know_call(napi_env env, napi_callback_info info)
         return throw_errno(env, "diskKnow");
     }
     return NULL;
+}
+
+/* diskWatch(disk, path): of the map, in which all that is written from now on is marked already. Throws with the name of the errno. */
+static napi_value watch_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[2];
+    char path[PATH_ROOM];
+    struct disk *disk;
+    if (!subpage_args(env, info, 2, args) || !(disk = disk_get(env, args[0])) || !get_path(env, args[1], path))
+        return NULL;
+    if (!disk->map && !(disk->map = chunk_map_open(path, &disk->map_bytes)))
+        return throw_errno(env, path);
+    if (disk->map->disk_bytes != disk->bytes)
+        napi_throw_type_error(env, NULL, "the map is that of another disk");
+    else
+        journal_watch(disk->journal, disk->map);
+    return NULL;
+}
+
+/* diskBeginFill(disk, chunk, count): they are going to be read */
+static napi_value begin_fill_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[3];
+    struct disk *disk;
+    uint64_t chunk, count;
+    if (!subpage_args(env, info, 3, args) || !(disk = disk_get(env, args[0])) ||
+        !subpage_get_uint(env, args[1], journal_chunks(disk->journal), "chunk", &chunk) ||
+        !subpage_get_uint(env, args[2], journal_chunks(disk->journal) - chunk, "count", &count))
+        return NULL;
+    if (count > JOURNAL_FILL_CHUNKS) {
+        napi_throw_type_error(env, NULL, "too many chunks at a time");
+        return NULL;
+    }
+    errno = journal_begin_fill(disk->journal, chunk, (uint32_t)count);
+    return errno ? throw_errno(env, "diskBeginFill") : NULL;
+}
+
+/* diskFill(disk, chunk, data) → bits of chunks to be read again, or 1 << 16: no room yet */
+static napi_value fill_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[3], result;
+    struct disk *disk;
+    uint64_t chunk;
+    uint8_t *data;
+    size_t bytes;
+    if (!subpage_args(env, info, 3, args) || !(disk = disk_get(env, args[0])) ||
+        !subpage_get_uint(env, args[1], journal_chunks(disk->journal), "chunk", &chunk) ||
+        !subpage_get_bytes(env, args[2], "data", &data, &bytes))
+        return NULL;
+    uint64_t offset = chunk * JOURNAL_CHUNK_BYTES, left = offset < disk->bytes ? disk->bytes - offset : 0;
+    if (bytes > JOURNAL_FILL_CHUNKS * JOURNAL_CHUNK_BYTES || bytes > left ||
+        (bytes % JOURNAL_CHUNK_BYTES != 0 && bytes != left)) {
+        napi_throw_type_error(env, NULL, "data must be whole chunks of the disk");
+        return NULL;
+    }
+    int again = journal_fill(disk->journal, chunk, data, (uint32_t)bytes);
+    if (again < 0) {
+        errno = -again;
+        return throw_errno(env, "diskFill");
+    }
+    return napi_create_int32(env, again, &result) == napi_ok ? result : NULL;
 }
 
 static napi_value record_call(napi_env env, napi_callback_info info)
@@ -377,6 +451,9 @@ void subpage_register_disk(napi_env env, napi_value exports)
     export_function(env, exports, "diskOpen", open_call);
     export_function(env, exports, "diskClose", close_call);
     export_function(env, exports, "diskKnow", know_call);
+    export_function(env, exports, "diskWatch", watch_call);
+    export_function(env, exports, "diskBeginFill", begin_fill_call);
+    export_function(env, exports, "diskFill", fill_call);
     export_function(env, exports, "diskRecord", record_call);
     export_function(env, exports, "diskDrop", drop_call);
     export_function(env, exports, "diskSeal", seal_call);

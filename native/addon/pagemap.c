@@ -55,49 +55,84 @@ static size_t append(uint32_t *pairs, size_t room, size_t pair_count, const stru
 }
 
 /*
- * pagemapScan(fd, span, base, category, rearm, pairs) -> count of pairs filled
- *   span   Float64Array [start, end): addresses, multiples of 4096 and so exact; span[0] moves to where it stopped
+ * Scans the pages of a run from `*offset` on, which moves to where it stopped: before the end of the run when there is no room.
+ * Returns the new count of pairs, or -1 with errno.
+ */
+static int64_t scan_run(int fd, const struct sp_run *run, uint64_t *offset, int64_t base, uint64_t category, bool rearm,
+                        uint32_t *pairs, size_t room, size_t used)
+{
+    struct scan_region regions[REGION_COUNT_MAX];
+    SP_INVARIANT(*offset <= run->count && used <= room);
+    /* An address below 0 would be one of the kernel's. */
+    SP_INVARIANT((int64_t)run->first - base >= 0);
+    uint64_t first = (uint64_t)((int64_t)run->first - base);
+    uint64_t start = (first + *offset) * PAGE_BYTES, end = (first + run->count) * PAGE_BYTES;
+    while (start < end && used < room) {
+        size_t vector = room - used < REGION_COUNT_MAX ? room - used : REGION_COUNT_MAX;
+        int count = scan_some(fd, &start, end, category, rearm, regions, vector);
+        if (count < 0)
+            return -1;
+        for (int i = 0; i < count; i++)
+            used = append(pairs, room, used, &regions[i], base);
+    }
+    *offset = start / PAGE_BYTES - first;
+    return (int64_t)used;
+}
+
+/*
+ * pagemapScan(fd, among, runs, base, category, rearm, at, pairs) -> count of pairs filled
+ *   among  runs of pages of the file: only these are looked at. Others keep their marks, and are not named
  *   base   page of the file = address / 4096 + base
- *   pairs  Uint32Array; when it is full the scan stops early (span[0] < span[1]): call again, nothing is lost
- * Throws with code ESRCH when the process is gone, EPERM when the range is not registered for tracking.
+ *   at     Float64Array [run, pages of it done]; moves to where it stopped
+ *   pairs  Uint32Array; when it is full the scan stops early (at[0] < runs): call again, nothing is lost
+ * Throws with code ESRCH when the process is gone, EPERM when a range is not registered for tracking.
  */
 static napi_value pagemap_scan(napi_env env, napi_callback_info info)
 {
-    napi_value argv[6], result;
+    napi_value argv[8], result;
     uint64_t fd, category;
-    double base, *span;
+    double base, *at;
     bool rearm;
+    const struct sp_run *among;
+    size_t run_count;
     uint32_t *pairs;
     size_t pairs_length;
-    if (!subpage_args(env, info, 6, argv) || !subpage_get_uint(env, argv[0], INT32_MAX, "fd", &fd) ||
-        !subpage_get_results(env, argv[1], 2, &span) ||
-        !subpage_get_uint(env, argv[3], UINT32_MAX, "category", &category) ||
-        !subpage_get_bool(env, argv[4], "rearm", &rearm) ||
-        !subpage_get_u32s(env, argv[5], "pairs", &pairs, &pairs_length))
+    if (!subpage_args(env, info, 8, argv) || !subpage_get_uint(env, argv[0], INT32_MAX, "fd", &fd) ||
+        !subpage_get_runs(env, argv[1], argv[2], &among, &run_count) ||
+        !subpage_get_uint(env, argv[4], UINT32_MAX, "category", &category) ||
+        !subpage_get_bool(env, argv[5], "rearm", &rearm) || !subpage_get_results(env, argv[6], 2, &at) ||
+        !subpage_get_u32s(env, argv[7], "pairs", &pairs, &pairs_length))
         return NULL;
-    if (napi_get_value_double(env, argv[2], &base) != napi_ok || pairs_length < 2) {
+    if (napi_get_value_double(env, argv[3], &base) != napi_ok || pairs_length < 2 ||
+        !(base >= -2251799813685248.0 && base <= 4294967296.0)) {
         napi_throw_type_error(env, NULL, "pagemapScan needs a base and room for one pair");
         return NULL;
     }
-    if (!(span[0] >= 0 && span[0] <= 9007199254740991.0 && span[1] >= 0 && span[1] <= 9007199254740991.0) ||
-        !(base >= -9007199254740991.0 && base <= 9007199254740991.0)) {
-        napi_throw_type_error(env, NULL, "pagemapScan needs addresses");
+    if (!(at[0] >= 0 && at[0] < (double)run_count) || !(at[1] >= 0 && at[1] <= among[(size_t)at[0]].count)) {
+        napi_throw_type_error(env, NULL, "pagemapScan needs a position in its runs");
         return NULL;
     }
-    uint64_t begin = (uint64_t)span[0], start = begin, end = (uint64_t)span[1];
-    size_t room = pairs_length / 2, used = 0;
-    struct scan_region regions[REGION_COUNT_MAX];
-    while (start < end && used < room) {
-        size_t vector = room - used < REGION_COUNT_MAX ? room - used : REGION_COUNT_MAX;
-        int count = scan_some((int)fd, &start, end, category, rearm, regions, vector);
+    size_t room = pairs_length / 2, used = 0, run = (size_t)at[0];
+    uint64_t offset = (uint64_t)at[1];
+    for (size_t i = run; i < run_count; i++)
+        if ((double)among[i].first < base) {
+            napi_throw_type_error(env, NULL, "pagemapScan needs pages that the process has mapped");
+            return NULL;
+        }
+    while (run < run_count && used < room) {
+        int64_t count = scan_run((int)fd, &among[run], &offset, (int64_t)base, category, rearm, pairs, room, used);
         if (count < 0)
             return throw_errno(env, "PAGEMAP_SCAN");
-        for (int i = 0; i < count; i++)
-            used = append(pairs, room, used, &regions[i], (int64_t)base);
+        used = (size_t)count;
+        if (offset == among[run].count) {
+            run++;
+            offset = 0;
+        }
     }
-    if (!memory_is_alive((int)fd, begin))
+    if (!memory_is_alive((int)fd, (uint64_t)((int64_t)among[0].first - (int64_t)base) * PAGE_BYTES))
         return throw_errno(env, "PAGEMAP_SCAN");
-    span[0] = (double)start;
+    at[0] = (double)run;
+    at[1] = (double)offset;
     napi_create_uint32(env, (uint32_t)used, &result);
     return result;
 }

@@ -63,7 +63,14 @@ static inline int scan_next(int pagemap, const struct wanted *wanted, uint64_t *
         return -1;
     }
     SP_INVARIANT((size_t)count <= room);
+    /*
+     * The kernel walks in steps of 512 ranges, and after a last one that ended in order it tells where the step before ended (seen
+     * with Linux 6.18): what it has reported and armed since would be scanned a second time.
+     */
     *start = argument.walk_end;
+    if (count > 0 && regions[count - 1].end > *start)
+        *start = regions[count - 1].end;
+    SP_INVARIANT(*start <= end);
     return count;
 }
 

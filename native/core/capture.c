@@ -124,6 +124,7 @@ bool sp_capture_run(struct sp_capture *job)
             if (!old && !job->whole)
                 return false;
             uint8_t *record = put_uleb(p, (uint32_t)(page - next_page));
+            uint64_t changed_before = stats.changed_pages;
             size_t bytes = shadow->hashed ? capture_hashed(job, &hashed, encode, page, record, &stats)
                            : blocks       ? kernels->capture_blocks(ram, old, shadow->block_lines, record, &stats)
                                           : encode(ram, old ? old : nowhere, record, &stats);
@@ -133,6 +134,9 @@ bool sp_capture_run(struct sp_capture *job)
                 p = record + bytes;
                 next_page = page + 1;
                 records++;
+                /* Under `page` there is a record of every page. */
+                if (job->changed && stats.changed_pages > changed_before)
+                    job->changed[page] = 1;
             }
         }
         if (offset < now->count)

@@ -87,6 +87,8 @@ struct sp_capture {
     bool whole; /* encode against a zero page and set the shadow, whatever it held; a cache need not hold the page */
     uint8_t *out;
     size_t capacity; /* at least SP_DELTA_MIN_CAPACITY */
+    /* NULL, or a byte for each page of `pages`: becomes 1 where a page is not as it was remembered; others are left alone. */
+    uint8_t *changed;
     /* Where to begin; afterwards where to go on. `run == run_count` means that nothing is left. */
     size_t run;
     uint32_t offset; /* pages of that run already done */

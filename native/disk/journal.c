@@ -67,6 +67,8 @@ struct journal {
     struct slot slots[SLOTS];
     uint8_t *hashes; /* NULL: nothing is known */
     uint8_t *written; /* a bit for each chunk: somebody wrote to it since */
+    uint8_t *touched; /* the same, since it began to be filled; NULL: nothing is filled */
+    struct chunk_map *map; /* NULL: nobody watches */
     uint64_t knowledge; /* counts changes of what is known */
     uint64_t waiting_since_ms;
     uint64_t writes, written_bytes, equal_bytes, zero_bytes;
@@ -155,6 +157,7 @@ void journal_free(struct journal *journal)
     clear(&journal->current);
     clear(&journal->sealed);
     forget_knowledge(journal);
+    free(journal->touched);
     pthread_mutex_destroy(&journal->lock);
     pthread_cond_destroy(&journal->room);
     free(journal);
@@ -172,13 +175,33 @@ static bool is_written(const struct journal *journal, uint64_t chunk)
     return journal->written[chunk / 8] >> chunk % 8 & 1;
 }
 
-static void mark_written(struct journal *journal, uint64_t offset, uint32_t length)
+static void mark(const struct journal *journal, uint8_t *bits, uint64_t offset, uint32_t length)
 {
-    if (!journal->hashes || length == 0)
+    if (!bits || length == 0)
         return;
     SP_INVARIANT((offset + length - 1) / JOURNAL_CHUNK_BYTES < journal->chunks);
     for (uint64_t chunk = offset / JOURNAL_CHUNK_BYTES; chunk <= (offset + length - 1) / JOURNAL_CHUNK_BYTES; chunk++)
-        journal->written[chunk / 8] |= (uint8_t)(1u << chunk % 8);
+        bits[chunk / 8] |= (uint8_t)(1u << chunk % 8);
+}
+
+static void mark_written(struct journal *journal, uint64_t offset, uint32_t length)
+{
+    mark(journal, journal->written, offset, length);
+}
+
+void journal_watch(struct journal *journal, struct chunk_map *map)
+{
+    pthread_mutex_lock(&journal->lock);
+    journal->map = map;
+    pthread_mutex_unlock(&journal->lock);
+}
+
+/* Under the lock: the guest has written there. */
+static void note_write(struct journal *journal, uint64_t offset, uint32_t length)
+{
+    mark(journal, journal->touched, offset, length);
+    if (journal->map && !chunk_map_marked(journal->map, offset, length))
+        atomic_store(&journal->map->missed, 1);
 }
 
 int journal_know(struct journal *journal, const uint8_t *hashes, size_t bytes)
@@ -508,6 +531,7 @@ int journal_write(struct journal *journal, uint64_t offset, const uint8_t *data,
     SP_INVARIANT(length <= JOURNAL_WRITE_BYTES_MAX && offset <= journal->disk_bytes &&
                  length <= journal->disk_bytes - offset);
     pthread_mutex_lock(&journal->lock);
+    note_write(journal, offset, length);
     for (;;) {
         if (!journal->recording) {
             mark_written(journal, offset, length);
@@ -519,7 +543,7 @@ int journal_write(struct journal *journal, uint64_t offset, const uint8_t *data,
         uint64_t cost = judge(journal->segments, count, data);
         bool built = true;
         pthread_mutex_lock(&journal->lock);
-        /* Only this thread adds, so what is free now is free later. */
+        /* Beside this thread only journal_fill adds, and leaves half of the room: what is free now is free later, or nearly so. */
         if (wait_for_room(journal, cost) && journal->recording) {
             pthread_mutex_unlock(&journal->lock);
             built = build(journal->segments, count, offset, data, &list);
@@ -543,4 +567,57 @@ int journal_write(struct journal *journal, uint64_t offset, const uint8_t *data,
     pthread_mutex_unlock(&journal->lock);
     clear(&list);
     return error;
+}
+
+/* ---- what was there before */
+
+int journal_begin_fill(struct journal *journal, uint64_t chunk, uint32_t count)
+{
+    int error = 0;
+    SP_INVARIANT(count <= JOURNAL_FILL_CHUNKS && chunk <= journal->chunks && count <= journal->chunks - chunk);
+    pthread_mutex_lock(&journal->lock);
+    if (!journal->touched && !(journal->touched = calloc(1, journal->chunks / 8 + 1)))
+        error = ENOMEM;
+    for (uint64_t n = chunk; !error && n < chunk + count; n++)
+        journal->touched[n / 8] &= (uint8_t) ~(1u << n % 8);
+    pthread_mutex_unlock(&journal->lock);
+    return error;
+}
+
+/* Under the lock. False: no memory. */
+static bool fill_chunk(struct journal *journal, uint64_t offset, const uint8_t *data, uint32_t length)
+{
+    bool zeroes = all_zero(data, length);
+    struct record *record = record_new(offset, data, length, zeroes ? RECORD_ZEROES : RECORD_DATA);
+    if (!record)
+        return false;
+    if (zeroes)
+        journal->zero_bytes += length;
+    mark_written(journal, offset, length);
+    link_record(journal, record);
+    return true;
+}
+
+int journal_fill(struct journal *journal, uint64_t chunk, const uint8_t *data, uint32_t length)
+{
+    int again = 0;
+    uint64_t offset = chunk * JOURNAL_CHUNK_BYTES;
+    SP_INVARIANT(length <= JOURNAL_FILL_CHUNKS * JOURNAL_CHUNK_BYTES && offset + length <= journal->disk_bytes);
+    pthread_mutex_lock(&journal->lock);
+    uint64_t used = journal->current.bytes + journal->sealed.bytes;
+    /* Half of the room is for the guest. */
+    if (journal->recording && used > 0 && used + length > journal->bytes_max / 2)
+        again = JOURNAL_FILL_WAIT;
+    for (uint32_t n = 0; again >= 0 && again != JOURNAL_FILL_WAIT && length > 0; n++, chunk++) {
+        uint32_t part = length < JOURNAL_CHUNK_BYTES ? length : JOURNAL_CHUNK_BYTES;
+        SP_INVARIANT(journal->touched);
+        if (journal->touched[chunk / 8] >> chunk % 8 & 1)
+            again |= 1 << n;
+        else if (journal->recording && !fill_chunk(journal, chunk * JOURNAL_CHUNK_BYTES, data, part))
+            again = -ENOMEM;
+        data += part;
+        length -= part;
+    }
+    pthread_mutex_unlock(&journal->lock);
+    return again;
 }

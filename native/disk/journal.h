@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "chunk_map.h"
+
 enum {
     JOURNAL_CHUNK_BYTES = 65536,
     JOURNAL_HASH_BYTES = 16,
@@ -22,6 +24,8 @@ enum {
     JOURNAL_RECORD_COST = 64,
     /* The smallest buffer that records can be taken into. */
     JOURNAL_TAKE_BYTES_MIN = 17,
+    /* Chunks of what was on the disk before, which are recorded at a time. */
+    JOURNAL_FILL_CHUNKS = 16,
 };
 
 struct journal;
@@ -48,6 +52,25 @@ uint64_t journal_chunks(const struct journal *journal);
  * holds there, is not recorded. Returns 0 or an errno.
  */
 int journal_know(struct journal *journal, const uint8_t *hashes, size_t bytes);
+
+/*
+ * From now on each write is one of the guest's, which has been marked in the map before it came here. One that is not makes the map
+ * useless, which is noted there. The map stays the caller's, and outlasts the journal.
+ */
+void journal_watch(struct journal *journal, struct chunk_map *map);
+
+/*
+ * What was on the disk before is read by the caller, while the guest writes: after this call for a chunk, the content is recorded by
+ * journal_fill unless the guest has written to the chunk since. Then it may be older, and must be read again. Returns 0 or an errno.
+ */
+int journal_begin_fill(struct journal *journal, uint64_t chunk, uint32_t count);
+
+enum { JOURNAL_FILL_WAIT = 1 << JOURNAL_FILL_CHUNKS };
+/*
+ * Records the content of up to JOURNAL_FILL_CHUNKS chunks. Returns a bit for each that must be read again, JOURNAL_FILL_WAIT when there
+ * is no room yet and nothing was done, or a negative errno. For the thread that takes.
+ */
+int journal_fill(struct journal *journal, uint64_t chunk, const uint8_t *data, uint32_t length);
 
 /* From now on writes are recorded. */
 void journal_record(struct journal *journal);

@@ -16,7 +16,9 @@ enum { PAGES = 5, BYTES_MAX = 1 << 17, DISK_BYTES = 1 << 20 };
 static uint8_t *copy_of(const uint8_t *data, size_t bytes)
 {
     uint8_t *copy = malloc(bytes ? bytes : 1);
-    memcpy(copy, data, bytes);
+    /* Nothing may have no address. */
+    if (bytes > 0)
+        memcpy(copy, data, bytes);
     return copy;
 }
 

@@ -17,6 +17,8 @@
 #define PAGE_BYTES 4096u
 
 static struct forget *request;
+/* The last request that was served. */
+static uint32_t seen;
 
 /* Of this thread's processor: what it waited for one is no cost to the guest. */
 static uint64_t processor_ns(void)
@@ -69,9 +71,6 @@ static void *forgetter(void *unused)
 {
     (void)unused;
     pthread_setname_np(pthread_self(), "subpage-forget");
-    /* What was asked before this QEMU was there is nothing to it. */
-    uint32_t seen = atomic_load(&request->requested);
-    atomic_store(&request->done, seen);
     for (;;) {
         forget_wait(&request->requested, seen);
         uint32_t wanted = atomic_load(&request->requested);
@@ -102,5 +101,8 @@ bool forget_start(const char *path)
     if (mapped == MAP_FAILED)
         return false;
     request = mapped;
+    /* What was asked before this QEMU was there is nothing to it; what is asked once its status says so is, however late the thread runs. */
+    seen = atomic_load(&request->requested);
+    atomic_store(&request->done, seen);
     return shim_thread(forgetter);
 }

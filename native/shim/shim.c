@@ -21,6 +21,7 @@
 #include "fence.h"
 #include "flush.h"
 #include "shim.h"
+#include "written.h"
 
 typedef int (*fallocate_function)(int, int, off_t, off_t);
 typedef int (*madvise_function)(void *, size_t, int);
@@ -30,7 +31,7 @@ static map_function next_mmap;
 static fallocate_function next_fallocate;
 static madvise_function next_madvise;
 static munmap_function next_munmap;
-static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path, *aux_ram;
+static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path, *aux_ram, *disk_maps;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .fence = "off", .forget = "off"};
 
@@ -46,7 +47,8 @@ static void find_next(void)
 }
 
 static const char *const variables[] = {"SUBPAGE_RAM", "SUBPAGE_SHIM_STATUS", "SUBPAGE_LEASE", "SUBPAGE_GUARD_QMP",
-                                        "SUBPAGE_FORGET", "SUBPAGE_AUX_RAM"};
+                                        "SUBPAGE_FORGET", "SUBPAGE_AUX_RAM", "SUBPAGE_FRESH_RAM",
+                                        "SUBPAGE_HELD", "SUBPAGE_DISK_MAPS"};
 
 static char *variable(const char *name)
 {
@@ -97,6 +99,13 @@ __attribute__((constructor)) static void shim_load(void)
     guard_path = variable("SUBPAGE_GUARD_QMP");
     forget_path = variable("SUBPAGE_FORGET");
     aux_ram = variable("SUBPAGE_AUX_RAM");
+    disk_maps = variable("SUBPAGE_DISK_MAPS");
+    const char *held_path = getenv("SUBPAGE_HELD");
+    if (held_path && *held_path)
+        refuse_if_held(held_path);
+    const char *fresh_bytes = getenv("SUBPAGE_FRESH_RAM");
+    if (ram_path && fresh_bytes && *fresh_bytes)
+        fresh_files(fresh_bytes, ram_path, lease_path, forget_path);
     if (ram_path)
         status_write(status_path, &status);
 }
@@ -151,6 +160,8 @@ static void start_threads_once(void)
         return;
     tried = true;
     leave_environment();
+    if (disk_maps)
+        written_start(disk_maps);
     if (lease_path) {
         struct lease *lease = lease_map(lease_path);
         status.fence = lease ? "on" : "failed";
@@ -250,6 +261,8 @@ static void *map(void *address, size_t bytes, int protection, int flags, int fd,
 static int punch(int fd, int mode, off_t offset, off_t bytes)
 {
     find_next();
+    if (bytes > 0)
+        written_mark(fd, offset, (uint64_t)bytes);
     int result = next_fallocate(fd, mode, offset, bytes);
     int saved_errno = errno;
     if (result == 0 && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && is_guest_ram(fd)) {

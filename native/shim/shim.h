@@ -13,6 +13,10 @@
  *   SUBPAGE_GUARD_QMP    unix socket of a QMP monitor that only the guard uses
  *   SUBPAGE_FORGET       path of the file through which the agent has accesses forgotten (forget.h)
  *   SUBPAGE_AUX_RAM      `on`: memory that QEMU allocates beside the RAM goes into the RAM file too (aux.c)
+ *   SUBPAGE_DISK_MAPS    paths of maps of disks, one a line, in which the chunks that are written are marked (written.h)
+ *   SUBPAGE_FRESH_RAM    bytes: the files above are made anew, the RAM file of this size (fresh.c). An exception to the
+ *                        rule: without room for its RAM QEMU is ended before it begins
+ *   SUBPAGE_HELD         path of a file that says why this guest must not be started here, when there is one: the other exception
  */
 #ifndef SUBPAGE_SHIM_H
 #define SUBPAGE_SHIM_H
@@ -42,6 +46,12 @@ struct shim_status {
     size_t aux_bytes[AUX_BLOCKS_MAX];
     struct uffd_failure failure;
 };
+
+/* Ends the process when they cannot be made. Null paths are left out. */
+void fresh_files(const char *ram_bytes, const char *ram, const char *lease, const char *forget);
+
+/* Ends the process if there is such a file, which has the reason. */
+void refuse_if_held(const char *path);
 
 void status_write(const char *path, const struct shim_status *status);
 

@@ -86,6 +86,7 @@ function payload(random: SeededRandom, type: number): Uint8Array {
         consoleBytes: 3,
         digest: 7n,
         diskFrames: 0,
+        suspended: oneIn(random, 2),
       })
     case frameType.device:
       return deviceState(random)

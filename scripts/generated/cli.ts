@@ -3,7 +3,7 @@ import type { Command, Flag } from '../../src/cli/command.ts'
 import { commands } from '../../src/cli/commands.ts'
 import { exitStatus } from '../../src/errors.ts'
 
-const meanings: Record<keyof typeof exitStatus, string> = {
+export const statusMeanings: Record<keyof typeof exitStatus, string> = {
   ok: 'done',
   failed: 'failed; the message says why',
   usage: 'the command line is wrong',
@@ -46,7 +46,7 @@ This page is generated from the command table; \`npm run generate\` renews it.
 
 export function renderCli(): string {
   const statuses = (Object.keys(exitStatus) as (keyof typeof exitStatus)[])
-    .map((key) => `| ${exitStatus[key]} | ${meanings[key]} |`)
+    .map((key) => `| ${exitStatus[key]} | ${statusMeanings[key]} |`)
     .join('\n')
   return `${heading}${statuses}\n\n${commands.map(section).join('\n')}`
 }

@@ -1,4 +1,4 @@
-/** docs/errors.md, from the table in src/errors.ts. The heading of each code is its anchor: `errors.md#guest_unknown`. */
+/** docs/errors.md, from the table in src/error-table.ts. The heading of each code is its anchor: `errors.md#guest_unknown`. */
 import { type ErrorCode, errorTable, exitStatus } from '../../src/errors.ts'
 
 const statusMeaning: Record<keyof typeof exitStatus, string> = {
@@ -16,7 +16,7 @@ const statusMeaning: Record<keyof typeof exitStatus, string> = {
 
 export function renderErrors(): string {
   const codes = (Object.keys(errorTable) as ErrorCode[]).sort()
-  return `<!-- Generated from src/errors.ts by \`npm run generate\`: change it there. -->
+  return `<!-- Generated from src/error-table.ts by \`npm run generate\`: change it there. -->
 
 # Errors
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { packageRoot } from '../../src/memory/native.ts'
+import { primaryChanges, primaryLabels, primaryTransitions } from '../../src/replication/primary-state.ts'
 import { standbyChanges, standbyLabels, standbyTransitions } from '../../src/replication/standby-state.ts'
 import type { Transitions } from '../../src/replication/state-machine.ts'
 
@@ -9,8 +10,9 @@ export const protocolPath = 'docs/protocol.md'
 
 export function renderProtocol(): string {
   const text = readFileSync(join(packageRoot, protocolPath), 'utf8')
-  const tables = [eventTable(standbyChanges), '', stateTable(standbyTransitions, standbyLabels)].join('\n')
-  return between(text, 'the states of a standby', tables)
+  const primary = [eventTable(primaryChanges), '', stateTable(primaryTransitions, primaryLabels)].join('\n')
+  const standby = [eventTable(standbyChanges), '', stateTable(standbyTransitions, standbyLabels)].join('\n')
+  return between(between(text, 'the states of a primary', primary), 'the states of a standby', standby)
 }
 
 function between(text: string, what: string, made: string): string {

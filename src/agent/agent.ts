@@ -4,24 +4,30 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
-import { type DensitySettings, guestFiles, guestNames, type ProtectionSettings } from '../qemu/guest-files.ts'
+import { guestFiles, guestNames } from '../qemu/guest-files.ts'
+import type { DensitySettings } from '../qemu/guest-record.ts'
 import type { RunRequest } from '../qemu/run-request.ts'
 import { release } from '../release.ts'
 import { greet } from '../replication/admission.ts'
 import type { Arbiter } from '../replication/arbiter.ts'
 import { Connection } from '../replication/connection.ts'
 import { frameType } from '../replication/frame.ts'
+import type { ProtectionSettings } from '../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { type Address, formatAddress, pairSocket, type TcpAddress } from './address.ts'
 import { ArbiterHealth } from './arbiter-health.ts'
+import type { AgentClient } from './client.ts'
 import { type GuestDensity, type HostDensityStatus, mergeDensity } from './density-status.ts'
 import { Departed } from './departed.ts'
 import { handOver } from './descriptors.ts'
 import type { HandOver, Incoming } from './door.ts'
 import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
+import { GuestHistory, type Point } from './guest-history.ts'
 import { GuestIds } from './guest-ids.ts'
+import { LiveStatus } from './live-status.ts'
 import { ownMemory } from './own-memory.ts'
+import { passSamples } from './passed-samples.ts'
 import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
@@ -61,6 +67,8 @@ export class Agent implements GuestApi {
   /** How images were held densely, by the guest's id; an image that was lost is followed by another one. */
   readonly #dense = new Map<string, DensitySettings>()
   readonly #departed = new Departed()
+  readonly #history = new GuestHistory()
+  readonly live = new LiveStatus(() => this.status())
   #listening: Listening | undefined
 
   private constructor(options: AgentOptions) {
@@ -106,9 +114,12 @@ export class Agent implements GuestApi {
     return [...this.#guests.keys()].sort()
   }
 
+  /** No other host begins anything here from now on. */
+  closeDoor = (): void => this.#listening?.close()
+
   /** Guests, and what is done for them, go on. */
   async close(): Promise<void> {
-    this.#listening?.close()
+    this.closeDoor()
     this.health.close()
     for (const guest of this.#guests.values()) guest.close()
   }
@@ -138,6 +149,9 @@ export class Agent implements GuestApi {
     return status
   }
 
+  /** Its last hour. @throws SubpageError GUEST_UNKNOWN */
+  historyOf = (name: string): Point[] => this.#history.of(this.#find(name).name)
+
   /** None while there is a supervisor, and no guest yet. */
   async #statusOf(name: string): Promise<GuestStatus[]> {
     const guest = this.#guests.get(name)
@@ -148,13 +162,18 @@ export class Agent implements GuestApi {
     return unanswered ? [unanswered] : []
   }
 
-  async run(request: RunRequest): Promise<GuestStatus> {
-    const guest = this.#supervised(request.name)
+  run = (request: RunRequest): Promise<GuestStatus> =>
+    this.#begin(request.name, (client) => client.run(request))
+
+  adopt = (name: string): Promise<GuestStatus> => this.#begin(name, (client) => client.adopt(name))
+
+  async #begin(name: string, ask: (client: AgentClient) => Promise<GuestStatus>): Promise<GuestStatus> {
+    const guest = this.#supervised(name)
     try {
-      return await guest.ask((client) => client.run(request))
+      return await guest.ask(ask)
     } catch (error) {
       // The supervisor of a guest of this name, which has just left: the next one begins.
-      if (guest.gone && asSubpageError(error).code === 'GUEST_UNKNOWN') return await this.run(request)
+      if (guest.gone && asSubpageError(error).code === 'GUEST_UNKNOWN') return await this.#begin(name, ask)
       // Its supervisor ends when there is no guest; then nothing is left of it.
       if (!guest.record) await guest.ended(endMs)
       throw error
@@ -207,18 +226,8 @@ export class Agent implements GuestApi {
     return whole
   }
 
-  async watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> {
-    const ending = new AbortController()
-    const samples = await this.#find(name).ask((client) => client.startWatch(name, query, ending.signal))
-    const pass = async () => {
-      for await (const sample of samples) listener.sample(sample)
-      listener.failed(new SubpageError('GUEST_DIED', `the supervisor of ${name} has ended`))
-    }
-    void pass().catch((error) => {
-      if (!ending.signal.aborted) listener.failed(asSubpageError(error))
-    })
-    return () => ending.abort()
-  }
+  watch = (name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> =>
+    passSamples(this.#find(name), query, listener)
 
   async events(): Promise<HostEvent[]> {
     return this.#eventLog.recent()
@@ -257,10 +266,12 @@ export class Agent implements GuestApi {
       // The arbiter of the host is the agent's to speak of.
       event: (event) => event.kind !== 'arbiter' && this.#eventLog.pass(event),
       say: (text) => this.#say(name, text),
+      seen: ({ guests }) => void guests.map((status) => this.#history.note(status)),
       left: (reason) => {
         if (this.#guests.get(name) !== guest) return
         this.#guests.delete(name)
         this.#ids.forget(name)
+        this.#history.forget(name)
         if (reason !== '') this.#departed.note(name, reason)
       },
     })
@@ -271,7 +282,7 @@ export class Agent implements GuestApi {
   }
 
   #settings({ name, record }: SupervisedGuest): SupervisorSettings {
-    const { stateDirectory, host, arbiter, tls, images, diskDirectories, swap, faults, advertise } =
+    const { stateDirectory, host, arbiter, tls, images, diskDirectories, swap, logLevel, faults, advertise } =
       this.#options
     const reached = advertise ?? ('port' in this.address ? this.address : undefined)
     if (record?.density) this.#dense.set(record.id, record.density)
@@ -279,7 +290,7 @@ export class Agent implements GuestApi {
     const density = id === undefined ? undefined : this.#dense.get(id)
     return {
       ...{ protocol: supervisorProtocol, stateDirectory, name, host, arbiter, tls },
-      ...{ images, diskDirectories, swap },
+      ...{ images, diskDirectories, swap, logLevel },
       reachedAt: reached === undefined ? undefined : formatAddress(reached),
       ...(id !== undefined && density && { density: { id, settings: density } }),
       ...(faults !== undefined && { faults }),

@@ -5,13 +5,13 @@ import { readSecretFile } from './secret-file.ts'
 const tokenLengthMin = 32
 
 /** @throws SubpageError SECRET_EXPOSED, BAD_ARGUMENT */
-export function readToken(path: string): string {
-  const token = readSecretFile(path, 'the API token').toString('utf8').trim()
+export function readToken(path: string, what = 'the API token'): string {
+  const token = readSecretFile(path, what).toString('utf8').trim()
   // No message quotes the token.
   if (token.length < tokenLengthMin || !/^[\x21-\x7e]+$/.test(token))
     throw new SubpageError(
       'BAD_ARGUMENT',
-      `the API token in ${path} must have at least ${tokenLengthMin} printable characters, in one line: openssl rand -hex 32 > ${path}`,
+      `${what} in ${path} must have at least ${tokenLengthMin} printable characters, in one line: openssl rand -hex 32 > ${path}`,
     )
   return token
 }

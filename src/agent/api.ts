@@ -3,15 +3,22 @@
  * (api-listener.ts); of a guest's supervisor, for its one guest, on a socket of that kind. Requests are checked against schemas;
  * every error is `{code, message}` with the status from the error table.
  */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerFactory } from 'fastify'
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
-import { DiskRequest, DiskShape, disksMax } from '../qemu/disk.ts'
+import { packageRoot } from '../package-root.ts'
+import { DiskRequest, disksMax } from '../qemu/disk.ts'
+import { FirmwareRequest } from '../qemu/firmware.ts'
+import { DensitySettings } from '../qemu/guest-record.ts'
 import { NicRequest, nicsMax } from '../qemu/nic.ts'
 import { pluginPartNames } from '../qemu/plugin.ts'
 import { Vnc } from '../qemu/screen.ts'
-import { durabilities, sendingForm } from '../replication/sending.ts'
+import { ProtectBody, settingsOf } from '../replication/protection-settings.ts'
+import { sharedSchemas } from './api-answers.ts'
+import { schemaOf } from './api-operations.ts'
 import { EventStream } from './event-stream.ts'
 import type { GuestApi } from './guest-api.ts'
 import { WatchQuery } from './supervisor/memory-watch.ts'
@@ -25,6 +32,8 @@ export const RunBody = Type.Object(
     nics: Type.Optional(Type.Array(NicRequest, { maxItems: nicsMax })),
     /** Writable ones. */
     disks: Type.Optional(Type.Array(DiskRequest, { maxItems: disksMax })),
+    /** UEFI; without it SeaBIOS. */
+    firmware: Type.Optional(FirmwareRequest),
     /** Where its screen is shown, on each host. */
     vnc: Type.Optional(Vnc),
     /** What QEMU's plugin notes of the guest's accesses; with tcg only. */
@@ -34,49 +43,12 @@ export const RunBody = Type.Object(
 )
 export type RunBody = Static<typeof RunBody>
 
-export const ProtectBody = Type.Object(
-  {
-    to: Type.String(),
-    epochMs: Type.Number({ minimum: 1, maximum: 60_000 }),
-    /** Makes the epoch automatic: the share of time that pauses may take, epochMs being the longest epoch. */
-    pauseShareMax: Type.Optional(Type.Number({ minimum: 0.01, maximum: 1 })),
-    suspicionMs: Type.Number({ minimum: 50, maximum: 60_000 }),
-    outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
-    tracker: Type.Union([Type.Literal('auto'), Type.Literal('userfault'), Type.Literal('compare')]),
-    codec: Type.Union([
-      Type.Literal('page'),
-      Type.Literal('line'),
-      Type.Literal('xor-rle'),
-      Type.Literal('masked'),
-    ]),
-    /** Compares guest and standby so often. */
-    verifyEveryMs: Type.Optional(Type.Number({ minimum: 1000, maximum: 2 ** 31 - 1 })),
-    /** Files or devices of the other host for the copies of disks, by the disk's name. */
-    diskTo: Type.Optional(
-      Type.Record(DiskShape.properties.name, Type.String({ pattern: '^/', maxLength: 4096 })),
-    ),
-    /** When the standby acknowledges a checkpoint: when its memory has it, or its disks as well. */
-    durability: Type.Optional(Type.Enum([...durabilities])),
-    ...sendingForm,
-  },
-  { additionalProperties: false },
-)
-export type ProtectBody = Static<typeof ProtectBody>
-
 const FailoverBody = Type.Object({ force: Type.Boolean() }, { additionalProperties: false })
 export type FailoverBody = Static<typeof FailoverBody>
 
-export const DensityBody = Type.Object(
-  {
-    targetBytes: Type.Optional(Type.Integer({ minimum: 1 << 20 })),
-    trustDomain: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' })),
-    recentMs: Type.Number({ minimum: 0, maximum: 86_400_000 }),
-    coldMs: Type.Number({ minimum: 0, maximum: 86_400_000 }),
-    budget: Type.Number({ minimum: 0.001, maximum: 1 }),
-  },
-  { additionalProperties: false },
-)
-export type DensityBody = Static<typeof DensityBody>
+/** Answered on the agent's socket alone (serve.ts). */
+export const DashboardBody = Type.Object({ readOnly: Type.Boolean() }, { additionalProperties: false })
+export type DashboardBody = Static<typeof DashboardBody>
 
 const RemoveQuery = Type.Object(
   { standbyToo: Type.Optional(Type.Boolean()) },
@@ -100,8 +72,8 @@ const messageLengthMax = 300
 
 /** What stands between a request over TCP and the API. */
 export interface ApiGuard {
-  /** Throws unless the request may pass. */
-  check(authorization: string | undefined): Promise<void>
+  /** Throws unless the request may pass. @param path without its query */
+  check(authorization: string | undefined, method: string, path: string): Promise<void>
   /** Makes the server that listens; a plain one without. */
   server?: FastifyServerFactory
 }
@@ -118,7 +90,10 @@ export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
         .send({ code: 'BAD_ARGUMENT', message: message.slice(0, messageLengthMax) }),
     ...(guard?.server ? { serverFactory: guard.server } : {}),
   })
-  if (guard) api.addHook('onRequest', async ({ headers }) => await guard.check(headers.authorization))
+  if (guard)
+    api.addHook('onRequest', async ({ headers, method, url }) => {
+      await guard.check(headers.authorization, method, url.split('?')[0] ?? '')
+    })
 
   api.setErrorHandler((thrown, _request, reply) => {
     // Fastify's own errors, such as a body that is not JSON or breaks the schema, carry a status below 500.
@@ -132,45 +107,79 @@ export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
   api.setNotFoundHandler(({ method, url }, reply) =>
     reply.status(404).send({ code: 'NOT_FOUND', message: `no ${method} ${url} in this API` }),
   )
+  addRoutes(api, guests)
+  return api
+}
 
-  api.get('/v1/status', () => guests.status())
-  api.get<{ Params: Named }>('/v1/guests/:name', ({ params }) => guests.guest(params.name))
-  api.post<{ Body: RunBody }>('/v1/guests', { schema: { body: RunBody } }, ({ body }) => guests.run(body))
+/** What an agent answers, and a supervisor. The schemas of answers describe them: they are written as they are. */
+export function addRoutes(api: FastifyInstance, guests: GuestApi): void {
+  for (const schema of sharedSchemas) api.addSchema(schema)
+  api.setSerializerCompiler(() => JSON.stringify)
+  api.get('/v1/status', { schema: schemaOf('status') }, () => guests.status())
+  api.get('/metrics', { schema: schemaOf('metrics') }, async (_request, reply) => {
+    // Loaded when somebody asks: every supervisor loads this file.
+    const { metricsPage } = await import('./metrics.ts')
+    const { type, text } = await metricsPage(await guests.status())
+    return reply.type(type).send(text)
+  })
+  api.get<{ Params: Named }>('/v1/guests/:name', { schema: schemaOf('guest') }, ({ params }) =>
+    guests.guest(params.name),
+  )
+  api.post<{ Body: RunBody }>('/v1/guests', { schema: { ...schemaOf('run'), body: RunBody } }, ({ body }) =>
+    guests.run(body),
+  )
   api.delete<{ Params: Named; Querystring: RemoveQuery }>(
     '/v1/guests/:name',
-    { schema: { querystring: RemoveQuery } },
+    { schema: { ...schemaOf('remove'), querystring: RemoveQuery } },
     ({ params, query }) => guests.remove(params.name, query.standbyToo),
   )
   api.post<{ Params: Named; Body: ProtectBody }>(
     '/v1/guests/:name/protect',
-    { schema: { body: ProtectBody } },
-    ({ params, body }) => guests.protect(params.name, body),
+    { schema: { ...schemaOf('protect'), body: ProtectBody } },
+    ({ params, body }) => guests.protect(params.name, settingsOf(body)),
+  )
+  api.post<{ Params: Named }>('/v1/guests/:name/adopt', { schema: schemaOf('adopt') }, ({ params }) =>
+    guests.adopt(params.name),
   )
   api.post<{ Params: Named; Querystring: UnprotectQuery }>(
     '/v1/guests/:name/unprotect',
-    { schema: { querystring: UnprotectQuery } },
+    { schema: { ...schemaOf('unprotect'), querystring: UnprotectQuery } },
     ({ params, query }) => guests.unprotect(params.name, query.discard),
   )
   api.post<{ Params: Named; Body: FailoverBody }>(
     '/v1/guests/:name/failover',
-    { schema: { body: FailoverBody } },
+    { schema: { ...schemaOf('failover'), body: FailoverBody } },
     ({ params, body }) => guests.failover(params.name, body.force),
   )
-  api.post<{ Params: Named }>('/v1/guests/:name/switchover', ({ params }) => guests.switchover(params.name))
-  api.get<{ Params: Named }>('/v1/guests/:name/screenshot', ({ params }) => guests.screenshot(params.name))
-  api.post<{ Params: Named }>('/v1/guests/:name/verify', ({ params }) => guests.verify(params.name))
+  api.post<{ Params: Named }>(
+    '/v1/guests/:name/switchover',
+    { schema: schemaOf('switchover') },
+    ({ params }) => guests.switchover(params.name),
+  )
+  api.get<{ Params: Named }>(
+    '/v1/guests/:name/screenshot',
+    { schema: schemaOf('screenshot') },
+    ({ params }) => guests.screenshot(params.name),
+  )
+  api.post<{ Params: Named }>('/v1/guests/:name/verify', { schema: schemaOf('verify') }, ({ params }) =>
+    guests.verify(params.name),
+  )
 
-  api.get('/v1/density', () => guests.density())
-  api.put<{ Params: Named; Body: DensityBody }>(
+  api.get('/v1/density', { schema: schemaOf('density') }, () => guests.density())
+  api.put<{ Params: Named; Body: DensitySettings }>(
     '/v1/guests/:name/density',
-    { schema: { body: DensityBody } },
+    { schema: { ...schemaOf('densityOn'), body: DensitySettings } },
     ({ params, body }) => guests.densityOn(params.name, body),
   )
-  api.delete<{ Params: Named }>('/v1/guests/:name/density', ({ params }) => guests.densityOff(params.name))
+  api.delete<{ Params: Named }>(
+    '/v1/guests/:name/density',
+    { schema: schemaOf('densityOff') },
+    ({ params }) => guests.densityOff(params.name),
+  )
 
   api.get<{ Params: Named; Querystring: WatchQuery }>(
     '/v1/guests/:name/working-set',
-    { schema: { querystring: WatchQuery } },
+    { schema: { ...schemaOf('startWatch'), querystring: WatchQuery } },
     async ({ params, query }, reply) => {
       // Before the answer begins: what is refused is an error of its own.
       let stream: EventStream | undefined
@@ -185,11 +194,15 @@ export function buildApi(guests: GuestApi, guard?: ApiGuard): FastifyInstance {
     },
   )
 
-  api.get('/v1/events', () => guests.events())
-  api.get('/v1/events/stream', (_request, reply) => {
+  api.get('/v1/events', { schema: schemaOf('recentEvents') }, () => guests.events())
+  api.get('/v1/events/stream', { schema: schemaOf('events') }, (_request, reply) => {
     let stop: (() => void) | undefined
     const stream = new EventStream(reply, () => stop?.())
     stop = guests.follow((event) => stream.send(event))
   })
-  return api
+  api.get('/v1/openapi.json', { schema: schemaOf('document') }, async (_request, reply) =>
+    reply.type('application/json').send(await readFile(documentPath)),
+  )
 }
+
+const documentPath = join(packageRoot, 'docs/openapi.json')

@@ -4,9 +4,11 @@ import { type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { request as secureRequest } from 'node:https'
 import { addAbortSignal } from 'node:stream'
 import { type ErrorCode, errorCode, errorTable, SubpageError } from '../errors.ts'
+import type { DensitySettings } from '../qemu/guest-record.ts'
+import type { ProtectBody } from '../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { Sample } from '../workingset/sample.ts'
-import type { DensityBody, ProtectBody, RunBody } from './api.ts'
+import type { DashboardBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
@@ -35,6 +37,7 @@ export class AgentClient {
   status = () => this.#call<HostStatus>('GET', '/v1/status')
   guest = (name: string) => this.#call<GuestStatus>('GET', guestPath(name))
   run = (body: RunBody) => this.#call<GuestStatus>('POST', '/v1/guests', body)
+  adopt = (name: string) => this.#call<GuestStatus>('POST', `${guestPath(name)}/adopt`)
   remove = (name: string, standbyToo = false) =>
     this.#call<{ removed: string; note?: string }>(
       'DELETE',
@@ -49,8 +52,10 @@ export class AgentClient {
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
   verify = (name: string) => this.#call<Verified>('POST', `${guestPath(name)}/verify`)
   screenshot = (name: string) => this.#call<Screenshot>('GET', `${guestPath(name)}/screenshot`)
+  /** On the agent's socket alone: the address of its dashboard, for one use. */
+  dashboard = (body: DashboardBody) => this.#call<{ url: string }>('POST', '/v1/dashboard', body)
   density = () => this.#call<HostDensityStatus>('GET', '/v1/density')
-  densityOn = (name: string, body: DensityBody) =>
+  densityOn = (name: string, body: DensitySettings) =>
     this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)
   densityOff = (name: string) => this.#call<{ whole: string }>('DELETE', `${guestPath(name)}/density`)
 

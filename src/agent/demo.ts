@@ -21,12 +21,12 @@ import {
   victimDigest,
   victimLines,
 } from '../qemu/demo-guest.ts'
-import { sendingDefault } from '../replication/sending.ts'
 import { formatBytes } from '../units.ts'
 import type { AgentClient } from './client.ts'
 import { type EphemeralAgent, startEphemeralAgent } from './ephemeral-agent.ts'
 import { makeOwnedDirectory, removeOwnedDirectory } from './owned-directory.ts'
 import type { GuestStatus } from './status.ts'
+import { untilGuest } from './until-guest.ts'
 
 export interface DemoOptions {
   ramBytes: number
@@ -123,11 +123,6 @@ async function scenario(
   await a.client.protect(name, {
     to: b.address,
     epochMs,
-    suspicionMs: 500,
-    outputs: 'held',
-    tracker: 'auto',
-    codec: 'masked',
-    ...sendingDefault,
     // Within one machine nothing has to be made smaller; between two it does.
     compress: 'zstd',
   })
@@ -214,24 +209,12 @@ async function watch(
   return status
 }
 
-async function until(
+const until = (
   client: AgentClient,
   what: string,
   found: (status: GuestStatus) => boolean,
   signal: AbortSignal,
-): Promise<GuestStatus> {
-  const deadline = performance.now() + stepLimitMs
-  for (;;) {
-    const status = await client.guest(name)
-    if (found(status)) return status
-    if (performance.now() > deadline)
-      throw new SubpageError(
-        'GUEST_DIED',
-        `the guest was not ${what} within ${stepLimitMs / 1000} s: it is ${status.state}, ${status.reason}`,
-      )
-    await delay(10, undefined, { signal })
-  }
-}
+) => untilGuest(client, name, what, found, stepLimitMs, signal)
 
 /** A guest that does not come up is not waited for. */
 async function untilBooted(client: AgentClient, console: Console, ramBytes: number, signal: AbortSignal) {

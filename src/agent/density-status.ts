@@ -2,7 +2,7 @@
 import type { PagerStats } from '../density/pager.ts'
 import type { PageSplit, StoreTotals } from '../density/store.ts'
 import { pageBytes } from '../memory/page.ts'
-import type { DensitySettings } from '../qemu/guest-files.ts'
+import type { DensitySettings } from '../qemu/guest-record.ts'
 import type { HostDensity } from './supervisor/host-density.ts'
 import type { HostedGuest } from './supervisor/hosted-guest.ts'
 

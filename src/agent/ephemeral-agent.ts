@@ -48,11 +48,14 @@ export async function startEphemeralAgent(options: EphemeralOptions): Promise<Ep
     env: { ...process.env, SUBPAGE_ARBITER: `file:${arbiter}`, ...options.env },
   })
   let said = ''
+  let isReady = false
   child.stderr?.setEncoding('utf8')
   const ready = new Promise<void>((resolve, reject) => {
     child.stderr?.on('data', (text: string) => {
+      if (isReady) return
       said += text
-      if (/: ready /.test(said)) resolve()
+      isReady = /: ready /.test(said)
+      if (isReady) resolve()
     })
     child.once('error', reject)
     child.once('exit', () =>

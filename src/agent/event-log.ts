@@ -1,15 +1,16 @@
 /** What happened on this host, in words: the last events are kept, and whoever follows gets each new one. */
 import { EventEmitter } from 'node:events'
+import { type Static, Type } from '#typebox'
 import { printable } from '../errors.ts'
 import { limits } from '../limits.ts'
 
-export interface HostEvent {
-  /** ISO 8601, UTC. */
-  time: string
-  guest: string
-  kind: 'guest' | 'protection' | 'failover' | 'refused' | 'density' | 'arbiter'
-  text: string
-}
+export const HostEvent = Type.Object({
+  time: Type.String({ description: 'ISO 8601, UTC' }),
+  guest: Type.String({ description: 'empty: of the host' }),
+  kind: Type.Enum(['guest', 'protection', 'failover', 'refused', 'density', 'arbiter']),
+  text: Type.String({ description: 'one line, for people' }),
+})
+export type HostEvent = Static<typeof HostEvent>
 
 const keptEvents = limits.keptEvents.value
 /** Some of it comes from elsewhere, and all of it is kept. */

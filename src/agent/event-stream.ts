@@ -25,6 +25,11 @@ export class EventStream {
     if (this.#raw.writableLength > outstandingBytesMax) this.#raw.destroy()
   }
 
+  /** As send, unless the client has not read all of what was sent before: it is about to be followed by a newer one. */
+  sendIfRead(event: unknown): void {
+    if (this.#raw.writableLength === 0) this.send(event)
+  }
+
   /** Resolves when all has been handed to the kernel, or there is nobody any more to read it. */
   async end(): Promise<void> {
     if (this.#raw.destroyed) return

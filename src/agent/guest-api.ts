@@ -2,8 +2,9 @@
  * What can be asked about guests. A guest's supervisor does it, for its one guest; the agent of a host passes it on to the
  * supervisor of the guest that is named; a client asks an agent for it, over HTTP (api.ts, client.ts).
  */
-import type { DensitySettings, ProtectionSettings } from '../qemu/guest-files.ts'
+import type { DensitySettings } from '../qemu/guest-record.ts'
 import type { RunRequest } from '../qemu/run-request.ts'
+import type { ProtectionSettings } from '../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
@@ -21,6 +22,11 @@ export interface GuestApi {
    * @param standbyToo also a standby whose primary is connected, which would begin another one: this host ends
    */
   remove(name: string, standbyToo?: boolean): Promise<{ removed: string; note?: string }>
+  /**
+   * Takes up a domain of libvirt that runs here, if it is not a guest of subpage already.
+   * @throws SubpageError GUEST_UNKNOWN, GUEST_UNPROTECTABLE, GUEST_DIED, LIBVIRT_UNREACHABLE, …
+   */
+  adopt(name: string): Promise<GuestStatus>
   protect(name: string, settings: ProtectionSettings): Promise<GuestStatus>
   /** @param discard the copies of its disks, too */
   unprotect(name: string, discard?: boolean): Promise<Unprotected>

@@ -1,6 +1,6 @@
 /** What an agent says of itself and its guests, and a supervisor of its one: the schema of `status`. */
 
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import { shadowKinds } from '../delta/shadow.ts'
 import { noTraffic } from '../replication/disk-traffic.ts'
 import { durabilities } from '../replication/sending.ts'
@@ -9,6 +9,13 @@ import type { MemoryVerification } from '../replication/verify.ts'
 const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
   Type.Union([schema, Type.Null()])
+
+const Durations = Type.Object({
+  counts: Type.Array(Type.Integer(), {
+    description: 'by length, one for each bound of src/replication/durations.ts and one for what is longer',
+  }),
+  sumUs: Type.Number(),
+})
 
 const Epochs = Type.Object({
   checkpoints: Type.Integer(),
@@ -24,6 +31,30 @@ const Epochs = Type.Object({
     { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
     { description: 'between two commits one after the other' },
   ),
+  durations: Type.Object(
+    { pause: Durations, commit: Durations },
+    { description: 'pauses and commits counted by length, which can be added and subtracted' },
+  ),
+  lagMs: Nullable(
+    Type.Number({ description: 'age of the state that the standby holds: what a failover now would lose' }),
+  ),
+  cost: Nullable(
+    Type.Object(
+      {
+        pauses: Type.Number({ description: 'share of time that it stands still' }),
+        faults: Type.Number({
+          description:
+            'share of the time of one virtual CPU that first writes to armed pages take, estimated',
+        }),
+        outputWaitMs: Nullable(
+          Type.Number({
+            description: 'how long what it sends waits for its commit, on average; null: not held',
+          }),
+        ),
+      },
+      { description: 'what protecting costs the guest, lately' },
+    ),
+  ),
   bytes: Type.Object({
     dirtyPages: Type.Integer(),
     changedLines: Type.Integer(),
@@ -34,6 +65,7 @@ const Epochs = Type.Object({
   dirtyPages: Type.Integer(),
   earlyPages: Type.Integer({ description: 'of these, sent before the end of their epoch' }),
   earlyPagesAgain: Type.Integer({ description: 'sent early in vain: written again, and sent again' }),
+  sharedCaptures: Type.Integer({ description: 'captures of so many pages that two threads shared them' }),
   changedLines: Type.Integer(),
   amplification: Nullable(Type.Number()),
 })
@@ -70,10 +102,25 @@ const Disk = Type.Object({
   writtenBytes: Type.Integer(),
   equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
   zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
+  seeded: Nullable(
+    Type.Object(
+      {
+        by: Type.Enum(['map', 'hashes'], {
+          description: 'map: what either host has noted as written; hashes: everything was compared',
+        }),
+        readBytes: Type.Integer({ description: 'read of what was there' }),
+        sentBytes: Type.Integer({ description: 'of that, and of what was written meanwhile: sent' }),
+      },
+      { description: 'how the copy was last brought up to the disk' },
+    ),
+  ),
   errors: Type.Integer({
     description: 'reads and writes that failed on this host, since its supervisor began',
   }),
   lastError: Nullable(Type.String({ description: 'such as write: No space left on device' })),
+  lastErrorCode: Nullable(
+    Type.Enum(['DISK_FULL', 'DISK_FAILED'], { description: 'the same for programs, from docs/errors.md' }),
+  ),
   /** How it went to the standby, in bytes, since the protection began. */
   sent: Type.Object({
     wireBytes: Type.Integer({ description: 'all that it took on the wire' }),
@@ -108,6 +155,19 @@ export const GuestStatus = Type.Object({
   pid: Nullable(Type.Integer()),
   console: Type.String({ description: 'file with the output of the serial console' }),
   consoleSocket: Type.String({ description: 'of the serial console, for one at a time' }),
+  suspended: Type.Boolean({
+    description: 'somebody else has stopped it (virsh suspend), and it stands still until they let it run',
+  }),
+  devicesDiffer: Type.Boolean({
+    description:
+      'it has other devices or media than its standby had, and goes on without one until that is taken back',
+  }),
+  firmware: Nullable(
+    Type.Object({
+      kind: Type.String({ description: 'uefi or secure-boot' }),
+      nvram: Type.String({ description: 'the file with its variables, on this host' }),
+    }),
+  ),
   vnc: Nullable(
     Type.Object(
       { host: Type.String(), port: Type.Integer() },
@@ -125,6 +185,13 @@ export const GuestStatus = Type.Object({
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
   /** What a checkpoint outlasts, of a guest with disks. */
   durability: Nullable(Type.Enum([...durabilities])),
+  /** Of a standby: writes to disks of the coming checkpoint that are too many for its memory. */
+  spill: Nullable(
+    Type.Object({
+      bytes: Type.Integer({ description: 'in its file now' }),
+      totalBytes: Type.Integer({ description: 'that ever were, since the standby began' }),
+    }),
+  ),
   /** While the standby is being brought up to the guest; the guest runs meanwhile. */
   seeding: Nullable(
     Type.Object({
@@ -144,6 +211,14 @@ export const GuestStatus = Type.Object({
       shadow: Type.Enum([...shadowKinds]),
       shadowBytes: Type.Integer({ description: 'at most; memory that is all zeros takes none' }),
       reducerBytes: Type.Integer({ description: 'dictionary, and indexes of what the standby holds' }),
+    }),
+  ),
+  /** Pages that change in most epochs: not armed, and always compared; null where every page is armed. */
+  hotPages: Nullable(
+    Type.Object({
+      now: Type.Integer({ description: 'pages that the next harvest does not arm' }),
+      faultsSaved: Type.Integer({ description: 'writes that would have cost the guest a fault' }),
+      comparisons: Type.Integer({ description: 'of pages that had not changed: time of the pauses' }),
     }),
   ),
   /** Whether a copy that another host has taken over can be kept from speaking, and how many packets that has cost. */
@@ -198,6 +273,8 @@ export type Verified = MemoryVerification & {
 
 /** What only a guest that is protected, or waits to take over, has to say. */
 export const unprotected = {
+  suspended: false,
+  devicesDiffer: false,
   peer: null,
   tracker: null,
   codec: null,
@@ -205,9 +282,11 @@ export const unprotected = {
   pauseShareMax: null,
   outputs: null,
   durability: null,
+  spill: null,
   seeding: null,
   verified: null,
   memory: null,
+  hotPages: null,
   fence: null,
   arbiter: null,
   arbiterTrouble: null,
@@ -244,6 +323,6 @@ export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): 
   ...{ name, bytes, path, copy: null },
   state: standby ? 'Standby' : 'Alone',
   ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
-  ...{ errors: 0, lastError: null, cuts: 0 },
+  ...{ errors: 0, lastError: null, lastErrorCode: null, cuts: 0, seeded: null },
   sent: noTraffic(),
 })

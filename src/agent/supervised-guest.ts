@@ -8,13 +8,16 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { packageRoot } from '../memory/native.ts'
-import type { GuestFiles, GuestRecord } from '../qemu/guest-files.ts'
-import { readRecord, removeSupervisorFiles } from '../qemu/guest-files.ts'
+import type { GuestFiles } from '../qemu/guest-files.ts'
+import { removeSupervisorFiles } from '../qemu/guest-files.ts'
+import type { GuestRecord } from '../qemu/guest-record.ts'
+import { readRecord } from '../qemu/guest-record.ts'
 import { identify, isGone, isRunning, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
 import { wantOfRoom } from '../qemu/room.ts'
 import { AgentClient } from './client.ts'
 import type { HostEvent } from './event-log.ts'
 import { type OpenLifeline, openLifeline } from './lifeline.ts'
+import { withoutLog } from './log.ts'
 import type { HostStatus } from './status.ts'
 import type { Lifeline } from './supervisor/main.ts'
 import {
@@ -26,8 +29,11 @@ import {
   writeSettings,
 } from './supervisor/settings.ts'
 
-/** There is one for each guest: a young generation of V8's default size would take 15 MiB more of each. */
-const nodeOptions = ['--max-semi-space-size=1']
+/**
+ * There is one for each guest, which does little in JavaScript: V8's default sizes would take some 30 MiB more of each, for young objects, for
+ * room to grow, and for what each of four threads keeps that compile and collect beside it (docs/operations.md).
+ */
+const nodeOptions = ['--max-semi-space-size=1', '--optimize-for-size', '--v8-pool-size=1']
 const startMsMax = 30_000
 const pollMs = 10
 /** It gives no answer for this long, though it runs: it is in a loop, and is ended. */
@@ -49,6 +55,8 @@ export interface SupervisedOptions {
   started: () => void
   event: (event: HostEvent) => unknown
   say: (text: string) => void
+  /** What it answers while it is looked after. */
+  seen: (status: HostStatus) => void
   /** The guest is on this host no more. */
   left: (reason: string) => void
 }
@@ -291,6 +299,7 @@ export class SupervisedGuest {
     while (!this.#closed && process && this.#process === process && !isGone(process)) {
       await delay(lookMs, undefined, { ref: false })
       const answer = await this.status()
+      if (answer) this.#options.seen(answer)
       silentMs = answer ? 0 : silentMs + lookMs
       if (silentMs < hungMs) continue
       this.#options.say(`its supervisor gave no answer for ${hungMs / 1000} s and is ended`)
@@ -301,7 +310,7 @@ export class SupervisedGuest {
 
   #lastWords(): string {
     try {
-      const text = readFileSync(this.files.supervisor.log, 'utf8').trim()
+      const text = withoutLog(readFileSync(this.files.supervisor.log, 'utf8')).trim()
       return text.split('\n').slice(-6).join('; ').slice(0, 512)
     } catch {
       // It has left nothing, or its guest's directory is gone.

@@ -29,6 +29,7 @@ export function unansweredStatus({
     pid: record.process.pid,
     console: files.consoleLog,
     consoleSocket: files.console,
+    firmware: null,
     vnc: null,
     disks: machine.disks.map((disk) => diskStatus(disk, waiting)),
     shimMissing: null,

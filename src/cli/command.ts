@@ -15,11 +15,14 @@ export interface Flag {
   many?: true
 }
 
+/** What a shell offers for an argument: names of guests, files, or these words. */
+export type Completes = 'guest' | 'file' | string[]
+
 export interface Invocation {
   args: string[]
   /** Values by flag name in camel case; absent flags are absent. */
   flags: Record<string, string | boolean | undefined>
-  /** How people gave a flag: `--epoch`, or `SUBPAGE_EPOCH`. */
+  /** How people gave a flag: `--epoch`, or `SUBPAGE_EPOCH`; a default was given by nobody. */
   sources: Record<string, string>
   /** What came after `--`. */
   rest: string[]
@@ -30,6 +33,8 @@ export interface Command {
   name: string
   /** As in commander: "<name>" required, "[name]" optional. */
   args: string[]
+  /** What shells offer for each of them; nothing without. */
+  completes?: (Completes | 'text')[]
   summary: string
   /** Longer help, with an example. */
   help: string

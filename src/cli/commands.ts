@@ -3,8 +3,11 @@ import type { Command } from './command.ts'
 import { agentCommand } from './commands/agent.ts'
 import { certCommand } from './commands/cert.ts'
 import { checkCommand } from './commands/check.ts'
+import { completionCommand } from './commands/completion.ts'
+import { dashboardCommand } from './commands/dashboard.ts'
 import { demoCommand } from './commands/demo.ts'
 import { densityCommand } from './commands/density.ts'
+import { doctorCommand } from './commands/doctor.ts'
 import { eventsCommand } from './commands/events.ts'
 import {
   drainCommand,
@@ -15,9 +18,11 @@ import {
   unprotectCommand,
   verifyCommand,
 } from './commands/guests.ts'
+import { libvirtCommand } from './commands/libvirt.ts'
 import { runCommand } from './commands/run.ts'
 import { consoleCommand, screenshotCommand } from './commands/screen.ts'
 import { statusCommand } from './commands/status.ts'
+import { supportBundleCommand } from './commands/support-bundle.ts'
 import { wssCommand } from './commands/wss.ts'
 import { labCommands } from './lab.ts'
 
@@ -32,6 +37,8 @@ export const commands: Command[] = [
   unprotectCommand,
   statusCommand,
   eventsCommand,
+  doctorCommand,
+  dashboardCommand,
   consoleCommand,
   screenshotCommand,
   switchoverCommand,
@@ -44,5 +51,8 @@ export const commands: Command[] = [
   report,
   study,
   densityCommand,
+  libvirtCommand,
   certCommand,
+  supportBundleCommand,
+  completionCommand,
 ]

@@ -11,6 +11,8 @@ export interface Output {
   json: boolean
   /** Data: text for people, or, with --json, `value`. */
   data(value: unknown, text: () => string): void
+  /** As data, of text that another program reads: it is not broken into lines for a terminal. */
+  verbatim(value: unknown, text: string): void
   /** A remark for people, on standard error; programs get none. */
   note(text: string): void
   /** Something that may be wrong, for people and for programs. */
@@ -88,6 +90,7 @@ export function createOutput(json: boolean, { out, err }: Sinks): Output {
     json,
     data: (value, text) =>
       void out.write(json ? `${JSON.stringify(value)}\n` : `${wrapped(text().replace(/\n$/, ''), out)}\n`),
+    verbatim: (value, text) => void out.write(json ? `${JSON.stringify(value)}\n` : `${text.trimEnd()}\n`),
     note: (text) => {
       if (!json) err.write(`${wrapped(text, err)}\n`)
     },

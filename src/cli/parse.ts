@@ -149,8 +149,10 @@ function valuesOf(
     const name = flagName(flag)
     const value = parser.getOptionValue(name) as string | boolean | undefined
     if (value === undefined) continue
-    const fromEnvironment = parser.getOptionValueSource(name) === 'env'
-    sources[name] = fromEnvironment ? variableOf(flag) : `--${/--([a-z-]+)/.exec(flag.form)?.[1]}`
+    const source = parser.getOptionValueSource(name)
+    const fromEnvironment = source === 'env'
+    if (source !== 'default')
+      sources[name] = fromEnvironment ? variableOf(flag) : `--${/--([a-z-]+)/.exec(flag.form)?.[1]}`
     values[name] = fromEnvironment && isSwitch(flag) ? switchSetting(variableOf(flag)) : value
     if (value === '') throw new SubpageError('BAD_ARGUMENT', `${sources[name]} is empty`)
   }

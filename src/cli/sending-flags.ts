@@ -1,12 +1,14 @@
 /** The flags of `protect` that make it send less. Their names and values are those of the settings on the wire. */
 import { grains } from '../delta/capture.ts'
+import { reduceParts, shareBlockBytes } from '../delta/reduce.ts'
+import { compressChoices } from '../delta/reduction-choice.ts'
 import { SubpageError } from '../errors.ts'
+import { protectionDefaults } from '../replication/protection-settings.ts'
 import type { Sending } from '../replication/sending.ts'
+import { speculateChoices } from '../replication/settled-pages.ts'
 import type { Flag, Invocation } from './command.ts'
 import { read, text } from './command.ts'
 import { parseSize } from './sizes.ts'
-
-const parts = ['dictionary', 'sharing', 'similar'] as const
 
 export const sendingFlags: Flag[] = [
   {
@@ -18,27 +20,27 @@ export const sendingFlags: Flag[] = [
   {
     form: '--block <bytes>',
     summary: 'size of the blocks that sharing looks for',
-    default: '1024',
-    choices: ['64', '128', '256', '512', '1024', '2048', '4096'],
+    default: String(protectionDefaults.blockBytes),
+    choices: shareBlockBytes.map(String),
   },
   {
     form: '--compress <method>',
     summary:
       'auto: whichever has the bytes there soonest, as measured, down to no reducing at all; off: reduce, do not compress',
-    default: 'auto',
-    choices: ['auto', 'off', 'lz4', 'zstd'],
+    default: protectionDefaults.compress,
+    choices: [...compressChoices],
   },
   {
     form: '--speculate <choice>',
     summary: 'send pages before the epoch ends when they are believed to stay as they are',
-    default: 'auto',
-    choices: ['auto', 'always', 'off'],
+    default: protectionDefaults.speculate,
+    choices: [...speculateChoices],
   },
   {
     form: '--shadow <kind>',
     summary:
       "what is remembered of the standby's memory: full, a copy of all of it; cache=SIZE, of what is written again and again; hash, hashes only",
-    default: 'full',
+    default: protectionDefaults.shadow,
   },
   {
     form: '--grain <bytes>',
@@ -73,13 +75,16 @@ function readGrain(given: string): NonNullable<Sending['grainBytes']> {
   return grain
 }
 
-function readParts(given: string): (typeof parts)[number][] {
-  if (given === 'all') return [...parts]
+function readParts(given: string): NonNullable<Sending['reduce']> {
+  if (given === 'all') return [...reduceParts]
   if (given === 'none') return []
   return given.split(',').map((word) => {
-    const part = parts.find((name) => name === word.trim())
+    const part = reduceParts.find((name) => name === word.trim())
     if (!part)
-      throw new SubpageError('BAD_ARGUMENT', `--reduce takes ${parts.join(', ')}, all or none, not "${word}"`)
+      throw new SubpageError(
+        'BAD_ARGUMENT',
+        `--reduce takes ${reduceParts.join(', ')}, all or none, not "${word}"`,
+      )
     return part
   })
 }

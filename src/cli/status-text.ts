@@ -49,6 +49,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
       `${formatBytes(guest.ramBytes)}, ${guest.accel}, QEMU ${guest.qemu}, process ${guest.pid ?? '-'}`,
     ],
     ['console', guest.console],
+    ...(guest.firmware ? [['firmware', `${guest.firmware.kind}, variables in ${guest.firmware.nvram}`]] : []),
     ...(guest.vnc ? [['screen', vncText(guest.vnc)]] : []),
     ...guest.disks.map((disk) => ['disk', diskText(disk)]),
   ]
@@ -100,6 +101,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         'pause',
         `p50 ${formatUs(e.pauseUs.p50)}, p99 ${formatUs(e.pauseUs.p99)}, max ${formatUs(e.pauseUs.max)} (ours: p50 ${formatUs(e.ownUs.p50)}${flushText(e)})`,
       ],
+      ...costRows(e.cost),
       ['commit', `p50 ${formatUs(e.commitUs.p50)}, p99 ${formatUs(e.commitUs.p99)}`],
       [
         'bytes',
@@ -110,10 +112,25 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         'sent early',
         `${e.earlyPages} pages, ${share(e.earlyPagesAgain, e.earlyPages)} of them in vain; after the pause ${formatBytes(e.bytes.final)}`,
       ],
+      ...hotRows(guest.hotPages),
       ['amplification', e.amplification === null ? '-' : e.amplification.toFixed(1)],
     )
   }
   return pairs(rows, columns)
+}
+
+/** What an operator would otherwise have to find out with a benchmark. */
+function costRows(cost: NonNullable<GuestStatus['epochs']>['cost'] | undefined): string[][] {
+  if (!cost) return []
+  const { pauses, faults, outputWaitMs } = cost
+  const waits = outputWaitMs === null ? '' : `; what it sends waits ${outputWaitMs.toFixed(1)} ms`
+  return [['costs the guest', `${share(pauses, 1)} of time in pauses, ${share(faults, 1)} in faults${waits}`]]
+}
+
+function hotRows(hot: GuestStatus['hotPages']): string[][] {
+  if (!hot) return []
+  const { now, faultsSaved, comparisons } = hot
+  return [['hot pages', `${now} not armed, ${faultsSaved} faults saved, ${comparisons} compared in vain`]]
 }
 
 /** Such as `37 %: 1.2 GiB of 3.3 GiB, 310 MiB/s, 7 s left`. */
@@ -131,8 +148,11 @@ function diskText(disk: DiskStatus): string {
       ? ''
       : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
+  const seeded = disk.seeded
+    ? `; brought up by ${disk.seeded.by}: ${formatBytes(disk.seeded.readBytes)} read, ${formatBytes(disk.seeded.sentBytes)} to be sent`
+    : ''
   const failed = disk.lastError === null ? '' : `; ${disk.errors} ERRORS, the last: ${disk.lastError}`
-  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}${failed}`
+  return `${name}, ${formatBytes(bytes)}, ${state}${copied}: ${path}${there}${seeded}${failed}`
 }
 
 function sentText({ wireBytes, ...ways }: DiskStatus['sent']): string {

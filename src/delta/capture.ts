@@ -58,6 +58,11 @@ export interface CaptureOptions {
   whole?: boolean
   /** Receives the delta. Must stay as it is (not detached, not resized) until an asynchronous capture has finished. */
   out: Uint8Array
+  /**
+   * A byte for each page of the memory: becomes 1 where the page was not as the shadow had it, and stays as it is elsewhere.
+   * Like `out` until an asynchronous capture has finished.
+   */
+  changed?: Uint8Array
   from?: CapturePosition
 }
 
@@ -106,7 +111,7 @@ function captureArguments(
   ram: Region,
   shadow: Region,
   ranges: PageRanges,
-  { codec, whole = false, out, from = start, form = copy }: CaptureOptions,
+  { codec, whole = false, out, changed, from = start, form = copy }: CaptureOptions,
   results: Float64Array,
 ): CaptureArguments {
   const number = codecNumbers[codec]
@@ -135,6 +140,7 @@ function captureArguments(
     from.run,
     from.offset,
     results,
+    changed,
     ...shadowArguments(form),
   ]
 }

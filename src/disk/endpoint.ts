@@ -5,6 +5,7 @@
  */
 import { addon } from '../memory/native.ts'
 import type { DiskHandle } from '../memory/native-disk.ts'
+import type { ChunkRange } from './records.ts'
 
 export interface DiskEndpointOptions {
   /** Of the unix socket, at most 107 bytes; a socket that was there is replaced. */
@@ -39,6 +40,9 @@ export interface DiskStats {
 
 const statCount = 12
 
+/** Chunks that are filled at a time. */
+export const fillChunks = 16
+
 export class DiskEndpoint {
   private readonly handle: DiskHandle
 
@@ -57,6 +61,32 @@ export class DiskEndpoint {
    */
   know(hashes: Uint8Array): void {
     addon.diskKnow(this.handle, hashes)
+  }
+
+  /**
+   * From now on all that is written has been marked in the map at `path` before (chunk-map.ts); what is not makes the map useless.
+   * @throws Error whose `code` is the name of the errno
+   */
+  watch(path: string): void {
+    addon.diskWatch(this.handle, path)
+  }
+
+  /** Chunks that are going to be read for `fill`, at most `fillChunks`. */
+  beginFill({ first, count }: ChunkRange): void {
+    addon.diskBeginFill(this.handle, first, count)
+  }
+
+  /**
+   * Records what was read of the disk, though the guest did not write it now.
+   * @param data of whole chunks
+   * @returns which of them the guest has written since, so that they must be read again; undefined: there is no room yet
+   */
+  fill(first: number, data: Uint8Array): number[] | undefined {
+    const again = addon.diskFill(this.handle, first, data)
+    if (again === 1 << fillChunks) return undefined
+    return Array.from({ length: fillChunks }, (_, n) => n)
+      .filter((n) => (again >> n) & 1)
+      .map((n) => first + n)
   }
 
   /** Writes are recorded from now on. */

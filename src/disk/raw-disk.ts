@@ -1,5 +1,6 @@
 /** A standby's copy of a disk: a raw file, into which records are written, and which its waiting QEMU has open as well. */
-import { closeSync, constants, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import type { ChunkMap } from './chunk-map.ts'
 import { claimCopy } from './disk-lock.ts'
 import { applyDisk, type ChunkRange, hashDisk, syncDisk } from './records.ts'
 
@@ -7,13 +8,15 @@ export class RawDisk {
   readonly bytes: number
   readonly path: string
   readonly made: boolean
+  readonly map: ChunkMap | undefined
   readonly #file: number
   /** What is under way uses the file. */
   #using: Promise<unknown> = Promise.resolve()
   #closed = false
 
   /** Nobody else keeps a copy there as long as it is open. @throws SubpageError DISK_UNUSABLE, the file system's own error */
-  constructor(path: string, bytes: number, made: boolean) {
+  constructor(path: string, bytes: number, made: boolean, map?: ChunkMap) {
+    this.map = map
     this.bytes = bytes
     this.path = path
     this.made = made
@@ -28,7 +31,12 @@ export class RawDisk {
 
   /** Writes records, which have been checked. @param from where they begin in `payload` */
   apply(payload: Uint8Array, from: number): Promise<void> {
-    return this.#use(() => applyDisk(this.#file, payload, from))
+    return this.#use(async () => {
+      this.map?.unsettle()
+      await applyDisk(this.#file, payload, from)
+      // Whoever finds the map later sees whether anybody else has written since.
+      this.map?.settle(fstatSync(this.#file, { bigint: true }).mtimeNs)
+    })
   }
 
   hashes(range?: ChunkRange): Promise<Uint8Array> {

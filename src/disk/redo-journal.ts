@@ -15,7 +15,7 @@ import { dirname } from 'node:path'
 import { errorCode, SubpageError } from '../errors.ts'
 import { hashBytes } from '../memory/hash.ts'
 import { RawDisk } from './raw-disk.ts'
-import { checkDisk, hashChunks } from './records.ts'
+import { checkDisk, chunkBytes, hashChunks } from './records.ts'
 
 const headBytes = 4096
 const headMagic = 0x314c4e4a50425553n
@@ -35,7 +35,9 @@ export interface JournalledDisk {
 /** What of a frame is written to which disk. */
 export interface JournalledWrites {
   disk: number
-  records: Uint8Array
+  bytes: number
+  /** So many, each time the same. */
+  records: () => Promise<Uint8Array>
 }
 
 export class RedoJournal {
@@ -55,24 +57,27 @@ export class RedoJournal {
     if (writes.length === 0) return
     if (this.#end > bytesMax) await this.clear()
     this.#file ??= await this.#open()
-    const body = writes.flatMap(({ disk, records }) => {
-      const head = Buffer.alloc(frameHeadBytes)
-      head.writeUInt32LE(disk, 0)
-      head.writeUInt32LE(records.length, 4)
-      return [head, records]
-    })
-    const head = Buffer.alloc(32)
+    const length = writes.reduce((sum, { bytes }) => sum + frameHeadBytes + bytes, 0)
+    const head = Buffer.alloc(epochHeadBytes)
     head.writeBigUInt64LE(epochMagic, 0)
     head.writeBigUInt64LE(BigInt(epoch), 8)
-    head.writeBigUInt64LE(BigInt(body.reduce((sum, { length }) => sum + length, 0)), 16)
-    const all = Buffer.concat([head, Buffer.alloc(hashBytes), ...body])
-    digest(all).copy(all, 32)
-    for (let done = 0; done < all.length; ) {
-      const { bytesWritten } = await this.#file.write(all, done, all.length - done, this.#end + done)
-      done += bytesWritten
+    head.writeBigUInt64LE(BigInt(length), 16)
+    const digest = new Digest(head.subarray(0, 32))
+    let at = this.#end + epochHeadBytes
+    for (const { disk, bytes, records } of writes) {
+      const frame = Buffer.alloc(frameHeadBytes)
+      frame.writeUInt32LE(disk, 0)
+      frame.writeUInt32LE(bytes, 4)
+      for (const part of [frame, await records()]) {
+        digest.add(part)
+        await writeAll(this.#file, part, at)
+        at += part.length
+      }
     }
+    digest.end().copy(head, 32)
+    await writeAll(this.#file, head, this.#end)
     await this.#file.datasync()
-    this.#end += all.length
+    this.#end = at
   }
 
   /** What was applied to the disks outlasts a loss of power, and nothing is played back any more. */
@@ -113,11 +118,41 @@ export class RedoJournal {
   }
 }
 
+async function writeAll(file: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done)
+    done += bytesWritten
+  }
+}
+
 /** XXH3-128 of what stands before the digest and of each 64 KiB behind it, and of these until one is left. */
-function digest(entry: Buffer): Buffer {
-  let hashes = Buffer.concat([hashChunks(entry.subarray(0, 32)), hashChunks(entry.subarray(epochHeadBytes))])
-  while (hashes.length > hashBytes) hashes = Buffer.from(hashChunks(hashes))
-  return hashes
+class Digest {
+  readonly #hashes: Uint8Array[]
+  #rest: Uint8Array = new Uint8Array(0)
+
+  constructor(before: Uint8Array) {
+    this.#hashes = [hashChunks(before)]
+  }
+
+  add(bytes: Uint8Array): void {
+    const all = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes])
+    const whole = all.length - (all.length % chunkBytes)
+    if (whole > 0) this.#hashes.push(hashChunks(all.subarray(0, whole)))
+    this.#rest = all.slice(whole)
+  }
+
+  end(): Buffer {
+    if (this.#rest.length > 0) this.#hashes.push(hashChunks(this.#rest))
+    let hashes = Buffer.concat(this.#hashes)
+    while (hashes.length > hashBytes) hashes = Buffer.from(hashChunks(hashes))
+    return hashes
+  }
+}
+
+function digestOf(entry: Buffer): Buffer {
+  const digest = new Digest(entry.subarray(0, 32))
+  digest.add(entry.subarray(epochHeadBytes))
+  return digest.end()
 }
 
 /**
@@ -182,12 +217,12 @@ function entryAt(file: number, at: number): { epoch: number; body: Buffer } | un
   const length = Number(head.readBigUInt64LE(16))
   if (length > bodyBytesMax) return undefined
   const entry = read(file, at, epochHeadBytes + length)
-  if (!entry || digest(entry).compare(entry, 32, epochHeadBytes) !== 0) return undefined
+  if (!entry || digestOf(entry).compare(entry, 32, epochHeadBytes) !== 0) return undefined
   return { epoch: Number(head.readBigUInt64LE(8)), body: entry.subarray(epochHeadBytes) }
 }
 
-function framesOf(body: Buffer): JournalledWrites[] {
-  const frames: JournalledWrites[] = []
+function framesOf(body: Buffer): { disk: number; records: Uint8Array }[] {
+  const frames: { disk: number; records: Uint8Array }[] = []
   for (let at = 0; at < body.length; ) {
     const length = body.readUInt32LE(at + 4)
     const records = body.subarray(at + frameHeadBytes, at + frameHeadBytes + length)

@@ -13,6 +13,7 @@ export type CaptureArguments = [
   run: number,
   offset: number,
   results: Float64Array,
+  changed: Uint8Array | undefined,
   ...shadow: ShadowArguments,
 ]
 

@@ -43,6 +43,12 @@ export interface DiskAddon {
   diskClose(disk: DiskHandle): void
   /** 16 bytes for each chunk of the disk, or none: nothing is known. */
   diskKnow(disk: DiskHandle, hashes: Uint8Array): void
+  /** Of the map (native/disk/chunk_map.h) that whatever is written from now on is marked in. Throws with the name of the errno. */
+  diskWatch(disk: DiskHandle, path: string): void
+  /** Up to 16 chunks, which are going to be read. */
+  diskBeginFill(disk: DiskHandle, chunk: number, count: number): void
+  /** A bit for each chunk that must be read again; 65,536: there is no room yet, and nothing was done. */
+  diskFill(disk: DiskHandle, chunk: number, data: Uint8Array): number
   diskRecord(disk: DiskHandle): void
   diskDrop(disk: DiskHandle): void
   diskSeal(disk: DiskHandle): void

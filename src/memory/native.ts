@@ -8,6 +8,7 @@ import { commandFor } from '../built.ts'
 import { setting } from '../environment.ts'
 import { SubpageError } from '../errors.ts'
 import { packageRoot } from '../package-root.ts'
+import { foreignBuild } from './foreign-build.ts'
 import type {
   CaptureArguments,
   HashArguments,
@@ -170,13 +171,15 @@ export interface Addon extends DiskAddon {
   leaseFlushedUs(lease: LeaseHandle): number
   leaseClose(lease: LeaseHandle): void
 
-  /** Fills `pairs`, moves span[0] to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
+  /** Fills `pairs`, moves `at` to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
   pagemapScan(
     fd: number,
-    span: Float64Array,
+    among: Uint32Array,
+    runs: number,
     base: number,
     category: number,
     rearm: boolean,
+    at: Float64Array,
     pairs: Uint32Array,
   ): number
   readonly forgetFileBytes: number
@@ -309,7 +312,8 @@ export function load(path: string): Addon {
   try {
     return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
+    const said = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
+    const reason = foreignBuild(path) ?? said
     return failing(
       new SubpageError(
         'ADDON_MISSING',

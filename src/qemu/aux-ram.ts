@@ -52,12 +52,18 @@ export function blocksLeftOut(info: string, inFile: readonly number[]): string[]
     .filter((name) => !harmless.some((pattern) => pattern.test(name)))
 }
 
+/** Name, size of a page with its unit, offset, used, total. */
+const namedFields = 6
+
 /** Without the guest's RAM. */
 function blocksOf(info: string): { name: string; bytes: number }[] {
-  return info
-    .split('\n')
-    .slice(1)
-    .map((line) => line.trim().split(/\s+/))
-    .filter(([name = '']) => name !== '' && name !== 'ram')
-    .map((fields) => ({ name: fields[0]!, bytes: Number(fields.at(-1)) }))
+  return (
+    info
+      .split('\n')
+      .slice(1)
+      .map((line) => line.trim().split(/\s+/))
+      // A block without a name is one that nobody uses: of libvirt, beside the RAM that is ours.
+      .filter((fields) => fields.length === namedFields && !/^(subpage-)?ram$/.test(fields[0]!))
+      .map((fields) => ({ name: fields[0]!, bytes: Number(fields.at(-1)) }))
+  )
 }

@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { builtFile } from '../built.ts'
 import { SubpageError } from '../errors.ts'
 import { logPart } from './bounded-log.ts'
-import { readRecord } from './guest-files.ts'
+import { readRecord } from './guest-record.ts'
 
 const pollMs = 5
 

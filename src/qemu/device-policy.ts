@@ -22,6 +22,8 @@ const devices = new Set([
   ...['virtio-rng-pci', 'virtio-rng-device', 'virtio-balloon-pci', 'virtio-balloon-device'],
   ...['virtio-keyboard-pci', 'virtio-mouse-pci', 'virtio-tablet-pci', 'virtio-serial-pci'],
   ...['qemu-xhci', 'nec-usb-xhci', 'usb-ehci', 'ich9-usb-ehci1', 'piix3-usb-uhci'],
+  // The companions that libvirt gives the ich9-usb-ehci1.
+  ...['ich9-usb-uhci1', 'ich9-usb-uhci2', 'ich9-usb-uhci3'],
   ...['usb-kbd', 'usb-mouse', 'usb-tablet', 'usb-hub', 'usb-storage'],
   ...['pcie-root-port', 'pcie-pci-bridge', 'pci-bridge', 'ioh3420', 'x3130-upstream', 'xio3130-downstream'],
   ...['pvpanic', 'pvpanic-pci', 'i6300esb', 'ib700', 'vmcoreinfo', 'vmgenid', 'isa-debug-exit'],
@@ -60,7 +62,12 @@ const reasons: { driver: RegExp; reason: string }[] = [
   { driver: /^(loader|guest-loader)$/, reason: 'it reads a file of the host' },
   { driver: /^(usb-mtp|virtio-9p|vhost-user-fs)/, reason: 'it opens files of the host to the guest' },
   {
-    driver: /^(isa-serial|pci-serial|usb-serial|virtconsole|virtserialport|tpm-|isa-debugcon|ipmi-)/,
+    driver: /^tpm-/,
+    reason:
+      'the state of a TPM lies beside QEMU, in a program (swtpm) or a chip of the host, and would not be on the other host',
+  },
+  {
+    driver: /^(isa-serial|pci-serial|usb-serial|virtconsole|virtserialport|isa-debugcon|ipmi-)/,
     reason: 'it needs a channel to the outside, which the other host would not have',
   },
 ]

@@ -2,7 +2,7 @@
  * Where QEMU writes the devices' state in a pause: a file that is only memory, and that it inherits. So it needs no room in
  * any file system, and nobody can remove it. The agent that started QEMU keeps it open; a later one opens it through /proc.
  */
-import { closeSync, fstatSync, openSync, readlinkSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon } from '../memory/native.ts'
 
@@ -33,6 +33,10 @@ export class DeviceStateFile {
   static of(pid: number, directory: string): DeviceStateFile {
     const inherited = `/proc/${pid}/fd/${deviceStateFd}`
     if (isOurs(inherited)) return new DeviceStateFile(openSync(inherited, 'r'), inQemu)
+    // One that somebody else started has it from the shim (native/shim/fresh.c).
+    for (const fd of readdirSync(`/proc/${pid}/fd`))
+      if (isOurs(`/proc/${pid}/fd/${fd}`))
+        return new DeviceStateFile(openSync(`/proc/${pid}/fd/${fd}`, 'r'), `/proc/self/fd/${fd}`)
     const path = join(directory, 'device.state')
     return new DeviceStateFile(openSync(path, 'a+', 0o600), 'device.state')
   }

@@ -10,6 +10,7 @@ export interface DiskError {
   disk: string
   /** Such as `write: No space left on device`. */
   what: string
+  code: 'DISK_FULL' | 'DISK_FAILED'
   /** The guest stands still until it can be repeated. */
   stops: boolean
 }
@@ -31,11 +32,12 @@ export class DiskErrors extends EventEmitter<{ failed: [DiskError] }> {
   #heard({ event, data }: QmpEvent): void {
     if (event !== 'BLOCK_IO_ERROR') return
     const node = data?.['node-name']
-    const disk = this.#disks.find(({ name }) => node === diskNode(name) || node === mirrorNode(name))
+    const disk = this.#disks.find((one) => node === diskNode(one) || node === mirrorNode(one.name))
     if (!disk) return
     const reason = typeof data?.reason === 'string' ? data.reason : 'unknown error'
-    const last = {
+    const last: DiskError = {
       disk: disk.name,
+      code: data?.nospace === true ? 'DISK_FULL' : 'DISK_FAILED',
       what: `${data?.operation === 'read' ? 'read' : 'write'}: ${reason}`,
       stops: data?.action === 'stop',
     }

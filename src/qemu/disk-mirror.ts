@@ -11,23 +11,19 @@
  * endpoint is lost does not end but pauses (`on-target-error: stop`): the disk works on.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import type { ChunkMap } from '../disk/chunk-map.ts'
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
-import { limits } from '../limits.ts'
-import type { DiskReader, GuestDisks } from '../replication/disks.ts'
+import type { CopyKnowledge, DiskReader, GuestDisks } from '../replication/disks.ts'
 import { type Disk, diskNode, mirrorNode } from './disk.ts'
 import { openExports } from './disk-export.ts'
+import { bytesOf, fill, runsOf } from './disk-fill.ts'
 import type { GuestFiles } from './guest-files.ts'
+import { fedOf, journalBytesOf, letOwnerConnect, type Mirror, sentOf, syncOf } from './mirrored-disk.ts'
 import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 import { standStill } from './stand-still.ts'
 
-/**
- * Of one disk, for what a guest writes faster than it is sent; then it waits. All of them together come on top of what was sent early of an
- * epoch (disk-sender.ts), and the standby holds no more than it says.
- */
-export const journalBytesOf = (disks: number): number =>
-  Math.min(64 * 2 ** 20, Math.floor((limits.checkpointDiskBytes.value * 3) / 8 / disks))
 const jobPrefix = 'subpage-mirror-'
 const targetPrefix = 'subpage-nbd-'
 const endMsMax = 10_000
@@ -38,10 +34,13 @@ const expiredLooks = 500
 const [leftBytesMin, leftShareMax] = [2 ** 20, 1 / 4]
 const settleMs = 50
 
-interface Mirror {
-  disk: Disk
-  endpoint: DiskEndpoint
-  state: 'copying' | 'copied' | 'tapped' | 'lost'
+export interface MirroredDisks {
+  qmp: Qmp
+  files: GuestFiles
+  disks: readonly Disk[]
+  lease: PauseLease
+  /** Of each disk. */
+  maps: readonly (ChunkMap | undefined)[]
 }
 
 interface Job {
@@ -52,6 +51,7 @@ interface Job {
 
 export class DiskMirrors implements GuestDisks {
   readonly sizes: readonly number[]
+  readonly maps: readonly (ChunkMap | undefined)[]
   readonly #qmp: Qmp
   readonly #files: GuestFiles
   readonly #disks: readonly Disk[]
@@ -61,7 +61,8 @@ export class DiskMirrors implements GuestDisks {
   #tapping: Promise<void> = Promise.resolve()
   #over = true
 
-  constructor(qmp: Qmp, files: GuestFiles, disks: readonly Disk[], lease: PauseLease) {
+  constructor({ qmp, files, disks, lease, maps }: MirroredDisks) {
+    this.maps = maps
     this.#qmp = qmp
     this.#lease = lease
     this.#files = files
@@ -77,12 +78,12 @@ export class DiskMirrors implements GuestDisks {
   }
 
   get fedBytes(): number {
-    // What the guest writes meanwhile counts as well: the bound keeps the sum below what there is.
-    return this.#mirrors.reduce(
-      (sum, { disk, endpoint, state }) =>
-        sum + (state === 'tapped' ? disk.bytes : Math.min(endpoint.stats.writtenBytes, disk.bytes)),
-      0,
-    )
+    return this.#mirrors.reduce((sum, mirror) => sum + Math.min(fedOf(mirror), mirror.feedBytes), 0)
+  }
+
+  get feedBytes(): number {
+    if (this.#mirrors.length === 0) return this.sizes.reduce((sum, bytes) => sum + bytes, 0)
+    return this.#mirrors.reduce((sum, { feedBytes }) => sum + feedBytes, 0)
   }
 
   get waitingBytes(): number {
@@ -98,27 +99,37 @@ export class DiskMirrors implements GuestDisks {
     return this.complete && this.#disks.length > 0 ? this.#sum(({ writes }) => writes) : undefined
   }
 
-  async begin(hashes: Uint8Array[], failed: (why: Error) => void): Promise<void> {
+  async begin(known: CopyKnowledge[], failed: (why: Error) => void): Promise<void> {
     await this.end()
     this.#failed = failed
     this.#over = false
     try {
-      for (const [index, disk] of this.#disks.entries()) await this.#open(disk, index, hashes[index]!)
-      await this.#still(() =>
-        this.#mirrorAll({ sync: 'full', 'copy-mode': 'background', 'on-target-error': 'report' }),
-      )
+      for (const [index, disk] of this.#disks.entries()) await this.#open(disk, index, known[index]!)
+      const copied = this.#mirrors.filter(({ state }) => state === 'copying')
+      if (copied.length > 0)
+        await this.#still(() =>
+          this.#mirrorAll(copied, {
+            ...{ sync: 'full', 'copy-mode': 'background', 'on-target-error': 'report' },
+          }),
+        )
+      else this.#tapAll()
     } catch (cause) {
       this.drop()
       throw new SubpageError('DISK_FAILED', `a disk cannot be copied: ${(cause as Error).message}`, { cause })
     }
   }
 
-  async #open(disk: Disk, index: number, hashes: Uint8Array): Promise<void> {
+  async #open(disk: Disk, index: number, known: CopyKnowledge): Promise<void> {
     const path = this.#files.mirror(index)
     const journalBytesMax = journalBytesOf(this.#disks.length)
     const endpoint = DiskEndpoint.open({ path, bytes: disk.bytes, journalBytesMax })
-    this.#mirrors.push({ disk, endpoint, state: 'copying' })
-    endpoint.know(hashes)
+    const whole = 'hashes' in known
+    this.#mirrors.push({
+      ...{ disk, index, endpoint, state: whole ? 'copying' : 'copied', readBytes: 0, sentBytes: 0 },
+      ...{ changed: whole ? undefined : known.changed, feedBytes: whole ? disk.bytes : 0 },
+    })
+    if (whole) endpoint.know(known.hashes)
+    letOwnerConnect(path)
     endpoint.record()
     await this.#qmp.run('blockdev-add', {
       driver: 'nbd',
@@ -130,18 +141,22 @@ export class DiskMirrors implements GuestDisks {
     })
   }
 
-  async #mirrorAll(how: Record<string, string>): Promise<void> {
-    for (const { disk } of this.#mirrors)
+  async #mirrorAll(mirrors: readonly Mirror[], how: Record<string, string>): Promise<void> {
+    for (const { disk } of mirrors)
       await this.#qmp.run('blockdev-mirror', {
         'job-id': jobPrefix + disk.name,
-        device: diskNode(disk.name),
+        device: diskNode(disk),
         target: targetPrefix + disk.name,
         'filter-node-name': mirrorNode(disk.name),
         ...how,
       })
   }
 
-  /** All has been copied but for what the guest wrote meanwhile. */
+  #tapAll(): void {
+    this.#tapping = this.#tap().catch((error: Error) => this.#fail(this.#mirrors[0], error.message))
+  }
+
+  /** All has been copied but for what the guest wrote meanwhile, and what the maps say. */
   async #tap(): Promise<void> {
     await this.#settled()
     if (this.#over) return
@@ -150,9 +165,47 @@ export class DiskMirrors implements GuestDisks {
       for (const { device } of await this.#jobs()) await this.#qmp.run('block-job-cancel', { device })
       await this.#gone()
       this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
-      await this.#mirrorAll({ sync: 'none', 'copy-mode': 'write-blocking', 'on-target-error': 'stop' })
+      for (const { endpoint, index } of this.#mirrors) {
+        const map = this.maps[index]
+        if (map) endpoint.watch(map.path)
+      }
+      await this.#mirrorAll(this.#mirrors, {
+        ...{ sync: 'none', 'copy-mode': 'write-blocking', 'on-target-error': 'stop' },
+      })
     })
-    if (!this.#over) for (const mirror of this.#mirrors) mirror.state = 'tapped'
+    if (this.#over) return
+    for (const mirror of this.#mirrors) {
+      mirror.state = mirror.changed ? 'filling' : 'tapped'
+      mirror.readBytes = mirror.feedBytes
+      mirror.sentBytes = sentOf(mirror)
+    }
+    await this.#fillAll(this.#mirrors.filter(({ state }) => state === 'filling'))
+  }
+
+  /** Whatever is written from now on comes by itself: what was written before is in the maps. */
+  async #fillAll(mirrors: readonly Mirror[]): Promise<void> {
+    if (mirrors.length === 0) return
+    await using reader = await this.open()
+    for (const mirror of mirrors) {
+      const { disk, index, endpoint, changed } = mirror
+      const runs = runsOf(disk.bytes, changed!, this.maps[index]!.marked())
+      mirror.readBytes = 0
+      mirror.feedBytes = bytesOf(runs, disk.bytes)
+      const written = endpoint.stats.writtenBytes
+      await fill(runs, {
+        endpoint,
+        journalBytesMax: journalBytesOf(this.#disks.length),
+        read: (range) => reader.read(index, range),
+        over: () => this.#over,
+        still: (work) => this.#still(work),
+        onRead: (bytes) => {
+          mirror.readBytes += bytes
+        },
+      })
+      if (this.#over) return
+      mirror.sentBytes = mirror.readBytes + endpoint.stats.writtenBytes - written
+      mirror.state = 'tapped'
+    }
   }
 
   /** Resolves when little is left; a guest that writes without a pause is allowed more with time. */
@@ -224,7 +277,10 @@ export class DiskMirrors implements GuestDisks {
     if (!mirror) return undefined
     const { currentBytes, sealedBytes, writes, writtenBytes, equalBytes, zeroBytes } = mirror.endpoint.stats
     const state = mirror.state === 'tapped' ? ('Protected' as const) : ('Seeding' as const)
-    return { state, behindBytes: currentBytes + sealedBytes, writes, writtenBytes, equalBytes, zeroBytes }
+    return {
+      ...{ state, behindBytes: currentBytes + sealedBytes, writes, writtenBytes, equalBytes, zeroBytes },
+      seeded: mirror.state === 'tapped' ? syncOf(mirror) : null,
+    }
   }
 
   /** Of ours. */
@@ -263,7 +319,7 @@ export class DiskMirrors implements GuestDisks {
         this.#mirrors.length === this.#disks.length &&
         this.#mirrors.every(({ state }) => state === 'copied')
       )
-        this.#tapping = this.#tap().catch((error: Error) => this.#fail(mirror, error.message))
+        this.#tapAll()
     }
     const broken =
       event === 'BLOCK_JOB_ERROR' || event === 'BLOCK_JOB_CANCELLED' || typeof data?.error === 'string'
@@ -272,7 +328,8 @@ export class DiskMirrors implements GuestDisks {
     this.#fail(mirror, typeof data?.error === 'string' ? data.error : 'its other end is lost')
   }
 
-  #fail(mirror: Mirror, why: string): void {
+  #fail(mirror: Mirror | undefined, why: string): void {
+    if (!mirror) return
     mirror.state = 'lost'
     const failed = this.#failed
     this.#failed = () => undefined

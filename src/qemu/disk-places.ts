@@ -20,8 +20,10 @@ import { assertUnlocked, inUse } from '../disk/disk-lock.ts'
 import { errorCode, SubpageError } from '../errors.ts'
 import { kindOfFile } from '../input-file.ts'
 import { type Disk, type DiskRequest, type DiskShape, diskBytesMax, sectorBytes } from './disk.ts'
-import { type GuestFiles, readRecord } from './guest-files.ts'
+import type { GuestFiles } from './guest-files.ts'
+import { readRecord } from './guest-record.ts'
 import { within } from './image-files.ts'
+import type { Machine } from './options.ts'
 
 /** The disks that are asked for, with their sizes and names. @throws SubpageError BAD_ARGUMENT, DISK_UNUSABLE */
 export function disksOf(requests: DiskRequest[], files: GuestFiles, owner: DiskOwner): Disk[] {
@@ -78,8 +80,13 @@ function lookAt(path: string, given: Disk['format'] | undefined) {
     const head = Buffer.alloc(32)
     const isQcow2 =
       readSync(file, head, 0, head.length, 0) === head.length && head.readUInt32BE(0) === qcow2Magic
-    const format = given ?? (isQcow2 ? 'qcow2' : 'raw')
+    const format = given ?? (path.endsWith('.qcow2') ? 'qcow2' : 'raw')
     if (format === 'qcow2' && !isQcow2) throw unusable('it is no qcow2 image')
+    // The guest of a raw disk can write such a beginning itself, and would read any file of the host as its backing file.
+    if (given === undefined && format === 'raw' && isQcow2)
+      throw unusable(
+        'it begins as a qcow2 image does: say format=qcow2 if it is one, format=raw if a guest may have written that',
+      )
     const size = format === 'qcow2' ? Number(head.readBigUInt64BE(24)) : sizeOf(real, file)
     if (size === 0 || size % sectorBytes !== 0 || size > diskBytesMax)
       throw unusable(`its size, ${size} bytes, is not that of a disk: a multiple of ${sectorBytes}`)
@@ -127,15 +134,19 @@ export function copyOf(
   directories: readonly string[],
 ): Disk {
   if (place !== undefined) return { ...shape, path: named(place, shape, files, directories), format: 'raw' }
-  const before = recordOf(files)
-  const kept =
-    before?.id === owner.id ? before.machine.disks.find(({ name }) => name === shape.name) : undefined
+  const kept = keptBefore(files, owner)?.disks.find(({ name }) => name === shape.name)
   // Of a qcow2 file the waiting QEMU would keep in mind what it was before.
   if (kept?.format === 'raw' && !kept.made && sizeOfPath(kept.path) === shape.bytes) {
     assertUnused(kept.path, files)
     return { ...shape, path: kept.path, format: 'raw' }
   }
   return { ...shape, path: ownDiskPath(files, owner, shape.name), format: 'raw', made: true }
+}
+
+/** The machine of this same guest when it was on this host. */
+export function keptBefore(files: GuestFiles, { id }: DiskOwner): Machine | undefined {
+  const before = recordOf(files)
+  return before?.id === id ? before.machine : undefined
 }
 
 /** About files elsewhere nothing is found out, so that a peer cannot ask which ones exist. */
@@ -176,7 +187,7 @@ function named(
  * That nobody else has it: no guest, no QEMU, no standby, no mount, no other device on top of it.
  * @throws SubpageError DISK_UNUSABLE
  */
-function assertUnused(path: string, files: GuestFiles): void {
+export function assertUnused(path: string, files: GuestFiles): void {
   const guests = dirname(files.directory)
   for (const name of attempt(() => readdirSync(guests)) ?? []) {
     const directory = join(guests, name)

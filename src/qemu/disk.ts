@@ -2,13 +2,14 @@
  * The writable disks of a guest: their form, how `run` and `protect` are asked for them, and what QEMU is told. Where a host keeps
  * them: disk-places.ts.
  */
+
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
+import { diskNamePattern } from '../disk/disk-name.ts'
 import { SubpageError } from '../errors.ts'
 import { doubleCommas, splitAtCommas } from './option-syntax.ts'
 
-const namePattern = '^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$'
 export const disksMax = 16
 export const sectorBytes = 512
 /** As far as all arithmetic goes. */
@@ -26,8 +27,7 @@ const aios = ['threads', 'native', 'io_uring'] as const
 /** What both hosts have alike: it decides what the guest sees. */
 export const DiskShape = Type.Object(
   {
-    /** Also its serial number, by which the guest finds it: /dev/disk/by-id/virtio-NAME. */
-    name: Type.String({ pattern: namePattern }),
+    name: Type.String({ pattern: diskNamePattern }),
     bytes: Type.Integer({ minimum: sectorBytes, multipleOf: sectorBytes, maximum: diskBytesMax }),
     bus: Type.Enum([...buses]),
     cache: Type.Optional(Type.Enum([...caches])),
@@ -41,6 +41,8 @@ export const DiskShape = Type.Object(
     aio: Type.Optional(Type.Enum([...aios])),
     /** The name by which a -device of the guest's options has it; without one its device is ours. */
     drive: Type.Optional(Type.String({ pattern: '^[A-Za-z][A-Za-z0-9_.-]{0,62}$' })),
+    /** QEMU's name of its device, where somebody else starts QEMU (managed.ts). */
+    device: Type.Optional(Type.String({ pattern: '^[A-Za-z][A-Za-z0-9_.-]{0,62}$' })),
   },
   { additionalProperties: false },
 )
@@ -54,6 +56,8 @@ export const Disk = Type.Object(
     format: Type.Enum([...formats]),
     /** By subpage, in its own directory of disks. */
     made: Type.Optional(Type.Boolean()),
+    /** QEMU's name of what its device reads and writes, where somebody else has named it. */
+    node: Type.Optional(Type.String()),
   },
   { additionalProperties: false },
 )
@@ -107,7 +111,7 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
   if (path !== undefined && size !== undefined)
     wrong('a path is that of a disk that is there, and a size makes a new one: give one of them')
   if (path === undefined && size === undefined) wrong('give a path, or size= for a new disk')
-  if (name !== undefined && !new RegExp(namePattern).test(name))
+  if (name !== undefined && !new RegExp(diskNamePattern).test(name))
     wrong('a name has up to 16 letters, digits, dashes and underscores')
   const bytes = size === undefined ? undefined : parseSize(size)
   if (bytes !== undefined && (bytes < sectorBytes || bytes % sectorBytes !== 0))
@@ -135,7 +139,8 @@ function parseDisk(words: Record<string, string>, parseSize: (text: string) => n
 }
 
 /** Names of the nodes and devices of a disk in QEMU. */
-export const diskNode = (name: string) => `subpage-disk-${name}`
+export const diskNode = ({ name, node }: Pick<Disk, 'name' | 'node'>) => node ?? ownNode(name)
+const ownNode = (name: string) => `subpage-disk-${name}`
 /** While it is mirrored, on top of the other. */
 export const mirrorNode = (name: string) => `subpage-top-${name}`
 
@@ -163,12 +168,12 @@ function nodeOf({ name, path, format, cache = 'writeback', discard: unmaps, aio 
   const direct = cache === 'none' || cache === 'directsync' ? ',cache.direct=on,file.cache.direct=on' : ''
   const discard = unmaps === true ? 'unmap' : 'ignore'
   const way = aio === undefined ? '' : `,file.aio=${aio}`
-  return `driver=${format},node-name=${diskNode(name)},discard=${discard}${direct},file.driver=${driver},file.discard=${discard}${way},file.filename=${doubleCommas(path)}`
+  return `driver=${format},node-name=${ownNode(name)},discard=${discard}${direct},file.driver=${driver},file.discard=${discard}${way},file.filename=${doubleCommas(path)}`
 }
 
 function deviceOf(disk: Disk, index: number): string {
   const { name, bus, cache, iothread, bootindex, werror, rerror } = disk
-  const node = diskNode(name)
+  const node = ownNode(name)
   const device = {
     // As network cards: the modern form of virtio has registers for 1,024 queues, all of which go into each device state.
     virtio: `virtio-blk-pci,drive=${node},serial=${name},disable-legacy=off,disable-modern=on`,
@@ -190,6 +195,19 @@ function deviceOf(disk: Disk, index: number): string {
 export const writesThrough = (cache: DiskShape['cache']): boolean =>
   cache === 'writethrough' || cache === 'directsync'
 
+/**
+ * With QEMU 10.0 a guest's writes to a mirrored disk with a thread of its own end after some hundred (seen; not with 7.2).
+ * @throws SubpageError GUEST_UNPROTECTABLE
+ */
+export function assertThreadsHold(version: string, disks: readonly Disk[]): void {
+  const threaded = disks.find(({ iothread }) => iothread === true)
+  if (threaded && Number.parseInt(version, 10) > 7)
+    throw new SubpageError(
+      'GUEST_UNPROTECTABLE',
+      `the disk ${threaded.name} cannot have a thread of its own with QEMU ${version}: while it is mirrored its writes would hang; leave iothread out`,
+    )
+}
+
 /** The guest's options, with its -device on the nodes that are ours. */
 export function withNodes(options: string[], disks: Disk[]): string[] {
   const nodes = new Map(disks.flatMap(({ name, drive }) => (drive === undefined ? [] : [[drive, name]])))
@@ -197,7 +215,7 @@ export function withNodes(options: string[], disks: Disk[]): string[] {
     if (options[index - 1] !== '-device') return value
     return value.replace(/(^|,)drive=([\w.-]+)(?=,|$)/, (whole, before, drive) => {
       const name = nodes.get(drive)
-      return name === undefined ? whole : `${before}drive=${diskNode(name)}`
+      return name === undefined ? whole : `${before}drive=${ownNode(name)}`
     })
   })
 }
@@ -206,4 +224,4 @@ const isBlockDevice = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isBlockDevice() ?? false
 
 /** What both hosts have alike. */
-export const shapeOf = ({ path: _, format: __, made: ___, ...shape }: Disk): DiskShape => shape
+export const shapeOf = ({ path: _, format: __, made: ___, node: ____, ...shape }: Disk): DiskShape => shape

@@ -1,6 +1,6 @@
 /**
  * The agent's side of the fence: until when packets may leave QEMU, whatever it was told before. The other side, and why,
- * is native/shim/fence.h; who may speak until when is src/replication/speech.ts.
+ * is native/shim/fence.h; who may speak until when is src/replication/output-lease.ts.
  */
 import { addon, type LeaseHandle } from '../memory/native.ts'
 

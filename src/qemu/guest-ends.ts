@@ -93,7 +93,8 @@ export class Announcement {
   heard({ event, data }: QmpEvent): void {
     const said = Object.hasOwn(readers, event) ? readers[event]?.(data ?? {}) : undefined
     if (said === 'runs on') this.#end = undefined
-    else if (said) this.#end = said
+    // Where QEMU stays after a shutdown (-no-shutdown) somebody ends it then, by a signal: the guest had ended before.
+    else if (said && !(said.how === 'died' && this.#end)) this.#end = said
   }
 
   /** What an end would be now; undefined: nobody has said that it is meant. */

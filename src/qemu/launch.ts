@@ -12,9 +12,16 @@ import { openUnnameable, readShimStatus, shimEnvironment, shimMissing } from '..
 import { assertSameBlocks, auxBlocks, blocksLeftOut, memoryBytes } from './aux-ram.ts'
 import { lastLines } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
+import { assertThreadsHold } from './disk.ts'
 import { makeDisks, removeDisks } from './disk-files.ts'
-import { type GuestFiles, type GuestRecord, prepareFiles, removeFiles, writeRecord } from './guest-files.ts'
+import { prepareMaps, removeMaps } from './disk-maps.ts'
+import { type GuestFiles, prepareFiles, removeFiles } from './guest-files.ts'
+import { type GuestRecord, writeRecord } from './guest-record.ts'
+import { settleDisks } from './managed-disks.ts'
+import { netdevIds } from './nic.ts'
+import { makeNvram } from './nvram.ts'
 import { commandLine, type Machine } from './options.ts'
+import { addBuffers } from './output-buffers.ts'
 import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
@@ -35,7 +42,31 @@ export interface GuestIdentity {
   generation: number
 }
 
+/** What brings up the QEMU of a machine; it may be somebody else, who manages the machines of the host. */
+export interface Starter {
+  /** Directory of its copies of disks, of all guests, where its QEMU finds them; undefined: the guest's own files say. */
+  disks: string | undefined
+  /** Its control sockets, RAM and the shim's files are those of `files` then. */
+  start(
+    name: string,
+    machine: Machine,
+    files: GuestFiles,
+    waiting: boolean,
+    diskMaps: readonly string[],
+  ): Promise<Started>
+  /** A machine that waited in vain is gone. */
+  forget(name: string): Promise<void>
+}
+
+export interface Started {
+  started: ProcessIdentity
+  deviceState: DeviceStateFile
+  /** Where it can listen for its device state, if not in the guest's directory. */
+  incoming?: string
+}
+
 export interface Launched {
+  incoming?: string
   record: GuestRecord
   qmp: Qmp
   ram: Region
@@ -43,6 +74,8 @@ export interface Launched {
   vnc: VncAddress | undefined
   /** What the operator should know of the start. */
   notes: string[]
+  /** Files of disks and firmware that were not there before: whoever cannot go on removes them. */
+  made: string[]
 }
 
 /**
@@ -54,20 +87,23 @@ export async function launch(
   machine: Machine,
   files: GuestFiles,
   waiting: boolean,
+  starter: Starter = ownStarter,
 ): Promise<Launched> {
   const notes: string[] = []
   let ram: Region | undefined
   let deviceState: DeviceStateFile | undefined
   let started: ProcessIdentity | undefined
+  let incoming: string | undefined
   let made: string[] = []
   try {
     prepareFiles(files)
     made = makeDisks(machine.disks)
+    if (machine.firmware && makeNvram(machine.firmware)) made.push(machine.firmware.nvram)
     if (machine.vnc) writeSecret(machine.vnc, files.vncSecret)
-    await createRam(files.ram, machine)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
-    ;({ started, deviceState } = start(name, machine, files, waiting))
+    const maps = machine.managed ? [] : await prepareMaps(files, { id, name }, machine.disks, waiting)
+    ;({ started, deviceState, incoming } = await starter.start(name, machine, files, waiting, maps))
     const record: GuestRecord = {
       format: 1,
       id,
@@ -84,6 +120,9 @@ export async function launch(
     const qmp = await connect(files, started)
     if (!usesRam(started.pid, files.ram))
       throw new SubpageError('QEMU_FAILED', `QEMU does not use ${files.ram}: it was removed meanwhile`)
+    if (machine.managed) await addBuffers(qmp, netdevIds(machine))
+    assertThreadsHold(qmp.version, machine.disks)
+    const disks = machine.managed ? await settleDisks(qmp, machine.disks, true) : machine.disks
     const aux = await settleAux(name, qmp, files, waiting ? (machine.aux ?? []) : undefined)
     ram = Region.map(files.ram, { writable: true })
     if (ram.bytes !== memoryBytes({ ...machine, aux }))
@@ -94,14 +133,26 @@ export async function launch(
     const missing = shimMissing(files.shimStatus)
     if (missing !== undefined) notes.push(missing)
     await joinBridges(machine.nics, files.directory, waiting)
-    const whole = { ...record, machine: { ...machine, aux }, qemuVersion: qmp.version, waiting }
+    const whole = { ...record, machine: { ...machine, disks, aux }, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
     const vnc = machine.vnc ? await vncAddress(qmp) : undefined
-    return { record: whole, qmp, ram, deviceState, vnc, notes }
+    return {
+      record: whole,
+      qmp,
+      ram,
+      deviceState,
+      vnc,
+      notes,
+      made,
+      ...(incoming !== undefined && { incoming }),
+    }
   } catch (error) {
     ram?.close()
     deviceState?.close()
     if (started) killProcess(started)
+    await starter.forget(name)
+    // A standby may begin anew, with what its disks are.
+    if (!waiting) removeMaps(files, { id, name }, machine.disks)
     removeDisks(made)
     removeFiles(files)
     throw wantOfRoom(`the files of ${name} in ${files.directory}`, error)
@@ -113,7 +164,12 @@ export async function launch(
  * @param wanted those that a waiting QEMU must have
  * @throws SubpageError GUEST_UNPROTECTABLE, PEER_MISMATCH
  */
-async function settleAux(name: string, qmp: Qmp, files: GuestFiles, wanted?: number[]): Promise<number[]> {
+export async function settleAux(
+  name: string,
+  qmp: Qmp,
+  files: GuestFiles,
+  wanted?: number[],
+): Promise<number[]> {
   // Once this is answered the machine is there; the control socket is before.
   const info = await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' })
   const found = auxBlocks(files.shimStatus)
@@ -146,12 +202,17 @@ async function createRam(path: string, machine: Machine): Promise<void> {
 
 const mib = (bytes: number) => Math.floor(bytes / 2 ** 20)
 
-interface Started {
-  started: ProcessIdentity
-  deviceState: DeviceStateFile
+const ownStarter: Starter = {
+  disks: undefined,
+  start: async (name, machine, files, waiting, diskMaps) => {
+    await createRam(files.ram, machine)
+    return start(name, machine, files, waiting, diskMaps)
+  },
+  // It leaves nothing beside its files.
+  forget: async () => undefined,
 }
 
-function start(name: string, machine: Machine, files: GuestFiles, waiting: boolean): Started {
+function start(...[name, machine, files, waiting, diskMaps]: Parameters<Starter['start']>): Started {
   PauseLease.create(files.lease)
   ForgetChannel.create(files.forget)
   const log = openSync(files.qemuLog, 'a', 0o600)
@@ -174,6 +235,7 @@ function start(name: string, machine: Machine, files: GuestFiles, waiting: boole
           lease: files.lease,
           guardQmp: files.guardQmp,
           forget: files.forget,
+          diskMaps,
           auxRam: !waiting || (machine.aux ?? []).length > 0,
         }),
       },
@@ -203,7 +265,7 @@ const inheritedLibrary = '/proc/self/fd/4'
  * of sanitizers are for tests.
  */
 function inherited(): NodeJS.ProcessEnv {
-  const wanted = /^(PATH|HOME|TMPDIR|LANG|LC_.*|TZ|LD_LIBRARY_PATH|[A-Z]*SAN_OPTIONS)$/
+  const wanted = /^(PATH|HOME|TMPDIR|LANG|LC_.*|TZ|LD_LIBRARY_PATH|QEMU_MODULE_DIR|[A-Z]*SAN_OPTIONS)$/
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => wanted.test(name)))
 }
 

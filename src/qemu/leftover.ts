@@ -5,7 +5,8 @@
 import { once } from 'node:events'
 import { createConnection } from 'node:net'
 import { errorCode, SubpageError } from '../errors.ts'
-import { type GuestFiles, type GuestRecord, removeFiles } from './guest-files.ts'
+import { type GuestFiles, removeFiles } from './guest-files.ts'
+import type { GuestRecord } from './guest-record.ts'
 import { fateOf, killProcess, untilGone } from './process.ts'
 import { Qmp } from './qmp.ts'
 

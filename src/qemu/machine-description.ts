@@ -2,16 +2,19 @@
  * The machine as the primary describes it to the standby. It decides what is executed there, so it is checked as if a
  * stranger had sent it: form first, then the very rules that `run` has.
  */
-import { type Static, Type } from 'typebox'
-import { Value } from 'typebox/value'
+import { type Static, Type } from '#typebox'
+import { Value } from '#typebox/value'
 import { SubpageError } from '../errors.ts'
 import type { GuestDescription } from '../replication/guest.ts'
 import { auxBlocksMax, memoryBytes } from './aux-ram.ts'
 import { DiskShape, disksMax } from './disk.ts'
 import { copyOf } from './disk-places.ts'
+import { assertFits, FirmwareKind } from './firmware.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { imageDirectories } from './image-files.ts'
+import { Managed } from './managed.ts'
 import { Nic, nicsMax } from './nic.ts'
+import { firmwareOfCopy } from './nvram.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
 import { assertGuarded, Vnc } from './screen.ts'
@@ -36,7 +39,9 @@ const Hypervisor = Type.Object(
     options: Type.Array(Type.String()),
     nics: Type.Array(Nic, { maxItems: nicsMax }),
     vnc: Type.Optional(Vnc),
+    firmware: Type.Optional(FirmwareKind),
     disks: Type.Array(DescribedDisk, { maxItems: disksMax }),
+    managed: Type.Optional(Managed),
   },
   { additionalProperties: false },
 )
@@ -76,6 +81,8 @@ export function readDescription(
     nics,
     disks: shapes,
     vnc,
+    managed,
+    firmware: kind,
     ...given
   }: Static<typeof Hypervisor> = hypervisor
   const { type, options } = readOptions(['-machine', given.type, ...given.options], directories.images)
@@ -83,7 +90,22 @@ export function readDescription(
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
     throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name, or in one place')
   if (vnc) assertGuarded(vnc)
-  const machine = { type, ramBytes, accel, options, nics, disks, aux, ...(vnc && { vnc }) }
+  if (kind) assertFits(kind, type, options)
+  const firmware = kind && firmwareOfCopy(kind, files, { id, name })
+  if (managed && [nics, options].some(({ length }) => length > 0))
+    throw new SubpageError('PEER_MISMATCH', 'the primary describes one machine in two ways')
+  const machine = {
+    type,
+    ramBytes,
+    accel,
+    options,
+    nics,
+    disks,
+    aux,
+    ...(firmware && { firmware }),
+    ...(vnc && { vnc }),
+    ...(managed && { managed }),
+  }
   if (memoryBytes(machine) !== described)
     throw new SubpageError(
       'PEER_MISMATCH',

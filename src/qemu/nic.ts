@@ -3,9 +3,10 @@
  * the guest for ever. Behind it is a tap that QEMU makes and the kernel removes with QEMU's process (tap.ts).
  */
 import { createHash } from 'node:crypto'
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import { SubpageError } from '../errors.ts'
 import { parseOption } from './option-syntax.ts'
+import type { Machine } from './options.ts'
 import { stateTag } from './state-path.ts'
 
 /** Linux interface names are up to 15 bytes. */
@@ -79,9 +80,17 @@ export function nicOptions(nics: Nic[], directory: string): string[] {
 const nicNetdev = (index: number) => `subpage-net${index}`
 
 /** Ids of all network backends of a machine: ours, and those among the user's options. */
-export function netdevIds({ nics, options }: { nics: Nic[]; options: string[] }): string[] {
+export function netdevIds({
+  nics,
+  options,
+  managed,
+}: Pick<Machine, 'nics' | 'options' | 'managed'>): string[] {
   const given = options
     .filter((_, index) => options[index - 1] === '-netdev')
     .map((value) => parseOption(value).find(({ key }) => key === 'id')?.value)
-  return [...nics.map((_, index) => nicNetdev(index)), ...given.filter((id) => id !== undefined)]
+  return [
+    ...nics.map((_, index) => nicNetdev(index)),
+    ...given.filter((id) => id !== undefined),
+    ...(managed?.netdevs ?? []),
+  ]
 }

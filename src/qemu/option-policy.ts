@@ -135,7 +135,8 @@ const reasons: Record<string, string> = {
   '-chroot': 'it changes the rights of the host process',
   '-sandbox': 'subpage sets it already',
   '-add-fd': 'the other host would not have the descriptor',
-  '-tpmdev': 'it opens a channel to the outside',
+  '-tpmdev':
+    'the state of a TPM lies in a program beside QEMU (swtpm) or in a chip of the host, and would not be on the other host',
   '-acpitable': 'it reads a file of the host',
   '-L': 'it makes QEMU read files of the host',
   '-D': 'it writes a file of the host',
@@ -148,6 +149,7 @@ const reasons: Record<string, string> = {
 const contents = 'its contents would not be on the other host; a writable disk goes with --disk'
 for (const flag of ['hda', 'hdb', 'hdc', 'hdd', 'pflash', 'mtdblock', 'sd', 'fda', 'fdb', 'virtfs', 'fsdev'])
   reasons[`-${flag}`] = contents
+reasons['-pflash'] = 'give --firmware uefi, or two drives with if=pflash'
 
 /**
  * Checks the options after `--` and takes the machine type out of them.

@@ -3,33 +3,40 @@
  * are facts of QEMU, checked on 7.2 and 10.0.
  */
 
-import { type Disk, diskOptions, withNodes } from './disk.ts'
-import { type Nic, netdevIds, nicOptions } from './nic.ts'
+import { type Static, Type } from '#typebox'
+import { Disk, diskOptions, withNodes } from './disk.ts'
+import { Firmware, firmwareOfMachine, firmwareOptions } from './firmware.ts'
+import { Managed } from './managed.ts'
+import { Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
-import type { PluginPart } from './plugin.ts'
-import { pluginOption } from './plugin.ts'
+import { pluginOption, pluginPartNames } from './plugin.ts'
 import type { QmpSockets } from './qmp.ts'
-import { type Vnc, vncOptions } from './screen.ts'
+import { Vnc, vncOptions } from './screen.ts'
 
-export interface Machine {
+export const Machine = Type.Object({
   /** What both hosts must have alike. */
-  type: string
-  ramBytes: number
-  accel: 'kvm' | 'tcg'
+  type: Type.String(),
+  ramBytes: Type.Integer(),
+  accel: Type.Enum(['kvm', 'tcg']),
   /** The user's options, without -machine. */
-  options: string[]
+  options: Type.Array(Type.String()),
   /** What QEMU's plugin notes of its accesses; nothing when left out. Of this host alone: a standby runs without. */
-  track?: PluginPart[]
+  track: Type.Optional(Type.Array(Type.Enum(pluginPartNames))),
   /** Network cards by `--net`; the user's options may have others. */
-  nics: Nic[]
+  nics: Type.Array(Nic),
   /** Writable ones, by `--disk` and by the user's options, which may have others to read. */
-  disks: Disk[]
+  disks: Type.Array(Disk),
+  /** Without it the one that QEMU brings along (SeaBIOS). */
+  firmware: Type.Optional(Firmware),
   /** Where its screen is shown. */
-  vnc?: Vnc
+  vnc: Type.Optional(Vnc),
   /** Bytes of each block of memory behind the RAM in its file (aux-ram.ts), in order; both hosts have the same. */
-  aux?: number[]
-}
+  aux: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
+  /** Somebody else starts it, by a description of their own: the options and cards above are empty. */
+  managed: Type.Optional(Managed),
+})
+export type Machine = Static<typeof Machine>
 
 export interface LaunchPaths extends QmpSockets {
   directory: string
@@ -49,7 +56,10 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
   return [
     ...['-name', name, '-no-user-config', '-nodefaults', '-display', 'none'],
     // Without suppress-vmdesc and send-configuration=off QEMU refuses the stream of xen-save-devices-state.
-    ...['-machine', `${machine.type},memory-backend=ram,suppress-vmdesc=on`],
+    ...[
+      '-machine',
+      `${machine.type}${firmwareOfMachine(machine.firmware)},memory-backend=ram,suppress-vmdesc=on`,
+    ],
     ...['-global', 'migration.send-configuration=off'],
     ...['-accel', machine.accel, '-m', `${machine.ramBytes / 1024}k`],
     ...[
@@ -67,6 +77,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...nicOptions(machine.nics, paths.directory),
     ...diskOptions(machine.disks),
+    ...firmwareOptions(machine.firmware),
     ...vncOptions(machine.vnc, paths.vncSecret, incoming),
     ...withNodes(machine.options, machine.disks),
     ...bufferOptions(netdevIds(machine)),

@@ -39,6 +39,18 @@ export function bufferOptions(netdevs: string[]): string[] {
   )
 }
 
+/** The same buffers, of a QEMU that somebody else has started without them; those that it has stay. */
+export async function addBuffers(qmp: Qmp, netdevs: string[]): Promise<void> {
+  const there = await qmp.run<{ name: string }[]>('qom-list', { path: '/objects' })
+  for (const [index, netdev] of netdevs.entries())
+    for (const buffer of ['held', 'fresh'] as const)
+      if (!there.some(({ name }) => name === id(buffer, index)))
+        await qmp.run('object-add', {
+          ...{ 'qom-type': 'filter-buffer', id: id(buffer, index), netdev, queue: 'rx' },
+          ...{ interval: selfReleaseUs, status: 'off' },
+        })
+}
+
 export class OutputBuffers {
   readonly #qmp: Qmp
   readonly #netdevs: number

@@ -7,22 +7,25 @@
  */
 import { readFileSync, readlinkSync, statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { type Static, Type } from '#typebox'
 import { errorCode, SubpageError } from '../errors.ts'
 
-export interface ProcessIdentity {
-  pid: number
-  /** Clock ticks after boot; unique for a pid within one boot. */
-  startTime: string
-  /** Absent in a record that an earlier release wrote, which took every process for one of ours. */
-  within?: ProcessSpace
-}
-
 /** Where a pid names a process. */
-export interface ProcessSpace {
-  bootId: string
+const ProcessSpace = Type.Object({
+  bootId: Type.String(),
   /** Device and inode of /proc/PID/ns/pid. */
-  pidNamespace: string
-}
+  pidNamespace: Type.String(),
+})
+export type ProcessSpace = Static<typeof ProcessSpace>
+
+export const ProcessIdentity = Type.Object({
+  pid: Type.Integer({ minimum: 1 }),
+  /** Clock ticks after boot; unique for a pid within one boot. */
+  startTime: Type.String(),
+  /** Absent in a record that an earlier release wrote, which took every process for one of ours. */
+  within: Type.Optional(ProcessSpace),
+})
+export type ProcessIdentity = Static<typeof ProcessIdentity>
 
 /** `unseen`: it may run, where it cannot be seen from here. */
 export type ProcessFate = 'runs' | 'gone' | 'unseen'

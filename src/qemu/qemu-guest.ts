@@ -85,6 +85,7 @@ export class QemuGuest implements Guest {
     const startedAt = performance.now()
     lease.acquire(holdMs)
     const flushedUs = lease.flushedUs
+    const asked = this.#othersCommand ? qmp.pipeline([runState]) : []
     const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
       { execute: 'xen-save-devices-state', arguments: { filename: deviceState.pathInQemu, live: false } },
@@ -95,7 +96,8 @@ export class QemuGuest implements Guest {
     saved.catch(() => undefined)
     let flushUs = 0
     try {
-      await stopped
+      const [, before] = (await Promise.all([stopped, ...asked])) as [unknown, RunState?]
+      if (before) this.#noteSuspension(before.status === 'paused')
       flushUs = lease.flushedUs - flushedUs
       flushAhead.paused(flushUs)
       outputWatch.mark()
@@ -104,6 +106,7 @@ export class QemuGuest implements Guest {
       throw error
     }
     return {
+      suspended: this.#suspended,
       resume: async () => ({ ...(await this.#resume(startedAt)), flushUs }),
       deviceState: async () => {
         await saved
@@ -148,23 +151,68 @@ export class QemuGuest implements Guest {
     return this.qemu.outputWatch.pending
   }
 
+  misfit(deviceState: Uint8Array, parts: readonly string[]): string | undefined {
+    return this.qemu.parts.misfit(
+      Buffer.from(deviceState.buffer, deviceState.byteOffset, deviceState.byteLength),
+      parts,
+    )
+  }
+
+  async misfitNow(parts: readonly string[]): Promise<string | undefined> {
+    const pause = await this.pause()
+    await pause.resume()
+    const state = await pause.deviceState()
+    await this.qemu.parts.look()
+    return this.misfit(state, parts)
+  }
+
   async #resume(startedAt: number): Promise<{ valid: boolean; pauseUs: number }> {
     const { qmp, lease } = this.qemu
     const valid = lease.release()
-    await qmp.run('cont')
+    const commands = this.#suspended ? [] : [{ execute: 'cont' }]
+    const answers = qmp.pipeline(this.#othersCommand ? [runState, ...commands] : commands)
+    const [during] = (await Promise.all(answers)) as (RunState | undefined)[]
     lease.resumed()
-    return { valid, pauseUs: (performance.now() - startedAt) * 1000 }
+    // Somebody has let it run in the middle.
+    const broken = this.#othersCommand && during?.running === true
+    if (broken) this.#noteSuspension(false)
+    return { valid: valid && !broken, pauseUs: (performance.now() - startedAt) * 1000 }
   }
+
+  /** Somebody else stops and resumes it as well (virsh suspend, resume). */
+  get #othersCommand(): boolean {
+    return this.qemu.record.machine.managed !== undefined
+  }
+
+  get #suspended(): boolean {
+    return this.qemu.record.suspended === true
+  }
+
+  #noteSuspension(suspended: boolean): void {
+    if (this.#suspended !== suspended) this.qemu.updateRecord({ suspended })
+  }
+}
+
+const runState = { execute: 'query-status' }
+interface RunState {
+  running: boolean
+  status: string
 }
 
 /** What both hosts must have alike for the device state of one to load on the other. */
 function describe({ record, ram }: QemuProcess): GuestDescription {
-  const { track: _, disks, aux = [], ...machine } = record.machine
+  const { track: _, disks, aux = [], firmware, ...machine } = record.machine
   return {
     id: record.id,
     name: record.name,
     memoryBytes: ram.bytes,
     diskBytes: disks.map(({ bytes }) => bytes),
-    hypervisor: { qemu: record.qemuVersion, ...machine, aux, disks: disks.map(shapeOf) },
+    hypervisor: {
+      qemu: record.qemuVersion,
+      ...machine,
+      aux,
+      disks: disks.map(shapeOf),
+      ...(firmware && { firmware: firmware.kind }),
+    },
   }
 }

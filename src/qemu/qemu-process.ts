@@ -3,7 +3,7 @@
  * announce is a death (guest-ends.ts).
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { asSubpageError, errorCode, SubpageError } from '../errors.ts'
+import { asSubpageError, SubpageError } from '../errors.ts'
 import { isRamUnlinked, ramPathOf } from '../memory/ram-path.ts'
 import { Region } from '../memory/region.ts'
 import { realClock } from '../replication/clock.ts'
@@ -11,20 +11,25 @@ import type { GuestEnd } from '../replication/guest.ts'
 import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { DiskErrors } from './disk-errors.ts'
+import { DiskMaps } from './disk-maps.ts'
 import { DiskMirrors } from './disk-mirror.ts'
 import { ShimFence } from './fence.ts'
 import { FlushAhead } from './flush-ahead.ts'
 import { Announcement } from './guest-ends.ts'
-import { type GuestFiles, type GuestRecord, removeFiles, syncRecord, writeRecord } from './guest-files.ts'
+import { type GuestFiles, removeFiles } from './guest-files.ts'
+import { type GuestRecord, syncRecord, writeRecord } from './guest-record.ts'
 import { HangWatch } from './hang-watch.ts'
 import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
+import { MachineParts } from './machine-parts.ts'
+import { withoutLinks } from './managed.ts'
 import { netdevIds } from './nic.ts'
 import { OutputBuffers } from './output-buffers.ts'
 import { OutputWatch } from './output-watch.ts'
 import { PauseLease } from './pause-lease.ts'
-import { fateOf, isGone, killProcess, untilGone } from './process.ts'
-import { Qmp } from './qmp.ts'
+import { fateOf, killProcess, untilGone } from './process.ts'
+import type { Qmp } from './qmp.ts'
+import { untilConnected } from './qmp-connect.ts'
 import { type VncAddress, vncAddress } from './screen.ts'
 import { openTaps } from './tap.ts'
 
@@ -33,7 +38,6 @@ const inheritMs = 5_000
 /** What finding a process again waits for: its control socket, an answer, or the end of a pause that the keeper holds. */
 export type AttachStep = 'connect' | 'answer' | 'unlock'
 
-const connectAgainMs = 500
 /** A QEMU that was told to quit and still runs after this is killed. */
 const quitMs = 5_000
 /** The same for one that has announced its end: 7.2 can wait for ever when commands reach it while it shuts down. */
@@ -60,12 +64,16 @@ export class QemuProcess {
   readonly fence: ShimFence
   readonly outputs: OutputBuffers
   readonly outputWatch: OutputWatch
+  readonly maps: DiskMaps
   readonly disks: DiskMirrors
   readonly diskErrors: DiskErrors
   readonly flushAhead: FlushAhead
+  readonly parts: MachineParts
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
   record: GuestRecord
+  /** Settles when they are as the guest has left them. */
+  #mapsLeft: Promise<void> = Promise.resolve()
   readonly #announcement = new Announcement()
   #vnc: VncAddress | undefined
   #ramUnlinked = false
@@ -80,10 +88,13 @@ export class QemuProcess {
   #released = false
   #superseded: string | undefined
   #endedHung: string | undefined
+  /** Of a machine that is managed: asks the manager whether an end by a signal was meant, if QEMU has spoken of one. */
+  explainEnd: ((end: GuestEnd) => Promise<GuestEnd>) | undefined
   /** By a command of ours: however its process ends now, the guest has not failed. */
   #toldToEnd = false
 
-  constructor(files: GuestFiles, { record, qmp, ram, deviceState, vnc, notes }: Launched) {
+  constructor(named: GuestFiles, { record, qmp, ram, deviceState, vnc, notes }: Launched) {
+    const files = withoutLinks(named)
     this.files = files
     this.#vnc = vnc
     this.record = record
@@ -103,13 +114,19 @@ export class QemuProcess {
       pid: record.process.pid,
       path: () => this.ramPath,
     })
+    this.parts = new MachineParts(qmp)
     this.diskErrors = new DiskErrors(qmp, record.machine.disks)
-    this.disks = new DiskMirrors(qmp, files, record.machine.disks, this.lease)
+    this.maps = DiskMaps.open(files, record)
+    const { lease, maps } = this
+    this.disks = new DiskMirrors({ qmp, files, disks: record.machine.disks, lease, maps: maps.all })
     this.flushAhead = new FlushAhead({
       paths: record.machine.disks.map(({ path }) => path),
       writes: () => this.disks.writes,
     })
     this.ended = this.#watch()
+    void this.ended.then((end) => {
+      this.#mapsLeft = this.#leaveMaps(end)
+    })
   }
 
   /**
@@ -131,7 +148,7 @@ export class QemuProcess {
         `its process ${record.process.pid} runs in another PID namespace, or is hidden by the options of /proc: start the agent where it can be seen`,
       )
     doing('connect')
-    const qmp = await connect(files, record)
+    const qmp = await untilConnected(files, record.process)
     if (!qmp) return undefined
     let found: QemuProcess
     try {
@@ -145,6 +162,7 @@ export class QemuProcess {
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         vnc: undefined,
         notes: [],
+        made: [],
       })
     } catch (error) {
       qmp.close()
@@ -169,7 +187,7 @@ export class QemuProcess {
     doing('answer')
     this.lease.inherit(inheritMs)
     const { status } = await this.qmp.run<{ status: string }>('query-status')
-    if (status === 'paused') await this.qmp.run('cont')
+    if (status === 'paused' && this.record.suspended !== true) await this.qmp.run('cont')
     this.lease.resumed()
   }
 
@@ -268,6 +286,14 @@ export class QemuProcess {
     clearInterval(this.#looking)
     this.lease.close()
     this.fence.close()
+    void this.#mapsLeft.then(() => this.maps.close())
+  }
+
+  /** A guest that has died, or goes on elsewhere, may come back. What a standby has is known without it. */
+  async #leaveMaps({ how }: GuestEnd): Promise<void> {
+    if (this.record.waiting) return
+    if (how === 'died' || how === 'superseded') await this.maps.settle().catch(() => this.maps.remove())
+    else this.maps.remove()
   }
 
   async #look(): Promise<void> {
@@ -280,10 +306,13 @@ export class QemuProcess {
   #watch(): Promise<GuestEnd> {
     return new Promise((resolve) => {
       let patience: NodeJS.Timeout | undefined
+      let shutDown = false
       this.qmp.on('event', (event) => {
         this.#announcement.heard(event)
-        if (event.event === 'SHUTDOWN') patience ??= setTimeout(() => this.kill(), shutdownMs)
-        else if (!this.endAnnounced) {
+        if (event.event === 'SHUTDOWN') {
+          shutDown = true
+          patience ??= setTimeout(() => this.kill(), shutdownMs)
+        } else if (!this.endAnnounced) {
           clearTimeout(patience)
           patience = undefined
         }
@@ -297,22 +326,17 @@ export class QemuProcess {
         const { end } = this.#announcement
         if (this.#superseded !== undefined) resolve({ how: 'superseded', detail: this.#superseded })
         else if (this.#toldToEnd) resolve({ how: 'stopped', detail: 'it was told to end' })
-        else if (end) resolve(end)
-        else resolve({ how: 'died', detail: this.#endedHung ?? 'its QEMU process ended without a shutdown' })
+        else {
+          const died = {
+            how: 'died' as const,
+            detail: this.#endedHung ?? 'its QEMU process ended without a shutdown',
+          }
+          const found = end ?? died
+          // The end of a checkpoint that was under way looks as if the guest ran on.
+          const asked = found.how === 'died' && shutDown && this.#endedHung === undefined
+          resolve(asked && this.explainEnd ? this.explainEnd(found) : found)
+        }
       })
     })
   }
-}
-
-/** Undefined when its process has ended before it answered. */
-async function connect(files: GuestFiles, { process }: GuestRecord): Promise<Qmp | undefined> {
-  for (;;)
-    try {
-      return await Qmp.connect(files, Number.POSITIVE_INFINITY)
-    } catch (error) {
-      if (isGone(process)) return undefined
-      // A QEMU that hangs has a short queue, and agents that were killed are in it before us.
-      if (errorCode(error) !== 'EAGAIN') throw error
-      await delay(connectAgainMs)
-    }
 }

@@ -1,11 +1,15 @@
 /** What somebody asks for who starts a guest, and the machine that becomes of it. */
 
+import { SubpageError } from '../errors.ts'
 import { chooseAccel } from './accel.ts'
 import type { DiskRequest } from './disk.ts'
 import { type DiskOwner, disksOf } from './disk-places.ts'
+import { assertFits, type FirmwareRequest } from './firmware.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { addressed, type NicRequest } from './nic.ts'
+import { firmwareFor } from './nvram.ts'
 import { takeDisks } from './option-disks.ts'
+import { takeFirmware } from './option-firmware.ts'
 import { readOptions, splitOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
 import type { PluginPart } from './plugin.ts'
@@ -20,6 +24,7 @@ export interface RunRequest {
   nics?: NicRequest[]
   /** Writable disks; those of a size are made. */
   disks?: DiskRequest[]
+  firmware?: FirmwareRequest
   /** Where its screen is shown. */
   vnc?: Vnc
   /** What QEMU's plugin notes of the guest's accesses. */
@@ -36,8 +41,16 @@ export async function machineOf(
   const { name, ramBytes, nics = [], disks = [], track = [], vnc } = request
   if (vnc) assertGuarded(vnc)
   const sata = disks.flatMap(({ bus }, index) => (bus === 'sata' ? [index] : []))
-  const taken = takeDisks(splitOptions(request.options), sata)
+  const { options: left, firmware: given } = takeFirmware(splitOptions(request.options))
+  if (given && request.firmware)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      'the guest has firmware by --firmware and by -drive if=pflash: give one of them',
+    )
+  const firmware = request.firmware ?? given
+  const taken = takeDisks(left, sata)
   const { type, options } = readOptions(taken.options, images)
+  if (firmware) assertFits(firmware.kind, type, options)
   return {
     type,
     ramBytes,
@@ -45,6 +58,7 @@ export async function machineOf(
     options: vnc ? [...options, ...screenOptions(options)] : options,
     nics: addressed(name, nics),
     disks: disksOf([...disks, ...taken.disks], files, owner),
+    ...(firmware && { firmware: firmwareFor(firmware, files, owner) }),
     ...(vnc && { vnc }),
     ...(track.length > 0 && { track: [...new Set(track)] }),
   }

@@ -3,9 +3,9 @@
  * where the guest runs shows it. Facts of QEMU, checked on 7.2: a standby's server listens and shows nothing; passwords are
  * compared by their first 8 characters (RFC 6143, 7.2.2).
  */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { isIPv6 } from 'node:net'
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import { SubpageError } from '../errors.ts'
 import { doubleCommas } from './option-syntax.ts'
 import type { Qmp } from './qmp.ts'
@@ -104,11 +104,24 @@ export async function vncAddress(qmp: Qmp): Promise<VncAddress | undefined> {
   return enabled && host !== undefined ? { host, port: Number(service) } : undefined
 }
 
+/** QEMU may run as another user, whose directory it is in then. */
+function readOwn(path: string): Buffer {
+  const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    return readFileSync(file)
+  } finally {
+    closeSync(file)
+  }
+}
+
+let pictures = 0
+
 /** What is on the screen, as PNG. @throws SubpageError BAD_ARGUMENT when the guest has none */
-export async function takePicture(qmp: Qmp, path: string): Promise<Buffer> {
+export async function takePicture(qmp: Qmp, prefix: string): Promise<Buffer> {
+  const path = `${prefix}.${++pictures}`
   try {
     await qmp.run('screendump', { filename: path, format: 'png' })
-    return readFileSync(path)
+    return readOwn(path)
   } catch (error) {
     if (error instanceof Error && /no graphic|There is no|console/i.test(error.message))
       throw new SubpageError(

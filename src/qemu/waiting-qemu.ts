@@ -9,7 +9,7 @@ import { SubpageError } from '../errors.ts'
 import type { GuestDescription, GuestEnd, WaitingGuest } from '../replication/guest.ts'
 import { removeDisks } from './disk-files.ts'
 import type { GuestFiles } from './guest-files.ts'
-import { lastWords, launch } from './launch.ts'
+import { lastWords, launch, type Starter } from './launch.ts'
 import { type PeerDirectories, readDescription } from './machine-description.ts'
 import { QemuProcess } from './qemu-process.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
@@ -19,10 +19,21 @@ const announcements = { initial: 10, max: 550, rounds: 10, step: 50 }
 
 export class WaitingQemu implements WaitingGuest {
   readonly qemu: QemuProcess
+  readonly parts: readonly string[]
+  readonly #starter: Starter | undefined
+  readonly #made: string[]
   #discarded = false
 
-  private constructor(qemu: QemuProcess) {
+  private constructor(
+    qemu: QemuProcess,
+    parts: readonly string[],
+    made: string[],
+    starter: Starter | undefined,
+  ) {
     this.qemu = qemu
+    this.#made = made
+    this.parts = parts
+    this.#starter = starter
   }
 
   /** @throws SubpageError as launch() does; PEER_MISMATCH when this host's QEMU is another than the primary's. */
@@ -31,10 +42,13 @@ export class WaitingQemu implements WaitingGuest {
     generation: number,
     files: GuestFiles,
     directories: PeerDirectories,
+    starter?: Starter,
   ): Promise<WaitingQemu> {
-    const { version, machine } = readDescription(description, files, directories)
-    const launched = await launch({ ...description, generation }, machine, files, true)
-    const qemu = new QemuProcess(files, launched)
+    const places = starter?.disks === undefined ? files : { ...files, disks: starter.disks }
+    const { version, machine } = readDescription(description, places, directories)
+    const launched = await launch({ ...description, generation }, machine, files, true, starter)
+    const { incoming = files.incoming } = launched
+    const qemu = new QemuProcess({ ...files, incoming }, launched)
     try {
       if (launched.qmp.version !== version)
         throw new SubpageError(
@@ -44,11 +58,12 @@ export class WaitingQemu implements WaitingGuest {
       await qemu.qmp.run('migrate-set-capabilities', {
         capabilities: [{ capability: 'events', state: true }],
       })
-      await qemu.qmp.run('migrate-incoming', { uri: `unix:${files.incoming}` })
-      chmodSync(files.incoming, 0o600)
-      return new WaitingQemu(qemu)
+      const parts = await partsOf(qemu)
+      await qemu.qmp.run('migrate-incoming', { uri: `unix:${incoming}` })
+      chmodSync(incoming, 0o600)
+      return new WaitingQemu(qemu, parts, launched.made, starter)
     } catch (error) {
-      await qemu.end()
+      await abandon(qemu, launched.made, starter)
       throw error
     }
   }
@@ -61,7 +76,7 @@ export class WaitingQemu implements WaitingGuest {
     )
   }
 
-  async takeOver(deviceState: Uint8Array, begin: () => void): Promise<void> {
+  async takeOver(deviceState: Uint8Array, suspended: boolean, begin: () => void): Promise<void> {
     const { qmp, files, hang } = this.qemu
     // Whoever was granted the guest and cannot run it gives it back, and must be sure then that it does not run later.
     const stuck = () => this.qemu.endHung('its QEMU hung when it was to take the guest over, and was ended')
@@ -79,19 +94,44 @@ export class WaitingQemu implements WaitingGuest {
       throw new SubpageError('QEMU_FAILED', `QEMU could not load the device state: ${lastWords(files)}`)
     await opened
     begin()
+    this.qemu.maps.unsettle()
     // Before it runs: an agent that is killed here must not leave a record by which the next one ends the guest.
-    this.qemu.updateRecord({ waiting: false })
+    this.qemu.updateRecord({ waiting: false, suspended })
     // Bridges and switches learn from the announcements where the guest is now; it sends the first one itself.
-    await qmp.pipeline([{ execute: 'cont' }, { execute: 'announce-self', arguments: announcements }])[0]
+    const run = suspended ? [] : [{ execute: 'cont' }]
+    await qmp.pipeline([...run, { execute: 'announce-self', arguments: announcements }])[0]
     hang.removeListener('stuck', stuck)
+  }
+
+  /** It cannot be used: it goes, with what its start has made. */
+  async abandon(): Promise<void> {
+    this.#discarded = true
+    await abandon(this.qemu, this.#made, this.#starter)
   }
 
   async discard(disksToo: boolean): Promise<void> {
     this.#discarded = true
     await this.qemu.end()
-    if (disksToo)
-      removeDisks(this.qemu.record.machine.disks.filter(({ made }) => made).map(({ path }) => path))
+    await this.#starter?.forget(this.qemu.record.name)
+    if (!disksToo) return
+    const { disks, firmware } = this.qemu.record.machine
+    this.qemu.maps.remove()
+    removeDisks(disks.filter(({ made }) => made).map(({ path }) => path))
+    if (firmware?.made) removeDisks([firmware.nvram])
   }
+}
+
+async function abandon(qemu: QemuProcess, made: string[], starter: Starter | undefined): Promise<void> {
+  await qemu.end()
+  await starter?.forget(qemu.record.name)
+  removeDisks(made)
+}
+
+/** While it waits a machine saves the state that its devices have at the start: of the same devices as what it is to load. */
+async function partsOf({ qmp, deviceState, parts }: QemuProcess): Promise<string[]> {
+  await qmp.run('xen-save-devices-state', { filename: deviceState.pathInQemu, live: false })
+  await parts.look()
+  return parts.of(deviceState.read())
 }
 
 /** How the load ended: QEMU's MigrationStatus, or `died`. */

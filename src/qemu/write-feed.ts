@@ -42,7 +42,7 @@ export class WriteFeed {
       name: tracker.name,
       fallback: tracker.fallback,
       early: tracker.early && early(tracker.early),
-      harvest: () => heard(() => tracker.harvest()),
+      harvest: (leave) => heard(() => tracker.harvest(leave)),
       close: () => {
         if (!closed) this.#open--
         closed = true
@@ -64,7 +64,10 @@ export class WriteFeed {
     return armed
   }
 
-  /** Pages written since `begin`; undefined when that is not known. @param scan reads the marks */
+  /**
+   * Pages written since `begin`, and those that a protection has left unarmed meanwhile, for that is not known of them;
+   * undefined when nothing is known. @param scan reads the marks
+   */
   end(scan: () => PageRanges): PageRanges | undefined {
     if (this.#disturbed) return undefined
     return this.#open === 0 ? scan() : this.#harvested

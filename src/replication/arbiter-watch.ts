@@ -4,47 +4,43 @@
  * not. A connected pair meets again, which writes its generation down anew; a guest that is alone writes it down by itself, for
  * the other host to find it.
  */
+import { BrokenInvariant, endProcess } from '../errors.ts'
 import type { Holder } from './arbiter.ts'
 import type { Clock } from './clock.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { PrimaryMachine } from './primary-state.ts'
 import type { Succession } from './succession.ts'
 
 export interface ArbiterWatch {
   /** The connection that serves; undefined without one. */
   session: () => PrimarySession | undefined
-  /** A standby may hold a checkpoint of this generation. */
-  exposed: () => boolean
-  /**
-   * @param dispute in words: somebody else holds our generation, or a newer one; undefined: nobody
-   * @param newer that copy would go on in place of ours
-   */
-  found: (dispute: string | undefined, newer: boolean) => void
+  machine: PrimaryMachine
+  /** @param dispute in words: somebody else holds our generation, or a newer one; undefined: nobody */
+  found: (dispute: string | undefined) => void
 }
 
 const watchMs = 10_000
 
-/** Ends with the signal; never rejects. */
+/** Ends when the protection does. Never rejects. */
 export async function watchArbiter(
   { clock, succession }: { clock: Clock; succession: Succession },
-  stopping: AbortSignal,
   watch: ArbiterWatch,
 ): Promise<void> {
+  const { stopping } = watch.machine
   while (!stopping.aborted) {
     await clock.sleep(watchMs, stopping)
     if (stopping.aborted) return
     try {
-      await look(succession, stopping, watch)
-    } catch {
+      await look(succession, watch)
+    } catch (error) {
+      if (error instanceof BrokenInvariant) return endProcess(error)
       // It gives no answer: the agent sees that for all guests (agent/arbiter-health.ts).
     }
   }
 }
 
-async function look(
-  succession: Succession,
-  stopping: AbortSignal,
-  { session, exposed, found }: ArbiterWatch,
-): Promise<void> {
+async function look(succession: Succession, { session, machine, found }: ArbiterWatch): Promise<void> {
+  const { stopping } = machine
   const recalled = await succession.recall(stopping)
   if (stopping.aborted) return
   if (recalled === 'forgotten') {
@@ -53,11 +49,12 @@ async function look(
       serving.connection.fail(
         `${succession.arbiter} has lost its memory: the two hosts meet again and remind it`,
       )
-    else if (!exposed()) await succession.remind(stopping)
+    else if (!machine.exposed) await succession.remind(stopping)
   }
   const holder = typeof recalled === 'object' ? recalled : undefined
-  if (holder) found(disputeOf(succession, holder), succession.yieldsTo({ ...holder, runs: true }))
-  else found(undefined, false)
+  found(holder && disputeOf(succession, holder))
+  // That copy would go on in place of ours: before it goes on with another standby it asks.
+  if (holder && succession.yieldsTo({ ...holder, runs: true })) machine.change('suspect')
 }
 
 const disputeOf = ({ arbiter }: Succession, { claimant, generation }: Holder): string =>

@@ -11,6 +11,7 @@ import type { EpochReport } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Pause } from './guest.ts'
 import { encodeCommit } from './messages.ts'
+import { assertFits } from './misfit.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Protection } from './protection.ts'
 
@@ -23,10 +24,9 @@ export interface Frozen {
   delta: Captured
   /** Pages that go whole. */
   rewritten: Captured
-  /** All that may be in either, and what the harvest found. */
-  pages: PageRanges
-  dirty: PageRanges
-  dirtyPages: number
+  /** What may be in the one, and in the other. */
+  known: PageRanges
+  whole: PageRanges
   consoleBytes: number
   harvestUs: number
   captureUs: number
@@ -34,7 +34,7 @@ export interface Frozen {
 
 /**
  * @param whilePaused runs after the capture, the guest standing still
- * @throws SubpageError GUEST_DIED, PEER_UNREACHABLE, PAUSE_BROKEN, or what the tracker says; nothing is lost then
+ * @throws SubpageError GUEST_DIED, PEER_UNREACHABLE, PAUSE_BROKEN, DEVICES_DIFFER, or what the tracker says; nothing is lost then
  */
 export async function checkpoint(
   protection: Protection,
@@ -56,7 +56,12 @@ export async function checkpoint(
 
   const sentAt = clock.now()
   const early = protection.pending.sent
-  const again = early ? early.pages.intersect(frozen.pages) : PageRanges.empty
+  const savedBefore = protection.hot?.figures?.faultsSaved ?? 0
+  const dirty = dirtyOf(protection, frozen, early?.pages)
+  const again = early ? early.pages.intersect(dirty.union(frozen.whole)) : PageRanges.empty
+  const changed = dirty.union(early?.pages ?? PageRanges.empty).pageCount
+  // A page that was sent early was armed again, and may have been written twice.
+  const written = changed + again.pageCount
   const untilMs = await commit(protection, session, epoch, frozen, deviceState)
   const sentBytes = session.connection.bytesSent - sentBefore
   session.sentBytesAtCommit = session.connection.bytesSent
@@ -73,17 +78,33 @@ export async function checkpoint(
     harvestUs: frozen.harvestUs,
     captureUs: frozen.captureUs,
     commitUs,
-    // A page that was sent early and again is one dirty page; its lines were sent twice.
-    dirtyPages: frozen.dirtyPages + (early ? early.pages.subtract(frozen.dirty).pageCount : 0),
+    // A tracker that compares reports every page; only those that differ were dirty. A page that was sent early and again is
+    // one dirty page; its lines were sent twice.
+    dirtyPages: protection.tracker.name === 'compare' ? frozen.delta.stats.changedPages : changed,
     changedLines: frozen.delta.stats.changedLines + (early?.changedLines ?? 0),
     deltaBytes: frozen.delta.bytes + frozen.rewritten.bytes + (early?.deltaBytes ?? 0),
     sentBytes,
     finalBytes: sentBytes - (early?.bytes ?? 0),
+    faultUs:
+      (Math.max(0, written - (protection.hot?.figures?.faultsSaved ?? 0) + savedBefore) *
+        protection.faultNs) /
+      1000,
     early,
     again,
     reduced: session.deltas.reduced,
+    sharedCaptures: protection.writer.sharedCaptures,
+    hotPages: protection.hot?.figures ?? null,
     consoleBytes: frozen.consoleBytes,
   }
+}
+
+/** What was dirty of the pages that do not go whole: those that were left unarmed only if they had changed. */
+function dirtyOf({ hot }: Protection, { known, whole }: Frozen, early = PageRanges.empty): PageRanges {
+  if (!hot) return known
+  if (whole.pageCount === 0) return known.subtract(hot.learn(known.union(early)))
+  // A failed checkpoint has captured some of them: what has changed since is not known.
+  hot.forget()
+  return known
 }
 
 /**
@@ -97,19 +118,18 @@ export async function freeze(
   whilePaused?: () => void | Promise<void>,
   holdMs?: number,
 ): Promise<Frozen> {
-  const { guest, tracker, writer, pending, limits, faults } = protection
+  const { guest, tracker, hot, writer, pending, limits, faults } = protection
   faults('before-pause')
   const pause = await guest.pause(holdMs)
   disks.hold(epoch)
   try {
     faults('before-harvest')
     const harvestStart = performance.now()
-    const dirty = tracker.harvest()
     // From here to the commit the pages are unsynced: an exception on the way needs no further care.
-    const { known, whole } = pending.harvested(dirty)
+    const { known, whole } = pending.harvested(tracker.harvest(hot?.leave))
     faults('after-harvest')
     const captureStart = performance.now()
-    const delta = await writer.capture(known, false, limits.captureBytes)
+    const delta = await writer.capture(known, false, limits.captureBytes, hot?.changed)
     const rewritten = await writer.capture(whole, true, limits.captureBytes - delta.bytes)
     const captureEnd = performance.now()
     faults('after-capture')
@@ -119,10 +139,8 @@ export async function freeze(
       pause,
       delta,
       rewritten,
-      pages: known.union(whole),
-      dirty,
-      // A tracker that compares reports every page; only those that differ were dirty.
-      dirtyPages: tracker.name === 'compare' ? delta.stats.changedPages : known.pageCount,
+      known,
+      whole,
       consoleBytes,
       harvestUs: (captureStart - harvestStart) * 1000,
       captureUs: (captureEnd - captureStart) * 1000,
@@ -139,14 +157,15 @@ export async function commit(
   protection: Protection,
   session: PrimarySession,
   epoch: number,
-  { delta, rewritten, pages, consoleBytes }: Frozen,
+  { pause, delta, rewritten, known, whole, consoleBytes }: Frozen,
   deviceState: Uint8Array,
 ): Promise<number> {
   const { writer, faults, clock } = protection
   const { connection, deltas, disks, devices } = session
+  assertFits(protection.guest, session, deviceState)
   faults('before-send')
   const sentAt = clock.now()
-  const posted = await deltas.post(writer, epoch, pages, delta, rewritten)
+  const posted = await deltas.post(writer, epoch, known.union(whole), delta, rewritten)
   const written = await disks.post()
   const devicePayload = devices.encode(deviceState)
   const acknowledged = session.acknowledged(epoch)
@@ -163,6 +182,7 @@ export async function commit(
         consoleBytes,
         digest: deltas.digest,
         diskFrames: disks.frames,
+        suspended: pause.suspended,
       }),
     ),
   ])
@@ -173,6 +193,7 @@ export async function commit(
   committed.catch(() => undefined)
   faults('after-send')
   await committed
+  disks.acknowledged(epoch)
   deltas.committed((clock.now() - sentAt) * 1000)
   protection.pending.committed()
   return await protection.mayRelease(session, sentAt)

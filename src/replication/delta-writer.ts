@@ -2,6 +2,7 @@
  * Captures ranges of pages into reusable buffers. A checkpoint is captured whole before the guest runs again, so buffers are
  * taken as needed, and given back by whoever has sent them.
  */
+import { availableParallelism } from 'node:os'
 import { type CaptureStats, type CodecName, capture, captureSync } from '../delta/capture.ts'
 import type { CaptureStep, Shadow } from '../delta/shadow.ts'
 import { SubpageError } from '../errors.ts'
@@ -13,6 +14,14 @@ const bufferBytes = 2 ** 20
 const keptBuffers = 32
 /** Up to this many pages are captured on the event loop's own thread: a thread-pool round trip costs more. */
 const inlinePagesMax = 4096
+
+/**
+ * From this many pages on two threads take half of them each: with fewer the round trip costs what is gained. On scattered pages
+ * that took a tenth to a third less time, on dense ones a tenth, for there one thread keeps the memory busy. A guest that stands
+ * still leaves a processor idle.
+ */
+const sharedPagesMin = 8192
+const processors = availableParallelism()
 
 /** One filled buffer: a self-contained delta. */
 interface Chunk {
@@ -31,6 +40,8 @@ export class DeltaWriter {
   readonly #ram: Region
   readonly #shadow: Shadow
   readonly #codec: CodecName
+  /** Captures that two threads have shared. */
+  sharedCaptures = 0
 
   constructor(ram: Region, shadow: Shadow, codec: CodecName) {
     this.#ram = ram
@@ -42,9 +53,15 @@ export class DeltaWriter {
    * Encodes the pages of `ranges` against the shadow and brings the shadow up to date.
    * @param whole the shadow of these pages is not what the standby holds: encode their whole content
    * @param bytesMax about so much; the pages are to be sent in pieces when it is more
+   * @param changed becomes 1 where a page is not as the shadow had it
    * @throws SubpageError PAUSE_BROKEN when it is more; the shadow of any of these pages may be up to date then
    */
-  async capture(ranges: PageRanges, whole: boolean, bytesMax = Number.POSITIVE_INFINITY): Promise<Captured> {
+  async capture(
+    ranges: PageRanges,
+    whole: boolean,
+    bytesMax = Number.POSITIVE_INFINITY,
+    changed?: Uint8Array,
+  ): Promise<Captured> {
     const result: Captured = {
       chunks: [],
       bytes: 0,
@@ -52,7 +69,7 @@ export class DeltaWriter {
     }
     try {
       for (const step of this.#shadow.steps(ranges, whole))
-        if (step.pages.pageCount > 0) await this.#captureAlike(step, result, bytesMax)
+        if (step.pages.pageCount > 0) await this.#captureShared(step, result, bytesMax, changed)
       return result
     } catch (error) {
       for (const { buffer } of result.chunks) this.keep(buffer)
@@ -60,9 +77,33 @@ export class DeltaWriter {
     }
   }
 
-  async #captureAlike({ pages, whole }: CaptureStep, result: Captured, bytesMax: number): Promise<void> {
+  /** Pages are apart, and so is what a shadow remembers of them. */
+  async #captureShared(
+    step: CaptureStep,
+    result: Captured,
+    bytesMax: number,
+    changed: Uint8Array | undefined,
+  ): Promise<void> {
+    const { pages, whole } = step
+    if (pages.pageCount < sharedPagesMin || processors < 2)
+      return await this.#captureAlike(step, result, bytesMax, changed)
+    this.sharedCaptures++
+    const halves = pages.take(Math.ceil(pages.pageCount / 2)).map((half) => ({ pages: half, whole }))
+    // Both end before one's error is told: until then they use the memory.
+    const ended = await Promise.allSettled(
+      halves.map((half) => this.#captureAlike(half, result, bytesMax, changed)),
+    )
+    for (const one of ended) if (one.status === 'rejected') throw one.reason
+  }
+
+  async #captureAlike(
+    { pages, whole }: CaptureStep,
+    result: Captured,
+    bytesMax: number,
+    changed: Uint8Array | undefined,
+  ): Promise<void> {
     const { region, form } = this.#shadow
-    const run = pages.pageCount <= inlinePagesMax ? captureSync : capture
+    const run = pages.pageCount < inlinePagesMax ? captureSync : capture
     let from: Awaited<ReturnType<typeof capture>>['next']
     do {
       const buffer = this.#free.pop() ?? new Uint8Array(bufferBytes)
@@ -71,6 +112,7 @@ export class DeltaWriter {
         form,
         whole,
         out: buffer,
+        ...(changed && { changed }),
         ...(from === undefined ? {} : { from }),
       })
       from = part.next

@@ -14,6 +14,7 @@ import { inlineBytesMax, type ReducedWrites, type Reference } from '../delta/red
 import { limits } from '../limits.ts'
 import type { Clock } from './clock.ts'
 import type { DeltaSender, FrameSink } from './delta-sender.ts'
+import type { DiskLineages } from './disk-lineages.ts'
 import { addTraffic, type DiskTraffic } from './disk-traffic.ts'
 import { diskForm, diskHeaderBytes, type GuestDisks } from './disks.ts'
 import { frameType } from './frame.ts'
@@ -39,6 +40,7 @@ export class DiskSender {
   readonly #clock: Clock
   readonly #traffic: DiskTraffic[]
   readonly #scratch: Buffer
+  readonly #lineages: DiskLineages
   #epoch = 0
   /** Of the epoch so far. */
   #frames = 0
@@ -54,7 +56,9 @@ export class DiskSender {
     reducer: WritesReducer,
     clock: Clock,
     traffic: DiskTraffic[],
+    lineages: DiskLineages,
   ) {
+    this.#lineages = lineages
     this.#disks = disks
     this.#connection = connection
     this.#reducer = reducer
@@ -107,11 +111,13 @@ export class DiskSender {
     this.#held = true
     this.#shadowMoves = true
     this.#disks.seal()
+    this.#lineages.held(epoch)
   }
 
   /** The pause was none. */
   resume(): void {
     this.#held = false
+    this.#lineages.broken(this.#epoch)
     this.#disks.unseal()
   }
 
@@ -137,6 +143,11 @@ export class DiskSender {
     this.#epoch++
     this.#held = false
     this.#shadowMoves = false
+  }
+
+  /** The standby holds the checkpoint. */
+  acknowledged(epoch: number): void {
+    this.#lineages.acknowledged(epoch)
   }
 
   get #isDue(): boolean {

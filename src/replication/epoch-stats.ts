@@ -1,7 +1,9 @@
 /** What the epochs of one protection have cost: histograms (HdrHistogram, relative error below 1 %) and totals. */
 import { createHistogram } from 'node:perf_hooks'
 import type { PageRanges } from '../memory/page-ranges.ts'
+import type { HotPageFigures } from '../tracking/hot-pages.ts'
 import type { Reduced } from './delta-sender.ts'
+import { DurationStats, type Durations } from './durations.ts'
 import type { EarlyPages } from './pending-pages.ts'
 
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
@@ -24,11 +26,17 @@ export interface EpochReport {
   sentBytes: number
   /** Of these, what was sent after the pause: what a client waits for. */
   finalBytes: number
+  /** Estimate of what first writes to armed pages have cost the guest. */
+  faultUs: number
   /** What was sent before, and the pages of it that were sent again. */
   early: Readonly<EarlyPages> | undefined
   again: PageRanges
   /** What made the delta smaller, since the connection began. */
   reduced: Reduced
+  /** Captures that two threads have shared, since the protection began. */
+  sharedCaptures: number
+  /** Since the protection began; null where every page is armed. */
+  hotPages: HotPageFigures | null
   consoleBytes: number
 }
 
@@ -36,6 +44,16 @@ export interface Percentiles {
   p50: number
   p99: number
   max: number
+}
+
+/** What protecting costs the guest, lately; estimates, from what is measured while it runs. */
+export interface ProtectionCost {
+  /** Share of time in pauses. */
+  pauses: number
+  /** Share of the time of one virtual CPU in faults, at what a fault costs a program on this host. */
+  faults: number
+  /** How long what it sends waits for its commit, on average, if it sends at any time; null: nothing is held. */
+  outputWaitMs: number | null
 }
 
 export interface EpochSummary {
@@ -49,23 +67,35 @@ export interface EpochSummary {
   commitUs: Percentiles
   /** Between two commits one after the other. */
   gapUs: Percentiles
+  /** The same pauses and commits, counted by length, for who wants to know of a time of their own choice. */
+  durations: { pause: Durations; commit: Durations }
+  /** How old the guest's state is that the standby holds: what a failover now would lose; null before the first commit. */
+  lagMs: number | null
+  /** Null before the second commit. */
+  cost: ProtectionCost | null
   bytes: { dirtyPages: number; changedLines: number; delta: number; sent: number; final: number }
   dirtyPages: number
   /** Sent before the end of their epoch; again: written after that, and sent once more. */
   earlyPages: number
   earlyPagesAgain: number
+  /** Captures of so many pages that two threads have shared them. */
+  sharedCaptures: number
   changedLines: number
   /** Bytes of dirty pages divided by bytes of changed lines; null before anything has changed. */
   amplification: number | null
 }
 
 export class EpochStats {
-  readonly #pause = createHistogram()
-  readonly #own = createHistogram()
-  readonly #flush = createHistogram()
-  readonly #commit = createHistogram()
-  readonly #gap = createHistogram()
+  readonly #pause = histogram()
+  readonly #own = histogram()
+  readonly #flush = histogram()
+  readonly #commit = histogram()
+  readonly #gap = histogram()
+  readonly #pauses = new DurationStats()
+  readonly #commits = new DurationStats()
+  readonly #costs = new CostStats()
   #committedAtMs: number | undefined
+  #heldAtMs: number | undefined
   #checkpoints = 0
   #failed = 0
   #dirtyPages = 0
@@ -80,13 +110,19 @@ export class EpochStats {
   /** @param nowMs by a clock that never goes back */
   add(report: EpochReport, nowMs: number): void {
     this.last = report
-    if (this.#committedAtMs !== undefined) this.#gap.record(atLeastOne((nowMs - this.#committedAtMs) * 1000))
+    if (this.#committedAtMs !== undefined) {
+      this.#gap.record(inBounds((nowMs - this.#committedAtMs) * 1000))
+      this.#costs.add(report, (nowMs - this.#committedAtMs) * 1000)
+    }
     this.#committedAtMs = nowMs
+    this.#heldAtMs = nowMs - (report.commitUs + report.pauseUs) / 1000
     this.#checkpoints++
-    this.#pause.record(atLeastOne(report.pauseUs))
-    this.#own.record(atLeastOne(report.ownUs))
-    if (report.stopFlushUs > 0) this.#flush.record(atLeastOne(report.stopFlushUs))
-    this.#commit.record(atLeastOne(report.commitUs))
+    this.#pause.record(inBounds(report.pauseUs))
+    this.#own.record(inBounds(report.ownUs))
+    if (report.stopFlushUs > 0) this.#flush.record(inBounds(report.stopFlushUs))
+    this.#commit.record(inBounds(report.commitUs))
+    this.#pauses.add(report.pauseUs)
+    this.#commits.add(report.commitUs)
     this.#dirtyPages += report.dirtyPages
     this.#changedLines += report.changedLines
     this.#delta += report.deltaBytes
@@ -101,7 +137,8 @@ export class EpochStats {
     this.#failed++
   }
 
-  summary(): EpochSummary {
+  /** @param nowMs by the clock of `add` */
+  summary(nowMs: number, outputs: 'held' | 'free' = 'held'): EpochSummary {
     const bytes = {
       dirtyPages: this.#dirtyPages * 4096,
       changedLines: this.#changedLines * 64,
@@ -117,17 +154,55 @@ export class EpochStats {
       stopFlushUs: percentiles(this.#flush),
       commitUs: percentiles(this.#commit),
       gapUs: percentiles(this.#gap),
+      durations: { pause: this.#pauses.counted, commit: this.#commits.counted },
+      lagMs: this.#heldAtMs === undefined ? null : Math.max(0, nowMs - this.#heldAtMs),
+      cost: this.#costs.lately(outputs),
       bytes,
       dirtyPages: this.#dirtyPages,
       earlyPages: this.#early,
       earlyPagesAgain: this.#earlyAgain,
+      sharedCaptures: this.last?.sharedCaptures ?? 0,
       changedLines: this.#changedLines,
       amplification: bytes.changedLines === 0 ? null : bytes.dirtyPages / bytes.changedLines,
     }
   }
 }
 
-const atLeastOne = (us: number) => Math.max(1, Math.round(us))
+/** Weight of the newest epoch. */
+const weight = 0.02
+
+/** Means, of which the newest epochs count most. */
+class CostStats {
+  #epochs = 0
+  #means = { periodUs: 0, pauseUs: 0, faultUs: 0, commitUs: 0 }
+
+  /** @param periodUs since the last commit */
+  add({ pauseUs, faultUs, commitUs }: EpochReport, periodUs: number): void {
+    const newest = Math.max(weight, 1 / ++this.#epochs)
+    const now = { periodUs, pauseUs, faultUs, commitUs }
+    for (const what of ['periodUs', 'pauseUs', 'faultUs', 'commitUs'] as const)
+      this.#means[what] += newest * (now[what] - this.#means[what])
+  }
+
+  lately(outputs: 'held' | 'free'): ProtectionCost | null {
+    if (this.#epochs === 0) return null
+    const { periodUs, pauseUs, faultUs, commitUs } = this.#means
+    const share = (us: number) => Math.min(1, us / Math.max(1, periodUs))
+    return {
+      pauses: share(pauseUs),
+      faults: share(faultUs),
+      outputWaitMs:
+        outputs === 'free' ? null : (Math.max(0, periodUs - pauseUs) / 2 + pauseUs + commitUs) / 1000,
+    }
+  }
+}
+
+/** More than an hour is counted as that: without a bound each histogram would take 0.4 MiB. */
+const usMax = 2 ** 32
+
+const histogram = () => createHistogram({ lowest: 1, highest: usMax, figures: 3 })
+
+const inBounds = (us: number) => Math.min(usMax, Math.max(1, Math.round(us)))
 
 function percentiles(histogram: ReturnType<typeof createHistogram>): Percentiles {
   if (histogram.count === 0) return { p50: 0, p99: 0, max: 0 }

@@ -34,6 +34,9 @@ export const frameType = {
   again: 21,
   /** Writes to a disk. */
   disk: 22,
+  askChanges: 23,
+  changes: 24,
+  lineage: 25,
 } as const
 
 export type FrameType = (typeof frameType)[keyof typeof frameType]

@@ -61,10 +61,19 @@ export interface Guest {
   releaseOutputs(untilMs: number): Promise<void>
   /** Whether the guest has sent anything since the last pause. Undefined: that cannot be told for its network cards. */
   outputPending(): boolean | undefined
+  /**
+   * What the machine that wrote this device state has more or less than one that is made of `parts`, which could not load it, for
+   * people; undefined: it fits. Costs next to nothing.
+   */
+  misfit(deviceState: Uint8Array, parts: readonly string[]): string | undefined
+  /** The same, of the machine as it is now; it stands still for a moment. */
+  misfitNow(parts: readonly string[]): Promise<string | undefined>
 }
 
 /** A guest that stands still for a checkpoint. */
 export interface Pause {
+  /** Somebody else had stopped the guest before: it stands still after the pause, too, and so it must where it is taken over. */
+  readonly suspended: boolean
   /**
    * Lets the virtual CPUs run again. `valid` is false when the pause was broken from outside before (the guard resumed
    * the guest because we were too slow): then what was read in it may be torn and must not be committed.
@@ -82,15 +91,16 @@ export interface Pause {
 
 /** A machine of the same kind that waits on the standby, its RAM being the image. */
 export interface WaitingGuest {
+  /** What its machine is made of, in words of the hypervisor. It can load the device state of a machine that is made of the same. */
+  readonly parts: readonly string[]
   /** Settles when the waiting process has ended without being asked to. */
   readonly ended: Promise<GuestEnd>
   /**
-   * Loads the device state and runs. The image must hold the same checkpoint.
+   * Loads the device state and runs, unless the guest was suspended. The image must hold the same checkpoint.
    * @param begin called when all is loaded, right before the guest runs; if this throws without having called it, the guest
    *   has not run here
    */
-  takeOver(deviceState: Uint8Array, begin: () => void): Promise<void>
-  /** Ends the waiting machine and frees its memory. */
-  /** @param disksToo also the copies of disks that were made for it */
+  takeOver(deviceState: Uint8Array, suspended: boolean, begin: () => void): Promise<void>
+  /** Ends the waiting machine and frees its memory. @param disksToo also the copies of disks that were made for it */
   discard(disksToo: boolean): Promise<void>
 }

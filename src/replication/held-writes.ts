@@ -9,7 +9,7 @@ import { limits } from '../limits.ts'
 import { addon } from '../memory/native.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
-import { type DiskImage, type DiskJournal, diskForm, diskHeaderBytes } from './disks.ts'
+import { type DiskImage, type DiskJournal, diskForm, diskHeaderBytes, type WritesSpill } from './disks.ts'
 import type { GiveBack, Image } from './image.ts'
 import { brokeProtocol } from './messages.ts'
 
@@ -23,8 +23,10 @@ export interface Writes {
   /** As the guest's description has it. */
   number: number
   disk: DiskImage
-  payload: Uint8Array
-  /** Where the records begin. */
+  /** Of the payload. */
+  bytes: number
+  payload: () => Promise<Uint8Array>
+  /** Where the records begin in it. */
   from: number
   /** To be filled from the image when the epoch is applied; its pages are borrowed until then. */
   fills: Uint8Array
@@ -34,26 +36,37 @@ export interface Writes {
 export class HeldWrites {
   readonly #image: Image
   readonly #disks: readonly DiskImage[]
+  readonly #spill: WritesSpill
   #writes: Writes[] = []
   #bytes = 0
+  #spilledBytes = 0
   /** Since the last commit of this connection: seeding drops no writes. */
   #frames = 0
 
-  constructor(image: Image, disks: readonly DiskImage[]) {
+  /** @param spill for what is more than `limits.heldDiskBytes` */
+  constructor(image: Image, disks: readonly DiskImage[], spill: WritesSpill) {
     this.#image = image
     this.#disks = disks
+    this.#spill = spill
+  }
+
+  /** In memory, of the checkpoint that is on its way. */
+  get bytes(): number {
+    return this.#bytes - this.#spilledBytes
   }
 
   get frames(): number {
     return this.#frames
   }
 
-  /** @throws SubpageError FRAME_MALFORMED, or as `Image.borrow` */
+  /** @throws SubpageError FRAME_MALFORMED, DISK_FAILED when there is no room, or as `Image.borrow` */
   async hold(payload: Uint8Array, restorer: Restorer | undefined): Promise<void> {
     const writes = await this.read(payload, restorer)
-    this.#writes.push(writes)
+    const bytes = writes.bytes + writes.fills.length + frameOverheadBytes
+    const kept = this.bytes + bytes > limits.heldDiskBytes.value ? await this.#putAside(writes) : writes
+    this.#writes.push(kept)
     this.#frames++
-    this.#bytes += writes.payload.length + writes.fills.length + frameOverheadBytes
+    this.#bytes += bytes
     if (this.#bytes > limits.checkpointDiskBytes.value)
       throw brokeProtocol('its checkpoint has more writes to disks than a standby holds')
   }
@@ -69,7 +82,32 @@ export class HeldWrites {
       return await this.#restore(number, disk, payload.subarray(diskHeaderBytes), restorer)
     if (form !== diskForm.plain) throw brokeProtocol(`it sends writes to a disk in the unknown form ${form}`)
     checkDisk(payload, diskHeaderBytes, disk.bytes)
-    return { number, disk, payload, from: diskHeaderBytes, fills: nothing, giveBack: () => undefined }
+    return {
+      ...{ number, disk, bytes: payload.length, payload: async () => payload, from: diskHeaderBytes },
+      ...{ fills: nothing, giveBack: () => undefined },
+    }
+  }
+
+  /** Its records are as they were, should they be filled before they are read again. */
+  async #putAside(writes: Writes): Promise<Writes> {
+    try {
+      const { load, release } = await this.#spill.put(await writes.payload())
+      this.#spilledBytes += writes.bytes
+      // The content must go: nothing that stays may refer to it.
+      const pages = writes.giveBack
+      const giveBack = () => {
+        pages()
+        release()
+      }
+      return { ...writes, payload: load, giveBack }
+    } catch (cause) {
+      writes.giveBack()
+      throw new SubpageError(
+        'DISK_FAILED',
+        `the standby cannot put writes to disks aside: ${(cause as Error).message}`,
+        { cause },
+      )
+    }
   }
 
   async #restore(
@@ -83,7 +121,10 @@ export class HeldWrites {
     const bytesMax = limits.framePayloadBytes.value
     const { records, fills, after } = await restorer.restoreWrites(reduced, region.pages, bytesMax)
     checkDisk(records, 0, disk.bytes)
-    const writes = { number, disk, payload: records, from: 0, fills: nothing, giveBack: () => undefined }
+    const writes = {
+      ...{ number, disk, bytes: records.length, payload: async () => records, from: 0, fills: nothing },
+      giveBack: () => undefined,
+    }
     if (fills.length === 0) return writes
     const giveBack = await this.#image.borrow(() => pagesOf(fills))
     if (after) return { ...writes, fills, giveBack }
@@ -96,6 +137,7 @@ export class HeldWrites {
     const writes = this.#writes
     this.#writes = []
     this.#bytes = 0
+    this.#spilledBytes = 0
     return writes
   }
 
@@ -119,8 +161,10 @@ export async function keep(
   applied: Promise<void>,
 ): Promise<void> {
   await applied
-  for (const { payload, fills } of writes) if (fills.length > 0) await fill(payload, fills, image)
-  const kept = writes.map(({ number, payload, from }) => ({ disk: number, records: payload.subarray(from) }))
+  const kept = writes.map((one) => ({
+    ...{ disk: one.number, bytes: one.bytes - one.from },
+    records: async () => (await filled(one, image)).subarray(one.from),
+  }))
   await journal.append(epoch, kept).catch((cause: Error) => {
     throw new SubpageError('DISK_FAILED', `the standby cannot keep writes to disks: ${cause.message}`, {
       cause,
@@ -139,13 +183,19 @@ export async function redo(writes: readonly Writes[], image: Region, applied: Pr
       cause,
     })
   }
-  for (const { disk, payload, from, fills } of writes) {
-    if (fills.length > 0) {
-      await applied
-      await fill(payload, fills, image)
-    }
-    await disk.apply(payload, from).catch(failed)
+  for (const one of writes) {
+    if (one.fills.length > 0) await applied
+    await filled(one, image)
+      .then((payload) => one.disk.apply(payload, one.from))
+      .catch(failed)
   }
+}
+
+/** Absolute content, so twice is once. */
+async function filled({ payload, fills }: Writes, image: Region): Promise<Uint8Array> {
+  const records = await payload()
+  if (fills.length > 0) await fill(records, fills, image)
+  return records
 }
 
 async function fill(records: Uint8Array, fills: Uint8Array, image: Region): Promise<void> {

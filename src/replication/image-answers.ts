@@ -5,6 +5,7 @@ import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { release } from '../release.ts'
 import type { Connection } from './connection.ts'
+import type { CopyLineages } from './disk-lineages.ts'
 import type { DiskImage } from './disks.ts'
 import { type Frame, frameType, payloadBytesMax } from './frame.ts'
 import type { Image } from './image.ts'
@@ -12,12 +13,13 @@ import { decodeRange, type Welcome } from './messages.ts'
 import type { StandbyOptions } from './standby-options.ts'
 
 /** What does not change between connections. */
-export const welcomeOf = ({ image, disks, succession }: StandbyOptions) =>
+export const welcomeOf = ({ guest, image, disks, succession }: StandbyOptions) =>
   ({
     release,
     claimant: succession.claimant,
     imagePages: image.region.pages,
-    disks: disks.map(({ path, made }) => ({ path, made })),
+    disks: disks.map(({ path, made, map }) => ({ path, made, ...(map && { lineage: map.lineage }) })),
+    parts: [...guest.parts],
   }) satisfies Partial<Welcome>
 
 /**
@@ -25,7 +27,7 @@ export const welcomeOf = ({ image, disks, succession }: StandbyOptions) =>
  * @param frame epoch 0: of the image; else the number of a disk, from 1, and which chunks
  * @throws SubpageError FRAME_MALFORMED when there is no such disk, or chunk
  */
-export async function sendHashes(
+async function sendHashes(
   connection: Connection,
   image: Image,
   disks: readonly DiskImage[],
@@ -48,8 +50,26 @@ async function diskHashes(disks: readonly DiskImage[], of: number, range: ChunkR
   return await disk.hashes(range)
 }
 
+/** What a primary asks. @throws SubpageError FRAME_MALFORMED */
+export async function answer(
+  connection: Connection,
+  { image, disks }: Pick<StandbyOptions, 'image' | 'disks'>,
+  lineages: CopyLineages,
+  frame: Frame,
+): Promise<void> {
+  if (frame.type === frameType.askHashes) await sendHashes(connection, image, disks, frame)
+  else if (frame.type === frameType.askPage) await sendPage(connection, image, frame.epoch)
+  else await sendChanges(connection, lineages.changes(frame.epoch - 1))
+}
+
+/** @param bits of a disk's chunks, over as many frames as needed */
+async function sendChanges(connection: Connection, bits: Uint8Array): Promise<void> {
+  for (let at = 0; at < bits.length; at += payloadBytesMax)
+    await connection.send(frameType.changes, 0, bits.subarray(at, at + payloadBytesMax))
+}
+
 /** @throws SubpageError FRAME_MALFORMED when there is no such page */
-export async function sendPage(connection: Connection, image: Image, page: number): Promise<void> {
+async function sendPage(connection: Connection, image: Image, page: number): Promise<void> {
   const { region } = image
   if (page >= region.pages)
     throw new SubpageError('FRAME_MALFORMED', `the primary asks for page ${page} of ${region.pages}`)

@@ -6,7 +6,8 @@ import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
 import { invariant } from '../errors.ts'
 import { DeviceStateReader } from './device-state.ts'
-import { type DiskJournal, noJournal } from './disks.ts'
+import { CopyLineages } from './disk-lineages.ts'
+import { type DiskJournal, noJournal, noSpill } from './disks.ts'
 import type { Faults } from './fault.ts'
 import { type FrameType, frameType } from './frame.ts'
 import { frameOverheadBytes, HeldWrites, keep, redo, type Writes } from './held-writes.ts'
@@ -22,6 +23,8 @@ export interface Committed {
   epoch: number
   deviceState: Uint8Array
   consoleBytes: number
+  /** The guest stands still, as somebody wanted. */
+  suspended: boolean
 }
 
 /** A delta that can be applied, its pages borrowed for that: once a checkpoint is acknowledged nothing may be missing. */
@@ -36,6 +39,8 @@ interface Kept {
   kept: () => Promise<void>
 }
 
+type KeptDisks = Pick<StandbyOptions, 'disks' | 'journal' | 'spill'>
+
 /** Deltas up to this size are applied on the event loop's own thread. */
 const inlineBytesMax = 64 * 1024
 
@@ -45,6 +50,7 @@ export class ImageKeeper {
   readonly #machine: StandbyMachine
   readonly #writes: HeldWrites
   readonly #journal: DiskJournal
+  readonly lineages: CopyLineages
   /** Checkpoints of this connection are acknowledged when their writes to disks outlast a loss of power. */
   #durable = false
   /** The disks may have what no journal has. */
@@ -69,11 +75,12 @@ export class ImageKeeper {
     image: Image,
     faults: Faults,
     machine: StandbyMachine,
-    { disks, journal }: Pick<StandbyOptions, 'disks' | 'journal'> = { disks: [], journal: noJournal },
+    { disks, journal, spill }: KeptDisks = { disks: [], journal: noJournal, spill: noSpill },
   ) {
     this.#journal = journal
+    this.lineages = new CopyLineages(disks)
     this.#image = image
-    this.#writes = new HeldWrites(image, disks)
+    this.#writes = new HeldWrites(image, disks, spill)
     this.#faults = faults
     this.#machine = machine
   }
@@ -90,8 +97,10 @@ export class ImageKeeper {
    * A new connection: it may seed, and counts its epochs from anywhere.
    * @param reduces whether its deltas may be reduced
    * @param durability of its checkpoints
+   * @param lineages of the primary's disks
    */
-  begin(reduces: boolean, durability: Durability = 'memory'): void {
+  begin(reduces: boolean, durability: Durability = 'memory', lineages?: readonly string[]): void {
+    this.lineages.begin(lineages)
     this.#durable = durability === 'disk'
     this.#dropPartial()
     this.#writes.forget()
@@ -192,7 +201,8 @@ export class ImageKeeper {
     this.#lastEpoch = epoch
     this.#faults('before-ack')
     this.#machine.fire('commit')
-    this.#checkpoint = { epoch, deviceState: device, consoleBytes: commit.consoleBytes }
+    const { consoleBytes, suspended } = commit
+    this.#checkpoint = { epoch, deviceState: device, consoleBytes, suspended }
     // A connection that fails says so to its reader; the checkpoint is ours all the same.
     const acknowledged = () => acknowledge().catch(() => undefined)
     const early = this.#durable ? undefined : acknowledged()
@@ -203,6 +213,8 @@ export class ImageKeeper {
     })
     this.#applying = settled(applied)
     await Promise.all([early, applied])
+    // Once the guest runs here it marks what it writes.
+    if (!this.#machine.ending) this.lineages.applied()
   }
 
   /** Resolves when nothing is being written to the image; what was not committed is dropped. */

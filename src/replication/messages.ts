@@ -2,17 +2,19 @@
  * The payloads of frames that are not deltas: JSON checked against a schema where they are rare, fixed binary where
  * they come with every checkpoint.
  */
-import { type Static, type TSchema, Type } from 'typebox'
-import { Value } from 'typebox/value'
-import { codecNames } from '../delta/codec.ts'
+import { type Static, type TSchema, Type } from '#typebox'
+import { Value } from '#typebox/value'
 import { printable, SubpageError } from '../errors.ts'
-import { durabilities, sendingForm } from './sending.ts'
+import { SharedSettings } from './protection-settings.ts'
 
 /** Raised by every change that an older peer would misread. */
-export const protocolVersion = 3
+export const protocolVersion = 4
 
 /** A word or a line of another host: shown to people, so without control characters. */
 const line = Type.String({ maxLength: 255, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })
+
+/** Empty: none. */
+const lineage = Type.String({ pattern: '^([0-9a-f]{32})?$' })
 
 const identity = Type.Object({
   pid: Type.Integer({ minimum: 1, maximum: 2 ** 22 }),
@@ -48,21 +50,11 @@ export const Hello = Type.Object({
     ),
   }),
   generation: Type.Integer({ minimum: 1 }),
+  /** Of the disks, in their order (disk-lineages.ts); absent: this release knows of none. */
+  lineages: Type.Optional(Type.Array(lineage, { maxItems: 16 })),
   /** Left with the primary's arbiter; absent when it has none. */
   mark: Type.Optional(line),
-  settings: Type.Object({
-    epochMs: Type.Number({ minimum: 1 }),
-    pauseShareMax: Type.Optional(Type.Number({ minimum: 0.01, maximum: 1 })),
-    suspicionMs: Type.Number({ minimum: 50 }),
-    outputs: Type.Union([Type.Literal('held'), Type.Literal('free')]),
-    tracker: Type.Enum(['auto', 'userfault', 'compare']),
-    codec: Type.Enum([...codecNames]),
-    /** What a checkpoint outlasts, once it is acknowledged; absent: `memory`. */
-    durability: Type.Optional(Type.Enum([...durabilities])),
-    /** For the protection the other way round. */
-    verifyEveryMs: Type.Optional(Type.Number({ minimum: 1000 })),
-    ...sendingForm,
-  }),
+  settings: SharedSettings,
 })
 export type Hello = Static<typeof Hello>
 
@@ -70,6 +62,8 @@ const DiskCopy = Type.Object({
   path: Type.String({ maxLength: 4096 }),
   /** By subpage: it may be discarded. */
   made: Type.Boolean(),
+  /** Absent: this release knows of none, or the disk has no map. */
+  lineage: Type.Optional(lineage),
 })
 export type DiskCopy = Static<typeof DiskCopy>
 
@@ -84,6 +78,8 @@ export const Welcome = Type.Object({
   arbitrated: Type.Boolean(),
   /** Where it keeps its copies of the disks, for people. */
   disks: Type.Array(DiskCopy, { maxItems: 16 }),
+  /** What its machine is made of (WaitingGuest); absent: this release does not say. */
+  parts: Type.Optional(Type.Array(Type.String({ maxLength: 4200 }), { maxItems: 2048 })),
 })
 export type Welcome = Static<typeof Welcome>
 
@@ -154,11 +150,13 @@ export interface Commit {
   digest: bigint
   /** Frames of type `disk` in this checkpoint. */
   diskFrames: number
+  /** Somebody has stopped the guest: whoever takes it over leaves it so. */
+  suspended: boolean
 }
 
-const commitBytes = 32
+const commitBytes = 36
 
-/** deltas u32 · diskFrames u32 · deltaBytes u64 · consoleBytes u64 · digest u64, little endian. */
+/** deltas u32 · diskFrames u32 · deltaBytes u64 · consoleBytes u64 · digest u64 · suspended u32, 0 or 1; little endian. */
 export function encodeCommit(commit: Commit): Uint8Array {
   const bytes = Buffer.alloc(commitBytes)
   bytes.writeUInt32LE(commit.deltas, 0)
@@ -166,6 +164,7 @@ export function encodeCommit(commit: Commit): Uint8Array {
   bytes.writeBigUInt64LE(BigInt(commit.deltaBytes), 8)
   bytes.writeBigUInt64LE(BigInt(commit.consoleBytes), 16)
   bytes.writeBigUInt64LE(commit.digest, 24)
+  bytes.writeUInt32LE(commit.suspended ? 1 : 0, 32)
   return bytes
 }
 
@@ -174,15 +173,17 @@ export function decodeCommit(payload: Uint8Array): Commit {
   if (payload.length !== commitBytes)
     throw new SubpageError('FRAME_MALFORMED', `a commit has ${payload.length} bytes, expected ${commitBytes}`)
   const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+  const suspended = bytes.readUInt32LE(32)
   const commit = {
     deltas: bytes.readUInt32LE(0),
     deltaBytes: Number(bytes.readBigUInt64LE(8)),
     consoleBytes: Number(bytes.readBigUInt64LE(16)),
     digest: bytes.readBigUInt64LE(24),
     diskFrames: bytes.readUInt32LE(4),
+    suspended: suspended === 1,
   }
   const sizes = [commit.deltaBytes, commit.consoleBytes]
-  if (!sizes.every(Number.isSafeInteger))
+  if (!sizes.every(Number.isSafeInteger) || suspended > 1)
     throw new SubpageError('FRAME_MALFORMED', 'a commit has a field out of range')
   return commit
 }

@@ -1,7 +1,7 @@
 /**
  * When the next checkpoint begins. Fixed: one epoch after the last. Automatic: as soon as the guest has sent something that
- * waits for a commit, but with so much time between two pauses that they take no more than a stated share of it; and
- * when nothing waits, after the longest epoch.
+ * waits for a commit, but with so much time between two pauses that they, and the faults of armed pages, take no more than a
+ * stated share of it, also of the longest epoch; and when nothing waits, after that.
  */
 import type { Clock } from './clock.ts'
 import type { Guest } from './guest.ts'
@@ -9,7 +9,7 @@ import type { Guest } from './guest.ts'
 export interface Pace {
   /** Fixed: the epoch. Automatic: the longest. Milliseconds. */
   epochMs: number
-  /** Automatic: the share of time that pauses may take; absent when the epoch is fixed. */
+  /** Automatic: the share of time that pauses and faults may take; absent when the epoch is fixed. */
   pauseShareMax?: number
 }
 
@@ -36,13 +36,17 @@ export const retryMs = 500
 /** How often to look whether output waits. Looking costs a read of two bytes. */
 const lookMs = 1
 
-/** Resolves when it is time, or when interrupted. @param pauseUs of the checkpoint that began at `startedAt` */
+/** The longest epoch after a checkpoint that has cost so much, milliseconds. */
+export const longestMs = ({ epochMs, pauseShareMax }: Pace, costUs: number) =>
+  pauseShareMax === undefined ? epochMs : Math.max(epochMs, costUs / 1000 / pauseShareMax)
+
+/** Resolves when it is time, or when interrupted. @param costUs pause and faults of the checkpoint that began at `startedAt` */
 export async function nextCheckpoint(
   { epochMs, pauseShareMax }: Pace,
   guest: Guest,
   clock: Clock,
   startedAt: number,
-  pauseUs: number,
+  costUs: number,
   interrupted: AbortSignal,
 ): Promise<void> {
   const until = async (dueAt: number) => {
@@ -51,7 +55,7 @@ export async function nextCheckpoint(
   }
   if (pauseShareMax === undefined || guest.outputPending() === undefined)
     return await until(startedAt + epochMs)
-  await until(startedAt + pauseUs / 1000 / pauseShareMax)
+  await until(startedAt + costUs / 1000 / pauseShareMax)
   while (!interrupted.aborted && clock.now() < startedAt + epochMs && !guest.outputPending())
     await clock.sleep(lookMs, interrupted)
 }

@@ -59,6 +59,10 @@ export class PendingPages {
 
   /** The shadow was set to the guest and compared with the image: all other pages are alike. */
   onlyDiffer(pages: PageRanges): void {
+    invariant(
+      this.#sent === undefined,
+      'the standby holds pages beside the image: they would come on top of what it was compared by',
+    )
     this.#settle(pages)
   }
 
@@ -85,6 +89,10 @@ export class PendingPages {
       this.#unsynced.intersect(pages).pageCount === 0,
       'a page that goes whole goes with its checkpoint: what is sent of it before would count on another shadow',
     )
+    invariant(
+      this.#sent?.epoch === epoch || this.#early.pageCount === 0,
+      'what was sent early of an epoch is harvested before anything is sent of the next one',
+    )
     if (this.#sent?.epoch !== epoch)
       this.#sent = { epoch, pages: PageRanges.empty, changedLines: 0, deltaBytes: 0, bytes: 0 }
     this.#early = this.#early.union(pages)
@@ -95,6 +103,10 @@ export class PendingPages {
   /** The standby holds all that was harvested and sent. */
   committed(): void {
     invariant(this.#underWay, 'only what was harvested can be committed')
+    invariant(
+      this.#early.pageCount === 0,
+      'what was sent early since the harvest belongs to a later checkpoint',
+    )
     this.#settle(PageRanges.empty)
   }
 

@@ -2,14 +2,13 @@
 import { EventEmitter } from 'node:events'
 import { EpochStats } from './epoch-stats.ts'
 import type { DiskCopy } from './messages.ts'
+import type { Misfit } from './misfit.ts'
 import type { PrimaryEvents, PrimaryState } from './primary-options.ts'
+import { PrimaryMachine } from './primary-state.ts'
 import type { SeedingFigures, SeedProgress } from './seed-progress.ts'
 
 export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
-  state: PrimaryState = 'Connecting'
-  reason = ''
-  /** The guest goes on without a standby that could take over. */
-  alone: boolean
+  protected readonly machine: PrimaryMachine
   /** Who else may run the guest, as the arbiter says. */
   dispute: string | undefined
   readonly stats = new EpochStats()
@@ -18,9 +17,31 @@ export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
   /** Of the last seeding. */
   protected progress: SeedProgress | undefined
 
-  protected constructor(alone: boolean) {
+  /** @param exposed a standby may hold a checkpoint from before */
+  protected constructor(exposed: boolean) {
     super()
-    this.alone = alone
+    this.machine = new PrimaryMachine(exposed, (changed) => {
+      if (changed.alone) this.emit('alone', this.alone)
+      if (changed.state) this.emit('state', this.state, this.reason)
+    })
+  }
+
+  get state(): PrimaryState {
+    return this.machine.label
+  }
+
+  get reason(): string {
+    return this.machine.reason
+  }
+
+  /** The guest goes on without a standby that could take over. */
+  get alone(): boolean {
+    return this.machine.alone
+  }
+
+  /** The guest's devices are not its standby's: it has none until that is taken back. */
+  get devicesDiffer(): boolean {
+    return this.machine.misfit
   }
 
   /** While it is being seeded. */
@@ -28,21 +49,15 @@ export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
     return this.state === 'Seeding' ? this.progress?.figures : undefined
   }
 
-  protected enter(state: PrimaryState, reason: string): void {
-    if (this.state === state && this.reason === reason) return
-    this.state = state
-    this.reason = reason
-    this.emit('state', state, reason)
-  }
-
   /** The standby's newest checkpoint is getting old. */
   protected lag(reason: string): void {
-    if (this.state === 'Protected') this.enter('Lagging', reason)
+    if (this.machine.allows('lag')) this.machine.change('lag', reason)
   }
 
-  protected goOn(alone: boolean): void {
-    if (this.alone === alone) return
-    this.alone = alone
-    this.emit('alone', alone)
+  /** @param misfit undefined: the guest has the devices of its standby again */
+  protected differ(misfit: Misfit | undefined): void {
+    const event = misfit ? 'differ' : 'fit'
+    const reason = misfit?.message ?? 'the guest has the devices of its standby again'
+    if (this.machine.allows(event)) this.machine.change(event, reason)
   }
 }

@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream'
 import type { CodecName } from '../delta/capture.ts'
 import type { SubpageError } from '../errors.ts'
+import type { HotPageCosts } from '../tracking/hot-pages.ts'
 import type { TrackerChoice } from '../tracking/tracker.ts'
 import type { Clock } from './clock.ts'
 import type { EpochReport } from './epoch-stats.ts'
@@ -27,6 +28,8 @@ export interface PrimaryOptions {
   sending?: Sending
   pace: Pace
   limits: PauseLimits
+  /** What this host takes for a fault, and for a comparison; undefined: every page is armed. */
+  hotPages: HotPageCosts | undefined
   suspicionMs: number
   /** `free`: what the guest sends leaves at once; for clients that can bear that it is taken back. */
   outputs: 'held' | 'free'

@@ -1,6 +1,6 @@
 /** One connection of a primary to its standby: the handshake, and what the standby answers afterwards. */
 import type { Duplex } from 'node:stream'
-import type { ChunkRange } from '../disk/records.ts'
+import { type ChunkRange, chunksOf } from '../disk/records.ts'
 import { asSubpageError, type ErrorCode, errorTable, SubpageError } from '../errors.ts'
 import { hashBytes } from '../memory/hash.ts'
 import { pageBytes } from '../memory/page.ts'
@@ -10,9 +10,10 @@ import type { DeltaSender } from './delta-sender.ts'
 import { DeviceStateWriter } from './device-state.ts'
 import type { DiskSender } from './disk-sender.ts'
 import { type Frame, type FrameType, frameType } from './frame.ts'
+import type { GuestEnd } from './guest.ts'
+import { Heartbeat } from './heartbeat.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
 import { alsoDisks, encodeRange, type Hello, Refusal, readJson, Welcome } from './messages.ts'
-import { Pulse } from './pulse.ts'
 
 interface Waiter<T> {
   resolve: (value: T) => void
@@ -32,6 +33,8 @@ export interface Senders {
   disks: DiskSender
 }
 
+const answers = new Set<FrameType>([frameType.hashes, frameType.page, frameType.changes])
+
 /** A standby starts a QEMU before it answers. */
 const welcomeMs = 30_000
 
@@ -49,14 +52,14 @@ export class PrimarySession {
   /** Bytes sent over the connection until the last commit. */
   sentBytesAtCommit = 0
   readonly #closed: AbortController
-  readonly #pulse: Pulse
+  readonly #heartbeat: Heartbeat
   readonly #acks = new Map<number, Waiter<void>>()
   #probe: (Waiter<void> & { number: number }) | undefined
   #probes = 0
   #question: Question | undefined
   #asked: Promise<Uint8Array> = Promise.resolve(new Uint8Array())
   #handover: Waiter<void> | undefined
-  #dismissal: Waiter<void> | undefined
+  readonly #dismissals: Waiter<void>[] = []
   #failure: SubpageError | undefined
 
   private constructor(
@@ -65,7 +68,7 @@ export class PrimarySession {
     hello: Hello,
     welcome: Welcome,
     closed: AbortController,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     { deltas, disks }: Senders,
   ) {
     this.connection = connection
@@ -74,8 +77,8 @@ export class PrimarySession {
     this.hello = hello
     this.welcome = welcome
     this.#closed = closed
-    this.#pulse = pulse
-    connection.onInput = () => pulse.heard()
+    this.#heartbeat = heartbeat
+    connection.onInput = () => heartbeat.heard()
     this.lost = this.#read(frames)
   }
 
@@ -120,14 +123,14 @@ export class PrimarySession {
       if (welcome.imagePages * pageBytes !== hello.guest.memoryBytes)
         throw new SubpageError('PEER_MISMATCH', 'the image on the standby has another size than the guest')
       const { suspicionMs } = hello.settings
-      const pulse = new Pulse(
+      const heartbeat = new Heartbeat(
         clock,
         suspicionMs,
         // A connection that fails says so to its reader.
         () => void connection.send(frameType.heartbeat).catch(() => undefined),
         () => connection.fail(`the standby was silent for ${suspicionMs} ms`),
       )
-      return new PrimarySession(connection, frames, hello, welcome, closed, pulse, senders(connection))
+      return new PrimarySession(connection, frames, hello, welcome, closed, heartbeat, senders(connection))
     } catch (error) {
       closed.abort()
       connection.close()
@@ -148,7 +151,7 @@ export class PrimarySession {
 
   /** Whether this host stood still for so long that the standby may have gone on meanwhile. */
   get stalled(): boolean {
-    return this.#pulse.stalled
+    return this.#heartbeat.stalled
   }
 
   /** Aborts when the connection is lost. */
@@ -184,16 +187,37 @@ export class PrimarySession {
    * @param given called at once then, before the connection can end
    */
   async dismiss(disksToo: boolean, given: () => void): Promise<void> {
-    const answered = this.#wait<void>(({ resolve, reject }) => {
-      this.#dismissal = { reject, resolve: () => resolve(given()) }
-    })
+    const answered = this.#wait<void>(({ resolve, reject }) =>
+      this.#dismissals.push({ reject, resolve: () => resolve(given()) }),
+    )
     await Promise.all([this.connection.send(frameType.unprotect, disksToo ? alsoDisks : 0), answered])
   }
 
-  /** XXH3-128 of every 64 KiB of the standby's copy of a disk, or of a range of it. Shape: 16 bytes each. */
-  async diskHashes(disk: number, { first, count }: ChunkRange): Promise<Uint8Array> {
+  /** The guest has ended as somebody wanted. Resolves when the standby has given its checkpoint up, as above. */
+  async layDown(how: GuestEnd): Promise<void> {
+    const answered = this.#wait<void>((waiter) => this.#dismissals.push(waiter))
+    await Promise.all([this.connection.sendJson(frameType.guestEnded, how), answered])
+  }
+
+  /**
+   * XXH3-128 of every 64 KiB of the standby's copy of a disk. Shape: 16 bytes each.
+   * @param of some chunks of it, or all of a disk of this size
+   */
+  async diskHashes(disk: number, of: ChunkRange | number): Promise<Uint8Array> {
+    const { first, count } = typeof of === 'number' ? { first: 0, count: chunksOf(of) } : of
     const range = encodeRange(first, count)
     return await this.#ask(frameType.askHashes, disk + 1, frameType.hashes, count * hashBytes, range)
+  }
+
+  /** Which chunks of a disk of this size its guest has written there. Shape: a bit each, the first one the lowest of its byte. */
+  async diskChanges(disk: number, bytes: number): Promise<Uint8Array> {
+    const bits = Math.ceil(chunksOf(bytes) / 8)
+    return await this.#ask(frameType.askChanges, disk + 1, frameType.changes, bits)
+  }
+
+  /** What the copy of a disk becomes with the first checkpoint. @param lineage 16 bytes */
+  async renewLineage(disk: number, lineage: Uint8Array): Promise<void> {
+    await this.connection.send(frameType.lineage, disk + 1, lineage)
   }
 
   /** XXH3-128 of every page of the image, as of the last checkpoint sent. Shape: 16 bytes a page. */
@@ -227,7 +251,7 @@ export class PrimarySession {
     return answered
   }
 
-  #wait<T>(register: (waiter: Waiter<T>) => void): Promise<T> {
+  #wait<T>(register: (waiter: Waiter<T>) => unknown): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#failure) reject(this.#failure)
       else register({ resolve, reject })
@@ -242,14 +266,14 @@ export class PrimarySession {
       failure = asSubpageError(error)
     }
     this.#failure = failure
-    this.#pulse.stop()
+    this.#heartbeat.stop()
     this.connection.close()
     for (const waiter of [
       ...this.#acks.values(),
       this.#probe,
       this.#question,
       this.#handover,
-      this.#dismissal,
+      ...this.#dismissals,
     ])
       waiter?.reject(failure)
     this.#closed.abort()
@@ -261,12 +285,13 @@ export class PrimarySession {
       const waiter = this.#acks.get(frame.epoch)
       if (!waiter) throw unexpected(`it acknowledges checkpoint ${frame.epoch}, which nobody sent`)
       this.#acks.delete(frame.epoch)
-      this.#pulse.seeded()
+      this.#heartbeat.seeded()
       waiter.resolve()
-    } else if (frame.type === frameType.hashes || frame.type === frameType.page) this.#answered(frame)
+    } else if (answers.has(frame.type)) this.#answered(frame)
     else if (frame.type === frameType.refuse) throw refusal(frame.payload)
     else if (frame.type === frameType.tookOver && this.#handover) this.#handover.resolve()
-    else if (frame.type === frameType.dismissed && this.#dismissal) this.#dismissal.resolve()
+    else if (frame.type === frameType.dismissed && this.#dismissals.length > 0)
+      for (const waiter of this.#dismissals.splice(0)) waiter.resolve()
     else if (frame.type === frameType.heartbeat) {
       if (frame.epoch === this.#probe?.number) this.#probe.resolve()
     } else throw unexpected(`a standby does not send frame type ${frame.type}`)

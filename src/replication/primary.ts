@@ -3,36 +3,38 @@
  * connection. The guest runs on whatever happens here; what it sends waits while a standby could take over a state that
  * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
-import { asSubpageError, SubpageError } from '../errors.ts'
+import { asSubpageError, BrokenInvariant, endProcess, SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint } from './checkpoint.ts'
 import { type DiskTraffic, noTraffic } from './disk-traffic.ts'
 import { noDisks } from './disks.ts'
-import { frameType } from './frame.ts'
+import { bidFarewell, dismiss, layDown, letOut, staying } from './farewell.ts'
 import type { GuestEnd, Pause } from './guest.ts'
-import { meet } from './meeting.ts'
+import { shakeHands } from './handshake.ts'
+import { decideAlone, reasonOf } from './lost-standby.ts'
+import { hasGivenUp, Misfit, untilFits } from './misfit.ts'
+import { leaseOutput } from './output-lease.ts'
 import {
   aliveLookMs,
   backlog,
   detachMs,
   farewellMs,
   lateMs,
+  longestMs,
   nextCheckpoint,
   retryMs,
   tooSlow,
 } from './pace.ts'
-import { dismiss, leave, letOut, part, reasonOf, staying, unprotect } from './parting.ts'
 import { PrimaryCondition } from './primary-condition.ts'
 import type { PrimaryOptions } from './primary-options.ts'
 import type { PrimarySession } from './primary-session.ts'
-import { type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
+import { memoryOf, type Protection, type ProtectionMemory, protectionOf } from './protection.ts'
 import { seed } from './seed.ts'
 import { leaveDisks, seedDisks } from './seed-disks.ts'
 import { SeedProgress } from './seed-progress.ts'
 import { sendersOf } from './senders.ts'
 import { Speculation } from './speculation.ts'
-import { leaveToSpeak } from './speech.ts'
 import { assertArbitrated, handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
 import { type Verification, Verifier } from './verifier.ts'
@@ -42,19 +44,15 @@ export class Primary extends PrimaryCondition {
   readonly #options: PrimaryOptions
   readonly #protection: Protection
   readonly #speculation: Speculation
-  readonly #stopping = new AbortController()
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
   readonly #verifier: Verifier
   #epoch = 0
-  #detached = false
   /** Over which a standby is connected. */
   #session: PrimarySession | undefined
-  /** By command: the standby is asked to give its checkpoint up. */
-  #ending = false
+  /** Ends by command: one at a time. */
+  #stops: Promise<unknown> = Promise.resolve()
   #disksToo = false
-  /** A standby may hold a checkpoint: going on without it needs a decision. */
-  #exposed: boolean
   /** The pause of a switchover that is under way. */
   #held: Pause | undefined
   /** Settles when it has let go of the guest. */
@@ -64,12 +62,11 @@ export class Primary extends PrimaryCondition {
   readonly diskTraffic: DiskTraffic[]
 
   private constructor(options: PrimaryOptions) {
-    super(!options.exposed)
+    super(options.exposed)
     this.#options = options
-    this.#exposed = options.exposed
     this.diskTraffic = options.guest.disks.sizes.map(noTraffic)
     const mayRelease = (session: PrimarySession, sentAt: number) =>
-      leaveToSpeak(options, sentAt, () => session.probe())
+      leaseOutput(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
     this.#verifier = new Verifier(this.#protection, this.#tasks, () => this.#session)
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
@@ -103,15 +100,12 @@ export class Primary extends PrimaryCondition {
 
   /** A standby that is connected right now has a whole checkpoint: it could go on if the guest died. */
   get covered(): boolean {
-    const whole = this.state === 'Protected' || this.state === 'Lagging'
-    const ending = this.#ending || this.#stopping.signal.aborted
-    return whole && !ending && this.#session?.closed.aborted === false
+    return this.machine.covered && this.#session?.closed.aborted === false
   }
 
   /** What protecting takes of this host's memory, in bytes. */
   get memory(): ProtectionMemory {
-    const { kind, bytes } = this.#protection.shadow
-    return { shadow: kind, shadowBytes: bytes, reducerBytes: this.#session?.deltas.memoryBytes ?? 0 }
+    return memoryOf(this.#protection, this.#session)
   }
 
   get options(): Readonly<PrimaryOptions> {
@@ -130,15 +124,13 @@ export class Primary extends PrimaryCondition {
 
   /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
   async switchover(): Promise<void> {
-    const { succession, guest } = this.#options
-    assertArbitrated(succession)
+    assertArbitrated(this.#options.succession)
     await this.#tasks.add<void>(async (session, epoch, done) => {
-      await handOver(this.#protection, session, epoch, (pause) => {
+      const held = (pause: Pause | undefined) => {
         this.#held = pause
-      })
-      this.#held = undefined
-      guest.supersede('switched over to the standby')
-      done()
+        if (pause) this.machine.change('hand over')
+      }
+      await handOver(this.#protection, session, epoch, held, done)
       return undefined
     })
   }
@@ -149,19 +141,26 @@ export class Primary extends PrimaryCondition {
    * @returns where copies of the disks stay
    * @throws SubpageError ARBITER_UNREACHABLE when the standby could still take over; the protection goes on then; GUEST_DIED
    */
-  async stop(disksToo = false): Promise<string[]> {
+  stop(disksToo = false): Promise<string[]> {
+    const stop = () => this.#stop(disksToo)
+    const stopped = this.#stops.then(stop, stop)
+    this.#stops = stopped
+    return stopped
+  }
+
+  async #stop(disksToo: boolean): Promise<string[]> {
     // What could not be let out then may be now.
     if (this.#failure) {
       await letOut(this.#options.guest, this.#held)
       return staying(this.copies, false)
     }
-    this.#ending = true
+    const { machine } = this
+    if (machine.allows('dismiss')) machine.fire('dismiss')
     this.#disksToo = disksToo
     const until = this.#options.clock.now() + farewellMs
-    const [session, tasks, stopping] = [this.#session, this.#tasks, this.#stopping]
-    const all = { ...this.#options, session, exposed: () => this.#exposed, stopping, tasks, disksToo }
-    const told = await dismiss(all).finally(() => {
-      this.#ending = false
+    const [session, tasks] = [this.#session, this.#tasks]
+    const told = await dismiss({ ...this.#options, session, machine, tasks, disksToo }).finally(() => {
+      if (machine.allows('keep')) machine.fire('keep')
     })
     const relax = this.#options.clock.after(until - this.#options.clock.now(), () => this.#abandoned.abort())
     await this.finished.finally(relax)
@@ -171,43 +170,41 @@ export class Primary extends PrimaryCondition {
 
   /** Ends this object, not the protection: another one, of the next supervisor, goes on with it. No pause is left open. */
   async detach(): Promise<void> {
-    this.#detached = true
-    this.#stopping.abort()
+    this.machine.fire('leave')
     const relax = this.#options.clock.after(this.#session ? detachMs : 0, () => this.#abandoned.abort())
     await this.finished.finally(relax)
   }
 
   #open(): Promise<PrimarySession> {
-    const { sending = {} } = this.#options
-    return meet({
-      options: this.#options,
-      exposed: this.#exposed,
-      stopping: this.#stopping.signal,
+    const [options, machine] = [this.#options, this.machine]
+    return shakeHands({
+      ...{ options, machine },
+      lineages: this.#protection.lineages,
       abandoned: this.#abandoned.signal,
-      senders: (connection) => sendersOf(connection, this.#protection, sending, this.diskTraffic),
+      senders: (connection) => sendersOf(connection, this.#protection, options.sending, this.diskTraffic),
     })
   }
 
   /** Never rejects: what it cannot go on with is a state. */
   async #run(first: PrimarySession | undefined): Promise<void> {
+    const { machine } = this
     const { guest, clock, succession } = this.#options
-    const stopping = this.#stopping.signal
+    const { stopping } = machine
     let session = first
     let end: GuestEnd | undefined
-    void watchArbiter(this.#options, stopping, {
+    void watchArbiter(this.#options, {
+      machine,
       session: () => this.#session,
-      exposed: () => this.#exposed,
-      found: (dispute, newer) => {
+      found: (dispute) => {
         this.dispute = dispute
-        // Before it goes on with another standby it asks.
-        this.#exposed ||= newer
       },
     })
     const ended = whenEnded(guest.ended, async (how) => {
       end = how
       // The standby acts on this, so it goes out before anything else is tidied up.
-      await session?.connection.sendJson(frameType.guestEnded, how).catch(() => undefined)
-      this.#stopping.abort()
+      const told = layDown(how, { session, succession, exposed: machine.exposed, clock })
+      machine.fire('guest ended')
+      await told.then((trouble) => trouble && this.emit('missed', trouble))
     })
     try {
       while (!stopping.aborted) {
@@ -215,9 +212,11 @@ export class Primary extends PrimaryCondition {
           session ??= await this.#open()
           this.#session = session
           this.copies = session.welcome.disks
-          await this.#serve(session)
+          if (!stopping.aborted) await this.#serve(session)
         } catch (error) {
+          if (error instanceof BrokenInvariant) throw error
           this.#session = undefined
+          if (machine.connected) machine.fire('lose')
           // The connection stays open for the word that it has ended. A hypervisor that is ending refuses commands.
           while (!guest.alive && !end) await Promise.race([ended.done, clock.sleep(aliveLookMs)])
           if (end) await ended.done
@@ -230,16 +229,17 @@ export class Primary extends PrimaryCondition {
       }
       if (end) await ended.done
       else {
-        const bidFarewell = this.#detached ? leave : unprotect
-        const what = { guest, succession, exposed: this.#exposed, disksToo: this.#disksToo }
-        await bidFarewell(what, session?.connection, this.#held)
+        const farewell = { guest, succession, machine, disksToo: this.#disksToo }
+        await bidFarewell(farewell, session?.connection, this.#held)
       }
       await session?.connection.finish()
     } catch (error) {
       this.#failure = asSubpageError(error)
-      this.enter('Failed', this.#failure.message)
+      machine.change('fail', this.#failure.message)
+      if (error instanceof BrokenInvariant) endProcess(error)
     } finally {
       ended.forget()
+      if (machine.allows('over')) machine.fire('over')
       session?.release()
       await leaveDisks(guest)
       this.#tasks.end()
@@ -249,20 +249,27 @@ export class Primary extends PrimaryCondition {
 
   async #serve(session: PrimarySession): Promise<void> {
     const { guest, clock, pace, limits } = this.#options
-    const stopping = this.#stopping.signal
+    const { stopping } = this.machine
+    this.machine.change('connect', '')
+    // It is ours again: a switchover has not taken place.
+    await this.#held?.resume()
+    this.#held = undefined
     await this.#seed(session, true)
     const interrupted = AbortSignal.any([stopping, session.closed])
     while (!stopping.aborted) {
-      if (this.#protection.pending.unsynced.pageCount > limits.wholePages) await this.#seed(session, false)
+      if (this.#protection.pending.unsynced.pageCount > limits.wholePages) {
+        this.machine.change('fall behind', backlog)
+        await this.#seed(session, false)
+      }
       if (stopping.aborted) return
       const startedAt = clock.now()
-      const pauseUs = await this.#epochOf(session)
-      // A lost connection or an end of protection is noticed at once.
-      const due = nextCheckpoint(pace, guest, clock, startedAt, pauseUs, interrupted)
+      const costUs = await this.#epochOf(session)
+      const epochMs = longestMs(pace, costUs)
+      const due = nextCheckpoint(pace, guest, clock, startedAt, costUs, interrupted)
       // A link that does not take what is sent early delays the checkpoint, too.
-      const inTime = clock.after(pace.epochMs + lateMs(pace), () => this.lag(tooSlow))
+      const inTime = clock.after(epochMs + lateMs(pace), () => this.lag(tooSlow))
       await this.#speculation
-        .during(session, this.#epoch + 1, startedAt, pace.epochMs, due, interrupted)
+        .during(session, this.#epoch + 1, startedAt, epochMs, due, interrupted)
         .finally(inTime)
       if (session.closed.aborted) throw await session.lost
     }
@@ -270,44 +277,43 @@ export class Primary extends PrimaryCondition {
 
   /** @param anew over another connection; otherwise a backlog is brought up that is too much for a pause */
   async #seed(session: PrimarySession, anew: boolean): Promise<void> {
+    const [machine, signal] = [this.machine, this.machine.stopping]
     const { guest, outputs, clock } = this.#options
-    const { signal } = this.#stopping
-    this.enter('Seeding', anew ? '' : backlog)
     const forgotten = async () => {
-      if (!this.#exposed) return
-      this.#exposed = false
+      if (!machine.exposed) return
+      machine.fire('forget')
       await letOut(guest, undefined)
-      this.goOn(true)
+      machine.show(this.reason)
     }
     const progress = new SeedProgress(clock, anew ? guest.disks : noDisks, guest.ram.bytes)
     this.progress = progress
-    if (anew) await seedDisks(guest.disks, session, { signal, next: this.#epoch + 1, forgotten })
-    const ahead = this.#exposed ? forgotten : undefined
+    if (anew) await seedDisks(this.#protection, session, { signal, next: this.#epoch + 1, forgotten })
+    const ahead = machine.exposed ? forgotten : undefined
     await seed(this.#protection, session, { anew, signal, forgotten: ahead, progress })
     session.sentBytesAtCommit = session.connection.bytesSent
     if (signal.aborted) return
     this.emit('seeded', progress.figures)
     if (outputs === 'held') await guest.holdOutputs()
-    // From the next commit on the standby can take over.
-    this.#exposed = true
+    if (!signal.aborted) machine.fire('seeded')
   }
 
-  /** One checkpoint, or a task in its place. Returns the length of its pause. */
+  /** One checkpoint, or a task in its place. Returns what it has cost the guest, microseconds. */
   async #epochOf(session: PrimarySession): Promise<number> {
     const { clock, pace } = this.#options
     const epoch = ++this.#epoch
-    const take = this.#tasks.next() ?? ((s, e) => checkpoint(this.#protection, s, e))
+    // A task does without what the first checkpoint settles: whether the standby can take over.
+    const task = this.machine.covered ? this.#tasks.next() : undefined
+    const take = task ?? ((s, e) => checkpoint(this.#protection, s, e))
     const inTime = clock.after(lateMs(pace), () => this.lag(tooSlow))
     try {
       const report = await take(session, epoch)
       if (!report) return 0
-      this.goOn(false)
       this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
+      if (report.commitUs > lateMs(pace) * 1000) this.machine.change('commit late', tooSlow)
+      else this.machine.change('commit', '')
       this.emit('epoch', report)
-      const lagging = report.commitUs > lateMs(pace) * 1000
-      this.enter(lagging ? 'Lagging' : 'Protected', lagging ? tooSlow : '')
-      return report.pauseUs
+      return report.pauseUs + report.faultUs
     } catch (error) {
       this.stats.addFailed()
       if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
@@ -323,22 +329,17 @@ export class Primary extends PrimaryCondition {
 
   /** The connection is gone, or the standby refuses. */
   async #lost(session: PrimarySession | undefined, why: SubpageError): Promise<void> {
+    const { machine } = this
+    if (await hasGivenUp(why, session, this.#options.clock)) machine.fire('go alone')
     session?.connection.close()
-    if (this.state !== 'Connecting') this.enter('Connecting', why.message)
-    const decision = await part({
-      ...this.#options,
-      why,
-      session,
-      exposed: this.#exposed,
-      stopping: this.#stopping.signal,
-      waiting: (reason) => this.enter('Connecting', reason),
-    })
-    if (decision !== 'alone') return
-    this.enter('Connecting', reasonOf(why))
-    this.#exposed = false
+    if (this.state !== 'Connecting') machine.show(why.message)
+    if ((await decideAlone({ ...this.#options, why, session, machine })) !== 'alone') return
+    machine.fire('go alone')
     await letOut(this.#options.guest, this.#held)
     this.#held = undefined
-    this.goOn(true)
+    machine.show(reasonOf(why))
+    if (why instanceof Misfit)
+      await untilFits(this.#options, why, machine.stopping, (now) => this.differ(now))
   }
 
   #release(): void {

@@ -1,9 +1,11 @@
 /** What a protection carries from one checkpoint to the next, and how it begins: nothing is known of what the standby holds. */
 import type { Shadow, ShadowKind } from '../delta/shadow.ts'
 import { SubpageError } from '../errors.ts'
+import { HotPages } from '../tracking/hot-pages.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import type { Clock } from './clock.ts'
 import { DeltaWriter } from './delta-writer.ts'
+import { DiskLineages } from './disk-lineages.ts'
 import type { Faults } from './fault.ts'
 import type { Guest } from './guest.ts'
 import { assertComparable, type PauseLimits } from './pause-limits.ts'
@@ -17,10 +19,15 @@ export interface Protection {
   readonly tracker: Tracker
   /** What is remembered of what the standby holds; the unsynced pages excepted. */
   readonly shadow: Shadow
+  /** Which pages change in which epochs, and need not be armed; undefined with a tracker that names every page. */
+  readonly hot: HotPages | undefined
+  /** Of the first write to an armed page; 0 where none is armed. */
+  readonly faultNs: number
   readonly writer: DeltaWriter
   readonly pending: PendingPages
   readonly limits: PauseLimits
   readonly faults: Faults
+  readonly lineages: DiskLineages
   readonly clock: Clock
   /**
    * Called with an acknowledgement in hand, before anything the guest sent is let out: until when that may be. Times are by
@@ -38,22 +45,35 @@ export interface ProtectionMemory {
   reducerBytes: number
 }
 
+export const memoryOf = ({ shadow }: Protection, session: PrimarySession | undefined): ProtectionMemory => ({
+  shadow: shadow.kind,
+  shadowBytes: shadow.bytes,
+  reducerBytes: session?.deltas.memoryBytes ?? 0,
+})
+
 /** @throws SubpageError TRACKER_UNAVAILABLE, BAD_ARGUMENT, NO_SPACE; nothing is kept then */
 export function protectionOf(
-  { guest, codec, tracker, sending = {}, limits, clock, faults }: PrimaryOptions,
+  { guest, codec, tracker: choice, sending = {}, limits, hotPages, clock, faults }: PrimaryOptions,
   mayRelease: Protection['mayRelease'],
 ): Protection {
   const shadow = makeShadow(guest.ram.pages, codec, sending)
   try {
+    const tracker = suitable(guest.track(choice), guest, shadow)
     return {
       guest,
-      tracker: suitable(guest.track(tracker), guest, shadow),
+      tracker,
       shadow,
+      hot:
+        tracker.name === 'userfault'
+          ? new HotPages(guest.ram.pages, comparesHot(shadow) ? hotPages : undefined)
+          : undefined,
+      faultNs: tracker.name === 'userfault' ? (hotPages?.faultNs ?? 0) : 0,
       writer: new DeltaWriter(guest.ram, shadow, codec),
       pending: new PendingPages(guest.ram.pages),
       limits,
       clock,
       faults,
+      lineages: new DiskLineages(guest.disks.maps, clock),
       mayRelease,
     }
   } catch (error) {
@@ -61,6 +81,12 @@ export function protectionOf(
     throw error
   }
 }
+
+/**
+ * A page that was left unarmed is compared whether it was written or not: with a copy, for hashes take longer than the fault, and
+ * a cache does not hold every page.
+ */
+const comparesHot = ({ copy }: Shadow) => copy !== undefined
 
 /** A tracker that names every page has all memory read in each pause, and all that a cache does not hold sent. */
 function suitable(tracker: Tracker, guest: Guest, { kind }: Shadow): Tracker {

@@ -1,11 +1,10 @@
 /**
- * Brings the standby's copies of the disks up to the guest's while it runs: whoever feeds compares with the hashes of what the
- * standby has, so that what is equal costs reading and no sending.
+ * Brings the standby's copies of the disks up to the guest's while it runs. Where maps say what may differ, that is read and sent;
+ * else all is read and compared with hashes of what the standby has, and what differs is sent.
  */
-import { chunksOf } from '../disk/records.ts'
-import type { GuestDisks } from './disks.ts'
 import type { Guest } from './guest.ts'
 import type { PrimarySession } from './primary-session.ts'
+import type { Protection } from './protection.ts'
 
 export interface DiskSeeding {
   signal: AbortSignal
@@ -21,16 +20,14 @@ export interface DiskSeeding {
  * @throws SubpageError DISK_FAILED, PEER_UNREACHABLE
  */
 export async function seedDisks(
-  disks: GuestDisks,
+  { guest: { disks }, lineages }: Pick<Protection, 'guest' | 'lineages'>,
   session: PrimarySession,
   { signal, next, forgotten }: DiskSeeding,
 ): Promise<void> {
   if (disks.sizes.length === 0) return
   session.closed.addEventListener('abort', () => disks.drop())
-  const hashes: Uint8Array[] = []
-  for (const [disk, bytes] of disks.sizes.entries())
-    hashes.push(await session.diskHashes(disk, { first: 0, count: chunksOf(bytes) }))
-  await disks.begin(hashes, ({ message }) => session.connection.fail(message))
+  const known = await lineages.agree(session, disks.sizes)
+  await disks.begin(known, ({ message }) => session.connection.fail(message))
   await session.disks.seed(AbortSignal.any([signal, session.closed]), async () => {
     await session.probe()
     await forgotten()

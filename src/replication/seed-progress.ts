@@ -16,7 +16,6 @@ export class SeedProgress {
   readonly #clock: Clock
   readonly #disks: GuestDisks
   readonly #startedAt: number
-  readonly #diskBytes: number
   #memory: { doneBytes: number; totalBytes: number }
 
   /** @param disks those that are seeded, too @param memoryBytes until it is known what is to be sent of it */
@@ -24,7 +23,6 @@ export class SeedProgress {
     this.#clock = clock
     this.#disks = disks
     this.#startedAt = clock.now()
-    this.#diskBytes = disks.sizes.reduce((sum, bytes) => sum + bytes, 0)
     this.#memory = { doneBytes: 0, totalBytes: memoryBytes }
   }
 
@@ -41,7 +39,7 @@ export class SeedProgress {
   get figures(): SeedingFigures {
     const seconds = (this.#clock.now() - this.#startedAt) / 1000
     const doneBytes = this.#disks.fedBytes + this.#memory.doneBytes
-    const totalBytes = this.#diskBytes + this.#memory.totalBytes
+    const totalBytes = this.#disks.feedBytes + this.#memory.totalBytes
     const bytesPerSecond = seconds > 0 ? doneBytes / seconds : 0
     const secondsLeft = bytesPerSecond > 0 ? (totalBytes - doneBytes) / bytesPerSecond : null
     return { doneBytes, totalBytes, bytesPerSecond, secondsLeft }

@@ -37,8 +37,9 @@ export async function seed(
   session: PrimarySession,
   { anew, forgotten, signal, progress }: Seeding,
 ): Promise<void> {
-  const { tracker, guest, pending, limits } = protection
+  const { tracker, hot, guest, pending, limits } = protection
   const enough = Math.min(enoughPages, limits.wholePages)
+  hot?.forget()
   session.disks.shadowMoves()
   if (anew) {
     // Armed before the first page is read: what is written afterwards shows in a later harvest.

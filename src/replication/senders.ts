@@ -10,13 +10,13 @@ import type { Sending } from './sending.ts'
 /** @param traffic of each disk; counted on */
 export function sendersOf(
   connection: Connection,
-  { guest, shadow, clock }: Protection,
-  sending: Sending,
+  { guest, shadow, clock, lineages }: Protection,
+  sending: Sending = {},
   traffic: DiskTraffic[],
 ): Senders {
   const { disks, ram } = guest
   const deltas = new DeltaSender(connection, ram.pages, shadow.copy, sending, {
     disks: disks.sizes.length > 0,
   })
-  return { deltas, disks: new DiskSender(disks, connection, deltas, clock, traffic) }
+  return { deltas, disks: new DiskSender(disks, connection, deltas, clock, traffic, lineages) }
 }

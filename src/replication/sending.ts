@@ -1,5 +1,5 @@
 /** How a protection sends: what is left out, what is compressed, what is sent early. Both hosts know the settings. */
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import { type CodecName, grains } from '../delta/capture.ts'
 import { reduceParts, shareBlockBytes } from '../delta/reduce.ts'
 import { compressChoices } from '../delta/reduction-choice.ts'
@@ -35,13 +35,6 @@ export const sendingForm = {
 
 const Sending = Type.Object(sendingForm)
 export type Sending = Static<typeof Sending>
-
-/** What `protect` does unless it is told otherwise. */
-export const sendingDefault: Sending = {
-  reduce: [...reduceParts],
-  compress: 'auto',
-  speculate: 'auto',
-}
 
 /** Whether deltas go through a reducer at all. */
 export const reduces = ({ reduce = [], compress = 'off' }: Sending) => reduce.length > 0 || compress !== 'off'

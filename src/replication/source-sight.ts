@@ -1,5 +1,5 @@
 /**
- * Whether a standby sees the primary's guest itself, and may therefore believe that its process is gone. Equal boot ids do
+ * Whether a standby sees the primary's guest itself, and may therefore believe what its process does. Equal boot ids do
  * not show it: containers of one machine have PID namespaces of their own, /proc can hide the processes of others, and a
  * machine that was cloned while it ran has the boot id of the first. So it is proven at each hello, while the primary lives:
  * its supervisor and its guest are found where it says they are, and the supervisor holds open a file with the name that it tells.
@@ -15,6 +15,12 @@ export interface Sight {
   /** Whether the process, which runs, holds the token open. */
   holds: (process: Hello['source']['process'], token: Token) => boolean
 }
+
+/**
+ * What has become of the guest's process: it runs; it has ended, and its supervisor, which lives, knows whether that was meant;
+ * or nobody is there any more who could say.
+ */
+export type SourceFate = 'runs' | 'ended' | 'gone'
 
 /** A file that a process holds open under a name that nobody else can have. */
 export interface Token {
@@ -46,10 +52,12 @@ export class SourceSight {
     if (proven) this.#proven.add(source)
   }
 
-  /** Whether the guest's process is known to be gone, or to run; undefined when it cannot be seen from here. */
-  gone({ source }: Hello): boolean | undefined {
+  /** Undefined when it cannot be seen from here. */
+  fate({ source }: Hello): SourceFate | undefined {
     if (!this.#proven.has(source)) return undefined
-    const fate = this.#sight.fate(source.process)
-    return fate === 'unseen' ? undefined : fate === 'gone'
+    const guest = this.#sight.fate(source.process)
+    if (guest === 'unseen') return undefined
+    if (guest === 'runs') return 'runs'
+    return source.supervisor && this.#sight.fate(source.supervisor.process) === 'runs' ? 'ended' : 'gone'
   }
 }

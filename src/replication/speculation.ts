@@ -20,11 +20,12 @@ export const epochMsMin = 8
 /** More dirty pages than this are sent whatever is believed of them: a pause should not have to capture them all. */
 const manyPages = 8192
 const slicePages = 2048
-/** Each chosen run costs a system call, about 2 µs. */
+/** Each chosen run costs a system call, some tenths of a microsecond. */
 const runsMax = 1024
 
 /** What it needs of a protection, and of its session. */
-export interface Speculative extends Pick<Protection, 'tracker' | 'writer' | 'pending' | 'limits' | 'clock'> {
+export interface Speculative
+  extends Pick<Protection, 'tracker' | 'hot' | 'writer' | 'pending' | 'limits' | 'clock'> {
   readonly guest: { readonly ram: { readonly pages: number; readonly bytes: number } }
 }
 export type SpeculativeSession = Pick<PrimarySession, 'deltas' | 'closed'>
@@ -37,7 +38,7 @@ export class Speculation {
 
   constructor(protection: Speculative, choice: Speculate) {
     this.#protection = protection
-    this.#settled = new SettledPages(protection.guest.ram.pages, choice)
+    this.#settled = new SettledPages(protection.guest.ram.pages, choice, protection.hot)
     this.#choice = choice
     this.#bytesMax = earlyBytesMax(protection.guest.ram.bytes, protection.limits)
   }
@@ -68,7 +69,7 @@ export class Speculation {
       const ms = startedAt + part * epochMs - clock.now()
       if (ms > 0) await Promise.race([noticed, clock.sleep(ms, interrupted)])
       if (isDue || interrupted.aborted) break
-      await this.pass(session, epoch)
+      await this.pass(session, epoch, part)
     }
     await due
   }
@@ -78,17 +79,18 @@ export class Speculation {
     this.#settled.learn(early?.pages ?? PageRanges.empty, again, early?.bytes ?? 0, bytes)
   }
 
-  /** Sends what is believed to stay as it is until the epoch's end. */
-  async pass(session: SpeculativeSession, epoch: number): Promise<void> {
-    const { tracker, pending } = this.#protection
+  /** Sends what is believed to stay as it is until the epoch's end. @param part of the epoch that is over */
+  async pass(session: SpeculativeSession, epoch: number, part: number): Promise<void> {
+    const { tracker, hot, pending } = this.#protection
     // Pages that go whole go at the end: their order with these would matter.
     if (!tracker.early || pending.unsynced.pageCount > 0) return
-    const dirty = tracker.early.peek()
+    // Pages that were left unarmed are named whether they were written or not; they would be armed, and change again.
+    const dirty = tracker.early.peek().subtract(hot?.leave ?? PageRanges.empty)
     const many = dirty.pageCount > manyPages
     // What was sent in this epoch already and written again will not rest before its end, either; its first sending was in vain,
     // and it has to be in the harvest to be counted so.
     const sent = pending.sent?.epoch === epoch ? pending.sent.pages : PageRanges.empty
-    let left = fewRuns(many ? dirty : this.#settled.choose(dirty.subtract(sent)))
+    let left = fewRuns(many ? dirty : this.#settled.choose(dirty.subtract(sent), 1 - part))
     while (left.pageCount > 0 && !session.closed.aborted) {
       const [slice, rest] = left.take(slicePages)
       left = rest
@@ -98,13 +100,13 @@ export class Speculation {
   }
 
   async #send(session: SpeculativeSession, epoch: number, wanted: PageRanges): Promise<void> {
-    const { tracker, writer, pending } = this.#protection
+    const { tracker, hot, writer, pending } = this.#protection
     const taken = tracker.early?.harvest(wanted) ?? PageRanges.empty
     if (taken.pageCount === 0) return
     // From here on they are not dirty any more: should anything fail, the checkpoint finds them there.
     const now = pending.sentEarly(epoch, taken)
     session.deltas.announce(epoch, taken)
-    const captured = await writer.capture(taken, false)
+    const captured = await writer.capture(taken, false, Number.POSITIVE_INFINITY, hot?.changed)
     const posted = await session.deltas.post(writer, epoch, taken, captured)
     now.changedLines += captured.stats.changedLines
     now.deltaBytes += captured.bytes

@@ -1,11 +1,12 @@
 /** What a standby is made with, what it tells, and how it can end. */
 import type { Clock } from './clock.ts'
-import type { DiskImage, DiskJournal } from './disks.ts'
+import type { DiskImage, DiskJournal, WritesSpill } from './disks.ts'
 import type { Faults } from './fault.ts'
 import type { WaitingGuest } from './guest.ts'
 import type { Image } from './image.ts'
 import type { Committed } from './image-keeper.ts'
 import type { Hello } from './messages.ts'
+import type { SourceFate } from './source-sight.ts'
 import type { Succession } from './succession.ts'
 
 export type StandbyState = 'Connecting' | 'Seeding' | 'Protected' | 'Failed'
@@ -18,7 +19,7 @@ export type StandbyOutcome =
       /** Milliseconds since 1970. */
       at: number
       takeoverMs: number
-      committed: Omit<Committed, 'deviceState'>
+      committed: Pick<Committed, 'epoch' | 'consoleBytes'>
     }
   | { how: 'discarded'; reason: string }
 
@@ -43,11 +44,13 @@ export interface StandbyOptions {
   disks: readonly DiskImage[]
   /** For protections whose checkpoints outlast a loss of power. */
   journal: DiskJournal
+  /** For checkpoints with more writes than are held in memory. */
+  spill: WritesSpill
   /** Of the first connection. */
   hello: Hello
   succession: Succession
-  /** Whether the primary's guest is known to be gone, or to run; undefined when it cannot be seen from here. */
-  sourceGone: (hello: Hello) => boolean | undefined
+  /** What has become of the primary's guest; undefined when it cannot be seen from here. */
+  sourceFate: (hello: Hello) => SourceFate | undefined
   clock: Clock
   faults: Faults
 }

@@ -9,14 +9,15 @@ import { isDeepStrictEqual } from 'node:util'
 import { asSubpageError, invariant, SubpageError } from '../errors.ts'
 import { sameHost } from './claimant.ts'
 import type { Connection } from './connection.ts'
+import { absenceMsMax, FailoverMonitor, handBack } from './failover-monitor.ts'
 import { type Frame, frameType } from './frame.ts'
 import type { GuestEnd } from './guest.ts'
-import { sendHashes, sendPage, welcomeOf } from './image-answers.ts'
+import { Heartbeat } from './heartbeat.ts'
+import { answer, welcomeOf } from './image-answers.ts'
 import { type Committed, ImageKeeper } from './image-keeper.ts'
 import { alsoDisks, brokeProtocol, decodeCommit, Ended, type Hello, readJson } from './messages.ts'
-import { Pulse } from './pulse.ts'
+import { OutputLease } from './output-lease.ts'
 import { reduces } from './sending.ts'
-import { Promises } from './speech.ts'
 import type {
   Discard,
   StandbyEvents,
@@ -26,18 +27,17 @@ import type {
 } from './standby-options.ts'
 import { type StandbyChange, StandbyMachine } from './standby-state.ts'
 import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
-import { absenceMsMax, handBack, Vigil } from './vigil.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
   readonly #machine = new StandbyMachine((state, reason) => this.emit('state', state, reason))
   readonly #keeper: ImageKeeper
-  readonly #promises: Promises
+  readonly #outputLease: OutputLease
   #hello: Hello
   #connection: Connection | undefined
   /** Of the end, once it was begun. */
   #outcome: Promise<StandbyOutcome> | undefined
-  #vigil: Vigil | undefined
+  #monitor: FailoverMonitor | undefined
   /** Failovers by command: one at a time. */
   #deciding: Promise<unknown> = Promise.resolve()
   /** The primary has said that its supervisor leaves, for at most this long. */
@@ -48,11 +48,11 @@ export class Standby extends EventEmitter<StandbyEvents> {
     super()
     this.#options = options
     this.#hello = options.hello
-    this.#promises = new Promises(options.clock)
+    this.#outputLease = new OutputLease(options.clock)
     this.#keeper = new ImageKeeper(options.image, options.faults, this.#machine, options)
   }
 
-  get committed(): Omit<Committed, 'deviceState'> | undefined {
+  get committed(): Pick<Committed, 'epoch' | 'consoleBytes'> | undefined {
     const c = this.#machine.outdated ? undefined : this.#keeper.checkpoint
     return c && { epoch: c.epoch, consoleBytes: c.consoleBytes }
   }
@@ -122,7 +122,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     invariant(!sameHost(hello.source.claimant, succession.claimant), 'no host is its own standby')
     this.#connection = connection
     // A claim that is on its way decides first whether there is anything left to serve.
-    await this.#vigil?.end()
+    await this.#monitor?.end()
     if (this.ending) return await this.#part(connection)
     const image = this.#machine.state === 'new' ? 'fresh' : 'held'
     this.#hello = hello
@@ -136,22 +136,22 @@ export class Standby extends EventEmitter<StandbyEvents> {
     let welcomed = false
     // Before the welcome neither side says anything: a slow disk is no silence. A connection that fails says so to its reader.
     const beat = () => welcomed && void connection.send(frameType.heartbeat).catch(() => undefined)
-    const pulse = new Pulse(this.#options.clock, hello.settings.suspicionMs, beat, () =>
+    const heartbeat = new Heartbeat(this.#options.clock, hello.settings.suspicionMs, beat, () =>
       connection.fail(`the primary was silent for ${hello.settings.suspicionMs} ms`),
     )
-    connection.onInput = () => pulse.heard()
+    connection.onInput = () => heartbeat.heard()
     this.#absenceMs = 0
     let reason = 'the primary closed the connection'
     try {
-      await pulse.during(Promise.all([...written, this.#keeper.prepare(hello.settings)]))
-      this.#keeper.begin(reduces(hello.settings), hello.settings.durability ?? 'memory')
+      await heartbeat.during(Promise.all([...written, this.#keeper.prepare(hello.settings)]))
+      this.#keeper.begin(reduces(hello.settings), hello.settings.durability, hello.lineages)
       welcomed = true
       await connection.sendJson(frameType.welcome, { ...welcomeOf(this.#options), arbitrated, image })
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.ending) break
-        await pulse.during(this.#receive(connection, next.value))
-        if (next.value.type === frameType.commit) pulse.seeded()
+        await heartbeat.during(this.#receive(connection, next.value))
+        if (next.value.type === frameType.commit) heartbeat.seeded()
       }
     } catch (error) {
       const refused = asSubpageError(error)
@@ -159,7 +159,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await connection.refuse(refused)
     } finally {
       if (this.#absenceMs > 0) reason = "the primary's supervisor was stopped"
-      pulse.stop()
+      heartbeat.stop()
       if (!this.ending) connection.close()
       // The next connection must not write to the image before this one has.
       await this.#keeper.settle()
@@ -168,7 +168,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     }
     if (this.ending) return await this.#part(connection)
     this.#machine.fire('lose')
-    this.#keepVigil(reason, pulse.heardAt)
+    this.#watchPrimary(reason, heartbeat.heardAt)
   }
 
   /**
@@ -197,7 +197,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         await handBack(this.#options)
         throw nothingToTakeOver(this, this.#machine.outdated)
       }
-      if (force) this.#promises.waive()
+      if (force) this.#outputLease.waive()
       // Begins before anything else can happen to the image.
       return await this.#takeOver(reason, { unasked, force })
     } finally {
@@ -219,31 +219,27 @@ export class Standby extends EventEmitter<StandbyEvents> {
   }
 
   async #receive(connection: Connection, frame: Frame): Promise<void> {
-    const { image } = this.#options
+    const undecided = () => this.#machine.assertUndecided('seed', this.guestName)
     switch (frame.type) {
       case frameType.heartbeat:
-        return frame.epoch > 0 ? await this.#promises.give(connection, frame.type, frame.epoch) : undefined
+        return frame.epoch > 0 ? await this.#outputLease.give(connection, frame.type, frame.epoch) : undefined
       case frameType.pages:
       case frameType.raw:
       case frameType.reduced:
         if (frame.epoch > 0) return await this.#keeper.hold(frame.epoch, frame.payload, frame.type)
-        return await this.#keeper.seed(frame.payload, frame.type, () =>
-          this.#machine.assertUndecided('seed', this.guestName),
-        )
+        return await this.#keeper.seed(frame.payload, frame.type, undecided)
       case frameType.disk:
         if (frame.epoch > 0) return await this.#keeper.holdDisk(frame.epoch, frame.payload)
-        return await this.#keeper.seedDisk(frame.payload, () =>
-          this.#machine.assertUndecided('seed', this.guestName),
-        )
+        return await this.#keeper.seedDisk(frame.payload, undecided)
       case frameType.device:
         return this.#keeper.holdDevice(frame.epoch, frame.payload)
       case frameType.commit:
         await this.#keeper.commit(frame.epoch, decodeCommit(frame.payload), () =>
-          this.#promises.give(connection, frameType.ack, frame.epoch),
+          this.#outputLease.give(connection, frameType.ack, frame.epoch),
         )
         return this.#machine.explain('')
       case frameType.guestEnded:
-        return this.#sourceEnded(readJson(Ended, frame.payload, 'the end of the guest'))
+        return this.#sourceEnded(connection, readJson(Ended, frame.payload, 'the end of the guest'))
       case frameType.handover:
         return await this.#handover(connection, frame.epoch)
       case frameType.leave:
@@ -251,25 +247,29 @@ export class Standby extends EventEmitter<StandbyEvents> {
         return
       case frameType.unprotect:
         this.#machine.assertUndecided('unprotect', this.guestName)
-        return void this.discard('the primary ended the protection', {
-          announce: () => connection.sendLast(frameType.dismissed),
-          disksToo: frame.epoch === alsoDisks,
-        })
+        return this.#giveUp(connection, 'the primary ended the protection', frame.epoch === alsoDisks)
+      case frameType.lineage:
+        return this.#keeper.lineages.renew(frame.epoch - 1, frame.payload)
       case frameType.askHashes:
-        return await sendHashes(connection, image, this.#options.disks, frame)
       case frameType.askPage:
-        return await sendPage(connection, image, frame.epoch)
+      case frameType.askChanges:
+        return await answer(connection, this.#options, this.#keeper.lineages, frame)
       default:
         throw brokeProtocol(`a primary does not send frame type ${frame.type}`)
     }
   }
 
   /** The primary says so itself: its guest is gone, so nobody has to be asked whether it may be taken over. */
-  #sourceEnded(end: GuestEnd): void {
+  #sourceEnded(connection: Connection, end: GuestEnd): void {
     if (end.how === 'died' && this.#machine.whole) {
-      this.#promises.waive()
+      this.#outputLease.waive()
       void this.#takeOver(`the guest died: ${end.detail}`, { unasked: true })
-    } else void this.discard(`the guest ended: ${end.detail}`)
+    } else this.#giveUp(connection, `the guest ended: ${end.detail}`, false)
+  }
+
+  /** The primary waits for the word that we do not take over. */
+  #giveUp(connection: Connection, reason: string, disksToo: boolean): void {
+    void this.discard(reason, { announce: () => connection.sendLast(frameType.dismissed), disksToo })
   }
 
   /** A switchover: the guest stands still over there, in the checkpoint that we hold. */
@@ -279,22 +279,22 @@ export class Standby extends EventEmitter<StandbyEvents> {
     // Should our answer be lost, the arbiter tells the primary.
     const holder = await this.#options.succession.claim()
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} goes on with ${this.guestName}`)
-    this.#promises.waive()
+    this.#outputLease.waive()
     await this.#takeOver('switched over from the primary', {
       announce: () => connection.send(frameType.tookOver, epoch),
     })
   }
 
-  #keepVigil(reason: string, heardAt: number): void {
-    const { sourceGone, succession, clock } = this.#options
-    this.#vigil = new Vigil({
+  #watchPrimary(reason: string, heardAt: number): void {
+    const { sourceFate, succession, clock } = this.#options
+    this.#monitor = new FailoverMonitor({
       clock,
       succession,
       settings: this.#hello.settings,
       heardAt,
       reason,
       absenceMs: this.#absenceMs,
-      sourceGone: () => sourceGone(this.#hello),
+      sourceFate: () => sourceFate(this.#hello),
       committed: () => this.#machine.whole,
       say: (text) => this.#machine.explain(text),
       takeOver: (why) => void this.#takeOver(why),
@@ -305,10 +305,10 @@ export class Standby extends EventEmitter<StandbyEvents> {
 
   #takeOver(reason: string, how: Takeover = {}): Promise<StandbyOutcome> {
     return this.#end(how.force ? 'force' : 'take over', async () => {
-      const ran = runHere(this.#options, this.#keeper, this.#promises, this.#hello, how)
+      const ran = runHere(this.#options, this.#keeper, this.#outputLease, this.#hello, how)
       const tookOver = await ran.catch(async (error) => {
         // What it was granted and could not use goes back: the primary, which waits for that, goes on.
-        await this.#vigil?.end()
+        await this.#monitor?.end()
         await handBack(this.#options)
         throw error
       })
@@ -323,7 +323,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
   #end(change: StandbyChange, run: () => Promise<StandbyOutcome>): Promise<StandbyOutcome> {
     if (!this.#outcome) {
       this.#machine.change(change)
-      void this.#vigil?.end()
+      void this.#monitor?.end()
       this.#outcome = run()
       this.#outcome.then(
         (outcome) => {

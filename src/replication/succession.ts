@@ -142,6 +142,8 @@ export class Succession {
       await this.adopt(next.generation)
     }
     this.#memory = arbiter.memory
+    // What a claim of ours may have won it has forgotten, or it was adopted above.
+    this.#undecided = false
   }
 
   /**
@@ -156,7 +158,7 @@ export class Succession {
     if (holder && !this.#isOurs(holder)) return holder
     const next = await this.#next(signal)
     if (next && !this.#isOurs(next)) return next
-    return holder && !this.#replaced ? 'known' : 'forgotten'
+    return holder && !this.replaced ? 'known' : 'forgotten'
   }
 
   /** Tells an arbiter that has forgotten our generation again. Only while no standby can hold a checkpoint of it. */
@@ -208,7 +210,7 @@ export class Succession {
     const holder = await arbiter.claim(guest, next, claimant, signal)
     this.#undecided = false
     // It was restored after it was asked, and grants what somebody may hold.
-    if (this.#replaced && this.#isOurs(holder)) await this.#giveBack(next)
+    if (this.replaced && this.#isOurs(holder)) await this.#giveBack(next)
     this.#assertSame(arbiter)
     if (!this.#isOurs(holder)) return holder
     this.#granted = next
@@ -266,7 +268,7 @@ export class Succession {
   }
 
   #assertSame({ description }: Arbiter): void {
-    if (this.#replaced)
+    if (this.replaced)
       throw new SubpageError(
         'ARBITER_UNREACHABLE',
         `${description} was restored or set up anew since the two hosts last met, so it must not decide before they meet again`,
@@ -278,7 +280,7 @@ export class Succession {
   }
 
   /** The arbiter has lost what it knew since the two hosts have met: what it grants, somebody may hold already. */
-  get #replaced(): boolean {
+  get replaced(): boolean {
     return this.#memory !== undefined && this.#memory !== this.#options.arbiter?.memory
   }
 

@@ -23,6 +23,7 @@ export function assertArbitrated({ arbitrated }: { arbitrated: boolean }): void 
 }
 
 /**
+ * Resolves when this copy has ended, or the standby, which runs the guest, has closed the connection: no checkpoint is tried meanwhile.
  * @param held told of the pause as soon as there is one; the caller resumes it when this throws and the guest is ours
  * @throws SubpageError what keeps the standby from taking over
  */
@@ -30,11 +31,16 @@ export async function handOver(
   protection: Protection,
   session: PrimarySession,
   epoch: number,
-  held: (pause: Pause) => void,
+  held: (pause: Pause | undefined) => void,
+  done: () => void,
 ): Promise<void> {
   const frozen = await freeze(protection, session, epoch, undefined, handoverMs)
   held(frozen.pause)
   const untilMs = await commit(protection, session, epoch, frozen, await frozen.pause.deviceState())
   await protection.guest.releaseOutputs(untilMs)
   await session.handOver(epoch)
+  held(undefined)
+  protection.guest.supersede('switched over to the standby')
+  done()
+  await Promise.race([protection.guest.ended, session.lost])
 }

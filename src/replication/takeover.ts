@@ -6,7 +6,7 @@ import { invariant, SubpageError } from '../errors.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
 import type { ImageKeeper } from './image-keeper.ts'
 import type { Hello } from './messages.ts'
-import type { Promises } from './speech.ts'
+import type { OutputLease } from './output-lease.ts'
 import type { Standby } from './standby.ts'
 import type { StandbyOptions, StandbyOutcome } from './standby-options.ts'
 import type { StandbyMachine } from './standby-state.ts'
@@ -75,9 +75,9 @@ export function runsHere(name: string, { claimant, generation }: Succession): He
 
 /** @throws whatever keeps the guest from running here; then it has not run */
 export async function runHere(
-  { guest, image, disks, journal, faults, sourceGone, succession }: StandbyOptions,
+  { guest, image, disks, journal, faults, sourceFate, succession }: StandbyOptions,
   keeper: ImageKeeper,
-  promises: Promises,
+  lease: OutputLease,
   hello: Hello,
   { unasked, force }: Takeover,
 ): Promise<Omit<Extract<StandbyOutcome, { how: 'took-over' }>, 'reason'>> {
@@ -87,11 +87,12 @@ export async function runHere(
   await Promise.all(disks.map((disk) => disk.sync()))
   // Played back later it would undo what the guest writes from now on.
   await journal.remove()
-  if (!sourceGone(hello)) await promises.lapsed(hello.settings.suspicionMs)
+  const fate = sourceFate(hello)
+  if (fate === undefined || fate === 'runs') await lease.lapsed(hello.settings.suspicionMs)
   const committed = keeper.checkpoint
   invariant(committed, 'only a committed checkpoint is taken over')
   faults('before-load')
-  await guest.takeOver(committed.deviceState, () => {
+  await guest.takeOver(committed.deviceState, committed.suspended, () => {
     succession.use()
     // What becomes of it must not keep the guest waiting.
     if (unasked) void succession.adoptUnasked(force).catch(() => undefined)

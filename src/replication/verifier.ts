@@ -50,6 +50,7 @@ export class Verifier {
         }),
     })
     const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
+    if (!equal) this.#protection.lineages.forget()
     const verification = { ...memory, equal, disks }
     // The wall clock, for people.
     this.found = { at: Date.now(), verification }

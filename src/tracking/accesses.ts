@@ -45,10 +45,13 @@ export interface FaultCosts {
 /** Half of a guess at worst: a fault that cannot be timed here is taken for a slow one. */
 const nsUnknown = 5_000
 
+/** Of the first write to a page that was armed; some milliseconds of trying it out. Undefined when it cannot be timed here. */
+export const writeFaultNs = (): number | undefined => addon.writeFaultNs() || undefined
+
 /** Some milliseconds of trying it out. */
 export const faultCosts = (): FaultCosts => ({
   useNs: addon.forgetFaultNs() || nsUnknown,
-  writeNs: addon.writeFaultNs() || nsUnknown,
+  writeNs: writeFaultNs() ?? nsUnknown,
 })
 
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */

@@ -30,10 +30,12 @@ export interface ShimFiles {
   forget?: string
   /** Memory that QEMU allocates beside the RAM goes into the RAM file too. */
   auxRam?: boolean
+  /** Maps in which the chunks of disks that are written are marked (disk/chunk-map.ts). */
+  diskMaps?: readonly string[]
 }
 
 export function shimEnvironment(files: ShimFiles): Record<string, string> {
-  const { library = shimPath, ram, status, lease, guardQmp, forget, auxRam } = files
+  const { library = shimPath, ram, status, lease, guardQmp, forget, auxRam, diskMaps = [] } = files
   return {
     LD_PRELOAD: [library, process.env.LD_PRELOAD].filter(Boolean).join(':'),
     SUBPAGE_RAM: ram,
@@ -42,6 +44,7 @@ export function shimEnvironment(files: ShimFiles): Record<string, string> {
     ...(guardQmp === undefined ? {} : { SUBPAGE_GUARD_QMP: guardQmp }),
     ...(forget === undefined ? {} : { SUBPAGE_FORGET: forget }),
     ...(auxRam ? { SUBPAGE_AUX_RAM: 'on' } : {}),
+    ...(diskMaps.length > 0 ? { SUBPAGE_DISK_MAPS: diskMaps.join('\n') } : {}),
   }
 }
 

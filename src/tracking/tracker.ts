@@ -11,7 +11,8 @@ import { openCompare } from './compare.ts'
 import { openUserfault } from './userfault.ts'
 
 export type TrackerName = 'userfault' | 'compare'
-export type TrackerChoice = 'auto' | TrackerName
+export const trackerChoices = ['auto', 'userfault', 'compare'] as const
+export type TrackerChoice = (typeof trackerChoices)[number]
 
 /** No member is optional: whoever wraps a tracker must say for each what becomes of it. */
 export interface Tracker {
@@ -21,9 +22,11 @@ export interface Tracker {
   /**
    * Reads which pages were written since the last harvest, and re-arms, in one step. May report more than was written,
    * never less; the first harvest reports every page. After an error the next one reports every page again.
+   * @param leave these are not armed: their next write costs the guest nothing. The tracker does not vouch for them, so all of
+   *   them are reported, written or not
    * @throws SubpageError GUEST_DIED when the process has ended, TRACKER_UNAVAILABLE when tracking was lost
    */
-  harvest(): PageRanges
+  harvest(leave?: PageRanges): PageRanges
   /** Before the epoch's end; undefined where it would cost as much as a harvest. */
   readonly early: EarlyHarvest | undefined
   close(): void

@@ -59,12 +59,14 @@ class UserfaultTracker implements Tracker {
     this.#pagemap.scan(category.written, true)
   }
 
-  harvest(): PageRanges {
+  harvest(leave = PageRanges.empty): PageRanges {
     const everything = this.#everything
     this.#everything = true
-    const found = this.#pagemap.scan(category.written, true)
+    // A page that is left out keeps its mark; whenever it is armed again, that scan reports it.
+    const armed = leave.pageCount === 0 ? undefined : PageRanges.all(this.#ramPages).subtract(leave)
+    const found = this.#pagemap.scan(category.written, true, armed)
     this.#everything = false
-    return everything ? PageRanges.all(this.#ramPages) : found
+    return everything ? PageRanges.all(this.#ramPages) : found.union(leave)
   }
 
   readonly early: EarlyHarvest = {

@@ -2,7 +2,7 @@
  * What one interval of watching has to say, in a form that goes over the agent's API and into files: a few hundred bytes,
  * whatever the size of the guest.
  */
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { DistEstimator } from './dist.ts'
 import type { HotMap } from './hot-map.ts'

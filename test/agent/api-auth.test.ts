@@ -113,7 +113,11 @@ function ask(
       let text = ''
       response.setEncoding('utf8').on('data', (chunk) => (text += chunk))
       response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, body: JSON.parse(text), headers: response.headers }),
+        resolve({
+          status: response.statusCode ?? 0,
+          body: JSON.parse(text || 'null'),
+          headers: response.headers,
+        }),
       )
     })
     call.on('error', reject)
@@ -260,13 +264,44 @@ describe('over TCP', () => {
       ['POST', '/v1/guests'],
       ['POST', '/v1/guests/x/failover'],
       ['GET', '/v1/nothing'],
-      ['GET', '/'],
+      ['HEAD', '/'],
+      ['GET', '/index.html'],
+      ['GET', '/v1/session'],
+      ['POST', '/v1/session'],
+      ['GET', '/v1/status/stream'],
+      ['GET', '/v1/guests/x/history'],
+      ['GET', '/metrics'],
+      ['POST', '/'],
       ['GET', '/v1/../v1/status'],
       ['OPTIONS', '/v1/status'],
     ]
     const answers = await Promise.all(routes.map(([method, path]) => ask(url(plain, path), {}, method)))
     expect(answers.map(({ status }) => status)).toEqual(routes.map(() => 401))
   })
+
+  test('of the dashboard the page is open, which is the same for everybody, and no other file', async () => {
+    const page = await fetch(url(plain, '/'))
+    expect([page.status, await page.text()]).toEqual([200, expect.stringContaining('<title>subpage</title>')])
+    expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'none'; script-src 'self'; /)
+    for (const path of [
+      '/assets/../../../package.json',
+      '/assets/..%2f..%2fpackage.json',
+      '/assets/../v1/status',
+      '/assets/x',
+    ])
+      expect([404, 403, 401]).toContain(await statusOf(path))
+  })
+
+  /** As it is, without what fetch makes of a path. */
+  const statusOf = (path: string) =>
+    new Promise<number>((resolve, reject) =>
+      request({ host: '127.0.0.1', port: plain.port, path }, (response) => {
+        response.resume()
+        resolve(response.statusCode ?? 0)
+      })
+        .on('error', reject)
+        .end(),
+    )
 
   test('guesses wait for one another', async () => {
     const startedAt = performance.now()

@@ -14,12 +14,13 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { claimantOf } from '../../src/agent/supervisor/host.ts'
-import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
+import { readRecord } from '../../src/qemu/guest-record.ts'
 import { QemuProcess } from '../../src/qemu/qemu-process.ts'
 import { replaceInPlace, syncToDisk } from '../../src/qemu/room.ts'
 import { FileArbiter } from '../../src/replication/arbiters/file.ts'
 import { Succession } from '../../src/replication/succession.ts'
-import { ScriptedArbiter } from '../replication/pair.ts'
+import { ScriptedArbiter } from '../replication/scripted-host.ts'
 
 function directory(): string {
   const path = mkdtempSync(join(tmpdir(), 'subpage-durable-'))

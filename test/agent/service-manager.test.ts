@@ -1,7 +1,7 @@
 /** An agent under a service manager: it says when it is ready and when it ends, as sd_notify(3) defines, and starts without one. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -35,10 +35,10 @@ async function receive(path: string): Promise<() => string[]> {
   return () => heard.split('\n').slice(1, -1)
 }
 
-function agent(socket?: string) {
+function agent(socket?: string, more: NodeJS.ProcessEnv = {}) {
   const child = spawn(process.execPath, [mainFile, 'agent', '--state', join(folder, 'state')], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, ...(socket !== undefined && { NOTIFY_SOCKET: socket }) },
+    env: { ...process.env, ...(socket !== undefined && { NOTIFY_SOCKET: socket }), ...more },
   })
   children.push(child)
   let said = ''
@@ -58,6 +58,28 @@ describe.each([
     await expect.poll(heard).toEqual(['READY=1'])
     child.kill('SIGTERM')
     expect((await once(child, 'exit'))[0]).toBe(0)
+    await expect.poll(heard).toEqual(['READY=1', 'STOPPING=1'])
+  })
+})
+
+describe('a watchdog', () => {
+  test('hears signs of life from an agent that works, and none from one that stands still', async () => {
+    const heard = await receive(join(folder, 'notify'))
+    const { child } = agent(join(folder, 'notify'), { WATCHDOG_USEC: '100000' })
+    const signs = () => heard().filter((text) => text === 'WATCHDOG=1').length
+    await expect.poll(signs).toBeGreaterThan(3)
+    child.kill('SIGSTOP')
+    await expect.poll(() => readFileSync(`/proc/${child.pid}/stat`, 'utf8')).toMatch(/\) T /)
+    const before = signs()
+    await new Promise((resolve) => setTimeout(resolve, 300)) // Three times the time that is given.
+    expect(signs()).toBe(before)
+  })
+
+  test('that is for another process hears nothing', async () => {
+    const heard = await receive(join(folder, 'notify'))
+    const { child } = agent(join(folder, 'notify'), { WATCHDOG_USEC: '1000', WATCHDOG_PID: '1' })
+    await expect.poll(heard).toEqual(['READY=1'])
+    child.kill('SIGTERM')
     await expect.poll(heard).toEqual(['READY=1', 'STOPPING=1'])
   })
 })

@@ -1,11 +1,13 @@
 /** A guest whose QEMU gives a new supervisor no answer: nothing waits for it for long, and a keeper that keeps it paused is ended. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { EventLog } from '../../src/agent/event-log.ts'
-import type { Host } from '../../src/agent/supervisor/host.ts'
+import type { HostFacts } from '../../src/agent/supervisor/host.ts'
 import { UnansweredGuest } from '../../src/agent/supervisor/unanswered-guest.ts'
-import type { GuestFiles, GuestRecord } from '../../src/qemu/guest-files.ts'
+import type { GuestFiles } from '../../src/qemu/guest-files.ts'
+import type { GuestRecord } from '../../src/qemu/guest-record.ts'
 import { hangTimes } from '../../src/qemu/hang-watch.ts'
 import type { AttachStep } from '../../src/qemu/qemu-process.ts'
+import { realClock } from '../../src/replication/clock.ts'
 
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
@@ -13,9 +15,13 @@ afterEach(() => void vi.useRealTimers())
 function unanswered(isDense: boolean) {
   const events = new EventLog()
   const ended: boolean[] = []
-  const host = { events, density: { endIfStuck: async (pauses: boolean) => void ended.push(pauses) } }
+  const host = {
+    clock: realClock,
+    events,
+    density: { endIfStuck: async (pauses: boolean) => void ended.push(pauses) },
+  }
   const record = { name: 'g', process: { pid: 7 }, ...(isDense && { density: {} }) }
-  const guest = new UnansweredGuest(record as GuestRecord, {} as GuestFiles, host as unknown as Host)
+  const guest = new UnansweredGuest(record as GuestRecord, {} as GuestFiles, host as unknown as HostFacts)
   let hung = false
   void guest.hung.then(() => {
     hung = true

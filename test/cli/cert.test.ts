@@ -61,6 +61,9 @@ async function cert(...args: string[]): Promise<Ran> {
     data(_: unknown, text: () => string) {
       stdout += text()
     },
+    verbatim(_: unknown, text: string) {
+      stdout += text
+    },
     note(text: string) {
       stderr += text
     },

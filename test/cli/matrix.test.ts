@@ -36,14 +36,17 @@ afterAll(async () => {
 
 const named = (name: string) => commands.find((command) => command.name === name)!
 const has = (command: Command, flag: string) => command.flags.some((one) => flagName(one) === flag)
-/** They ask an agent; `agent` is one. */
-const asking = commands.filter((command) => command.name !== 'agent' && has(command, 'state'))
+/** They ask an agent; `agent` is one, and a bundle has what there is without it. */
+const asking = commands.filter(
+  (command) => !['agent', 'support-bundle'].includes(command.name) && has(command, 'state'),
+)
 
 /** What a command needs beside the guest's name to get as far as the agent, or its files. */
 const more: Record<string, string[]> = {
   protect: ['--to', '/tmp'],
   record: ['-o', join(directory, 'trace')],
   screenshot: ['-o', join(directory, 'picture')],
+  'support-bundle': ['-o', join(directory, 'bundle')],
 }
 /** Where the first argument is no guest. */
 const first: Record<string, string[]> = { density: ['off', 'nobody'], record: ['vm:nobody'] }
@@ -132,9 +135,11 @@ const values = commands.flatMap((command) =>
 const reaching: Record<string, string[]> = {
   agent: ['--state', '/proc/none'],
   cert: ['host', 'nobody', '--ca', '/proc/none', '--out', '/proc/none'],
+  libvirt: ['list'],
   record: ['pid:999999999', '-o', '/proc/none/trace'],
   report: ['/proc/none'],
   study: ['nobody'],
+  'support-bundle': ['-o', join(directory, 'bundle'), '--api', join(nobodyThere, 'api.sock')],
 }
 
 test.each(values)('%s %s with a value that it cannot mean', async (name, option) => {
@@ -156,6 +161,7 @@ test.each(values)('%s %s with a value that it cannot mean', async (name, option)
 const writing: [string, string[]][] = [
   ['record', ['images', image, '-o', '/proc/none/trace']],
   ['screenshot', ['nobody', '-o', '/proc/none/picture']],
+  ['support-bundle', ['-o', '/proc/none/bundle']],
   ['report', [image, '--html', '/proc/none/page.html']],
   ['report', [image, '--csv', '/proc/none/csv']],
   ['wss', [`pid:${process.pid}`, '--html', '/proc/none/page.html']],

@@ -155,6 +155,41 @@ function write(ram: Region, pages: readonly number[], seed: number): void {
   }
 }
 
+it('says which pages had changed, and leaves alone what it says of others', () => {
+  for (const path of cpuPaths())
+    for (const codec of codecNames)
+      fc.assert(
+        fc.property(memoryPair, ({ before, after }) => {
+          selectCpuPath(path)
+          using ram = regionOf(after)
+          using shadow = regionOf(before)
+          const changed = new Uint8Array(testPages)
+          const ranges = PageRanges.of([[1, testPages - 1]])
+          captureSync(ram, shadow, ranges, { codec, out: new Uint8Array(2 ** 17), changed })
+          const differs = (page: number) => {
+            const [from, to] = [page * pageBytes, (page + 1) * pageBytes]
+            return Buffer.compare(before.subarray(from, to), after.subarray(from, to)) === 0 ? 0 : 1
+          }
+          expect([...changed]).toEqual(
+            Array.from({ length: testPages }, (_, page) => (page === 0 ? 0 : differs(page))),
+          )
+          // All of it is known now: what was said stays until somebody has read it.
+          const said = changed.slice()
+          captureSync(ram, shadow, ranges, { codec, out: new Uint8Array(2 ** 17), changed })
+          expect(changed).toEqual(said)
+        }),
+        { numRuns: 20 },
+      )
+  using ram = regionOf(new Uint8Array(testPages * pageBytes))
+  using shadow = regionOf(new Uint8Array(testPages * pageBytes))
+  const short = {
+    codec: 'masked' as const,
+    out: new Uint8Array(2 ** 17),
+    changed: new Uint8Array(testPages - 1),
+  }
+  expect(() => captureSync(ram, shadow, all, short)).toThrow(TypeError)
+})
+
 it('finds what differs: the line, or the first of its block; a page that is not held it does not know', async () => {
   const at = 3 * pageBytes + 21 * 64 + 5
   const found = async (shadow: Shadow, hold: boolean) => {

@@ -38,6 +38,11 @@ function record(offset: number, data: Uint8Array | number): Buffer {
   return zeroes ? head : Buffer.concat([head, data])
 }
 
+const lazily = ({ disk, records }: { disk: number; records: Uint8Array }) => ({
+  ...{ disk, bytes: records.length },
+  records: async () => records,
+})
+
 /** Two disks, a journal, and what the disks are to be. */
 class Kept {
   readonly paths: string[]
@@ -79,7 +84,7 @@ class Kept {
       return { disk, records: record(offset, zeroes ? length : data) }
     })
     this.history.push(now)
-    await this.journal.append(this.history.length - 1, writes)
+    await this.journal.append(this.history.length - 1, writes.map(lazily))
     if (random.integer(0, 1))
       for (const { disk, records } of writes) await this.disks[disk]!.apply(records, 0)
   }
@@ -149,7 +154,7 @@ describe('its bounds', () => {
     const data = Buffer.alloc(16 * 2 ** 20, 7)
     for (let n = 1; n <= 6; n++) {
       const writes = [{ disk: 0, records: record(0, data) }]
-      await kept.journal.append(n, writes)
+      await kept.journal.append(n, writes.map(lazily))
       await kept.disks[0]!.apply(writes[0]!.records, 0)
     }
     expect(statSync(kept.path).size).toBeLessThan(90 * 2 ** 20)

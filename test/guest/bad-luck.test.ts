@@ -5,7 +5,7 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { errorTable, exitStatus } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { askVictim, type Console } from '../../src/qemu/demo-guest.ts'
-import { readRecord } from '../../src/qemu/guest-files.ts'
+import { readRecord } from '../../src/qemu/guest-record.ts'
 import { isRunning } from '../../src/qemu/process.ts'
 import {
   Hosts,
@@ -18,10 +18,11 @@ import {
   supervisorPid,
   until,
 } from '../support/hosts.ts'
+import { processesWith } from '../support/processes.ts'
 import { seededRandom } from '../support/random.ts'
 import { untilStill } from '../support/stand-still.ts'
 import { subpage } from '../support/subpage.ts'
-import { processesWith, traces } from '../support/traces.ts'
+import { traces } from '../support/traces.ts'
 
 const random = seededRandom()
 const mib = 2 ** 20

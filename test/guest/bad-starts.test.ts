@@ -4,15 +4,16 @@
  */
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { createTransport } from '../../src/agent/transport.ts'
+import { RawDisk } from '../../src/disk/raw-disk.ts'
 import { exitStatus } from '../../src/errors.ts'
 import { memoryBytes } from '../../src/qemu/aux-ram.ts'
-import { readRecord } from '../../src/qemu/guest-files.ts'
+import { readRecord } from '../../src/qemu/guest-record.ts'
 import { launch, qemuBinary } from '../../src/qemu/launch.ts'
 import { identify } from '../../src/qemu/process.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
@@ -22,8 +23,9 @@ import { type Frame, frameType } from '../../src/replication/frame.ts'
 import { encodeCommit, type Hello, protocolVersion } from '../../src/replication/messages.ts'
 import { TestCa } from '../support/certificates.ts'
 import { Hosts, idle, protect, runState, until } from '../support/hosts.ts'
+import { processesWith } from '../support/processes.ts'
 import { subpage } from '../support/subpage.ts'
-import { processesWith, traces } from '../support/traces.ts'
+import { traces } from '../support/traces.ts'
 
 const mib = 2 ** 20
 
@@ -44,14 +46,10 @@ const { stateOf, filesOf, expectNothingOf } = traces(() => hosts)
 describe('wrong names, and what is taken', () => {
   test('every command says that it does not know the guest', async () => {
     const { client } = a
-    const settings = {
-      ...{ to: b.address, epochMs: 25, suspicionMs: 500, outputs: 'held' as const },
-      ...{ tracker: 'auto' as const, codec: 'masked' as const },
-    }
     for (const call of [
       () => client.guest('nobody'),
       () => client.remove('nobody'),
-      () => client.protect('nobody', settings),
+      () => client.protect('nobody', { to: b.address }),
       () => client.unprotect('nobody'),
       () => client.verify('nobody'),
       () => client.failover('nobody', false),
@@ -188,6 +186,36 @@ describe('a start that fails leaves nothing behind', () => {
   })
 })
 
+test('a standby whose copy of a disk cannot be had leaves no QEMU behind, and no other copy', async () => {
+  const [path, other] = ['disk', 'other'].map((leaf) => join(hosts.directory, `${leaf}.raw`)) as [
+    string,
+    string,
+  ]
+  for (const file of [path, other]) writeFileSync(file, Buffer.alloc(mib))
+  const disks = [
+    { path, name: 'one' },
+    { path: other, name: 'two' },
+  ]
+  await a.client.run({ ...idle, name: 'copied', disks })
+  await protect(a, 'copied', b)
+  const { copies } = await a.client.unprotect('copied')
+  await expect.poll(async () => (await b.client.status()).guests).toEqual([])
+  const [one, two] = copies as [string, string]
+  rmSync(one)
+  // As another standby has it.
+  const held = new RawDisk(two, mib, true)
+  await expect(protect(a, 'copied', b)).rejects.toMatchObject({
+    code: 'DISK_UNUSABLE',
+    message: expect.stringContaining(`${two} is in use`),
+  })
+  await held.close()
+  expect(existsSync(one)).toBe(false)
+  await expect.poll(() => processesWith(filesOf('b', 'copied').ram)).toEqual([])
+  expectNothingOf('b', 'copied')
+  await protect(a, 'copied', b)
+  await a.client.remove('copied', true)
+})
+
 describe('a standby that cannot be', () => {
   beforeAll(async () => {
     await a.client.run({ ...idle, name: 'lonely' })
@@ -301,7 +329,7 @@ describe('a standby that cannot be', () => {
     const devices = new DeviceStateWriter()
     await connection.send(frameType.device, 1, devices.encode(Buffer.from('no state of any QEMU')))
     devices.close()
-    const nothing = { deltas: 0, deltaBytes: 0, consoleBytes: 0, digest: 0n, diskFrames: 0 }
+    const nothing = { deltas: 0, deltaBytes: 0, consoleBytes: 0, digest: 0n, diskFrames: 0, suspended: false }
     await connection.send(frameType.commit, 1, encodeCommit(nothing))
     let next = await frames.next()
     while (next.value?.type === frameType.heartbeat) next = await frames.next()

@@ -58,7 +58,9 @@ test('scale', async () => {
     expect(row.commitUs.p50).toEqual(between(0, row.commitUs.p99))
     expect(row.cpuPerGuest).toEqual(between(0, 2))
     // A supervisor, and not what its guest or the shadow takes.
-    expect(row.privateBytesPerGuest).toEqual(between(8 * 2 ** 20, 256 * 2 ** 20))
+    for (const bytes of [row.privateBytesPerGuest, row.privateBytesPerStandby])
+      expect(bytes).toEqual(between(8 * 2 ** 20, 40 * 2 ** 20))
+    expect(row.privateBytesOfAgent).toEqual(between(8 * 2 ** 20, 80 * 2 ** 20))
     expect(row.longestGapMs).toBeGreaterThanOrEqual(json.epochMs / 2)
   }
   // Without agents for ten epochs, no checkpoint is missed.

@@ -200,18 +200,19 @@ test.each(Array.from({ length: 40 }, (_, seed) => seed))(
     const random = generator(seed)
     const victim = await ownProcess()
     const before = victim.stop()
-    victim.resume()
-    await victim.line(/^victim step=/)
-    await victim.line(/^victim step=/)
-    const after = victim.stop()
     // The lines that changed; some of them, from a single one to all, go back to what they were.
     const changed: { address: number; old: Buffer }[] = []
-    for (const [address, content] of after)
-      for (let at = 0; at < page; at += 64) {
-        const old = before.get(address)!.subarray(at, at + 64)
-        if (!old.equals(content.subarray(at, at + 64))) changed.push({ address: address + at, old })
-      }
-    expect(changed.length).toBeGreaterThan(100)
+    // What it said before it was stopped may be read only now.
+    while (changed.length <= 100) {
+      victim.resume()
+      await victim.line(/^victim step=/)
+      changed.length = 0
+      for (const [address, content] of victim.stop())
+        for (let at = 0; at < page; at += 64) {
+          const old = before.get(address)!.subarray(at, at + 64)
+          if (!old.equals(content.subarray(at, at + 64))) changed.push({ address: address + at, old })
+        }
+    }
     const count =
       [0, 1, 2, changed.length - 1, changed.length][seed] ?? 1 + Math.floor(random() ** 3 * changed.length)
     for (let taken = 0; taken < count; taken++) {

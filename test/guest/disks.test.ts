@@ -15,7 +15,8 @@ import {
   typeLine,
   untilConsole,
 } from '../../src/qemu/demo-guest.ts'
-import { guestFiles, readRecord } from '../../src/qemu/guest-files.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
+import { readRecord } from '../../src/qemu/guest-record.ts'
 import { beginRecords, lastRecord, makeDisk, recordsOn, untilRecord } from '../support/guest-disk.ts'
 import { Hosts, protect, ramBytes, supervisorPid, until } from '../support/hosts.ts'
 import { standStill } from '../support/stand-still.ts'
@@ -47,7 +48,7 @@ const odd = { cache: 'writethrough' as const, iothread: true, bootindex: 7 }
 async function start(name: string, format: 'raw' | 'qcow2'): Promise<{ console: Console; path: string }> {
   const path = join(hosts.directory, `${name}.${format}`)
   makeDisk(path, format)
-  const threaded = `${path}.threaded`
+  const threaded = `${path}.threaded.${format}`
   if (format === 'qcow2') makeDisk(threaded, 'qcow2')
   const status = await a.client.run({
     name,
@@ -108,6 +109,12 @@ function damage(path: string): void {
 
 const whole = ({ state, disks: [disk] }: GuestStatus) => state === 'Protected' && disk?.state === 'Protected'
 
+/** What it cost to bring the copy up to the disk. */
+function expectLittleRead({ seeded, bytes }: GuestStatus['disks'][number]): void {
+  expect(seeded?.by).toBe('map')
+  expect(seeded!.readBytes).toBeLessThan(bytes / 8)
+}
+
 describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
   const name = `disk-${format}`
   let console: Console
@@ -133,6 +140,7 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
     expect(texts).toContainEqual(expect.stringMatching(/^seeded: \d.* compared or sent, .*\/s$/))
     // Most of it is zeros, as the standby's new file is.
     expect(disks[0]!.equalBytes).toBeGreaterThan(disks[0]!.bytes / 2)
+    expect(disks[0]!.seeded).toMatchObject({ by: 'hashes', readBytes: disks[0]!.bytes })
     expect((await b.client.guest(name)).disks[0]).toMatchObject({ name: 'data', state: 'Standby' })
     if (format === 'raw')
       await expect
@@ -171,13 +179,23 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       // Nothing is let out meanwhile but the console, and the guest would wait for the endpoint.
       await untilRecord(console, 0, from + 5)
       process.kill(supervisor, 'SIGCONT')
-      expect((await until(a, name, whole)).disks).toMatchObject([{ cuts: 1 }])
+      const { disks } = await until(a, name, whole)
+      expect(disks).toMatchObject([{ cuts: 1 }])
+      expectLittleRead(disks[0]!)
     })
 
     test('goes on with the next supervisor', { timeout: 240_000 }, async () => {
       process.kill(await supervisorPid(a, name), 'SIGKILL')
       await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 10)
-      await until(a, name, whole)
+      expectLittleRead((await until(a, name, whole)).disks[0]!)
+      expect(await a.client.verify(name)).toMatchObject({ equal: true })
+    })
+
+    test('and with the next supervisor of its standby', { timeout: 240_000 }, async () => {
+      process.kill(await supervisorPid(b, name), 'SIGKILL')
+      await until(a, name, ({ state }) => state !== 'Protected')
+      expectLittleRead((await until(a, name, whole)).disks[0]!)
+      expect(await a.client.verify(name)).toMatchObject({ equal: true })
     })
   }
 
@@ -192,13 +210,17 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
 
   if (format === 'raw')
     test('goes back by a switchover, and so does its disk', { timeout: 240_000 }, async () => {
-      await until(b, name, whole)
+      // Both have written to it since the last checkpoint that both had.
+      expectLittleRead((await until(b, name, whole)).disks[0]!)
+      expect(await b.client.verify(name)).toMatchObject({ equal: true })
       await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 10)
       await b.client.switchover(name)
       console = await goesOn(console, await until(a, name, ({ takeover }) => takeover !== null))
       // Where it was before, each time.
       expect(diskOf(a, name)).toBe(path)
-      expect((await until(a, name, whole)).disks[0]!.copy).toBe(join(copies(), 'data.raw'))
+      const back = (await until(a, name, whole)).disks[0]!
+      expect(back.copy).toBe(join(copies(), 'data.raw'))
+      expectLittleRead(back)
       expect(await a.client.unprotect(name, true)).toMatchObject({ copies: [join(copies(), 'data.raw')] })
       expect(recordsOn(join(copies(), 'data.raw')).length).toBeGreaterThan(20)
       await protect(a, name, b)
@@ -253,7 +275,10 @@ test('a full file system beneath a disk stops the guest until there is room, say
       'run mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && dd if=/dev/urandom of=/mnt/big bs=1M count=30 conv=fsync && sha256sum /mnt/big && echo written',
     )
     const full = await until(a, name, ({ disks: [disk] }) => (disk?.errors ?? 0) > 0)
-    expect(full.disks[0]!.lastError).toBe('write: No space left on device')
+    expect(full.disks[0]!).toMatchObject({
+      lastError: 'write: No space left on device',
+      lastErrorCode: 'DISK_FULL',
+    })
     const said = () => a.client.recentEvents().then((events) => events.map(({ text }) => text).join('\n'))
     expect(await said()).toMatch(/its disk data: write: No space left.*stands still until/)
     // Checkpoints go on, each of which lets it try once more.

@@ -2,16 +2,19 @@
  * The promise itself, on real guests: QEMU is killed at random moments, again and again, from one host to the other
  * and back; the victim must go on each time with nothing lost and all its memory whole. `npm run bench -- failover` does it more often.
  */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { run as failoverBench } from '../../bench/failover.ts'
 import { judge } from '../../src/agent/demo.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
-import { type Console, consoleAt, consoleLength, typeLine, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { type Console, consoleAt, typeLine } from '../../src/qemu/demo-guest.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 import { Hosts, protect, ramBytes, startVictim, until } from '../support/hosts.ts'
+import { inGuest } from '../support/in-guest.ts'
 import { seededRandom } from '../support/random.ts'
 import { firmwareOptions, out } from '../support/tiny-guest.ts'
 
@@ -28,13 +31,18 @@ let console: Console
 beforeAll(async () => {
   hosts = new Hosts()
   // Its firmware may be read by guests.
-  const env = { SUBPAGE_IMAGES: hosts.directory }
+  const tell = join(hosts.directory, 'tell')
+  writeFileSync(tell, `#!/bin/sh\nprintf '%s %s: %s\\n' "$1" "$2" "$3" >> ${heard()}\n`, { mode: 0o755 })
+  const env = { SUBPAGE_IMAGES: hosts.directory, SUBPAGE_ON_EVENT: tell }
   ;[a, b] = [await hosts.add('a', env), await hosts.add('b', env)]
   ;[from, to] = [a, b]
   ;({ console } = await startVictim(from, name, [], ['-device', 'virtio-balloon-pci']))
 })
 
 afterAll(async () => hosts[Symbol.asyncDispose]())
+
+/** What the program that both agents run for their events has written down. */
+const heard = () => join(hosts.directory, 'heard')
 
 /** The guest runs on the other host, and protection has begun the other way round. */
 async function turned(): Promise<{ outcome: Awaited<ReturnType<typeof judge>>; status: GuestStatus }> {
@@ -74,6 +82,10 @@ test('the compare tracker protects as well', async () => {
   expect(await from.client.verify(name)).toMatchObject({ equal: true })
   await kill()
   expect((await turned()).outcome).toMatchObject(whole)
+  // An operator hears of it: the agents' program was run.
+  await expect
+    .poll(() => readFileSync(heard(), 'utf8'))
+    .toMatch(new RegExp(`^failover ${name}: .*the guest died`, 'm'))
   await from.client.unprotect(name)
 })
 
@@ -128,11 +140,8 @@ test('a balloon that inflates and deflates leaves the standby equal, and what it
     }
   }
   // Memory that the guest has written and freed: what the balloon gives back was not zero, and is zero afterwards.
-  const fill = async () => {
-    const length = consoleLength(console)
-    await typeLine(console, 'run dd if=/dev/urandom of=/tmp/fill bs=1M count=24 2>/dev/null; rm /tmp/fill')
-    await untilConsole(console, length, (text) => /^subpage-guest: exit 0$/m.exec(text) ?? undefined, 60_000)
-  }
+  const fill = () =>
+    inGuest(console, 'dd if=/dev/urandom of=/tmp/fill bs=1M count=24 2>/dev/null; rm /tmp/fill', 60_000)
   const equal = async () => {
     await until(from, name, ({ state }) => state === 'Protected')
     expect(await from.client.verify(name)).toMatchObject({ equal: true })

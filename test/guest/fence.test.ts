@@ -76,10 +76,7 @@ test('the old copy does not speak once more after the takeover', { timeout: 180_
     readSync(lease, word, 0, 8, 24)
     return word.readBigUInt64LE()
   }
-  await client.protect(name, {
-    to: `${b.reached}:7475`,
-    ...{ epochMs: 25, suspicionMs: 500, outputs: 'held', tracker: 'auto', codec: 'masked' },
-  })
+  await client.protect(name, { to: `${b.reached}:7475` })
   await until(async () => (await b.guest(name))?.takeover)
   const [framesBefore, silencedBefore] = [await frames(), silenced()]
   expect(framesBefore).toBeGreaterThan(40)

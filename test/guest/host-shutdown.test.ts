@@ -23,10 +23,7 @@ test('the agent is stopped and comes back, then it is stopped and its QEMU dies'
   let atA = await a.start()
   const atB = await b.start()
   const { console } = await startVictim(atA, name)
-  await atA.client.protect(name, {
-    ...{ to: `${b.reached}:7475`, epochMs: 25, suspicionMs: 500, outputs: 'held' },
-    ...{ tracker: 'auto', codec: 'masked' },
-  })
+  await atA.client.protect(name, { to: `${b.reached}:7475` })
   await until(atA, name, ({ state }) => state === 'Protected')
 
   const stop = async () => {

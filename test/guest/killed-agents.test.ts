@@ -6,9 +6,10 @@ import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { sweepOwnedDirectories } from '../../src/agent/owned-directory.ts'
 import { type GuestFiles, guestFiles } from '../../src/qemu/guest-files.ts'
 import { endHost, Hosts, idle, killHost, runState } from '../support/hosts.ts'
+import { processesWith } from '../support/processes.ts'
 import { seededRandom } from '../support/random.ts'
 import { standStill } from '../support/stand-still.ts'
-import { processesWith, traces } from '../support/traces.ts'
+import { traces } from '../support/traces.ts'
 
 const random = seededRandom()
 

@@ -290,7 +290,7 @@ test('a TCP connection survives the death of the QEMU that it was made to', asyn
   guest.qemu.kill()
   await guest.ended
   const killedAt = performance.now()
-  await waiting.takeOver(deviceState, () => undefined)
+  await waiting.takeOver(deviceState, false, () => undefined)
   const takeoverMs = performance.now() - killedAt
   expect(waiting.qemu.notes).toEqual([])
   // The client never heard of the sum that was lost: its TCP sends the number again.

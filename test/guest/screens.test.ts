@@ -6,17 +6,11 @@ import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
-import {
-  type Console,
-  consoleAt,
-  consoleLength,
-  demoGuestOptions,
-  typeLine,
-  untilConsole,
-} from '../../src/qemu/demo-guest.ts'
+import { type Console, consoleAt, demoGuestOptions, untilConsole } from '../../src/qemu/demo-guest.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 import { Hosts, protect, ramBytes, until } from '../support/hosts.ts'
+import { inGuest } from '../support/in-guest.ts'
 import { mainFile, subpage } from '../support/subpage.ts'
 
 let hosts: Hosts
@@ -47,20 +41,6 @@ async function start(name: string, devices: string[]): Promise<Console> {
   const console = consoleAt(status.console)
   await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
   return console
-}
-
-/** What a command in the guest prints. */
-async function inGuest(console: Console, command: string): Promise<string> {
-  const from = await consoleLength(console)
-  await typeLine(console, `run ${command}`)
-  const said = await untilConsole(
-    console,
-    from,
-    (text) => /([\s\S]*)^subpage-guest: exit (\d+)$/m.exec(text) ?? undefined,
-    20_000,
-  )
-  expect(said[2], said[1]).toBe('0')
-  return said[1]!.trim()
 }
 
 async function picture(host: EphemeralAgent, name: string): Promise<Buffer> {
@@ -168,7 +148,12 @@ describe('for people, on the host where the guest runs', () => {
   })
 
   test('the password is in no status, and in files of its owner only', async () => {
-    for (const host of [a, b]) expect(JSON.stringify(await host.client.status())).not.toContain(password)
+    for (const host of [a, b]) {
+      expect(JSON.stringify(await host.client.status())).not.toContain(password)
+      const log = readFileSync(guestFiles(host.stateDirectory, 'std').supervisor.log, 'utf8')
+      expect(log).toMatch(/"program":"supervisor"/)
+      expect(log).not.toContain(password)
+    }
     const { record, vncSecret } = guestFiles(b.stateDirectory, 'std')
     for (const file of [record, vncSecret]) expect(statSync(file).mode & 0o777).toBe(0o600)
   })

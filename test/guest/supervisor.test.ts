@@ -8,6 +8,7 @@ import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { withoutLog } from '../../src/agent/log.ts'
 import { encodePreamble } from '../../src/agent/preamble.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import {
@@ -204,5 +205,14 @@ test('what a removed guest leaves: no process, no file', async () => {
   expect(existsSync(guestFiles(stateOf('a'), 'one').directory)).toBe(false)
   await untilExited([standby])
   await expect.poll(() => existsSync(guestFiles(stateOf('b'), 'one').directory)).toBe(false)
-  expect(readFileSync(guestFiles(stateOf('a'), 'other').supervisor.log, 'utf8')).toBe('')
+  // Of the one that is there nothing but its log: lines with its events.
+  const log = readFileSync(guestFiles(stateOf('a'), 'other').supervisor.log, 'utf8')
+  expect(withoutLog(log)).toBe('')
+  const lines = log
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(lines).toContainEqual(
+    expect.objectContaining({ level: 'info', program: 'supervisor', guest: 'other', kind: 'protection' }),
+  )
 })

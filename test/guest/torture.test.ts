@@ -1,5 +1,6 @@
 /** A few runs of bench/torture/torture.ts, one of each family of faults: the whole is `npm run bench -- torture`. */
 import { expect, test } from 'vitest'
+import { killedKinds, tortureMany } from '../../bench/torture/many.ts'
 import { torture } from '../../bench/torture/torture.ts'
 
 const kinds = [
@@ -25,5 +26,21 @@ test('nothing is lost and nothing serves twice, whatever fails', async () => {
     ...{ tcpResets: 0, notHealed: 0, errors: [] },
   })
   // A host that dies is failed over, whatever the others make of it.
+  expect(result.failovers).toBeGreaterThan(0)
+})
+
+test('four guests, and one process of each kind is killed at a random moment: each guest is whole again', {
+  timeout: 300_000,
+}, async () => {
+  const result = await tortureMany({ guests: 4, runs: 1 })
+  const nothing = { acknowledgedLost: 0, splitBrain: 0, tornGuests: 0, disksWrong: 0, guestsLost: 0 }
+  expect(result, `seed ${result.seed}`).toMatchObject({ runs: 1, notHealed: 0, errors: [] })
+  expect(Object.keys(result.killed).sort()).toEqual([...killedKinds].sort())
+  expect(result.perGuest).toHaveLength(4)
+  for (const guest of result.perGuest) {
+    expect(guest, `seed ${result.seed}`).toMatchObject({ ...nothing, leftovers: 0, tcpResets: 0 })
+    expect(guest.adds).toBeGreaterThan(0)
+  }
+  // Of the guest whose QEMU was killed.
   expect(result.failovers).toBeGreaterThan(0)
 })

@@ -1,7 +1,7 @@
 /*
  * The journal of a disk: random sequences against plain arrays, what merging and zeros save, and that it stays within its
  * bounds: a write waits while it is full.
- * build with: native/disk/journal.c native/disk/records.c
+ * build with: native/disk/journal.c native/disk/records.c native/disk/chunk_map.c
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -197,9 +197,112 @@ static void waits_when_full(void)
     journal_free(journal);
 }
 
+/* ---- what was there before */
+
+enum { FILL_STEPS = 4000 };
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static void take_all(struct journal *journal, uint8_t *standby)
+{
+    static uint8_t into[1 << 16];
+    for (size_t used; (used = journal_take(journal, into, sizeof into, false)) > 0;)
+        model_apply(standby, into, used);
+}
+
+static uint32_t chunk_length(uint64_t chunk)
+{
+    uint64_t left = MODEL_DISK_BYTES - chunk * JOURNAL_CHUNK_BYTES;
+    return left < JOURNAL_CHUNK_BYTES ? (uint32_t)left : JOURNAL_CHUNK_BYTES;
+}
+
+/* Reads that are older than what the guest has written since: whatever is recorded, the standby comes to be equal. */
+static void fills(void)
+{
+    static uint8_t disk[MODEL_DISK_BYTES], standby[MODEL_DISK_BYTES], read[MODEL_CHUNKS][JOURNAL_CHUNK_BYTES];
+    bool begun[MODEL_CHUNKS] = {false}, done[MODEL_CHUNKS] = {false};
+    struct journal *journal = journal_new(MODEL_DISK_BYTES, 1 << 26);
+    uint32_t state = (uint32_t)time(NULL), again = 0;
+    for (unsigned at = 0; at < MODEL_DISK_BYTES; at++)
+        disk[at] = (uint8_t)(at * 7 >> 5);
+    journal_record(journal);
+    for (unsigned step = 0; step < FILL_STEPS || !(done[0] && done[1] && done[2] && done[3]); step++) {
+        uint64_t chunk = next_random(&state) % MODEL_CHUNKS;
+        switch (next_random(&state) % (step < FILL_STEPS ? 4 : 2)) {
+        case 0:
+            CHECK(journal_begin_fill(journal, chunk, 1) == 0);
+            memcpy(read[chunk], disk + chunk * JOURNAL_CHUNK_BYTES, chunk_length(chunk));
+            begun[chunk] = true;
+            break;
+        case 1: {
+            if (!begun[chunk])
+                break;
+            int result = journal_fill(journal, chunk, read[chunk], chunk_length(chunk));
+            CHECK(result == 0 || result == 1);
+            done[chunk] |= result == 0;
+            again += (uint32_t)result;
+            break;
+        }
+        case 2: {
+            uint64_t offset = next_random(&state) % (MODEL_DISK_BYTES - 600);
+            memset(disk + offset, (int)next_random(&state), 512);
+            CHECK(journal_write(journal, offset, disk + offset, 512) == 0);
+            break;
+        }
+        default:
+            take_all(journal, standby);
+        }
+    }
+    take_all(journal, standby);
+    CHECK(again > 0 && memcmp(disk, standby, sizeof disk) == 0);
+    /* Half of the room is the guest's. */
+    struct journal *small = journal_new(MODEL_DISK_BYTES, 3 * JOURNAL_CHUNK_BYTES);
+    journal_record(small);
+    CHECK(journal_begin_fill(small, 0, 2) == 0);
+    CHECK(journal_fill(small, 0, disk, JOURNAL_CHUNK_BYTES) == 0);
+    CHECK(journal_fill(small, 1, disk, JOURNAL_CHUNK_BYTES) == JOURNAL_FILL_WAIT);
+    CHECK(taken_records(small) == 1 && journal_fill(small, 1, disk, JOURNAL_CHUNK_BYTES) == 0);
+    journal_free(small);
+    journal_free(journal);
+}
+
+/* A write that no mark has announced makes the map useless, whatever becomes of the write. */
+static void watches(void)
+{
+    size_t bytes = chunk_map_bytes(MODEL_DISK_BYTES);
+    struct chunk_map *map = aligned_alloc(CHUNK_MAP_HEAD_BYTES, bytes);
+    memset(map, 0, bytes);
+    map->disk_bytes = MODEL_DISK_BYTES;
+    struct journal *journal = journal_new(MODEL_DISK_BYTES, 1 << 20);
+    journal_watch(journal, map);
+    chunk_map_mark(map, JOURNAL_CHUNK_BYTES - 1, 2);
+    /* QEMU rounds up to whole blocks. */
+    chunk_map_mark(map, MODEL_DISK_BYTES - 1, 4096);
+    chunk_map_mark(map, MODEL_DISK_BYTES, 4096);
+    atomic_store(&map->active, 1);
+    put(journal, JOURNAL_CHUNK_BYTES - 10, 20, 1);
+    put(journal, MODEL_DISK_BYTES - 10, 10, 1);
+    CHECK(!map->missed);
+    chunk_map_mark(map, 2 * JOURNAL_CHUNK_BYTES, 1);
+    CHECK(*chunk_map_set(map, 0) == 0xb && *chunk_map_set(map, 1) == 4);
+    put(journal, JOURNAL_CHUNK_BYTES, 2 * JOURNAL_CHUNK_BYTES, 1);
+    CHECK(!map->missed);
+    memset((void *)chunk_map_set(map, 0), 0, 1);
+    put(journal, 5, 5, 1);
+    CHECK(map->missed);
+    journal_free(journal);
+    free(map);
+}
+
 int main(void)
 {
     random_sequences();
+    fills();
+    watches();
     merges();
     equal_chunks();
     waits_when_full();

@@ -1,7 +1,7 @@
 /*
  * The NBD server with a client that writes while the supervisor's side seals, takes and reads: nothing is lost. And its end,
  * whatever the client does; and clients that are silent, or leave in the middle. Also built with ThreadSanitizer.
- * build with: native/disk/nbd.c native/disk/journal.c native/disk/records.c -DNBD_NEGOTIATION_MS=300
+ * build with: native/disk/nbd.c native/disk/journal.c native/disk/records.c native/disk/chunk_map.c -DNBD_NEGOTIATION_MS=300
  */
 #define _GNU_SOURCE
 #include <dirent.h>

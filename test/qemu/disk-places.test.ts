@@ -8,7 +8,8 @@ import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { RawDisk } from '../../src/disk/raw-disk.ts'
 import type { Disk } from '../../src/qemu/disk.ts'
 import { copyOf, disksOf, ownDiskPath, readDiskDirectories } from '../../src/qemu/disk-places.ts'
-import { type GuestRecord, guestFiles, prepareFiles, writeRecord } from '../../src/qemu/guest-files.ts'
+import { guestFiles, prepareFiles } from '../../src/qemu/guest-files.ts'
+import { type GuestRecord, writeRecord } from '../../src/qemu/guest-record.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-places-'))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -44,6 +45,39 @@ function guestWith(name: string, id: string, disk: Partial<Disk> & { path: strin
   const record = { format: 1, id, generation: 1, arbitrated: false, name, qemuVersion: '', waiting: false }
   writeRecord(of, { ...record, process, machine: { ...machine, disks: [whole] } } as unknown as GuestRecord)
 }
+
+describe('the format of a disk that is there', () => {
+  const qcow2 = (path: string) => {
+    const head = Buffer.alloc(512)
+    head.write('QFI\xfb', 'latin1')
+    head.writeBigUInt64BE(BigInt(bytes), 24)
+    writeFileSync(path, head)
+    return path
+  }
+  const disk = (path: string, format?: Disk['format']) =>
+    disksOf([{ path, ...(format && { format }) }], files, owner)[0]
+
+  test('is the one that is given', () => {
+    const path = qcow2(join(directory, 'given.img'))
+    expect(disk(path, 'raw')).toMatchObject({ format: 'raw', bytes: 512 })
+    expect(disk(path, 'qcow2')).toMatchObject({ format: 'qcow2', bytes })
+  })
+
+  test('follows from a name that ends in .qcow2, which no guest can change', () => {
+    expect(disk(qcow2(join(directory, 'named.qcow2')))).toMatchObject({ format: 'qcow2', bytes })
+    expect(() => disk(raw(join(directory, 'not.qcow2')))).toThrow(/no qcow2 image/)
+  })
+
+  test('never follows from what is in it, which a guest may have written', () => {
+    expect(disk(raw(join(directory, 'plain.img')))).toMatchObject({ format: 'raw', bytes })
+    expect(() => disk(qcow2(join(directory, 'written.img')))).toThrow(
+      expect.objectContaining({
+        code: 'DISK_UNUSABLE',
+        message: expect.stringMatching(/format=qcow2 if it is one, format=raw/),
+      }),
+    )
+  })
+})
 
 describe('a place that a peer names', () => {
   test('is used as it is, and is not ours', () => {

@@ -15,11 +15,17 @@ import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseSize } from '../../src/cli/sizes.ts'
 import { limits } from '../../src/limits.ts'
-import { type DiskRequest, diskOptions, disksMax, parseDisks } from '../../src/qemu/disk.ts'
+import {
+  assertThreadsHold,
+  type DiskRequest,
+  diskOptions,
+  disksMax,
+  parseDisks,
+} from '../../src/qemu/disk.ts'
 import { makeDisks, removeDisks } from '../../src/qemu/disk-files.ts'
-import { journalBytesOf } from '../../src/qemu/disk-mirror.ts'
 import { disksOf, ownDiskPath } from '../../src/qemu/disk-places.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
+import { journalBytesOf } from '../../src/qemu/mirrored-disk.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'subpage-disk-'))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -85,13 +91,25 @@ describe('how they are asked for', () => {
 })
 
 describe('what can be one', () => {
-  test('a raw file, and a qcow2 image by its first bytes', () => {
-    const image = join(directory, 'image')
+  test('a raw file, and a qcow2 image by its name', () => {
+    const image = join(directory, 'image.qcow2')
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '3M'])
     expect(of({ path: raw('plain', 2 ** 20) }, { path: image })).toEqual([
       { name: 'disk0', bytes: 2 ** 20, bus: 'virtio', path: join(directory, 'plain'), format: 'raw' },
       { name: 'disk1', bytes: 3 * 2 ** 20, bus: 'virtio', path: image, format: 'qcow2' },
     ])
+  })
+
+  test('has no thread of its own where that would hang', () => {
+    const [plain, threaded] = of({ bytes: 512 }, { bytes: 512, iothread: true })
+    assertThreadsHold('7.2.22', [plain!, threaded!])
+    assertThreadsHold('10.0.2', [plain!])
+    expect(() => assertThreadsHold('10.0.2', [plain!, threaded!])).toThrow(
+      expect.objectContaining({
+        code: 'GUEST_UNPROTECTABLE',
+        message: expect.stringMatching(/leave iothread out/),
+      }),
+    )
   })
 
   test('a new one has its place in the state directory, which no name leads out of', () => {

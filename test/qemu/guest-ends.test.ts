@@ -65,3 +65,10 @@ test('events that say nothing of an end change nothing', () => {
     expect(heard(shutdown('guest-shutdown'), [event])).toBe('powered-off')
   }
 })
+
+test('a signal after an end that was announced takes nothing back; after a reset it is a death', () => {
+  // As libvirt ends a QEMU that stays when its guest has shut down (-no-shutdown).
+  expect(heard(shutdown('guest-shutdown'), shutdown('host-signal'))).toBe('powered-off')
+  expect(heard(shutdown('guest-shutdown'), ['RESET'], shutdown('host-signal'))).toBe('died')
+  expect(heard(shutdown('host-signal'), shutdown('guest-shutdown'))).toBe('powered-off')
+})

@@ -160,7 +160,7 @@ describe('what is refused', () => {
     [['-drive', `file=${path},snapshot=on`], /lost with it/],
     [['-drive', `file=${path},cache=unsafe`], /forgets the guest's flushes/],
     [['-drive', `file=${path},if=scsi`], /bus=scsi/],
-    [['-drive', `file=${path},if=pflash`], /if=pflash is not possible/],
+    [['-drive', `file=${path},if=pflash`], /two drives with if=pflash/],
     [['-drive', `file=${path},format=vmdk`], /format=vmdk/],
     [['-drive', `file=${path},file.locking=off`], /with its locks off/],
     [['-drive', `file=${path},werror=ignore`], /would not be noticed/],

@@ -71,7 +71,6 @@ const refused: [options: string[], reason: RegExp][] = [
     ['-serial', 'tcp:192.0.2.1:1'],
     ['-parallel', 'file:/etc/x'],
     ['-debugcon', 'file:/etc/x'],
-    ['-tpmdev', 'emulator,id=t,chardev=c'],
   ].map((options): [string[], RegExp] => [options, /channel|console/]),
   ...['-monitor', '-qmp', '-qmp-pretty', '-mon'].map((flag): [string[], RegExp] => [
     [flag, 'stdio'],
@@ -79,6 +78,8 @@ const refused: [options: string[], reason: RegExp][] = [
   ]),
   ...['-gdb', '-vnc', '-spice'].map((flag): [string[], RegExp] => [[flag, ':0'], /opens a port/]),
   [['-s'], /opens a port/],
+  [['-tpmdev', 'emulator,id=t,chardev=c'], /swtpm/],
+  [['-device', 'tpm-crb,tpmdev=t'], /swtpm/],
   // Code and rights
   [['-plugin', '/tmp/evil.so'], /loads code/],
   [['-runas', 'root'], /rights/],
@@ -145,7 +146,7 @@ const refused: [options: string[], reason: RegExp][] = [
   [['-blockdev', 'driver=nbd,node-name=n,read-only=on'], /driver=nbd/],
   [['-blockdev', `driver=file,filename=${file},node-name=f0`], /a writable disk is not among/],
   [['-hda', file], /not be on the other host/],
-  [['-pflash', file], /not be on the other host/],
+  [['-pflash', file], /give --firmware uefi/],
   [['-virtfs', 'local,path=/,mount_tag=x,security_model=none'], /not be on the other host/],
   [['-fsdev', 'local,id=x,path=/'], /not be on the other host/],
   [['-fw_cfg', 'name=opt/x,file=/etc/shadow'], /file=/],

@@ -11,7 +11,7 @@ import type { Arbiter } from '../../src/replication/arbiter.ts'
 import { openArbiter } from '../../src/replication/arbiters/open.ts'
 import { Succession } from '../../src/replication/succession.ts'
 import { EtcdCluster } from '../support/etcd.ts'
-import { ScriptedArbiter } from './pair.ts'
+import { ScriptedArbiter } from './scripted-host.ts'
 
 interface Subject {
   /** As an agent opens it. */

@@ -10,7 +10,7 @@ import {
   headerBytes,
   payloadBytesMax,
 } from '../../src/replication/frame.ts'
-import { socketPair } from './pair.ts'
+import { socketPair } from './sockets.ts'
 
 async function pair() {
   const [left, right] = await socketPair()

@@ -3,13 +3,16 @@ import { expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import type { Holder } from '../../src/replication/arbiter.ts'
 import type { Clock } from '../../src/replication/clock.ts'
+import { FailoverMonitor } from '../../src/replication/failover-monitor.ts'
+import { absenceMs } from '../../src/replication/farewell.ts'
 import type { Guest } from '../../src/replication/guest.ts'
+import { Heartbeat } from '../../src/replication/heartbeat.ts'
+import { decideAlone } from '../../src/replication/lost-standby.ts'
 import type { Hello } from '../../src/replication/messages.ts'
-import { absenceMs, part } from '../../src/replication/parting.ts'
-import { Pulse } from '../../src/replication/pulse.ts'
-import { Vigil } from '../../src/replication/vigil.ts'
+import { PrimaryMachine } from '../../src/replication/primary-state.ts'
 import { SimTime } from '../simulation/sim-clock.ts'
-import { helloFor, ScriptedArbiter, successionFor } from './pair.ts'
+import { helloFor } from './pair.ts'
+import { ScriptedArbiter, successionFor } from './scripted-host.ts'
 
 const suspicionMs = 500
 const { guest: identity, generation } = helloFor({ pages: 1 })
@@ -58,7 +61,7 @@ test.each([
   const { time, clock } = simulated()
   let suspectedAt = 0
   let beats = 0
-  const pulse = new Pulse(
+  const heartbeat = new Heartbeat(
     clock,
     suspicionMs,
     () => beats++,
@@ -66,7 +69,7 @@ test.each([
       suspectedAt = time.nowMs
     },
   )
-  if (seeded) pulse.seeded()
+  if (seeded) heartbeat.seeded()
   await time.run(() => suspectedAt > 0)
   expect(suspectedAt).toBeGreaterThan(limitMs)
   expect(suspectedAt).toBeLessThanOrEqual(limitMs + suspicionMs / 5)
@@ -81,14 +84,14 @@ test.each([
   const arbiter = new TimedArbiter(time)
   await arbiter.claim(identity.id, generation, 'primary')
   let tookOver = false
-  new Vigil({
+  new FailoverMonitor({
     clock,
     succession: successionFor('standby', arbiter),
     settings: { suspicionMs, outputs: 'held' } as Hello['settings'],
     heardAt: 0,
     reason: 'the connection was cut',
     absenceMs: leftForMs,
-    sourceGone: () => undefined,
+    sourceFate: () => undefined,
     committed: () => true,
     say: () => undefined,
     takeOver: () => {
@@ -117,18 +120,16 @@ test('a superseded copy is ended five seconds after its primary has learnt of it
       endedAt = time.nowMs
     },
   } as unknown as Guest
-  const parting = part({
+  const decided = decideAlone({
     why: new SubpageError('PEER_UNREACHABLE', 'the test says so'),
     session: undefined,
     guest,
     succession: successionFor('primary', arbiter),
-    exposed: true,
     clock,
-    stopping: new AbortController().signal,
-    waiting: () => undefined,
+    machine: new PrimaryMachine(true, () => undefined),
   })
   await time.run(() => endedAt > 0)
-  expect(await parting).toBe('over')
+  expect(await decided).toBe('over')
   expect(endedAt).toBeGreaterThanOrEqual(5_000)
   expect(endedAt).toBeLessThanOrEqual(5_500)
 })

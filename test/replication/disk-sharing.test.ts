@@ -15,9 +15,10 @@ import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { DeltaSender } from '../../src/replication/delta-sender.ts'
 import { DeltaWriter } from '../../src/replication/delta-writer.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
+import { DiskLineages } from '../../src/replication/disk-lineages.ts'
 import { DiskSender } from '../../src/replication/disk-sender.ts'
 import { noTraffic } from '../../src/replication/disk-traffic.ts'
-import { diskHeaderBytes, noJournal } from '../../src/replication/disks.ts'
+import { diskHeaderBytes, noJournal, noSpill } from '../../src/replication/disks.ts'
 import { type FrameType, frameType } from '../../src/replication/frame.ts'
 import { redo } from '../../src/replication/held-writes.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
@@ -69,6 +70,7 @@ class Way {
     this.#keeper = new ImageKeeper(this.image, () => undefined, machine, {
       disks: [this.copy],
       journal: noJournal,
+      spill: noSpill,
     })
     const sink = {
       send: async (type: FrameType, epoch = 0, payload: Uint8Array = nothing) => {
@@ -83,12 +85,13 @@ class Way {
         }),
     }
     this.#deltas = new DeltaSender(sink, pages, this.#shadow.copy, sending, { disks: true })
-    this.#sender = new DiskSender(this.disks, sink, this.#deltas, clock, this.traffic)
+    const lineages = new DiskLineages([], clock)
+    this.#sender = new DiskSender(this.disks, sink, this.#deltas, clock, this.traffic, lineages)
   }
 
   async begin(): Promise<void> {
     this.#keeper.begin(true)
-    await this.disks.begin([await this.copy.hashes()], () => undefined)
+    await this.disks.begin([{ hashes: await this.copy.hashes() }], () => undefined)
     await this.seed(all)
     const seeded = this.#sender.seed(this.#ending.signal, async () => undefined)
     await Promise.all([seeded, this.#settle()])
@@ -158,6 +161,7 @@ class Way {
       consoleBytes: 0,
       digest: this.#deltas.digest,
       diskFrames: this.#sender.frames,
+      suspended: false,
     }
     this.#sender.posted()
     this.#deltas.ended(epoch)
@@ -408,7 +412,8 @@ test('what an epoch changes is filled in once it is applied, and written then', 
   })
   const fills = new Uint8Array(Uint32Array.of(recordHeaderBytes, 1, 64 << 16).buffer)
   const payload = record(4096, new Uint8Array(pageBytes))
-  const done = redo([{ number: 0, disk, payload, from: 0, fills, giveBack: () => undefined }], image, applied)
+  const writes = { number: 0, disk, bytes: payload.length, payload: async () => payload, from: 0, fills }
+  const done = redo([{ ...writes, giveBack: () => undefined }], image, applied)
   for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
   image.write(pageBytes, noise(pageBytes, 7))
   apply()

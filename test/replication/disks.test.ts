@@ -6,13 +6,14 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { chunkBytes } from '../../src/disk/records.ts'
 import { limits } from '../../src/limits.ts'
 import { Region } from '../../src/memory/region.ts'
-import { noJournal } from '../../src/replication/disks.ts'
+import { noJournal, noSpill } from '../../src/replication/disks.ts'
 import { wholeImage } from '../../src/replication/image.ts'
 import { ImageKeeper } from '../../src/replication/image-keeper.ts'
 import { StandbyMachine } from '../../src/replication/standby-state.ts'
 import { seededRandom } from '../support/random.ts'
-import { Pair, type PairOptions, ScriptedArbiter } from './pair.ts'
+import { Pair, type PairOptions } from './pair.ts'
 import { ScriptedDiskImage, ScriptedDisks, scriptedDiskBytes } from './scripted-disk.ts'
+import { ScriptedArbiter } from './scripted-host.ts'
 
 const random = seededRandom()
 
@@ -157,6 +158,7 @@ describe('a standby refuses', () => {
     const made = new ImageKeeper(wholeImage(region), () => undefined, machine, {
       disks: [image],
       journal: noJournal,
+      spill: noSpill,
     })
     made.begin(false)
     return made

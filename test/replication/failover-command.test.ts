@@ -1,11 +1,13 @@
 /** Failover by command: what may happen at the same moment, and what a person may decide that nobody else may. */
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import type { Image } from '../../src/replication/image.ts'
 import { seededRandom } from '../support/random.ts'
-import { digestOf, Pair, ScriptedArbiter, type ScriptedHost } from './pair.ts'
+import { protectedPair } from './pair.ts'
 import { asPrimary, delta, sendCheckpoint } from './peers.ts'
+import { digestOf } from './scripted-guest.ts'
+import { ScriptedArbiter, type ScriptedHost } from './scripted-host.ts'
 
 /** Pages can be borrowed only when the gate is open. */
 function gated(image: Image): { image: Image; asked: Promise<void>; open: () => void; close: () => void } {
@@ -34,13 +36,8 @@ function gated(image: Image): { image: Image; asked: Promise<void>; open: () => 
   }
 }
 
-async function start(arbiter?: ScriptedArbiter): Promise<Pair> {
-  const pair = await Pair.make({ random: seededRandom(), ...(arbiter && { arbiter }) })
-  onTestFinished(() => pair[Symbol.asyncDispose]())
-  await pair.protect()
-  await pair.epochs(3)
-  return pair
-}
+const start = (arbiter?: ScriptedArbiter) =>
+  protectedPair({ random: seededRandom(), ...(arbiter && { arbiter }) })
 
 /** A whole checkpoint, and then a seeding frame that is being taken in. */
 async function seedingAgain(): Promise<{ host: ScriptedHost; open: () => void }> {
@@ -84,10 +81,10 @@ test('an image that is outdated is whole still: with --force it can be taken ove
   const { standby } = pair.host
   // The primary cannot come back, and goes on alone.
   pair.host.server.close()
-  pair.host.gone = undefined
+  pair.host.source = undefined
   pair.host.dropConnections()
   await expect.poll(() => pair.primary?.alone).toBe(true)
-  pair.host.gone = true
+  pair.host.source = 'gone'
   await expect.poll(() => standby?.reason).toMatch(/primary goes on with the guest alone/)
   expect(standby?.committed).toBeUndefined()
   await expect(standby!.failover('by command', false)).rejects.toMatchObject({

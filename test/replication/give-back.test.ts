@@ -6,7 +6,8 @@ import { afterEach, expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import type { Holder } from '../../src/replication/arbiter.ts'
 import { seededRandom } from '../support/random.ts'
-import { Pair, ScriptedArbiter, successionFor } from './pair.ts'
+import { Pair } from './pair.ts'
+import { ScriptedArbiter, successionFor } from './scripted-host.ts'
 
 /** The standby's claims take effect at once, and are answered late; the primary's come after one of those. */
 class SlowToTheStandby extends ScriptedArbiter {
@@ -48,7 +49,7 @@ test('a standby that is discarded while its claim is under way gives back what i
   await pair.epochs(3)
   arbiter.slow = true
   // As the standby sees it; in truth the guest lives.
-  pair.host.gone = true
+  pair.host.source = 'gone'
   pair.host.dropConnections()
   await arbiter.standbyHasClaimed
   const discarded = pair.host.standby!.discard('the waiting QEMU died')
@@ -71,7 +72,7 @@ test('a standby that is granted the guest and cannot load it gives it back, and 
   pair.host.waiting.refuses = new SubpageError('QEMU_FAILED', 'it does not like the state')
   const standby = pair.host.standby!
   // So the standby need not wait until its promise has lapsed.
-  pair.host.gone = true
+  pair.host.source = 'gone'
   await expect(standby.failover('by command', false)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
   expect(standby.state).toBe('Failed')
   await expect.poll(() => primary.alone).toBe(true)

@@ -10,7 +10,7 @@ import { type FrameType, frameType, payloadBytesMax } from '../../src/replicatio
 import { encodeCommit, type Hello } from '../../src/replication/messages.ts'
 import { arrayBufferBytes } from '../support/collected.ts'
 import { seededRandom } from '../support/random.ts'
-import { dial, digestOf, helloFor, ScriptedHost } from './pair.ts'
+import { helloFor } from './pair.ts'
 import {
   acknowledge,
   asPrimary,
@@ -22,6 +22,9 @@ import {
   sendCheckpoint,
   welcome,
 } from './peers.ts'
+import { digestOf } from './scripted-guest.ts'
+import { ScriptedHost } from './scripted-host.ts'
+import { dial } from './sockets.ts'
 
 const random = seededRandom()
 const nothing = Buffer.alloc(0)
@@ -170,7 +173,14 @@ describe('a hostile primary', () => {
       async (p) => {
         await p.connection.send(frameType.pages, 6, whole)
         await p.sendDevice(6, 'state')
-        const commit = encodeCommit({ deltas, deltaBytes, consoleBytes: 0, digest: 0n, diskFrames: 0 })
+        const commit = encodeCommit({
+          deltas,
+          deltaBytes,
+          consoleBytes: 0,
+          digest: 0n,
+          diskFrames: 0,
+          suspended: false,
+        })
         await p.connection.send(frameType.commit, 6, commit)
       },
       /not whole/,

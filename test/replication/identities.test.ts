@@ -8,20 +8,14 @@ import { SubpageError } from '../../src/errors.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import type { Guest } from '../../src/replication/guest.ts'
 import { HeldElsewhere, type OtherCopy } from '../../src/replication/held-elsewhere.ts'
-import { part } from '../../src/replication/parting.ts'
+import { decideAlone } from '../../src/replication/lost-standby.ts'
 import { Primary } from '../../src/replication/primary.ts'
+import { PrimaryMachine } from '../../src/replication/primary-state.ts'
 import { seededRandom } from '../support/random.ts'
-import {
-  dial,
-  helloFor,
-  Pair,
-  type PairOptions,
-  ScriptedArbiter,
-  ScriptedHost,
-  successionFor,
-  WarpedClock,
-} from './pair.ts'
+import { helloFor, Pair, type PairOptions, WarpedClock } from './pair.ts'
 import { acknowledge, asStandby, type Peer, welcome } from './peers.ts'
+import { ScriptedArbiter, ScriptedHost, successionFor } from './scripted-host.ts'
+import { dial } from './sockets.ts'
 
 async function start(arbiter?: ScriptedArbiter, rest: Partial<PairOptions> = {}) {
   const pair = await Pair.make({
@@ -83,7 +77,8 @@ test('an arbiter that does not know what the other host says was decided decides
   const succession = successionFor('primary', arbiter)
   await succession.anchor()
   const said: string[] = []
-  const parting = {
+  const machine = new PrimaryMachine(true, () => said.push(machine.reason))
+  const lost = {
     why: new HeldElsewhere('script is in generation 2 here', {
       claimant: 'other',
       generation: 2,
@@ -92,12 +87,10 @@ test('an arbiter that does not know what the other host says was decided decides
     session: undefined,
     guest: { alive: true, supersede: () => said.push('ended') } as unknown as Guest,
     succession,
-    exposed: true,
     clock: realClock,
-    stopping: new AbortController().signal,
-    waiting: (reason: string) => said.push(reason),
+    machine,
   }
-  expect(await part(parting)).toBe('open')
+  expect(await decideAlone(lost)).toBe('open')
   expect(said).toEqual([
     expect.stringMatching(/generation 2 here, which the test does not know: .* held back/),
   ])
@@ -106,7 +99,7 @@ test('an arbiter that does not know what the other host says was decided decides
   const other = successionFor('other', arbiter)
   expect(await other.claim()).toBe(undefined)
   await other.giveBack()
-  expect(await part(parting)).toBe('alone')
+  expect(await decideAlone(lost)).toBe('alone')
   expect(succession.generation).toBe(3)
 })
 

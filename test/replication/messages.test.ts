@@ -24,6 +24,7 @@ describe('commit', () => {
       consoleBytes: fc.maxSafeNat(),
       digest: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
       diskFrames: fc.nat(2 ** 32 - 1),
+      suspended: fc.boolean(),
     })
     fc.assert(
       fc.property(commit, (sent) => {
@@ -32,19 +33,21 @@ describe('commit', () => {
     )
   })
 
-  const sent = { deltas: 3, deltaBytes: 4, consoleBytes: 5, digest: 6n, diskFrames: 7 }
+  const sent = { deltas: 3, deltaBytes: 4, consoleBytes: 5, digest: 6n, diskFrames: 7, suspended: true }
 
   test('also when its bytes lie within a larger buffer', () => {
     const larger = Buffer.concat([Buffer.alloc(7, 255), encodeCommit(sent), Buffer.alloc(3, 255)])
-    expect(decodeCommit(larger.subarray(7, 39))).toEqual(sent)
+    expect(decodeCommit(larger.subarray(7, 43))).toEqual(sent)
   })
 
   test('any other length, and fields out of range', () => {
-    for (const length of [0, 1, 31, 33, 4096])
+    for (const length of [0, 1, 32, 35, 37, 4096])
       expect(() => decodeCommit(Buffer.alloc(length))).toThrow(malformed)
     for (const [at, value] of [
       [8, 2n ** 53n],
       [16, 2n ** 64n - 1n],
+      // The upper half of what is written at 28 is the suspension.
+      [28, 2n << 32n],
     ] as const) {
       const commit = Buffer.from(encodeCommit(sent))
       commit.writeBigUInt64LE(value, at)

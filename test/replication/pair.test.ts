@@ -1,5 +1,5 @@
 /**
- * Primary and standby as they are, over real sockets, with a guest whose processor is a script (pair.ts): the course of a
+ * Primary and standby as they are, over real sockets, with a guest whose processor is a script (scripted-guest.ts): the course of a
  * protection, and everything that can fail in it. After each mishap the image is one whole committed checkpoint, or the
  * standby says that it has none; and no page is forgotten.
  */
@@ -9,29 +9,20 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { type Clock, realClock } from '../../src/replication/clock.ts'
+import { absenceMs } from '../../src/replication/farewell.ts'
 import { frameType } from '../../src/replication/frame.ts'
-import type { GuestEnd } from '../../src/replication/guest.ts'
-import { absenceMs } from '../../src/replication/parting.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import { seededRandom } from '../support/random.ts'
 import { dialCutting } from './cut.ts'
-import { digestOf, Pair, type PairOptions, ScriptedArbiter, WarpedClock } from './pair.ts'
+import { Pair, type PairOptions, protectedPair, startPair, WarpedClock } from './pair.ts'
 import { acknowledge, asPrimary, asStandby, commitOf, delta, sendCheckpoint, welcome } from './peers.ts'
+import { digestOf } from './scripted-guest.ts'
+import { ScriptedArbiter } from './scripted-host.ts'
 
 const random = seededRandom()
 
-async function start(options: Partial<PairOptions> = {}): Promise<Pair> {
-  const pair = await Pair.make({ random, ...options })
-  onTestFinished(() => pair[Symbol.asyncDispose]())
-  return pair
-}
-
-async function startProtected(options: Partial<PairOptions> = {}): Promise<Pair> {
-  const pair = await start(options)
-  await pair.protect()
-  await pair.epochs(3)
-  return pair
-}
+const start = (options: Partial<PairOptions> = {}) => startPair({ random, ...options })
+const startProtected = (options: Partial<PairOptions> = {}) => protectedPair({ random, ...options })
 
 const state = (pair: Pair) => expect.poll(() => pair.primary?.state, { timeout: 10_000, interval: 5 })
 
@@ -55,7 +46,7 @@ describe('the course of a protection', () => {
     }
     await expectEqualAtRest(pair)
     expect(pair.host.states.slice(0, 1)).toEqual(['Protected'])
-    expect(pair.primary?.stats.summary()).toMatchObject({ failed: 0 })
+    expect(pair.primary?.stats.summary(0)).toMatchObject({ failed: 0 })
   })
 
   test('verify names the page and the line that differ, and which copy', async () => {
@@ -107,33 +98,6 @@ describe('the course of a protection', () => {
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
   })
 
-  test('a guest that is ending refuses its checkpoint: the standby hears how it ended, or goes on if it did not', async () => {
-    const pair = await startProtected({ arbiter: new ScriptedArbiter() })
-    /** Its next checkpoint is refused, and it does not seem to run for so many looks. */
-    const refused = (looks: number) =>
-      new Promise<void>((resolve) => {
-        pair.guest.mishaps.resume = () => {
-          pair.guest.mishaps = {}
-          let left = looks
-          Object.defineProperty(pair.guest, 'alive', {
-            configurable: true,
-            get: () => left-- <= 0,
-            set: () => {
-              left = looks
-            },
-          })
-          resolve()
-          throw new SubpageError('QEMU_FAILED', 'Resetting the Virtual Machine is required')
-        }
-      })
-    // It ran on: what it had announced is forgotten.
-    await refused(3)
-    await once(pair.primary!, 'epoch')
-    await refused(Number.POSITIVE_INFINITY)
-    pair.guest.end({ how: 'powered-off', detail: 'it shut itself down' })
-    expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
-  })
-
   test('unprotect with a standby of an older release, which closes the connection without an answer', async () => {
     const { guest, protect } = await asStandby(random, async (peer) => {
       await welcome(peer)
@@ -157,7 +121,7 @@ describe('the course of a protection', () => {
 
   test('detach: the standby keeps its copy for the next agent', async () => {
     const pair = await startProtected()
-    pair.host.gone = false
+    pair.host.source = 'runs'
     await pair.primary?.detach()
     await expect.poll(() => pair.host.standby?.state).toBe('Connecting')
     expect(pair.guest.paused).toBe(false)
@@ -168,36 +132,9 @@ describe('the course of a protection', () => {
     await expectEqualAtRest(pair)
   })
 
-  test('a guest that died is taken over from its last checkpoint', async () => {
-    const pair = await startProtected()
-    pair.guest.end({ how: 'died', detail: 'killed' })
-    expect(await pair.host.outcome).toMatchObject({ how: 'took-over', reason: 'the guest died: killed' })
-    expect(pair.host.waiting.whole).toBe(true)
-  })
-
-  const orderly: GuestEnd[] = [
-    { how: 'powered-off', detail: 'x' },
-    { how: 'stopped', detail: 'x' },
-    { how: 'panicked', detail: 'x' },
-  ]
-  test.each(orderly)('a guest that $how is not', async (end) => {
-    const pair = await startProtected()
-    pair.guest.end(end)
-    expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
-    expect(pair.host.waiting.whole).toBeUndefined()
-  })
-
-  test('a guest that dies before its first checkpoint cannot be taken over', async () => {
-    const pair = await start()
-    pair.guest.mishaps.pause = () => pair.guest.end({ how: 'died', detail: 'early' })
-    pair.guest.mishaps.resume = () => ({ valid: false })
-    await pair.protect()
-    expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
-  })
-
   test('a lost connection is found again, and what differs is sent', async () => {
     const pair = await startProtected()
-    pair.host.gone = false
+    pair.host.source = 'runs'
     pair.host.dropConnections()
     await state(pair).toBe('Connecting')
     await pair.epochs(3)
@@ -228,16 +165,16 @@ describe('the course of a protection', () => {
     await pair.primary?.detach()
     arbiter.reachable = true
     await expect.poll(() => pair.host.standby?.reason).toMatch(/waiting for the primary/)
-    pair.host.gone = false
+    pair.host.source = 'runs'
     await expect.poll(() => pair.host.standby?.reason).toMatch(/still runs there/)
-    pair.host.gone = true
+    pair.host.source = 'gone'
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
     expect(pair.host.waiting.whole).toBe(true)
   })
 
   test('a primary whose supervisor is stopped holds back, and its standby keeps the checkpoint', async () => {
     const pair = await startProtected({ arbiter: new ScriptedArbiter() })
-    pair.host.gone = false
+    pair.host.source = 'runs'
     const freed = vi.spyOn(pair.guest, 'freeOutputs')
     await pair.primary?.detach()
     await expect
@@ -247,7 +184,7 @@ describe('the course of a protection', () => {
     expect(pair.guest.paused).toBe(false)
     expect(pair.options.succession.generation).toBe(1)
     expect(pair.host.standby?.committed).toBeDefined()
-    pair.host.gone = true
+    pair.host.source = 'gone'
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
     expect(pair.host.waiting.whole).toBe(true)
   })
@@ -268,7 +205,7 @@ describe('the course of a protection', () => {
 
   test('a primary whose supervisor is stopped without an arbiter goes on alone', async () => {
     const pair = await startProtected()
-    pair.host.gone = false
+    pair.host.source = 'runs'
     const freed = vi.spyOn(pair.guest, 'freeOutputs')
     await pair.primary?.detach()
     expect(freed).toHaveBeenCalled()
@@ -315,7 +252,7 @@ describe('a checkpoint that fails', () => {
 
   test.each(mishaps)('%s: nothing is forgotten', async (_, provoke) => {
     const pair = await startProtected()
-    pair.host.gone = false
+    pair.host.source = 'runs'
     let left = 4
     let failures = 0
     provoke(pair, () => {
@@ -344,7 +281,7 @@ describe('a checkpoint that fails', () => {
     pair.guest.mishaps = {}
     await state(pair).toBe('Protected')
     expect(pair.primary?.reason).toBe('')
-    expect(pair.primary?.stats.summary().failed).toBeGreaterThan(0)
+    expect(pair.primary?.stats.summary(0).failed).toBeGreaterThan(0)
   })
 })
 
@@ -466,7 +403,7 @@ describe('a connection that is cut', () => {
     const pair = await startProtected({
       connect: (port) => dialCutting(port, cuts.shift() ?? Number.POSITIVE_INFINITY),
     }).catch(async () => await startProtected())
-    pair.host.gone = false
+    pair.host.source = 'runs'
     await expect.poll(() => cuts.length, { timeout: 30_000 }).toBe(0)
     await pair.epochs(5)
     await expectEqualAtRest(pair)

@@ -6,6 +6,7 @@ import { captureSync } from '../../src/delta/capture.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
+import type { Arbiter } from '../../src/replication/arbiter.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import { Connection } from '../../src/replication/connection.ts'
 import { DeviceStateWriter } from '../../src/replication/device-state.ts'
@@ -13,8 +14,12 @@ import { type Frame, type FrameType, frameType } from '../../src/replication/fra
 import { encodeCommit, type Hello } from '../../src/replication/messages.ts'
 import { pauseLimits } from '../../src/replication/pause-limits.ts'
 import { Primary } from '../../src/replication/primary.ts'
+import type { Succession } from '../../src/replication/succession.ts'
 import type { SeededRandom } from '../support/random.ts'
-import { dial, helloFor, portOf, ScriptedGuest, ScriptedHost, successionFor } from './pair.ts'
+import { helloFor } from './pair.ts'
+import { ScriptedGuest } from './scripted-guest.ts'
+import { ScriptedHost, successionFor } from './scripted-host.ts'
+import { dial, portOf } from './sockets.ts'
 
 export const pages = 64
 
@@ -106,6 +111,7 @@ export const commitOf = (deltas: Uint8Array[], consoleBytes = 0): Uint8Array =>
     diskFrames: 0,
     consoleBytes,
     digest: 0n,
+    suspended: false,
   })
 
 export async function sendCheckpoint(peer: Peer, epoch: number, deltas: Uint8Array[]): Promise<void> {
@@ -121,7 +127,7 @@ export async function asPrimary(prepare: (host: ScriptedHost) => void = () => un
   reconnect: () => Promise<Peer>
 }> {
   const host = await new ScriptedHost(pages).listen()
-  host.gone = false
+  host.source = 'runs'
   prepare(host)
   onTestFinished(() => host.close())
   const connect = async (hello: Hello) => {
@@ -139,7 +145,13 @@ export async function asPrimary(prepare: (host: ScriptedHost) => void = () => un
 export async function asStandby(
   random: SeededRandom,
   play: (peer: Peer) => Promise<void>,
-): Promise<{ guest: ScriptedGuest; connections: () => number; protect: () => Promise<Primary> }> {
+  arbiter?: Arbiter,
+): Promise<{
+  guest: ScriptedGuest
+  succession: Succession
+  connections: () => number
+  protect: () => Promise<Primary>
+}> {
   let connections = 0
   const sockets = new Set<Socket>()
   const server = createServer((socket) => {
@@ -154,6 +166,7 @@ export async function asStandby(
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const guest = new ScriptedGuest(pages, random)
+  const succession = successionFor('primary', arbiter)
   let primary: Primary | undefined
   onTestFinished(async () => {
     server.close()
@@ -163,6 +176,7 @@ export async function asStandby(
   })
   return {
     guest,
+    succession,
     connections: () => connections,
     protect: async () => {
       primary = await Primary.start({
@@ -173,9 +187,10 @@ export async function asStandby(
         codec: 'masked',
         pace: { epochMs: 2 },
         limits: pauseLimits,
+        hotPages: undefined,
         suspicionMs: 60_000,
         outputs: 'held',
-        succession: successionFor('primary', undefined),
+        succession,
         exposed: false,
         clock: realClock,
         faults: () => undefined,
@@ -185,13 +200,13 @@ export async function asStandby(
   }
 }
 
-export const welcome = (peer: Peer, imagePages = pages): Promise<void> =>
+export const welcome = (peer: Peer, imagePages = pages, arbitrated = false): Promise<void> =>
   peer.connection.sendJson(frameType.welcome, {
     release: 'any',
     claimant: 'standby',
     imagePages,
     image: 'fresh',
-    arbitrated: false,
+    arbitrated,
     disks: [],
   })
 

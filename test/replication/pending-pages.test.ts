@@ -1,6 +1,7 @@
 /** Every page is in one place, whatever the course: a dirty page is never forgotten, and goes whole where the shadow is not to be trusted. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { BrokenInvariant } from '../../src/errors.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { PendingPages } from '../../src/replication/pending-pages.ts'
 
@@ -78,6 +79,86 @@ test('misuse is a defect', () => {
   expect(() => pending.committed()).toThrow(expect.objectContaining({ code: 'INTERNAL' }))
   pending.harvested(of(1))
   expect(() => pending.sentEarly(1, of(1, 2))).toThrow(expect.objectContaining({ code: 'INTERNAL' }))
+})
+
+test('pages that are sent early belong to the epoch that carries them', () => {
+  const broken = expect.objectContaining({ code: 'INTERNAL' })
+  const pending = clean()
+  pending.sentEarly(7, of(1))
+  expect(() => pending.sentEarly(8, of(2))).toThrow(broken)
+  expect(() => pending.onlyDiffer(of(3))).toThrow(broken)
+  // They would count as committed, and be lost should their own checkpoint fail.
+  const sooner = clean()
+  sooner.harvested(PageRanges.empty)
+  sooner.sentEarly(8, of(1))
+  expect(() => sooner.committed()).toThrow(broken)
+  expect(listed(sooner.harvested(PageRanges.empty).known)).toEqual([])
+  expect(listed(sooner.unsynced)).toEqual([1])
+})
+
+const call = fc.record({
+  what: fc.constantFrom(
+    'harvested',
+    'harvested',
+    'sentEarly',
+    'committed',
+    'seeding',
+    'onlyDiffer',
+    'forgetAll',
+  ),
+  epoch: fc.nat(2),
+  pages: fc.uniqueArray(fc.nat(pages - 1), { maxLength: 4 }),
+})
+
+test('whatever is called in whatever order, a page is in one place, and a call that is refused moves none', () => {
+  fc.assert(
+    fc.property(fc.array(call, { maxLength: 40 }), (calls) => {
+      const pending = clean()
+      const places = new Array<'clean' | 'unsynced' | 'early'>(pages).fill('clean')
+      const inPlace = (place: string) => places.flatMap((at, page) => (at === place ? [page] : []))
+      const move = (place: 'clean' | 'unsynced' | 'early', list: number[]) => {
+        for (const page of list) places[page] = place
+      }
+      for (const { what, epoch, pages: list } of calls) {
+        const [unsynced, early] = [inPlace('unsynced'), inPlace('early')]
+        try {
+          if (what === 'harvested') {
+            const { known, whole } = pending.harvested(of(...list))
+            expect(listed(whole)).toEqual(unsynced)
+            expect(new Set(listed(known))).toEqual(new Set(list.filter((page) => !unsynced.includes(page))))
+            move('unsynced', [...list, ...early])
+          } else if (what === 'sentEarly') {
+            pending.sentEarly(epoch, of(...list))
+            expect(list.filter((page) => unsynced.includes(page))).toEqual([])
+            move('early', list)
+          } else if (what === 'committed') {
+            pending.committed()
+            // What was sent early since stays early: only what was harvested is clean.
+            move('clean', unsynced)
+          } else if (what === 'seeding') {
+            pending.seeding()
+            move('unsynced', early)
+          } else {
+            if (what === 'forgetAll') pending.forgetAll()
+            else pending.onlyDiffer(of(...list))
+            move('clean', [...places.keys()])
+            move('unsynced', what === 'forgetAll' ? [...places.keys()] : list)
+          }
+        } catch (error) {
+          if (!(error instanceof BrokenInvariant)) throw error
+        }
+        expect(listed(pending.unsynced)).toEqual(inPlace('unsynced'))
+        // All that is early is known to have been sent.
+        const sent = listed(pending.sent?.pages) ?? []
+        expect(inPlace('early').filter((page) => !sent.includes(page))).toEqual([])
+      }
+      pending.seeding()
+      expect(listed(pending.unsynced)).toEqual(
+        [...inPlace('unsynced'), ...inPlace('early')].sort((a, b) => a - b),
+      )
+    }),
+    { numRuns: 2000 },
+  )
 })
 
 type Step = { what: 'write' | 'early' | 'commit' | 'fail' | 'reconnect' | 'seed'; pages: number[] }

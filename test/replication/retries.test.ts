@@ -4,7 +4,8 @@ import { SubpageError } from '../../src/errors.ts'
 import { realClock } from '../../src/replication/clock.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import { seededRandom } from '../support/random.ts'
-import { Pair, ScriptedArbiter } from './pair.ts'
+import { Pair } from './pair.ts'
+import { ScriptedArbiter } from './scripted-host.ts'
 
 test('twenty attempts to reach a standby that is down ask the arbiter nothing', async () => {
   const arbiter = new ScriptedArbiter()

@@ -9,7 +9,13 @@ import {
   recordKind,
 } from '../../src/disk/records.ts'
 import { hashBytes } from '../../src/memory/hash.ts'
-import type { DiskImage, DiskReader, GuestDisks } from '../../src/replication/disks.ts'
+import type {
+  CopyKnowledge,
+  DiskImage,
+  DiskReader,
+  GuestDisks,
+  WrittenChunks,
+} from '../../src/replication/disks.ts'
 
 export const scriptedDiskBytes = 8 * chunkBytes
 
@@ -25,6 +31,50 @@ function hashesOf(content: Uint8Array): Uint8Array {
   return Buffer.concat(chunks)
 }
 
+/** A map, as it outlasts whoever has it open. */
+export class ScriptedMap implements WrittenChunks {
+  lineage = ''
+  parted = false
+  #active = new Set<number>()
+  #rest = new Set<number>()
+
+  mark(offset: number, length: number): void {
+    for (let chunk = Math.floor(offset / chunkBytes); chunk * chunkBytes < offset + length; chunk++)
+      this.#active.add(chunk)
+  }
+
+  inherit(lineage: string): void {
+    this.lineage = lineage
+  }
+
+  forget(): void {
+    this.lineage = ''
+  }
+
+  marked(): Uint8Array {
+    const bits = new Uint8Array(1)
+    for (const chunk of [...this.#active, ...this.#rest]) bits[0]! |= 1 << chunk
+    return bits
+  }
+
+  part(): boolean {
+    if (this.parted) return false
+    ;[this.#active, this.#rest] = [this.#rest, this.#active]
+    this.parted = true
+    return true
+  }
+
+  dropParted(): void {
+    this.#rest.clear()
+    this.parted = false
+  }
+
+  clear(): void {
+    this.#active.clear()
+    this.dropParted()
+  }
+}
+
 interface Write {
   offset: number
   data: Uint8Array
@@ -33,16 +83,27 @@ interface Write {
 /** What it is like to be mirrored: everything that differs comes first, a piece at a time, and each write from the start on. */
 export class ScriptedDisks implements GuestDisks {
   readonly sizes = [scriptedDiskBytes]
-  readonly content = new Uint8Array(scriptedDiskBytes)
+  readonly content: Uint8Array
+  readonly maps: readonly (ScriptedMap | undefined)[]
   /** Of what was fed. */
   fedBytes = 0
+  feedBytes = scriptedDiskBytes
   begins = 0
+  /** Chunks that were looked at, by hash or because a map says so; since the last beginning. */
+  looked = 0
+  /** What the map and the standby's left out, and differs from the copy's. */
+  audit: ((chunks: Set<number>) => void) | undefined
   /** Breaks the mirror. */
   fail: (why: Error) => void = () => undefined
   #feeding = false
   #chunks: number[] = []
   #current: Write[] = []
   #sealed: Write[] = []
+
+  constructor(content = new Uint8Array(scriptedDiskBytes), map?: ScriptedMap) {
+    this.content = content
+    this.maps = [map]
+  }
 
   get digest(): string {
     return digest(this.content)
@@ -55,6 +116,8 @@ export class ScriptedDisks implements GuestDisks {
         await new Promise(setImmediate)
         return hashesOf(this.content).slice(first * hashBytes, (first + count) * hashBytes)
       },
+      read: async (_, { first, count }) =>
+        this.content.slice(first * chunkBytes, (first + count) * chunkBytes),
       [Symbol.asyncDispose]: async () => undefined,
     }
   }
@@ -74,15 +137,25 @@ export class ScriptedDisks implements GuestDisks {
 
   /** The guest writes. */
   write(offset: number, data: Uint8Array): void {
+    this.maps[0]?.mark(offset, data.length)
     this.content.set(data, offset)
     if (this.#feeding) this.#current.push({ offset, data: data.slice() })
   }
 
-  async begin([theirs]: Uint8Array[], failed: (why: Error) => void): Promise<void> {
+  async begin([known]: CopyKnowledge[], failed: (why: Error) => void): Promise<void> {
     this.begins++
     this.drop()
     this.fail = failed
     this.#feeding = true
+    if (known && 'changed' in known) {
+      const bits = known.changed[0]! | this.maps[0]!.marked()[0]!
+      this.#chunks = Array.from({ length: 8 }, (_, chunk) => chunk).filter((chunk) => (bits >> chunk) & 1)
+      this.looked = this.#chunks.length
+      this.audit?.(new Set(this.#chunks))
+      return
+    }
+    const theirs = known?.hashes
+    this.looked = scriptedDiskBytes / chunkBytes
     const ours = hashesOf(this.content)
     for (let chunk = 0; chunk < scriptedDiskBytes / chunkBytes; chunk++)
       if (
@@ -141,10 +214,18 @@ export class ScriptedDiskImage implements DiskImage {
   readonly bytes = scriptedDiskBytes
   readonly path = '/scripted'
   readonly made = true
-  readonly content = new Uint8Array(scriptedDiskBytes)
+  readonly content: Uint8Array
+  readonly map: ScriptedMap | undefined
   synced: string | undefined
   /** What the file system says. */
   refuses: Error | undefined
+  /** The process dies after so many records more; nothing of it is heard then. */
+  recordsLeft = Number.POSITIVE_INFINITY
+
+  constructor(content = new Uint8Array(scriptedDiskBytes), map?: ScriptedMap) {
+    this.content = content
+    this.map = map
+  }
 
   get digest(): string {
     return digest(this.content)
@@ -157,6 +238,7 @@ export class ScriptedDiskImage implements DiskImage {
     if (this.refuses) throw this.refuses
     const view = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
     for (let at = from; at < payload.length; ) {
+      if (this.recordsLeft-- <= 0) throw new Error('the test has killed the standby')
       const [offset, length] = [Number(view.readBigUInt64LE(at)), view.readUInt32LE(at + 8)]
       this.content.set(payload.subarray(at + recordHeaderBytes, at + recordHeaderBytes + length), offset)
       at += recordHeaderBytes + length

@@ -7,7 +7,7 @@ import { SeedProgress } from '../../src/replication/seed-progress.ts'
 test('counts disks and memory, each round on top, and says what is left at the rate so far', () => {
   let now = 0
   const clock = { ...realClock, now: () => now }
-  const disks = { ...noDisks, sizes: [600], fedBytes: 0 }
+  const disks = { ...noDisks, sizes: [600], fedBytes: 0, feedBytes: 600 }
   const progress = new SeedProgress(clock, disks, 400)
   expect(progress.figures).toEqual({ doneBytes: 0, totalBytes: 1000, bytesPerSecond: 0, secondsLeft: null })
   now = 2000

@@ -108,7 +108,14 @@ class Course {
     if (arriving < 0) {
       this.#keeper.holdDevice(number, this.#devices!.encode(Uint8Array.of(number & 255)))
       const { total, digest } = sender
-      const commit = { deltas: total.frames, deltaBytes: total.bytes, consoleBytes: 0, digest, diskFrames: 0 }
+      const commit = {
+        deltas: total.frames,
+        deltaBytes: total.bytes,
+        consoleBytes: 0,
+        digest,
+        diskFrames: 0,
+        suspended: false,
+      }
       await this.#keeper.commit(number, commit, () => Promise.resolve())
       this.#committed.write(0, this.ram.read(0, this.ram.bytes))
       this.#unsynced = PageRanges.empty

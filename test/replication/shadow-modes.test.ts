@@ -9,7 +9,8 @@ import { pageBytes } from '../../src/memory/page.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import { seededRandom } from '../support/random.ts'
-import { digestOf, Pair, type PairOptions } from './pair.ts'
+import { Pair, type PairOptions } from './pair.ts'
+import { digestOf } from './scripted-guest.ts'
 
 const random = seededRandom()
 
@@ -56,7 +57,7 @@ describe.each(kinds)('with %s', (_, sending) => {
         .toBe(true)
     }
     expect(early).toBeGreaterThan(0)
-    pair.host.gone = false
+    pair.host.source = 'runs'
     pair.host.dropConnections()
     await state(pair).toBe('Connecting')
     await pair.epochs(3)
@@ -68,7 +69,7 @@ describe.each(kinds)('with %s', (_, sending) => {
 
   test('an image that stood still is found equal by the next agent, page by page', async () => {
     const pair = await startProtected()
-    pair.host.gone = false
+    pair.host.source = 'runs'
     await pair.primary?.detach()
     await expect.poll(() => pair.host.standby?.state).toBe('Connecting')
     pair.primary = Primary.resume({ ...pair.options, exposed: true })
@@ -96,7 +97,7 @@ describe.each(kinds)('with %s', (_, sending) => {
       fc.asyncProperty(fc.array(mishap, { minLength: 1, maxLength: 4 }), async (mishaps) => {
         const limits = { wholePages: random.integer(0, 8) }
         await using pair = await Pair.make({ random, pages: 16, epochMs: 1, sending, limits })
-        pair.host.gone = false
+        pair.host.source = 'runs'
         await pair.protect()
         for (const one of mishaps) {
           await pair.epochs(1)

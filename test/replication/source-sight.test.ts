@@ -23,34 +23,40 @@ const here = { bootId: 'b', pidNamespace: 'p' }
 type Fate = ReturnType<Sight['fate']>
 
 /** What it makes of the guest's fate after a hello while all runs. */
-function gone(of: {
+function fate(of: {
   from?: { bootId: string; pidNamespace: string } | undefined
   here?: typeof here | undefined
   supervisor?: Fate
   holds?: boolean
   atHello?: Fate
   later?: Fate
+  /** Of the supervisor. */
+  supervisorLater?: Fate
 }) {
   const { from = here, supervisor: seen = 'runs', holds = true, atHello = 'runs', later = 'gone' } = of
   let now: Fate = atHello
+  let said: Fate = seen
   const sight = new SourceSight({
     space: () => ('here' in of ? of.here : here),
-    fate: (process) => (process === (supervisor as unknown) ? seen : now),
+    fate: (process) => (process === (supervisor as unknown) ? said : now),
     holds: () => holds,
   })
   const hello = helloFrom('from' in of ? of.from : from)
   sight.meet(hello)
   now = later
-  return sight.gone(hello)
+  said = of.supervisorLater ?? 'gone'
+  return sight.fate(hello)
 }
 
-test('what is proven to be seen is gone, runs, or is hidden now', () => {
-  expect(gone({})).toBe(true)
-  expect(gone({ later: 'runs' })).toBe(false)
-  expect(gone({ later: 'unseen' })).toBeUndefined()
+test('what is proven to be seen is gone, has ended beside a supervisor that knows how, runs, or is hidden now', () => {
+  expect(fate({})).toBe('gone')
+  expect(fate({ supervisorLater: 'unseen' })).toBe('gone')
+  expect(fate({ supervisorLater: 'runs' })).toBe('ended')
+  expect(fate({ later: 'runs' })).toBe('runs')
+  expect(fate({ later: 'unseen' })).toBeUndefined()
 })
 
-test.each<[string, Parameters<typeof gone>[0]]>([
+test.each<[string, Parameters<typeof fate>[0]]>([
   ['another machine', { from: { bootId: 'other', pidNamespace: 'p' } }],
   ['another PID namespace of this machine', { from: { bootId: 'b', pidNamespace: 'other' } }],
   ['a primary that does not say where it is', { from: undefined }],
@@ -61,10 +67,10 @@ test.each<[string, Parameters<typeof gone>[0]]>([
   ['a guest that is hidden', { atHello: 'unseen' }],
   ['a guest of that number that was never seen to run', { atHello: 'gone' }],
 ])('%s proves nothing', (_, of) => {
-  expect(gone(of)).toBeUndefined()
+  expect(fate(of)).toBeUndefined()
 })
 
 test('without a hello nothing is known', () => {
   const sight = new SourceSight({ space: () => here, fate: () => 'gone', holds: () => true })
-  expect(sight.gone(helloFrom(here))).toBeUndefined()
+  expect(sight.fate(helloFrom(here))).toBeUndefined()
 })

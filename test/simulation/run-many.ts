@@ -12,6 +12,7 @@ export interface Summary {
   epochs: number
   takeovers: number
   packets: number
+  hotPages: number
   lost: number
   failed: Result[]
 }
@@ -29,6 +30,7 @@ export async function simulateMany(
     epochs: 0,
     takeovers: 0,
     packets: 0,
+    hotPages: 0,
     lost: 0,
     failed: [],
   }
@@ -41,6 +43,7 @@ export async function simulateMany(
       summary.epochs += result.epochs
       summary.takeovers += result.takeovers
       summary.packets += result.packets
+      summary.hotPages += result.hotPages
       if (result.lost) summary.lost++
       if (result.failure) summary.failed.push(result)
     }

@@ -5,11 +5,12 @@
 import { grains } from '../../src/delta/capture.ts'
 import { asSubpageError } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
-import type { ProtectionSettings } from '../../src/qemu/guest-files.ts'
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
 import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
+import type { ProtectionSettings } from '../../src/replication/protection-settings.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import type { Verification } from '../../src/replication/verifier.ts'
+import type { HotPageCosts } from '../../src/tracking/hot-pages.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
 import { Violation } from './sim-client.ts'
 import type { SimHost } from './sim-host.ts'
@@ -23,6 +24,8 @@ export interface Result {
   epochs: number
   takeovers: number
   packets: number
+  /** Pages that were left unarmed, over all harvests. */
+  hotPages: number
   simulatedMs: number
   /** The guest is gone for a reason that counts. */
   lost: boolean
@@ -51,6 +54,12 @@ function limitsOf(seed: number): PauseLimits {
   return integer(0, 2) === 0 ? { ...pauseLimits, wholePages: integer(0, 4) } : pauseLimits
 }
 
+/** Eager, so that few epochs are enough; some leave cold pages between two hot ones, too. */
+function hotPagesOf(seed: number): HotPageCosts | undefined {
+  const { integer } = seededRandom(seed ^ 0x407)
+  return integer(0, 3) === 0 ? undefined : { faultNs: 1000, compareNs: 100, runNs: integer(0, 1) * 150 }
+}
+
 function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
   const kind = pick(['full', 'cache', 'hash'])
   // Not with a tracker that names every page.
@@ -62,7 +71,7 @@ function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
 function settingsOf(random: SeededRandom): SimSettings {
   const chance = (percent: number) => random.integer(1, 100) <= percent
   const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  const settings: Omit<SimSettings, 'sending' | 'limits' | 'apart'> = {
+  const settings: Omit<SimSettings, 'sending' | 'limits' | 'hotPages' | 'apart'> = {
     pages: random.integer(4, 14),
     stepMs: pick([4, 8, 15]),
     epochMs: pick([25, 40, 100]),
@@ -78,6 +87,7 @@ function settingsOf(random: SeededRandom): SimSettings {
     ...settings,
     sending: sendingOf(random.seed, settings.tracker),
     limits: limitsOf(random.seed),
+    hotPages: hotPagesOf(random.seed),
     apart: random.seed % 2 === 1,
   }
 }
@@ -91,7 +101,7 @@ export async function simulate(seed: number, broken: Broken = {}): Promise<Resul
   } catch (error) {
     failure = error instanceof Error ? error : new Error(String(error))
   }
-  for (const host of world.hosts) host.crashAgent()
+  for (const host of world.hosts) host.crashSupervisor()
   for (const qemu of world.qemus) qemu.ram.close()
   return {
     seed,
@@ -101,6 +111,7 @@ export async function simulate(seed: number, broken: Broken = {}): Promise<Resul
     epochs: run.epochs,
     takeovers: world.takeovers,
     packets: world.client.packets,
+    hotPages: world.hotPages,
     simulatedMs: world.time.nowMs,
     lost: run.lost,
   }
@@ -117,7 +128,7 @@ class Schedule {
   /** The pair was whole when a copy died, and nothing else went wrong until the other one ran. */
   #mustSurvive = false
   /** The arbiter has lost its memory. */
-  forgotten = false
+  #forgotten = false
 
   constructor(world: SimWorld) {
     this.#world = world
@@ -127,10 +138,10 @@ class Schedule {
   async play(): Promise<void> {
     const world = this.#world
     const [a, b] = world.hosts as [SimHost, SimHost]
-    a.startAgent()
-    b.startAgent()
-    a.agent!.run()
-    this.#command('protect', a, (agent) => agent.protect(this.#protection('b')))
+    a.startSupervisor()
+    b.startSupervisor()
+    a.supervisor!.run()
+    this.#command('protect', a, (supervisor) => supervisor.protect(this.#protection('b')))
     this.#plan()
     const faultsMs = this.#draw(300, 3_000)
     for (let left = this.#draw(1, 9); left > 0; left--)
@@ -186,7 +197,7 @@ class Schedule {
     time.after(integer(20, faultsMs), () => !this.#over && this.#shutDown(host, forMs, deathMs))
   }
 
-  /** A QEMU stands still, for longer than its agent bears or not, also when nothing else goes wrong any more. */
+  /** A QEMU stands still, for longer than its supervisor bears or not, also when nothing else goes wrong any more. */
   #hang(faultsMs: number): void {
     const { time, seed } = this.#world
     const { integer } = seededRandom(seed ^ 0x4a46)
@@ -232,21 +243,21 @@ class Schedule {
     time.after(Math.max(backupMs + 1, restoreMs), () => {
       if (this.#over) return
       this.#mustSurvive = false
-      this.forgotten = true
+      this.#forgotten = true
       this.#world.note('-- the arbiter is restored')
       arbiter.restore()
     })
   }
 
-  /** An orderly shutdown of a host, or of its agent only: the agent is stopped, then QEMU dies, or the agent is back first. */
+  /** An orderly shutdown of a host, or of its supervisor only: the supervisor is stopped, then QEMU dies, or the supervisor is back first. */
   #shutDown(host: SimHost, forMs: number, deathMs: number): void {
     const { time } = this.#world
     const wasWhole = this.#whole()
     this.#mustSurvive = false
-    this.#world.note(`-- shutdown ${host.name}, its agent for ${forMs} ms, its QEMUs in ${deathMs} ms`)
+    this.#world.note(`-- shutdown ${host.name}, its supervisor for ${forMs} ms, its QEMUs in ${deathMs} ms`)
     const runs = this.#world.copies.find((qemu) => qemu.host === host.name)
     if (runs) this.#died(wasWhole)
-    host.agent?.process.enter(() => void host.endAgent(forMs))
+    host.supervisor?.process.enter(() => void host.endSupervisor(forMs))
     time.after(deathMs, () => {
       if (this.#over || !runs?.alive) return
       this.#world.hit(runs.host)
@@ -298,27 +309,29 @@ class Schedule {
         network.replay()
         return
       case 'crash':
-        host.crashAgent()
-        time.after(forMs, () => this.#note(`-- agent ${host.name} starts`, () => host.startAgent()))
+        host.crashSupervisor()
+        time.after(forMs, () => this.#note(`-- supervisor ${host.name} starts`, () => host.startSupervisor()))
         return
       case 'end':
-        host.agent?.process.enter(() => void host.endAgent(forMs))
+        host.supervisor?.process.enter(() => void host.endSupervisor(forMs))
         return
       case 'stop': {
-        const { agent } = host
-        agent?.process.stop()
-        time.after(forMs, () => this.#note(`-- agent ${host.name} goes on`, () => agent?.process.goOn()))
+        const { supervisor } = host
+        supervisor?.process.stop()
+        time.after(forMs, () =>
+          this.#note(`-- supervisor ${host.name} goes on`, () => supervisor?.process.goOn()),
+        )
         return
       }
       case 'host-stop': {
-        const { agent } = host
+        const { supervisor } = host
         const stopped = this.#world.qemus.filter((qemu) => qemu.alive && qemu.host === host.name)
         const wake = () => {
           for (const qemu of stopped) qemu.goOn()
         }
-        const goOn = [() => agent?.process.goOn(), wake]
+        const goOn = [() => supervisor?.process.goOn(), wake]
         if (this.#draw(0, 1)) goOn.reverse()
-        agent?.process.stop()
+        supervisor?.process.stop()
         for (const qemu of stopped) qemu.stop()
         time.after(forMs, () => this.#note(`-- host ${host.name} goes on`, () => goOn[0]!()))
         time.after(forMs + this.#draw(0, 3), () => goOn[1]!())
@@ -373,35 +386,39 @@ class Schedule {
     const other = this.#world.hosts.find((one) => one !== host)!
     switch (this.#pick(['switchover', 'switchover', 'failover', 'unprotect', 'protect', 'remove'])) {
       case 'switchover':
-        this.#command('switchover', host, (agent) => agent.running().switchover())
+        this.#command('switchover', host, (supervisor) => supervisor.switchover())
         return
       case 'failover':
-        this.#command('failover', host, (agent) => agent.failover(false))
+        this.#command('failover', host, (supervisor) => supervisor.failover(false))
         return
       case 'unprotect':
-        this.#command('unprotect', host, (agent) => agent.running().unprotect())
+        this.#command('unprotect', host, (supervisor) => supervisor.unprotect())
         return
       case 'protect':
-        this.#command('protect', host, (agent) => agent.protect(this.#protection(other.name)))
+        this.#command('protect', host, (supervisor) => supervisor.protect(this.#protection(other.name)))
         return
       case 'remove':
-        if (this.#draw(0, 9) > 0 && host.agent?.hosted?.kind === 'running') return
-        this.#command('remove', host, (agent) => agent.remove())
+        if (this.#draw(0, 9) > 0 && host.supervisor?.hosted?.kind === 'running') return
+        this.#command('remove', host, (supervisor) => supervisor.remove())
         return
     }
   }
 
-  #command(name: string, host: SimHost, run: (agent: NonNullable<SimHost['agent']>) => Promise<void>): void {
-    const { agent } = host
-    agent?.process.enter(() => {
+  #command(
+    name: string,
+    host: SimHost,
+    run: (supervisor: NonNullable<SimHost['supervisor']>) => Promise<void>,
+  ): void {
+    const { supervisor } = host
+    supervisor?.process.enter(() => {
       this.#world.note(`-- command ${name} on ${host.name}`)
       if (name === 'switchover' || name === 'failover') this.#world.commanded = true
-      const work = async () => await run(agent)
+      const work = async () => await run(supervisor)
       work().then(
-        () => agent.say(`${name} is done`),
+        () => supervisor.say(`${name} is done`),
         (error) => {
-          agent.say(`${name}: ${asSubpageError(error).message}`)
-          this.#world.unexpected(asSubpageError(error), agent)
+          supervisor.say(`${name}: ${asSubpageError(error).message}`)
+          this.#world.unexpected(asSubpageError(error), supervisor)
         },
       )
     })
@@ -426,10 +443,16 @@ class Schedule {
   /** Protected, with everybody at work. */
   #whole(hung = false): boolean {
     const { network, hosts, arbiter, settings } = this.#world
-    const running = hosts.map(({ agent }) => agent?.hosted).find((hosted) => hosted?.kind === 'running')
-    const standby = hosts.map(({ agent }) => agent?.hosted).find((hosted) => hosted?.kind === 'standby')
+    const running = hosts
+      .map(({ supervisor }) => supervisor?.hosted)
+      .find((hosted) => hosted?.kind === 'running')
+    const standby = hosts
+      .map(({ supervisor }) => supervisor?.hosted)
+      .find((hosted) => hosted?.kind === 'standby')
     return (
       settings.chosen &&
+      // It decides nothing before the hosts have met again.
+      !this.#forgotten &&
       settings.outputs === 'held' &&
       network.up &&
       network.delayMs[1] < 5 &&
@@ -437,7 +460,7 @@ class Schedule {
       arbiter.cutOff.size === 0 &&
       arbiter.lostAnswers === 0 &&
       arbiter.slowMs < 10 &&
-      hosts.every(({ agent }) => agent?.process.state === 'running') &&
+      hosts.every(({ supervisor }) => supervisor?.process.state === 'running') &&
       this.#world.planned.every(({ passingsLeft }) => passingsLeft <= 0) &&
       running?.kind === 'running' &&
       (hung ? running.primary?.covered === true : running.primary?.state === 'Protected') &&
@@ -471,8 +494,8 @@ class Schedule {
     this.#calm()
     for (const host of hosts) {
       host.comeBack()
-      host.startAgent()
-      host.agent?.process.goOn()
+      host.startSupervisor()
+      host.supervisor?.process.goOn()
     }
   }
 
@@ -494,15 +517,15 @@ class Schedule {
       missing = 0
       if (copies.length !== 1) continue
       const host = world.host(copies[0]!.host)
-      const hosted = host.agent?.hosted
-      if (hosted?.kind !== 'running' || hosted.guest.qemu !== copies[0]) continue
+      const hosted = host.supervisor?.hosted
+      if (hosted?.kind !== 'running' || hosted.qemu.qemu !== copies[0]) continue
       const { primary } = hosted
       if (!primary) {
         await this.#protectAgain(host)
         continue
       }
       if (primary.state !== 'Protected' || world.client.packets === seenBefore) continue
-      this.epochs = primary.stats.summary().checkpoints
+      this.epochs = primary.stats.summary(0).checkpoints
       const verified = await Promise.race([
         primary.verify().catch((error) => error as Error),
         sleep(5_000).then(() => new Error('no answer')),
@@ -511,8 +534,8 @@ class Schedule {
       return this.#judge(verified)
     }
     const copies = world.copies.map(({ host, status }) => `${host} ${status}`)
-    const states = world.hosts.map(({ name, agent }) => {
-      const hosted = agent?.hosted
+    const states = world.hosts.map(({ name, supervisor }) => {
+      const hosted = supervisor?.hosted
       if (hosted?.kind === 'running') return `${name} running, ${hosted.primary?.state}`
       return `${name} ${hosted?.kind === 'standby' ? `standby ${hosted.standby.state}` : hosted?.kind}`
     })
@@ -524,15 +547,15 @@ class Schedule {
     const { settings } = this.#world
     if (settings.chosen && settings.outputs === 'held') return
     for (const host of this.#world.hosts)
-      if (host.agent?.hosted?.kind === 'standby' && this.#world.copies.length === 0) {
+      if (host.supervisor?.hosted?.kind === 'standby' && this.#world.copies.length === 0) {
         this.#world.forced = true
-        this.#command('failover --force', host, (agent) => agent.failover(true))
+        this.#command('failover --force', host, (supervisor) => supervisor.failover(true))
       }
   }
 
   async #protectAgain(host: SimHost): Promise<void> {
     const to = host.name === 'a' ? 'b' : 'a'
-    this.#command('protect', host, (agent) => agent.protect(this.#protection(to)))
+    this.#command('protect', host, (supervisor) => supervisor.protect(this.#protection(to)))
     await new Promise<void>((resolve) => this.#world.time.after(1_000, resolve))
   }
 

@@ -1,64 +1,42 @@
-/** The seam between replication and a simulated QEMU; mirrors src/qemu/{qemu-guest,qemu-process,waiting-qemu}.ts. */
+/** A simulated QEMU as replication meets it, running or waiting; mirrors src/qemu/{qemu-guest,waiting-qemu}.ts. */
+import type { RunnableGuest, WaitingProcess } from '../../src/agent/supervisor/hypervisor.ts'
 import { SubpageError } from '../../src/errors.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
-import { HangWatch } from '../../src/qemu/hang-watch.ts'
-import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
-import type { Qmp } from '../../src/qemu/qmp.ts'
+import type { GuestRecord } from '../../src/qemu/guest-record.ts'
+import type { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import { noDisks } from '../../src/replication/disks.ts'
-import type { Guest, GuestDescription, GuestEnd, Pause, WaitingGuest } from '../../src/replication/guest.ts'
+import type { GuestDescription, GuestEnd, Pause } from '../../src/replication/guest.ts'
 import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
-import type { SimProcess } from './sim-process.ts'
+import type { SimGuestProcess } from './sim-guest-process.ts'
 import type { SimQemu, SimQmp } from './sim-qemu.ts'
 import type { SimWorld } from './sim-world.ts'
 
 const leaseMs = 2_000
-const inheritMs = 5_000
 
-export class SimGuest implements Guest {
-  readonly qemu: SimQemu
+export class SimGuest implements RunnableGuest<SimGuestProcess> {
+  readonly qemu: SimGuestProcess
   readonly pauseMsMax = leaseMs
   readonly disks = noDisks
-  readonly description: GuestDescription
-  readonly ended: Promise<GuestEnd>
   readonly #world: SimWorld
-  readonly #process: SimProcess
+  readonly #machine: SimQemu
   readonly #qmp: SimQmp
   readonly #outputs: OutputBuffers
-  readonly hang: HangWatch
-  #lease: number | undefined
   #holdMs = 0
-  #superseded: string | undefined
 
-  constructor(world: SimWorld, process: SimProcess, qemu: SimQemu) {
-    this.#world = world
-    this.#process = process
+  constructor(qemu: SimGuestProcess) {
     this.qemu = qemu
-    this.description = describe(world)
-    this.#qmp = qemu.connect(process)
-    this.hang = new HangWatch({ of: this.#qmp, what: 'QEMU', clock: process.clock })
-    this.#outputs = new OutputBuffers(this.#qmp as unknown as Qmp, 1, {
-      speakUntil: (ms) => process.leave(() => qemu.fence(ms)),
-    })
-    this.ended = new Promise((resolve) =>
-      this.#qmp.onClose(() => {
-        this.hang.close()
-        resolve(
-          this.#superseded === undefined
-            ? (qemu.end ?? { how: 'died', detail: '' })
-            : { how: 'superseded', detail: this.#superseded },
-        )
-      }),
-    )
+    this.#world = qemu.world
+    this.#machine = qemu.qemu
+    this.#qmp = qemu.qmp
+    this.#outputs = qemu.outputs
   }
 
-  /** Takes up what another agent left. */
-  async attach(): Promise<void> {
-    await this.#outputs.readBack()
-    const { leaseUntilMs } = this.qemu
-    this.#lease = leaseUntilMs === undefined ? undefined : this.qemu.renewLease(leaseUntilMs, inheritMs)
-    const { status } = await this.#qmp.run<{ status: string }>('query-status')
-    if (status === 'paused') await this.#qmp.run('cont')
-    this.#resumed()
+  get description(): GuestDescription {
+    return describe(this.qemu.record)
+  }
+
+  get ended(): Promise<GuestEnd> {
+    return this.qemu.ended
   }
 
   get ram() {
@@ -66,15 +44,15 @@ export class SimGuest implements Guest {
   }
 
   get alive(): boolean {
-    return !this.#qmp.closed && this.qemu.alive
+    return !this.#qmp.closed && this.#machine.alive
   }
 
   get consoleBytes(): number {
-    return this.qemu.step.depth
+    return this.#machine.step.depth
   }
 
   track(): Tracker {
-    const { qemu } = this
+    const qemu = this.#machine
     if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'no such process')
     const dirty = new Set<number>()
     qemu.tracked.add(dirty)
@@ -93,41 +71,40 @@ export class SimGuest implements Guest {
       name: this.#world.settings.tracker,
       fallback: undefined,
       early: compares ? undefined : early,
-      harvest: () => {
+      harvest: (leave = PageRanges.empty) => {
         if (!qemu.alive) throw new SubpageError('GUEST_DIED', 'the process has ended')
-        const pages = PageRanges.of([...dirty].map((page) => [page, 1]))
-        dirty.clear()
+        // A page that is not armed keeps its mark.
+        const taken = [...dirty].filter((page) => !leave.has(page))
+        for (const page of taken) dirty.delete(page)
         const all = first || compares
         first = false
-        return all ? PageRanges.all(qemu.ram.pages) : pages
+        this.#world.hotPages += leave.pageCount
+        if (all) return PageRanges.all(qemu.ram.pages)
+        const pages = PageRanges.of(taken.map((page) => [page, 1]))
+        return this.#world.broken.vouchForHot ? pages : pages.union(leave)
       },
       close: () => void qemu.tracked.delete(dirty),
     }
   }
 
+  /** Its memory is watched and held densely by nobody: that needs a keeper, which is not simulated. */
+  watchAccesses(): never {
+    throw new SubpageError('TRACKER_UNAVAILABLE', 'accesses of a simulated guest cannot be seen')
+  }
+
+  standStill(): Promise<never> {
+    return Promise.reject(new SubpageError('TRACKER_UNAVAILABLE', 'its pages stay'))
+  }
+
   supersede(detail: string): void {
-    this.#superseded = detail
-    this.#process.leave(() => this.qemu.die({ how: 'superseded', detail }))
-  }
-
-  /** It hangs, and its standby can go on. */
-  endHung(): void {
-    this.#process.leave(() => this.qemu.die({ how: 'died', detail: 'it hung and was ended' }))
-  }
-
-  /** Ends the process by command. */
-  async quit(): Promise<void> {
-    this.#qmp.run('quit').catch(() => {
-      // It has ended before it answered.
-    })
-    await this.ended
+    this.qemu.supersede(detail)
   }
 
   async pause(holdMs = leaseMs): Promise<Pause> {
     const startedAt = this.#world.time.nowMs
     this.#holdMs = holdMs
-    this.#lease = this.qemu.takeLease(holdMs)
-    if (this.#lease === undefined)
+    this.qemu.lease = this.#machine.takeLease(holdMs)
+    if (this.qemu.lease === undefined)
       throw new SubpageError('PAUSE_BROKEN', 'the guard is still ending an earlier pause of this guest')
     const [stopped, ...written] = this.#qmp.pipeline([
       { execute: 'stop' },
@@ -139,24 +116,28 @@ export class SimGuest implements Guest {
     saved.catch(() => undefined)
     try {
       await stopped
-      this.qemu.sentSincePause = false
+      this.#machine.sentSincePause = false
     } catch (error) {
-      this.#resumed()
+      this.qemu.resumed()
       throw error
     }
     return {
+      suspended: false,
       resume: async () => {
-        this.#lease = this.#lease === undefined ? undefined : this.qemu.renewLease(this.#lease, this.#holdMs)
-        const valid = this.#lease !== undefined
-        if (this.#world.broken.releaseEarly) void this.#outputs.release(Number.POSITIVE_INFINITY)
+        const { lease } = this.qemu
+        this.qemu.lease = lease === undefined ? undefined : this.#machine.renewLease(lease, this.#holdMs)
+        const valid = this.qemu.lease !== undefined
+        if (this.#world.broken.releaseEarly)
+          // It fails when QEMU has ended, which is noticed elsewhere.
+          this.#outputs.release(Number.POSITIVE_INFINITY).catch(() => undefined)
         await this.#qmp.run('cont')
-        this.#resumed()
+        this.qemu.resumed()
         const pauseUs = (this.#world.time.nowMs - startedAt) * 1000
         return { valid: valid || this.#world.broken.trustBrokenPause === true, pauseUs, flushUs: 0 }
       },
       deviceState: async () => {
         await saved
-        return encodeStep(this.qemu.saved?.id ?? 0)
+        return encodeStep(this.#machine.saved?.id ?? 0)
       },
     }
   }
@@ -175,77 +156,67 @@ export class SimGuest implements Guest {
   }
 
   outputPending(): boolean {
-    return this.qemu.sentSincePause
+    return this.#machine.sentSincePause
   }
 
-  #resumed(): void {
-    if (this.#lease !== undefined && this.qemu.leaseUntilMs === this.#lease)
-      this.qemu.leaseUntilMs = undefined
-    this.#lease = undefined
+  misfit(): undefined {}
+
+  async misfitNow(): Promise<undefined> {
+    return this.misfit()
   }
 }
 
-export class SimWaiting implements WaitingGuest {
-  readonly qemu: SimQemu
-  readonly #world: SimWorld
-  readonly #process: SimProcess
-  readonly #qmp: SimQmp
-  readonly ended: Promise<GuestEnd>
-  /** Writes down that this is no standby any more. */
-  onLoaded: () => void = () => undefined
+export class SimWaiting implements WaitingProcess<SimGuestProcess> {
+  readonly qemu: SimGuestProcess
+  readonly parts: readonly string[] = []
   #discarded = false
 
-  constructor(world: SimWorld, process: SimProcess, qemu: SimQemu) {
-    this.#world = world
-    this.#process = process
+  constructor(qemu: SimGuestProcess) {
     this.qemu = qemu
-    this.#qmp = qemu.connect(process)
-    this.ended = new Promise((resolve) =>
-      this.#qmp.onClose(() =>
-        resolve(
-          this.#discarded
-            ? { how: 'stopped', detail: 'it was discarded' }
-            : { how: 'died', detail: 'the waiting QEMU ended' },
-        ),
-      ),
+  }
+
+  get ended(): Promise<GuestEnd> {
+    return this.qemu.ended.then((end) =>
+      this.#discarded
+        ? { how: 'stopped', detail: 'it was discarded' }
+        : { ...end, detail: `the waiting QEMU ended: ${end.detail}` },
     )
   }
 
-  get image() {
-    return this.qemu.ram
-  }
-
-  async takeOver(deviceState: Uint8Array, begin: () => void): Promise<void> {
+  async takeOver(deviceState: Uint8Array, _suspended: boolean, begin: () => void): Promise<void> {
+    const { qemu, qmp, hang, process, ended } = this.qemu
     const state = Uint8Array.from(deviceState)
-    await this.#process.ask<void>((answer, fail) => {
-      this.#world.time.after(this.#world.random.integer(2, 40), () => {
-        if (!this.qemu.alive) return fail(new SubpageError('QEMU_FAILED', 'the waiting QEMU is gone'))
-        this.qemu.load(state)
-        answer()
-      })
-    })
+    const stuck = () => this.qemu.endHung('its QEMU hung when it was to take the guest over, and was ended')
+    hang.on('stuck', stuck)
+    const loaded = process.ask<boolean>((answer) => qemu.load(state, () => answer(true)))
+    if (!(await Promise.race([loaded, ended.then(() => false)])))
+      throw new SubpageError('QEMU_FAILED', 'QEMU could not load the device state')
     begin()
-    this.onLoaded()
-    await this.#qmp.run('cont')
+    this.qemu.updateRecord({ waiting: false })
+    await qmp.run('cont')
+    hang.removeListener('stuck', stuck)
   }
 
   async discard(): Promise<void> {
     this.#discarded = true
-    await this.#process.ask<void>((answer) => {
-      this.qemu.die({ how: 'stopped', detail: 'discarded' })
-      this.#world.time.after(1, answer)
-    })
+    await this.qemu.end()
+  }
+
+  async abandon(): Promise<void> {
+    await this.discard()
   }
 }
 
-function describe({ settings }: SimWorld): GuestDescription {
+/** @param settings what the guest is like */
+export function simMachine({ settings }: SimWorld): GuestRecord['machine'] {
   return {
-    id: '00000000-0000-4000-8000-000000000001',
-    name: 'guest',
-    memoryBytes: settings.pages * 4096,
-    diskBytes: [],
-    hypervisor: { simulated: true },
+    ...{ type: 'simulated', ramBytes: settings.pages * 4096, accel: 'tcg' },
+    ...{ options: [], nics: [], disks: [] },
   }
+}
+
+function describe({ id, name, machine: { ramBytes } }: GuestRecord): GuestDescription {
+  return { id, name, memoryBytes: ramBytes, diskBytes: [], hypervisor: { simulated: true } }
 }
 
 function encodeStep(id: number): Uint8Array {

@@ -12,8 +12,9 @@ import type { SimProcess } from './sim-process.ts'
 
 /** A machine on the network: whether it has power, and who listens. */
 export interface Station {
+  name: string
   alive: boolean
-  listener: { process: SimProcess; accept: (stream: Duplex) => void } | undefined
+  listener: { process: SimProcess; accept: (stream: Duplex, from: string) => void } | undefined
 }
 
 type Segment = { kind: 'data'; bytes: Uint8Array } | { kind: 'end' } | { kind: 'reset' }
@@ -34,7 +35,7 @@ export class SimNetwork {
   connectDelayMs = 0
   /** An address has come to lead somewhere else: whoever calls from here gets that host. */
   readonly misled = new Map<Station, Station>()
-  #hello: { to: Station; bytes: Uint8Array } | undefined
+  #hello: { from: string; to: Station; bytes: Uint8Array } | undefined
 
   constructor(time: SimTime, random: SeededRandom) {
     this.time = time
@@ -64,7 +65,7 @@ export class SimNetwork {
     const startedAt = this.time.nowMs
     return process.ask((answer, fail) => {
       const unreachable = (why: string) =>
-        fail(new SubpageError('PEER_UNREACHABLE', `no agent answers: ${why}`))
+        fail(new SubpageError('PEER_UNREACHABLE', `no supervisor answers: ${why}`))
       const knock = () => {
         const to = this.misled.get(from) ?? called
         if (this.time.nowMs - startedAt > connectMs) return unreachable('no answer in time')
@@ -80,7 +81,7 @@ export class SimNetwork {
         const client = new SimSocket(this, process, from)
         const server = new SimSocket(this, listener.process, to)
         client.join(server)
-        listener.process.enter(() => listener.accept(server))
+        listener.process.enter(() => listener.accept(server, from.name))
         this.time.after(this.delay(), () => answer(client))
       }
       this.time.after(this.delay() + this.random.integer(0, this.connectDelayMs), knock)
@@ -107,8 +108,8 @@ export class SimNetwork {
     if (busy.length > 0) busy[this.random.integer(0, busy.length - 1)]!.wire.hurt(how)
   }
 
-  noteHello(to: Station, bytes: Uint8Array): void {
-    this.#hello = { to, bytes }
+  noteHello(from: string, to: Station, bytes: Uint8Array): void {
+    this.#hello = { from, to, bytes }
   }
 
   /** The last hello comes once more, on a connection behind which there is nobody. */
@@ -117,7 +118,7 @@ export class SimNetwork {
     const listener = hello?.to.listener
     if (!hello || !listener || !hello.to.alive) return
     const ghost = new SimSocket(this, listener.process, hello.to)
-    listener.process.enter(() => listener.accept(ghost))
+    listener.process.enter(() => listener.accept(ghost, hello.from))
     ghost.receive({ kind: 'data', bytes: hello.bytes })
     if (this.random.integer(0, 1)) this.time.after(this.delay() * 5, () => ghost.receive({ kind: 'reset' }))
   }
@@ -219,6 +220,10 @@ class SimSocket extends Duplex {
     peer.#peer = this
   }
 
+  get stationName(): string {
+    return this.#station.name
+  }
+
   get reachesPeer(): boolean {
     return this.#station.alive && (this.#peer === undefined || this.#peer.#station.alive)
   }
@@ -244,7 +249,7 @@ class SimSocket extends Duplex {
     if (segment.kind === 'data' && !this.#greeted) {
       this.#greeted = true
       if (this.#station.listener?.process === this.process)
-        this.#network.noteHello(this.#station, segment.bytes)
+        this.#network.noteHello(this.#peer?.stationName ?? '', this.#station, segment.bytes)
     }
     this.process.enter(() => {
       if (this.destroyed || this.#ended) return

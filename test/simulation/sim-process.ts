@@ -1,13 +1,13 @@
 /**
- * One run of an agent, as the rest of the world meets it: what comes to it enters here, what it does leaves here. Killed,
+ * One run of a supervisor, as the rest of the world meets it: what comes to it enters here, what it does leaves here. Killed,
  * nothing enters or leaves any more: its timers never fire and its promises never settle. Stopped, both wait until it goes
- * on. The code of an agent that was stopped in the middle of a function runs on to the next wait, but what it does is
+ * on. The code of a supervisor that was stopped in the middle of a function runs on to the next wait, but what it does is
  * seen only when it goes on.
  */
 import type { Clock } from '../../src/replication/clock.ts'
 import type { SimTime } from './sim-clock.ts'
 
-/** Thrown at the point where an agent is killed; nobody is there to catch it. */
+/** Thrown at the point where a supervisor is killed; nobody is there to catch it. */
 export class Killed extends Error {}
 
 export class SimProcess {
@@ -65,7 +65,7 @@ export class SimProcess {
     else if (this.state === 'stopped') this.#leaving.push(run)
   }
 
-  /** Asks the world for something; never settles when this run of the agent ends before. */
+  /** Asks the world for something; never settles when this run of the supervisor ends before. */
   ask<T>(put: (answer: (value: T) => void, fail: (error: Error) => void) => void): Promise<T> {
     return new Promise((resolve, reject) =>
       this.leave(() =>

@@ -1,5 +1,5 @@
 /**
- * A QEMU process: it outlives its agent. The guest in it makes steps, each written to memory and sometimes sent to a
+ * A QEMU process: it outlives its supervisor. The guest in it makes steps, each written to memory and sometimes sent to a
  * client through the two buffers of QEMU's filters and the fence. The guard of the pause lease is part of it. Its control
  * socket runs commands in order, a little later. Stopped, it does nothing; then what has waited happens at once.
  */
@@ -56,6 +56,8 @@ export class SimQemu {
   connect(process: SimProcess): SimQmp {
     const qmp = new SimQmp(this, process)
     this.#connections.add(qmp)
+    // A supervisor that stood still meanwhile finds it dead: nobody tells it later.
+    if (!this.alive) this.#world.time.after(0, () => qmp.lose())
     return qmp
   }
 
@@ -66,11 +68,18 @@ export class SimQemu {
     this.#run()
   }
 
-  /** What a waiting machine does with a device state: from here on it is this guest. */
-  load(deviceState: Uint8Array): void {
-    this.step = this.#client.find(Buffer.from(deviceState).readUInt32LE(0))
-    this.status = 'loaded'
-    this.#client.checkWhole(this.step, this.ram)
+  /** What a waiting machine does with a device state, some time later: from there on it is this guest. */
+  load(deviceState: Uint8Array, done: () => void): void {
+    const { time, random } = this.#world
+    time.after(random.integer(2, 40), () =>
+      this.#whenRunning(() => {
+        if (!this.alive) return
+        this.step = this.#client.find(Buffer.from(deviceState).readUInt32LE(0))
+        this.status = 'loaded'
+        this.#client.checkWhole(this.step, this.ram)
+        done()
+      }),
+    )
   }
 
   die(end: GuestEnd): void {
@@ -102,7 +111,7 @@ export class SimQemu {
     else run()
   }
 
-  /** The agent hangs in a pause: the guard lets the guest run, and it makes some steps at once. */
+  /** The supervisor hangs in a pause: the guard lets the guest run, and it makes some steps at once. */
   breakLease(steps: number): void {
     if (this.status !== 'paused' || this.leaseUntilMs === undefined) return
     this.leaseUntilMs = undefined
@@ -164,7 +173,7 @@ export class SimQemu {
         this.saved = this.step
         return {}
       case 'query-status':
-        return { status: this.status === 'paused' || this.status === 'loaded' ? 'paused' : this.status }
+        return { status: this.status === 'loaded' ? 'paused' : this.status }
       case 'qom-get':
         return this[bufferOf(args)] ? 'on' : 'off'
       case 'qom-set':
@@ -252,7 +261,7 @@ export class SimQemu {
 const bufferOf = (args: Record<string, unknown> | undefined) =>
   String(args?.path).includes('held') ? 'held' : 'fresh'
 
-/** A connection of one agent to the control socket, with the face of Qmp. */
+/** A connection of one supervisor to the control socket, with the face of Qmp. */
 export class SimQmp {
   readonly qemu: SimQemu
   readonly process: SimProcess
@@ -300,23 +309,27 @@ export class SimQmp {
     return this.#pending.size
   }
 
-  /** A guest that is protected is asked all the time. */
   ask(): void {
-    // Another question would change what a seed stands for.
+    this.run('query-status').catch(() => {
+      // It has ended: whoever has the guest hears of it.
+    })
   }
 
   onClose(run: () => void): void {
     this.#onClose.push(run)
   }
 
-  /** Its end has come to QEMU's own; the agent meets it when it looks. */
+  /** Its end has come to QEMU's own; the supervisor meets it when it looks. */
   lose(): void {
-    this.process.enter(() => {
-      this.closed = true
-      for (const reject of this.#pending) reject(ended(''))
-      this.#pending.clear()
-      for (const run of this.#onClose) run()
-    })
+    this.process.enter(() => this.close())
+  }
+
+  close(): void {
+    if (this.closed) return
+    this.closed = true
+    for (const reject of this.#pending) reject(ended(''))
+    this.#pending.clear()
+    for (const run of this.#onClose) run()
   }
 }
 

@@ -3,15 +3,16 @@ import { SubpageError as Failure, type SubpageError } from '../../src/errors.ts'
 import type { FaultPoint } from '../../src/replication/fault.ts'
 import type { PauseLimits } from '../../src/replication/pause-limits.ts'
 import type { Sending } from '../../src/replication/sending.ts'
-import type { Succession } from '../../src/replication/succession.ts'
+import type { HotPageCosts } from '../../src/tracking/hot-pages.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
 import { SimArbiter } from './sim-arbiter.ts'
 import { SimClient, type Step, Violation } from './sim-client.ts'
 import { SimTime } from './sim-clock.ts'
-import { type SimAgent, SimHost } from './sim-host.ts'
+import { SimHost } from './sim-host.ts'
 import { SimNetwork } from './sim-network.ts'
 import { Killed } from './sim-process.ts'
 import type { SimQemu } from './sim-qemu.ts'
+import type { SimSupervisor } from './sim-supervisor.ts'
 
 export interface SimSettings {
   pages: number
@@ -23,28 +24,28 @@ export interface SimSettings {
   outputs: 'held' | 'free'
   /** The hosts have one arbiter; otherwise each asks its own, and only people decide. */
   chosen: boolean
-  /** The hosts are agents of one machine, which dies with neither. */
+  /** The hosts are on one machine, which dies with neither. */
   sameMachine: boolean
-  /** On one machine: whether each agent is in a PID namespace of its own, where processes of the other are not found. */
+  /** On one machine: whether each supervisor is in a PID namespace of its own, where processes of the other are not found. */
   apart: boolean
   tracker: 'userfault' | 'compare'
   codec: 'line' | 'page' | 'xor-rle' | 'masked'
   sending: Sending
   /** Small ones: what gigabytes of unsynced pages do to a real pause, some pages do here. */
   limits: PauseLimits
+  hotPages: HotPageCosts | undefined
 }
 
 /** For the tests that prove that the judge sees what goes wrong. */
 export interface Broken {
-  Succession?: typeof Succession
   releaseEarly?: boolean
   trustBrokenPause?: boolean
   forgetHolding?: boolean
   /** Deltas go as they are: what reduces them would notice these defects by itself. */
   plain?: boolean
   openFence?: boolean
-  /** A boot id that is equal is taken for proof that processes can be seen. */
-  trustBootId?: boolean
+  /** Pages that are not armed are reported only when they are next armed. */
+  vouchForHot?: boolean
   /** In place of what is drawn. */
   settings?: Partial<SimSettings>
   /** Happens beside what is drawn: what a defect needs to show, and chance brings together too rarely. */
@@ -56,7 +57,7 @@ export interface PlannedFault {
   point: FaultPoint
   passingsLeft: number
   action: 'kill' | 'stop' | 'throw' | 'stall'
-  /** Until a stopped agent goes on, or a killed one is started again. */
+  /** Until a stopped supervisor goes on, or a killed one is started again. */
   forMs: number
 }
 
@@ -86,6 +87,8 @@ export class SimWorld {
   #speaker: SimQemu | undefined
   /** Packets that a fence has dropped. */
   silenced = 0
+  /** Pages that harvests were asked not to arm. */
+  hotPages = 0
   /** A planned fault has happened; its effect lasts for so long. */
   /** A copy that hangs is about to be ended, so that its standby goes on. */
   onFenced: () => void = () => undefined
@@ -122,6 +125,11 @@ export class SimWorld {
     return this.hosts[name === 'a' ? 0 : 1]!
   }
 
+  /** Its number among all processes. */
+  pidOf(qemu: SimQemu): number {
+    return this.qemus.indexOf(qemu) + 1
+  }
+
   /** Copies that have the guest. */
   get copies(): SimQemu[] {
     return this.qemus.filter((qemu) => qemu.hasGuest)
@@ -136,8 +144,8 @@ export class SimWorld {
   }
 
   /** What nobody should ever be told. */
-  unexpected(error: SubpageError, agent: SimAgent): void {
-    if (error.code !== 'INTERNAL' || agent.process.state === 'dead') return
+  unexpected(error: SubpageError, supervisor: SimSupervisor): void {
+    if (error.code !== 'INTERNAL' || supervisor.process.state === 'dead') return
     if (error.cause instanceof Killed || /^(the other host: )?fault point/.test(error.message)) return
     this.fail(error)
   }
@@ -183,29 +191,30 @@ export class SimWorld {
       )
   }
 
-  /** An agent passes a fault point. */
-  passing(agent: SimAgent, point: FaultPoint): void {
-    if (agent.process.state === 'dead') throw new Killed()
+  /** A supervisor passes a fault point. */
+  passing(supervisor: SimSupervisor, point: FaultPoint): void {
+    if (supervisor.process.state === 'dead') throw new Killed()
     for (const fault of this.planned) {
-      if (fault.host !== agent.host.name || fault.point !== point || --fault.passingsLeft !== 0) continue
+      if (fault.host !== supervisor.host.name || fault.point !== point || --fault.passingsLeft !== 0) continue
       this.note(`${fault.host}: ${fault.action} at ${point}`)
-      this.#act(agent, fault)
+      this.#act(supervisor, fault)
     }
   }
 
-  #act(agent: SimAgent, { action, forMs, point }: PlannedFault): void {
-    const { host } = agent
+  #act(supervisor: SimSupervisor, { action, forMs, point }: PlannedFault): void {
+    const { host } = supervisor
     this.onFault(host, forMs)
     if (point === 'before-load' || point === 'after-load') this.hit(host.name)
     if (action === 'throw') throw new Failure('INTERNAL', `fault point ${point}`)
     if (action === 'kill') {
-      host.crashAgent()
-      this.time.after(forMs, () => host.startAgent())
+      host.crashSupervisor()
+      this.time.after(forMs, () => host.startSupervisor())
       throw new Killed()
     }
-    // The guard resumes the guest in the middle of what the agent just does.
-    if (action === 'stall' && host.record) host.record.qemu.breakLease(this.random.integer(1, 4))
-    agent.process.stop()
-    this.time.after(forMs, () => agent.process.goOn())
+    // The guard resumes the guest in the middle of what the supervisor just does.
+    if (action === 'stall' && host.disk)
+      this.qemus[host.disk.process.pid - 1]?.breakLease(this.random.integer(1, 4))
+    supervisor.process.stop()
+    this.time.after(forMs, () => supervisor.process.goOn())
   }
 }

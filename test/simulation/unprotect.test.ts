@@ -3,68 +3,48 @@
  * gone because it was not protected any more, and then no standby waits for it either.
  */
 import { afterEach, describe, expect, test } from 'vitest'
-import { pauseLimits } from '../../src/replication/pause-limits.ts'
-import { type SimSettings, SimWorld } from './sim-world.ts'
-
-const settings: SimSettings = {
-  pages: 8,
-  stepMs: 4,
-  epochMs: 25,
-  pauseShareMax: undefined,
-  suspicionMs: 100,
-  outputs: 'held',
-  chosen: true,
-  sameMachine: false,
-  apart: false,
-  tracker: 'userfault',
-  codec: 'masked',
-  sending: { reduce: [], blockBytes: 64, compress: 'off', speculate: 'off' },
-  limits: pauseLimits,
-}
+import { pairOf, type SimPair } from './explicit-world.ts'
+import type { SimWorld } from './sim-world.ts'
 
 const commandMs = 500
-/** A restart of an agent, and what hosts wait for each other, are over. */
+/** A restart of an supervisor, and what hosts wait for each other, are over. */
 const settledMs = 8_000
-const victims = ['agent a', 'agent b', 'guest', 'host a', 'host b', 'link', 'answers of the arbiter'] as const
+const victims = [
+  'supervisor a',
+  'supervisor b',
+  'guest',
+  'host a',
+  'host b',
+  'link',
+  'answers of the arbiter',
+] as const
 type Victim = (typeof victims)[number]
 
-const worlds: SimWorld[] = []
+const pairs: SimPair[] = []
 afterEach(() => {
-  for (const world of worlds.splice(0)) {
-    for (const host of world.hosts) host.crashAgent()
-    for (const qemu of world.qemus) qemu.ram.close()
-  }
+  for (const pair of pairs.splice(0)) pair.close()
 })
 
 async function unprotectMidway(victim: Victim, afterMs: number) {
-  const world = new SimWorld(1, () => settings)
-  worlds.push(world)
+  const pair = pairOf()
+  pairs.push(pair)
+  const { world, a, b } = pair
   const { time } = world
-  const [a, b] = world.hosts as [SimWorld['hosts'][0], SimWorld['hosts'][0]]
-  const { epochMs, suspicionMs, outputs, tracker, codec, sending } = settings
-  for (const host of world.hosts) host.startAgent()
-  const agent = a.agent!
-  agent.run()
-  agent.process.enter(
-    () => void agent.protect({ to: 'b', epochMs, suspicionMs, outputs, tracker, codec, ...sending }),
-  )
+  const supervisor = a.supervisor!
   let answer = ''
   time.after(commandMs, () => {
-    if (agent.process.state !== 'running' || agent.hosted?.kind !== 'running') return
-    if (afterMs > 0) expect(agent.running().primary).toMatchObject({ state: 'Protected', covered: true })
-    agent.process.enter(
+    if (supervisor.process.state !== 'running' || supervisor.hosted?.kind !== 'running') return
+    if (afterMs > 0) expect(supervisor.hosted.primary).toMatchObject({ state: 'Protected', covered: true })
+    supervisor.process.enter(
       () =>
-        void agent
-          .running()
-          .unprotect()
-          .then(
-            () => {
-              answer = 'done'
-            },
-            (error: Error) => {
-              answer = error.message
-            },
-          ),
+        void supervisor.unprotect().then(
+          () => {
+            answer = 'done'
+          },
+          (error: Error) => {
+            answer = error.message
+          },
+        ),
     )
   })
   time.after(commandMs + afterMs, () => kill(world, victim))
@@ -72,32 +52,25 @@ async function unprotectMidway(victim: Victim, afterMs: number) {
   time.after(settledMs - 1_000, () => {
     seen = world.client.packets
   })
-  let over = false
-  time.after(settledMs, () => {
-    over = true
-  })
-  await time.run(() => {
-    if (world.failure) throw world.failure
-    return over
-  })
+  await pair.runFor(settledMs)
   const copies = world.copies.map(({ host }) => host)
   return {
     copies,
     answer,
     speaks: world.client.packets > seen,
-    standby: b.agent?.hosted?.kind === 'standby',
-    protects: a.agent?.hosted?.kind === 'running' && a.agent.hosted.primary !== undefined,
+    standby: b.supervisor?.hosted?.kind === 'standby',
+    protects: a.supervisor?.hosted?.kind === 'running' && a.supervisor.hosted.primary !== undefined,
   }
 }
 
 function kill({ hosts, copies, network, arbiter, time }: SimWorld, victim: Victim): void {
   const [a, b] = hosts as [SimWorld['hosts'][0], SimWorld['hosts'][0]]
   switch (victim) {
-    case 'agent a':
-    case 'agent b': {
-      const host = victim === 'agent a' ? a : b
-      host.crashAgent()
-      time.after(300, () => host.startAgent())
+    case 'supervisor a':
+    case 'supervisor b': {
+      const host = victim === 'supervisor a' ? a : b
+      host.crashSupervisor()
+      time.after(300, () => host.startSupervisor())
       return
     }
     case 'guest':
@@ -143,7 +116,7 @@ describe.each(victims)('%s', (victim) => {
       ends.set(copy, (ends.get(copy) ?? 0) + 1)
     }
     if (victim === 'guest' || victim === 'host a') expect([...ends.keys()].sort()).toEqual(['b', 'none'])
-    // Its standby may have taken over from an agent that is away for longer than it is suspected.
-    else expect([...ends.keys()].filter((copy) => victim !== 'agent a' || copy !== 'b')).toEqual(['a'])
+    // Its standby may have taken over from an supervisor that is away for longer than it is suspected.
+    else expect([...ends.keys()].filter((copy) => victim !== 'supervisor a' || copy !== 'b')).toEqual(['a'])
   })
 })

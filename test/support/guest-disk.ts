@@ -47,14 +47,21 @@ export const untilRecord = (console: Console, from: number, number: number): Pro
 export const lastRecord = (console: Console, to: number): number =>
   recordsIn(readConsole(console, 0, to)).at(-1) ?? 0
 
+/**
+ * The journal of an ext4 file system is played back, as at a mount, which counts as a correction; what needs a person is refused. Then it
+ * must be clean: throws when it is not.
+ */
+export function assertClean(raw: string): void {
+  const { status, stdout } = spawnSync('e2fsck', ['-p', raw], { encoding: 'utf8' })
+  if (status !== 0 && status !== 1) throw new Error(`e2fsck -p ended with ${status}: ${stdout}`)
+  execFileSync('e2fsck', ['-f', '-n', raw], { stdio: 'pipe' })
+}
+
 /** What the file system on a disk, which nobody uses, says: throws when it is damaged; else the records in it. */
 export function recordsOn(path: string, format: 'raw' | 'qcow2' = 'raw'): number[] {
   const raw = format === 'raw' ? path : `${path}.checked`
   if (format !== 'raw') execFileSync('qemu-img', ['convert', '-O', 'raw', path, raw])
-  // Its journal is played back, as at a mount, which counts as a correction; what needs a person is refused. Then it must be clean.
-  const { status, stdout } = spawnSync('e2fsck', ['-p', raw], { encoding: 'utf8' })
-  if (status !== 0 && status !== 1) throw new Error(`e2fsck -p ended with ${status}: ${stdout}`)
-  execFileSync('e2fsck', ['-f', '-n', raw], { stdio: 'pipe' })
+  assertClean(raw)
   const text = execFileSync('debugfs', ['-R', 'cat /records', raw], {
     encoding: 'utf8',
     stdio: ['pipe', 'pipe', 'ignore'],

@@ -3,7 +3,6 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { ProtectBody } from '../../src/agent/api.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { makeOwnedDirectory, removeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
@@ -17,7 +16,7 @@ import {
 } from '../../src/qemu/demo-guest.ts'
 import { type GuestFiles, guestFiles, guestNames } from '../../src/qemu/guest-files.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
-import { sendingDefault } from '../../src/replication/sending.ts'
+import type { ProtectBody } from '../../src/replication/protection-settings.ts'
 
 export const ramBytes = 160 * 2 ** 20
 /** A guest without a kernel: its firmware looks for a disk for ever. Boots at once and costs nothing. */
@@ -56,16 +55,18 @@ export class Hosts {
 }
 
 /** Processes of the supervisors of a host's guests. */
-export function supervisorsOf(stateDirectory: string): number[] {
-  return guestNames(stateDirectory).flatMap((name) => {
-    const files = guestFiles(stateDirectory, name)
-    const pid = supervisorOf(files)?.pid ?? 0
-    // The host may have another boot id than we; and it has another title once it has begun.
-    const command = commandOf(pid)
-    return command.includes(files.supervisor.settings) || command.startsWith(`subpage supervisor ${name}`)
-      ? [pid]
-      : []
-  })
+export const supervisorsOf = (stateDirectory: string): number[] =>
+  guestNames(stateDirectory).flatMap((name) => supervisorsOfGuest(stateDirectory, name))
+
+/** None or one. */
+export function supervisorsOfGuest(stateDirectory: string, name: string): number[] {
+  const files = guestFiles(stateDirectory, name)
+  const pid = supervisorOf(files)?.pid ?? 0
+  // The host may have another boot id than we; and it has another title once it has begun.
+  const command = commandOf(pid)
+  return command.includes(files.supervisor.settings) || command.startsWith(`subpage supervisor ${name}`)
+    ? [pid]
+    : []
 }
 
 /** Empty when there is no such process. */
@@ -168,12 +169,6 @@ export async function beginProtect(
 ): Promise<void> {
   await from.client.protect(name, {
     to: to.address,
-    epochMs: 25,
-    suspicionMs: 500,
-    outputs: 'held',
-    tracker: 'auto',
-    codec: 'masked',
-    ...sendingDefault,
     ...options,
   })
 }

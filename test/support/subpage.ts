@@ -1,7 +1,8 @@
 /** Runs the built command line as a person or a program would, to its end. */
-import { spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { packageRoot } from '../../src/memory/native.ts'
 
 export interface Finished {
@@ -19,6 +20,11 @@ export async function subpage(args: string[], env: Record<string, string> = {}):
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   })
+  return await finished(child)
+}
+
+/** Reads what a program says, to its end. */
+export async function finished(child: ChildProcessByStdio<null, Readable, Readable>): Promise<Finished> {
   let [out, said] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text) => {
     out += text

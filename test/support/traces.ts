@@ -1,9 +1,10 @@
 /** What a guest leaves on a host of a test. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { type GuestFiles, guestFiles } from '../../src/qemu/guest-files.ts'
 import type { Hosts } from './hosts.ts'
+import { processesWith } from './processes.ts'
 
 /** @param hosts which are there when one of these is called */
 export function traces(hosts: () => Hosts) {
@@ -23,18 +24,4 @@ export function traces(hosts: () => Hosts) {
   }
 
   return { stateOf, filesOf, expectNothingOf }
-}
-
-export function processesWith(argument: string): number[] {
-  return readdirSync('/proc')
-    .map(Number)
-    .filter((pid) => {
-      if (!Number.isInteger(pid)) return false
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(argument)
-      } catch {
-        // It has ended meanwhile.
-        return false
-      }
-    })
 }

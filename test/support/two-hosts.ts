@@ -20,7 +20,6 @@ import { ip, TestNetwork } from './network.ts'
 import type { WireFault } from './wire-proxy.ts'
 
 const port = 7475
-const shmMib = 700
 
 export class TestHost {
   readonly name: string
@@ -66,8 +65,8 @@ export class TestHost {
 
   async #follow({ client }: EphemeralAgent): Promise<void> {
     try {
-      for await (const { time, kind, text } of client.events())
-        this.events.push(`${time} ${this.name} ${kind}: ${text}`)
+      for await (const { time, kind, guest, text } of client.events())
+        this.events.push(`${time} ${this.name} ${guest} ${kind}: ${text}`)
     } catch {
       // The agent was killed.
     }
@@ -175,7 +174,8 @@ export class TwoHosts {
     for (const [index, host] of of.hosts.entries()) this.#ports.set(host, ports[index] ?? '')
   }
 
-  static async make(): Promise<TwoHosts> {
+  /** @param shmMib of each host's own /dev/shm */
+  static async make(shmMib = 700): Promise<TwoHosts> {
     const directory = makeOwnedDirectory('subpage-test-')
     const network = await TestNetwork.make()
     const wire = await network.namespace()
@@ -193,7 +193,7 @@ export class TwoHosts {
       const [address, reached] = [`10.99.0.${1 + index}`, `10.99.0.${11 + index}`]
       const at = await network.attach(namespace, `${address}/24`, 'wbr', wire)
       const files = await ca.files(name, [address, reached])
-      const holder = await hold(namespace, join(directory, `boot-${name}`), index)
+      const holder = await hold(namespace, join(directory, `boot-${name}`), index, shmMib)
       const environment = {
         ...tlsEnvironment(files),
         SUBPAGE_ARBITER: `file:${arbiter}`,
@@ -261,7 +261,12 @@ export class TwoHosts {
 }
 
 /** A process that keeps a host's mounts: its own /dev/shm, and the boot id of another boot. */
-async function hold(namespace: string, bootFile: string, index: number): Promise<ChildProcess> {
+async function hold(
+  namespace: string,
+  bootFile: string,
+  index: number,
+  shmMib: number,
+): Promise<ChildProcess> {
   writeFileSync(bootFile, `${index}0000000-0000-4000-8000-00000000000${index}\n`)
   const script = `mount -t tmpfs -o size=${shmMib}m,mode=1777 none /dev/shm && mount --bind ${bootFile} /proc/sys/kernel/random/boot_id && echo held && exec cat`
   // `ip netns exec` gives its command a mount namespace of its own.

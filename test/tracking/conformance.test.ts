@@ -1,6 +1,6 @@
 /**
- * What every tracker promises, held over each: a harvest names every page that was written since the last one. The
- * userfault tracker names no other page; compare names all. A tracker that is handed on (src/qemu/write-feed.ts) promises
+ * What every tracker promises, held over each: a harvest names every page that was written since the last one, and those that
+ * it was asked to leave unarmed. The userfault tracker names no other page; compare names all. A tracker that is handed on (src/qemu/write-feed.ts) promises
  * all that the tracker within promises.
  */
 import fc from 'fast-check'
@@ -77,6 +77,54 @@ describe.each(kinds)('$name, $how', ({ name, open }) => {
       expectHarvest(tracker, runs([10, 2], [13, 1], [90, 1]))
       expect(list(early.peek())).toEqual([])
     } else expectHarvest(tracker, runs([10, 4], [90, 1]))
+  })
+
+  test('an early harvest of many runs takes those, and leaves what lies between them', async () => {
+    // In two mappings, and with more runs than one call returns.
+    const { victim, tracker } = await watched({ pages: 80_000, layout: 'halves' })
+    await victim.run('write 0 80000')
+    const every = runs(...Array.from({ length: 20_000 }, (_, i) => [4 * i + 1, 2] as [number, number]))
+    if (tracker.early) {
+      const { early } = tracker
+      expect(list(early.harvest(every))).toEqual(list(every))
+      expect(list(early.harvest(every))).toEqual([])
+      await victim.run('write 39998 4')
+      expectHarvest(
+        tracker,
+        PageRanges.all(80_000)
+          .subtract(every)
+          .union(runs([39_998, 4])),
+      )
+    } else expectHarvest(tracker, PageRanges.all(80_000))
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
+  test('pages that it is asked to leave are named, written or not, and lose nothing when they are armed again', async () => {
+    const { victim, tracker } = await watched({ layout: 'halves' })
+    const leave = runs([10, 20], [pages / 2 - 4, 8], [pages - 1, 1])
+    await victim.run('write 8 6')
+    for (let round = 0; round < 3; round++) {
+      const harvest = tracker.harvest(leave)
+      const written = round === 1 ? runs([3, 1]) : round === 0 ? runs([8, 2]) : PageRanges.empty
+      expect(list(leave.union(written).subtract(harvest))).toEqual([])
+      if (name === 'userfault') expect(list(harvest)).toEqual(list(leave.union(written)))
+      if (round === 0) await victim.run('write 3 1')
+    }
+    // Written before they were left, and while they were: whoever arms them hears of it.
+    await victim.run(`write ${pages / 2} 2`)
+    expectHarvest(tracker, runs([10, 4], [pages / 2, 2]))
+    await victim.run('write 12 1')
+    expectHarvest(tracker, runs([12, 1]))
+  })
+
+  test('a page that is left unarmed is shown by an early look as soon as it was written, and until it is armed', async () => {
+    const { victim, tracker } = await watched()
+    await victim.run('write 5 2')
+    tracker.harvest(runs([6, 2]))
+    expect(list(tracker.early?.peek() ?? runs([6, 1]))).toEqual([[6, 1]])
+    expect(list(tracker.early?.harvest(runs([6, 2])) ?? runs([6, 1]))).toEqual([[6, 1]])
+    await victim.run('write 7 1')
+    expectHarvest(tracker, runs([7, 1]))
   })
 
   test('before its first harvest there is nothing to take early: that names every page', async () => {
@@ -276,6 +324,25 @@ describe.each(kinds)('$name, $how', ({ name, open }) => {
         for (const { how, first, count } of clipped) await victim.run(`${how} ${first} ${count}`)
         const stored = clipped.filter(({ how }) => how !== 'load')
         expectHarvest(tracker, runs(...stored.map(({ first, count }) => [first, count] as [number, number])))
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  test('any pattern of writes is named, whatever is left unarmed', async () => {
+    const { victim, tracker } = await watched()
+    const few = fc.array(fc.tuple(fc.nat(pages - 41), fc.integer({ min: 1, max: 40 })), { maxLength: 8 })
+    /** Written since a harvest armed it: it is named until the next one does. */
+    let marked = PageRanges.empty
+    await fc.assert(
+      fc.asyncProperty(few, few, async (writes, leaves) => {
+        for (const [first, count] of writes) await victim.run(`write ${first} ${count}`)
+        const leave = runs(...leaves)
+        marked = marked.union(runs(...writes))
+        const harvest = tracker.harvest(leave)
+        expect(list(marked.union(leave).subtract(harvest))).toEqual([])
+        if (name === 'userfault') expect(list(harvest)).toEqual(list(marked.union(leave)))
+        marked = marked.intersect(leave)
       }),
       { numRuns: 200 },
     )

@@ -28,9 +28,9 @@ int open_mapped_file(const struct watch *watch, const struct mapping *mapping)
 }
 
 /* The next range that the page tables have. Returns 0, ENXIO when there is none, or an errno. */
-static int next_mapped(const struct watch *watch, uint64_t start, uint64_t end, struct block *held)
+static int next_mapped(const struct watch *watch, uint64_t categories, uint64_t start, uint64_t end, struct block *held)
 {
-    static const struct wanted mapped = {.any = CATEGORY_PRESENT | CATEGORY_SWAPPED, .untracked = true};
+    const struct wanted mapped = {.any = categories, .untracked = true};
     while (start < end) {
         struct scan_region region;
         int count = scan_next(watch->pagemap, &mapped, &start, end, &region, 1);
@@ -44,21 +44,34 @@ static int next_mapped(const struct watch *watch, uint64_t start, uint64_t end, 
     return ENXIO;
 }
 
-/* The next range that holds something. Returns as next_mapped. */
-int next_held(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
-              struct block *held)
+/* The next range that holds something: as the file says, or, where it cannot, the page tables. Returns as next_mapped. */
+static int next_of(const struct watch *watch, const struct mapping *mapping, int file, uint64_t categories,
+                   uint64_t start, uint64_t end, struct block *held)
 {
     off_t data = file < 0 ? -1 : lseek(file, (off_t)(mapping->offset + (start - mapping->start)), SEEK_DATA);
     if (data < 0 && file >= 0 && errno == ENXIO)
         return ENXIO;
     off_t hole = data < 0 ? -1 : lseek(file, data, SEEK_HOLE);
     if (hole < 0) /* no file, or one that cannot say */
-        return next_mapped(watch, start, end, held);
+        return next_mapped(watch, categories, start, end, held);
     held->start = mapping->start + ((uint64_t)data - mapping->offset) / PAGE_BYTES * PAGE_BYTES;
     held->end = mapping->start + ((uint64_t)hole - mapping->offset + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     if (held->end > end)
         held->end = end;
     return held->start < end ? 0 : ENXIO;
+}
+
+int next_held(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
+              struct block *held)
+{
+    return next_of(watch, mapping, file, CATEGORY_PRESENT | CATEGORY_SWAPPED, start, end, held);
+}
+
+/* A mark without a page looks like a page that is swapped out, which of shared memory none is. */
+int next_held_armed(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
+                    struct block *held)
+{
+    return next_of(watch, mapping, file, CATEGORY_PRESENT, start, end, held);
 }
 
 static bool holds(const struct mapping *mapping, uint64_t entry)

@@ -42,7 +42,9 @@ bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, ui
     return true;
 }
 
-void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+/* The known pages of a range. */
+static void note_known(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end,
+                       enum find_kind kind)
 {
     const struct space *space = &watch->space;
     if (start >= end)
@@ -54,11 +56,22 @@ void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_
         const uint64_t last = piece_page(piece, end < piece->end ? end : piece->end);
         while ((page = known_next(&watch->known, page, last, true)) < last) {
             uint64_t until = known_next(&watch->known, page, last, false);
-            append(watch, page, until - page, mapping->of_file ? FIND_OF_FILE : FIND_EMPTY);
-            known_set(&watch->known, page, until - page, false);
+            append(watch, page, until - page, kind);
+            if (kind != FIND_UNSURE)
+                known_set(&watch->known, page, until - page, false);
             page = until;
         }
     }
+}
+
+void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    note_known(watch, mapping, start, end, mapping->of_file ? FIND_OF_FILE : FIND_EMPTY);
+}
+
+void note_unsure(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    note_known(watch, mapping, start, end, FIND_UNSURE);
 }
 
 static int by_page(const void *a, const void *b)
@@ -71,9 +84,13 @@ static int by_page(const void *a, const void *b)
 static int harvest_mapping(struct watch *watch, const struct mapping *mapping)
 {
     bool fresh = false;
+    /* Before it is registered, which may join it with its neighbours: then it has another name. */
+    int file = mapping->is_private ? -1 : open_mapped_file(watch, mapping);
     int error = track(watch, mapping, &fresh);
     if (!error)
-        error = mapping->is_private ? scan_private(watch, mapping) : scan_shared(watch, mapping, fresh);
+        error = mapping->is_private ? scan_private(watch, mapping) : scan_shared(watch, mapping, file, fresh);
+    if (file >= 0)
+        close(file);
     if (error == LEFT_CHANGED)
         return 0;
     if (!error)

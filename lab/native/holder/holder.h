@@ -159,6 +159,8 @@ struct piece {
 /* A mapping whose content is the target's own. */
 struct mapping {
     uint64_t start, end;
+    /* With its neighbours of private memory that nobody may access now; equal to the above where there are none. */
+    uint64_t around_start, around_end;
     uint64_t offset; /* of its first byte in its file */
     uint64_t inode;
     bool is_private;
@@ -311,12 +313,14 @@ int copy_written(struct watch *watch);
 bool note(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end, enum find_kind kind);
 /* Notes the known pages of a range that holds nothing of the target's own any more; they are not known from then on. */
 void note_given_back(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end);
+/* Notes the known pages of a range of which it cannot be told whether they hold something. */
+void note_unsure(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end);
 
 /* ---- scan-private.c, scan-shared.c: what was written in a mapping. Return 0, ENOSPC at the limit of pages, or an errno ---- */
 
 int scan_private(struct watch *watch, const struct mapping *mapping);
-/* `fresh`: it has been registered just now. */
-int scan_shared(struct watch *watch, const struct mapping *mapping, bool fresh);
+/* `file` is the mapping's, or -1. `fresh`: it has been registered just now. */
+int scan_shared(struct watch *watch, const struct mapping *mapping, int file, bool fresh);
 
 /* ---- track.c: which mappings are tracked ---- */
 
@@ -351,6 +355,9 @@ int scan_untracked(struct watch *watch, const struct mapping *mapping);
 /* The next range of shared memory that holds something; `file` is the mapping's, or -1. Returns 0, ENXIO when there is none, or an errno. */
 int next_held(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
               struct block *held);
+/* The same, where all of it is armed. */
+int next_held_armed(const struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
+                    struct block *held);
 /* The file of a mapping; -1 when it may not be opened (that takes CAP_CHECKPOINT_RESTORE) or cannot say what it holds. */
 int open_mapped_file(const struct watch *watch, const struct mapping *mapping);
 

@@ -34,7 +34,17 @@ static int scan_written(const struct watch *watch, uint64_t *start, uint64_t end
 /* A marked stretch of so many bytes is looked at too rather than asking once more. */
 static const uint64_t joined_bytes = 128 * PAGE_BYTES;
 
-/* Ranges without marks, in order; what is marked between them is short. */
+/* What was given back of a range, from `settled` on. */
+static void settle(struct watch *watch, const struct mapping *mapping, const struct scan_region *range, uint64_t settled,
+                   uint64_t end)
+{
+    note_given_back(watch, mapping, range->start > settled ? range->start : settled, end);
+}
+
+/*
+ * Ranges without marks, in order; what is marked between them is short. A thread that was in the kernel when the others were held
+ * may end a page fault meanwhile: then more was written than the ranges say, and may lie between them.
+ */
 static int take_unmarked(struct watch *watch, const struct mapping *mapping, const struct scan_region *ranges, int count)
 {
     static struct scan_region regions[REGION_COUNT];
@@ -45,11 +55,10 @@ static int take_unmarked(struct watch *watch, const struct mapping *mapping, con
         if (found < 0)
             return errno;
         for (int i = 0; i < found; i++) {
-            for (; ranges[at].end <= regions[i].start; settled = ranges[++at].start) {
-                SP_INVARIANT(at + 1 < count);
-                note_given_back(watch, mapping, settled, ranges[at].end);
-            }
-            note_given_back(watch, mapping, settled, regions[i].start);
+            SP_INVARIANT(settled <= regions[i].start && regions[i].start < ranges[count - 1].end);
+            for (; ranges[at].end <= regions[i].start; at++)
+                settle(watch, mapping, &ranges[at], settled, ranges[at].end);
+            settle(watch, mapping, &ranges[at], settled, regions[i].start);
             settled = regions[i].end;
             /* The kernel fills a large page at the first touch of any part of it. */
             enum find_kind kind = regions[i].categories & CATEGORY_HUGE ? FIND_UNSURE : FIND_WRITTEN;
@@ -57,8 +66,68 @@ static int take_unmarked(struct watch *watch, const struct mapping *mapping, con
                 return ENOSPC;
         }
     }
-    for (; at < count; at++, settled = at < count ? ranges[at].start : 0)
-        note_given_back(watch, mapping, settled, ranges[at].end);
+    for (; at < count; at++)
+        settle(watch, mapping, &ranges[at], settled, ranges[at].end);
+    return 0;
+}
+
+/* What of the holes was filled since is written, and the rest of them given back. Both are in order. */
+static int take_holes(struct watch *watch, const struct mapping *mapping, const struct scan_region *holes, int hole_count,
+                      const struct scan_region *filled, int filled_count)
+{
+    int at = 0;
+    for (int i = 0; i < hole_count; i++) {
+        uint64_t settled = holes[i].start;
+        while (at < filled_count && filled[at].end <= settled)
+            at++;
+        for (int next = at; next < filled_count && filled[next].start < holes[i].end; next++) {
+            note_given_back(watch, mapping, settled, filled[next].start);
+            settled = filled[next].end;
+        }
+        note_given_back(watch, mapping, settled, holes[i].end);
+    }
+    for (at = 0; at < filled_count; at++)
+        if (!note(watch, mapping, filled[at].start, filled[at].end, FIND_WRITTEN))
+            return ENOSPC;
+    return 0;
+}
+
+/*
+ * Pages that are not there: swapped out, or given back, which their marks hide. While the marks are away a thread in the kernel
+ * may fill one of them, and would be forgotten with the mark that it gets then: what is there afterwards counts as written.
+ */
+static int take_absent(struct watch *watch, const struct mapping *mapping, uint64_t start, uint64_t end)
+{
+    static struct scan_region holes[REGION_COUNT], filled[REGION_COUNT];
+    static const struct wanted absent = {
+        .all = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+        .inverted = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+    };
+    static const struct wanted there = {.all = CATEGORY_PRESENT | CATEGORY_FILE, .inverted = CATEGORY_FILE};
+    const struct uffd uffd = {.fd = watch->uffd};
+    while (start < end) {
+        /* No more pages than regions: each answer is whole. */
+        const uint64_t bytes = end - start < REGION_COUNT * PAGE_BYTES ? end - start : REGION_COUNT * PAGE_BYTES;
+        uint64_t at = start;
+        if (!uffd_mark(&uffd, start, bytes, false))
+            return errno;
+        int hole_count = scan_next(watch->pagemap, &absent, &at, start + bytes, holes, REGION_COUNT);
+        int error = hole_count < 0 ? errno : 0;
+        if (!uffd_mark(&uffd, start, bytes, true))
+            return errno;
+        if (error)
+            return error;
+        SP_INVARIANT(at == start + bytes);
+        at = start;
+        int filled_count = scan_next(watch->pagemap, &there, &at, start + bytes, filled, REGION_COUNT);
+        if (filled_count < 0)
+            return errno;
+        SP_INVARIANT(at == start + bytes);
+        error = take_holes(watch, mapping, holes, hole_count, filled, filled_count);
+        if (error)
+            return error;
+        start += bytes;
+    }
     return 0;
 }
 
@@ -74,35 +143,19 @@ static int take_marked(struct watch *watch, const struct mapping *mapping, uint6
         .inverted = CATEGORY_PRESENT,
         .reported = CATEGORY_PRESENT,
     };
-    static const struct wanted holes = {
-        .all = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-        .inverted = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-    };
-    const struct uffd uffd = {.fd = watch->uffd};
     while (start < end) {
         int count = scan_next(watch->pagemap, &not_own, &start, end, regions, REGION_COUNT);
         if (count < 0)
             return errno;
         for (int i = 0; i < count; i++) {
             const struct scan_region *region = &regions[i];
-            uint64_t at = region->start;
-            const uint64_t bytes = region->end - at;
-            if (region->categories & CATEGORY_PRESENT) {
-                note_given_back(watch, mapping, at, region->end);
-                continue;
+            if (region->categories & CATEGORY_PRESENT)
+                note_given_back(watch, mapping, region->start, region->end);
+            else {
+                int error = take_absent(watch, mapping, region->start, region->end);
+                if (error)
+                    return error;
             }
-            if (!uffd_mark(&uffd, at, bytes, false))
-                return errno;
-            while (at < region->end) {
-                struct scan_region hole;
-                int found = scan_next(watch->pagemap, &holes, &at, region->end, &hole, 1);
-                if (found < 0)
-                    return errno;
-                if (found > 0)
-                    note_given_back(watch, mapping, hole.start, hole.end);
-            }
-            if (!uffd_mark(&uffd, region->start, bytes, true))
-                return errno;
         }
     }
     return 0;

@@ -8,10 +8,13 @@
  * block in which something has appeared gets numbers and is armed. What it held before that is not known to be written:
  * pages of zeros do not count.
  */
-#define _GNU_SOURCE
-#include <unistd.h>
-
 #include "scan.h"
+
+/* Without the file nobody knows what shared memory holds that is not in the page tables. */
+static void note_not_held(struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end)
+{
+    (file < 0 ? note_unsure : note_given_back)(watch, mapping, start, end);
+}
 
 /* Part of a mapping that is not armed. `fresh`: pages in it may be known, from what was mapped there before. */
 static int take_unarmed(struct watch *watch, const struct mapping *mapping, int file, uint64_t start, uint64_t end,
@@ -31,24 +34,25 @@ static int take_unarmed(struct watch *watch, const struct mapping *mapping, int 
             from = start;
         if (to > end)
             to = end;
-        while (!error && held.start < to) {
-            if (held.end > to)
-                held.end = to;
+        /* First: of what a thread in the kernel writes meanwhile, before is among what is held, and after loses its mark. */
+        if (!uffd_mark(&uffd, from, to - from, true))
+            return errno;
+        for (uint64_t at = from; at < to; at = held.end) {
+            error = next_held_armed(watch, mapping, file, at, to, &held);
+            if (error == ENXIO)
+                break;
+            if (error)
+                return error;
             if (fresh)
-                note_given_back(watch, mapping, settled, held.start);
+                note_not_held(watch, mapping, file, settled, held.start);
             settled = held.end;
             if (!note(watch, mapping, held.start, held.end, FIND_UNSURE))
                 return ENOSPC;
-            error = held.end < to ? next_held(watch, mapping, file, held.end, to, &held) : ENXIO;
         }
-        if (error != ENXIO && error != 0)
-            return error;
-        if (!uffd_mark(&uffd, from, to - from, true))
-            return errno;
         start = to;
     }
     if (fresh)
-        note_given_back(watch, mapping, settled, end);
+        note_not_held(watch, mapping, file, settled, end);
     return 0;
 }
 
@@ -89,22 +93,15 @@ static int take_fresh(struct watch *watch, const struct mapping *mapping, int fi
     return take_unarmed(watch, mapping, file, mapping->start, mapping->end, true);
 }
 
-static int take(struct watch *watch, const struct mapping *mapping, int file)
+int scan_shared(struct watch *watch, const struct mapping *mapping, int file, bool fresh)
 {
     struct block part;
     int error = 0;
+    if (fresh)
+        return take_fresh(watch, mapping, file);
     for (uint64_t at = mapping->start; at < mapping->end && !error; at = part.end)
         error = next_part(&watch->space, mapping, at, &part)
                     ? take_armed(watch, mapping, part.start, part.end)
                     : take_unarmed(watch, mapping, file, part.start, part.end, false);
-    return error;
-}
-
-int scan_shared(struct watch *watch, const struct mapping *mapping, bool fresh)
-{
-    int file = open_mapped_file(watch, mapping);
-    int error = fresh ? take_fresh(watch, mapping, file) : take(watch, mapping, file);
-    if (file >= 0)
-        close(file);
     return error;
 }

@@ -54,6 +54,15 @@ static void add(struct space *space, struct mapping mapping, const char *name)
     space->mappings[space->mapping_count++] = mapping;
 }
 
+/* Private memory of no file, that may be accessed again at any time: then it may be one with its neighbours. */
+static bool is_shut(const char *permissions, unsigned long inode)
+{
+    return strncmp(permissions, "---p", 4) == 0 && inode == 0;
+}
+
+/* The line before, if it was such. */
+static uint64_t shut_start, shut_end;
+
 /* One line: start-end perms offset dev inode name. strtoul and not sscanf: this runs in every epoch. */
 static void read_line(struct space *space, char *line)
 {
@@ -73,11 +82,19 @@ static void read_line(struct space *space, char *line)
     while (*at == ' ')
         at++;
     bool is_private = permissions[3] == 'p';
-    if (is_own(permissions, inode, at) && start < end)
+    if (is_shut(permissions, inode) && start < end) {
+        struct mapping *last = space->mapping_count > 0 ? &space->mappings[space->mapping_count - 1] : NULL;
+        if (last && last->end == start)
+            last->around_end = end;
+        shut_start = start;
+        shut_end = end;
+    } else if (is_own(permissions, inode, at) && start < end)
         add(space,
             (struct mapping){
                 .start = start,
                 .end = end,
+                .around_start = shut_end == start ? shut_start : start,
+                .around_end = end,
                 .offset = offset,
                 .inode = inode,
                 .is_private = is_private,
@@ -119,6 +136,7 @@ int space_read(struct space *space, pid_t pid)
     SP_INVARIANT(used < room);
     text[used] = '\0';
     space->mapping_count = 0;
+    shut_start = shut_end = 0;
     for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
         *end = '\0';
         read_line(space, line);

@@ -57,24 +57,53 @@ _Static_assert(sizeof(struct mapping_query) == 104, "struct procmap_query of the
 
 static int maps = -1;
 
-/*
- * Threads that slept may have woken and changed the mapping since it was read. To register what is only part of one now would
- * part it, and calls over both parts would fail.
- */
-static bool is_as_read(const struct watch *watch, const struct mapping *mapping, bool fresh)
+/* As the kernel has it now. False with errno, which is ENOTTY where it cannot be asked (before 6.11). */
+static bool query_at(const struct watch *watch, uint64_t address, struct mapping_query *query)
 {
     char path[64];
     if (maps < 0) {
         snprintf(path, sizeof path, "/proc/%d/maps", watch->pid);
         maps = open(path, O_RDONLY | O_CLOEXEC);
     }
-    struct mapping_query query = {.size = sizeof query, .address = mapping->start};
-    if (maps < 0 || ioctl(maps, MAPPING_QUERY, &query) < 0)
+    *query = (struct mapping_query){.size = sizeof *query, .address = address};
+    return maps >= 0 && ioctl(maps, MAPPING_QUERY, query) == 0;
+}
+
+/*
+ * Threads that slept may have woken and changed the mapping since it was read. To register what is only part of one now would
+ * part it, and calls over both parts would fail.
+ */
+static bool is_as_read(const struct watch *watch, const struct mapping *mapping, bool fresh)
+{
+    struct mapping_query query;
+    if (!query_at(watch, mapping->start, &query))
         return errno == ENOTTY;
     if (fresh)
         return query.start == mapping->start && query.end == mapping->end;
     /* Registering has joined neighbours. */
     return query.start <= mapping->start && query.end >= mapping->end;
+}
+
+/*
+ * A guard page in a mapping parts it for the kernel, until it may be accessed again: not for ever, then, if its parts were
+ * registered and it was not, and calls over all of it would fail meanwhile (mremap(2): EFAULT). So what nobody may access goes with
+ * its neighbours. It is not scanned before it can be accessed; what it holds then counts as written.
+ */
+static void track_shut(const struct watch *watch, uint64_t start, uint64_t end, bool with)
+{
+    struct mapping_query query;
+    if (start >= end || (query_at(watch, start, &query) ? query.start != start || query.end != end : errno != ENOTTY))
+        return;
+    struct uffdio_register range = {.range = {.start = start, .len = end - start}, .mode = UFFDIO_REGISTER_MODE_WP};
+    /* What the kernel refuses, and what is somebody else's, stays as it is. */
+    if (ioctl(watch->uffd, UFFDIO_REGISTER, &range) == 0 && !with)
+        ioctl(watch->uffd, UFFDIO_UNREGISTER, &range.range);
+}
+
+static void track_around(const struct watch *watch, const struct mapping *mapping, bool with)
+{
+    track_shut(watch, mapping->around_start, mapping->start, with);
+    track_shut(watch, mapping->end, mapping->around_end, with);
 }
 
 int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
@@ -107,7 +136,10 @@ int track(struct watch *watch, const struct mapping *mapping, bool *fresh)
         return errno;
     /* The kernel offers zero pages in all memory but hugetlb. */
     const bool huge = !(range.ioctls & (UINT64_C(1) << _UFFDIO_ZEROPAGE));
-    if (!huge && !(watch->has_own_uffd && may_be_registered(mapping)))
+    const bool own = watch->has_own_uffd && may_be_registered(mapping);
+    if (!huge && mapping->is_private && !mapping->of_file && (own || !before))
+        track_around(watch, mapping, !own);
+    if (!huge && !own)
         return 0;
     if (ioctl(watch->uffd, UFFDIO_UNREGISTER, &range.range) < 0)
         return errno;

@@ -7,6 +7,7 @@ import { type CodecName, codecNames } from 'subpage/delta/codec'
 import { linesPerPage, pageBytes } from 'subpage/memory/page'
 import type { PageRanges } from 'subpage/memory/page-ranges'
 import type { Region } from 'subpage/memory/region'
+import { readPages, writePages } from '../pages.ts'
 
 export interface Settled {
   /** Two numbers a page: a bit for each line that differs. */
@@ -68,24 +69,6 @@ export class Settling {
       from = captured.next
     }
     return { bytes, changed }
-  }
-}
-
-function readPages(region: Region, ranges: PageRanges): Uint8Array {
-  const pages = new Uint8Array(ranges.pageCount * pageBytes)
-  let at = 0
-  for (const { first, count } of ranges) {
-    region.readInto(first * pageBytes, pages.subarray(at, at + count * pageBytes))
-    at += count * pageBytes
-  }
-  return pages
-}
-
-function writePages(region: Region, ranges: PageRanges, pages: Uint8Array): void {
-  let at = 0
-  for (const { first, count } of ranges) {
-    region.write(first * pageBytes, pages.subarray(at, at + count * pageBytes))
-    at += count * pageBytes
   }
 }
 

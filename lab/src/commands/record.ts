@@ -19,6 +19,7 @@ import type { RecordTracker } from '../record/vm-tracking.ts'
 
 export const recordCommand: LabCommand = {
   args: ['[target...]'],
+  completes: ['guest'],
   rest: 'COMMAND',
   help: `Targets:
   vm:NAME         a guest that an agent of this host runs, vm: may be left out; --state as the agent has it

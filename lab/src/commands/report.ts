@@ -6,6 +6,7 @@ import { parseMs } from 'subpage/cli/sizes'
 
 export const reportCommand: LabCommand = {
   args: ['<file>'],
+  completes: ['file'],
   help: `Prints tables with bars; --html writes one page with plots that needs nothing else to be read.
 Example: subpage report redis.trace --epoch 100ms --html redis.html`,
   flags: [

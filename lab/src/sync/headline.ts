@@ -2,6 +2,8 @@
 import { median } from '../report/statistics.ts'
 import type { Cell } from './measure.ts'
 import type { EpochCost } from './replayed-pair.ts'
+import type { SlaveCell } from './slave/measure.ts'
+import { middleSaving } from './slave/result.ts'
 import { allTogether, wholePages } from './technique.ts'
 
 export interface Headline {
@@ -13,9 +15,12 @@ export interface Headline {
   reductionAll: number
   /** Of all bytes sent, those that were sent early for pages that were written again. */
   wastedBySpeculation: number
+  /** By an active slave, of whole pages and beyond all else but speculation; only where guests ran. */
+  reductionSlavePages?: number
+  reductionSlaveBeyond?: number
 }
 
-export function headlineOf(cells: readonly Cell[]): Headline {
+export function headlineOf(cells: readonly Cell[], slave: readonly SlaveCell[] = []): Headline {
   const names = [...new Set(cells.map(({ workload }) => workload))]
   /** Each workload counts once, with the median over its epoch lengths. */
   const middle = (value: (cell: Cell) => number) =>
@@ -27,6 +32,10 @@ export function headlineOf(cells: readonly Cell[]): Headline {
     reductionSharing: middle((cell) => reduction(cell, '+ sharing')),
     reductionAll: middle((cell) => reduction(cell, allTogether)),
     wastedBySpeculation: middle((cell) => wasted(cell.costs[allTogether]!)),
+    ...(slave.length > 0 && {
+      reductionSlavePages: middleSaving(slave, 'whole pages'),
+      reductionSlaveBeyond: middleSaving(slave, '+ dictionary, zstd'),
+    }),
   }
 }
 

@@ -20,6 +20,7 @@ import { PendingPages } from 'subpage/replication/pending-pages'
 import { makeShadow, reduces } from 'subpage/replication/sending'
 import { epochMsMin, passesAt, Speculation, type Speculative } from 'subpage/replication/speculation'
 import { StandbyMachine } from 'subpage/replication/standby-state'
+import { HotPages } from 'subpage/tracking/hot-pages'
 import { type EpochCourse, RecordedWrites, type Recording } from './recorded-writes.ts'
 import type { Technique } from './technique.ts'
 
@@ -108,6 +109,7 @@ export class ReplayedPair implements EpochCourse {
     this.#protection = {
       guest: { ram },
       tracker: this.writes,
+      hot: new HotPages(ram.pages, undefined),
       writer: new DeltaWriter(ram, this.#shadow, technique.codec),
       pending: new PendingPages(ram.pages),
       limits: pauseLimits,
@@ -137,7 +139,7 @@ export class ReplayedPair implements EpochCourse {
     this.#pass = due
     if (this.#speculation.choice === 'off' || this.#epochMs < epochMsMin) return
     const startedAt = processorUs()
-    await this.#speculation.pass(this.#session, this.#epoch + 1)
+    await this.#speculation.pass(this.#session, this.#epoch + 1, passesAt[due - 1]!)
     this.#cost.primaryUs += processorUs() - startedAt
     await this.#receive()
   }
@@ -145,7 +147,7 @@ export class ReplayedPair implements EpochCourse {
   async end(): Promise<void> {
     const epoch = ++this.#epoch
     const cost = this.#cost
-    const { writer, pending } = this.#protection
+    const { writer, pending, hot } = this.#protection
     const early = pending.sent
     const { deltas } = this.#session
     const earlyFrames = early ? deltas.total : { frames: 0, bytes: 0 }
@@ -153,7 +155,12 @@ export class ReplayedPair implements EpochCourse {
 
     const startedAt = processorUs()
     const dirty = this.writes.harvest()
-    const captured = await writer.capture(pending.harvested(dirty).known, false)
+    const captured = await writer.capture(
+      pending.harvested(dirty).known,
+      false,
+      Number.POSITIVE_INFINITY,
+      hot?.changed,
+    )
     cost.pauseUs = processorUs() - startedAt
     const postedAt = processorUs()
     const posted = await deltas.post(writer, epoch, dirty, captured)
@@ -165,6 +172,7 @@ export class ReplayedPair implements EpochCourse {
     cost.totalBytes = cost.earlyBytes + cost.finalBytes
     cost.finalPages = dirty.pageCount
     cost.pages = (early?.pages ?? PageRanges.empty).union(dirty).pageCount
+    hot?.learn(early ? dirty.union(early.pages) : dirty)
     const again = early ? early.pages.intersect(dirty) : PageRanges.empty
     if (early) {
       cost.earlyPages = early.pages.pageCount
@@ -222,6 +230,7 @@ export class ReplayedPair implements EpochCourse {
         consoleBytes: 0,
         digest: deltas.digest,
         diskFrames: 0,
+        suspended: false,
       },
       () => Promise.resolve(),
     )

@@ -9,6 +9,8 @@ import { blockSizes } from './changed-blocks.ts'
 import { type Headline, type Judgement, reduction, wasted } from './headline.ts'
 import type { Cell } from './measure.ts'
 import { linkBytesPerUs } from './replayed-pair.ts'
+import type { SlaveCell } from './slave/measure.ts'
+import { slaveMethod, slaveTable } from './slave/result.ts'
 import { allTogether, techniques, wholePages } from './technique.ts'
 
 export interface Result {
@@ -17,6 +19,8 @@ export interface Result {
   from: string
   epochLengths: readonly number[]
   cells: Cell[]
+  /** With an active slave; empty when recordings were taken. */
+  slave: SlaveCell[]
   missing: { name: string; why: string }[]
   judgement: Judgement
   headline: Headline
@@ -71,7 +75,7 @@ function workTable(cells: readonly Cell[]): Table {
 }
 
 /** Medians over the cells, beside what is published. */
-function papersTable({ cells, headline }: Result): Table {
+function papersTable({ cells, slave, headline }: Result): Table {
   const over = (value: (cell: Cell) => number) => times(median(cells.map(value)))
   const has = (name: string) => techniques.some((one) => one.name === name) && cells[0]?.costs[name]
   return {
@@ -99,6 +103,16 @@ function papersTable({ cells, headline }: Result): Table {
               'a dictionary of lines beyond masked',
               over(({ costs }) => costs.masked!.totalBytes / costs.dictionary!.totalBytes),
               'some more than 2x beyond compressors (HotStorage 2024)',
+            ],
+          ]
+        : []),
+      ...(slave.length > 0
+        ? [
+            ['an active slave, whole pages', times(headline.reductionSlavePages!), 'up to 5x (Lu, Chiueh)'],
+            [
+              'an active slave beyond masked, dictionary and zstd',
+              times(headline.reductionSlaveBeyond!),
+              '–',
             ],
           ]
         : []),
@@ -147,12 +161,13 @@ const method =
   'Recorded guests are replayed through the code of protect, and after each epoch the restored image is compared byte by byte. Bytes are with frames and without the state of devices; a page that is all zeros counts three bytes among whole pages, too.'
 
 export function text(result: Result, terminal: Terminal): string {
-  const { cells } = result
+  const { cells, slave } = result
   const shown = [
     reductionTable(cells, 'totalBytes', 'Bytes of an epoch as whole pages, and how many times fewer'),
     reductionTable(cells, 'finalBytes', 'The same for what is sent in or after the pause'),
     predictorTable(cells),
     workTable(cells),
+    ...(slave.length > 0 ? [slaveTable(slave)] : []),
     papersTable(result),
   ]
   return [
@@ -161,6 +176,7 @@ export function text(result: Result, terminal: Terminal): string {
     '',
     lead(result),
     method,
+    ...(slave.length > 0 ? [slaveMethod] : []),
   ].join('\n')
 }
 
@@ -250,6 +266,9 @@ export function report(result: Result): Report {
         text: 'What is sent before the pause need not be sent in it, but a page that is written again is sent again: those bytes were in vain.',
         tables: [predictorTable(cells)],
       },
+      ...(result.slave.length > 0
+        ? [{ title: 'With an active slave', text: slaveMethod, tables: [slaveTable(result.slave)] }]
+        : []),
       {
         title: 'Work',
         text: `Processor time of this machine under whatever else it did. Compression "auto" was told of a link of ${linkBytesPerUs * 8} Mbit/s.`,

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { needBuilt } from 'subpage/built'
 import { SubpageError } from 'subpage/errors'
-import { guestWorkloads } from '../guest-workload.ts'
+import { type GuestWorkload, guestWorkloads } from '../guest-workload.ts'
 import { Reaper } from '../reaper.ts'
 import { type Study, type StudyOptions, type StudyResult, untilInterrupted } from '../study.ts'
 import { readTrace } from '../trace.ts'
@@ -16,11 +16,12 @@ import { headlineOf, judge } from './headline.ts'
 import { type Cell, measure } from './measure.ts'
 import { recordGuest } from './recorded-guest.ts'
 import { type Result, report, text } from './result.ts'
+import { measureSlave, type SlaveCell, startPrimary, startSlave } from './slave/measure.ts'
 import { techniques } from './technique.ts'
 
 const sets = {
-  quick: { epochLengths: [25, 100], recordMs: 2_000 },
-  full: { epochLengths: [10, 25, 100, 400], recordMs: 4_000 },
+  quick: { epochLengths: [25, 100], recordMs: 2_000, slaveEpochs: 8 },
+  full: { epochLengths: [10, 25, 100, 400], recordMs: 4_000, slaveEpochs: 30 },
 }
 
 export const study: Study = {
@@ -35,6 +36,7 @@ export const study: Study = {
       const missing: Result['missing'] = []
       const paths = traces ?? (await recordGuests(options, folder, missing))
       const cells: Cell[] = []
+      const slave: SlaveCell[] = []
       const hosts = new Set<string>()
       await untilInterrupted(signal, async () => {
         for (const path of paths) {
@@ -48,6 +50,7 @@ export const study: Study = {
           const name = basename(path).replace(/\.trace$/, '')
           cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
         }
+        if (!traces) await runSlaves(options, slave)
       })
       if (cells.length === 0) signal.throwIfAborted()
       if (cells.length === 0)
@@ -60,9 +63,10 @@ export const study: Study = {
         from: `recordings on ${[...hosts].join('; ')}`,
         epochLengths,
         cells,
+        slave,
         missing,
         judgement: judge(cells),
-        headline: headlineOf(cells),
+        headline: headlineOf(cells, slave),
       }
       return {
         json: { ...result, headline: result.headline },
@@ -75,12 +79,23 @@ export const study: Study = {
   },
 }
 
-/** One guest, one workload after the other; it has ended before anything is measured. @returns the recordings */
-async function recordGuests(
-  { set, only, note, signal }: StudyOptions,
-  folder: string,
-  missing: Result['missing'],
-): Promise<string[]> {
+/** Live guests and their slaves; what the guest's image lacks was said when they were recorded. @param cells takes what is measured */
+async function runSlaves({ set, only, note, signal }: StudyOptions, cells: SlaveCell[]): Promise<void> {
+  const { epochLengths, slaveEpochs } = sets[set]
+  note('starting a guest and its slave')
+  await using guest = await startPrimary(signal)
+  await using slave = await startSlave(guest)
+  for (const workload of chosenWorkloads(set, only)) {
+    if ((await guest.lacks(workload)).length > 0) continue
+    note(`${workload.name}, with an active slave`)
+    await measureSlave(guest, slave, workload, { epochLengths, epochs: slaveEpochs }, (cell) =>
+      cells.push(cell),
+    )
+  }
+}
+
+/** @throws SubpageError BAD_ARGUMENT when it is none */
+function chosenWorkloads(set: StudyOptions['set'], only: StudyOptions['only']): GuestWorkload[] {
   const workloads = guestWorkloads()
   const chosen = workloads.filter(({ name, quick }) => (only ? only.includes(name) : set === 'full' || quick))
   if (chosen.length === 0)
@@ -88,6 +103,16 @@ async function recordGuests(
       'BAD_ARGUMENT',
       `no workload is named ${only?.join(', ')}: choose ${workloads.map(({ name }) => name).join(', ')}`,
     )
+  return chosen
+}
+
+/** One guest, one workload after the other; it has ended before anything is measured. @returns the recordings */
+async function recordGuests(
+  { set, only, note, signal }: StudyOptions,
+  folder: string,
+  missing: Result['missing'],
+): Promise<string[]> {
+  const chosen = chosenWorkloads(set, only)
   mkdirSync(folder, { recursive: true })
   note('starting a guest')
   const guest = await WorkloadGuest.start(signal)

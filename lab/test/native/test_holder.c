@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "../../native/holder/holder.h"
-#include "../../../test/native/check.h"
+#include "../../../test/native/memory.h"
 
 enum { PAGES = 4096, TARGET_PAGES = 2048 };
 
@@ -21,10 +21,7 @@ static uint64_t seed = 1;
 
 static uint64_t random_below(uint64_t limit)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed % limit;
+    return next_random(&seed) % limit;
 }
 
 /* The target's memory is a file: its addresses are offsets. */

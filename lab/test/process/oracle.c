@@ -7,6 +7,7 @@
  *   droppable, sealed, sealedfile, hugetlb, hugeshared, secret   the same, of kinds that are seldom; the address is 0 where there are none
  *   write, zeros  a line of each page, with what it did not hold, or zeros; read  a word of each
  *   dontneed, pageout, guard                       madvise(2)
+ *   forbid, allow                                  mprotect(2), to no access and back
  *   fixed         maps the same kind anew over the pages; unmap  leaves nothing there; grow  mremap(2) to COUNT pages
  *   sparse        writes COUNT pages that are FIRST pages apart
  *   stacks        COUNT threads; the stack of each is FIRST pages, a line is written in the middle; then they wait
@@ -259,6 +260,8 @@ static uint64_t obey(const char *command, struct slot *slot, size_t first, size_
         EXPECT(madvise(at, count * PAGE, MADV_DONTNEED) == 0);
     else if (strcmp(command, "pageout") == 0)
         madvise(at, count * PAGE, 21 /* MADV_PAGEOUT */); /* as far as there is swap */
+    else if (strcmp(command, "forbid") == 0 || strcmp(command, "allow") == 0)
+        EXPECT(mprotect(at, count * PAGE, *command == 'f' ? PROT_NONE : PROT_READ | PROT_WRITE) == 0);
     else if (strcmp(command, "guard") == 0)
         return madvise(at, count * PAGE, 102 /* MADV_GUARD_INSTALL */) == 0; /* Linux 6.13 */
     else if (strcmp(command, "fixed") == 0)

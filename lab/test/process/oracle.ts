@@ -30,6 +30,8 @@ export type Doing =
   | 'dontneed'
   | 'pageout'
   | 'guard'
+  | 'forbid'
+  | 'allow'
   | 'fixed'
   | 'unmap'
   | 'grow'

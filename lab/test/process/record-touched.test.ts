@@ -195,6 +195,34 @@ test('memory that grows: brk and mremap', async () => {
   expect(epochs.written(grown, reserved)).toEqual([...moved, 50_000, 50_001])
 })
 
+test.each([0, 4, 9])(
+  'page %d of a new mapping is out of bounds for an epoch: it stays one, for mremap',
+  async (guard) => {
+    const oracle = await start()
+    const epochs = await watch(oracle)
+    const [at, untouched] = [await oracle.map(0, 'private', 10), await oracle.map(1, 'private', 10)]
+    const others = range(0, 10).filter((page) => page !== guard)
+    await oracle.run('write', 0, 0, 10)
+    for (const page of others) await oracle.run('write', 1, page, 1)
+    for (const slot of [0, 1]) await oracle.run('forbid', slot, guard, 1)
+    await epochs.next()
+    expect(epochs.written(at, 10)).toEqual(others)
+    expect(epochs.written(untouched, 10)).toEqual(others)
+    for (const slot of [0, 1]) await oracle.run('allow', slot, guard, 1)
+    await epochs.next()
+    // What it held all the time comes into sight.
+    expect(epochs.written(at, 10)).toEqual([guard])
+    expect(epochs.written(untouched, 10)).toEqual([])
+    const another = await oracle.map(2, 'private', 10)
+    await oracle.run('write', 2, 0, 10)
+    await oracle.run('forbid', 2, guard, 1)
+    await epochs.next()
+    expect(epochs.written(another, 10)).toEqual(others)
+    await oracle.run('allow', 2, guard, 1)
+    expect(await oracle.run('span', 2, 0, 10)).toBe(0)
+  },
+)
+
 test('realloc of small blocks in the heap and of large ones in mappings of their own, epoch after epoch', async () => {
   const oracle = await start()
   const epochs = await watch(oracle)

@@ -63,6 +63,15 @@ static void pace(void)
     pthread_mutex_unlock(&lock);
 }
 
+/* A timer's signals come while it is on: not while all stands still. */
+static bool ticking;
+
+static void tick(bool on)
+{
+    struct itimerval often = {{0, on ? 150 : 0}, {0, on ? 150 : 0}};
+    EXPECT(!ticking || setitimer(ITIMER_REAL, &often, NULL) == 0);
+}
+
 static uint64_t random_number(void)
 {
     static uint64_t state = 1;
@@ -434,12 +443,11 @@ static void on_alarm(int signal)
 
 static void signals(void)
 {
-    static bool begun;
-    if (!begun) {
+    if (!ticking) {
         struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
-        struct itimerval often = {{0, 150}, {0, 150}};
-        EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0);
-        begun = true;
+        EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
+        ticking = true;
+        tick(true);
     }
     uint64_t sum = 0;
     for (volatile uint64_t i = 0; i < 100000; i++)
@@ -478,6 +486,15 @@ static void *work(void *step)
     return NULL;
 }
 
+/* With the lock held. */
+static void await_rest(void)
+{
+    resting = false;
+    pthread_cond_broadcast(&changed);
+    while (!resting)
+        pthread_cond_wait(&changed, &lock);
+}
+
 int main(int argc, char **argv)
 {
     EXPECT(argc == 2);
@@ -494,9 +511,13 @@ int main(int argc, char **argv)
     while (fgets(line, sizeof line, stdin)) {
         pthread_mutex_lock(&lock);
         rest = strcmp(line, "rest\n") == 0;
+        if (rest)
+            await_rest();
+        tick(!rest);
+        /* A signal that the other thread has been given is handled before it answers again. */
+        if (rest)
+            await_rest();
         pthread_cond_broadcast(&changed);
-        while (rest && !resting)
-            pthread_cond_wait(&changed, &lock);
         pthread_mutex_unlock(&lock);
         puts(rest ? "resting" : "going");
         fflush(stdout);

@@ -5,6 +5,7 @@
  * A command on COM1: its letter, then address, stride and count as numbers of 32 bits, little endian, then a byte. Answered by "k".
  *   w  stores the byte at COUNT places        s  stores there what is there already        r  only reads there
  *   f  fills COUNT bytes (rep stosb)          d  tells fw_cfg to read the DMA request at the address (QEMU docs/specs/fw_cfg)
+ *   x  runs the code at the address COUNT times; it ends with a jump to %esi, and what it leaves in %al is the answer
  */
         .text
         .code16
@@ -56,6 +57,8 @@ next:
         je      fill
         cmpl    $'d', %ebp
         je      device
+        cmpl    $'x', %ebp
+        je      run
 each:
         cmpl    $'w', %ebp
         je      write
@@ -86,6 +89,15 @@ device:
         movw    $0x518, %dx
         outl    %eax, %dx
         jmp     answer
+run:
+        movl    $ran, %esi
+        jmp     *%edi
+ran:
+        decl    %ecx
+        jnz     run
+        movw    $0x3f8, %dx
+        outb    %al, %dx
+        jmp     next
 
         .balign 8
 /* Descriptors are marked as accessed: the processor then writes nothing to them. */

@@ -26,11 +26,11 @@ export class KnownWrites {
   readonly changed = new Map<number, Lines>()
   readonly byDevice = new Set<number>()
   readonly #socket: Socket
-  #answered: (() => void) | undefined
+  #answered: ((answer: Buffer) => void) | undefined
 
   private constructor(socket: Socket) {
     this.#socket = socket
-    socket.on('data', () => this.#answered?.())
+    socket.on('data', (answer: Buffer) => this.#answered?.(answer))
   }
 
   /** @param directory a state directory: recordings find the guest there */
@@ -46,16 +46,16 @@ export class KnownWrites {
     return { qemu, known: new KnownWrites(socket) }
   }
 
-  async #tell(letter: string, address: number, stride = 0, count = 0, value = 0): Promise<void> {
+  async #tell(letter: string, address: number, stride = 0, count = 0, value = 0): Promise<string> {
     const command = Buffer.alloc(14)
     command.write(letter)
     for (const [i, number] of [address, stride, count].entries()) command.writeUInt32LE(number, 1 + 4 * i)
     command[13] = value
-    const answered = new Promise<void>((resolve) => {
+    const answered = new Promise<Buffer>((resolve) => {
       this.#answered = resolve
     })
     this.#socket.write(command)
-    await answered
+    return (await answered).toString('latin1')
   }
 
   /** Stores `value` at `count` places. */
@@ -72,6 +72,11 @@ export class KnownWrites {
 
   async read(address: number, stride: number, count: number): Promise<void> {
     await this.#tell('r', address, stride, count)
+  }
+
+  /** Runs code that lies there, which writes nothing. @returns the letter that it leaves (known-writes.S) */
+  async execute(address: number, count: number): Promise<string> {
+    return await this.#tell('x', address, 0, count)
   }
 
   async fill(address: number, bytes: number, value: number): Promise<void> {

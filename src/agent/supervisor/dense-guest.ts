@@ -7,15 +7,15 @@ import type { KeptGuest } from '../../density/keeper-protocol.ts'
 import { SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
-import type { DensitySettings } from '../../qemu/guest-files.ts'
-import type { QemuProcess } from '../../qemu/qemu-process.ts'
+import type { DensitySettings } from '../../qemu/guest-record.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
+import type { GuestProcess } from './hypervisor.ts'
 import type { WatchListener, WatchQuery } from './memory-watch.ts'
 
 /** Whose memory it is. */
 export interface DenseOwner {
   readonly name: string
-  readonly qemu: QemuProcess
+  readonly qemu: Pick<GuestProcess, 'files' | 'ram' | 'hang' | 'record' | 'updateRecord' | 'replaceRecord'>
   /** Its memory is read, or about to be, by somebody who must find all of it there. */
   readonly protecting: boolean
   /** Undefined while nobody watches. */

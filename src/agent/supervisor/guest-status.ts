@@ -31,6 +31,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     consoleSocket: files.console,
     vnc: guest.kind === 'running' || guest.kind === 'standby' ? (guest.qemu.vnc ?? null) : null,
     disks: disksOf(guest),
+    firmware: firmwareOf(guest),
     shimMissing:
       guest.kind === 'running' || guest.kind === 'standby' ? (shimMissing(files.shimStatus) ?? null) : null,
     generation: record?.generation ?? 0,
@@ -60,6 +61,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
       arbiterTrouble,
       outputs: hello.settings.outputs,
       committed: standby.committed ?? null,
+      spill: guest.spill,
     }
   }
   const { primary, takeover } = guest
@@ -88,8 +90,11 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
+    suspended: record?.suspended === true,
+    devicesDiffer: primary.devicesDiffer,
     reason:
       primary.reason ||
+      (record?.suspended === true ? 'it was suspended, and stands still (virsh resume lets it run)' : '') ||
       (found && differences(namedVerification(found.verification, guest.qemu.record.machine.disks))[0]) ||
       undecided(arbiterTrouble),
     ...hung,
@@ -104,10 +109,11 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     seeding: primary.seeding ?? null,
     verified: found ? { at: found.at, equal: found.verification.equal } : null,
     memory: primary.memory,
+    hotPages: last?.hotPages ?? null,
     fence: primary.options.outputs === 'held' ? fenceOf(guest.guest.qemu) : null,
     arbiter,
     arbiterTrouble,
-    epochs: primary.stats.summary(),
+    epochs: primary.stats.summary(primary.options.clock.now(), primary.options.outputs),
     last: last
       ? {
           epoch: last.epoch,
@@ -135,6 +141,12 @@ function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence'
   return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }
 }
 
+function firmwareOf(guest: HostedGuest): GuestStatus['firmware'] {
+  const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
+  const { kind, nvram } = record?.machine.firmware ?? {}
+  return kind !== undefined && nvram !== undefined ? { kind, nvram } : null
+}
+
 function disksOf(guest: HostedGuest): DiskStatus[] {
   const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   return (record?.machine.disks ?? []).map((disk, index) => {
@@ -142,7 +154,9 @@ function disksOf(guest: HostedGuest): DiskStatus[] {
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
     const copy = (guest.kind === 'running' && guest.primary?.copies[index]?.path) || null
     const failed = guest.kind === 'running' ? guest.qemu.diskErrors.of(disk.name) : undefined
-    const errors = failed ? { errors: failed.count, lastError: failed.last.what } : {}
+    const errors = failed
+      ? { errors: failed.count, lastError: failed.last.what, lastErrorCode: failed.last.code }
+      : {}
     const sent = guest.kind === 'running' ? guest.primary?.diskTraffic[index] : undefined
     const of = { ...diskStatus(disk, guest.kind === 'standby'), copy, cuts, ...seen, ...errors }
     return sent ? { ...of, sent: { ...sent } } : of

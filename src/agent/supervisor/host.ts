@@ -4,17 +4,27 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, w
 import { join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
 import type { PeerDirectories } from '../../qemu/machine-description.ts'
+import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { withRoom } from '../../qemu/room.ts'
 import type { Arbiter } from '../../replication/arbiter.ts'
+import type { Clock } from '../../replication/clock.ts'
 import type { Faults } from '../../replication/fault.ts'
-import type { Token } from '../../replication/source-sight.ts'
+import type { PauseLimits } from '../../replication/pause-limits.ts'
+import type { HotPageCosts } from '../../tracking/hot-pages.ts'
 import type { Address } from '../address.ts'
 import type { ArbiterHealth } from '../arbiter-health.ts'
 import type { EventLog } from '../event-log.ts'
 import type { Transport } from '../transport.ts'
 import type { HostDensity } from './host-density.ts'
+import type { GuestProcess, Hypervisor } from './hypervisor.ts'
+import type { Presence } from './presence.ts'
 
-export interface Host {
+export interface Host<P extends GuestProcess = QemuProcess> extends HostFacts {
+  hypervisor: Hypervisor<P>
+}
+
+/** Whatever the guests are processes of. */
+export interface HostFacts {
   name: string
   /** Unique name of this host, for the arbiter. */
   claimant: string
@@ -24,13 +34,18 @@ export interface Host {
   arbiterChosen: boolean
   /** Where a peer that is reached at this address reaches this host. */
   addressFor: (peer: Address) => string
-  transport: Transport
+  transport: Pick<Transport, 'connect' | 'credentials'>
   directories: PeerDirectories
   events: EventLog
   faults: Faults
   density: HostDensity
-  /** Proves to a supervisor of the same machine that it sees us. */
-  presence: Token
+  /** What it sees of other supervisors of its machine, and they of it. */
+  presence: Presence
+  clock: Clock
+  /** How much a pause can take up. */
+  pauseLimits: PauseLimits
+  /** Undefined: it is not known what hot pages cost here, and all are armed. */
+  hotPageCosts: () => HotPageCosts | undefined
 }
 
 /**

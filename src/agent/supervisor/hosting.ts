@@ -3,11 +3,9 @@
  * over, ends, is superseded, or leaves.
  */
 import { EventEmitter } from 'node:events'
-import { rmSync } from 'node:fs'
 import { asSubpageError, type SubpageError } from '../../errors.ts'
 import type { GuestFiles } from '../../qemu/guest-files.ts'
-import { lastWords } from '../../qemu/launch.ts'
-import { endLeftover } from '../../qemu/leftover.ts'
+import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { admit, greet, refuseOurselves, sharesArbiter } from '../../replication/admission.ts'
 import { Connection } from '../../replication/connection.ts'
 import { brokeProtocol, type Hello } from '../../replication/messages.ts'
@@ -20,15 +18,17 @@ import { Changing } from './changing.ts'
 import { findAgain } from './guest-finder.ts'
 import type { Host } from './host.ts'
 import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './hosted-guest.ts'
+import type { GuestProcess } from './hypervisor.ts'
+import { keepManaged, releaseManaged } from './managed-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
 
-export class Hosting extends EventEmitter<{ idle: [] }> {
+export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<{ idle: [] }> {
   readonly name: string
   readonly files: GuestFiles
-  readonly host: Host
+  readonly host: Host<P>
   /** Undefined while there is none. */
-  guest: HostedGuest | undefined
+  guest: HostedGuest<P> | undefined
   /** Why the latest guest is here no more; empty when it was removed, or never began. */
   departure = ''
   /** Nobody is expected to come with another guest of the name. */
@@ -39,7 +39,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
   /** Settles when it is known what a former supervisor has left. */
   #known: Promise<void> = Promise.resolve()
 
-  constructor(name: string, files: GuestFiles, host: Host) {
+  constructor(name: string, files: GuestFiles, host: Host<P>) {
     super()
     this.name = name
     this.files = files
@@ -65,7 +65,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
     return this.guest === undefined && this.#busy === 0
   }
 
-  become(guest: HostedGuest | undefined): void {
+  become(guest: HostedGuest<P> | undefined): void {
     this.guest = guest
     this.#ifIdle()
   }
@@ -81,29 +81,39 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
 
   // ---- a guest that runs here
 
-  adopt(guest: RunningGuest): RunningGuest {
+  adopt(guest: RunningGuest<P>): RunningGuest<P> {
     this.become(guest)
     this.host.events.addNotes(guest.name, guest.guest.qemu.notes)
+    // Also one that was found again: the former supervisor may have died before it came to this.
+    guarded({ events: this.host.events, guest: this.name, doing: 'keeping its domain' }, async () => {
+      const note = await keepManaged(guest.qemu.record)
+      if (note !== undefined) this.say('guest', note)
+    })
     const clearing = { events: this.host.events, guest: this.name, doing: 'clearing away after its end' }
     void guest.guest.ended.then((end) =>
       guarded(clearing, async () => {
         const { files } = guest.guest.qemu
-        const what = end.how === 'died' ? `died: ${end.detail} (${lastWords(files)})` : `ended: ${end.detail}`
+        const what =
+          end.how === 'died'
+            ? `died: ${end.detail} (${this.host.hypervisor.lastWords(files)})`
+            : `ended: ${end.detail}`
         this.say('guest', what)
         await guest.finished()
         this.#bury(guest, end)
+        // Nobody goes on with it.
+        if (!/^(died|superseded)$/.test(end.how)) await releaseManaged(guest.qemu)
       }),
     )
     return guest
   }
 
   /** Frees the memory of a guest that has ended; its directory stays, for its logs. */
-  #bury(guest: RunningGuest, end: EndedGuest['end']): void {
+  #bury(guest: RunningGuest<P>, end: EndedGuest['end']): void {
     const { qemu } = guest.guest
     qemu.release()
     // Removed by command, or followed by another guest: the files are not ours any more.
     if (this.guest !== guest) return
-    rmSync(qemu.files.ram, { force: true })
+    this.host.hypervisor.freeMemory(qemu.files)
     this.become({ kind: 'ended', name: guest.name, record: qemu.record, files: qemu.files, end })
   }
 
@@ -111,7 +121,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
 
   /** A primary has connected. */
   async answer({ stream, peer, accept }: Incoming): Promise<void> {
-    const connection = new Connection(stream)
+    const connection = new Connection(stream, this.host.clock)
     try {
       const { standby, frames, hello, arbitrated } = await this.during(async () => {
         const { frames, hello } = await greet(connection)
@@ -140,7 +150,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
   }
 
   /** The standby that a primary asks for: the one that waits for it, or a new one. */
-  async #standbyFor(hello: Hello): Promise<StandbyGuest> {
+  async #standbyFor(hello: Hello): Promise<StandbyGuest<P>> {
     this.settled = false
     return await this.exclusively(async () => {
       const present = this.guest
@@ -156,8 +166,9 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
         // Before the standby has files of the same names: buried later it would take their memory with it.
         this.#bury(present, await present.guest.ended)
       }
-      if (present?.kind === 'unanswered') await endLeftover(present.files, present.record)
-      if (present?.kind === 'ended') refuseIfAlive(present)
+      if (present?.kind === 'unanswered')
+        await this.host.hypervisor.endLeftover(present.files, present.record)
+      if (present?.kind === 'ended') refuseIfAlive(present, this.host.hypervisor)
       const guest = await StandbyGuest.start(hello, this.files, this.host)
       this.become(guest.remember(hello))
       guest.standby.once('outcome', (outcome) => this.#standbyEnded(guest, outcome))
@@ -178,7 +189,7 @@ export class Hosting extends EventEmitter<{ idle: [] }> {
     })
   }
 
-  #standbyEnded(guest: StandbyGuest, outcome: StandbyOutcome): void {
+  #standbyEnded(guest: StandbyGuest<P>, outcome: StandbyOutcome): void {
     if (this.guest !== guest) return
     if (outcome.how === 'discarded') {
       this.say('protection', `standby discarded: ${outcome.reason}`)

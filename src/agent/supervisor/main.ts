@@ -19,7 +19,10 @@ import {
 import { readImageDirectories } from '../../qemu/image-files.ts'
 import { identify } from '../../qemu/process.ts'
 import { release } from '../../release.ts'
+import { realClock } from '../../replication/clock.ts'
 import { readFaults } from '../../replication/fault.ts'
+import { hotPageCosts } from '../../replication/hot-page-costs.ts'
+import { pauseLimits } from '../../replication/pause-limits.ts'
 import { pairSocket } from '../address.ts'
 import { buildApi } from '../api.ts'
 import { chooseArbiter } from '../arbiter-choice.ts'
@@ -28,12 +31,15 @@ import { watchCredentials } from '../credentials.ts'
 import { receiveSocket } from '../descriptors.ts'
 import { EventLog } from '../event-log.ts'
 import { EventStream } from '../event-stream.ts'
+import { createLog, type Log, logEvent, logRequests, writeBounded } from '../log.ts'
 import { watchLoop } from '../loop-delay.ts'
 import { defaultStateDirectory } from '../state-directory.ts'
-import { createTransport } from '../transport.ts'
+import { createTransport, type Transport } from '../transport.ts'
+import { guarded } from './boundary.ts'
 import { claimantOf, type Host } from './host.ts'
 import { HostDensity } from './host-density.ts'
 import { showPresence } from './presence.ts'
+import { qemuHypervisor } from './qemu-hypervisor.ts'
 import { readSettings, type SupervisorSettings, supervisorProtocol } from './settings.ts'
 import { Supervisor } from './supervisor.ts'
 
@@ -52,15 +58,17 @@ async function main(settingsFile: string): Promise<void> {
   process.title = `subpage supervisor ${settings.name}`
   const files = guestFiles(settings.stateDirectory, settings.name)
   const lock = lockAlone(files.supervisor)
-  const host = hostOf(settings)
+  const transport = createTransport(settings.tls ? watchCredentials(settings.tls) : undefined)
+  const host = hostOf(settings, transport)
   const address = settings.reachedAt ?? pairSocket(settings.stateDirectory)
   const supervisor = new Supervisor({ ...settings, host, address })
-  await new Service(supervisor, files, lock).begin()
+  await new Service(supervisor, transport, files, lock, logOf(settings, host)).begin()
 }
 
 /** Serves the API of the one guest, and ends the process when there is none any more. */
 class Service {
   readonly #supervisor: Supervisor
+  readonly #transport: Transport
   readonly #files: GuestFiles
   readonly #lock: number
   readonly #api: FastifyInstance
@@ -69,11 +77,13 @@ class Service {
   #changing = 0
   #ending = false
 
-  constructor(supervisor: Supervisor, files: GuestFiles, lock: number) {
+  constructor(supervisor: Supervisor, transport: Transport, files: GuestFiles, lock: number, log: Log) {
     this.#supervisor = supervisor
+    this.#transport = transport
     this.#files = files
     this.#lock = lock
     this.#api = buildApi(supervisor)
+    logRequests(this.#api, log)
     this.#api.addHook('onRequest', async ({ method }) => {
       if (method !== 'GET') this.#changing++
     })
@@ -105,14 +115,17 @@ class Service {
 
   /** For connections of other hosts, which the agent accepts. */
   async #openDoor(): Promise<void> {
-    const { hosting, host } = this.#supervisor
-    const door = host.transport.door({
-      connection: (incoming) => void hosting.answer(incoming),
+    const { hosting, host, name } = this.#supervisor
+    const meeting = { events: host.events, guest: name, doing: 'answering another host' }
+    const door = this.#transport.door({
+      connection: (incoming) => guarded(meeting, () => hosting.answer(incoming)),
       refused: (from, error) => hosting.refused(from, error),
     })
     const open = () => !this.#ending
     const server = createServer({ pauseOnConnect: true }, (agent) =>
-      receiveSocket(agent, open, (socket, local) => void hosting.during(() => door.admitted(socket, local))),
+      receiveSocket(agent, open, (socket, local) =>
+        guarded(meeting, () => hosting.during(() => door.admitted(socket, local))),
+      ),
     )
     await listen(server, this.#files.supervisor.door)
   }
@@ -143,6 +156,18 @@ class Service {
   }
 }
 
+/** Beside what the agent logs, which may be away: in a file that does not grow. */
+function logOf({ logLevel, host, name }: SupervisorSettings, { events }: Host): Log {
+  const log = createLog({
+    level: logLevel,
+    fields: { program: 'supervisor', host, guest: name, process: process.pid },
+    write: (text) => writeBounded(process.stderr.fd, text),
+    journal: false,
+  })
+  events.follow((event) => logEvent(log, { ...event, guest: '' }))
+  return log
+}
+
 const tooLate = (ms: number) =>
   `the event loop of its supervisor was late by ${Math.round(ms)} ms: heartbeats go out late (is the host overloaded?)`
 
@@ -161,12 +186,16 @@ function lockAlone({ lock: path }: SupervisorFiles): number {
   }
 }
 
-function hostOf(settings: SupervisorSettings): Host {
-  const { stateDirectory, host: name, reachedAt, tls } = settings
+function hostOf(settings: SupervisorSettings, transport: Transport): Host {
+  const { stateDirectory, host: name, reachedAt } = settings
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 })
   const events = new EventLog()
   const { arbiter, chosen } = chooseArbiter(settings.arbiter, defaultStateDirectory())
   const density = new HostDensity(stateDirectory, events, settings.swap)
+  const directories = {
+    images: readImageDirectories(settings.images),
+    disks: readDiskDirectories(settings.diskDirectories),
+  }
   if (settings.density) density.expect(settings.density.id, settings.density.settings)
   return {
     name,
@@ -175,15 +204,16 @@ function hostOf(settings: SupervisorSettings): Host {
     health: new ArbiterHealth(arbiter, events),
     arbiterChosen: chosen,
     addressFor: (peer) => ('path' in peer ? pairSocket(stateDirectory) : (reachedAt ?? '')),
-    transport: createTransport(tls ? watchCredentials(tls) : undefined),
-    directories: {
-      images: readImageDirectories(settings.images),
-      disks: readDiskDirectories(settings.diskDirectories),
-    },
+    transport,
+    directories,
+    hypervisor: qemuHypervisor(directories),
     events,
     faults: readFaults(settings.faults),
     density,
     presence: showPresence(stateDirectory),
+    clock: realClock,
+    pauseLimits,
+    hotPageCosts,
   }
 }
 

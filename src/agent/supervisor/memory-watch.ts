@@ -2,7 +2,7 @@
  * Watches which memory a guest of this host uses, while somebody listens. There is one watch for a guest, shared by all who
  * ask: two that made it forget accesses at their own times would spoil each other's counts.
  */
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import type { SubpageError } from '../../errors.ts'
 import type { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { DistEstimator } from '../../workingset/dist.ts'
@@ -26,11 +26,11 @@ export interface WatchListener {
 }
 
 export class MemoryWatch {
-  readonly #guest: QemuGuest
+  readonly #guest: Pick<QemuGuest, 'watchAccesses'>
   readonly #listeners = new Set<WatchListener>()
   #watch: LiveWatch | undefined
 
-  constructor(guest: QemuGuest) {
+  constructor(guest: Pick<QemuGuest, 'watchAccesses'>) {
     this.#guest = guest
   }
 

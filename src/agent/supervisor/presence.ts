@@ -5,12 +5,24 @@
 import { randomUUID } from 'node:crypto'
 import { openSync, readlinkSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { fateOf, identify, processSpace } from '../../qemu/process.ts'
+import { bootId, fateOf, identify, processSpace } from '../../qemu/process.ts'
 import type { Hello } from '../../replication/messages.ts'
 import type { Sight, Token } from '../../replication/source-sight.ts'
 
-/** Held until this process ends. */
-export function showPresence(stateDirectory: string): Token {
+export interface Presence {
+  bootId: () => string
+  /** What a supervisor says of itself; undefined when it cannot say where its processes are. */
+  supervisor: () => Hello['source']['supervisor']
+  sight: Sight
+}
+
+/** Of this process, on this machine, until it ends. */
+export function showPresence(stateDirectory: string): Presence {
+  const token = showToken(stateDirectory)
+  return { bootId, supervisor: () => presenceOf(token), sight: realSight }
+}
+
+function showToken(stateDirectory: string): Token {
   const name = `presence-${randomUUID()}`
   const path = join(resolve(stateDirectory), name)
   const descriptor = openSync(path, 'wx', 0o600)
@@ -18,15 +30,14 @@ export function showPresence(stateDirectory: string): Token {
   return { descriptor, name }
 }
 
-/** What a supervisor says of itself; undefined when it cannot say where its processes are. */
-export function presenceOf(token: Token): Hello['source']['supervisor'] {
+function presenceOf(token: Token): Hello['source']['supervisor'] {
   const own = identify(process.pid)
   if (!own?.within) return undefined
   const { pid, startTime, within } = own
   return { process: { pid, startTime }, pidNamespace: within.pidNamespace, token }
 }
 
-export const realSight: Sight = {
+const realSight: Sight = {
   space: processSpace,
   fate: fateOf,
   holds: ({ pid }, { descriptor, name }) => {

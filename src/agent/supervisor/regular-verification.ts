@@ -1,13 +1,13 @@
 /** `protect --verify-every`: compares a guest with its standby from time to time, and says what was found. */
 import { asSubpageError } from '../../errors.ts'
-import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import type { Primary } from '../../replication/primary.ts'
 import { differences, namedVerification } from '../verified.ts'
+import type { GuestProcess } from './hypervisor.ts'
 
 /** As long as the protection lasts. A time at which there is no standby to compare with is left out. */
 export function verifyRegularly(
   primary: Primary,
-  { hang, record }: Pick<QemuProcess, 'hang' | 'record'>,
+  { hang, record }: Pick<GuestProcess, 'hang' | 'record'>,
   everyMs: number | undefined,
   say: (text: string) => void,
 ): void {
@@ -16,14 +16,15 @@ export function verifyRegularly(
   const timer = setInterval(() => {
     if (under || (primary.state !== 'Protected' && primary.state !== 'Lagging')) return
     under = true
-    const verified = hang.during(primary.verify()).then(
-      (verification) =>
+    hang
+      .during(primary.verify())
+      .finally(() => {
+        under = false
+      })
+      .then((verification) =>
         say(differences(namedVerification(verification, record.machine.disks))[0] ?? 'verified: equal'),
-      (error) => say(`verifying failed: ${asSubpageError(error).message}`),
-    )
-    void verified.finally(() => {
-      under = false
-    })
+      )
+      .catch((error) => say(`verifying failed: ${asSubpageError(error).message}`))
   }, everyMs)
   void primary.finished.finally(() => clearInterval(timer))
 }

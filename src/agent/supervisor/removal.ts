@@ -3,8 +3,9 @@
  * begin a new one within a second.
  */
 import { SubpageError } from '../../errors.ts'
-import { endLeftover } from '../../qemu/leftover.ts'
+import { removeMaps } from '../../qemu/disk-maps.ts'
 import type { HostedGuest } from './hosted-guest.ts'
+import type { GuestProcess, Hypervisor } from './hypervisor.ts'
 import type { StandbyGuest } from './standby-guest.ts'
 
 /**
@@ -12,10 +13,16 @@ import type { StandbyGuest } from './standby-guest.ts'
  * @returns what the operator should know of it
  * @throws SubpageError ALREADY_PROTECTED, GUEST_EXISTS when a standby has just taken over
  */
-export async function endByCommand(guest: HostedGuest, standbyToo: boolean): Promise<string | undefined> {
+export async function endByCommand<P extends GuestProcess>(
+  guest: HostedGuest<P>,
+  hypervisor: Hypervisor<P>,
+  standbyToo: boolean,
+): Promise<string | undefined> {
   if (guest.kind === 'standby') return await endStandby(guest, standbyToo)
-  if (guest.kind === 'ended' || guest.kind === 'unanswered') await endLeftover(guest.files, guest.record)
-  else {
+  if (guest.kind === 'ended' || guest.kind === 'unanswered') {
+    await hypervisor.endLeftover(guest.files, guest.record)
+    if (guest.record) removeMaps(guest.files, guest.record, guest.record.machine.disks)
+  } else {
     // The guest's orderly end makes the standby discard its copy.
     await guest.guest.qemu.end()
     await guest.finished()
@@ -23,7 +30,10 @@ export async function endByCommand(guest: HostedGuest, standbyToo: boolean): Pro
   return undefined
 }
 
-async function endStandby({ name, standby }: StandbyGuest, standbyToo: boolean): Promise<string | undefined> {
+async function endStandby<P extends GuestProcess>(
+  { name, standby }: StandbyGuest<P>,
+  standbyToo: boolean,
+): Promise<string | undefined> {
   const { host } = standby.hello.source
   if (standby.connected && !standby.ending && !standbyToo)
     throw new SubpageError(

@@ -1,19 +1,15 @@
 /** A guest that runs on this host, with its protection if it has one. */
 import { SubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
-import type { GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
+import type { GuestRecord } from '../../qemu/guest-record.ts'
 import { hangTimes } from '../../qemu/hang-watch.ts'
-import { withPlaces } from '../../qemu/machine-description.ts'
-import { bootId } from '../../qemu/process.ts'
-import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { release } from '../../release.ts'
 import type { Present } from '../../replication/admission.ts'
-import { realClock } from '../../replication/clock.ts'
 import { type Hello, protocolVersion } from '../../replication/messages.ts'
-import { pauseLimits } from '../../replication/pause-limits.ts'
 import { Primary } from '../../replication/primary.ts'
 import type { PrimaryOptions } from '../../replication/primary-options.ts'
+import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { Succession } from '../../replication/succession.ts'
 import { formatBytes } from '../../units.ts'
@@ -21,23 +17,24 @@ import type { HotMap } from '../../workingset/hot-map.ts'
 import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
-import type { Host } from './host.ts'
+import type { Host, HostFacts } from './host.ts'
+import type { GuestProcess, RunnableGuest } from './hypervisor.ts'
+import { endOfManaged } from './managed-guest.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
-import { presenceOf } from './presence.ts'
 import { verifyRegularly } from './regular-verification.ts'
 import { tellOfTrouble } from './trouble.ts'
 
 export type TookOver = Extract<StandbyOutcome, { how: 'took-over' }>
 
-export class RunningGuest implements DenseOwner {
+export class RunningGuest<P extends GuestProcess = QemuProcess> implements DenseOwner {
   readonly kind = 'running'
-  readonly guest: QemuGuest
-  readonly qemu: QemuProcess
+  readonly guest: RunnableGuest<P>
+  readonly qemu: P
   readonly succession: Succession
   readonly memoryWatch: MemoryWatch
   /** How it came to this host, when by a failover. */
   readonly takeover: TookOver | undefined
-  readonly #host: Host
+  readonly #host: Host<P>
   #primary: Primary | undefined
   /** Set while a protect call is under way, so that a second one is refused. */
   #starting = false
@@ -47,13 +44,14 @@ export class RunningGuest implements DenseOwner {
   /** What has failed for this guest, until it is protected or unprotected. */
   #trouble: string | undefined
 
-  constructor(qemu: QemuProcess, host: Host, takeover?: TookOver) {
-    this.guest = new QemuGuest(qemu)
+  constructor(qemu: P, host: Host<P>, takeover?: TookOver) {
+    this.guest = host.hypervisor.guestOf(qemu)
     this.memoryWatch = new MemoryWatch(this.guest)
     this.qemu = qemu
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
+    if (qemu.record.machine.managed) qemu.explainEnd = (end) => endOfManaged(qemu.record, end)
     if (qemu.record.density) host.density.resume(this)
     tellOfTrouble(qemu, host)
     qemu.hang.on('stuck', () => this.#fence())
@@ -161,15 +159,25 @@ export class RunningGuest implements DenseOwner {
   async unprotect(discard: boolean): Promise<string[]> {
     // Before anything is claimed: the standby could not go on any more, and this copy does not.
     this.qemu.hang.refuseIfHung()
-    let copies: string[] = []
     if (this.#awaited) this.#awaited = undefined
     else if (!this.#primary && this.#trouble !== undefined) this.#trouble = undefined
-    else copies = await this.qemu.hang.during(this.#protected().stop(discard))
+    // What was begun ends, also when QEMU hangs in the middle of it and nobody waits any more.
+    else return await this.qemu.hang.during(this.#stop(this.#protected(), discard))
+    this.#unprotected()
+    return []
+  }
+
+  async #stop(primary: Primary, discard: boolean): Promise<string[]> {
+    const copies = await primary.stop(discard)
+    if (this.#primary === primary) this.#unprotected()
+    return copies
+  }
+
+  #unprotected(): void {
     this.#primary = undefined
     const { protection: _, ...record } = this.guest.qemu.record
     this.guest.qemu.replaceRecord(record)
     this.#say('protection ended')
-    return copies
   }
 
   get hotMap(): HotMap | undefined {
@@ -274,21 +282,22 @@ export class RunningGuest implements DenseOwner {
       codec,
       sending,
       pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
-      limits: pauseLimits,
+      limits: this.#host.pauseLimits,
+      hotPages: this.#host.hotPageCosts(),
       suspicionMs,
       outputs,
       succession: this.succession,
       exposed,
-      clock: realClock,
+      clock: this.#host.clock,
       faults: this.#host.faults,
     }
   }
 
   /** @throws SubpageError ARBITER_UNREACHABLE when the operator's arbiter cannot be marked */
   async #hello({ to, diskTo, ...settings }: ProtectionSettings): Promise<Hello> {
-    const { health, arbiterChosen, name, claimant, addressFor } = this.#host
+    const { health, arbiterChosen, name, claimant, addressFor, presence, hypervisor } = this.#host
     const { pid, startTime } = this.guest.qemu.record.process
-    const supervisor = presenceOf(this.#host.presence)
+    const supervisor = presence.supervisor()
     const marked = await health.mark.fresh().catch((error) => {
       if (arbiterChosen) throw error
       return undefined
@@ -296,12 +305,12 @@ export class RunningGuest implements DenseOwner {
     return {
       protocol: protocolVersion,
       release,
-      guest: withPlaces(this.guest.description, diskTo),
+      guest: hypervisor.withPlaces(this.guest.description, diskTo),
       source: {
         host: name,
         claimant,
         address: addressFor(parseAddress(to)),
-        bootId: bootId(),
+        bootId: presence.bootId(),
         process: { pid, startTime },
         ...(supervisor && { supervisor }),
       },
@@ -317,7 +326,7 @@ export class RunningGuest implements DenseOwner {
 }
 
 /** The generation of a guest of this host is written down in its record. */
-export function successionOf(record: GuestRecord, host: Host, qemu?: QemuProcess): Succession {
+export function successionOf(record: GuestRecord, host: HostFacts, qemu?: GuestProcess): Succession {
   return new Succession({
     guest: record.id,
     claimant: host.claimant,

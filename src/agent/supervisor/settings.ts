@@ -2,11 +2,13 @@
 import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { SubpageError } from '../../errors.ts'
-import type { DensitySettings, GuestFiles, SupervisorFiles } from '../../qemu/guest-files.ts'
+import type { GuestFiles, SupervisorFiles } from '../../qemu/guest-files.ts'
+import type { DensitySettings } from '../../qemu/guest-record.ts'
 import type { ProcessIdentity } from '../../qemu/process.ts'
 import { replaceInPlace } from '../../qemu/room.ts'
 import type { ArbiterFlags } from '../arbiter-choice.ts'
 import type { TlsFiles } from '../credentials.ts'
+import type { LogLevel } from '../log.ts'
 import type { SwapPlace } from './host-density.ts'
 
 /** Raised by a change that an agent of another release would misread: of this file, the socket, or the door. */
@@ -27,6 +29,7 @@ export interface SupervisorSettings {
   /** Directories in which other hosts may name files and devices for copies of disks, as the operator named them. */
   diskDirectories: string | undefined
   swap: SwapPlace | undefined
+  logLevel: LogLevel
   /** How an image of this guest was held densely, which was lost. */
   density?: { id: string; settings: DensitySettings }
   /** Of the first process only (fault.ts): the next one begins without. */
@@ -40,7 +43,7 @@ export function writeSettings({ settings: file }: SupervisorFiles, settings: Sup
 
 /** Whether a supervisor that began with one set could have begun with the other. */
 export function sameSettings(one: SupervisorSettings, other: SupervisorSettings): boolean {
-  const lasting = ({ density: _, faults: __, ...settings }: SupervisorSettings) => settings
+  const lasting = ({ density: _, faults: __, logLevel: ___, ...settings }: SupervisorSettings) => settings
   // As they are read back.
   return isDeepStrictEqual(
     JSON.parse(JSON.stringify(lasting(one))),

@@ -1,15 +1,11 @@
 /** A guest that waits on this host to take over: its QEMU, its image, and the connection of its primary. */
-import { RawDisk } from '../../disk/raw-disk.ts'
-import { playBack, RedoJournal } from '../../disk/redo-journal.ts'
 import { asSubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
-import { journalPath } from '../../qemu/disk-places.ts'
-import type { GuestFiles, GuestRecord, ProtectionSettings } from '../../qemu/guest-files.ts'
-import { endLeftover } from '../../qemu/leftover.ts'
+import type { GuestFiles } from '../../qemu/guest-files.ts'
+import type { GuestRecord } from '../../qemu/guest-record.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
-import { WaitingQemu } from '../../qemu/waiting-qemu.ts'
-import { realClock } from '../../replication/clock.ts'
 import type { Hello } from '../../replication/messages.ts'
+import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import { SourceSight } from '../../replication/source-sight.ts'
 import { Standby } from '../../replication/standby.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
@@ -18,25 +14,27 @@ import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
 import type { Host } from './host.ts'
-import { realSight } from './presence.ts'
+import type { GuestProcess, StandbyStorage, WaitingProcess } from './hypervisor.ts'
 import { successionOf } from './running-guest.ts'
 import { tellOfTrouble } from './trouble.ts'
 
-export class StandbyGuest implements DenseOwner {
+export class StandbyGuest<P extends GuestProcess = QemuProcess> implements DenseOwner {
   readonly kind = 'standby'
   readonly standby: Standby
-  readonly waiting: WaitingQemu
-  readonly qemu: QemuProcess
+  readonly waiting: WaitingProcess<P>
+  readonly qemu: P
   /** It waits, and nobody reads its memory but through the image. */
   readonly protecting = false
   readonly #image: DenseImage
-  readonly #sight = new SourceSight(realSight)
+  readonly #sight: SourceSight
   readonly #events: EventLog
+  readonly #storage: StandbyStorage
 
-  private constructor(waiting: WaitingQemu, hello: Hello, host: Host) {
+  private constructor(waiting: WaitingProcess<P>, hello: Hello, host: Host<P>) {
     this.waiting = waiting
     this.qemu = waiting.qemu
     this.#events = host.events
+    this.#sight = new SourceSight(host.presence.sight)
     this.#image = new DenseImage({
       region: this.qemu.ram,
       id: this.qemu.record.id,
@@ -44,22 +42,24 @@ export class StandbyGuest implements DenseOwner {
       // The primary goes on, and makes a new one.
       damaged: (error) => void this.standby.discard(error.message).catch(() => undefined),
     })
-    const disks = this.qemu.record.machine.disks.map(
-      ({ path, bytes, made = false }) => new RawDisk(path, bytes, made),
-    )
-    void waiting.ended.then(() => closeAll(disks))
+    const storage = host.hypervisor.storageOf(this.qemu)
+    this.#storage = storage
+    const lettingGo = { events: host.events, guest: hello.guest.name, doing: 'closing its disks' }
+    const letGo = () => guarded(lettingGo, () => storage.close())
+    void waiting.ended.then(letGo)
     this.standby = new Standby({
       guest: waiting,
       image: this.#image,
-      disks,
-      journal: new RedoJournal(journalPath(this.qemu.files, this.qemu.record), disks),
+      disks: storage.disks,
+      spill: storage.spill,
+      journal: storage.journal,
       hello,
       succession: successionOf(waiting.qemu.record, host, waiting.qemu),
-      sourceGone: (of) => this.#sight.gone(of),
-      clock: realClock,
+      sourceFate: (of) => this.#sight.fate(of),
+      clock: host.clock,
       faults: host.faults,
     })
-    this.standby.once('outcome', () => closeAll(disks))
+    this.standby.once('outcome', letGo)
     this.standby.on('state', (state, reason) =>
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
@@ -71,9 +71,19 @@ export class StandbyGuest implements DenseOwner {
   }
 
   /** @throws SubpageError NO_SPACE, QEMU_FAILED, PEER_MISMATCH, … Nothing is left behind then. */
-  static async start(hello: Hello, files: GuestFiles, host: Host): Promise<StandbyGuest> {
-    const waiting = await WaitingQemu.start(hello.guest, hello.generation, files, host.directories)
-    const guest = new StandbyGuest(waiting, hello, host)
+  static async start<P extends GuestProcess>(
+    hello: Hello,
+    files: GuestFiles,
+    host: Host<P>,
+  ): Promise<StandbyGuest<P>> {
+    const waiting = await host.hypervisor.startWaiting(hello, files)
+    let guest: StandbyGuest<P>
+    try {
+      guest = new StandbyGuest(waiting, hello, host)
+    } catch (error) {
+      await waiting.abandon()
+      throw error
+    }
     guarded({ events: host.events, guest: guest.name, doing: 'holding its memory densely' }, () =>
       host.density.again(guest),
     )
@@ -82,6 +92,12 @@ export class StandbyGuest implements DenseOwner {
 
   get name(): string {
     return this.standby.guestName
+  }
+
+  /** Writes to disks that are put aside in a file. */
+  get spill(): { bytes: number; totalBytes: number } {
+    const { bytes, totalBytes } = this.#storage.spill
+    return { bytes, totalBytes }
   }
 
   get hello(): Hello {
@@ -138,8 +154,12 @@ export class StandbyGuest implements DenseOwner {
  * Ends what an earlier supervisor has left of a standby, or of a start. What it was granted, and never used, goes back; now or
  * never, since later there may be another standby that uses it.
  */
-export async function endLeft(files: GuestFiles, record: GuestRecord | undefined, host: Host): Promise<void> {
-  await endLeftover(files, record)
+export async function endLeft<P extends GuestProcess>(
+  files: GuestFiles,
+  record: GuestRecord | undefined,
+  host: Host<P>,
+): Promise<void> {
+  await host.hypervisor.endLeftover(files, record)
   if (!record) return
   if (record.waiting) await bringUpDisks(files, record, host)
   host.density.remember(record)
@@ -148,18 +168,18 @@ export async function endLeft(files: GuestFiles, record: GuestRecord | undefined
 }
 
 /** After a loss of power the disks have what was acknowledged, and the journal what of it they may lack. */
-async function bringUpDisks(files: GuestFiles, record: GuestRecord, { events }: Host): Promise<void> {
+async function bringUpDisks<P extends GuestProcess>(
+  files: GuestFiles,
+  record: GuestRecord,
+  { events, hypervisor }: Host<P>,
+): Promise<void> {
   const say = (text: string) => events.add(record.name, 'protection', text)
   try {
-    const epoch = await playBack(journalPath(files, record), record.machine.disks)
+    const epoch = await hypervisor.playBack(files, record)
     if (epoch !== undefined) say(`the copies of its disks are those of checkpoint ${epoch}`)
   } catch (error) {
     say(asSubpageError(error).message)
   }
-}
-
-const closeAll = (disks: RawDisk[]) => {
-  for (const disk of disks) void disk.close()
 }
 
 const reverseOf = ({ settings, source }: Hello): ProtectionSettings => ({ ...settings, to: source.address })

@@ -5,17 +5,14 @@
 
 import { randomUUID } from 'node:crypto'
 import { SubpageError } from '../../errors.ts'
-import {
-  type DensitySettings,
-  type GuestFiles,
-  guestFiles,
-  type ProtectionSettings,
-} from '../../qemu/guest-files.ts'
+import { type GuestFiles, guestFiles } from '../../qemu/guest-files.ts'
+import type { DensitySettings } from '../../qemu/guest-record.ts'
 import { launch } from '../../qemu/launch.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../../qemu/run-request.ts'
 import { takePicture } from '../../qemu/screen.ts'
 import { release } from '../../release.ts'
+import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { densityStatus, type GuestDensity, type HostDensityStatus } from '../density-status.ts'
 import type { HostEvent } from '../event-log.ts'
@@ -23,12 +20,13 @@ import type { GuestApi } from '../guest-api.ts'
 import { ownMemory } from '../own-memory.ts'
 import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from '../status.ts'
 import { namedVerification } from '../verified.ts'
+import { GuestCommands } from './guest-commands.ts'
 import { guestStatus } from './guest-status.ts'
 import type { Host } from './host.ts'
-import { aliveOf, type HostedGuest, refuseIfPresent, runningOf } from './hosted-guest.ts'
+import { aliveOf, type HostedGuest, refuseIfPresent } from './hosted-guest.ts'
 import { Hosting } from './hosting.ts'
+import { adoptManaged } from './managed-guest.ts'
 import type { WatchListener, WatchQuery } from './memory-watch.ts'
-import { endByCommand } from './removal.ts'
 import { RunningGuest } from './running-guest.ts'
 
 export interface SupervisorOptions {
@@ -47,6 +45,7 @@ export class Supervisor implements GuestApi {
   readonly hosting: Hosting
   readonly #address: string
   readonly #files: GuestFiles
+  readonly #commands: GuestCommands
 
   constructor({ stateDirectory, name, host, address }: SupervisorOptions) {
     this.name = name
@@ -54,6 +53,7 @@ export class Supervisor implements GuestApi {
     this.#address = address
     this.#files = guestFiles(stateDirectory, name)
     this.hosting = new Hosting(name, this.#files, host)
+    this.#commands = new GuestCommands(this.hosting)
   }
 
   get #guest(): HostedGuest | undefined {
@@ -71,9 +71,7 @@ export class Supervisor implements GuestApi {
 
   /** Stops, in no guest's pause. The guest runs on, unprotected until the next supervisor is there. */
   async close(): Promise<void> {
-    this.host.health.close()
-    if (this.#guest?.kind === 'running') await this.#guest.detach()
-    await this.host.density.close()
+    await this.#commands.close()
   }
 
   // ---- what can be asked
@@ -97,14 +95,14 @@ export class Supervisor implements GuestApi {
   }
 
   async guest(name: string): Promise<GuestStatus> {
-    return guestStatus(this.#find(name), this.host)
+    return guestStatus(this.#commands.find(name), this.host)
   }
 
   async run(request: RunRequest): Promise<GuestStatus> {
     this.hosting.settled = true
     return await this.hosting.exclusively(async () => {
-      this.#assertName(request.name)
-      refuseIfPresent(this.#guest, this.host.name)
+      this.#commands.assertName(request.name)
+      refuseIfPresent(this.#guest, this.host)
       const identity = { id: randomUUID(), name: this.name, generation: 1 }
       const machine = await machineOf(request, this.host.directories.images, this.#files, identity)
       const qemu = new QemuProcess(this.#files, await launch(identity, machine, this.#files, false))
@@ -116,63 +114,57 @@ export class Supervisor implements GuestApi {
     })
   }
 
-  async remove(name: string, standbyToo = false): Promise<{ removed: string; note?: string }> {
+  async adopt(name: string): Promise<GuestStatus> {
     this.hosting.settled = true
-    // Its files have the names of those of a standby that would be started meanwhile.
     return await this.hosting.exclusively(async () => {
-      const { departure } = this.hosting
-      if (!this.#guest && departure !== '')
-        return { removed: name, note: `${name} was gone already: ${departure}` }
-      const guest = this.#find(name)
-      const note = [await endByCommand(guest, standbyToo), disksLeft(guest)].filter((text) => text).join('; ')
-      // The end of a guest that ran has been noted meanwhile.
-      const left = this.#guest
-      if (guest.kind !== 'standby') this.hosting.say('guest', 'removed')
-      if (left === guest || left?.kind === 'ended') this.hosting.become(undefined)
-      this.hosting.departure = ''
-      return { removed: name, ...(note !== '' && { note }) }
+      this.#commands.assertName(name)
+      const present = this.#guest
+      if (present?.kind === 'running' && present.qemu.record.machine.managed)
+        return guestStatus(present, this.host)
+      refuseIfPresent(present, this.host)
+      const qemu = await adoptManaged(this.name, this.#files, this.host)
+      this.hosting.say(
+        'guest',
+        `taken up: QEMU ${qemu.record.qemuVersion}, process ${qemu.record.process.pid}`,
+      )
+      return guestStatus(this.hosting.adopt(new RunningGuest(qemu, this.host)), this.host)
     })
   }
 
+  async remove(name: string, standbyToo = false): Promise<{ removed: string; note?: string }> {
+    return await this.#commands.remove(name, standbyToo)
+  }
+
   async protect(name: string, settings: ProtectionSettings): Promise<GuestStatus> {
-    const guest = this.#running(name, 'protect')
-    await guest.protect(settings)
+    await this.#commands.protect(name, settings)
     return await this.guest(name)
   }
 
   async unprotect(name: string, discard = false): Promise<Unprotected> {
-    const copies = await this.#running(name, 'unprotect').unprotect(discard)
+    const copies = await this.#commands.unprotect(name, discard)
     return { ...(await this.guest(name)), copies }
   }
 
   async verify(name: string): Promise<Verified> {
-    const { primary, qemu } = this.#running(name, 'verify')
+    const { primary, qemu } = this.#commands.running(name, 'verify')
     if (!primary || (primary.state !== 'Protected' && primary.state !== 'Lagging'))
       throw new SubpageError('NOT_PROTECTED', `${name} has no image to compare with`)
     return namedVerification(await qemu.hang.during(primary.verify()), qemu.record.machine.disks)
   }
 
   async screenshot(name: string): Promise<Screenshot> {
-    const { qemu } = this.#running(name, 'screenshot')
+    const { qemu } = this.#commands.running(name, 'screenshot')
     const picture = await qemu.hang.during(takePicture(qemu.qmp, qemu.files.picture))
     return { png: picture.toString('base64') }
   }
 
   async switchover(name: string): Promise<{ switchedOver: string }> {
-    await this.#running(name, 'switchover').switchover()
+    await this.#commands.switchover(name)
     return { switchedOver: name }
   }
 
   async failover(name: string, force = false): Promise<StandbyOutcome> {
-    const guest = this.#find(name)
-    if (guest.kind !== 'standby')
-      throw new SubpageError(
-        'STANDBY_NOT_READY',
-        guest.kind === 'running'
-          ? `${name} runs on this host: failover is for the host that holds its standby; subpage switchover ${name} moves it`
-          : `${name} has ended on this host, and there is no standby of it here`,
-      )
-    return await guest.standby.failover('by command', force)
+    return await this.#commands.failover(name, force)
   }
 
   async density(): Promise<HostDensityStatus> {
@@ -180,17 +172,17 @@ export class Supervisor implements GuestApi {
   }
 
   async densityOn(name: string, settings: DensitySettings): Promise<GuestDensity | undefined> {
-    await this.host.density.enable(aliveOf(this.#find(name)), settings)
+    await this.host.density.enable(aliveOf(this.#commands.find(name)), settings)
     return (await this.density()).guests[0]
   }
 
   async densityOff(name: string): Promise<{ whole: string }> {
-    await this.host.density.disable(aliveOf(this.#find(name)))
+    await this.host.density.disable(aliveOf(this.#commands.find(name)))
     return { whole: name }
   }
 
   async watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> {
-    return this.#running(name, 'wss').memoryWatch.listen(listener, query)
+    return this.#commands.running(name, 'wss').memoryWatch.listen(listener, query)
   }
 
   async events(): Promise<HostEvent[]> {
@@ -200,29 +192,4 @@ export class Supervisor implements GuestApi {
   follow(listener: (event: HostEvent) => void): () => void {
     return this.host.events.follow(listener)
   }
-
-  // ----
-
-  /** @throws SubpageError GUEST_UNKNOWN */
-  #find(name: string): HostedGuest {
-    this.#assertName(name)
-    if (!this.#guest) throw new SubpageError('GUEST_UNKNOWN', `no guest "${name}" on host ${this.host.name}`)
-    return this.#guest
-  }
-
-  #assertName(name: string): void {
-    if (name !== this.name)
-      throw new SubpageError('GUEST_UNKNOWN', `this is the supervisor of ${this.name}, not of ${name}`)
-  }
-
-  #running(name: string, command: string): RunningGuest {
-    return runningOf(this.#find(name), command)
-  }
-}
-
-/** What outlasts the guest, for somebody to remove. */
-function disksLeft(guest: HostedGuest): string | undefined {
-  const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
-  const paths = (record?.machine.disks ?? []).filter(({ made }) => made).map(({ path }) => path)
-  return paths.length > 0 ? `its disks stay: ${paths.join(', ')}` : undefined
 }

@@ -1,11 +1,11 @@
 /** What goes wrong with the QEMU of a guest, and is told as events. */
-import type { QemuProcess } from '../../qemu/qemu-process.ts'
-import type { Host } from './host.ts'
+import type { HostFacts } from './host.ts'
+import type { GuestProcess } from './hypervisor.ts'
 
 /** Events of a QEMU that hangs or goes on, and of one whose memory has lost its name. */
 export function tellOfTrouble(
-  { hang, diskErrors, record, ramUnlinked, files }: QemuProcess,
-  { events }: Host,
+  { hang, diskErrors, record, ramUnlinked, files }: GuestProcess,
+  { events }: HostFacts,
 ): void {
   void ramUnlinked.then(() =>
     events.add(

@@ -3,11 +3,12 @@
  * or hangs; then it stays this until it goes on or ends, and keeps nobody else waiting.
  */
 import { SubpageError } from '../../errors.ts'
-import type { GuestFiles, GuestRecord } from '../../qemu/guest-files.ts'
+import type { GuestFiles } from '../../qemu/guest-files.ts'
+import type { GuestRecord } from '../../qemu/guest-record.ts'
 import { hangTimes } from '../../qemu/hang-watch.ts'
 import type { AttachStep } from '../../qemu/qemu-process.ts'
 import type { Present } from '../../replication/admission.ts'
-import type { Host } from './host.ts'
+import type { HostFacts } from './host.ts'
 import { successionOf } from './running-guest.ts'
 
 const waitsFor: Record<AttachStep, string> = {
@@ -21,25 +22,25 @@ export class UnansweredGuest {
   readonly name: string
   readonly record: GuestRecord
   readonly files: GuestFiles
-  readonly #host: Host
+  readonly #host: HostFacts
   readonly #since = Date.now() // the wall clock, for people
   #step: AttachStep = 'connect'
-  #waiting: NodeJS.Timeout | undefined
+  #close: () => void = () => undefined
   /** Resolves when it counts as hung. */
   readonly hung: Promise<void>
 
-  constructor(record: GuestRecord, files: GuestFiles, host: Host) {
+  constructor(record: GuestRecord, files: GuestFiles, host: HostFacts) {
     this.name = record.name
     this.record = record
     this.files = files
     this.#host = host
     this.hung = new Promise((resolve) => {
-      this.#waiting = setTimeout(() => {
+      this.#close = host.clock.after(hangTimes.hungMs, () => {
         host.events.add(this.name, 'guest', `hangs: ${this.reason}`)
         // A keeper that hangs with the pause of a guest is ended, by whoever looks for it.
         if (record.density) void host.density.endIfStuck(this.#step === 'unlock')
         resolve()
-      }, hangTimes.hungMs)
+      })
     })
   }
 
@@ -49,7 +50,7 @@ export class UnansweredGuest {
 
   /** It answered, or has ended. */
   close(): void {
-    clearTimeout(this.#waiting)
+    this.#close()
   }
 
   get reason(): string {

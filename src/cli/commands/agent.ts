@@ -3,10 +3,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { formatAddress } from '../../agent/address.ts'
 import type { Agent } from '../../agent/agent.ts'
 import type { ArbiterFlags } from '../../agent/arbiter-choice.ts'
+import type { LogLevel } from '../../agent/log.ts'
+import type { NotifyOptions } from '../../agent/notifications.ts'
 import type { ServeOptions } from '../../agent/serve.ts'
 import { asSubpageError, SubpageError } from '../../errors.ts'
+import { release } from '../../release.ts'
 import { stateOf } from '../agent-of.ts'
-import { type Command, type Invocation, read } from '../command.ts'
+import { type Command, type Invocation, read, text } from '../command.ts'
+import { systemConfig, withConfig } from '../config-file.ts'
 import { onOutputLost } from '../output.ts'
 import { formatTime, parseMs, within } from '../sizes.ts'
 
@@ -52,6 +56,10 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
     { form: '--api-listen <address>', summary: 'serve the API over TCP too, for those who have the token' },
     { form: '--api-token-file <file>', summary: 'file with that token, 32 characters or more; mode 0600' },
     {
+      form: '--api-read-token-file <file>',
+      summary: 'file with another token, for those who may look and change nothing; mode 0600',
+    },
+    {
       form: '--images <dirs>',
       summary: 'further directories, separated by colons, that guests may read kernels and disks from',
     },
@@ -69,45 +77,94 @@ Without certificates (subpage cert makes them) other hosts are neither answered 
       summary: 'pages go to swap when nobody has asked for them in this time, at most 4min',
       default: '30s',
     },
+    {
+      form: '--log-level <level>',
+      summary:
+        'how much is logged: lines of JSON on standard error, or text where that is a terminal; debug has each request to the API',
+      default: 'info',
+      choices: ['error', 'warn', 'info', 'debug'],
+    },
+    {
+      form: '--on-event <program-file>',
+      summary:
+        'program that is run for each event, with kind, guest and text as arguments and all of it in JSON on standard input; for 30s at most',
+    },
+    {
+      form: '--webhook <url>',
+      summary: 'https://HOST/PATH to which each event is posted in JSON, signed as Standard Webhooks has it',
+    },
+    {
+      form: '--webhook-secret-file <file>',
+      summary: 'file with the secret that signs, 32 characters or more; mode 0600',
+    },
+    {
+      form: '--config <file>',
+      summary: `file in TOML with these options, by their names (default: ${systemConfig} of root's agent in /run/subpage, where it exists)`,
+    },
+    { form: '--check-config', summary: 'say whether the options and the file are right, and begin nothing' },
   ],
-  async run(invocation) {
+  async run(given) {
+    const { invocation, file } = await withConfig(agentCommand, given)
     const { flags, output } = invocation
-    const { serve } = await import('../../agent/serve.ts')
-    const agent = await serve({
-      stateDirectory: stateOf(invocation),
-      ...(flags.listen === undefined ? {} : { listen: String(flags.listen) }),
-      ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
-      ...(flags.images === undefined ? {} : { images: String(flags.images) }),
-      ...(flags.disks === undefined ? {} : { diskDirectories: String(flags.disks) }),
-      ...(flags.swap === undefined
-        ? {}
-        : { swap: { file: String(flags.swap), afterMs: swapAfterOf(invocation) } }),
-      ...(flags.advertise === undefined ? {} : { advertise: String(flags.advertise) }),
-      arbiter: arbiterOf(flags),
-      ...tlsOf(flags),
-      ...apiOf(flags),
-    })
+    const { serve, checkServe } = await import('../../agent/serve.ts')
+    const { agentLog, isLogged, now } = await import('../../agent/log.ts')
+    const level = text(invocation, 'logLevel') as LogLevel
+    const log = flags.checkConfig ? undefined : agentLog(level)
+    const options = { ...serveOptions(invocation), logLevel: level, ...(log && { log }) }
+    if (flags.checkConfig) {
+      await checkServe(options)
+      const settings = Object.fromEntries(Object.entries(flags).filter(([name]) => name !== 'checkConfig'))
+      return output.data(
+        { file: file ?? null, settings },
+        () => `${file ?? 'the command line'}: all options are right`,
+      )
+    }
+    const agent = await serve(options)
     // Whoever read the events may leave; the agent stays.
     onOutputLost(() => undefined)
-    agent.eventLog.on('event', (event) =>
-      output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`),
-    )
+    // Of people at a terminal; programs read the log, or --json.
+    if (output.json || !log)
+      agent.eventLog.on('event', (event) => {
+        if (output.json || isLogged(event, level))
+          output.data(event, () => `${event.time} ${event.guest || '-'} ${event.kind}: ${event.text}`)
+      })
     if (flags.ephemeral) endWithInput(agent)
     void agent.health.looked.then(() => {
       const { trouble } = agent.health
-      if (trouble !== undefined) output.note(`warning: ${agent.arbiter.description}: ${trouble}`)
+      if (trouble === undefined) return
+      const text = `${agent.arbiter.description}: ${trouble}`
+      if (log) log.warn({ ...now(), kind: 'arbiter' }, text)
+      else output.note(`warning: ${text}`)
     })
     const ready = {
       host: agent.hostName,
       state: agent.stateDirectory,
       replication: formatAddress(agent.address),
     }
+    const words = `subpage agent ${ready.host}: ready (state ${ready.state}, replication ${ready.replication})`
     if (output.json) output.data({ ready }, () => '')
-    else
-      output.note(
-        `subpage agent ${ready.host}: ready (state ${ready.state}, replication ${ready.replication})`,
-      )
+    if (log) log.info({ ...now(), kind: 'ready', ...ready, release }, words)
+    else output.note(words)
   },
+}
+
+function serveOptions(invocation: Invocation): ServeOptions {
+  const { flags } = invocation
+  return {
+    stateDirectory: stateOf(invocation),
+    ...(flags.listen === undefined ? {} : { listen: String(flags.listen) }),
+    ...(flags.host === undefined ? {} : { hostName: String(flags.host) }),
+    ...(flags.images === undefined ? {} : { images: String(flags.images) }),
+    ...(flags.disks === undefined ? {} : { diskDirectories: String(flags.disks) }),
+    ...(flags.swap === undefined
+      ? {}
+      : { swap: { file: String(flags.swap), afterMs: swapAfterOf(invocation) } }),
+    ...(flags.advertise === undefined ? {} : { advertise: String(flags.advertise) }),
+    arbiter: arbiterOf(flags),
+    notify: notifyOf(flags),
+    ...tlsOf(flags),
+    ...apiOf(flags),
+  }
 }
 
 /** The store counts rounds of about a second in a byte. */
@@ -125,6 +182,17 @@ function tlsOf({ tlsCa, tlsCert, tlsKey }: Invocation['flags']): Pick<ServeOptio
   return { tls: { ca: String(tlsCa), cert: String(tlsCert), key: String(tlsKey) } }
 }
 
+function notifyOf({ onEvent, webhook, webhookSecretFile }: Invocation['flags']): NotifyOptions {
+  if ((webhook === undefined) !== (webhookSecretFile === undefined))
+    throw new SubpageError('BAD_ARGUMENT', 'give --webhook and --webhook-secret-file together')
+  return {
+    ...(onEvent !== undefined && { program: String(onEvent) }),
+    ...(webhook !== undefined && {
+      webhook: { url: String(webhook), secretFile: String(webhookSecretFile) },
+    }),
+  }
+}
+
 function arbiterOf(flags: Invocation['flags']): ArbiterFlags {
   const named = {
     spec: flags.arbiter,
@@ -139,26 +207,40 @@ function arbiterOf(flags: Invocation['flags']): ArbiterFlags {
   )
 }
 
-function apiOf({ apiListen, apiTokenFile }: Invocation['flags']): Pick<ServeOptions, 'api'> {
+function apiOf({
+  apiListen,
+  apiTokenFile,
+  apiReadTokenFile,
+}: Invocation['flags']): Pick<ServeOptions, 'api'> {
   if (apiListen === undefined) return {}
   if (apiTokenFile === undefined)
     throw new SubpageError(
       'BAD_ARGUMENT',
       '--api-listen needs --api-token-file: openssl rand -hex 32 makes a token',
     )
-  return { api: { listen: String(apiListen), tokenFile: String(apiTokenFile) } }
+  return {
+    api: {
+      listen: String(apiListen),
+      tokenFile: String(apiTokenFile),
+      ...(apiReadTokenFile !== undefined && { readTokenFile: String(apiReadTokenFile) }),
+    },
+  }
 }
 
 /** Whoever started us holds the other end of our standard input: it closes when they end, however they end. */
 function endWithInput(agent: Agent): void {
   process.stdin.resume()
   process.stdin.once('end', async () => {
-    // One guest that resists must not keep the others.
-    await Promise.all(agent.names.map((name) => removeAtLast(agent, name)))
+    // A primary that loses its standby here would begin the next one at once.
+    agent.closeDoor()
+    // One guest that resists must not keep the others; and one may have begun just now.
+    for (let rounds = 0; agent.names.length > 0 && rounds < removeRounds; rounds++)
+      await Promise.all(agent.names.map((name) => removeAtLast(agent, name)))
     process.kill(process.pid, 'SIGTERM')
   })
 }
 
+const removeRounds = 3
 const removeTries = 50
 const removeAgainMs = 200
 

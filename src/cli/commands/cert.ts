@@ -9,6 +9,7 @@ const daysMax = 36_500
 export const certCommand: Command = {
   name: 'cert',
   args: ['<what>', '[name]'],
+  completes: [['ca', 'host']],
   summary: 'make a CA, and certificates with which hosts trust each other',
   help: `Example:
   subpage cert ca --out ca

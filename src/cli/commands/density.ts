@@ -1,11 +1,11 @@
 /** `subpage density`: hold memory in less: what could be saved, and what is. */
 import { existsSync, readFileSync } from 'node:fs'
-import type { DensityBody } from '../../agent/api.ts'
 import type { SurveyDepth, SurveyImage } from '../../density/survey.ts'
 import { SubpageError } from '../../errors.ts'
+import type { DensitySettings } from '../../qemu/guest-record.ts'
 import { agentFlags, agentOf, stateOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
-import { guestName } from '../guest-name.ts'
+import { guestName, isGuest } from '../guest-name.ts'
 import { progress } from '../progress.ts'
 import { formatBytes, formatTime, parseMs, parseShare, parseSize, within } from '../sizes.ts'
 
@@ -14,6 +14,7 @@ const verbs = ['analyze', 'status', 'on', 'off', 'tune']
 export const densityCommand: Command = {
   name: 'density',
   args: ['<what>', '[targets...]'],
+  completes: [verbs, 'guest'],
   summary: 'hold memory in less: share, patch, compress and swap what is cold',
   help: `Examples:
   subpage density analyze vm:web vm:mail dump-of-db.raw
@@ -84,7 +85,7 @@ async function change(invocation: Invocation, what: string, name: string): Promi
   invocation.output.data(done, () => `${name}: its memory is held densely; subpage density status shows how`)
 }
 
-function settingsOf(invocation: Invocation, ramBytes: number, present: string | undefined): DensityBody {
+function settingsOf(invocation: Invocation, ramBytes: number, present: string | undefined): DensitySettings {
   const { target, trustDomain = present } = invocation.flags
   return {
     ...(target === undefined
@@ -148,10 +149,9 @@ const bytesRead = () => Number(/^rchar: (\d+)/m.exec(readFileSync('/proc/self/io
 async function imageOf(invocation: Invocation, target: string): Promise<SurveyImage> {
   const { ramImage, surveyImage } = await import('../../density/survey-images.ts')
   const { ramPathOf } = await import('../../memory/ram-path.ts')
-  // A file before a guest of its name.
-  const isGuest = target.startsWith('vm:') || (/^[^/]+$/.test(target) && !existsSync(target))
-  if (!isGuest) return surveyImage(target)
-  const { guestFiles, readRecord } = await import('../../qemu/guest-files.ts')
+  if (!isGuest(target)) return surveyImage(target)
+  const { guestFiles } = await import('../../qemu/guest-files.ts')
+  const { readRecord } = await import('../../qemu/guest-record.ts')
   const name = guestName(target)
   const files = guestFiles(stateOf(invocation), name)
   const record = readRecord(files)

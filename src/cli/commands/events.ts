@@ -7,6 +7,7 @@ import { guestName } from '../guest-name.ts'
 export const eventsCommand: Command = {
   name: 'events',
   args: ['[name]'],
+  completes: ['guest'],
   summary: 'show what happened on this host, or to one guest',
   help: 'With --follow it goes on until interrupted. The events of a guest that is gone are kept for a while.',
   flags: [...agentFlags, { form: '-f, --follow', summary: 'wait for new events' }],

@@ -2,12 +2,19 @@
 
 import { resolve } from 'node:path'
 import { formatAddress, parseAddress } from '../../agent/address.ts'
-import type { ProtectBody } from '../../agent/api.ts'
 import type { Verified } from '../../agent/status.ts'
 import { differences } from '../../agent/verified.ts'
+import { codecNames } from '../../delta/codec.ts'
 import { exitStatus, SubpageError } from '../../errors.ts'
 import { splitAtCommas } from '../../qemu/option-syntax.ts'
 import { automaticPace, type Pace } from '../../replication/pace.ts'
+import {
+  type ProtectionSettings,
+  protectionDefaults,
+  timeLimits,
+} from '../../replication/protection-settings.ts'
+import { type Durability, durabilities } from '../../replication/sending.ts'
+import { trackerChoices } from '../../tracking/tracker.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
@@ -17,11 +24,15 @@ import { formatBytes, formatTime, parseMs, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
 import { warnOfMissing } from '../warn-of-missing.ts'
 
+/** Before the name of a domain of libvirt. */
+const domainPrefix = /^libvirt:/
+
 const nameOf = ({ args }: Invocation): string => guestName(String(args[0]))
 
 export const removeCommand: Command = {
   name: 'remove',
   args: ['<name>'],
+  completes: ['guest'],
   summary: 'end a guest, or forget one that has ended',
   help: 'Ends the QEMU process, if it runs, and removes its memory and logs. Its standby on another host is discarded too.',
   flags: agentFlags,
@@ -35,8 +46,9 @@ export const removeCommand: Command = {
 export const protectCommand: Command = {
   name: 'protect',
   args: ['<name>'],
+  completes: ['guest'],
   summary: 'keep a standby of a guest on another host',
-  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n  subpage protect web --to /run/subpage-b     # another agent of this machine\n\nReturns when the first checkpoint is safe on the standby.',
+  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n  subpage protect web --to /run/subpage-b     # another agent of this machine\n  subpage protect libvirt:web --to 192.0.2.11:7475   # a domain of libvirt, which subpage libvirt prepare has prepared\n\nReturns when the first checkpoint is safe on the standby.',
   flags: [
     ...agentFlags,
     {
@@ -46,26 +58,35 @@ export const protectCommand: Command = {
     {
       form: '--epoch <time>',
       summary: 'time between two checkpoints; auto: a checkpoint as soon as output waits',
-      default: '25ms',
+      default: `${protectionDefaults.epochMs}ms`,
+    },
+    {
+      form: '--cost <percent>',
+      summary:
+        "with --epoch auto, at most so much of the guest's time goes to pauses and faults, such as 10% (40%)",
     },
     {
       form: '--outputs <outputs>',
       summary: 'what the guest sends waits for its checkpoint, or leaves at once',
-      default: 'held',
+      default: protectionDefaults.outputs,
       choices: ['held', 'free'],
     },
-    { form: '--suspicion <time>', summary: 'silence after which a host is suspected', default: '500ms' },
+    {
+      form: '--suspicion <time>',
+      summary: 'silence after which a host is suspected',
+      default: `${protectionDefaults.suspicionMs}ms`,
+    },
     {
       form: '--tracker <tracker>',
       summary: 'how written pages are found',
-      default: 'auto',
-      choices: ['auto', 'userfault', 'compare'],
+      default: protectionDefaults.tracker,
+      choices: [...trackerChoices],
     },
     {
       form: '--codec <codec>',
       summary: 'how changes are encoded',
-      default: 'masked',
-      choices: ['masked', 'line', 'xor-rle', 'page'],
+      default: protectionDefaults.codec,
+      choices: [...codecNames],
     },
     {
       form: '--disk-to <place>',
@@ -77,8 +98,8 @@ export const protectCommand: Command = {
       form: '--durability <durability>',
       summary:
         'a checkpoint is safe when the standby has it in memory, or when its disks outlast a loss of power, too',
-      default: 'memory',
-      choices: ['memory', 'disk'],
+      default: protectionDefaults.durability,
+      choices: [...durabilities],
     },
     { form: '--verify-every <time>', summary: 'compare guest and standby so often, such as 1h' },
     ...sendingFlags,
@@ -90,21 +111,25 @@ export const protectCommand: Command = {
         'protect needs --to HOST:PORT, the agent of the other host; on one machine, the state directory of the other agent',
       )
     const agent = agentOf(invocation)
-    await agent.protect(nameOf(invocation), {
+    const given = String(invocation.args[0])
+    const name = guestName(given.replace(domainPrefix, ''))
+    const settings = {
       to: read(invocation, 'to', peerAt),
-      ...read(invocation, 'epoch', readPace),
-      outputs: text(invocation, 'outputs') as ProtectBody['outputs'],
-      suspicionMs: read(invocation, 'suspicion', within(parseMs, 50, 60_000, formatTime)),
-      tracker: text(invocation, 'tracker') as ProtectBody['tracker'],
-      codec: text(invocation, 'codec') as ProtectBody['codec'],
-      durability: text(invocation, 'durability') as 'memory' | 'disk',
+      ...paceOf(invocation),
+      outputs: text(invocation, 'outputs') as ProtectionSettings['outputs'],
+      suspicionMs: read(invocation, 'suspicion', timeWithin('suspicionMs')),
+      tracker: text(invocation, 'tracker') as ProtectionSettings['tracker'],
+      codec: text(invocation, 'codec') as ProtectionSettings['codec'],
+      durability: text(invocation, 'durability') as Durability,
       ...(invocation.flags.diskTo !== undefined && { diskTo: read(invocation, 'diskTo', parsePlaces) }),
       ...(invocation.flags.verifyEvery !== undefined && {
-        verifyEveryMs: read(invocation, 'verifyEvery', within(parseMs, 1000, 2 ** 31 - 1, formatTime)),
+        verifyEveryMs: read(invocation, 'verifyEvery', timeWithin('verifyEveryMs')),
       }),
       ...readSending(invocation),
-    })
-    const status = await untilProtected(agent, nameOf(invocation), invocation.output)
+    }
+    if (domainPrefix.test(given)) await agent.adopt(name)
+    await agent.protect(name, settings)
+    const status = await untilProtected(agent, name, invocation.output)
     warnOfMissing(invocation, status)
     invocation.output.data(
       status,
@@ -117,6 +142,7 @@ export const protectCommand: Command = {
 export const unprotectCommand: Command = {
   name: 'unprotect',
   args: ['<name>'],
+  completes: ['guest'],
   summary: 'give up the standby of a guest',
   help: 'The guest runs on; the copy of its memory on the other host is discarded, copies of its disks stay there.',
   flags: [
@@ -138,6 +164,7 @@ export const unprotectCommand: Command = {
 export const switchoverCommand: Command = {
   name: 'switchover',
   args: ['<name>'],
+  completes: ['guest'],
   summary: 'move a protected guest to its standby, as planned',
   help: 'Ask the host where the guest runs. Nothing is repeated and nothing is lost; this host becomes the standby.',
   flags: agentFlags,
@@ -180,6 +207,7 @@ export const drainCommand: Command = {
 export const failoverCommand: Command = {
   name: 'failover',
   args: ['<name>'],
+  completes: ['guest'],
   summary: 'let the standby on this host take the guest over',
   help: 'Ask the host that holds the standby. The guest continues from the last checkpoint that was safe here.',
   flags: [
@@ -203,6 +231,7 @@ export const failoverCommand: Command = {
 export const verifyCommand: Command = {
   name: 'verify',
   args: ['<name>'],
+  completes: ['guest'],
   summary: "compare a guest's memory and disks with what its standby has",
   help: 'Pauses the guest while its memory is compared; its disks are compared while it runs. Exit status 1 when they differ.',
   flags: agentFlags,
@@ -224,9 +253,30 @@ function verifiedText(verified: Verified): string {
   return [...differences(verified), ...equal].join('\n')
 }
 
+/** Reads a time that the settings allow. */
+function timeWithin(setting: keyof typeof timeLimits) {
+  const { minimum, maximum } = timeLimits[setting]
+  return within(parseMs, minimum, maximum, formatTime)
+}
+
 /** @throws SubpageError BAD_ARGUMENT */
+function paceOf(invocation: Invocation): Pace {
+  const pace = read(invocation, 'epoch', readPace)
+  if (invocation.flags.cost === undefined) return pace
+  if (pace.pauseShareMax === undefined)
+    throw new SubpageError('BAD_ARGUMENT', '--cost is for an epoch that follows it: add --epoch auto')
+  return { ...pace, pauseShareMax: read(invocation, 'cost', parseShare) }
+}
+
 function readPace(epoch: string): Pace {
-  return epoch === 'auto' ? automaticPace : { epochMs: within(parseMs, 1, 60_000, formatTime)(epoch) }
+  return epoch === 'auto' ? automaticPace : { epochMs: timeWithin('epochMs')(epoch) }
+}
+
+/** `10%` is 0.1. @throws SubpageError BAD_ARGUMENT */
+function parseShare(percent: string): number {
+  const value = Number(/^(\d+(?:\.\d+)?)%$/.exec(percent)?.[1])
+  if (value >= 1 && value <= 100) return value / 100
+  throw new SubpageError('BAD_ARGUMENT', `${percent} is not a share from 1% to 100%`)
 }
 
 /** `NAME=PATH,…` @throws SubpageError BAD_ARGUMENT */

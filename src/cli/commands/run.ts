@@ -42,6 +42,11 @@ export const runCommand: Command = {
       many: true,
     },
     {
+      form: '--firmware <firmware>',
+      summary:
+        'uefi or secure-boot, with ,nvram=PATH for a file of variables that is there; without it SeaBIOS, or what -bios names',
+    },
+    {
       form: '--vnc <display>',
       summary:
         'a screen, shown by VNC on the host where the guest runs: auto or a number, with an address before it ([0.0.0.0:]auto) if not for this machine alone',
@@ -56,6 +61,7 @@ export const runCommand: Command = {
   ],
   async run(invocation) {
     const { parseNics } = await import('../../qemu/nic.ts')
+    const { parseFirmware } = await import('../../qemu/firmware.ts')
     const { parseDisks } = await import('../../qemu/disk.ts')
     const accel = text(invocation, 'accel') as RunBody['accel']
     using _ = accel === 'auto' ? ifSlow(invocation.output, kvmIsTried) : undefined
@@ -64,7 +70,10 @@ export const runCommand: Command = {
       ramBytes: read(invocation, 'ram', guestSize),
       accel,
       options: absolutePaths(invocation.rest),
-      ...(invocation.flags.vnc !== undefined && { vnc: await readVnc(invocation) }),
+      ...(invocation.flags.firmware !== undefined && {
+        firmware: read(invocation, 'firmware', parseFirmware),
+      }),
+      ...(await readVnc(invocation)),
       ...(invocation.flags.track !== undefined && { track: read(invocation, 'track', parseTrack) }),
       nics: invocation.flags.net === undefined ? [] : read(invocation, 'net', parseNics),
       disks:
@@ -82,13 +91,18 @@ export const runCommand: Command = {
   },
 }
 
-async function readVnc(invocation: Invocation): Promise<Vnc> {
+/** @throws SubpageError BAD_ARGUMENT */
+async function readVnc(invocation: Invocation): Promise<{ vnc?: Vnc }> {
   const { parseVnc, readPassword } = await import('../../qemu/screen.ts')
   const { readSecretFile } = await import('../../agent/secret-file.ts')
-  const { vncPasswordFile: file } = invocation.flags
+  const { vncPasswordFile: file, vnc: display } = invocation.flags
+  if (display === undefined && file !== undefined)
+    throw new SubpageError('BAD_ARGUMENT', '--vnc-password-file is for a screen: give --vnc auto as well')
+  if (display === undefined) return {}
   const vnc = read(invocation, 'vnc', parseVnc)
-  if (file === undefined) return vnc
-  return { ...vnc, password: readPassword(readSecretFile(String(file), 'the VNC password'), String(file)) }
+  if (file === undefined) return { vnc }
+  const password = readPassword(readSecretFile(String(file), 'the VNC password'), String(file))
+  return { vnc: { ...vnc, password } }
 }
 
 const kvmIsTried =

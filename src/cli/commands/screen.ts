@@ -17,6 +17,7 @@ const detachByte = 0x1d
 export const consoleCommand: Command = {
   name: 'console',
   args: ['<name>'],
+  completes: ['guest'],
   summary: "a guest's serial console, on the host where it runs",
   help: 'Ctrl-] detaches; the guest runs on. One at a time has the console; its log (see `status`) has what was said before.\nAfter a failover or switchover the console is on the other host.',
   flags: agentFlags,
@@ -47,6 +48,7 @@ export const consoleCommand: Command = {
 export const screenshotCommand: Command = {
   name: 'screenshot',
   args: ['<name>'],
+  completes: ['guest'],
   summary: "a picture of a guest's screen",
   help: "Example:\n  subpage screenshot web -o web.png\n\nAsk the host where the guest runs. It has a screen with `run --vnc auto`, or a device for it among QEMU's options.",
   flags: [

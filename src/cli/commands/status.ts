@@ -16,6 +16,7 @@ const clearScreen = '\x1b[H\x1b[J'
 export const statusCommand: Command = {
   name: 'status',
   args: ['[name]'],
+  completes: ['guest'],
   summary: 'show the guests of this host',
   help: `Exit status 3 when a protected guest is not safe right now or a QEMU hangs, 4 when the named guest is not protected at all.
 --watch shows the time and what has happened since the last look, and clears the screen where there is one; it goes on until

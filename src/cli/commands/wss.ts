@@ -1,12 +1,11 @@
 /** `subpage wss`: how much memory a guest or a process needs, found out by watching which of its pages it uses. */
-import { existsSync } from 'node:fs'
 import type { WatchQuery } from '../../agent/supervisor/memory-watch.ts'
 import { asSubpageError, exitStatus, SubpageError } from '../../errors.ts'
 import { pageBytes } from '../../memory/page.ts'
 import type { Sample } from '../../workingset/sample.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import { type Command, type Invocation, read } from '../command.ts'
-import { guestName } from '../guest-name.ts'
+import { guestName, isGuest } from '../guest-name.ts'
 import { interruptible } from '../interruption.ts'
 import { loadLab } from '../lab.ts'
 import { progressEvery } from '../progress.ts'
@@ -16,6 +15,7 @@ import { formatBytes, formatTime, parseMs, parseShare, parseSize, within } from 
 export const wssCommand: Command = {
   name: 'wss',
   args: ['<target>'],
+  completes: ['guest'],
   summary: 'how much memory a guest or a process works with',
   help: `Targets:
   vm:NAME    a guest of this host, running alone or protected; vm: may be left out
@@ -120,7 +120,7 @@ function targetOf(target: string): Target {
       throw new SubpageError('BAD_ARGUMENT', `${target}: name a process by its number, as in pid:4711`)
     return { kind, name: target, pid }
   }
-  if (kind === undefined && existsSync(target)) return { kind: 'trace', name: target, path: target }
+  if (!isGuest(target)) return { kind: 'trace', name: target, path: target }
   const guest = guestName(target)
   return { kind: 'vm', name: `vm:${guest}`, guest }
 }

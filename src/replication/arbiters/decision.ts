@@ -2,8 +2,8 @@
  * A decision as it is stored: one JSON object that never changes once it is there. Also the names under which decisions
  * and marks are kept; they become file names and keys, so nothing else than what is listed here may pass.
  */
-import { type Static, Type } from 'typebox'
-import { Value } from 'typebox/value'
+import { type Static, Type } from '#typebox'
+import { Value } from '#typebox/value'
 import { SubpageError } from '../../errors.ts'
 import { limits } from '../../limits.ts'
 import type { Holder } from '../arbiter.ts'

@@ -10,7 +10,7 @@
  * first one's guest still runs.
  */
 import { setMaxListeners } from 'node:events'
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '#typebox'
 import { SubpageError } from '../../errors.ts'
 import type { Arbiter, Holder } from '../arbiter.ts'
 import {

@@ -20,7 +20,7 @@ let views = 0
 async function epoch(number) {
   counter[number % 8] ^= number
   addon.regionWrite(ram, (number % pages) * 4096 + (number % 4088), counter)
-  const args = [ram, shadow, pairs, 1, 3, false, out, 0, 0, results, 1, undefined, undefined]
+  const args = [ram, shadow, pairs, 1, 3, false, out, 0, 0, results, undefined, 1, undefined, undefined]
   // Every other one in the thread pool: those have a job and a promise, and must give them back.
   if (number % 2 === 0) await addon.captureAsync(...args)
   else addon.capture(...args)

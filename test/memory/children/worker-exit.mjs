@@ -38,6 +38,7 @@ if (isMainThread) {
       0,
       0,
       results,
+      undefined,
       1,
       undefined,
       undefined,

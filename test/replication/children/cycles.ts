@@ -7,7 +7,9 @@
 import { once } from 'node:events'
 import { Primary } from '../../../src/replication/primary.ts'
 import { seededRandom } from '../../support/random.ts'
-import { dial, Pair, ScriptedHost } from '../pair.ts'
+import { Pair } from '../pair.ts'
+import { ScriptedHost } from '../scripted-host.ts'
+import { dial } from '../sockets.ts'
 
 const [warmUps, cycles, verifications, slices, leak] = process.argv.slice(2).map(Number) as [
   number,

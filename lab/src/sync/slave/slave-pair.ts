@@ -1,0 +1,189 @@
+/**
+ * A guest and its active slave (Lu and Chiueh, DSN 2009), both live: the slave begins each epoch as the guest's last checkpoint
+ * and runs on as it likes, its outputs dropped. At the epoch's end it is corrected to the guest's checkpoint exactly, which is
+ * checked over the whole memory and by the state of the devices.
+ *
+ * The two run one after the other, each for the same time, so that neither takes the processor from the other: on two hosts
+ * neither would.
+ */
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { applySync } from 'subpage/delta/apply'
+import { SubpageError } from 'subpage/errors'
+import { compareRegions, hashBlocks, hashBytes } from 'subpage/memory/hash'
+import { pageBytes } from 'subpage/memory/page'
+import { PageRanges } from 'subpage/memory/page-ranges'
+import { Region } from 'subpage/memory/region'
+import { openTracker, type Tracker } from 'subpage/tracking/tracker'
+import { readPages, writePages } from '../../pages.ts'
+import type { StudyGuest } from '../../study-guest.ts'
+import { leaveOutMemory, loadDevices, saveDevices } from './device-snapshots.ts'
+
+const copyPages = 256
+
+/** How one of the two ran. Microseconds. */
+export interface Ran {
+  /** Without the time in which others had this host's processors. */
+  ranUs: number
+  processorUs: number
+}
+
+/** What both have done in an epoch; they stand still. */
+interface Diverged {
+  primary: Ran & { dirty: PageRanges }
+  slave: Ran & { dirty: PageRanges }
+  /** Of the primary's dirty pages, those whose hash the slave has, too. */
+  equal: PageRanges
+}
+
+export class SlavePair {
+  readonly primary: StudyGuest
+  readonly slave: StudyGuest
+  /** The last checkpoint, as the slave's host keeps it of what the slave writes. */
+  readonly #committed: Region
+  readonly #trackers: { primary: Tracker; slave: Tracker }
+  readonly #snapshot: string
+
+  private constructor(primary: StudyGuest, slave: StudyGuest) {
+    this.primary = primary
+    this.slave = slave
+    this.#snapshot = join(primary.directory, 'devices.qcow2')
+    this.#committed = Region.anonymous(primary.qemu.ram.bytes)
+    this.#trackers = { primary: trackerOf(primary), slave: trackerOf(slave) }
+  }
+
+  /** @param slave of the same machine; what it does by itself is lost */
+  static async open(primary: StudyGuest, slave: StudyGuest): Promise<SlavePair> {
+    await Promise.all([leaveOutMemory(primary.qemu.qmp), leaveOutMemory(slave.qemu.qmp)])
+    return new SlavePair(primary, slave)
+  }
+
+  /** Stops both and makes the slave what the guest is now. */
+  async begin(): Promise<void> {
+    await Promise.all([this.primary.stop(), this.slave.stop()])
+    const [from, to] = [this.primary.qemu.ram, this.slave.qemu.ram]
+    await this.#load(this.slave, await this.#save())
+    for (let page = 0; page < from.pages; page += copyPages) {
+      const piece = from.read(page * pageBytes, Math.min(copyPages, from.pages - page) * pageBytes)
+      to.write(page * pageBytes, piece)
+      this.#committed.write(page * pageBytes, piece)
+    }
+    // The first names every page.
+    this.#trackers.primary.harvest()
+    this.#trackers.slave.harvest()
+    await this.#beginAlike()
+  }
+
+  /** Both run from the checkpoint on, and stand still then. */
+  async diverge(epochMs: number): Promise<Diverged> {
+    const primary = await run(this.primary, epochMs)
+    const slave = await run(this.slave, epochMs)
+    const dirty = this.#trackers.primary.harvest()
+    return {
+      primary: { ...primary, dirty },
+      slave: { ...slave, dirty: this.#trackers.slave.harvest() },
+      equal: await this.#equal(dirty),
+    }
+  }
+
+  /** Makes the slave what the guest is: a checkpoint. @throws SubpageError INTERNAL when it is not that then */
+  async correct({ primary, slave, equal }: Diverged, deltas: readonly Uint8Array[]): Promise<void> {
+    const { ram } = this.slave.qemu
+    const right = readPages(ram, equal)
+    await this.#load(this.slave, await this.#save())
+    // A load resets the machine first, which writes, too.
+    const written = slave.dirty.union(this.#trackers.slave.harvest())
+    const wrong = written.subtract(equal)
+    writePages(ram, wrong, readPages(this.#committed, wrong))
+    writePages(ram, equal, right)
+    for (const delta of deltas) applySync(ram, delta)
+    const changed = primary.dirty.union(written)
+    writePages(this.#committed, changed, readPages(ram, changed))
+    await this.#beginAlike()
+  }
+
+  /** The memory of the last checkpoint. */
+  get committed(): Region {
+    return this.#committed
+  }
+
+  close(): void {
+    this.#trackers.primary.close()
+    this.#trackers.slave.close()
+    this.#committed.close()
+  }
+
+  /** 64 bits of hash for each page, as they are sent. */
+  async #equal(dirty: PageRanges): Promise<PageRanges> {
+    const [ours, theirs] = await Promise.all(
+      [this.primary, this.slave].map(async ({ qemu }) => {
+        const { buffer } = await hashBlocks(qemu.ram, dirty, pageBytes)
+        return new BigUint64Array(buffer)
+      }),
+    )
+    const words = hashBytes / BigUint64Array.BYTES_PER_ELEMENT
+    const equal: [number, number][] = []
+    let at = 0
+    for (const page of dirty.pages()) {
+      if (ours![at] === theirs![at]) equal.push([page, 1])
+      at += words
+    }
+    return PageRanges.of(equal)
+  }
+
+  /** @returns the state of the guest's devices */
+  async #save(): Promise<Buffer> {
+    await saveDevices(this.primary.qemu.qmp, this.#snapshot)
+    return await stateOf(this.primary)
+  }
+
+  /** @throws SubpageError INTERNAL when it then has another state than was saved */
+  async #load(guest: StudyGuest, saved: Buffer): Promise<void> {
+    await loadDevices(guest.qemu.qmp, this.#snapshot)
+    if (!saved.equals(await stateOf(guest)))
+      throw new SubpageError(
+        'INTERNAL',
+        `devices of ${guest.qemu.record.name} are not those of the checkpoint`,
+      )
+  }
+
+  /**
+   * The slave is the checkpoint, or this throws. The guest loads its own devices as well, for under TCG whoever has done so begins
+   * by translating all code anew: the slave alone would fall behind, as it would not under KVM.
+   */
+  async #beginAlike(): Promise<void> {
+    const [ours, theirs] = [this.primary.qemu.ram, this.slave.qemu.ram]
+    const differs = await compareRegions(ours, theirs, PageRanges.all(ours.pages))
+    if (differs)
+      throw new SubpageError('INTERNAL', `page ${differs.page} of the slave is not that of the checkpoint`)
+    await this.#load(this.primary, await stateOf(this.primary))
+    const written = this.#trackers.primary.harvest()
+    writePages(ours, written, readPages(this.#committed, written))
+  }
+}
+
+async function stateOf({ qemu: { qmp, deviceState } }: StudyGuest): Promise<Buffer> {
+  await qmp.run('xen-save-devices-state', { filename: deviceState.pathInQemu, live: false })
+  return deviceState.read()
+}
+
+function trackerOf({ qemu: { files, record, ram, ramPath } }: StudyGuest): Tracker {
+  return openTracker(
+    { pid: record.process.pid, ramPath, ramPages: ram.pages, shimStatusPath: files.shimStatus },
+    'userfault',
+  )
+}
+
+/** Time in which others have this host's processors is not the guest's: it is as long on a busy host as on a quiet one. */
+async function run(guest: StudyGuest, ms: number): Promise<Ran> {
+  const [processorNs, deprivedNs] = [guest.processorNs(), guest.deprivedNs()]
+  await guest.go()
+  const startedAt = performance.now()
+  const leftMs = () => ms - (performance.now() - startedAt) + (guest.deprivedNs() - deprivedNs) / 1e6
+  for (let left = ms; left > 0; left = leftMs()) await delay(left)
+  await guest.stop()
+  return {
+    ranUs: 1000 * (ms - leftMs()),
+    processorUs: (guest.processorNs() - processorNs) / 1000,
+  }
+}

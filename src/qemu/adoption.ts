@@ -1,0 +1,69 @@
+/**
+ * Takes up a QEMU that somebody else has started, a machine that is managed. Its control sockets, its RAM file and the files of the shim
+ * get the names that a guest's have, so that all that comes after is as with a QEMU of our own.
+ */
+import { linkSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
+import { Region } from '../memory/region.ts'
+import { memoryBytes } from './aux-ram.ts'
+import { DeviceStateFile } from './device-state-file.ts'
+import { type GuestFiles, removeFiles } from './guest-files.ts'
+import { writeRecord } from './guest-record.ts'
+import { type GuestIdentity, type Launched, settleAux } from './launch.ts'
+import { settleDisks } from './managed-disks.ts'
+import { netdevIds } from './nic.ts'
+import type { Machine } from './options.ts'
+import { addBuffers } from './output-buffers.ts'
+import type { ProcessIdentity } from './process.ts'
+import { Qmp } from './qmp.ts'
+
+const linked = ['qmp', 'qmpEvents', 'guardQmp', 'observerQmp', 'lease', 'forget', 'shimStatus'] as const
+
+/** Where the files of such a QEMU are. */
+export type ManagedFiles = Pick<GuestFiles, (typeof linked)[number] | 'ram'>
+
+/** Gives the files of a QEMU the names of a guest's. @throws the file system's own error */
+export function linkFiles(files: GuestFiles, there: ManagedFiles): void {
+  mkdirSync(files.directory, { recursive: true, mode: 0o700 })
+  for (const key of linked) {
+    rmSync(files[key], { force: true })
+    symlinkSync(there[key], files[key])
+  }
+  // By another name the file outlasts its first one, which the next start of the machine takes.
+  rmSync(files.ram, { force: true })
+  linkSync(there.ram, files.ram)
+}
+
+/**
+ * Takes up a guest that runs, in a QEMU that somebody else has started.
+ * @throws SubpageError QEMU_FAILED, GUEST_UNPROTECTABLE. The guest runs on as it did.
+ */
+export async function adopt(
+  { id, name, generation }: GuestIdentity,
+  machine: Machine,
+  files: GuestFiles,
+  there: ManagedFiles,
+  process: ProcessIdentity,
+): Promise<Launched> {
+  linkFiles(files, there)
+  let qmp: Qmp | undefined
+  let ram: Region | undefined
+  try {
+    qmp = await Qmp.connect(files)
+    await addBuffers(qmp, netdevIds(machine))
+    const disks = await settleDisks(qmp, machine.disks, false)
+    const aux = await settleAux(name, qmp, files)
+    ram = Region.map(files.ram, { writable: true, bytes: memoryBytes({ ...machine, aux }) })
+    const record = {
+      ...({ format: 1, id, generation, arbitrated: false, name } as const),
+      ...{ machine: { ...machine, disks, aux }, qemuVersion: qmp.version, process, waiting: false },
+    }
+    const deviceState = DeviceStateFile.of(process.pid, files.directory)
+    writeRecord(files, record)
+    return { record, qmp, ram, deviceState, vnc: undefined, notes: [], made: [] }
+  } catch (error) {
+    qmp?.close()
+    ram?.close()
+    removeFiles(files)
+    throw error
+  }
+}

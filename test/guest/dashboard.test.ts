@@ -1,0 +1,194 @@
+/**
+ * The dashboard in a real browser, of real agents with a real guest: a failover is watched in it. Chromium is Debian's. Pictures of
+ * what it shows are left in build/pictures, for eyes.
+ */
+import { mkdirSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { packageRoot } from '../../src/package-root.ts'
+import { Hosts, startVictim } from '../support/hosts.ts'
+import { subpage } from '../support/subpage.ts'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const pictures = join(packageRoot, 'build/pictures')
+const name = 'web'
+const hosts = new Hosts()
+let [alpha, beta, empty]: EphemeralAgent[] = []
+let browser: Browser
+/** What pages complained of, refused scripts and styles included, and what they asked of others. */
+const complaints: string[] = []
+
+beforeAll(async () => {
+  mkdirSync(pictures, { recursive: true })
+  ;[alpha, beta, empty] = await Promise.all(['alpha', 'beta', 'empty'].map((host) => hosts.add(host)))
+  await startVictim(alpha!, name)
+  browser = await chromium.launch({
+    executablePath: '/usr/bin/chromium',
+    args: [
+      ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
+      ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    ],
+  })
+})
+afterAll(async () => {
+  await browser?.close()
+  await hosts[Symbol.asyncDispose]()
+})
+
+async function address({ stateDirectory }: EphemeralAgent, ...flags: string[]): Promise<string> {
+  const { out, said } = await subpage(['dashboard', '--print', '--state', stateDirectory, ...flags])
+  expect(said).toBe('')
+  return out.trim()
+}
+
+async function open(url: string, options: BrowserContextOptions = {}): Promise<Page> {
+  const page = await (await browser.newContext(options)).newPage()
+  page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()))
+  page.on('pageerror', (error) => complaints.push(error.message))
+  page.on('request', (request) => {
+    if (new URL(request.url()).host !== new URL(url).host) complaints.push(`asked ${request.url()}`)
+  })
+  await page.goto(url)
+  return page
+}
+
+/** What axe-core finds, in words. Its script comes by the debugger, for the page lets in none. */
+async function accessibility(page: Page): Promise<string[]> {
+  await page.evaluate(axe)
+  return await page.evaluate(async () => {
+    const { violations } = await (globalThis as unknown as { axe: typeof import('axe-core') }).axe.run()
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`)
+  })
+}
+
+/** The page has seen so many. */
+const checkpoints = (page: Page, least: number) =>
+  expect
+    .poll(async () => Number(await page.locator('dt:text-is("Checkpoints") + dd').textContent()))
+    .toBeGreaterThan(least)
+
+/** Pixels of the first plot that are neither background nor grid, which have no colour. */
+const drawn = (page: Page): Promise<number> =>
+  page.evaluate(`(async () => {
+    // What has just changed is painted with the next frame.
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame)
+    const canvas = document.querySelector('figure canvas')
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+    let coloured = 0
+    for (let at = 0; at < data.length; at += 4) {
+      const colour = data.subarray(at, at + 3)
+      if (data[at + 3] > 200 && Math.max(...colour) - Math.min(...colour) > 80) coloured++
+    }
+    return coloured
+  })()`)
+
+const picture = (page: Page, of: string) =>
+  page.screenshot({ path: join(pictures, `${of}.png`), fullPage: true })
+
+test('a guest, its plots and what can be done with it, by the keyboard, in dark and light and on a telephone', async () => {
+  const page = await open(await address(alpha!), {
+    colorScheme: 'light',
+    viewport: { width: 1360, height: 900 },
+  })
+  await page.getByRole('heading', { level: 2, name }).waitFor()
+  await page.getByText('Alone · Running').waitFor()
+  await page.getByRole('button', { name: 'Protect' }).click()
+  await page.getByLabel('The other host').fill(beta!.address)
+  await page.getByRole('dialog').getByRole('button', { name: 'Protect' }).click()
+  await page.getByText('is being seeded').waitFor()
+  await page.getByRole('button', { name: 'Close' }).click()
+  await page.getByText('Primary · Protected').waitFor()
+  // Live: two looks, and a pause between them.
+  const pause = page.locator('figure', { hasText: 'Pause' }).locator('dd').first()
+  await expect.poll(() => pause.textContent()).toMatch(/^[\d.]+ (ms|s)$/)
+  expect(await page.locator('figure canvas').count()).toBe(4)
+  expect(page.url()).not.toMatch(/[0-9a-f]{64}/)
+  expect(await accessibility(page)).toEqual([])
+
+  await page.getByRole('button', { name: 'Verify' }).focus()
+  await page.keyboard.press('Enter')
+  await page.getByRole('heading', { name: `Verify ${name}?` }).waitFor()
+  expect(await page.getByRole('dialog').textContent()).toContain('is paused meanwhile')
+  expect(await accessibility(page)).toEqual([])
+  await picture(page, 'question')
+  await page.getByRole('dialog').getByRole('button', { name: 'Verify' }).press('Enter')
+  await page.getByText(/^Equal: all \d+ pages/).waitFor()
+  await page.keyboard.press('Escape')
+  await page.getByRole('dialog').waitFor({ state: 'detached' })
+
+  await checkpoints(page, 150)
+  expect(await drawn(page)).toBeGreaterThan(0)
+  await picture(page, 'light')
+  await page.emulateMedia({ colorScheme: 'dark' })
+  expect(await drawn(page)).toBeGreaterThan(0)
+  await picture(page, 'dark')
+  expect(await accessibility(page)).toEqual([])
+  await page.setViewportSize({ width: 390, height: 844 })
+  await page.keyboard.press('Escape')
+  await picture(page, 'telephone-list')
+  await page.getByRole('link', { name: /web/ }).click()
+  await page.getByRole('button', { name: 'All guests' }).waitFor()
+  await picture(page, 'telephone')
+  expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390)
+  expect(await accessibility(page)).toEqual([])
+  await page.context().close()
+})
+
+test('an address lets in once; where nothing runs, the page says how to begin', async () => {
+  const url = await address(empty!)
+  const page = await open(url)
+  await page.getByRole('heading', { name: 'No guest runs here yet' }).waitFor()
+  expect(await accessibility(page)).toEqual([])
+  await picture(page, 'empty')
+  const before = complaints.length
+  const again = await open(url)
+  await again.getByText('has been used, or is too old').waitFor()
+  // The browser itself notes that it was refused.
+  expect(complaints.splice(before)).toEqual([expect.stringContaining('401')])
+  await page.context().close()
+  await again.context().close()
+})
+
+test('a failover is watched, by somebody who may only look', async () => {
+  const url = await address(beta!, '--read-only')
+  const page = await open(url, { colorScheme: 'dark', viewport: { width: 1360, height: 900 } })
+  await page.getByText('Standby · Protected').waitFor()
+  await page.getByText('read only').waitFor()
+  const { pid } = await alpha!.client.guest(name)
+  process.kill(pid!, 'SIGKILL')
+  await page.getByText(/^(Primary|Alone) · /).waitFor()
+  await page.locator('.events .failover').first().waitFor()
+  await page.getByText('Taken over').waitFor()
+  expect(await page.getByRole('button', { name: /Protect|Verify|Switch|Unprotect/ }).count()).toBe(0)
+  // And the agent holds to it, not only the page.
+  const refused = await page.evaluate(async (guest) => {
+    const { sessionStorage } = globalThis as unknown as { sessionStorage: Record<string, string> }
+    const { token } = JSON.parse(sessionStorage['subpage-session']!)
+    const headers = { authorization: `Bearer ${token}` }
+    const answers = [
+      await fetch(`/v1/guests/${guest}/unprotect`, { method: 'POST', headers }),
+      await fetch(`/v1/guests/${guest}/screenshot`, { headers }),
+      await fetch('/v1/status', { headers }),
+    ]
+    return answers.map(({ status }) => status)
+  }, name)
+  expect(refused).toEqual([403, 403, 200])
+  await page.getByText('Primary · Protected').waitFor()
+  await checkpoints(page, 100)
+  await picture(page, 'failover')
+
+  const before = complaints.findIndex((text) => text.includes('403'))
+  complaints.splice(before, 2)
+  expect(complaints).toEqual([])
+  beta!.process.kill('SIGKILL')
+  await page.getByText('connecting again').waitFor()
+  await page
+    .getByRole('alert')
+    .getByText(/The agent gives no answer.* What is below is of \d\d:/)
+    .waitFor()
+  await picture(page, 'reconnecting')
+  await page.context().close()
+})

@@ -1,0 +1,159 @@
+/** What is added to a domain's description, and that exactly it is taken back, whatever else is in there. */
+import { expect, test } from 'vitest'
+import { domainFiles } from '../../src/libvirt/domain-files.ts'
+import { changesOf, refusalsOf } from '../../src/libvirt/domain-policy.ts'
+import { formatDomain, parseDomain } from '../../src/libvirt/domain-xml.ts'
+import { isPrepared, isSame, prepared, unprepared } from '../../src/libvirt/preparation.ts'
+
+const files = domainFiles('/var/lib/libvirt/qemu/subpage', 'web')
+
+const plain = `<domain type='kvm'>
+  <name>web</name>
+  <!-- why it is here -->
+  <memory unit='KiB'>1000001</memory>
+  <devices>
+    <interface type='network'>
+      <mac address='52:54:00:00:00:01'/>
+      <model type='virtio'/>
+    </interface>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:02'/>
+      <model type='virtio'/>
+      <driver queues='2'/>
+    </interface>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:03'/>
+      <model type='e1000e'/>
+    </interface>
+  </devices>
+</domain>
+`
+const crowded = `<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>web</name>
+  <metadata>
+    <other:note xmlns:other='urn:other'/>
+  </metadata>
+  <memory unit='KiB'>524288</memory>
+  <devices/>
+  <qemu:commandline>
+    <qemu:arg value='-global'/>
+    <qemu:arg value='migration.send-configuration=off'/>
+    <qemu:env name='LD_PRELOAD' value='/opt/other.so'/>
+    <qemu:env name='OTHER' value='1'/>
+  </qemu:commandline>
+</domain>
+`
+/** As virt-manager makes it. */
+const spice = `<domain type='kvm'>
+  <name>web</name>
+  <memory unit='KiB'>524288</memory>
+  <devices>
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+    <channel type='spicevmc'>
+      <target type='virtio' name='com.redhat.spice.0'/>
+      <address type='virtio-serial' controller='0' bus='0' port='2'/>
+    </channel>
+    <graphics type='spice' port='5900' autoport='no' listen='127.0.0.1' passwd='sesame' defaultMode='insecure'>
+      <listen type='address' address='127.0.0.1'/>
+      <image compression='off'/>
+    </graphics>
+    <audio id='1' type='spice'/>
+    <video>
+      <model type='qxl' ram='65536' vram='65536' vgamem='16384' heads='1' primary='yes'/>
+    </video>
+    <redirdev bus='usb' type='spicevmc'/>
+    <redirdev bus='usb' type='spicevmc'/>
+  </devices>
+</domain>
+`
+const known = [
+  { of: 'one with SPICE', xml: spice },
+  { of: 'a plain one', xml: plain },
+  { of: 'one with options of its own', xml: crowded },
+]
+const formatted = (xml: string) => formatDomain(parseDomain(xml))
+
+test.each(known)('$of: all is added once, and taken back exactly', ({ xml }) => {
+  const once = prepared(xml, files)
+  expect(isPrepared(parseDomain(xml))).toBe(false)
+  expect(isPrepared(parseDomain(once))).toBe(true)
+  expect(isSame(prepared(once, files), once)).toBe(true)
+  expect(isSame(once, xml)).toBe(false)
+  expect(unprepared(once)).toBe(formatted(xml))
+  expect(unprepared(unprepared(once))).toBe(formatted(xml))
+})
+
+test('libvirt writes attributes and spaces in its own way: that is no difference', () => {
+  const once = prepared(plain, files)
+  const asLibvirt = once
+    .replace('<driver queues="2" name="qemu"/>', "<driver name='qemu' queues='2'/>")
+    .replaceAll(/\n +/g, '\n')
+  expect(asLibvirt).not.toBe(once)
+  expect(isSame(asLibvirt, once)).toBe(true)
+  expect(isSame(prepared(asLibvirt, files), once)).toBe(true)
+})
+
+test('the RAM is whole MiB, as libvirt makes it; comments stay', () => {
+  const once = prepared(plain, files)
+  expect(once).toContain(`size=${977 * 2 ** 20},`)
+  expect(once).toContain('<!-- why it is here -->')
+})
+
+test('only virtio cards that may have vhost are told to have none', () => {
+  const cards = prepared(plain, files).match(/<interface[\s\S]*?<\/interface>/g)!
+  expect(cards[0]).toContain('<driver name="qemu"/>')
+  expect(cards[1]).toContain('<driver queues="2" name="qemu"/>')
+  expect(cards[2]).not.toContain('driver')
+})
+
+test('what is preloaded already stays, behind the shim; arguments go before variables', () => {
+  const once = prepared(crowded, files)
+  expect(once).toContain(`value="${files.shim}:/opt/other.so"`)
+  expect(once.lastIndexOf('qemu:arg')).toBeLessThan(once.indexOf('qemu:env'))
+})
+
+test('what somebody has added since is kept', () => {
+  const later = prepared(plain, files).replace(
+    '  </qemu:commandline>',
+    '  <qemu:arg value="-no-hpet"/></qemu:commandline>',
+  )
+  expect(unprepared(later)).toContain('<qemu:arg value="-no-hpet"/>')
+  expect(unprepared(later)).not.toMatch(/subpage/i)
+})
+
+test('names and places that cannot be', () => {
+  expect(() => domainFiles('/x', 'a b')).toThrow('cannot be a guest name')
+  expect(() => domainFiles(`/${'x'.repeat(100)}`, 'web')).toThrow('longer than the path of a socket')
+  expect(() => parseDomain('<network/>')).toThrow('it has no <domain>')
+  expect(() => parseDomain('no XML')).toThrow('cannot be read')
+})
+
+test('SPICE becomes VNC: with its password and place, without what only its clients use', () => {
+  const once = prepared(spice, files)
+  expect(once).toMatch(
+    /<graphics type="vnc" [^>]*listen="127.0.0.1" passwd="sesame" port="-1" autoport="yes">\s*<listen type="address" address="127.0.0.1"\/>\s*<\/graphics>/,
+  )
+  expect(once).toContain('<audio id="1" type="none"/>')
+  expect(once).toContain('<model type="qxl"')
+  expect(once).toContain('org.qemu.guest_agent.0')
+  // The password is in no second place, which libvirt would show to everybody.
+  expect(once.match(/sesame/g)).toHaveLength(1)
+  const devices = once.slice(once.indexOf('<devices>'))
+  expect(devices).not.toContain('spice')
+})
+
+test('what SPICE becomes is said before it is done', () => {
+  expect(changesOf(parseDomain(spice)).map(({ part, reason }) => `${part}: ${reason}`)).toEqual([
+    expect.stringMatching(/^channel spicevmc: prepare takes it out/),
+    expect.stringMatching(/^graphics spice: prepare makes VNC of it/),
+    expect.stringMatching(/^audio spice: prepare makes it silent/),
+    expect.stringMatching(/^redirdev spicevmc: prepare takes it out/),
+    expect.stringMatching(/^redirdev spicevmc: prepare takes it out/),
+  ])
+  const both = parseDomain(spice.replace('<video>', "<graphics type='vnc' port='5901'/><video>"))
+  expect(refusalsOf(both).map(({ part, reason }) => `${part}: ${reason}`)).toContainEqual(
+    expect.stringMatching(/^graphics spice: .*take this one out/),
+  )
+})

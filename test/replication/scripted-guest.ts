@@ -1,0 +1,148 @@
+/**
+ * A guest whose memory is real but whose processor is a script. Its device state is a digest of its memory at the pause, so a takeover
+ * proves by itself that image and device state belong together.
+ */
+import { hashBlocksSync } from '../../src/memory/hash.ts'
+import { pageBytes } from '../../src/memory/page.ts'
+import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { Region } from '../../src/memory/region.ts'
+import { type GuestDisks, noDisks } from '../../src/replication/disks.ts'
+import type { GuestEnd } from '../../src/replication/guest.ts'
+import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
+import type { SeededRandom } from '../support/random.ts'
+import { helloFor } from './pair.ts'
+
+export function digestOf(region: Region): string {
+  return Buffer.from(hashBlocksSync(region, PageRanges.all(region.pages), pageBytes)).toString('hex')
+}
+
+/** Things that a test lets go wrong, each called where its name says. */
+interface Mishaps {
+  pause?(): void
+  harvest?(): void
+  resume?(): { valid: boolean }
+}
+
+/** A guest of the Guest interface. Its memory changes only through `write` and only while it runs. */
+export class ScriptedGuest {
+  readonly description
+  readonly ram: Region
+  readonly ended: Promise<GuestEnd>
+  alive = true
+  pauseMsMax = 2_000
+  disks: GuestDisks = noDisks
+  trackerName: Tracker['name'] = 'userfault'
+  openTrackers = 0
+  end: (end: GuestEnd) => void = () => undefined
+  mishaps: Mishaps = {}
+  paused = false
+  /** By somebody else than the primary. */
+  suspended = false
+  /** What memory was at each pause, by `consoleBytes`, which counts the pauses. */
+  readonly history = new Map<number, string>()
+  consoleBytes = 0
+  readonly #dirty = new Set<number>()
+  readonly #random: SeededRandom
+
+  constructor(pages: number, random: SeededRandom) {
+    this.description = helloFor({ pages }).guest
+    this.ram = Region.anonymous(pages * pageBytes)
+    this.#random = random
+    this.ended = new Promise((resolve) => {
+      this.end = (end) => {
+        this.alive = false
+        resolve(end)
+      }
+    })
+  }
+
+  /** Also used to write behind the tracker's back. */
+  write(offset: number, data: Uint8Array, tracked = true): void {
+    if (this.paused) throw new Error('a guest that stands still cannot write')
+    this.ram.write(offset, data)
+    const last = Math.floor((offset + data.length - 1) / pageBytes)
+    if (tracked) for (let p = Math.floor(offset / pageBytes); p <= last; p++) this.#dirty.add(p)
+  }
+
+  /** A few writes as programs make them: words, lines, whole pages, zeros. */
+  work(writes = 8): void {
+    const { integer } = this.#random
+    for (let n = 0; n < writes && !this.paused; n++) {
+      const page = integer(0, this.ram.pages - 1)
+      const kind = integer(0, 3)
+      const length = [8, 64, pageBytes, pageBytes][kind]!
+      const offset = page * pageBytes + (length < pageBytes ? integer(0, pageBytes / length - 1) * length : 0)
+      this.write(offset, new Uint8Array(length).fill(kind === 3 ? 0 : integer(1, 255)))
+    }
+  }
+
+  track(): Tracker {
+    let everything = true
+    const early: EarlyHarvest = {
+      peek: () => (everything ? PageRanges.empty : PageRanges.of([...this.#dirty].map((page) => [page, 1]))),
+      harvest: (within) => {
+        const pages = [...this.#dirty].filter((page) => within.has(page))
+        for (const page of pages) this.#dirty.delete(page)
+        return PageRanges.of(pages.map((page) => [page, 1]))
+      },
+    }
+    const compares = this.trackerName === 'compare'
+    this.openTrackers++
+    return {
+      name: this.trackerName,
+      fallback: undefined,
+      early: compares ? undefined : early,
+      harvest: (leave = PageRanges.empty) => {
+        const all = everything || compares
+        everything = true
+        this.mishaps.harvest?.()
+        everything = false
+        const taken = [...this.#dirty].filter((page) => !leave.has(page))
+        for (const page of taken) this.#dirty.delete(page)
+        return all
+          ? PageRanges.all(this.ram.pages)
+          : PageRanges.of(taken.map((page) => [page, 1] as const)).union(leave)
+      },
+      close: () => void this.openTrackers--,
+    }
+  }
+
+  async pause() {
+    this.mishaps.pause?.()
+    this.paused = true
+    this.consoleBytes++
+    const digest = digestOf(this.ram)
+    this.history.set(this.consoleBytes, digest)
+    const deviceState = Buffer.from(digest)
+    return {
+      suspended: this.suspended,
+      deviceState: async () => deviceState,
+      resume: async () => {
+        this.paused = false
+        const { valid } = this.mishaps.resume?.() ?? { valid: true }
+        return { valid, pauseUs: 1, flushUs: 0 }
+      },
+    }
+  }
+
+  supersede(detail: string): void {
+    this.end({ how: 'superseded', detail })
+  }
+
+  async holdOutputs(): Promise<void> {}
+  async freeOutputs(): Promise<void> {}
+  async releaseOutputs(): Promise<void> {}
+  outputPending(): undefined {}
+
+  /** What its machine is made of, for misfit(). */
+  parts: string[] = []
+
+  misfit(_state: Uint8Array, parts: readonly string[]): string | undefined {
+    const more = this.parts.filter((part) => !parts.includes(part))
+    return more.length > 0 ? `it has now: ${more}` : undefined
+  }
+
+  async misfitNow(parts: readonly string[]): Promise<string | undefined> {
+    return this.misfit(new Uint8Array(), parts)
+  }
+}

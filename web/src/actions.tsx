@@ -1,0 +1,164 @@
+/** What can be done with a guest, after a question that says what will happen. */
+import { useEffect, useRef, useState } from 'preact/hooks'
+import type { GuestStatus, Verified } from '../../src/agent/status.ts'
+import { ask, type Session } from './session.ts'
+import { hostOf } from './words.ts'
+
+interface Action {
+  name: 'protect' | 'switchover' | 'verify' | 'unprotect'
+  title: string
+  /** One sentence each. */
+  happens: string[]
+  grave?: true
+}
+
+function actionsOf({ name, role, state, peer: at }: GuestStatus): Action[] {
+  if (role === 'Standby') return []
+  const peer = at === null ? null : hostOf(at)
+  if (peer === null)
+    return [
+      {
+        name: 'protect',
+        title: 'Protect',
+        happens: [
+          `The other host starts a standby of ${name}, and takes as much memory as ${name} has.`,
+          `${name} runs on while its memory is sent; then it is paused for some milliseconds, many times a second.`,
+          'What it sends waits until the standby has its state.',
+        ],
+      },
+    ]
+  const whole = state === 'Protected' || state === 'Lagging'
+  const actions: Action[] = [
+    {
+      name: 'switchover',
+      title: 'Switch over',
+      happens: [
+        `${name} moves to ${peer}, and this host becomes its standby.`,
+        'It stands still for some tens of milliseconds. Nothing is lost, and connections last.',
+      ],
+    },
+    {
+      name: 'verify',
+      title: 'Verify',
+      happens: [
+        `The memory of ${name} is compared with that of its standby, page by page.`,
+        `${name} is paused meanwhile: about a second for each GiB. Disks are compared while it runs.`,
+      ],
+    },
+  ]
+  const unprotect: Action = {
+    name: 'unprotect',
+    title: 'Unprotect',
+    grave: true,
+    happens: [
+      `${name} runs on, without a standby: if this host is lost, ${name} is.`,
+      `What ${peer} holds of its memory is discarded. Copies of disks stay there.`,
+    ],
+  }
+  return [...(whole ? actions : []), unprotect]
+}
+
+export function Actions({ guest, session }: { guest: GuestStatus; session: Session }) {
+  const [asked, setAsked] = useState<Action>()
+  if (session.rights === 'read') return null
+  return (
+    <div class="actions">
+      {actionsOf(guest).map((action) => (
+        <button
+          key={action.name}
+          type="button"
+          class={action.grave ? 'grave' : ''}
+          onClick={() => setAsked(action)}
+        >
+          {action.title}
+        </button>
+      ))}
+      {asked && <Question action={asked} guest={guest} session={session} close={() => setAsked(undefined)} />}
+    </div>
+  )
+}
+
+interface QuestionProps {
+  action: Action
+  guest: GuestStatus
+  session: Session
+  close: () => void
+}
+
+function Question({ action, guest, session, close }: QuestionProps) {
+  const dialog = useRef<HTMLDialogElement>(null)
+  const [to, setTo] = useState('')
+  const [doing, setDoing] = useState(false)
+  const [said, setSaid] = useState<{ text: string; good: boolean }>()
+  useEffect(() => dialog.current?.showModal(), [])
+  const act = async () => {
+    setDoing(true)
+    try {
+      setSaid({ text: await perform(session, action.name, guest.name, to), good: true })
+    } catch (error) {
+      setSaid({ text: (error as Error).message, good: false })
+    }
+    setDoing(false)
+  }
+  return (
+    <dialog ref={dialog} aria-labelledby="question" onClose={close}>
+      <h2 id="question">
+        {action.title} {guest.name}?
+      </h2>
+      {said ? (
+        <p class={said.good ? 'said' : 'said wrong'} role="status">
+          {said.text}
+        </p>
+      ) : (
+        <ul>
+          {action.happens.map((sentence) => (
+            <li key={sentence}>{sentence}</li>
+          ))}
+        </ul>
+      )}
+      {action.name === 'protect' && !said && (
+        <label>
+          The other host
+          <input
+            type="text"
+            placeholder="HOST:PORT"
+            value={to}
+            onInput={({ currentTarget }) => setTo(currentTarget.value.trim())}
+          />
+        </label>
+      )}
+      <div class="actions">
+        <button type="button" onClick={() => dialog.current?.close()}>
+          {said ? 'Close' : 'Cancel'}
+        </button>
+        {!said && (
+          <button
+            type="button"
+            class={action.grave ? 'grave' : 'main'}
+            disabled={doing || (action.name === 'protect' && to === '')}
+            onClick={() => void act()}
+          >
+            {doing ? 'One moment …' : action.title}
+          </button>
+        )}
+      </div>
+    </dialog>
+  )
+}
+
+/** @returns what has become of it, in words */
+async function perform(session: Session, action: Action['name'], name: string, to: string): Promise<string> {
+  const path = `/v1/guests/${encodeURIComponent(name)}/${action}`
+  if (action === 'verify') {
+    const { equal, pages, epoch } = await ask<Verified>(session, 'POST', path)
+    return equal
+      ? `Equal: all ${pages} pages, at checkpoint ${epoch}.`
+      : `They differ. subpage verify ${name} says where; protect it anew.`
+  }
+  if (action === 'protect') {
+    await ask(session, 'POST', path, { to })
+    return `The standby of ${name} is being seeded.`
+  }
+  await ask(session, 'POST', path)
+  return action === 'switchover' ? `${name} runs on the other host now.` : `${name} has no standby any more.`
+}
