@@ -29,7 +29,6 @@ const targetPrefix = 'subpage-nbd-'
 const endMsMax = 10_000
 /** While jobs are looked at. */
 const lookMs = 2
-const expiredLooks = 500
 /** What may be left to copy while the guest stands still: at first, and at most, as a part of a journal. */
 const [leftBytesMin, leftShareMax] = [2 ** 20, 1 / 4]
 const settleMs = 50
@@ -302,8 +301,6 @@ export class DiskMirrors implements GuestDisks {
   }
 
   async #still(work: () => Promise<void>): Promise<void> {
-    // The guard may still be ending a pause; if it does not come to its end, that is said below.
-    for (let looks = 0; this.#lease.expired && looks < expiredLooks; looks++) await delay(lookMs)
     if (await standStill({ qmp: this.#qmp, lease: this.#lease }, work)) return
     throw new SubpageError('PAUSE_BROKEN', 'the guard resumed the guest while its disks were being seen to')
   }

@@ -11,6 +11,8 @@ import { addon, type LeaseHandle } from '../memory/native.ts'
 
 const none = 0n
 const lockedPollMs = 2
+/** Longer than any pause of ours, its overdue end included. */
+const settleMsMax = 5_000
 
 export class PauseLease {
   readonly #lease: LeaseHandle
@@ -33,9 +35,22 @@ export class PauseLease {
   }
 
   /**
+   * Resolves when a pause can begin: another program holds none (one that was killed in it holds it until the guard ends it). If it does
+   * hold on to it, `acquire` says so. For pauses that come once; a checkpoint is tried again at the next epoch.
+   */
+  async settled(limitMs = settleMsMax): Promise<void> {
+    const deadline = performance.now() + limitMs
+    for (;;) {
+      const word = addon.leaseWord(this.#lease)
+      if (word === none || word === this.#held || performance.now() > deadline) return
+      await delay(lockedPollMs)
+    }
+  }
+
+  /**
    * Takes the lease, before `stop` is sent.
    * @param holdMs up to 60000; the guard resumes the guest this long after
-   * @throws SubpageError PAUSE_BROKEN while the guard still ends an earlier pause: try again at the next epoch
+   * @throws SubpageError PAUSE_BROKEN while another program holds a pause, or the guard ends one: try again at the next epoch
    */
   acquire(holdMs: number): void {
     // What we still hold is from a pause whose `cont` was never confirmed; the new one takes its place.
@@ -43,7 +58,10 @@ export class PauseLease {
     this.#held = renewed === none ? addon.leaseTake(this.#lease, holdMs) : renewed
     this.#holdMs = holdMs
     if (this.#held === none)
-      throw new SubpageError('PAUSE_BROKEN', 'the guard is still ending an earlier pause of this guest')
+      throw new SubpageError(
+        'PAUSE_BROKEN',
+        'an earlier pause of this guest, by another program, has not ended yet',
+      )
   }
 
   /**

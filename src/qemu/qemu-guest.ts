@@ -159,6 +159,7 @@ export class QemuGuest implements Guest {
   }
 
   async misfitNow(parts: readonly string[]): Promise<string | undefined> {
+    await this.qemu.lease.settled()
     const pause = await this.pause()
     await pause.resume()
     const state = await pause.deviceState()

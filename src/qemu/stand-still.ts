@@ -19,6 +19,7 @@ export async function standStill(
     await work()
     return true
   }
+  await lease.settled()
   lease.acquire(leaseMs)
   try {
     await qmp.run('stop')

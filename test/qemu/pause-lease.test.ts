@@ -8,7 +8,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { addon } from '../../src/memory/native.ts'
 import { holdLocked, PauseLease } from '../../src/qemu/pause-lease.ts'
 import { readShimStatus } from '../../src/tracking/shim.ts'
@@ -89,6 +89,22 @@ test('no pause begins while the guard ends an earlier one', () => {
   expect(lease.inherit(1000)).toBe(false)
   writeWord(0n)
   lease.acquire(1000)
+})
+
+test('a pause that comes once waits for the end of one of another program, and no longer than that can last', async () => {
+  for (const state of [2n ** 64n - 1n, 2n ** 64n - 2n, 123_456n]) {
+    writeWord(state)
+    const settled = vi.fn()
+    const waiting = lease.settled().then(settled)
+    await lease.settled(1)
+    expect(settled).not.toHaveBeenCalled()
+    writeWord(0n)
+    await waiting
+  }
+  lease.acquire(1000)
+  lease.release()
+  await lease.settled()
+  lease.resumed()
 })
 
 test('a pause whose `cont` was never confirmed does not block the next one', () => {

@@ -11,6 +11,7 @@ export function compileProgram(script: string, folder: string): string {
   const args = [...flags.split(' '), packageRoot, '--outDir', folder, script]
   execFileSync(join(packageRoot, 'node_modules/.bin/tsc'), args, { cwd: packageRoot, encoding: 'utf8' })
   copyFileSync(join(packageRoot, 'package.json'), join(folder, 'package.json'))
-  for (const needed of ['node_modules', 'build']) symlinkSync(join(packageRoot, needed), join(folder, needed))
+  for (const needed of ['node_modules', 'build', 'dist'])
+    symlinkSync(join(packageRoot, needed), join(folder, needed))
   return join(folder, relative(packageRoot, script).replace(/\.ts$/, '.js'))
 }

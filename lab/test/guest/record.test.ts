@@ -12,6 +12,7 @@ import { PageRanges } from 'subpage/memory/page-ranges'
 import { Region } from 'subpage/memory/region'
 import { askVictim, type Console, readConsole, typeLine, untilConsole } from 'subpage/qemu/demo-guest'
 import { guestFiles } from 'subpage/qemu/guest-files'
+import { PauseLease } from 'subpage/qemu/pause-lease'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Hosts, protect, ramBytes, startVictim } from '../../../test/support/hosts.ts'
 import { mainFile, subpage } from '../../../test/support/subpage.ts'
@@ -183,7 +184,11 @@ test('a recorder that is killed leaves the guest running', async () => {
 
 test('a protected guest is recorded beside its protection, which keeps every write', async () => {
   const b = await hosts.add('b')
+  // A program has died in its pause, which the guard ends.
+  const dead = PauseLease.open(guestFiles(state, 'web').lease)
+  dead.acquire(500)
   await protect(a, 'web', b)
+  dead.close()
   const finished = await record('vm:web', '--for', '0.3s', '--epoch', '50ms', '--force')
   expect(finished).toMatchObject({ status: 0 })
   const { header } = readTrace(traceFile)
