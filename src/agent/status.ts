@@ -98,6 +98,14 @@ const Disk = Type.Object({
   copy: Nullable(Type.String({ description: "on the standby's host" })),
   state: Type.Enum(['Alone', 'Seeding', 'Protected', 'Standby']),
   behindBytes: Type.Integer({ description: 'written here, and not on their way to the standby yet' }),
+  journal: Type.Object(
+    {
+      memoryBytes: Type.Integer({ description: "in the supervisor's memory" }),
+      fileBytes: Type.Integer({ description: 'in a file, for want of room there' }),
+      spilledBytes: Type.Integer({ description: 'that ever were in the file, since the connection began' }),
+    },
+    { description: 'what holds the bytes that are behind' },
+  ),
   writes: Type.Integer({ description: 'of the guest, and while seeding of what was there' }),
   writtenBytes: Type.Integer(),
   equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
@@ -323,6 +331,7 @@ export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): 
   ...{ name, bytes, path, copy: null },
   state: standby ? 'Standby' : 'Alone',
   ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
+  journal: { memoryBytes: 0, fileBytes: 0, spilledBytes: 0 },
   ...{ errors: 0, lastError: null, lastErrorCode: null, cuts: 0, seeded: null },
   sent: noTraffic(),
 })

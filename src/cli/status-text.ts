@@ -143,10 +143,12 @@ type Seeding = NonNullable<GuestStatus['seeding']>
 
 function diskText(disk: DiskStatus): string {
   const { name, bytes, path, copy, state, behindBytes, writtenBytes, equalBytes } = disk
+  const { journal } = disk
+  const spilled = journal.fileBytes > 0 ? `, ${formatBytes(journal.fileBytes)} of it in a file` : ''
   const copied =
     state === 'Alone' || state === 'Standby'
       ? ''
-      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
+      : `, ${formatBytes(behindBytes)} behind${spilled}; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
   const seeded = disk.seeded
     ? `; brought up by ${disk.seeded.by}: ${formatBytes(disk.seeded.readBytes)} read, ${formatBytes(disk.seeded.sentBytes)} to be sent`

@@ -33,7 +33,7 @@ test('disk', async () => {
   const { json, text } = await disk({ tiny: true })
   expect(json.rows.map(({ job, mode }) => `${job} ${mode}`).sort()).toEqual(
     ['sync1', 'sync16', 'seq', 'mixed']
-      .flatMap((job) => ['unprotected', 'protected', 'durable'].map((mode) => `${job} ${mode}`))
+      .flatMap((job) => ['unprotected', 'mirrored', 'protected', 'durable'].map((mode) => `${job} ${mode}`))
       .sort(),
   )
   for (const { iops, mibPerS, latencyUs } of json.rows) {
@@ -42,6 +42,7 @@ test('disk', async () => {
   }
   // The flush is a part of the pause.
   expect(json.stopFlushUs.p50).toEqual(between(0, json.pauseUs.p99))
+  expect(json.barrierUs.p50).toEqual(between(0, json.pauseUs.p99))
   // Most of what is written lies in the guest's memory.
   expect(json.wireShare).toEqual(between(0, 0.5))
   // Of a disk that the standby has, only what changed is sent.
