@@ -310,6 +310,7 @@ export const addon: Addon = load(join(packageRoot, 'build/native/subpage.node'))
 
 export function load(path: string): Addon {
   try {
+    // Loaded early: with this file.
     return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
     const said = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)

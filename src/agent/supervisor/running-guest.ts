@@ -19,7 +19,7 @@ import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host, HostFacts } from './host.ts'
 import type { GuestProcess, RunnableGuest } from './hypervisor.ts'
-import { endOfManaged } from './managed-guest.ts'
+import { meetManaged } from './managed-guest.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
 import { verifyRegularly } from './regular-verification.ts'
 import { tellOfTrouble } from './trouble.ts'
@@ -51,7 +51,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
-    if (qemu.record.machine.managed) qemu.explainEnd = (end) => endOfManaged(qemu.record, end)
+    meetManaged(qemu)
     if (qemu.record.density) host.density.resume(this)
     tellOfTrouble(qemu, host)
     qemu.hang.on('stuck', () => this.#fence())
