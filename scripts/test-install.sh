@@ -26,9 +26,9 @@ prepare() { # prepare SUITE
   ln -s ../lib/node_modules/npm/bin/npm-cli.js "$root/usr/local/bin/npm"
   ln -s ../lib/node_modules/npm/bin/npx-cli.js "$root/usr/local/bin/npx"
   # A network whose certificates this machine trusts is to be trusted there, too.
-  mkdir -p "$root/etc/ssl/certs" "$root/usr/local/etc"
+  mkdir -p "$root/etc/ssl/certs"
   cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-  echo 'cafile=/etc/ssl/certs/ca-certificates.crt' >"$root/usr/local/etc/npmrc"
+  environment+=(npm_config_cafile=/etc/ssl/certs/ca-certificates.crt)
   say "$1: Node $(inside node --version), npm $(inside npm --version)"
 }
 

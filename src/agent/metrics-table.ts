@@ -239,6 +239,11 @@ export const stateMetrics = {
     type: 'gauge',
     help: '1 for the role of the guest on this host, 0 for the others.',
   },
+  reason: {
+    name: 'subpage_guest_reason',
+    type: 'gauge',
+    help: '1 with the code of the reason for its state (errors.md); none where nothing has to be explained.',
+  },
   safe: {
     name: 'subpage_guest_safe',
     type: 'gauge',

@@ -2,6 +2,7 @@
 
 import { type Static, Type } from '#typebox'
 import { shadowKinds } from '../delta/shadow.ts'
+import { type ErrorCode, errorTable } from '../errors.ts'
 import { noTraffic } from '../replication/disk-traffic.ts'
 import { durabilities } from '../replication/sending.ts'
 import type { MemoryVerification } from '../replication/verify.ts'
@@ -147,6 +148,11 @@ export const GuestStatus = Type.Object({
   role: Type.Union([Type.Literal('Primary'), Type.Literal('Standby'), Type.Literal('Alone')]),
   state: Type.String(),
   reason: Type.String(),
+  reasonCode: Nullable(
+    Type.Enum(Object.keys(errorTable) as ErrorCode[], {
+      description: 'what reason says, for programs: a code of errors.md, which says what to do',
+    }),
+  ),
   peer: Nullable(Type.String()),
   ramBytes: Type.Integer(),
   auxBytes: Type.Integer({ description: 'memory of its devices and firmware, protected with its RAM' }),

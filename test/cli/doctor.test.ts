@@ -15,7 +15,8 @@ const none = new DurationStats().counted
 
 const healthy: GuestStatus = {
   ...unprotected,
-  ...{ name: 'web', role: 'Primary', state: 'Protected', reason: '', peer: 'beta:7475' },
+  ...{ name: 'web', role: 'Primary', state: 'Protected', reason: '', reasonCode: null },
+  ...{ peer: 'beta:7475' },
   ...{ ramBytes: 2 ** 30, auxBytes: 0, accel: 'kvm', qemu: '7.2.1', pid: 7, console: '', consoleSocket: '' },
   ...{ firmware: null, vnc: null, disks: [diskStatus({ name: 'root', bytes: 4096, path: '/d' }, false)] },
   ...{ tracker: 'userfault', codec: 'masked', epochMs: 25, outputs: 'held', generation: 1 },
@@ -135,6 +136,17 @@ test('every finding of the code is tried', () => {
     ([, id]) => id!,
   )
   expect(new Set(ids)).toEqual(new Set(cases.map(([id]) => id)))
+})
+
+test('what status says of its state has a code of the table of errors, which the finding names', () => {
+  const [found] = diagnose(
+    guest({ state: 'Connecting', reason: 'no route to host', reasonCode: 'PEER_UNREACHABLE' }),
+  )
+  expect(found).toMatchObject({ id: 'connecting', code: 'PEER_UNREACHABLE' })
+  const [alone] = diagnose(
+    guest({ role: 'Alone', state: 'Running', reason: 'in any words', reasonCode: 'NOT_PROTECTED' }),
+  )
+  expect(alone).toMatchObject({ problem: 'it is not protected', code: 'NOT_PROTECTED' })
 })
 
 test('the worst comes first', () => {

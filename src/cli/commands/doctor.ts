@@ -75,11 +75,12 @@ function formatFindings(name: string, findings: readonly Finding[]): string {
     return `${count} ${count === 1 ? severity : several}`
   }
   const head = `${name}: ${counted('critical', 'critical')}, ${counted('warning', 'warnings')}, ${counted('note', 'notes')}`
-  const parts = findings.map(({ severity, problem, remedy, command }) =>
+  const parts = findings.map(({ severity, code, problem, remedy, command }) =>
     [
       `${words[severity]}: ${problem}`,
       `  → ${remedy}`,
       ...(command === undefined ? [] : [`    ${command}`]),
+      ...(code === undefined ? [] : [`    ${code}: see docs/errors.md#${code.toLowerCase()}`]),
     ].join('\n'),
   )
   return [head, ...parts].join('\n\n')

@@ -1,6 +1,7 @@
 /** What `subpage doctor` finds, and in what. */
 import type { HostDensityStatus } from '../../agent/density-status.ts'
 import type { GuestStatus, HostStatus } from '../../agent/status.ts'
+import type { ErrorCode } from '../../errors.ts'
 
 export const severities = ['critical', 'warning', 'note'] as const
 export type Severity = (typeof severities)[number]
@@ -13,6 +14,8 @@ export interface Finding {
   severity: Severity
   /** For programs; stays the same. */
   id: string
+  /** What status says of it, where it is the guest's state: docs/errors.md says what to do. */
+  code?: ErrorCode
   problem: string
   remedy: string
   /** What to type, where one command does it. */
