@@ -271,6 +271,11 @@ export const hostMetrics = {
   memory: { name: 'subpage_agent_memory_bytes', type: 'gauge', help: 'Memory of the agent itself.' },
   guests: { name: 'subpage_guests', type: 'gauge', help: 'Guests of this host, by role.' },
   arbiter: { name: 'subpage_arbiter_up', type: 'gauge', help: '1 while the arbiter answers.' },
+  clock: {
+    name: 'subpage_clock_synchronized',
+    type: 'gauge',
+    help: '1 while something keeps the clock of the host right; none where the kernel does not tell.',
+  },
   expiry: {
     name: 'subpage_certificate_expiry_timestamp_seconds',
     type: 'gauge',

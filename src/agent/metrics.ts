@@ -52,6 +52,7 @@ function measure(host: HostStatus): Measured[] {
   add(hostMetrics.build, only(1, { host: host.host, release: host.release }))
   add(hostMetrics.memory, only(host.ownBytes))
   add(hostMetrics.arbiter, only(host.arbiter.trouble === null ? 1 : 0))
+  if (host.clock.synchronized !== null) add(hostMetrics.clock, only(host.clock.synchronized ? 1 : 0))
   if (host.certificate) add(hostMetrics.expiry, only(Date.parse(host.certificate.validTo) / 1000))
   for (const role of roles)
     add(hostMetrics.guests, only(guests.filter((guest) => guest.role === role).length, { role }))

@@ -320,6 +320,17 @@ export const HostStatus = Type.Object({
   ownBytes: Type.Integer({
     description: 'memory of the agent itself; what its guests take is theirs',
   }),
+  clock: Type.Object(
+    {
+      at: Type.Integer({ description: 'milliseconds since 1970, when this was said' }),
+      synchronized: Nullable(
+        Type.Boolean({
+          description: 'something keeps it right, such as NTP; null: the kernel does not tell',
+        }),
+      ),
+    },
+    { description: 'the wall clock: events and certificates go by it, decisions about guests do not' },
+  ),
   guests: Type.Array(GuestStatus),
 })
 export type HostStatus = Static<typeof HostStatus>

@@ -86,6 +86,7 @@ const host: HostStatus = {
   ...{ host: 'alpha', release: '1.2.3', pid: 1, address: 'x', ownBytes: 5e7 },
   certificate: { name: 'alpha', validTo: '2030-01-01T00:00:00.000Z' },
   arbiter: { description: 'etcd', trouble: null },
+  clock: { at: 1.7e12, synchronized: true },
   guests: [withDefaults, guarded],
 }
 const { text } = await metricsPage(host)
@@ -125,6 +126,7 @@ test("promtool finds nothing to say against the page: types, units, names, and a
 
 test('figures come in base units; what a guest has not is not there', () => {
   for (const line of [
+    'subpage_clock_synchronized 1',
     'subpage_build_info{host="alpha",release="1.2.3"} 1',
     'subpage_certificate_expiry_timestamp_seconds 1893456000',
     'subpage_guest_lag_seconds{guest="mail"} 0.025',

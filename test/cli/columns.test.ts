@@ -74,6 +74,7 @@ const host: HostStatus = {
   address: '[2001:db8::4711:2]:7475',
   certificate: { name: 'alpha', validTo: '2030-01-01T00:00:00Z' },
   arbiter: { description: 'etcd', trouble: null },
+  clock: { at: 1.7e12, synchronized: true },
   ownBytes: 1,
   guests: [guest('web'), { ...guest('mail'), peer: '192.0.2.11:7475' }],
 }

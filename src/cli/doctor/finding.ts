@@ -28,6 +28,8 @@ export interface Patient {
   density?: HostDensityStatus
   /** The other host; a text says why it was not asked. */
   peer: { host: HostStatus; guest: GuestStatus | undefined } | string
+  /** How far the clock of the other host is ahead, milliseconds, and how wrong that may be; undefined where it was not asked. */
+  clocks?: { aheadMs: number; withinMs: number }
   /** Milliseconds since 1970. */
   now: number
 }
