@@ -153,15 +153,17 @@ static void link_record(struct journal *journal, struct record *record)
 
 enum room { ROOM_NONE, ROOM_MEMORY, ROOM_SPILL };
 
-/* What is longer than the whole memory is taken when nothing is there. */
+/* What finds room nowhere is taken into memory when nothing else is there. */
 static enum room room_for(const struct journal *journal, uint64_t cost)
 {
     uint64_t all = journal->current.bytes + journal->sealed.bytes;
     uint64_t spilled = journal->current.spilled + journal->sealed.spilled, used = all - spilled;
     /* What comes behind something spilled may have room in memory again: the order is that of the lists. */
-    if (all == 0 || (used <= journal->bytes_max && cost <= journal->bytes_max - used))
+    if (used <= journal->bytes_max && cost <= journal->bytes_max - used)
         return ROOM_MEMORY;
-    return journal->spill && spill_has_room(journal->spill, cost) ? ROOM_SPILL : ROOM_NONE;
+    if (journal->spill && spill_has_room(journal->spill, cost))
+        return ROOM_SPILL;
+    return all == 0 ? ROOM_MEMORY : ROOM_NONE;
 }
 
 /* Under the lock. ROOM_NONE: nothing is recorded, or it was stopped. */

@@ -45,7 +45,7 @@ export const fedOf = (mirror: Mirror): number =>
     : mirror.readBytes
 export const sentOf = ({ endpoint }: Mirror): number =>
   endpoint.stats.writtenBytes - endpoint.stats.equalBytes
-export const syncOf = ({ changed, readBytes, sentBytes }: Mirror): DiskSync => ({
+const syncOf = ({ changed, readBytes, sentBytes }: Mirror): DiskSync => ({
   ...{ by: changed ? 'map' : 'hashes', readBytes, sentBytes },
 })
 
