@@ -1,5 +1,6 @@
 /** `subpage status` for people: the guests of a host, one of them, and what it does just now. */
-import type { DiskStatus, GuestStatus, HostStatus } from '../agent/status.ts'
+import type { DiskStatus } from '../agent/disk-status.ts'
+import type { GuestStatus, HostStatus } from '../agent/status.ts'
 import { cellsOf, columnsOf } from '../text-layout.ts'
 import { pairs, table } from './output.ts'
 import { formatBytes, formatUs } from './sizes.ts'
