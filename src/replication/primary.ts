@@ -263,9 +263,9 @@ export class Primary extends PrimaryCondition {
       }
       if (stopping.aborted) return
       const startedAt = clock.now()
-      const costUs = await this.#epochOf(session)
-      const epochMs = longestMs(pace, costUs)
-      const due = nextCheckpoint(pace, guest, clock, startedAt, costUs, interrupted)
+      const atLeastMs = this.stats.shortestMs(pace, await this.#epochOf(session))
+      const epochMs = longestMs(pace, atLeastMs)
+      const due = nextCheckpoint(pace, guest, clock, startedAt, atLeastMs, interrupted)
       // A link that does not take what is sent early delays the checkpoint, too.
       const inTime = clock.after(epochMs + lateMs(pace), () => this.lag(tooSlow))
       await this.#speculation

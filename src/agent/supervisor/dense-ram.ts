@@ -8,6 +8,7 @@ import type { Pause } from '../../replication/guest.ts'
 import type { GuestMemory } from '../../replication/guest-memory.ts'
 import { type AwayOptions, AwayPages } from './away-pages.ts'
 import type { MovePages } from './dense-guest.ts'
+import type { GuestProcess } from './hypervisor.ts'
 
 /** Pages that wait for a pause. */
 interface Waiting {
@@ -24,8 +25,8 @@ export class DenseRam implements GuestMemory {
   #checkpointing = false
   #waiting: Waiting | undefined
 
-  constructor(options: AwayOptions) {
-    this.#away = new AwayPages(options)
+  constructor({ record, ram }: Pick<GuestProcess, 'record' | 'ram'>, keeper: AwayOptions['keeper']) {
+    this.#away = new AwayPages({ id: record.id, pages: ram.pages, keeper })
   }
 
   get dense(): boolean {

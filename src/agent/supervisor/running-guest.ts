@@ -7,6 +7,7 @@ import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { release } from '../../release.ts'
 import type { Present } from '../../replication/admission.ts'
 import { type Hello, protocolVersion } from '../../replication/messages.ts'
+import { paceOf } from '../../replication/pace.ts'
 import { Primary } from '../../replication/primary.ts'
 import type { PrimaryOptions } from '../../replication/primary-options.ts'
 import type { ProtectionSettings } from '../../replication/protection-settings.ts'
@@ -49,8 +50,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   constructor(qemu: P, host: Host<P>, takeover?: TookOver) {
     this.guest = host.hypervisor.guestOf(qemu)
     this.memoryWatch = new MemoryWatch(this.guest)
-    const [{ id }, { pages }] = [qemu.record, qemu.ram]
-    this.#memory = new DenseRam({ id, pages, keeper: () => host.density.keeper() })
+    this.#memory = new DenseRam(qemu, () => host.density.keeper())
     this.qemu = qemu
     this.#host = host
     this.takeover = takeover
@@ -115,7 +115,6 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
         `${this.name} is protected already, to ${this.guest.qemu.record.protection?.to ?? settings.to}`,
       )
     this.#starting = true
-    // From here on pages leave in checkpoints only.
     if (this.qemu.record.density) this.#memory.begin(false)
     try {
       this.qemu.hang.refuseIfHung()
@@ -274,6 +273,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     const {
       epochMs,
       pauseShareMax,
+      latencyMs,
       tracker,
       codec,
       outputs,
@@ -292,7 +292,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
       tracker,
       codec,
       sending,
-      pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
+      pace: paceOf({ epochMs, pauseShareMax, latencyMs }),
       limits: this.#host.pauseLimits,
       hotPages: this.#host.hotPageCosts(),
       suspicionMs,
