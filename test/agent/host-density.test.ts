@@ -30,7 +30,7 @@ function ownerOf(victim: Victim, name: string, ram: Region): DenseOwner {
     ...{ name, qemu, protecting: false, unmovable: undefined, hotMap: undefined },
     watchMemory: () => () => undefined,
     seen: () => undefined,
-    whileStill: async () => false,
+    whileStill: async () => undefined,
     becomeWhole: async (work: () => Promise<void>) => await work(),
   } as unknown as DenseOwner
 }

@@ -35,10 +35,10 @@ export interface DenseOwner {
   seen(resident: PageRanges): void
   /**
    * Nobody writes to those of the pages that `work` gets, for as long as it takes.
-   * @returns false when it cannot be now: `work` was not called
+   * @returns the milliseconds that the guest stood still for it; undefined when it cannot be now: `work` was not called
    * @throws SubpageError PAUSE_BROKEN, and what `work` throws
    */
-  whileStill(pages: PageRanges, work: MovePages): Promise<boolean>
+  whileStill(pages: PageRanges, work: MovePages): Promise<number | undefined>
   /** All pages are brought back by `work`, and none leaves any more. */
   becomeWhole(work: () => Promise<void>): Promise<void>
 }
@@ -205,9 +205,8 @@ export class DenseGuest {
     pages: PageRanges,
     how: { onlySmaller: boolean; trim: boolean },
   ): Promise<number | undefined> {
-    let [cpuMs, failed, moved, pauseMs] = [0, 0, 0, 0]
-    const could = await this.owner.whileStill(pages, async (free, held) => {
-      const startedAt = performance.now()
+    let [cpuMs, failed, moved] = [0, 0, 0]
+    const pauseMs = await this.owner.whileStill(pages, async (free, held) => {
       const {
         held: then,
         tally,
@@ -221,10 +220,9 @@ export class DenseGuest {
       cpuMs = cost.cpuMs
       moved = free.pageCount
       failed = tally.failed
-      if (held !== null) pauseMs = performance.now() - startedAt
       return then === null ? null : BigInt(then)
     })
-    if (!could) return undefined
+    if (pauseMs === undefined) return undefined
     // Slowly, so that one pause that was disturbed does not count for much.
     if (!how.trim && moved > 0) this.#pageUs += ((1000 * cpuMs) / moved - this.#pageUs) / 8
     if (failed > 0)

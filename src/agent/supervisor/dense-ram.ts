@@ -14,8 +14,8 @@ import type { GuestProcess } from './hypervisor.ts'
 interface Waiting {
   pages: PageRanges
   work: MovePages
-  /** @param moved false: there was no pause for them */
-  resolve(moved: boolean): void
+  /** @param ms that the guest stood still for them; undefined: there was no pause */
+  resolve(ms: number | undefined): void
   reject(error: unknown): void
 }
 
@@ -55,19 +55,22 @@ export class DenseRam implements GuestMemory {
     return this.#away.bring(pages)
   }
 
-  /** In a pause of its own. */
+  /** In a pause of its own. @param standStill returns the microseconds of that @returns milliseconds */
   async moveNow(
     pages: PageRanges,
-    standStill: (work: (held: bigint) => Promise<bigint>) => Promise<unknown>,
+    standStill: (work: (held: bigint) => Promise<bigint>) => Promise<number>,
     work: MovePages,
-  ): Promise<boolean> {
-    await this.#away.out(pages, () => standStill(async (held) => (await work(pages, held)) ?? held))
-    return true
+  ): Promise<number> {
+    let us = 0
+    await this.#away.out(pages, async () => {
+      us = await standStill(async (held) => (await work(pages, held)) ?? held)
+    })
+    return us / 1000
   }
 
-  /** In the next checkpoint's. Resolves with false when there is none: nothing has moved. One at a time. */
-  moveLater(pages: PageRanges, work: MovePages): Promise<boolean> {
-    if (!this.#checkpointing) return Promise.resolve(false)
+  /** In the next checkpoint's. Resolves with undefined when there is none: nothing has moved. One at a time. */
+  moveLater(pages: PageRanges, work: MovePages): Promise<number | undefined> {
+    if (!this.#checkpointing) return Promise.resolve(undefined)
     return new Promise((resolve, reject) => {
       this.#waiting = { pages, work, resolve, reject }
     })
@@ -75,7 +78,7 @@ export class DenseRam implements GuestMemory {
 
   checkpointing(on: boolean): void {
     this.#checkpointing = on
-    if (!on) this.#take()?.resolve(false)
+    if (!on) this.#take()?.resolve(undefined)
   }
 
   async leave(pause: Pause, stay: PageRanges, leaving: (pages: PageRanges) => void): Promise<void> {
@@ -83,12 +86,13 @@ export class DenseRam implements GuestMemory {
     if (!waiting) return
     const pages = waiting.pages.subtract(stay)
     if (pages.pageCount > 0) leaving(pages)
+    const startedAt = performance.now()
     try {
       if (pages.pageCount > 0)
         await this.#away.out(pages, () =>
           pause.lend(async (held) => (await waiting.work(pages, held)) ?? held),
         )
-      waiting.resolve(true)
+      waiting.resolve(performance.now() - startedAt)
     } catch (error) {
       waiting.reject(error)
     }

@@ -202,7 +202,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     this.#memory.seen(resident)
   }
 
-  async whileStill(pages: PageRanges, work: MovePages): Promise<boolean> {
+  async whileStill(pages: PageRanges, work: MovePages): Promise<number | undefined> {
     this.#memory.begin(false)
     if (this.protecting) return await this.#memory.moveLater(pages, work)
     return await this.#memory.moveNow(pages, (moving) => this.guest.standStill(moving), work)

@@ -122,8 +122,8 @@ export class StandbyGuest<P extends GuestProcess = QemuProcess> implements Dense
   async whileStill(
     pages: PageRanges,
     work: (pages: PageRanges, held: null) => Promise<unknown>,
-  ): Promise<boolean> {
-    return await this.#image.move(pages, (free) => work(free, null))
+  ): Promise<number | undefined> {
+    return (await this.#image.move(pages, (free) => work(free, null))) ? 0 : undefined
   }
 
   async becomeWhole(work: () => Promise<void>): Promise<void> {
