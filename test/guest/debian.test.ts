@@ -1,0 +1,27 @@
+/**
+ * A whole Debian, started by firmware and grub from its own disk, with systemd, a screen, PostgreSQL and SQLite, loses its QEMU twice under
+ * the load of clients outside. No row that they were told of is lost, no connection breaks, and databases and file system are whole.
+ */
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { DebianPair } from '../support/debian-pair.ts'
+
+let pair: DebianPair
+
+beforeAll(async () => {
+  pair = await DebianPair.start()
+}, 420_000)
+
+afterAll(async () => pair?.[Symbol.asyncDispose]())
+
+test('clients of its databases outlast two failovers, and all is whole', { timeout: 500_000 }, async () => {
+  await pair.protect()
+  await pair.load()
+  for (const kind of ['QEMU', 'supervisor and QEMU'] as const) {
+    const outcome = await pair.kill(kind)
+    console.log(JSON.stringify(outcome))
+    expect(outcome).toMatchObject({ problems: [] })
+    // Text on a screen of 1280 by 800 pixels or what the firmware has.
+    expect((await pair.screen()).length).toBeGreaterThan(1000)
+  }
+  expect(await pair.end()).toEqual([])
+})
