@@ -137,7 +137,9 @@ compile_bare() { # compile_bare TARGET: the guest without an operating system, f
 
 install_modules() { # install_modules KERNEL-TREE ROOT: flat, with the order to load them in
   local tree=$1 into=$2/lib/modules module file
-  tree=$(echo "$tree"/lib/modules/*)
+  # Below usr/ since Debian 13.
+  tree=$(find "$tree" -type d -path '*lib/modules/*' -prune | head -1)
+  [ -n "$tree" ] || die "the package of the kernel holds no modules"
   mkdir -p "$into"
   for module in "${modules[@]}"; do
     file=$(find "$tree" -name "$module.ko*" | head -1)

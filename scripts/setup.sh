@@ -44,7 +44,7 @@ fi
 # ---- Debian packages: NAME, or NAME=COMMAND where the command may also come from elsewhere ----
 
 packages=(qemu-system-x86=qemu-system-x86_64 qemu-utils=qemu-img busybox-static gcc=gcc libc6-dev
-  libxxhash-dev liblz4-dev libzstd-dev python3=python3)
+  libxxhash-dev liblz4-dev libzstd-dev python3=python3 xz-utils=xz)
 if $tests; then
   packages+=(clang=clang libclang-rt-14-dev iproute2=ip nftables=nft etcd-server=etcd gdb=gcore systemd=systemd-analyze
     libnbd-bin=nbdinfo libvirt-daemon-system=libvirtd libvirt-clients=virsh virtinst=virt-install ovmf

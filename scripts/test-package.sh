@@ -6,27 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-die() { echo "test-package: $*" >&2; exit 1; }
-say() { echo "test-package: $*" >&2; }
-[ "$(id -u)" = 0 ] || die 'a chroot is made by root'
-command -v mmdebstrap >/dev/null || die "'mmdebstrap' is missing: apt-get install mmdebstrap"
-[ -s build/guest/initrd.gz ] || die 'the demo guest is not built: bash scripts/build-guest.sh'
-
-if [ "${TEST_PACKAGE_INSIDE:-}" = '' ]; then # mounts of our own, and processes that end with us
-  TEST_PACKAGE_INSIDE=1 exec unshare --mount --pid --fork --kill-child --mount-proc "$0" "$@"
-fi
-unset TEST_PACKAGE_INSIDE
-
-scratch=$(mktemp -d)
-chmod 0755 "$scratch"
-root=
-clean_up() {
-  if [ -n "$root" ]; then
-    umount -R --lazy "$root"/{proc,sys,dev} 2>/dev/null || true # Processes of the root may run yet: they end with this one.
-  fi
-  rm -rf --one-file-system "$scratch"
-}
-trap clean_up EXIT
+[ -s build/guest/initrd.gz ] || { echo 'test-package: the demo guest is not built: bash scripts/build-guest.sh' >&2; exit 1; }
+. scripts/clean-root.bash
 
 deb=$(bash packaging/deb/build.sh)
 say "built $deb"
@@ -35,38 +16,14 @@ dpkg-deb --raw-extract "$deb" "$scratch/next"
 sed -i 's/^Version: .*/&.1/' "$scratch/next/DEBIAN/control"
 dpkg-deb -Zgzip --root-owner-group --build "$scratch/next" "$next" >/dev/null
 
-environment=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive TERM=dumb)
-inside() { chroot "$root" /usr/bin/env -i "${environment[@]}" "$@"; }
-begin_agent() { # begin_agent LOG [OPTION]...: its process is in $begun
-  (exec chroot "$root" /usr/bin/env -i "${environment[@]}" subpage agent "${@:2}") >>"$scratch/$1" 2>&1 &
-  begun=$!
-}
 field() { inside node -p "JSON.parse(require('fs').readFileSync(0,'utf8'))$1"; }
 of_guest() { inside subpage status web --json | field "$1"; }
-until_holds() { # until_holds SECONDS COMMAND...
-  local end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    if [ $SECONDS -ge $end ]; then
-      tail -n 20 "$scratch/agent" "$scratch/other" >&2 || true
-      die "this did not come true: $*"
-    fi
-    sleep 0.1
-  done
-}
 is() { [ "$("${@:2}" 2>/dev/null)" = "$1" ]; }
 files() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache/apt -o -path ./var/cache/man -o -path ./tmp \) -prune -o -print | sort); }
 
 try_suite() {
   local suite=$1 depends agent other qemu supervisor committed
-  root=$scratch/$suite
-  say "$suite: making a clean root"
-  mmdebstrap --quiet --variant=minbase --skip=cleanup/apt/lists "$suite" "$root"
-  cp /etc/resolv.conf "$root/etc/resolv.conf"
-  mount --rbind /sys "$root/sys"
-  mount --rbind /dev "$root/dev"
-  mount -t tmpfs tmpfs "$root/dev/shm"
-  mount -t proc proc "$root/proc"
+  make_root "$suite"
   cp "$deb" "$next" "$root/tmp/"
 
   say "$suite: installing what it depends on"
@@ -90,9 +47,9 @@ try_suite() {
 
   say "$suite: a guest is protected through an upgrade"
   echo '# kept' >>"$root/etc/subpage/agent.toml"
-  begin_agent agent
+  begin_agent agent subpage
   agent=$begun
-  begin_agent other --state /run/other --host other
+  begin_agent other subpage --state /run/other --host other
   other=$begun
   until_holds 180 test -S "$root/run/subpage/api.sock" -a -S "$root/run/other/api.sock"
   inside subpage run web --ram 128M --accel tcg -- -kernel /usr/lib/subpage/build/guest/vmlinuz -initrd /usr/lib/subpage/build/guest/initrd.gz -append console=ttyS0 >&2
@@ -103,7 +60,7 @@ try_suite() {
   # As systemd does (KillMode=process), by hand.
   kill -TERM "$agent"
   wait "$agent" || true
-  begin_agent agent
+  begin_agent agent subpage
   agent=$begun
   until_holds 180 is Protected of_guest .state
   is "$qemu" of_guest .pid || die 'the guest was started anew'
@@ -124,9 +81,7 @@ try_suite() {
   [ ! -e "$root/usr/lib/subpage" ] || die "a removal left $(find "$root/usr/lib/subpage" | head)"
   inside dpkg --purge subpage >/dev/null
   files | diff "$scratch/before" - >&2 || die 'a purge left files, or took too many'
-  umount -R "$root"/{proc,sys,dev}
-  rm -rf --one-file-system "$root"
-  root=
+  end_root
   say "$suite: nothing is left"
 }
 

@@ -2,20 +2,9 @@
  * The one table of errors. It gives each code its meaning, its exit status and, in docs/errors.md (generated from here), what to do
  * about it. Every message says what happened, to what, and what to do.
  */
+import { exitStatus } from './exit-status.ts'
 
-/** Exit statuses of the command line; part of the machine contract (docs/cli.md). */
-export const exitStatus = {
-  ok: 0,
-  failed: 1,
-  usage: 2,
-  degraded: 3,
-  notProtected: 4,
-  notFound: 10,
-  heldElsewhere: 11,
-  refused: 12,
-  lacksFeature: 13,
-  interrupted: 130,
-} as const
+export { exitStatus }
 
 interface ErrorEntry {
   /** What the code means, in one sentence. */
@@ -112,6 +101,18 @@ export const errorTable = {
     'This host has no firmware of the kind that the guest is to have.',
     'Install the package that the message names, on both hosts.',
     exitStatus.lacksFeature,
+  ),
+  GUEST_ENDED: entry(
+    'The guest has ended as it was meant to: it shut itself down, or somebody ended it.',
+    'Nothing is wrong. `subpage remove NAME` forgets it; its logs go then, too.',
+    exitStatus.failed,
+    409,
+  ),
+  GUEST_SUSPENDED: entry(
+    'Somebody other than subpage has suspended the guest: it stands still.',
+    '`virsh resume NAME`, or QMP `cont`, lets it run. Its protection is as it was.',
+    exitStatus.degraded,
+    409,
   ),
   GUEST_EXISTS: entry(
     'A guest of this name exists on this host.',
@@ -259,6 +260,12 @@ export const errorTable = {
     "Read QEMU's own words in the message.",
   ),
   QEMU_MISSING: entry('No QEMU is installed.', 'apt-get install qemu-system-x86', exitStatus.lacksFeature),
+  RAM_UNLINKED: entry(
+    'The file with the RAM of the guest was removed by somebody else. The memory lasts as long as its process.',
+    'Keep /dev/shm free of programs that clean it. A switchover, or a start anew, gives the guest a file again.',
+    exitStatus.degraded,
+    409,
+  ),
   READ_ONLY: entry(
     'The token, or the page of the dashboard, may only read: what was asked for changes something, or shows what is on a screen.',
     'Ask with the token of --api-token-file.',
@@ -270,6 +277,12 @@ export const errorTable = {
     'Change its mode or owner as the message says; if it was exposed for long, make the secret anew.',
     exitStatus.refused,
     403,
+  ),
+  STANDBY_LAGS: entry(
+    'The standby, or the link to it, does not keep up with what the guest writes: a failover would lose more than an epoch of what was not sent yet.',
+    "Look at the link and at the load of the standby's host. Longer epochs, or `--epoch auto`, need less of both.",
+    exitStatus.degraded,
+    503,
   ),
   STANDBY_NOT_READY: entry(
     'The standby has no whole checkpoint yet, or must not take over.',
@@ -290,6 +303,12 @@ export const errorTable = {
     'The agent starts it again; supervisor.log in the directory of the guest says why it ended.',
     exitStatus.failed,
     503,
+  ),
+  TAKEOVER_BY_COMMAND: entry(
+    'The standby has lost its primary and does not go on by itself: nobody could keep two copies from serving.',
+    'When you know that the primary and its guest are gone, `subpage failover NAME --force` on this host. An arbiter that both hosts share, and outputs that are held, let it decide by itself.',
+    exitStatus.degraded,
+    409,
   ),
   TLS_REQUIRED: entry(
     'Without certificates an agent speaks to agents of its own machine only, through the sockets in their state directories.',

@@ -24,6 +24,12 @@ export class SubpageError extends Error {
   }
 }
 
+/** Why something is as it is: for programs, and for people. An error says as much. */
+export interface Reason {
+  code: ErrorCode
+  message: string
+}
+
 /**
  * Text that may come from elsewhere, a peer or a guest's QEMU, without what would command a terminal. Line feeds and tabs
  * stay.

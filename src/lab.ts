@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { SubpageError } from './errors.ts'
 import { packageRoot } from './package-root.ts'
 import { release } from './release.ts'
@@ -17,14 +17,22 @@ export const labName = 'subpage-lab'
  */
 export function labMissing(needing: string, why = 'which is not installed', cause?: unknown): SubpageError {
   const inCheckout = existsSync(join(packageRoot, 'lab/package.json'))
-  const how = inCheckout
-    ? `run npm run setup --prefix ${packageRoot}`
-    : `run npm install ${labName}@${release} where subpage is installed`
+  const how = inCheckout ? `npm run setup --prefix ${packageRoot}` : installation(packageRoot)
   return new SubpageError(
     'LAB_MISSING',
-    `${needing} needs the package ${labName} ${release}, ${why}: ${how}`,
+    `${needing} needs the package ${labName} ${release}, ${why}: run ${how}`,
     { cause },
   )
+}
+
+/** The command that installs it where this package is, which npm has installed for all programs (PREFIX/lib/node_modules) or for one. */
+function installation(root: string): string {
+  const modules = dirname(root)
+  const where = dirname(modules)
+  if (basename(modules) !== 'node_modules') return `npm install --prefix ${root} ${labName}@${release}`
+  return basename(where) === 'lib'
+    ? `npm install --global --prefix ${dirname(where)} ${labName}@${release}`
+    : `npm install --prefix ${where} ${labName}@${release}`
 }
 
 /** The path of one of its files. @throws SubpageError LAB_MISSING when it is not installed, NOT_SET_UP when it is not built */
@@ -40,6 +48,7 @@ export function labFile(file: string, needing: string): string {
 
 function labRoot(needing: string): string {
   try {
+    // Loaded early: nothing is, a file is looked for.
     return dirname(createRequire(import.meta.url).resolve(`${labName}/package.json`))
   } catch (cause) {
     throw labMissing(needing, undefined, cause)

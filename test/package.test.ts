@@ -12,10 +12,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { get, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { exitStatus } from '../src/errors.ts'
+import { connect } from '../src/index.ts'
 import { packageRoot } from '../src/memory/native.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'subpage-package-'))
@@ -153,6 +155,66 @@ describe('where there is no compiler', () => {
   })
 })
 
+test('an agent and supervisors load nothing late: they run on while an upgrade replaces their files', async () => {
+  // A copy with dependencies of its own, by links: taking a file away here takes it from nobody else.
+  const copy = join(folder, 'upgraded')
+  const root = join(copy, 'node_modules/subpage')
+  mkdirSync(join(copy, 'node_modules'), { recursive: true })
+  execFileSync('cp', ['-rl', installed, root])
+  const lock = JSON.parse(readFileSync(join(packageRoot, 'package-lock.json'), 'utf8'))
+  for (const [path, { dev, link }] of Object.entries<{ dev?: boolean; link?: boolean }>(lock.packages))
+    if (/^node_modules\/(@[^/]+\/)?[^/]+$/.test(path) && !dev && !link) {
+      mkdirSync(dirname(join(copy, path)), { recursive: true })
+      execFileSync('cp', ['-rl', join(packageRoot, path), join(copy, path)])
+    }
+  const hosts = await Promise.all(
+    ['a', 'b'].map(async (host) => {
+      const state = join(copy, host)
+      const args = ['agent', '--ephemeral', '--state', state, '--host', host, '--arbiter', `file:${folder}`]
+      const agent = spawn(join(root, 'bin/subpage'), args, { stdio: ['pipe', 'ignore', 'inherit'] })
+      await expect.poll(() => existsSync(join(state, 'api.sock'))).toBe(true)
+      return { agent, state, client: connect({ state }) }
+    }),
+  )
+  try {
+    const [{ client, state }, other] = hosts as [(typeof hosts)[0], (typeof hosts)[0]]
+    await client.run({ name: 'web', ramBytes: 32 * 2 ** 20, accel: 'tcg', options: ['-vga', 'std'] })
+    const settings = { to: other.state, epochMs: 25, suspicionMs: 2000 } as const
+    await client.protect('web', { ...settings, outputs: 'held', tracker: 'auto', codec: 'masked' })
+    await expect.poll(async () => (await client.guest('web')).state).toBe('Protected')
+
+    execFileSync('find', [copy, '-type', 'f', '-regex', '.*\\.[cm]?js', '!', '-path', '*/build/*', '-delete'])
+
+    const metrics = await request(join(state, 'api.sock'), '/metrics')
+    expect(metrics).toContain('subpage_guest_state')
+    expect(await client.verify('web')).toMatchObject({ equal: true })
+    expect((await client.screenshot('web')).png).not.toBe('')
+    const sample = client.watchMemory('web', { intervalMs: 100, subIntervals: 1, budget: 0.1 })
+    expect((await sample.next()).value).toHaveProperty('atMs')
+    await sample.return(undefined)
+    await expect(client.failover('web')).rejects.toMatchObject({ code: 'STANDBY_NOT_READY' })
+    await expect(client.run({ name: 'x' } as never)).rejects.toMatchObject({ code: 'BAD_ARGUMENT' })
+    const { url } = await client.dashboard({ readOnly: false })
+    expect(await (await fetch(url)).text()).toContain('<title>')
+    expect(await client.recentEvents()).not.toHaveLength(0)
+    await client.switchover('web')
+    await expect.poll(async () => (await other.client.guest('web')).role).not.toBe('Standby')
+    await other.client.unprotect('web')
+    await other.client.remove('web')
+  } finally {
+    for (const { agent } of hosts) {
+      agent.stdin?.end()
+      if (agent.exitCode === null) await once(agent, 'exit')
+    }
+  }
+}, 120_000)
+
+/** The body of an answer to GET on a socket. */
+async function request(socketPath: string, path: string): Promise<string> {
+  const [answer] = (await once(get({ socketPath, path }), 'response')) as [IncomingMessage]
+  return (await answer.setEncoding('utf8').toArray()).join('')
+}
+
 test('it says what it can do, and what this host offers', () => {
   expect(run('--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('subpage') })
   const { stdout } = run('check', '--json')
@@ -206,7 +268,7 @@ describe('the lab', () => {
   test('without it, its commands say in one line how to get it, and the others work', () => {
     for (const line of said())
       expect(line).toMatch(
-        /^subpage: .* which is not installed: run npm install subpage-lab@\S+ .*\(LAB_MISSING\)\n$/,
+        /^subpage: .* which is not installed: run npm install --prefix \S+ subpage-lab@\S+ .*\(LAB_MISSING\)\n$/,
       )
     expect(JSON.parse(run('study', '--json').stderr).code).toBe('LAB_MISSING')
     expect(run('help').stdout).toMatch(/ record .* report .* study /s)

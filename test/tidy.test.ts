@@ -172,6 +172,19 @@ const bundledSchemas: Rule = (file) =>
     ? find(file, /from 'typebox/g, () => "comes as some 700 files: import '#typebox' (scripts/bundle.ts)")
     : []
 
+/**
+ * An agent and supervisors run on while an upgrade replaces their files: what they load later is of another release. The command line loads
+ * what a command needs when it begins.
+ */
+const noLateLoads: Rule = (file) =>
+  /^src\/(?!cli\/)/.test(file.path)
+    ? find(file, /(?<!typeof )\bimport\(|\bcreateRequire\(/g, (_, line, lineAbove) =>
+        /loaded early/i.test(line + lineAbove)
+          ? undefined
+          : 'may load a file of another release after an upgrade: import it with the file, or say in a comment why it is loaded early',
+      )
+    : []
+
 const rules: Record<string, Rule> = {
   'a room imports only rooms above it': roomImports,
   'product and lab are apart': labApart,
@@ -184,6 +197,7 @@ const rules: Record<string, Rule> = {
   'a seam has no optional member': wholeSeams,
   'nothing hangs on the wall clock': noWallClock,
   'the library of schemas is the bundled one': bundledSchemas,
+  'what runs on through an upgrade loads nothing late': noLateLoads,
 }
 
 // ---- what they stand on ----
@@ -273,6 +287,14 @@ describe('each rule finds what it is for, and lets the rest pass', () => {
     [shortFiles, 'src/a.ts', long, 1],
     [noWallClock, 'src/agent/a.ts', 'a = Date.now()\nb = new Date()', 2],
     [noWallClock, 'src/agent/a.ts', 'a = Date.now() // the wall clock, for people\nb = new Date(c)', 0],
+    [noLateLoads, 'src/agent/a.ts', "const { b } = await import('./b.ts')\ncreateRequire(c)(d)", 2],
+    [
+      noLateLoads,
+      'src/agent/a.ts',
+      "// Loaded early: why.\nawait import('./b.ts')\ntype B = typeof import('b')",
+      0,
+    ],
+    [noLateLoads, 'src/cli/a.ts', "await import('./b.ts')", 0],
     [noWallClock, 'lab/src/a.ts', 'a = Date.now()', 0],
     [
       noSwallowedErrors,

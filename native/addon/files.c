@@ -1,6 +1,6 @@
 /*
- * Of files and sockets what Node does not offer: memfd_create(2), renameat2(2), locks of ranges (fcntl(2)), SO_PEERCRED and
- * datagrams (unix(7)).
+ * Of files, sockets and the clock what Node does not offer: memfd_create(2), renameat2(2), locks of ranges (fcntl(2)), SO_PEERCRED and
+ * datagrams (unix(7)), adjtimex(2).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/timex.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -114,6 +115,19 @@ static napi_value send_datagram(napi_env env, napi_callback_info info)
     return sent ? NULL : throw_errno(env, path);
 }
 
+/* clockSynchronized() -> whether something keeps this host's clock right (adjtimex(2)); null where the kernel does not tell. */
+static napi_value clock_synchronized(napi_env env, napi_callback_info info)
+{
+    napi_value result;
+    struct timex none = {0};
+    if (!subpage_args(env, info, 0, NULL))
+        return NULL;
+    int state = adjtimex(&none);
+    if (state < 0)
+        return napi_get_null(env, &result) == napi_ok ? result : NULL;
+    return napi_get_boolean(env, state != TIME_ERROR && !(none.status & STA_UNSYNC), &result) == napi_ok ? result : NULL;
+}
+
 void subpage_register_files(napi_env env, napi_value exports)
 {
     export_function(env, exports, "memoryFile", memory_file);
@@ -121,4 +135,5 @@ void subpage_register_files(napi_env env, napi_value exports)
     export_function(env, exports, "rangeLocked", range_locked);
     export_function(env, exports, "peerPid", peer_pid);
     export_function(env, exports, "sendDatagram", send_datagram);
+    export_function(env, exports, "clockSynchronized", clock_synchronized);
 }

@@ -21,7 +21,7 @@ export function renderMetrics(): string {
   const ofGuests: Row[] = [
     ...Object.entries(stateMetrics).map(([key, { name, type, help }]) => ({
       ...{ name, type, help, from: '' },
-      labels: key === 'state' || key === 'role' ? `guest, ${key}` : 'guest',
+      labels: { state: 'guest, state', role: 'guest, role', reason: 'guest, code' }[key] ?? 'guest',
     })),
     ...histogramMetrics.map(({ name, help, from }) => ({
       ...{ name, help, labels: 'guest, le', type: 'histogram' },

@@ -4,6 +4,7 @@ import fastify from 'fastify'
 import { addRoutes } from '../../src/agent/api.ts'
 import { needsOf } from '../../src/agent/api-listener.ts'
 import { addDashboardRoutes, addInvitations, isPublic } from '../../src/agent/dashboard.ts'
+import { addMetrics } from '../../src/agent/metrics-route.ts'
 import { release } from '../../src/release.ts'
 
 const description = `What an agent answers on the unix socket in its state directory, without a token, and over TCP for those who show one
@@ -39,6 +40,7 @@ async function document(): Promise<string> {
     }),
   })
   addRoutes(api, nobody)
+  addMetrics(api, nobody)
   addDashboardRoutes(api, nobody, nobody)
   addInvitations(api, nobody)
   await api.ready()

@@ -7,7 +7,6 @@ import { asSubpageError, SubpageError } from '../errors.ts'
 import { guestFiles, guestNames } from '../qemu/guest-files.ts'
 import type { DensitySettings } from '../qemu/guest-record.ts'
 import type { RunRequest } from '../qemu/run-request.ts'
-import { release } from '../release.ts'
 import { greet } from '../replication/admission.ts'
 import type { Arbiter } from '../replication/arbiter.ts'
 import { Connection } from '../replication/connection.ts'
@@ -25,8 +24,8 @@ import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
 import { GuestHistory, type Point } from './guest-history.ts'
 import { GuestIds } from './guest-ids.ts'
+import { hostStatus } from './host-status.ts'
 import { LiveStatus } from './live-status.ts'
-import { ownMemory } from './own-memory.ts'
 import { passSamples } from './passed-samples.ts'
 import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
@@ -127,17 +126,11 @@ export class Agent implements GuestApi {
   // ---- what can be asked
 
   async status(): Promise<HostStatus> {
+    const { hostName: host, arbiter, health } = this
     const credentials = this.#options.transport.credentials?.()
+    const address = formatAddress(this.address)
     return {
-      host: this.hostName,
-      release,
-      pid: process.pid,
-      address: formatAddress(this.address),
-      certificate: credentials
-        ? { name: credentials.name, validTo: credentials.validTo.toISOString() }
-        : null,
-      arbiter: { description: this.arbiter.description, trouble: this.health.trouble ?? null },
-      ownBytes: ownMemory(0),
+      ...hostStatus({ host, address, credentials, arbiter, health, shadowBytes: 0 }),
       guests: (await Promise.all(this.names.map((name) => this.#statusOf(name)))).flat(),
     }
   }

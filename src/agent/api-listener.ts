@@ -15,6 +15,7 @@ import type { Credentials } from './credentials.ts'
 import { addDashboard, isPublic } from './dashboard.ts'
 import { type Log, logRequests } from './log.ts'
 import { loopbackAddress } from './loopback.ts'
+import { addMetrics } from './metrics-route.ts'
 
 export interface ApiListenOptions {
   address: TcpAddress
@@ -81,6 +82,7 @@ async function open(
   }
   const api = buildApi(agent, credentials ? { check, server: secureServer(credentials) } : { check })
   if (log) logRequests(api, log)
+  addMetrics(api, agent)
   await addDashboard(api, agent, access)
   try {
     await api.listen(at)

@@ -116,12 +116,6 @@ export function addRoutes(api: FastifyInstance, guests: GuestApi): void {
   for (const schema of sharedSchemas) api.addSchema(schema)
   api.setSerializerCompiler(() => JSON.stringify)
   api.get('/v1/status', { schema: schemaOf('status') }, () => guests.status())
-  api.get('/metrics', { schema: schemaOf('metrics') }, async (_request, reply) => {
-    // Loaded when somebody asks: every supervisor loads this file.
-    const { metricsPage } = await import('./metrics.ts')
-    const { type, text } = await metricsPage(await guests.status())
-    return reply.type(type).send(text)
-  })
   api.get<{ Params: Named }>('/v1/guests/:name', { schema: schemaOf('guest') }, ({ params }) =>
     guests.guest(params.name),
   )

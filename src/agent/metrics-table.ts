@@ -239,6 +239,11 @@ export const stateMetrics = {
     type: 'gauge',
     help: '1 for the role of the guest on this host, 0 for the others.',
   },
+  reason: {
+    name: 'subpage_guest_reason',
+    type: 'gauge',
+    help: '1 with the code of the reason for its state (errors.md); none where nothing has to be explained.',
+  },
   safe: {
     name: 'subpage_guest_safe',
     type: 'gauge',
@@ -266,6 +271,11 @@ export const hostMetrics = {
   memory: { name: 'subpage_agent_memory_bytes', type: 'gauge', help: 'Memory of the agent itself.' },
   guests: { name: 'subpage_guests', type: 'gauge', help: 'Guests of this host, by role.' },
   arbiter: { name: 'subpage_arbiter_up', type: 'gauge', help: '1 while the arbiter answers.' },
+  clock: {
+    name: 'subpage_clock_synchronized',
+    type: 'gauge',
+    help: '1 while something keeps the clock of the host right; none where the kernel does not tell.',
+  },
   expiry: {
     name: 'subpage_certificate_expiry_timestamp_seconds',
     type: 'gauge',

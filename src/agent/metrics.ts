@@ -52,6 +52,7 @@ function measure(host: HostStatus): Measured[] {
   add(hostMetrics.build, only(1, { host: host.host, release: host.release }))
   add(hostMetrics.memory, only(host.ownBytes))
   add(hostMetrics.arbiter, only(host.arbiter.trouble === null ? 1 : 0))
+  if (host.clock.synchronized !== null) add(hostMetrics.clock, only(host.clock.synchronized ? 1 : 0))
   if (host.certificate) add(hostMetrics.expiry, only(Date.parse(host.certificate.validTo) / 1000))
   for (const role of roles)
     add(hostMetrics.guests, only(guests.filter((guest) => guest.role === role).length, { role }))
@@ -61,6 +62,8 @@ function measure(host: HostStatus): Measured[] {
     for (const state of new Set([...states, guest.state]))
       add(stateMetrics.state, only(guest.state === state ? 1 : 0, { ...labels, state }))
     for (const role of roles) add(stateMetrics.role, only(guest.role === role ? 1 : 0, { ...labels, role }))
+    // A supervisor of an older release gives none.
+    if (guest.reasonCode) add(stateMetrics.reason, only(1, { ...labels, code: guest.reasonCode }))
     add(stateMetrics.safe, only(isSafe(guest) ? 1 : 0, labels))
     add(stateMetrics.shim, only(guest.shimMissing === null ? 0 : 1, labels))
     if (guest.verified) add(stateMetrics.verified, only(guest.verified.equal ? 1 : 0, labels))

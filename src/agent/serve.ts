@@ -19,6 +19,7 @@ import { type ArbiterFlags, chooseArbiter } from './arbiter-choice.ts'
 import { type Credentials, type TlsFiles, watchCredentials } from './credentials.ts'
 import { addInvitations } from './dashboard.ts'
 import { type Log, type LogLevel, logEvent, logRequests, now } from './log.ts'
+import { addMetrics } from './metrics-route.ts'
 import { type NotifyOptions, notify, openChannels } from './notifications.ts'
 import { makePrivateDirectory } from './private-directory.ts'
 import { keepServiceManagerInformed, tellServiceManager } from './service-manager.ts'
@@ -107,6 +108,7 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     }
     const api = buildApi(agent)
     if (options.log) logRequests(api, options.log)
+    addMetrics(api, agent)
     addInvitations(api, () => {
       listening ??= listenLoopback(agent, options.log)
       return listening

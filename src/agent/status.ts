@@ -2,6 +2,7 @@
 
 import { type Static, Type } from '#typebox'
 import { shadowKinds } from '../delta/shadow.ts'
+import { type ErrorCode, errorTable } from '../errors.ts'
 import { noTraffic } from '../replication/disk-traffic.ts'
 import { durabilities } from '../replication/sending.ts'
 import type { MemoryVerification } from '../replication/verify.ts'
@@ -147,6 +148,11 @@ export const GuestStatus = Type.Object({
   role: Type.Union([Type.Literal('Primary'), Type.Literal('Standby'), Type.Literal('Alone')]),
   state: Type.String(),
   reason: Type.String(),
+  reasonCode: Nullable(
+    Type.Enum(Object.keys(errorTable) as ErrorCode[], {
+      description: 'what reason says, for programs: a code of errors.md, which says what to do',
+    }),
+  ),
   peer: Nullable(Type.String()),
   ramBytes: Type.Integer(),
   auxBytes: Type.Integer({ description: 'memory of its devices and firmware, protected with its RAM' }),
@@ -314,6 +320,17 @@ export const HostStatus = Type.Object({
   ownBytes: Type.Integer({
     description: 'memory of the agent itself; what its guests take is theirs',
   }),
+  clock: Type.Object(
+    {
+      at: Type.Integer({ description: 'milliseconds since 1970, when this was said' }),
+      synchronized: Nullable(
+        Type.Boolean({
+          description: 'something keeps it right, such as NTP; null: the kernel does not tell',
+        }),
+      ),
+    },
+    { description: 'the wall clock: events and certificates go by it, decisions about guests do not' },
+  ),
   guests: Type.Array(GuestStatus),
 })
 export type HostStatus = Static<typeof HostStatus>

@@ -22,6 +22,7 @@ export function unansweredStatus({
     reason: alive
       ? `its supervisor (process ${process?.pid ?? 'unknown'}) gives no answer`
       : (failure ?? 'its supervisor has ended, and the next one is started'),
+    reasonCode: 'SUPERVISOR_FAILED',
     ramBytes: machine.ramBytes,
     auxBytes: memoryBytes(machine) - machine.ramBytes,
     accel: machine.accel,

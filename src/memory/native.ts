@@ -134,6 +134,8 @@ export interface Addon extends DiskAddon {
   fileData(fd: number, from: number, span: Float64Array): boolean
   /** Locks the file until the descriptor is closed; false when another open file holds it. */
   lockFile(fd: number): boolean
+  /** Whether something keeps this host's clock right; null where the kernel does not tell. */
+  clockSynchronized(): boolean | null
   /** Whether another open file holds a lock of fcntl(2) on a byte of the range. */
   rangeLocked(fd: number, from: number, bytes: number): boolean
 
@@ -310,6 +312,7 @@ export const addon: Addon = load(join(packageRoot, 'build/native/subpage.node'))
 
 export function load(path: string): Addon {
   try {
+    // Loaded early: with this file.
     return withForcedCpu(createRequire(import.meta.url)(path) as Addon, setting('SUBPAGE_CPU'))
   } catch (cause) {
     const said = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)

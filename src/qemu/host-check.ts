@@ -2,6 +2,7 @@
  * What this host offers: everything is found out by trying it, nothing by comparing versions. The probes are in check/, one
  * file each; they leave nothing behind.
  */
+import { checkClock } from './check/clock.ts'
 import { checkCpu } from './check/cpu.ts'
 import { type HostItem, item } from './check/item.ts'
 import { checkKvm, type KvmVerdict } from './check/kvm.ts'
@@ -32,6 +33,7 @@ export async function checkHost(): Promise<HostReport> {
     ...checkTracking(),
     ...checkCpu(),
     ...checkPrivileges(),
+    ...checkClock(),
     ...checkMemory(),
   ]
   return { items, accel: kvm.works ? 'kvm' : 'tcg', usable: items.every(({ ok }) => ok !== false) }

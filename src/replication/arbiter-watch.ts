@@ -54,7 +54,7 @@ async function look(succession: Succession, { session, machine, found }: Arbiter
   const holder = typeof recalled === 'object' ? recalled : undefined
   found(holder && disputeOf(succession, holder))
   // That copy would go on in place of ours: before it goes on with another standby it asks.
-  if (holder && succession.yieldsTo({ ...holder, runs: true })) machine.change('suspect')
+  if (holder && succession.yieldsTo({ ...holder, runs: true })) machine.change('suspect', machine.why)
 }
 
 const disputeOf = ({ arbiter }: Succession, { claimant, generation }: Holder): string =>

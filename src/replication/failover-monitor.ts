@@ -4,7 +4,7 @@
  * that more; then the next generation is claimed, and whoever is granted it goes on. A primary whose supervisor has been stopped
  * in an orderly way holds back what the guest sends and claims nothing; it is waited for somewhat longer.
  */
-import { asSubpageError } from '../errors.ts'
+import { asSubpageError, type ErrorCode, type Reason } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { Hello } from './messages.ts'
 import type { SourceFate } from './source-sight.ts'
@@ -26,7 +26,7 @@ export interface FailoverMonitorOptions {
   /** What has become of the guest's process; undefined when it cannot be seen from here. */
   sourceFate: () => SourceFate | undefined
   committed: () => boolean
-  say: (text: string) => void
+  say: (why: Reason) => void
   takeOver: (reason: string) => void
   discard: (reason: string) => void
   /** The primary went on alone: what we hold is no state to take over any more. */
@@ -76,12 +76,12 @@ export class FailoverMonitor {
   }
 
   async #keep(): Promise<void> {
-    const { clock, sourceFate, committed, discard, say, reason } = this.#options
+    const { clock, sourceFate, committed, discard } = this.#options
     while (!this.#over.signal.aborted) {
       const fate = sourceFate()
       if (hasEnded(fate) && !committed()) return discard('the primary is gone and no checkpoint was whole')
-      if (fate === 'runs') say(`${reason}; the guest still runs there`)
-      else if (!committed()) say(`${reason}; there is no whole checkpoint to take over`)
+      if (fate === 'runs') this.#say('PEER_UNREACHABLE', 'the guest still runs there')
+      else if (!committed()) this.#say('STANDBY_NOT_READY', 'there is no whole checkpoint to take over')
       else if (await this.#decide(fate)) return
       await clock.sleep(lookMs, this.#over.signal)
     }
@@ -92,20 +92,26 @@ export class FailoverMonitor {
 
   /** True when there is nothing left to watch. */
   async #decide(fate: SourceFate | undefined): Promise<boolean> {
-    const { clock, succession, settings, heardAt, absenceMs, reason, say } = this.#options
+    const { clock, succession, settings, heardAt, absenceMs } = this.#options
     const gone = hasEnded(fate)
     if (settings.outputs === 'free' && !gone) {
-      say(`${reason}; with outputs free two copies could serve, so it is taken over by command only`)
+      this.#say(
+        'TAKEOVER_BY_COMMAND',
+        'with outputs free two copies could serve, so it is taken over by command only',
+      )
       return false
     }
     if (!succession.arbitrated) {
-      say(`${reason}; without an arbiter it is taken over by command only`)
+      this.#say('TAKEOVER_BY_COMMAND', 'without an arbiter it is taken over by command only')
       return false
     }
     // A supervisor that lives knows whether the end was meant: if it was, it claims before we do.
     const patient = clock.now() - heardAt < Math.max(settings.suspicionMs * 1.5, absenceMs)
     if (fate !== 'gone' && patient) {
-      say(`${reason}; waiting for ${gone ? 'its supervisor to say how the guest ended' : 'the primary'}`)
+      this.#say(
+        'PEER_UNREACHABLE',
+        `waiting for ${gone ? 'its supervisor to say how the guest ended' : 'the primary'}`,
+      )
       return false
     }
     if (await this.#claim(gone)) return true
@@ -115,7 +121,7 @@ export class FailoverMonitor {
 
   /** False without an answer. */
   async #claim(gone: boolean): Promise<boolean> {
-    const { succession, reason, say, takeOver, outdated } = this.#options
+    const { succession, takeOver, outdated } = this.#options
     try {
       const holder = await succession.claim()
       // Even a guest that is gone may have gone on alone before: then what we hold is too old.
@@ -123,12 +129,18 @@ export class FailoverMonitor {
       else {
         outdated()
         const what = `goes on with the guest alone, or has ended it (generation ${holder.generation})`
-        say(`${reason}; ${holder.claimant} ${what}`)
+        this.#say('HELD_ELSEWHERE', `${holder.claimant} ${what}`)
       }
       return true
     } catch (error) {
-      say(`${reason}; not taken over: ${asSubpageError(error).message}`)
+      const { code, message } = asSubpageError(error)
+      this.#say(code, `not taken over: ${message}`)
       return false
     }
+  }
+
+  /** Why nothing has been decided, beside how the connection was lost. */
+  #say(code: ErrorCode, text: string): void {
+    this.#options.say({ code, message: `${this.#options.reason}; ${text}` })
   }
 }

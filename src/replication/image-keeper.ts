@@ -304,7 +304,7 @@ export class ImageKeeper {
   #beginSeeding(): void {
     this.#seeded = true
     this.#checkpoint = undefined
-    this.#machine.change('seed', '')
+    this.#machine.change('seed', undefined)
   }
 
   #dropPartial(): void {

@@ -4,7 +4,7 @@
  * again while a claim may have been granted, and between attempts to reach the standby while none was made. A supervisor that is
  * stopped decides nothing.
  */
-import { asSubpageError, type SubpageError } from '../errors.ts'
+import { asSubpageError, type Reason, type SubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { Guest } from './guest.ts'
 import { HeldElsewhere } from './held-elsewhere.ts'
@@ -54,9 +54,10 @@ export async function decideAlone({
     try {
       // The other host may be about to run the guest, by a decision that an arbiter put back to an older state would make anew.
       if (why instanceof HeldElsewhere && !(await succession.remembers(why.copy, stopping))) {
-        machine.show(
-          `${why.message}, which ${succession.arbiter} does not know: what the guest sends is held back`,
-        )
+        machine.show({
+          code: why.code,
+          message: `${why.message}, which ${succession.arbiter} does not know: what the guest sends is held back`,
+        })
         return 'open'
       }
       const holder = await succession.claim(stopping)
@@ -65,11 +66,15 @@ export async function decideAlone({
       const detail = `${holder.claimant} has taken it over (generation ${holder.generation})`
       if (clock.now() - supersededAt >= giveBackMs) guest.supersede(detail)
       else {
-        machine.show(`${why.message}; ${detail}, or may still give it back`)
+        machine.show({
+          code: 'HELD_ELSEWHERE',
+          message: `${why.message}; ${detail}, or may still give it back`,
+        })
         await clock.sleep(retryMs, stopping)
       }
     } catch (error) {
-      machine.show(`${why.message}; what the guest sends is held back: ${asSubpageError(error).message}`)
+      const { code, message } = asSubpageError(error)
+      machine.show({ code, message: `${why.message}; what the guest sends is held back: ${message}` })
       // An arbiter that was replaced meanwhile answers no claim before the hosts have met again.
       if (!succession.undecided || succession.replaced) return 'open'
       await clock.sleep(retryMs, stopping)
@@ -79,8 +84,12 @@ export async function decideAlone({
 }
 
 /** Why there is no standby, for status, when the guest goes on here. */
-export function reasonOf(why: SubpageError): string {
+export function reasonOf(why: SubpageError): Reason {
+  const { code, message } = why
   return why instanceof HeldElsewhere
-    ? `${why.message}: no newer generation than here, so this copy goes on. End one of the two with subpage remove`
-    : why.message
+    ? {
+        code,
+        message: `${message}: no newer generation than here, so this copy goes on. End one of the two with subpage remove`,
+      }
+    : why
 }

@@ -61,5 +61,11 @@ export async function nextCheckpoint(
 }
 
 /** Why a protection is Lagging, and why it seeds again. */
-export const tooSlow = 'the standby or the link does not keep up'
-export const backlog = 'more pages are behind than a pause can take up'
+export const tooSlow = {
+  code: 'STANDBY_LAGS',
+  message: 'the standby or the link does not keep up',
+} as const
+export const backlog = {
+  code: 'STANDBY_LAGS',
+  message: 'more pages are behind than a pause can take up',
+} as const

@@ -1,11 +1,17 @@
 /** What a primary says of its protection: its state and why, how far it has come, and what it has cost. */
 import { EventEmitter } from 'node:events'
+import type { Reason } from '../errors.ts'
 import { EpochStats } from './epoch-stats.ts'
 import type { DiskCopy } from './messages.ts'
 import type { Misfit } from './misfit.ts'
 import type { PrimaryEvents, PrimaryState } from './primary-options.ts'
 import { PrimaryMachine } from './primary-state.ts'
 import type { SeedingFigures, SeedProgress } from './seed-progress.ts'
+
+const fitsAgain = {
+  code: 'STANDBY_NOT_READY',
+  message: 'the guest has the devices of its standby again',
+} as const
 
 export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
   protected readonly machine: PrimaryMachine
@@ -30,8 +36,13 @@ export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
     return this.machine.label
   }
 
+  /** Undefined where nothing has to be explained. */
+  get why(): Reason | undefined {
+    return this.machine.why
+  }
+
   get reason(): string {
-    return this.machine.reason
+    return this.why?.message ?? ''
   }
 
   /** The guest goes on without a standby that could take over. */
@@ -50,14 +61,13 @@ export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
   }
 
   /** The standby's newest checkpoint is getting old. */
-  protected lag(reason: string): void {
-    if (this.machine.allows('lag')) this.machine.change('lag', reason)
+  protected lag(why: Reason): void {
+    if (this.machine.allows('lag')) this.machine.change('lag', why)
   }
 
   /** @param misfit undefined: the guest has the devices of its standby again */
   protected differ(misfit: Misfit | undefined): void {
     const event = misfit ? 'differ' : 'fit'
-    const reason = misfit?.message ?? 'the guest has the devices of its standby again'
-    if (this.machine.allows(event)) this.machine.change(event, reason)
+    if (this.machine.allows(event)) this.machine.change(event, misfit ?? fitsAgain)
   }
 }

@@ -2,6 +2,7 @@
  * The states of a primary: whether a standby is connected, what it may hold, whether a command asks it to give that up, and how the
  * protection ends. What is shown, and whether the guest goes on alone, follows from the state.
  */
+import type { Reason } from '../errors.ts'
 import type { PrimaryState } from './primary-options.ts'
 import { StateMachine, type Transitions } from './state-machine.ts'
 
@@ -231,7 +232,7 @@ export class PrimaryMachine extends StateMachine<PrimaryPhase, PrimaryChange> {
   readonly #shown: (what: Shown) => void
   /** What is shown of the state, and why it is so. */
   label: PrimaryState = 'Connecting'
-  reason = ''
+  why: Reason | undefined
   alone: boolean
 
   /**
@@ -285,18 +286,20 @@ export class PrimaryMachine extends StateMachine<PrimaryPhase, PrimaryChange> {
     if (endIn.includes(state) || state.startsWith('leaving')) this.#stopping.abort()
   }
 
-  change(event: PrimaryChange, reason = this.reason): void {
+  /** @param why undefined: nothing is to be explained */
+  change(event: PrimaryChange, why: Reason | undefined): void {
     this.fire(event)
-    this.show(reason)
+    this.show(why)
   }
 
   /** Once the end was begun, only its failure is shown. */
-  show(reason: string): void {
+  show(why: Reason | undefined): void {
     const { label = this.label, alone = this.alone } = meaningOf(this.state)
     if (this.ending && this.state !== 'failed') return
-    if (this.label === label && this.reason === reason && this.alone === alone) return
-    const what = { alone: this.alone !== alone, state: this.label !== label || this.reason !== reason }
-    Object.assign(this, { label, reason, alone })
+    const same = this.label === label && this.why?.code === why?.code && this.why?.message === why?.message
+    if (same && this.alone === alone) return
+    const what = { alone: this.alone !== alone, state: !same }
+    Object.assign(this, { label, why, alone })
     this.#shown(what)
   }
 }

@@ -128,7 +128,7 @@ export class Primary extends PrimaryCondition {
     await this.#tasks.add<void>(async (session, epoch, done) => {
       const held = (pause: Pause | undefined) => {
         this.#held = pause
-        if (pause) this.machine.change('hand over')
+        if (pause) this.machine.change('hand over', this.why)
       }
       await handOver(this.#protection, session, epoch, held, done)
       return undefined
@@ -235,7 +235,7 @@ export class Primary extends PrimaryCondition {
       await session?.connection.finish()
     } catch (error) {
       this.#failure = asSubpageError(error)
-      machine.change('fail', this.#failure.message)
+      machine.change('fail', this.#failure)
       if (error instanceof BrokenInvariant) endProcess(error)
     } finally {
       ended.forget()
@@ -250,7 +250,7 @@ export class Primary extends PrimaryCondition {
   async #serve(session: PrimarySession): Promise<void> {
     const { guest, clock, pace, limits } = this.#options
     const { stopping } = this.machine
-    this.machine.change('connect', '')
+    this.machine.change('connect', undefined)
     // It is ours again: a switchover has not taken place.
     await this.#held?.resume()
     this.#held = undefined
@@ -283,7 +283,7 @@ export class Primary extends PrimaryCondition {
       if (!machine.exposed) return
       machine.fire('forget')
       await letOut(guest, undefined)
-      machine.show(this.reason)
+      machine.show(this.why)
     }
     const progress = new SeedProgress(clock, anew ? guest.disks : noDisks, guest.ram.bytes)
     this.progress = progress
@@ -311,7 +311,7 @@ export class Primary extends PrimaryCondition {
       this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
       if (report.commitUs > lateMs(pace) * 1000) this.machine.change('commit late', tooSlow)
-      else this.machine.change('commit', '')
+      else this.machine.change('commit', undefined)
       this.emit('epoch', report)
       return report.pauseUs + report.faultUs
     } catch (error) {
@@ -319,7 +319,7 @@ export class Primary extends PrimaryCondition {
       if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
       // Nothing of it was sent but what went early: the next attempt completes it.
       this.#epoch--
-      this.lag(error.message)
+      this.lag(error)
       this.emit('missed', error)
       return 0
     } finally {
@@ -332,7 +332,7 @@ export class Primary extends PrimaryCondition {
     const { machine } = this
     if (await hasGivenUp(why, session, this.#options.clock)) machine.fire('go alone')
     session?.connection.close()
-    if (this.state !== 'Connecting') machine.show(why.message)
+    if (this.state !== 'Connecting') machine.show(why)
     if ((await decideAlone({ ...this.#options, why, session, machine })) !== 'alone') return
     machine.fire('go alone')
     await letOut(this.#options.guest, this.#held)

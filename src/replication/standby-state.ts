@@ -2,7 +2,7 @@
  * The states of a standby: whether a primary is connected, what the image holds, whether a command asks the arbiter, and how it
  * ends. A checkpoint is whole, outdated (the guest has gone on without this standby), or there is none.
  */
-import { SubpageError } from '../errors.ts'
+import { type Reason, SubpageError } from '../errors.ts'
 import type { StandbyState } from './standby-options.ts'
 import { StateMachine, type Transitions } from './state-machine.ts'
 
@@ -126,13 +126,13 @@ const outdatedIn: readonly StandbyPhase[] = ['stale', 'outdated', 'stale, decidi
 const endIn: readonly StandbyPhase[] = ['taking over', 'runs here', 'discarding', 'discarded', 'failed']
 
 export class StandbyMachine extends StateMachine<StandbyPhase, StandbyChange> {
-  readonly #tell: (label: StandbyState, reason: string) => void
+  readonly #tell: (label: StandbyState, why: Reason | undefined) => void
   /** What is shown of the state, and why it is so. */
   label: StandbyState = 'Seeding'
-  reason = ''
+  why: Reason | undefined
 
   /** @param tell told of each change of what is shown */
-  constructor(tell: (label: StandbyState, reason: string) => void) {
+  constructor(tell: (label: StandbyState, why: Reason | undefined) => void) {
     super(standbyTransitions, 'new')
     this.#tell = tell
   }
@@ -158,21 +158,22 @@ export class StandbyMachine extends StateMachine<StandbyPhase, StandbyChange> {
       throw new SubpageError('STANDBY_NOT_READY', `a failover of ${guest} is being decided`)
   }
 
-  change(event: StandbyChange, reason = this.reason): void {
+  /** @param why undefined: nothing is to be explained */
+  change(event: StandbyChange, why: Reason | undefined): void {
     this.fire(event)
-    this.#show(reason)
+    this.#show(why)
   }
 
   /** Shows the state as it is now. Once the end was begun, only its result is shown. */
-  explain(reason: string): void {
-    if (!this.ending) this.#show(reason)
+  explain(why: Reason | undefined): void {
+    if (!this.ending) this.#show(why)
   }
 
-  #show(reason: string): void {
+  #show(why: Reason | undefined): void {
     const label = standbyLabels[this.state] ?? this.label
-    if (this.label === label && this.reason === reason) return
+    if (this.label === label && this.why?.code === why?.code && this.why?.message === why?.message) return
     this.label = label
-    this.reason = reason
-    this.#tell(label, reason)
+    this.why = why
+    this.#tell(label, why)
   }
 }

@@ -6,7 +6,7 @@
  */
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
-import { asSubpageError, invariant, SubpageError } from '../errors.ts'
+import { asSubpageError, invariant, type Reason, SubpageError } from '../errors.ts'
 import { sameHost } from './claimant.ts'
 import type { Connection } from './connection.ts'
 import { absenceMsMax, FailoverMonitor, handBack } from './failover-monitor.ts'
@@ -30,7 +30,7 @@ import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Tak
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
-  readonly #machine = new StandbyMachine((state, reason) => this.emit('state', state, reason))
+  readonly #machine = new StandbyMachine((state, why) => this.emit('state', state, why?.message ?? ''))
   readonly #keeper: ImageKeeper
   readonly #outputLease: OutputLease
   #hello: Hello
@@ -61,8 +61,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return this.#machine.label
   }
 
-  get reason(): string {
-    return this.#machine.reason
+  get why(): Reason | undefined {
+    return this.#machine.why
   }
 
   get connected(): boolean {
@@ -132,7 +132,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       this.#keeper.forgetCheckpoint()
       written.push(succession.adopt(hello.generation))
     }
-    this.#machine.change('connect', '')
+    this.#machine.change('connect', undefined)
     let welcomed = false
     // Before the welcome neither side says anything: a slow disk is no silence. A connection that fails says so to its reader.
     const beat = () => welcomed && void connection.send(frameType.heartbeat).catch(() => undefined)
@@ -188,7 +188,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     if (this.#outcome) return await this.#outcome
     const { succession } = this.#options
     assertTakeable(this, this.#machine, succession, force)
-    this.#machine.change('ask')
+    this.#machine.change('ask', this.why)
     try {
       const unasked = !(succession.arbitrated && (await granted(succession, this.guestName, force)))
       // It was ended meanwhile, which gives back what was granted.
@@ -201,7 +201,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       // Begins before anything else can happen to the image.
       return await this.#takeOver(reason, { unasked, force })
     } finally {
-      if (this.#machine.allows('answer')) this.#machine.change('answer')
+      if (this.#machine.allows('answer')) this.#machine.change('answer', this.why)
     }
   }
 
@@ -213,7 +213,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await this.#keeper.leaveDisks()
       await this.#options.guest.discard(disksToo)
       await handBack(this.#options)
-      this.#machine.change('gone')
+      this.#machine.change('gone', this.why)
       return { how: 'discarded', reason }
     })
   }
@@ -237,7 +237,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         await this.#keeper.commit(frame.epoch, decodeCommit(frame.payload), () =>
           this.#outputLease.give(connection, frameType.ack, frame.epoch),
         )
-        return this.#machine.explain('')
+        return this.#machine.explain(undefined)
       case frameType.guestEnded:
         return this.#sourceEnded(connection, readJson(Ended, frame.payload, 'the end of the guest'))
       case frameType.handover:
@@ -296,7 +296,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       absenceMs: this.#absenceMs,
       sourceFate: () => sourceFate(this.#hello),
       committed: () => this.#machine.whole,
-      say: (text) => this.#machine.explain(text),
+      say: (why) => this.#machine.explain(why),
       takeOver: (why) => void this.#takeOver(why),
       discard: (why) => void this.discard(why),
       outdated: () => this.#keeper.forgetCheckpoint(),
@@ -312,7 +312,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
         await handBack(this.#options)
         throw error
       })
-      this.#machine.change('run')
+      this.#machine.change('run', this.why)
       // The guest runs here whether or not that arrives.
       await how.announce?.().catch(() => undefined)
       return { ...tookOver, reason }
@@ -322,7 +322,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
   /** There is one end: the first that is asked for; whoever asks again gets the same. */
   #end(change: StandbyChange, run: () => Promise<StandbyOutcome>): Promise<StandbyOutcome> {
     if (!this.#outcome) {
-      this.#machine.change(change)
+      this.#machine.change(change, this.why)
       void this.#monitor?.end()
       this.#outcome = run()
       this.#outcome.then(
@@ -331,7 +331,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
           if (this.#connection) void this.#part(this.#connection)
         },
         (error) => {
-          this.#machine.change('fail', asSubpageError(error).message)
+          this.#machine.change('fail', asSubpageError(error))
           this.#connection?.close()
         },
       )

@@ -57,11 +57,11 @@ export function assertTakeable(
 }
 
 export function nothingToTakeOver(
-  { guestName, state, reason }: Pick<Standby, 'guestName' | 'state' | 'reason'>,
+  { guestName, state, why: shown }: Pick<Standby, 'guestName' | 'state' | 'why'>,
   outdated: boolean,
 ): SubpageError {
   const why = outdated
-    ? `the checkpoint of ${guestName} on this host is outdated, for the guest has gone on elsewhere (${reason}): if it is gone there, --force goes on from that checkpoint, and what the guest did since is lost`
+    ? `the checkpoint of ${guestName} on this host is outdated, for the guest has gone on elsewhere (${shown?.message}): if it is gone there, --force goes on from that checkpoint, and what the guest did since is lost`
     : `${guestName} has no whole checkpoint on this host (${state})`
   return new SubpageError('STANDBY_NOT_READY', why)
 }

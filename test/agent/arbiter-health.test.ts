@@ -117,6 +117,7 @@ test('status says so, of the host and of each guest that needs it, until it is w
     await until(agent, 'kept', ({ arbiterTrouble }) => arbiterTrouble !== null)
     expect(await agent.client.guest('kept')).toMatchObject({
       state: 'Protected',
+      reasonCode: 'ARBITER_UNREACHABLE',
       reason: expect.stringMatching(/the arbiter cannot decide.*does not exist/),
     })
     expect((await status(name)).status).toBe(3)

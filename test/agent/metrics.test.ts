@@ -38,7 +38,13 @@ const paths = numbers(GuestStatus as Schema)
 
 const withDefaults: GuestStatus = {
   ...unprotected,
-  ...{ name: 'web "1"\n', role: 'Alone', state: 'Running', reason: '' },
+  ...{
+    name: 'web "1"\n',
+    role: 'Alone',
+    state: 'Running',
+    reason: 'not protected',
+    reasonCode: 'NOT_PROTECTED',
+  },
   ...{ ramBytes: 2 ** 30, auxBytes: 0, accel: 'tcg', qemu: '7', pid: 1, console: '', consoleSocket: '' },
   ...{
     firmware: null,
@@ -57,7 +63,8 @@ for (const us of [400, 500, 501, 20_000_000]) pause.add(us)
 const percentiles = { p50: 2000, p99: 3000, max: 4000 }
 const guarded: GuestStatus = {
   ...withDefaults,
-  ...{ name: 'mail', role: 'Primary', state: 'Protected', verified: { at: 5000, equal: true } },
+  ...{ name: 'mail', role: 'Primary', state: 'Protected', reason: '', reasonCode: null },
+  ...{ verified: { at: 5000, equal: true } },
   fence: { on: true, silenced: 7 },
   epochs: {
     ...{
@@ -79,6 +86,7 @@ const host: HostStatus = {
   ...{ host: 'alpha', release: '1.2.3', pid: 1, address: 'x', ownBytes: 5e7 },
   certificate: { name: 'alpha', validTo: '2030-01-01T00:00:00.000Z' },
   arbiter: { description: 'etcd', trouble: null },
+  clock: { at: 1.7e12, synchronized: true },
   guests: [withDefaults, guarded],
 }
 const { text } = await metricsPage(host)
@@ -118,6 +126,7 @@ test("promtool finds nothing to say against the page: types, units, names, and a
 
 test('figures come in base units; what a guest has not is not there', () => {
   for (const line of [
+    'subpage_clock_synchronized 1',
     'subpage_build_info{host="alpha",release="1.2.3"} 1',
     'subpage_certificate_expiry_timestamp_seconds 1893456000',
     'subpage_guest_lag_seconds{guest="mail"} 0.025',
@@ -126,9 +135,11 @@ test('figures come in base units; what a guest has not is not there', () => {
     'subpage_guest_checkpoint_bytes_total{guest="mail",what="sent"} 4',
     'subpage_guest_safe{guest="mail"} 1',
     'subpage_guests{role="Primary"} 1',
+    'subpage_guest_reason{guest="web \\"1\\"\\n",code="NOT_PROTECTED"} 1',
   ])
     expect(lines).toContain(line)
   expect(text).not.toContain('subpage_guest_amplification')
+  expect(text).not.toContain('subpage_guest_reason{guest="mail"')
   expect(lines.filter((line) => line.startsWith('subpage_guest_lag_seconds{'))).toHaveLength(1)
 })
 

@@ -13,6 +13,7 @@ import { addRoutes } from '../../src/agent/api.ts'
 import { AgentClient } from '../../src/agent/client.ts'
 import { addDashboardRoutes, addInvitations } from '../../src/agent/dashboard.ts'
 import { type EphemeralAgent, startEphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
+import { addMetrics } from '../../src/agent/metrics-route.ts'
 import { perform } from '../../src/cli/perform.ts'
 import { errorTable } from '../../src/errors.ts'
 import { packageRoot } from '../../src/memory/native.ts'
@@ -97,6 +98,7 @@ test('it has every route of an agent, and no other', () => {
   })
   const nobody = {} as never
   addRoutes(api, nobody)
+  addMetrics(api, nobody)
   addDashboardRoutes(api, nobody, nobody)
   addInvitations(api, nobody)
   expect(routes.sort()).toEqual(operations.map(({ method, path }) => `${method} ${path}`).sort())

@@ -20,6 +20,7 @@ const guest = (name: string): GuestStatus => ({
   seeding: { doneBytes: 2 ** 29, totalBytes: 2 ** 31, bytesPerSecond: 2 ** 28, secondsLeft: 6.2 },
   state: 'Connecting',
   reason: 'the standby on host b is lost, and the arbiter does not answer: what the guest sends is held back',
+  reasonCode: 'ARBITER_UNREACHABLE',
   peer: '192.0.2.10:7475',
   ramBytes: 2 ** 30,
   auxBytes: 0,
@@ -73,6 +74,7 @@ const host: HostStatus = {
   address: '[2001:db8::4711:2]:7475',
   certificate: { name: 'alpha', validTo: '2030-01-01T00:00:00Z' },
   arbiter: { description: 'etcd', trouble: null },
+  clock: { at: 1.7e12, synchronized: true },
   ownBytes: 1,
   guests: [guest('web'), { ...guest('mail'), peer: '192.0.2.11:7475' }],
 }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { diskStatus, type GuestStatus, type HostStatus, unprotected } from '../../src/agent/status.ts'
+import { readingOf } from '../../src/cli/doctor/clocks.ts'
 import { diagnose } from '../../src/cli/doctor/diagnose.ts'
 import { type Patient, severities } from '../../src/cli/doctor/finding.ts'
 import { packageRoot } from '../../src/memory/native.ts'
@@ -15,7 +16,8 @@ const none = new DurationStats().counted
 
 const healthy: GuestStatus = {
   ...unprotected,
-  ...{ name: 'web', role: 'Primary', state: 'Protected', reason: '', peer: 'beta:7475' },
+  ...{ name: 'web', role: 'Primary', state: 'Protected', reason: '', reasonCode: null },
+  ...{ peer: 'beta:7475' },
   ...{ ramBytes: 2 ** 30, auxBytes: 0, accel: 'kvm', qemu: '7.2.1', pid: 7, console: '', consoleSocket: '' },
   ...{ firmware: null, vnc: null, disks: [diskStatus({ name: 'root', bytes: 4096, path: '/d' }, false)] },
   ...{ tracker: 'userfault', codec: 'masked', epochMs: 25, outputs: 'held', generation: 1 },
@@ -50,6 +52,7 @@ const certificate = (days: number) => ({
 const host: HostStatus = {
   ...{ host: 'alpha', release: '0.1.0', pid: 1, address: 'alpha:7475', certificate: certificate(300) },
   ...{ arbiter: { description: 'etcd', trouble: null }, ownBytes: 1, guests: [healthy] },
+  clock: { at: now, synchronized: true },
 }
 const standby: GuestStatus = { ...healthy, role: 'Standby', verified: null, peer: 'alpha' }
 const there = { ...host, host: 'beta', guests: [standby] }
@@ -110,6 +113,8 @@ const cases: [id: string, of: Patient][] = [
   ['peer-failed', peer({ state: 'Failed', reason: 'disk full' })],
   ['disk-errors', peer({ disks: [disk('write: No space left on device', 'DISK_FULL')] })],
   ['certificate-expires', peer({}, { certificate: certificate(3) })],
+  ['clock-unsynchronized', peer({}, { clock: { at: now, synchronized: false } })],
+  ['clocks-differ', { ...patient, clocks: { aheadMs: -3000, withinMs: 20 } }],
 ]
 
 test('of a guest that is well, nothing', () => {
@@ -124,17 +129,40 @@ test.each(cases)('%s, and nothing else', (id, of) => {
   expect(problem).toMatch(/\w/)
   expect(remedy).toMatch(/\w/)
   // The first word is a program of this host.
-  if (command !== undefined) expect(command).toMatch(/^(subpage [a-z-]+|df )/)
+  if (command !== undefined) expect(command).toMatch(/^(subpage [a-z-]+|df |timedatectl )/)
 })
 
 test('every finding of the code is tried', () => {
-  const code = ['state', 'host']
+  const code = ['state', 'host', 'clocks']
     .map((name) => readFileSync(join(packageRoot, 'src/cli/doctor', `${name}.ts`), 'utf8'))
     .join('')
   const ids = [...code.matchAll(/(?:critical\(|(?:finding|add)\(\s*[^,]*,)\s*'([a-z-]+)'/g)].map(
     ([, id]) => id!,
   )
   expect(new Set(ids)).toEqual(new Set(cases.map(([id]) => id)))
+})
+
+test('clocks are compared as well as they were read, and by their hosts', () => {
+  const before = now
+  const far = readingOf({ ...host, clock: { at: now + 5000, synchronized: true } }, before, before + 200)
+  expect(far).toEqual({ aheadMs: 4900, withinMs: 100 })
+  // An agent of an older release.
+  expect(readingOf({ ...host, clock: undefined } as never, before, before)).toBeUndefined()
+  const of = (aheadMs: number, withinMs: number) => diagnose({ ...patient, clocks: { aheadMs, withinMs } })
+  expect(of(1500, 600)).toEqual([])
+  expect(of(3000, 600)[0]!.problem).toBe('the clock of beta is 3 s ahead of that of alpha')
+  expect(of(-3000, 0)[0]!.problem).toBe('the clock of alpha is 3 s ahead of that of beta')
+})
+
+test('what status says of its state has a code of the table of errors, which the finding names', () => {
+  const [found] = diagnose(
+    guest({ state: 'Connecting', reason: 'no route to host', reasonCode: 'PEER_UNREACHABLE' }),
+  )
+  expect(found).toMatchObject({ id: 'connecting', code: 'PEER_UNREACHABLE' })
+  const [alone] = diagnose(
+    guest({ role: 'Alone', state: 'Running', reason: 'in any words', reasonCode: 'NOT_PROTECTED' }),
+  )
+  expect(alone).toMatchObject({ problem: 'it is not protected', code: 'NOT_PROTECTED' })
 })
 
 test('the worst comes first', () => {

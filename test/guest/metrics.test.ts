@@ -21,9 +21,14 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
   const token = join(hosts.directory, 'token')
   writeFileSync(token, 'a-token-of-thirty-two-characters-and-more\n', { mode: 0o600 })
   const ports = [await freePort(), await freePort(), await freePort()]
-  const add = (host: string, port: number | undefined) =>
-    hosts.add(host, { SUBPAGE_API_LISTEN: `127.0.0.1:${port}`, SUBPAGE_API_TOKEN_FILE: token })
-  const [alpha, beta]: EphemeralAgent[] = await Promise.all([add('alpha', ports[0]), add('beta', ports[1])])
+  const add = (host: string, port: number | undefined, env: Record<string, string> = {}) =>
+    hosts.add(host, { SUBPAGE_API_LISTEN: `127.0.0.1:${port}`, SUBPAGE_API_TOKEN_FILE: token, ...env })
+  // The clock of the second host is an hour ahead.
+  const ahead = 'const now = Date.now; Date.now = () => now() + 3_600_000'
+  const [alpha, beta]: EphemeralAgent[] = await Promise.all([
+    add('alpha', ports[0]),
+    add('beta', ports[1], { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(ahead)}` }),
+  ])
   await alpha!.client.run({ name: 'web', ...idle })
   await protect(alpha!, 'web', beta!)
 
@@ -94,11 +99,14 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
       const argv = ['doctor', 'web', '--state', alpha!.stateDirectory, '--json']
       const status = await perform(argv, { out: { write: (text) => (out += text) }, err: process.stderr })
       const { findings } = JSON.parse(out) as { findings: Finding[] }
-      return { status, ids: findings.map(({ severity, id }) => `${severity} ${id}`) }
+      const [code] = findings.map((found) => found.code)
+      return { status, code, ids: findings.map(({ severity, id }) => `${severity} ${id}`) }
     }
     const well = await doctor()
     expect(well.status).toBe(0)
-    expect(well.ids.filter((id) => /critical|peer-unknown|not-verified/.test(id))).toEqual([])
+    expect(well.ids.filter((id) => /critical|peer-unknown|not-verified|clocks/.test(id))).toEqual([
+      'warning clocks-differ',
+    ])
 
     await beta!.client.remove('web', true)
     await until(alpha!, 'web', ({ state }) => state !== 'Protected')
@@ -106,6 +114,7 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
     const ill = await doctor()
     expect(ill.status).toBe(3)
     expect(ill.ids[0]).toMatch(/^critical (connecting|seeding)$/)
+    expect(ill.ids[0] === 'critical seeding' || ill.code !== undefined).toBe(true)
   } finally {
     prometheus.kill('SIGKILL')
     await once(prometheus, 'exit')

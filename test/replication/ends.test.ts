@@ -109,7 +109,7 @@ test.each(orderly)(
     pair.guest.end(end)
     await pair.primary!.finished
     // It learns from the arbiter that nothing is left to take over.
-    const reason = () => pair.host.standby?.reason
+    const reason = () => pair.host.standby?.why?.message
     await expect
       .poll(reason, { timeout: 10_000 })
       .toMatch(/primary goes on with the guest alone, or has ended/)

@@ -85,7 +85,7 @@ test('an image that is outdated is whole still: with --force it can be taken ove
   pair.host.dropConnections()
   await expect.poll(() => pair.primary?.alone).toBe(true)
   pair.host.source = 'gone'
-  await expect.poll(() => standby?.reason).toMatch(/primary goes on with the guest alone/)
+  await expect.poll(() => standby?.why?.message).toMatch(/primary goes on with the guest alone/)
   expect(standby?.committed).toBeUndefined()
   await expect(standby!.failover('by command', false)).rejects.toMatchObject({
     code: 'STANDBY_NOT_READY',

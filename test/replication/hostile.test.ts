@@ -237,7 +237,7 @@ describe('a hostile primary', () => {
     expect(digestOf(host.waiting.image) === image).toBe(true)
     expect(host.standby?.committed).toEqual({ epoch: 5, consoleBytes: 0 })
     await expect.poll(() => host.standby?.state).toBe('Connecting')
-    expect(host.standby?.reason).toMatch(message)
+    expect(host.standby?.why?.message).toMatch(message)
     expect(host.waiting.discarded).toBe(false)
 
     // An honest primary finds all in order.

@@ -77,7 +77,7 @@ test('an arbiter that does not know what the other host says was decided decides
   const succession = successionFor('primary', arbiter)
   await succession.anchor()
   const said: string[] = []
-  const machine = new PrimaryMachine(true, () => said.push(machine.reason))
+  const machine = new PrimaryMachine(true, () => said.push(machine.why?.message ?? ''))
   const lost = {
     why: new HeldElsewhere('script is in generation 2 here', {
       claimant: 'other',
@@ -173,7 +173,7 @@ describe.each(withAndWithout)('%s', (_, arbiter) => {
     expect(third.standby?.generation).toBe(succession.generation)
     clock.pass(200_000)
     if (pair.arbiter) {
-      await expect.poll(() => pair.host.standby?.reason).toMatch(/primary goes on with the guest alone/)
+      await expect.poll(() => pair.host.standby?.why?.message).toMatch(/primary goes on with the guest alone/)
       expect(pair.host.standby?.committed).toBe(undefined)
     }
     expect(pair.host.waiting.whole).toBe(undefined)

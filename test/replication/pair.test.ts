@@ -164,9 +164,9 @@ describe('the course of a protection', () => {
     arbiter.reachable = false
     await pair.primary?.detach()
     arbiter.reachable = true
-    await expect.poll(() => pair.host.standby?.reason).toMatch(/waiting for the primary/)
+    await expect.poll(() => pair.host.standby?.why?.message).toMatch(/waiting for the primary/)
     pair.host.source = 'runs'
-    await expect.poll(() => pair.host.standby?.reason).toMatch(/still runs there/)
+    await expect.poll(() => pair.host.standby?.why?.message).toMatch(/still runs there/)
     pair.host.source = 'gone'
     expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
     expect(pair.host.waiting.whole).toBe(true)
@@ -178,7 +178,7 @@ describe('the course of a protection', () => {
     const freed = vi.spyOn(pair.guest, 'freeOutputs')
     await pair.primary?.detach()
     await expect
-      .poll(() => pair.host.standby?.reason)
+      .poll(() => pair.host.standby?.why?.message)
       .toMatch(/supervisor was stopped; the guest still runs there/)
     expect(freed).not.toHaveBeenCalled()
     expect(pair.guest.paused).toBe(false)
@@ -194,7 +194,7 @@ describe('the course of a protection', () => {
     const pair = await startProtected({ arbiter: new ScriptedArbiter(), suspicionMs: 1_000, clock })
     await pair.primary?.detach()
     await expect
-      .poll(() => pair.host.standby?.reason)
+      .poll(() => pair.host.standby?.why?.message)
       .toMatch(/supervisor was stopped; waiting for the primary/)
     clock.pass(absenceMs - 500)
     await new Promise((resolve) => setTimeout(resolve, 150))
@@ -346,7 +346,7 @@ describe('the takeover', () => {
     const { standby } = pair.host
     await expect(standby?.failover('by command', true)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
     await expect(standby?.failover('again', true)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
-    expect([standby?.state, standby?.reason]).toEqual(['Failed', 'it does not like the state'])
+    expect([standby?.state, standby?.why?.message]).toEqual(['Failed', 'it does not like the state'])
     expect(await standby?.discard('removed')).toEqual({ how: 'discarded', reason: 'removed' })
     expect(pair.host.waiting.discarded).toBe(true)
   })

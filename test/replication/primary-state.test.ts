@@ -109,22 +109,25 @@ describe('in every state', () => {
 
 test('what is shown follows from the state', () => {
   const shown: unknown[] = []
-  const machine = new PrimaryMachine(false, () => shown.push([machine.label, machine.reason, machine.alone]))
-  machine.change('connect', '')
+  const why = (message: string) => ({ code: 'STANDBY_LAGS' as const, message })
+  const machine = new PrimaryMachine(false, () =>
+    shown.push([machine.label, machine.why?.message ?? '', machine.alone]),
+  )
+  machine.change('connect', undefined)
   machine.fire('seeded')
-  machine.change('commit', '')
-  machine.change('lag', 'slow')
-  machine.change('commit late', 'slow')
-  machine.change('fall behind', 'backlog')
+  machine.change('commit', undefined)
+  machine.change('lag', why('slow'))
+  machine.change('commit late', why('slow'))
+  machine.change('fall behind', why('backlog'))
   machine.fire('forget')
-  machine.show('backlog')
+  machine.show(why('backlog'))
   machine.fire('lose')
-  machine.show('lost')
-  machine.change('differ', 'plugged in')
-  machine.change('fit', 'plugged out')
-  machine.change('leave')
-  machine.show('late')
-  machine.change('fail', 'broken')
+  machine.show(why('lost'))
+  machine.change('differ', why('plugged in'))
+  machine.change('fit', why('plugged out'))
+  machine.change('leave', machine.why)
+  machine.show(why('late'))
+  machine.change('fail', why('broken'))
   expect(shown).toEqual([
     ['Seeding', '', true],
     ['Protected', '', false],

@@ -71,15 +71,16 @@ describe('in every state', () => {
 
 test('once the end was begun, only its result is shown', () => {
   const shown: string[] = []
-  const machine = new StandbyMachine((label, reason) => shown.push(`${label}: ${reason}`))
-  machine.change('connect', '')
-  machine.change('commit')
+  const why = (message: string) => ({ code: 'PEER_UNREACHABLE' as const, message })
+  const machine = new StandbyMachine((label, why) => shown.push(`${label}: ${why?.message ?? ''}`))
+  machine.change('connect', undefined)
+  machine.change('commit', undefined)
   machine.fire('lose')
-  machine.explain('waiting for the primary')
-  machine.change('take over')
-  machine.explain('an answer that came late')
-  machine.change('fail', 'the device state could not be loaded')
-  machine.explain('an answer that came later')
+  machine.explain(why('waiting for the primary'))
+  machine.change('take over', machine.why)
+  machine.explain(why('an answer that came late'))
+  machine.change('fail', why('the device state could not be loaded'))
+  machine.explain(why('an answer that came later'))
   expect(shown).toEqual([
     'Protected: ',
     'Connecting: waiting for the primary',

@@ -5,9 +5,12 @@ import { simulate } from './schedule.ts'
 
 testSchedules('first half')
 
+/** The time that people read is that of the wall clock, which the simulation does not have. */
+const undated = (log: string[]) => log.map((line) => line.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'DATE'))
+
 /** One with a takeover; one with a QEMU that hangs. */
 test.each([7, 1137])('seed %i gives the same schedule again', async (seed) => {
   const [once, again] = await Promise.all([simulate(seed), simulate(seed)])
-  expect(again.log).toEqual(once.log)
+  expect(undated(again.log)).toEqual(undated(once.log))
   expect(again.events).toBe(once.events)
 })

@@ -3,6 +3,8 @@ import { useState } from 'preact/hooks'
 import type { HostEvent } from '../../src/agent/event-log.ts'
 import type { Point } from '../../src/agent/guest-history.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
+import { errorTable } from '../../src/error-table.ts'
+import type { ErrorCode } from '../../src/errors.ts'
 import { Actions } from './actions.tsx'
 import { Plot, type Series } from './plot.tsx'
 import type { Session } from './session.ts'
@@ -76,6 +78,7 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
           </span>
         </div>
         <p class="reason">{reasonOf(guest)}</p>
+        {guest.reasonCode && <Remedy code={guest.reasonCode} />}
         <Actions guest={guest} session={session} />
       </header>
       {seeding && (
@@ -118,6 +121,16 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
     </article>
   )
 }
+
+/** What the table of errors says of the reason. */
+const Remedy = ({ code }: { code: ErrorCode }) => (
+  <p class="remedy">
+    {errorTable[code]?.remedy
+      .split('`')
+      .map((part, index) => (index % 2 === 1 ? <code key={part}>{part}</code> : part))}{' '}
+    <span class="code">{code}</span>
+  </p>
+)
 
 function factsOf(guest: GuestStatus): [string, string][] {
   const { role, peer, epochs, committed, ramBytes, accel, outputs, verified, takeover, memory, arbiter } =

@@ -22,8 +22,8 @@ export const byUrgency = (a: GuestStatus, b: GuestStatus) =>
   urgency[toneOf(a)] - urgency[toneOf(b)] || a.name.localeCompare(b.name)
 
 export function reasonOf(guest: GuestStatus): string {
-  const { role, state, reason, peer, takeover } = guest
-  if (reason !== '' && reason !== 'not protected') return reason
+  const { role, state, reason, reasonCode, peer, takeover } = guest
+  if (reason !== '' && reasonCode !== 'NOT_PROTECTED') return reason
   if (role === 'Standby') return `waits here to take over from ${hostOf(peer ?? '')}`
   if (state === 'Protected') return `${hostOf(peer ?? '')} could take over now`
   if (takeover) return `runs here since a failover, and has no standby`

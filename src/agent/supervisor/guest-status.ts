@@ -1,4 +1,5 @@
 /** What a supervisor says of its guest. */
+import type { ErrorCode, Reason } from '../../errors.ts'
 import { memoryBytes } from '../../qemu/aux-ram.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { readShimStatus, shimMissing } from '../../tracking/shim.ts'
@@ -13,7 +14,9 @@ export function guestStatus(guest: HostedGuest, host: Host): GuestStatus {
   const status = statusOf(guest, host)
   if ((guest.kind !== 'running' && guest.kind !== 'standby') || !guest.qemu.ramIsUnlinked) return status
   const unlinked = 'its RAM file was removed by somebody else, and its memory lasts as long as its process'
-  return { ...status, reason: status.reason ? `${status.reason}; ${unlinked}` : unlinked }
+  return status.reason === ''
+    ? { ...status, ...because('RAM_UNLINKED', unlinked) }
+    : { ...status, reason: `${status.reason}; ${unlinked}` }
 }
 
 function statusOf(guest: HostedGuest, host: Host): GuestStatus {
@@ -42,10 +45,11 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
       ...common,
       role: 'Alone',
       state: guest.end.how === 'died' ? 'Failed' : 'Ended',
-      reason: guest.end.detail,
+      ...because(guest.end.how === 'died' ? 'GUEST_DIED' : endedAs[guest.end.how], guest.end.detail),
       pid: null,
     }
-  if (guest.kind === 'unanswered') return { ...common, role: 'Alone', state: 'Hung', reason: guest.reason }
+  if (guest.kind === 'unanswered')
+    return { ...common, role: 'Alone', state: 'Hung', ...because('GUEST_HUNG', guest.reason) }
   if (guest.kind === 'standby') {
     const { standby, hello } = guest
     const { hang } = guest.qemu
@@ -54,7 +58,9 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
       ...common,
       role: 'Standby',
       state: hang.since === undefined ? standby.state : 'Hung',
-      reason: hang.since === undefined ? standby.reason || undecided(arbiterTrouble) : hang.reason,
+      ...(hang.since === undefined
+        ? shown(standby.why ?? undecided('ARBITER_UNREACHABLE', arbiterTrouble))
+        : because('GUEST_HUNG', hang.reason)),
       peer: hello.source.host,
       generation: standby.generation,
       arbiter: standby.arbiter,
@@ -77,26 +83,39 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
       : null,
   }
   const { hang } = guest.qemu
-  const hung = hang.since === undefined ? {} : { state: 'Hung', reason: hang.reason }
-  const reason = guest.comingBack ? 'its protection goes on when its memory is back' : 'not protected'
+  const hung =
+    hang.since === undefined ? {} : { state: 'Hung' as const, ...because('GUEST_HUNG', hang.reason) }
+  const reason = guest.comingBack
+    ? because('GUEST_DENSE', 'its protection goes on when its memory is back')
+    : because('NOT_PROTECTED', 'not protected')
   if (!primary && guest.trouble !== undefined)
-    return { ...running, role: 'Alone', state: 'Failed', reason: guest.trouble, ...hung }
-  if (!primary) return { ...running, role: 'Alone', state: 'Running', reason, ...hung }
+    return { ...running, role: 'Alone', state: 'Failed', ...shown(guest.trouble), ...hung }
+  if (!primary) return { ...running, role: 'Alone', state: 'Running', ...reason, ...hung }
   const { last } = primary.stats
   const found = primary.verified
   const { arbiter } = guest.succession
   const arbiterTrouble = (arbiter !== null && (trouble ?? primary.dispute)) || null
+  const suspended: Reason | undefined =
+    record?.suspended === true
+      ? { code: 'GUEST_SUSPENDED', message: 'it was suspended, and stands still (virsh resume lets it run)' }
+      : undefined
+  const [difference] = found
+    ? differences(namedVerification(found.verification, guest.qemu.record.machine.disks))
+    : []
+  const different: Reason | undefined =
+    difference === undefined ? undefined : { code: 'IMAGE_DIFFERS', message: difference }
   return {
     ...running,
     role: primary.alone ? 'Alone' : 'Primary',
     state: primary.state,
     suspended: record?.suspended === true,
     devicesDiffer: primary.devicesDiffer,
-    reason:
-      primary.reason ||
-      (record?.suspended === true ? 'it was suspended, and stands still (virsh resume lets it run)' : '') ||
-      (found && differences(namedVerification(found.verification, guest.qemu.record.machine.disks))[0]) ||
-      undecided(arbiterTrouble),
+    ...shown(
+      primary.why ??
+        suspended ??
+        different ??
+        undecided(trouble ? 'ARBITER_UNREACHABLE' : 'HELD_ELSEWHERE', arbiterTrouble),
+    ),
     ...hung,
     peer: record?.protection?.to ?? null,
     tracker: primary.trackerName,
@@ -131,11 +150,22 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
 }
 
 /** Why a guest that has a whole standby is not safe all the same. */
-function undecided(arbiterTrouble: string | null): string {
+function undecided(code: ErrorCode, arbiterTrouble: string | null): Reason | undefined {
   return arbiterTrouble === null
-    ? ''
-    : `the arbiter cannot decide, so neither host would go on alone: ${arbiterTrouble}`
+    ? undefined
+    : { code, message: `the arbiter cannot decide, so neither host would go on alone: ${arbiterTrouble}` }
 }
+
+const because = (reasonCode: ErrorCode, reason: string) => ({ reason, reasonCode })
+const shown = (why: Reason | undefined) =>
+  why ? because(why.code, why.message) : { reason: '', reasonCode: null }
+
+const endedAs = {
+  'powered-off': 'GUEST_ENDED',
+  stopped: 'GUEST_ENDED',
+  panicked: 'GUEST_DIED',
+  superseded: 'HELD_ELSEWHERE',
+} as const
 
 function fenceOf({ files, fence }: QemuProcess): NonNullable<GuestStatus['fence']> {
   return { on: readShimStatus(files.shimStatus)?.fence === 'on', silenced: fence.silenced }

@@ -8,6 +8,7 @@ import { defaultDirectory, domainFiles, holdDomain, releaseDomain } from '../../
 import { commandedEnd, findDomain } from '../../libvirt/domain-guest.ts'
 import { noteInDomain } from '../../libvirt/domain-notice.ts'
 import { domainStarter, keepDomain } from '../../libvirt/domain-starter.ts'
+import { loadDomainXml } from '../../libvirt/domain-xml.ts'
 import { connectVirsh, defaultConnection } from '../../libvirt/virsh.ts'
 import { adopt } from '../../qemu/adoption.ts'
 import type { GuestFiles } from '../../qemu/guest-files.ts'
@@ -56,8 +57,15 @@ export async function keepManaged({ name, machine }: GuestRecord): Promise<strin
     : undefined
 }
 
+/** A guest runs here, and this is its supervisor: for what libvirt is asked later. */
+export function meetManaged(qemu: Pick<GuestProcess, 'record' | 'explainEnd'>): void {
+  if (!qemu.record.machine.managed) return
+  loadDomainXml()
+  qemu.explainEnd = (end) => endOfManaged(qemu.record, end)
+}
+
 /** Whether somebody has ended it through libvirt. @param end what QEMU said */
-export async function endOfManaged({ name }: GuestRecord, end: GuestEnd): Promise<GuestEnd> {
+async function endOfManaged({ name }: GuestRecord, end: GuestEnd): Promise<GuestEnd> {
   const detail = await commandedEnd(libvirt(), name)
   return detail === undefined ? end : { how: 'stopped', detail }
 }

@@ -1,5 +1,5 @@
 /** A guest that runs on this host, with its protection if it has one. */
-import { SubpageError } from '../../errors.ts'
+import { type Reason, SubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
 import type { GuestRecord } from '../../qemu/guest-record.ts'
 import { hangTimes } from '../../qemu/hang-watch.ts'
@@ -19,7 +19,7 @@ import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import type { Host, HostFacts } from './host.ts'
 import type { GuestProcess, RunnableGuest } from './hypervisor.ts'
-import { endOfManaged } from './managed-guest.ts'
+import { meetManaged } from './managed-guest.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
 import { verifyRegularly } from './regular-verification.ts'
 import { tellOfTrouble } from './trouble.ts'
@@ -42,7 +42,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   #awaited: ProtectionSettings | undefined
   #hadStandby = false
   /** What has failed for this guest, until it is protected or unprotected. */
-  #trouble: string | undefined
+  #trouble: Reason | undefined
 
   constructor(qemu: P, host: Host<P>, takeover?: TookOver) {
     this.guest = host.hypervisor.guestOf(qemu)
@@ -51,7 +51,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
-    if (qemu.record.machine.managed) qemu.explainEnd = (end) => endOfManaged(qemu.record, end)
+    meetManaged(qemu)
     if (qemu.record.density) host.density.resume(this)
     tellOfTrouble(qemu, host)
     qemu.hang.on('stuck', () => this.#fence())
@@ -68,7 +68,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     return this.#primary
   }
 
-  get trouble(): string | undefined {
+  get trouble(): Reason | undefined {
     return this.#trouble
   }
 
@@ -138,7 +138,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   #guarded(doing: string, work: () => unknown): void {
     const failed = (error: SubpageError) => {
       this.#awaited = undefined
-      this.#trouble = `${doing} failed: ${error.message}`
+      this.#trouble = { code: error.code, message: `${doing} failed: ${error.message}` }
     }
     guarded({ events: this.#host.events, guest: this.name, doing, failed }, work)
   }

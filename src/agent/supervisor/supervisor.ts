@@ -11,13 +11,12 @@ import { launch } from '../../qemu/launch.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
 import { machineOf, type RunRequest } from '../../qemu/run-request.ts'
 import { takePicture } from '../../qemu/screen.ts'
-import { release } from '../../release.ts'
 import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { densityStatus, type GuestDensity, type HostDensityStatus } from '../density-status.ts'
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
-import { ownMemory } from '../own-memory.ts'
+import { hostStatus } from '../host-status.ts'
 import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from '../status.ts'
 import { namedVerification } from '../verified.ts'
 import { GuestCommands } from './guest-commands.ts'
@@ -80,16 +79,9 @@ export class Supervisor implements GuestApi {
     const guest = this.#guest
     const credentials = this.host.transport.credentials?.()
     const shadowBytes = guest?.kind === 'running' ? (guest.primary?.memory.shadowBytes ?? 0) : 0
+    const { name: host, arbiter, health } = this.host
     return {
-      host: this.host.name,
-      release,
-      pid: process.pid,
-      address: this.#address,
-      certificate: credentials
-        ? { name: credentials.name, validTo: credentials.validTo.toISOString() }
-        : null,
-      arbiter: { description: this.host.arbiter.description, trouble: this.host.health.trouble ?? null },
-      ownBytes: ownMemory(shadowBytes),
+      ...hostStatus({ host, address: this.#address, credentials, arbiter, health, shadowBytes }),
       guests: guest ? [guestStatus(guest, this.host)] : [],
     }
   }

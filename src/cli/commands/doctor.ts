@@ -7,6 +7,7 @@ import type { GuestStatus } from '../../agent/status.ts'
 import { asSubpageError, exitStatus } from '../../errors.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import type { Command, Invocation } from '../command.ts'
+import { type ClockReading, readingOf } from '../doctor/clocks.ts'
 import { diagnose } from '../doctor/diagnose.ts'
 import type { Finding, Patient } from '../doctor/finding.ts'
 import { guestName } from '../guest-name.ts'
@@ -30,12 +31,13 @@ Asks the agent of this host, and that of the other one where it can: on one mach
   async run(invocation) {
     const agent = agentOf(invocation)
     const name = guestName(String(invocation.args[0]))
-    const [guest, host] = [await agent.guest(name), await agent.status()]
+    const guest = await agent.guest(name)
+    const { host, clock } = await statusOf(agent)
     const density = await agent.density().catch(() => undefined) // An older agent, or a keeper that is just gone.
     const patient: Patient = {
       ...{ host, guest },
       ...(density && { density }),
-      peer: await peerOf(invocation, guest),
+      ...(await peerOf(invocation, guest, clock)),
       now: Date.now(), // The wall clock: certificates and people go by it.
     }
     const findings = diagnose(patient)
@@ -45,20 +47,37 @@ Asks the agent of this host, and that of the other one where it can: on one mach
   },
 }
 
-async function peerOf(invocation: Invocation, { name, peer }: GuestStatus): Promise<Patient['peer']> {
+/** With its clock, as seen from here. */
+async function statusOf(agent: AgentClient) {
+  const before = Date.now() // The wall clock: it is compared with others.
+  const host = await agent.status()
+  return { host, clock: readingOf(host, before, Date.now()) } // The wall clock, too.
+}
+
+async function peerOf(
+  invocation: Invocation,
+  { name, peer }: GuestStatus,
+  here: ClockReading | undefined,
+): Promise<Pick<Patient, 'peer' | 'clocks'>> {
   const { peerApi } = invocation.flags
   const local = peer?.startsWith('/') ? stateDirectoryAt(peer) : undefined
   if (peerApi === undefined && local === undefined)
-    return 'it is on another machine, and --peer-api was not given'
+    return { peer: 'it is on another machine, and --peer-api was not given' }
   try {
     const client =
       peerApi === undefined
         ? new AgentClient(apiSocket(local!))
         : agentOf({ ...invocation, flags: { ...invocation.flags, api: peerApi } })
-    const host = await client.status()
-    return { host, guest: host.guests.find((guest) => guest.name === name) }
+    const { host, clock: there } = await statusOf(client)
+    return {
+      peer: { host, guest: host.guests.find((guest) => guest.name === name) },
+      ...(here &&
+        there && {
+          clocks: { aheadMs: there.aheadMs - here.aheadMs, withinMs: there.withinMs + here.withinMs },
+        }),
+    }
   } catch (error) {
-    return asSubpageError(error).message
+    return { peer: asSubpageError(error).message }
   }
 }
 
@@ -75,11 +94,12 @@ function formatFindings(name: string, findings: readonly Finding[]): string {
     return `${count} ${count === 1 ? severity : several}`
   }
   const head = `${name}: ${counted('critical', 'critical')}, ${counted('warning', 'warnings')}, ${counted('note', 'notes')}`
-  const parts = findings.map(({ severity, problem, remedy, command }) =>
+  const parts = findings.map(({ severity, code, problem, remedy, command }) =>
     [
       `${words[severity]}: ${problem}`,
       `  → ${remedy}`,
       ...(command === undefined ? [] : [`    ${command}`]),
+      ...(code === undefined ? [] : [`    ${code}: see docs/errors.md#${code.toLowerCase()}`]),
     ].join('\n'),
   )
   return [head, ...parts].join('\n\n')

@@ -1,6 +1,7 @@
 /** What `subpage doctor` finds, and in what. */
 import type { HostDensityStatus } from '../../agent/density-status.ts'
 import type { GuestStatus, HostStatus } from '../../agent/status.ts'
+import type { ErrorCode } from '../../errors.ts'
 
 export const severities = ['critical', 'warning', 'note'] as const
 export type Severity = (typeof severities)[number]
@@ -13,6 +14,8 @@ export interface Finding {
   severity: Severity
   /** For programs; stays the same. */
   id: string
+  /** What status says of it, where it is the guest's state: docs/errors.md says what to do. */
+  code?: ErrorCode
   problem: string
   remedy: string
   /** What to type, where one command does it. */
@@ -25,6 +28,8 @@ export interface Patient {
   density?: HostDensityStatus
   /** The other host; a text says why it was not asked. */
   peer: { host: HostStatus; guest: GuestStatus | undefined } | string
+  /** How far the clock of the other host is ahead, milliseconds, and how wrong that may be; undefined where it was not asked. */
+  clocks?: { aheadMs: number; withinMs: number }
   /** Milliseconds since 1970. */
   now: number
 }

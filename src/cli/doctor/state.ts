@@ -4,7 +4,13 @@ import { dayMs, type Finding, finding, type Patient } from './finding.ts'
 
 const verifiedLongAgoMs = 30 * dayMs
 
-export function stateOf({ guest }: Patient): Finding[] {
+/** With the code of the reason, which stays the same while its words change. */
+export function stateOf(patient: Patient): Finding[] {
+  const { reasonCode } = patient.guest
+  return findingsOf(patient).map((found) => (reasonCode ? { ...found, code: reasonCode } : found))
+}
+
+function findingsOf({ guest }: Patient): Finding[] {
   const { name, role, state, reason, seeding, peer, pid } = guest
   const because = reason === '' ? '' : `: ${reason}`
   const critical = (id: string, problem: string, remedy: string, command?: string) => [
@@ -47,8 +53,7 @@ export function stateOf({ guest }: Patient): Finding[] {
   if (role === 'Alone' && state === 'Running')
     return critical(
       'not-protected',
-      // Status says the same words as a reason, where there is no other.
-      reason === 'not protected' ? 'it is not protected' : `it is not protected${because}`,
+      guest.reasonCode === 'NOT_PROTECTED' ? 'it is not protected' : `it is not protected${because}`,
       'choose another host with an agent',
       `subpage protect ${name} --to HOST:PORT`,
     )
