@@ -20,8 +20,13 @@ test('clients of its databases outlast two failovers, and all is whole', { timeo
     const outcome = await pair.kill(kind)
     console.log(JSON.stringify(outcome))
     expect(outcome).toMatchObject({ problems: [] })
-    // Text on a screen of 1280 by 800 pixels or what the firmware has.
+    // Of something else than one colour.
     expect((await pair.screen()).length).toBeGreaterThan(1000)
   }
+  // Its time of day stands still with it; the clock that a battery feeds is right on either host.
+  const { rtcBehindMs } = await pair.clocks()
+  await pair.setClock()
+  const { behindMs } = await pair.clocks()
+  for (const ms of [rtcBehindMs, behindMs]) expect(Math.abs(ms)).toBeLessThan(2_000)
   expect(await pair.end()).toEqual([])
 })

@@ -237,15 +237,20 @@ export async function complaints(shell: Shell): Promise<string[]> {
   return [...(state === 'running' ? [] : [`system ${state}: ${failed}`]), ...(journal ? [journal] : [])]
 }
 
+/** By how many milliseconds a clock of the guest is behind ours at least; below 0 if it is ahead. */
 export interface Clocks {
-  /** By which the guest's time of day is behind ours, and its clock that a battery feeds (whole seconds). */
+  /** Its time of day. */
   behindMs: number
+  /** Its battery clock, which has whole seconds. */
   rtcBehindMs: number
 }
 
 export async function clocks(shell: Shell): Promise<Clocks> {
   const before = Date.now()
-  const [time, rtc] = (await shell.run('date +%s%3N; cat /sys/class/rtc/rtc0/since_epoch')).split('\n')
-  const ours = (before + Date.now()) / 2
-  return { behindMs: Math.round(ours - Number(time)), rtcBehindMs: Math.round(ours - Number(rtc) * 1000) }
+  const said = await shell.run('date +%s%3N; cat /sys/class/rtc/rtc0/since_epoch')
+  const after = Date.now()
+  // Read at some moment between the two.
+  const behind = (ms: number) => (ms < before ? before - ms : Math.min(0, after - ms))
+  const [time, rtc] = said.split('\n').map(Number)
+  return { behindMs: behind(time!), rtcBehindMs: behind(rtc! * 1000) }
 }
