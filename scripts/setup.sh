@@ -108,5 +108,3 @@ else
   bash scripts/build-guest.sh
 fi
 if $studies; then bash scripts/build-guest.sh other; fi
-# Its files have owners. Of the guest tests one needs it, and all of them need root.
-if $tests && [ "$(id -u)" = 0 ]; then bash scripts/build-debian.sh; fi

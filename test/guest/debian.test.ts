@@ -9,7 +9,8 @@ let pair: DebianPair
 
 beforeAll(async () => {
   pair = await DebianPair.start()
-}, 420_000)
+  // Where it is built first.
+}, 900_000)
 
 afterAll(async () => pair?.[Symbol.asyncDispose]())
 

@@ -18,7 +18,7 @@ const shellPort = 7000
 /** Of its file system on the disk (scripts/build-debian.sh). */
 const systemOffset = 9 * 2 ** 20
 
-/** Builds the guest where set-up has not, and makes a disk for one. */
+/** Builds the guest if its sources are new, and makes a disk for one. */
 export function makeSystemDisk(path: string): void {
   execFileSync('bash', ['scripts/build-debian.sh'], {
     cwd: packageRoot,
