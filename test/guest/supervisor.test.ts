@@ -2,6 +2,7 @@
  * Each guest has a process of its own: killing, stopping or restarting the agent interrupts no protection; what happens to the
  * supervisor of one guest is that guest's alone, and the agent starts the next one.
  */
+import { spawn } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { createConnection } from 'node:net'
@@ -22,6 +23,7 @@ import {
   until,
   untilExited,
 } from '../support/hosts.ts'
+import { finished, mainFile } from '../support/subpage.ts'
 import { standStill } from '../support/stand-still.ts'
 
 const names = ['one', 'other']
@@ -215,4 +217,51 @@ test('what a removed guest leaves: no process, no file', async () => {
   expect(lines).toContainEqual(
     expect.objectContaining({ level: 'info', program: 'supervisor', guest: 'other', kind: 'protection' }),
   )
+})
+
+test('what takes long says how far it is, and is cancelled where that is safe', async () => {
+  const [large, small] = ['large', 'small']
+  await a.client.run({ ...idle, name: large, disks: [{ name: 'data', bytes: 2 ** 33 }] })
+  // As somebody does who has changed their mind.
+  const command = spawn(
+    process.execPath,
+    [mainFile, 'protect', large, '--to', b.address, '--state', a.stateDirectory],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  )
+  const ended = finished(command)
+  const { operation } = await until(a, large, (status) => (status.operation?.progress?.doneBytes ?? 0) > 0)
+  expect(operation).toMatchObject({ kind: 'protect', cancellable: true })
+  expect(operation!.progress!.totalBytes).toBeGreaterThanOrEqual(2 ** 33)
+  command.kill('SIGINT')
+  const { status, said } = await ended
+  expect(said).toMatch(/the protect of large was cancelled: it runs on without a standby/)
+  expect(status).toBe(130)
+  expect(await a.client.guest(large)).toMatchObject({ reasonCode: 'NOT_PROTECTED', operation: null })
+  await expect.poll(async () => (await b.client.status()).guests.map(({ name }) => name)).not.toContain(large)
+  await expect(a.client.cancel(large)).rejects.toMatchObject({ code: 'NOT_CANCELLABLE' })
+  await a.client.remove(large)
+
+  await a.client.run({ ...idle, name: small, disks: [{ name: 'data', bytes: 2 ** 26 }] })
+  await protect(a, small, b, { suspicionMs: 60_000 })
+  const standby = await supervisorPid(b, small)
+  const stopped = async (kind: 'verify' | 'switchover', work: () => Promise<unknown>) => {
+    // A checkpoint waits for its acknowledgement, and what was asked for waits for the next one.
+    process.kill(standby, 'SIGSTOP')
+    try {
+      const refused = expect(work()).rejects.toMatchObject({ code: 'CANCELLED' })
+      const { operation } = await until(a, small, (guest) => guest.operation?.kind === kind)
+      expect(operation!.cancellable).toBe(true)
+      expect(await a.client.cancel(small)).toEqual({ cancelled: kind })
+      await refused
+      return operation!.progress?.totalBytes
+    } finally {
+      process.kill(standby, 'SIGCONT')
+    }
+  }
+  expect(await stopped('verify', () => a.client.verify(small))).toBe(idle.ramBytes + 2 ** 26)
+  await stopped('switchover', () => a.client.switchover(small))
+  await until(a, small, (guest) => guest.state === 'Protected')
+  expect(await a.client.verify(small)).toMatchObject({ equal: true })
+  expect(await a.client.guest(small)).toMatchObject({ role: 'Primary', operation: null, generation: 1 })
+  await a.client.remove(small)
 })
