@@ -1,8 +1,10 @@
 /**
- * Four projects. `unit` needs neither QEMU nor privileges and takes about a minute; `simulation` runs the pair through schedules of
+ * Six projects. `unit` needs neither QEMU nor privileges and takes about a minute; `simulation` runs the pair through schedules of
  * faults in simulated time. Both only compute: they share the cores. `process` starts agents, arbiters and the command line as
- * real processes, and pairs that wait on real time: more of its files run at once than there are cores. Last, and one after the
- * other, `guest` runs real virtual machines. The time limits are for what hangs: a loaded machine may be ten times as slow.
+ * real processes, and pairs that wait on real time: more of its files run at once than there are cores. `guest` runs real virtual
+ * machines, two files at a time; `alone` those whose faults, disks and loads need both cores, one after the other. `long`, which is not
+ * a part of `npm test`, has a tiny size of each benchmark and study. The time limits are for what hangs: a loaded
+ * machine may be ten times as slow.
  */
 import { defaultServerConditions } from 'vite'
 import { defineConfig } from 'vitest/config'
@@ -21,6 +23,18 @@ const processTests = [
 ]
 /** Booting guests. */
 const guestTests = ['test/guest/**', 'lab/test/guest/**']
+const longTests = ['test/guest/{bench,databases,torture}.test.ts', 'lab/test/guest/study-*.test.ts']
+const aloneTests = [
+  'test/guest/{backlog,bad-luck,disk-cuts,disk-options,failover,fence,full,hangs}.test.ts',
+  'test/guest/{hot-pages,libvirt-failover,network-failover,readme,sending,working-set}.test.ts',
+]
+
+const guests = {
+  expect: { poll: { timeout: 20_000 } },
+  globalSetup: ['test/support/global-setup.ts'],
+  testTimeout: 180_000,
+  hookTimeout: 180_000,
+}
 
 export default defineConfig({
   // Packages of this repository are their sources here: one instance of each module, and nothing to build first.
@@ -66,14 +80,31 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          ...guests,
           name: 'guest',
           sequence: { groupOrder: 2 },
-          expect: { poll: { timeout: 20_000 } },
           include: guestTests.map((folder) => `${folder}/*.test.ts`),
-          globalSetup: ['test/support/global-setup.ts'],
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
-          // Real guests share two cores: one file at a time keeps epochs and failovers meaningful.
+          exclude: [...longTests, ...aloneTests],
+          maxWorkers: 2,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          ...guests,
+          name: 'alone',
+          sequence: { groupOrder: 3 },
+          include: aloneTests,
+          fileParallelism: false,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          ...guests,
+          name: 'long',
+          sequence: { groupOrder: 4 },
+          include: longTests,
           fileParallelism: false,
         },
       },

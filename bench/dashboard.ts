@@ -137,6 +137,7 @@ function statusOf(name: string, looks: number): GuestStatus {
         failed: 0,
         pauseUs: us,
         ownUs: us,
+        harvestUs: us,
         stopFlushUs: us,
         commitUs: us,
         gapUs: us,

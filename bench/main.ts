@@ -23,6 +23,7 @@ const benches: Readonly<Record<string, Entry>> = {
   delta: { load: () => import('./delta.ts'), needs: ['native'] },
   disk: { load: () => import('./disk.ts'), needs: ['native', 'guest'] },
   failover: { load: () => import('./failover.ts'), needs: ['native', 'guest'] },
+  outside: { load: () => import('./outside.ts'), needs: ['guest'] },
   overhead: {
     load: () => import('./overhead.ts'),
     needs: ['native', 'guest', 'workloads'],
@@ -31,6 +32,7 @@ const benches: Readonly<Record<string, Entry>> = {
   scale: { load: () => import('./scale.ts'), needs: ['native'] },
   sending: { load: () => import('./sending.ts'), needs: ['native', 'guest', 'workloads'], network: ['ip'] },
   shadow: { load: () => import('./shadow.ts'), needs: ['native'] },
+  size: { load: () => import('./size.ts'), needs: ['native', 'guest'] },
   torture: { load: () => import('./torture/torture.ts'), needs: ['native', 'guest'], network: ['ip', 'nft'] },
 }
 

@@ -18,10 +18,7 @@ import { leftOf, surplusOf } from './leftovers.ts'
 import { shuffled } from './shuffled.ts'
 import { Client, Emissions, Recording } from './witnesses.ts'
 
-export const killedKinds = [
-  ...['agent', 'primary supervisor', 'standby supervisor', 'QEMU', 'waiting QEMU', 'keeper'],
-] as const
-type Kind = (typeof killedKinds)[number]
+type Kind = 'agent' | 'primary supervisor' | 'standby supervisor' | 'QEMU' | 'waiting QEMU' | 'keeper'
 /** What belongs to one guest. */
 const guestKinds: Kind[] = ['primary supervisor', 'standby supervisor', 'QEMU', 'waiting QEMU']
 

@@ -203,6 +203,11 @@ export const summaryMetrics = [
     from: 'epochs.ownUs',
   },
   {
+    name: 'subpage_guest_harvest_seconds',
+    help: 'Of our own part of pauses, finding the dirty pages.',
+    from: 'epochs.harvestUs',
+  },
+  {
     name: 'subpage_guest_flush_seconds',
     help: "QEMU's flush of disks within pauses.",
     from: 'epochs.stopFlushUs',

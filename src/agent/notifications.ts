@@ -89,8 +89,9 @@ class Queue {
       if (this.#lost > 0) this.#complain(`too many events at once: ${this.#lost} were not told`)
     } catch (error) {
       this.#complain(`an event was not told: ${error instanceof Error ? error.message : error}`)
+    } finally {
+      this.#running--
     }
-    this.#running--
     void this.#run()
   }
 
@@ -100,8 +101,11 @@ class Queue {
     this.#saidAt = now
     this.#lost = 0
     this.#saying = true
-    this.#say(`notifications: ${text}`)
-    this.#saying = false
+    try {
+      this.#say(`notifications: ${text}`)
+    } finally {
+      this.#saying = false
+    }
   }
 }
 

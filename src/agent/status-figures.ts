@@ -24,6 +24,10 @@ export const Epochs = Type.Object({
   failed: Type.Integer(),
   pauseUs: Percentiles,
   ownUs: Percentiles,
+  harvestUs: Type.Object(
+    { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
+    { description: 'of our own part of the pause, finding the dirty pages' },
+  ),
   stopFlushUs: Type.Object(
     { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
     { description: "of the pause, QEMU's flush of disks; of checkpoints before which a disk was written to" },

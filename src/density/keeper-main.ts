@@ -34,8 +34,8 @@ async function main({ socket, keeper: options }: KeeperArguments): Promise<void>
       connections.delete(connection)
       endIfIdle()
     })
-    // An agent that has gone: what it asked for is finished all the same.
-    serve(keeper, connection).catch(() => undefined)
+    // An agent that has gone: what it asked for is finished all the same. One that speaks no JSON is not answered.
+    serve(keeper, connection).catch(() => connection.destroy())
   })
   rmSync(socket, { force: true })
   // Node binds at once, so the socket has mode 0600 from its first moment.
@@ -63,9 +63,12 @@ async function main({ socket, keeper: options }: KeeperArguments): Promise<void>
 
 async function serve(keeper: Keeper, connection: Socket): Promise<void> {
   for await (const line of createInterface({ input: connection }))
-    void answer(keeper, JSON.parse(line)).then((said) => {
-      if (connection.writable) connection.write(`${JSON.stringify(said)}\n`)
-    })
+    answer(keeper, JSON.parse(line))
+      .then((said) => {
+        if (connection.writable) connection.write(`${JSON.stringify(said)}\n`)
+      })
+      // It would wait for its answer for ever.
+      .catch(() => connection.destroy())
 }
 
 async function answer(keeper: Keeper, { number, call, takes }: KeeperRequest): Promise<KeeperAnswer> {

@@ -62,6 +62,8 @@ export interface EpochSummary {
   failed: number
   pauseUs: Percentiles
   ownUs: Percentiles
+  /** Of that, finding the dirty pages. */
+  harvestUs: Percentiles
   /** Of checkpoints before which a disk was flushed. */
   stopFlushUs: Percentiles
   commitUs: Percentiles
@@ -88,6 +90,7 @@ export interface EpochSummary {
 export class EpochStats {
   readonly #pause = histogram()
   readonly #own = histogram()
+  readonly #harvest = histogram()
   readonly #flush = histogram()
   readonly #commit = histogram()
   readonly #gap = histogram()
@@ -119,6 +122,7 @@ export class EpochStats {
     this.#checkpoints++
     this.#pause.record(inBounds(report.pauseUs))
     this.#own.record(inBounds(report.ownUs))
+    this.#harvest.record(inBounds(report.harvestUs))
     if (report.stopFlushUs > 0) this.#flush.record(inBounds(report.stopFlushUs))
     this.#commit.record(inBounds(report.commitUs))
     this.#pauses.add(report.pauseUs)
@@ -151,6 +155,7 @@ export class EpochStats {
       failed: this.#failed,
       pauseUs: percentiles(this.#pause),
       ownUs: percentiles(this.#own),
+      harvestUs: percentiles(this.#harvest),
       stopFlushUs: percentiles(this.#flush),
       commitUs: percentiles(this.#commit),
       gapUs: percentiles(this.#gap),

@@ -54,6 +54,7 @@ const guest = (name: string): GuestStatus => ({
     failed: 1,
     pauseUs: us,
     ownUs: us,
+    harvestUs: us,
     stopFlushUs: us,
     commitUs: us,
     gapUs: us,

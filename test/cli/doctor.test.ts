@@ -34,7 +34,13 @@ const healthy: GuestStatus = {
       earlyPagesAgain: 0,
       sharedCaptures: 0,
     },
-    ...{ pauseUs: percentiles, ownUs: percentiles, stopFlushUs: percentiles, commitUs: percentiles },
+    ...{
+      pauseUs: percentiles,
+      ownUs: percentiles,
+      harvestUs: percentiles,
+      stopFlushUs: percentiles,
+      commitUs: percentiles,
+    },
     ...{
       gapUs: percentiles,
       amplification: null,

@@ -7,10 +7,12 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
 import { run as dashboard } from '../../bench/dashboard.ts'
 import { run as disk } from '../../bench/disk.ts'
+import { run as outside } from '../../bench/outside.ts'
 import { measure as overhead } from '../../bench/overhead.ts'
 import { RedisGuest } from '../../bench/redis-guest.ts'
 import { run as scale } from '../../bench/scale.ts'
 import { type SendingBench, measure as sending } from '../../bench/sending.ts'
+import { run as size } from '../../bench/size.ts'
 
 const between = (low: number, high: number) =>
   expect.toSatisfy((value: number) => value > low && value <= high, `above ${low}, at most ${high}`)
@@ -76,6 +78,34 @@ test('scale', async () => {
   // Without agents for ten epochs, no checkpoint is missed.
   expect(json.agentsKilled.missedCheckpoints).toBe(0)
   expect(text).toMatch(/agents killed/)
+})
+
+test('outside', async () => {
+  const { json, text } = await outside({ tiny: true })
+  for (const { ramMib, pauseUs, stopUs, saveUs, compareUs, contUs, changedPages } of json.rows) {
+    // Without anything that watches its pages, all of them are read.
+    const parts = [stopUs, saveUs, compareUs, contUs].map(({ median }) => median)
+    expect(Math.max(...parts)).toEqual(between(0, pauseUs.high))
+    expect(changedPages.median).toEqual(between(0, ramMib * 256))
+    expect(text).toContain(`${ramMib} MiB: pause`)
+  }
+})
+
+test('size', async () => {
+  const { json, text } = await size({ tiny: true })
+  expect(json.rows.map(({ ramGib, cpus }) => [ramGib, cpus])).toEqual([
+    [0.25, 1],
+    [1, 2],
+  ])
+  for (const row of json.rows) {
+    // The victim's memory and the kernel's; what was filled; and not all that it could touch.
+    expect(row.touchedGib).toEqual(between(0.03, row.ramGib))
+    expect(row.dirtyPages).toEqual(between(100, 20_000))
+    expect(row.harvestUs.p50).toEqual(between(0, row.pauseUs.p50))
+    expect(row.seedMibPerS).toBeGreaterThan(0)
+  }
+  expect(json.rows[1]!.touchedGib - json.rows[0]!.touchedGib).toEqual(between(0.2, 0.5))
+  expect(text).toMatch(/1 GiB, 2 CPUs, 0\.\d GiB touched/)
 })
 
 let redis: RedisGuest

@@ -1,6 +1,6 @@
 /** A few runs of bench/torture/torture.ts, one of each family of faults: the whole is `npm run bench -- torture`. */
 import { expect, test } from 'vitest'
-import { killedKinds, tortureMany } from '../../bench/torture/many.ts'
+import { tortureMany } from '../../bench/torture/many.ts'
 import { torture } from '../../bench/torture/torture.ts'
 
 const kinds = [
@@ -29,18 +29,19 @@ test('nothing is lost and nothing serves twice, whatever fails', async () => {
   expect(result.failovers).toBeGreaterThan(0)
 })
 
-test('four guests, and one process of each kind is killed at a random moment: each guest is whole again', {
+test('two guests, and processes of several kinds are killed at random moments: each guest is whole again', {
   timeout: 300_000,
 }, async () => {
-  const result = await tortureMany({ guests: 4, runs: 1 })
+  const result = await tortureMany({ guests: 2, runs: 1 })
   const nothing = { acknowledgedLost: 0, splitBrain: 0, tornGuests: 0, disksWrong: 0, guestsLost: 0 }
   expect(result, `seed ${result.seed}`).toMatchObject({ runs: 1, notHealed: 0, errors: [] })
-  expect(Object.keys(result.killed).sort()).toEqual([...killedKinds].sort())
-  expect(result.perGuest).toHaveLength(4)
+  // An agent, the keeper, and of each guest one of its own.
+  expect(Object.keys(result.killed)).toEqual(expect.arrayContaining(['agent', 'keeper']))
+  expect(Object.keys(result.killed)).toHaveLength(4)
+  expect(result.perGuest).toHaveLength(2)
   for (const guest of result.perGuest) {
     expect(guest, `seed ${result.seed}`).toMatchObject({ ...nothing, leftovers: 0, tcpResets: 0 })
     expect(guest.adds).toBeGreaterThan(0)
   }
-  // Of the guest whose QEMU was killed.
-  expect(result.failovers).toBeGreaterThan(0)
+  expect(result.failovers).toBe(result.killed.QEMU ?? 0)
 })

@@ -19,7 +19,7 @@ import { findAgain } from './guest-finder.ts'
 import type { Host } from './host.ts'
 import { type EndedGuest, type HostedGuest, presentOf, refuseIfAlive } from './hosted-guest.ts'
 import type { GuestProcess } from './hypervisor.ts'
-import { keepManaged, releaseManaged } from './managed-guest.ts'
+import { holdManaged, keepManaged, releaseManaged } from './managed-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
 
@@ -88,6 +88,9 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
     guarded({ events: this.host.events, guest: this.name, doing: 'keeping its domain' }, async () => {
       const note = await keepManaged(guest.qemu.record)
       if (note !== undefined) this.say('guest', note)
+      // Where it is protected to after a takeover: what was said of it while it was a standby is over.
+      const to = guest.qemu.record.protection?.to
+      if (to !== undefined) await holdManaged(guest.qemu, to)
     })
     const clearing = { events: this.host.events, guest: this.name, doing: 'clearing away after its end' }
     void guest.guest.ended.then((end) =>

@@ -88,7 +88,7 @@ class Service {
       if (method !== 'GET') this.#changing++
     })
     this.#api.addHook('onResponse', async ({ method }) => {
-      if (method !== 'GET' && --this.#changing === 0) void this.#endIfIdle()
+      if (method !== 'GET' && --this.#changing === 0) this.#leave(() => this.#endIfIdle())
     })
     this.#api.get('/v1/supervisor', (_request, reply) => {
       const stream = new EventStream(reply, () => this.#lifelines.delete(stream))
@@ -102,15 +102,15 @@ class Service {
     await this.#supervisor.hosting.begin()
     await this.#api.ready()
     await listen(this.#api.server, this.#files.supervisor.socket)
-    process.once('SIGTERM', () => void this.#end(undefined))
+    process.once('SIGTERM', () => this.#leave(() => this.#end(undefined)))
     // Those of a terminal are not for it.
     for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined)
-    this.#supervisor.hosting.on('idle', () => void this.#endIfIdle())
+    this.#supervisor.hosting.on('idle', () => this.#leave(() => this.#endIfIdle()))
     watchLoop(
       () => this.#supervisor.heartbeatMs,
       (ms) => this.#supervisor.host.events.add(this.#supervisor.name, 'guest', tooLate(ms)),
     )
-    void this.#endIfIdle()
+    this.#leave(() => this.#endIfIdle())
   }
 
   /** For connections of other hosts, which the agent accepts. */
@@ -128,6 +128,13 @@ class Service {
       ),
     )
     await listen(server, this.#files.supervisor.door)
+  }
+
+  /** Fails that, the process ends all the same: what runs is found by the next one. */
+  #leave(work: () => Promise<void>): void {
+    const { host, name } = this.#supervisor
+    const failed = () => process.exit(1)
+    guarded({ events: host.events, guest: name, doing: 'ending its supervisor', failed }, work)
   }
 
   async #endIfIdle(): Promise<void> {

@@ -1,0 +1,115 @@
+/**
+ * Guests of real sizes: what a checkpoint and seeding cost by RAM, by how much of it was ever touched, and by how many pages are dirty.
+ * Memory that was never written must cost nothing. Both hosts are this machine: a size that it cannot hold twice is left out, and said.
+ *
+ *   {rows: [{ramGib, cpus, touchedGib, dirtyPages, harvestUs: {p50, p99}, pauseUs: {p50, p99}, seedMibPerS}], leftOut}
+ */
+import { readFileSync, statfsSync } from 'node:fs'
+import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
+import {
+  type Console,
+  consoleAt,
+  demoGuestOptions,
+  untilConsole,
+  victimLines,
+} from '../src/qemu/demo-guest.ts'
+import { Hosts, protect, until } from '../test/support/hosts.ts'
+import { inGuest } from '../test/support/in-guest.ts'
+import type { BenchOptions } from './bench.ts'
+
+const gib = 2 ** 30
+const mib = 2 ** 20
+const epochMs = 100
+/** What the guest and the two hosts need beside the memory that is touched. */
+const spareBytes = 2 * gib
+
+interface Size {
+  ramGib: number
+  cpus: number
+  /** Beside what a guest touches that boots. */
+  filledGib: number
+  scattered: number
+}
+
+interface Row extends Omit<Size, 'filledGib' | 'scattered'> {
+  touchedGib: number
+  /** Of a checkpoint, on average. */
+  dirtyPages: number
+  harvestUs: { p50: number; p99: number }
+  pauseUs: { p50: number; p99: number }
+  /** Of touched memory, from the command until the first checkpoint. */
+  seedMibPerS: number
+}
+
+const tinySizes: Size[] = [
+  { ramGib: 0.25, cpus: 1, filledGib: 0, scattered: 300 },
+  { ramGib: 1, cpus: 2, filledGib: 0.25, scattered: 300 },
+]
+const sizes: Size[] = [
+  ...[0, 2, 6].map((filledGib) => ({ ramGib: 8, cpus: 4, filledGib, scattered: 1000 })),
+  { ramGib: 8, cpus: 4, filledGib: 0, scattered: 5000 },
+  ...[0, 2, 6].map((filledGib) => ({ ramGib: 16, cpus: 8, filledGib, scattered: 1000 })),
+]
+
+export async function run({ tiny }: BenchOptions) {
+  const rows: Row[] = []
+  const leftOut: Size[] = []
+  await using hosts = new Hosts()
+  const a = await hosts.add('a')
+  const b = await hosts.add('b')
+  for (const size of tiny ? tinySizes : sizes) {
+    if (2 * size.filledGib * gib + spareBytes > roomBytes()) leftOut.push(size)
+    else rows.push(await measure(a, b, size, tiny ? 20 : 300))
+  }
+  const json = { epochMs, rows, leftOut: leftOut.map(({ ramGib, filledGib }) => ({ ramGib, filledGib })) }
+  const left = leftOut.map(
+    ({ ramGib, filledGib }) => `no room for ${filledGib} of ${ramGib} GiB on both hosts`,
+  )
+  return { json, text: [...rows.map(textOf), ...left].join('\n') }
+}
+
+async function measure(a: EphemeralAgent, b: EphemeralAgent, size: Size, checkpoints: number): Promise<Row> {
+  const { ramGib, cpus, filledGib, scattered } = size
+  const options = [...demoGuestOptions([`victim_pattern=scattered:${scattered}`]), '-smp', String(cpus)]
+  const started = await a.client.run({ name: 'sized', ramBytes: ramGib * gib, accel: 'tcg', options })
+  const console = consoleAt(started.console)
+  await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
+  await fill(console, filledGib)
+  const touchedBytes = touchedBy(started.pid!)
+  const startedAt = performance.now()
+  await protect(a, 'sized', b, { epochMs, shadow: 'hash' })
+  const seconds = (performance.now() - startedAt) / 1000
+  const done = await until(a, 'sized', ({ epochs }) => (epochs?.checkpoints ?? 0) >= checkpoints, 600_000)
+  const epochs = done.epochs!
+  await a.client.remove('sized')
+  return {
+    ...{ ramGib, cpus, touchedGib: touchedBytes / gib },
+    dirtyPages: Math.round(epochs.dirtyPages / epochs.checkpoints),
+    harvestUs: { p50: epochs.harvestUs.p50, p99: epochs.harvestUs.p99 },
+    pauseUs: { p50: epochs.pauseUs.p50, p99: epochs.pauseUs.p99 },
+    seedMibPerS: touchedBytes / mib / seconds,
+  }
+}
+
+/** Bytes that are like no others. */
+async function fill(console: Console, filledGib: number): Promise<void> {
+  const mibs = filledGib * 1024
+  if (mibs > 0)
+    await inGuest(console, `dd if=/dev/urandom of=/tmp/fill bs=1M count=${mibs} 2>/dev/null`, 900_000)
+}
+
+/** What of a guest's RAM, a file that QEMU has mapped, takes memory (proc(5), status). */
+function touchedBy(pid: number): number {
+  const kib = /^RssShmem:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
+  return Number(kib) * 1024
+}
+
+/** Of memory and of shared memory, the lesser. */
+function roomBytes(): number {
+  const { bavail, bsize } = statfsSync('/dev/shm')
+  const available = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'latin1'))?.[1]
+  return Math.min(bavail * bsize, Number(available) * 1024)
+}
+
+const textOf = ({ ramGib, cpus, touchedGib, dirtyPages, harvestUs, pauseUs, seedMibPerS }: Row) =>
+  `${ramGib} GiB, ${cpus} CPUs, ${touchedGib.toFixed(1)} GiB touched: ${dirtyPages} dirty pages; harvest p50 ${harvestUs.p50} µs, p99 ${harvestUs.p99} µs; pause p50 ${pauseUs.p50} µs, p99 ${pauseUs.p99} µs; seeded at ${seedMibPerS.toFixed(0)} MiB/s`
