@@ -85,9 +85,15 @@ export class FailoverMonitor {
       else if (await this.#decide(fate)) return
       await clock.sleep(lookMs, this.#over.signal)
     }
-    // A claim without an answer, from here or by command, may have been granted: nothing else begins before that is known.
-    while (this.#options.succession.undecided && committed() && !(await this.#claim(hasEnded(sourceFate()))))
+    // A claim without an answer, from here or by command, may have been granted: nothing else begins before that is known. An arbiter
+    // that was replaced meanwhile answers no claim before the hosts have met again, which then settles it.
+    while (this.#mayBeGranted && committed() && !(await this.#claim(hasEnded(sourceFate()))))
       await clock.sleep(retryMs)
+  }
+
+  get #mayBeGranted(): boolean {
+    const { undecided, arbitrated, replaced } = this.#options.succession
+    return undecided && arbitrated && !replaced
   }
 
   /** True when there is nothing left to watch. */

@@ -131,7 +131,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       // The primary went on without us since: what we hold is no state to take over.
       this.#keeper.forgetCheckpoint()
       written.push(succession.adopt(hello.generation))
-    }
+    } else written.push(succession.settleClaim())
     this.#machine.change('connect', undefined)
     let welcomed = false
     // Before the welcome neither side says anything: a slow disk is no silence. A connection that fails says so to its reader.

@@ -235,6 +235,20 @@ export class Succession {
     this.#granted = undefined
   }
 
+  /**
+   * The primary is met again in our generation, though a claim of ours had no answer: whatever it won, or still wins, is given back, and
+   * we stay where we are.
+   * @throws SubpageError ARBITER_UNREACHABLE; it has to be repeated
+   */
+  async settleClaim(): Promise<void> {
+    const { arbiter, guest, claimant } = this.#options
+    if (!arbiter || !this.#shared || !this.#undecided) return
+    let next = this.#generation + 1
+    while (await arbiter.holder(returnedId(guest), next)) next++
+    if (this.#isOurs(await arbiter.claim(guest, next, claimant))) await this.#giveBack(next)
+    this.#undecided = false
+  }
+
   /** The same for what an earlier supervisor of this guest has claimed for a standby that is no more. */
   async giveBackLeft(): Promise<void> {
     const { arbiter, guest } = this.#options

@@ -132,6 +132,24 @@ const schedules: Explicit[] = [
     settledMs: 14_000,
     on: 'a',
   },
+  {
+    name: 'a standby whose claim had no answer before the arbiter was replaced is met by its primary again',
+    defect: () => void vi.spyOn(Succession.prototype, 'replaced', 'get').mockReturnValue(false),
+    script: (pair) => loseAnswers(pair, () => pair.world.arbiter.restore()),
+    settledMs: 14_000,
+    on: 'a',
+  },
+  {
+    name: 'what such a claim has won, as the restored arbiter knows, is given back when they meet',
+    defect: () => void vi.spyOn(Succession.prototype, 'settleClaim').mockImplementation(notAsked),
+    script: (pair) =>
+      loseAnswers(pair, () => {
+        pair.world.arbiter.backUp()
+        pair.world.arbiter.restore()
+      }),
+    settledMs: 14_000,
+    on: 'a',
+  },
 ]
 
 const pairs: SimPair[] = []
@@ -182,6 +200,25 @@ function fault(
   action: 'throw' | 'kill',
 ): void {
   planned.push({ host: 'b', point, passingsLeft, action, forMs: 300 })
+}
+
+/** The link is cut; the standby alone is heard by the arbiter, and has no answer before that is `replaced`. */
+function loseAnswers({ world, at }: SimPair, replaced: () => void): void {
+  const { arbiter, network } = world
+  arbiter.note = (text) => {
+    if (text.includes('b: claims generation 2')) arbiter.lostAnswers = 100
+  }
+  at(500, () => {
+    network.cut()
+    arbiter.cutOff.add('a')
+  })
+  at(2_000, replaced)
+  at(4_000, () => {
+    arbiter.note = () => undefined
+    arbiter.lostAnswers = 0
+    arbiter.cutOff.clear()
+  })
+  at(6_000, () => network.heal())
 }
 
 /** The link is cut, and the primary does not reach the arbiter until the standby has been granted the guest. */
