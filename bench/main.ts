@@ -19,6 +19,7 @@ interface Entry {
 /** One line per benchmark. */
 const benches: Readonly<Record<string, Entry>> = {
   checkpoint: { load: () => import('./checkpoint.ts'), needs: ['native', 'guest'] },
+  dashboard: { load: () => import('./dashboard.ts'), needs: ['native'] },
   delta: { load: () => import('./delta.ts'), needs: ['native'] },
   disk: { load: () => import('./disk.ts'), needs: ['native', 'guest'] },
   failover: { load: () => import('./failover.ts'), needs: ['native', 'guest'] },
