@@ -2,26 +2,9 @@
  * The one table of errors. It gives each code its meaning, its exit status and, in docs/errors.md (generated from here), what to do
  * about it. Every message says what happened, to what, and what to do.
  */
-import { exitStatus } from './exit-status.ts'
+import { type ErrorEntry, entry, exitStatus } from './error-entry.ts'
 
 export { exitStatus }
-
-interface ErrorEntry {
-  /** What the code means, in one sentence. */
-  meaning: string
-  /** What an operator does about it. */
-  remedy: string
-  exit: (typeof exitStatus)[keyof typeof exitStatus]
-  /** Status of an HTTP answer that carries it. */
-  http: number
-}
-
-const entry = (
-  meaning: string,
-  remedy: string,
-  exit: ErrorEntry['exit'] = exitStatus.failed,
-  http = 500,
-): ErrorEntry => ({ meaning, remedy, exit, http })
 
 export const errorTable = {
   ADDON_MISSING: entry(
@@ -66,6 +49,18 @@ export const errorTable = {
     'Correct it as the message says.',
     exitStatus.usage,
     400,
+  ),
+  CANCELLED: entry(
+    'Somebody cancelled what was under way: a comparison, a switchover, a protection that had no checkpoint yet.',
+    'The message says what is left. Begin it again when you want it.',
+    exitStatus.interrupted,
+    409,
+  ),
+  NOT_CANCELLABLE: entry(
+    'Nothing is under way that could be cancelled: it is over, or has come too far.',
+    '`subpage status NAME` says what the guest is now. `subpage unprotect NAME` ends a protection.',
+    exitStatus.failed,
+    409,
   ),
   CONSOLE_TAKEN: entry(
     'Somebody has the serial console of this guest already; one at a time can have it.',

@@ -2,6 +2,7 @@
 import type { DiskStatus, GuestStatus, HostStatus } from '../agent/status.ts'
 import { cellsOf, columnsOf } from '../text-layout.ts'
 import { pairs, table } from './output.ts'
+import { progressText } from './progress.ts'
 import { formatBytes, formatUs } from './sizes.ts'
 
 export function overview(host: HostStatus, extended: boolean, columns = columnsOf(process.stdout)): string {
@@ -76,7 +77,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         ? 'disk: a checkpoint is safe when the standby has it on stable storage'
         : "memory: a checkpoint is safe when the standby has it; a loss of both hosts' power leaves this host's disks",
     ])
-  if (guest.seeding) rows.push(['seeding', seedingText(guest.seeding)])
+  if (guest.seeding) rows.push(['seeding', progressText(guest.seeding)])
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
   if (guest.shimMissing !== null) rows.push(['without', guest.shimMissing])
   if (guest.fence)
@@ -138,13 +139,6 @@ function hotRows(hot: GuestStatus['hotPages']): string[][] {
 }
 
 /** Such as `37 %: 1.2 GiB of 3.3 GiB, 310 MiB/s, 7 s left`. */
-export function seedingText({ doneBytes, totalBytes, bytesPerSecond, secondsLeft }: Seeding): string {
-  const left = secondsLeft === null ? '' : `, ${Math.ceil(secondsLeft)} s left`
-  return `${share(doneBytes, totalBytes)}: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${formatBytes(Math.round(bytesPerSecond))}/s${left}`
-}
-
-type Seeding = NonNullable<GuestStatus['seeding']>
-
 function diskText(disk: DiskStatus): string {
   const { name, bytes, path, copy, state, behindBytes, writtenBytes, equalBytes } = disk
   const copied =

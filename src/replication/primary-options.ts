@@ -12,7 +12,7 @@ import type { GuestMemory } from './guest-memory.ts'
 import type { Hello } from './messages.ts'
 import type { Pace } from './pace.ts'
 import type { PauseLimits } from './pause-limits.ts'
-import type { SeedingFigures } from './seed-progress.ts'
+import type { ProgressFigures } from './seed-progress.ts'
 import type { Sending } from './sending.ts'
 import type { Succession } from './succession.ts'
 
@@ -47,7 +47,7 @@ export interface PrimaryEvents {
   state: [PrimaryState, string]
   epoch: [EpochReport]
   /** The standby is as far as the first checkpoint after it needs. */
-  seeded: [SeedingFigures]
+  seeded: [ProgressFigures]
   /** A checkpoint was begun and not committed; its pages go with a later one. */
   missed: [SubpageError]
   /** The guest goes on without the standby, or has one again. */

@@ -14,6 +14,7 @@ import type { GuestEnd, Pause } from './guest.ts'
 import { shakeHands } from './handshake.ts'
 import { decideAlone, reasonOf } from './lost-standby.ts'
 import { hasGivenUp, Misfit, untilFits } from './misfit.ts'
+import { Operations } from './operations.ts'
 import { leaseOutput } from './output-lease.ts'
 import {
   aliveLookMs,
@@ -35,9 +36,8 @@ import { leaveDisks, seedDisks } from './seed-disks.ts'
 import { SeedProgress } from './seed-progress.ts'
 import { sendersOf } from './senders.ts'
 import { Speculation } from './speculation.ts'
-import { assertArbitrated, handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
-import { type Verification, Verifier } from './verifier.ts'
+import type { Verification } from './verifier.ts'
 import { whenEnded } from './when-ended.ts'
 
 export class Primary extends PrimaryCondition {
@@ -46,7 +46,7 @@ export class Primary extends PrimaryCondition {
   readonly #speculation: Speculation
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
-  readonly #verifier: Verifier
+  readonly operations: Operations
   #epoch = 0
   /** Over which a standby is connected. */
   #session: PrimarySession | undefined
@@ -68,7 +68,14 @@ export class Primary extends PrimaryCondition {
     const mayRelease = (session: PrimarySession, sentAt: number) =>
       leaseOutput(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
-    this.#verifier = new Verifier(this.#protection, this.#tasks, () => this.#session)
+    this.operations = new Operations({
+      ...{ protection: this.#protection, succession: options.succession, tasks: this.#tasks },
+      session: () => this.#session,
+      held: (pause) => {
+        this.#held = pause
+        if (pause) this.machine.change('hand over', this.why)
+      },
+    })
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
 
@@ -78,6 +85,7 @@ export class Primary extends PrimaryCondition {
    */
   static async start(options: PrimaryOptions): Promise<Primary> {
     const primary = new Primary(options)
+    primary.operations.protecting = true
     try {
       primary.finished = primary.#run(await primary.#open())
     } catch (error) {
@@ -114,25 +122,16 @@ export class Primary extends PrimaryCondition {
 
   /** Compares the guest's memory with the image, within the next checkpoint, and then its disks while it runs. */
   verify(): Promise<Verification> {
-    return this.#verifier.verify()
+    return this.operations.verify()
   }
 
   /** What it has found last. */
-  get verified(): Verifier['found'] {
-    return this.#verifier.found
+  get verified(): Operations['verified'] {
+    return this.operations.verified
   }
 
-  /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
-  async switchover(): Promise<void> {
-    assertArbitrated(this.#options.succession)
-    await this.#tasks.add<void>(async (session, epoch, done) => {
-      const held = (pause: Pause | undefined) => {
-        this.#held = pause
-        if (pause) this.machine.change('hand over', this.why)
-      }
-      await handOver(this.#protection, session, epoch, held, done)
-      return undefined
-    })
+  switchover(): Promise<void> {
+    return this.operations.switchover()
   }
 
   /**
@@ -309,6 +308,7 @@ export class Primary extends PrimaryCondition {
     try {
       const report = await take(session, epoch)
       if (!report) return 0
+      this.operations.protecting = false
       this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
       if (report.commitUs > lateMs(pace) * 1000) this.machine.change('commit late', tooSlow)

@@ -18,6 +18,7 @@ const guest = (name: string): GuestStatus => ({
   role: 'Primary',
   verified: { at: 1.8e12, equal: true },
   seeding: { doneBytes: 2 ** 29, totalBytes: 2 ** 31, bytesPerSecond: 2 ** 28, secondsLeft: 6.2 },
+  operation: null,
   state: 'Connecting',
   reason: 'the standby on host b is lost, and the arbiter does not answer: what the guest sends is held back',
   reasonCode: 'ARBITER_UNREACHABLE',

@@ -127,6 +127,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     durability:
       guest.qemu.record.machine.disks.length > 0 ? (record?.protection?.durability ?? 'memory') : null,
     seeding: primary.seeding ?? null,
+    operation: primary.operations.current(primary.seeding) ?? null,
     verified: found ? { at: found.at, equal: found.verification.equal } : null,
     memory: primary.memory,
     hotPages: last?.hotPages ?? null,
