@@ -84,7 +84,7 @@ export const errorTable = {
   ),
   GUEST_DENSE: entry(
     'The memory of the guest is held densely: much of it is not in its RAM file.',
-    '`subpage density off NAME` brings it back; then protect or record it.',
+    '`subpage density off NAME` brings it back; then record or analyze it.',
     exitStatus.failed,
     409,
   ),

@@ -74,7 +74,7 @@ const table = {
     errors: [
       ...ofRunning,
       ...ofPair,
-      ...['ALREADY_PROTECTED', 'GUEST_UNPROTECTABLE', 'GUEST_DENSE', 'TRACKER_UNAVAILABLE', 'NO_SPACE'],
+      ...['ALREADY_PROTECTED', 'GUEST_UNPROTECTABLE', 'TRACKER_UNAVAILABLE', 'NO_SPACE'],
       ...['AUTH_REFUSED', 'TLS_REQUIRED', 'ARBITER_NOT_SHARED', 'DISK_UNUSABLE', 'DISK_FAILED'],
       ...['LIBVIRT_REFUSED', 'LIBVIRT_UNREACHABLE'],
     ] as ErrorCode[],

@@ -104,6 +104,8 @@ export const GuestStatus = Type.Object({
   epochMs: Nullable(Type.Number()),
   /** Not null: the epoch is automatic, and pauses may take this share of time. */
   pauseShareMax: Nullable(Type.Number()),
+  /** Not null: how long what the guest sends may wait, on average; `epochs.cost.outputWaitMs` estimates how long it does. */
+  latencyMs: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
   /** What a checkpoint outlasts, of a guest with disks. */
@@ -206,10 +208,7 @@ export const unprotected = {
   devicesDiffer: false,
   peer: null,
   tracker: null,
-  codec: null,
-  epochMs: null,
-  pauseShareMax: null,
-  outputs: null,
+  ...{ codec: null, epochMs: null, pauseShareMax: null, latencyMs: null, outputs: null },
   durability: null,
   spill: null,
   seeding: null,

@@ -102,7 +102,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         'pause',
         `p50 ${formatUs(e.pauseUs.p50)}, p99 ${formatUs(e.pauseUs.p99)}, max ${formatUs(e.pauseUs.max)} (ours: p50 ${formatUs(e.ownUs.p50)}${flushText(e)})`,
       ],
-      ...costRows(e.cost),
+      ...costRows(guest),
       ['commit', `p50 ${formatUs(e.commitUs.p50)}, p99 ${formatUs(e.commitUs.p99)}`],
       [
         'bytes',
@@ -121,10 +121,14 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
 }
 
 /** What an operator would otherwise have to find out with a benchmark. */
-function costRows(cost: NonNullable<GuestStatus['epochs']>['cost'] | undefined): string[][] {
+function costRows({ epochs, latencyMs }: Pick<GuestStatus, 'epochs' | 'latencyMs'>): string[][] {
+  const cost = epochs?.cost
   if (!cost) return []
   const { pauses, faults, outputWaitMs } = cost
-  const waits = outputWaitMs === null ? '' : `; what it sends waits ${outputWaitMs.toFixed(1)} ms`
+  const waits =
+    outputWaitMs === null
+      ? ''
+      : `; what it sends waits ${outputWaitMs.toFixed(1)} ms${latencyMs === null ? '' : ` (goal ${latencyMs} ms)`}`
   return [['costs the guest', `${share(pauses, 1)} of time in pauses, ${share(faults, 1)} in faults${waits}`]]
 }
 

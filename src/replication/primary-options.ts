@@ -8,6 +8,7 @@ import type { Clock } from './clock.ts'
 import type { EpochReport } from './epoch-stats.ts'
 import type { Faults } from './fault.ts'
 import type { Guest } from './guest.ts'
+import type { GuestMemory } from './guest-memory.ts'
 import type { Hello } from './messages.ts'
 import type { Pace } from './pace.ts'
 import type { PauseLimits } from './pause-limits.ts'
@@ -19,6 +20,8 @@ export type PrimaryState = 'Connecting' | 'Seeding' | 'Protected' | 'Lagging' | 
 
 export interface PrimaryOptions {
   guest: Guest
+  /** Absent: all of it is always there. */
+  memory?: GuestMemory
   /** What the standby is told at the start of each connection. */
   hello: () => Promise<Hello>
   connect: () => Promise<Duplex>

@@ -3,10 +3,10 @@
  * connection. The guest runs on whatever happens here; what it sends waits while a standby could take over a state that
  * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
-import { asSubpageError, BrokenInvariant, endProcess, SubpageError } from '../errors.ts'
+import { asSubpageError, BrokenInvariant, endProcess, type SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
-import { checkpoint } from './checkpoint.ts'
+import { checkpoint, isMissed } from './checkpoint.ts'
 import { type DiskTraffic, noTraffic } from './disk-traffic.ts'
 import { noDisks } from './disks.ts'
 import { bidFarewell, dismiss, layDown, letOut, staying } from './farewell.ts'
@@ -188,7 +188,7 @@ export class Primary extends PrimaryCondition {
   async #run(first: PrimarySession | undefined): Promise<void> {
     const { machine } = this
     const { guest, clock, succession } = this.#options
-    const { stopping } = machine
+    const [{ stopping }, { memory }] = [machine, this.#protection]
     let session = first
     let end: GuestEnd | undefined
     void watchArbiter(this.#options, {
@@ -211,7 +211,7 @@ export class Primary extends PrimaryCondition {
           session ??= await this.#open()
           this.#session = session
           this.copies = session.welcome.disks
-          if (!stopping.aborted) await this.#serve(session)
+          if (!stopping.aborted) await this.#serve(session).finally(() => memory.checkpointing(false))
         } catch (error) {
           if (error instanceof BrokenInvariant) throw error
           this.#session = undefined
@@ -262,9 +262,9 @@ export class Primary extends PrimaryCondition {
       }
       if (stopping.aborted) return
       const startedAt = clock.now()
-      const costUs = await this.#epochOf(session)
-      const epochMs = longestMs(pace, costUs)
-      const due = nextCheckpoint(pace, guest, clock, startedAt, costUs, interrupted)
+      const atLeastMs = this.stats.shortestMs(pace, await this.#epochOf(session))
+      const epochMs = longestMs(pace, atLeastMs)
+      const due = nextCheckpoint(pace, guest, clock, startedAt, atLeastMs, interrupted)
       // A link that does not take what is sent early delays the checkpoint, too.
       const inTime = clock.after(epochMs + lateMs(pace), () => this.lag(tooSlow))
       await this.#speculation
@@ -293,6 +293,7 @@ export class Primary extends PrimaryCondition {
     if (signal.aborted) return
     this.emit('seeded', progress.figures)
     if (outputs === 'held') await guest.holdOutputs()
+    this.#protection.memory.checkpointing(true)
     if (!signal.aborted) machine.fire('seeded')
   }
 
@@ -316,7 +317,7 @@ export class Primary extends PrimaryCondition {
       return report.pauseUs + report.faultUs
     } catch (error) {
       this.stats.addFailed()
-      if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
+      if (!isMissed(error)) throw error
       // Nothing of it was sent but what went early: the next attempt completes it.
       this.#epoch--
       this.lag(error)

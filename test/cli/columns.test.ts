@@ -39,6 +39,7 @@ const guest = (name: string): GuestStatus => ({
   codec: 'masked',
   epochMs: 25,
   pauseShareMax: null,
+  latencyMs: null,
   outputs: 'held',
   durability: 'memory',
   spill: null,

@@ -122,6 +122,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     codec: primary.options.codec,
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
+    latencyMs: primary.options.pace.latencyMs ?? null,
     outputs: primary.options.outputs,
     durability:
       guest.qemu.record.machine.disks.length > 0 ? (record?.protection?.durability ?? 'memory') : null,

@@ -66,6 +66,11 @@ export const protectCommand: Command = {
         "with --epoch auto, at most so much of the guest's time goes to pauses and faults, such as 10% (40%)",
     },
     {
+      form: '--latency <time>',
+      summary:
+        'with --epoch auto, what the guest sends waits so long on average, such as 5ms, and epochs are as long as that allows; --cost counts more',
+    },
+    {
       form: '--outputs <outputs>',
       summary: 'what the guest sends waits for its checkpoint, or leaves at once',
       default: protectionDefaults.outputs,
@@ -268,10 +273,20 @@ function timeWithin(setting: keyof typeof timeLimits) {
 /** @throws SubpageError BAD_ARGUMENT */
 function paceOf(invocation: Invocation): Pace {
   const pace = read(invocation, 'epoch', readPace)
-  if (invocation.flags.cost === undefined) return pace
-  if (pace.pauseShareMax === undefined)
-    throw new SubpageError('BAD_ARGUMENT', '--cost is for an epoch that follows it: add --epoch auto')
-  return { ...pace, pauseShareMax: read(invocation, 'cost', parseShare) }
+  const { cost, latency, outputs } = invocation.flags
+  for (const [flag, given] of Object.entries({ cost, latency }))
+    if (given !== undefined && pace.pauseShareMax === undefined)
+      throw new SubpageError('BAD_ARGUMENT', `--${flag} is for an epoch that follows it: add --epoch auto`)
+  if (latency !== undefined && outputs === 'free')
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      '--latency is for outputs that wait, and with --outputs free none does',
+    )
+  return {
+    ...pace,
+    ...(cost !== undefined && { pauseShareMax: read(invocation, 'cost', parseShare) }),
+    ...(latency !== undefined && { latencyMs: read(invocation, 'latency', timeWithin('latencyMs')) }),
+  }
 }
 
 function readPace(epoch: string): Pace {
