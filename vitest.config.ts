@@ -24,7 +24,7 @@ const processTests = [
 ]
 /** Booting guests. */
 const guestTests = ['test/guest/**', 'lab/test/guest/**']
-const longTests = ['test/guest/{bench,databases,torture}.test.ts', 'lab/test/guest/study-*.test.ts']
+const longTests = ['test/guest/{bench,debian,torture}.test.ts', 'lab/test/guest/study-*.test.ts']
 const aloneTests = [
   'test/guest/{backlog,bad-luck,disk-cuts,disk-options,failover,fence,full,hangs}.test.ts',
   'test/guest/{hot-pages,libvirt-failover,network-failover,readme,sending,working-set}.test.ts',

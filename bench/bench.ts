@@ -7,6 +7,8 @@ export interface BenchOptions {
   runs?: number
   /** How many guests at once, where a benchmark lets that be chosen. */
   guests?: number
+  /** The torture of the Debian guest, in place of the demo guest. */
+  database?: boolean
 }
 
 export interface BenchResult {

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- NAME [--json] [--tiny] [--runs N] [--guests N]`: runs one benchmark. A benchmark is a file that exports `run`; its
+ * `npm run bench -- NAME [--json] [--tiny] [--runs N] [--guests N] [--database]`: runs one benchmark. A benchmark is a file that exports `run`; its
  * parameters and a hash of its results are part of what it prints, so that two runs can be compared. What it needs is asked for first.
  */
 import { existsSync } from 'node:fs'
@@ -19,6 +19,7 @@ interface Entry {
 /** One line per benchmark. */
 const benches: Readonly<Record<string, Entry>> = {
   checkpoint: { load: () => import('./checkpoint.ts'), needs: ['native', 'guest'] },
+  dashboard: { load: () => import('./dashboard.ts'), needs: ['native'] },
   delta: { load: () => import('./delta.ts'), needs: ['native'] },
   disk: { load: () => import('./disk.ts'), needs: ['native', 'guest'] },
   failover: { load: () => import('./failover.ts'), needs: ['native', 'guest'] },
@@ -44,15 +45,17 @@ const names = given.filter((argument) => !argument.startsWith('--'))
 const flags = new Set(given.filter((argument) => argument.startsWith('--')))
 const entry = names.length === 1 && Object.hasOwn(benches, names[0]!) ? benches[names[0]!] : undefined
 const wrongNumber = [runs, guests].some((one) => one !== undefined && !(Number.isInteger(one) && one > 0))
-const wrongGuests = guests !== undefined && (names[0] !== 'torture' || guests > guestsMax)
+const database = flags.delete('--database')
+const wrongGuests = guests !== undefined && (names[0] !== 'torture' || guests > guestsMax || database)
 if (
   !entry ||
   wrongNumber ||
   wrongGuests ||
+  (database && names[0] !== 'torture') ||
   [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')
 ) {
   console.error(
-    `usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N] [--guests N]   (guests: torture, up to ${guestsMax})`,
+    `usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N] [--guests N | --database]   (the last two: torture; up to ${guestsMax} guests)`,
   )
   process.exit(2)
 }
@@ -64,6 +67,7 @@ try {
     tiny: flags.has('--tiny'),
     ...(runs !== undefined && { runs }),
     ...(guests !== undefined && { guests }),
+    ...(database && { database }),
   })
   stdout.write(flags.has('--json') ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)
 } catch (thrown) {

@@ -2,26 +2,9 @@
  * The one table of errors. It gives each code its meaning, its exit status and, in docs/errors.md (generated from here), what to do
  * about it. Every message says what happened, to what, and what to do.
  */
-import { exitStatus } from './exit-status.ts'
+import { type ErrorEntry, entry, exitStatus } from './error-entry.ts'
 
 export { exitStatus }
-
-interface ErrorEntry {
-  /** What the code means, in one sentence. */
-  meaning: string
-  /** What an operator does about it. */
-  remedy: string
-  exit: (typeof exitStatus)[keyof typeof exitStatus]
-  /** Status of an HTTP answer that carries it. */
-  http: number
-}
-
-const entry = (
-  meaning: string,
-  remedy: string,
-  exit: ErrorEntry['exit'] = exitStatus.failed,
-  http = 500,
-): ErrorEntry => ({ meaning, remedy, exit, http })
 
 export const errorTable = {
   ADDON_MISSING: entry(
@@ -67,6 +50,18 @@ export const errorTable = {
     exitStatus.usage,
     400,
   ),
+  CANCELLED: entry(
+    'Somebody cancelled what was under way: a comparison, a switchover, a protection that had no checkpoint yet.',
+    'The message says what is left. Begin it again when you want it.',
+    exitStatus.interrupted,
+    409,
+  ),
+  NOT_CANCELLABLE: entry(
+    'Nothing is under way that could be cancelled: it is over, or has come too far.',
+    '`subpage status NAME` says what the guest is now. `subpage unprotect NAME` ends a protection.',
+    exitStatus.failed,
+    409,
+  ),
   CONSOLE_TAKEN: entry(
     'Somebody has the serial console of this guest already; one at a time can have it.',
     'Leave the other one with Ctrl-]; the log of the console, which `status` names, can be read meanwhile.',
@@ -89,7 +84,7 @@ export const errorTable = {
   ),
   GUEST_DENSE: entry(
     'The memory of the guest is held densely: much of it is not in its RAM file.',
-    '`subpage density off NAME` brings it back; then protect or record it.',
+    '`subpage density off NAME` brings it back; then record or analyze it.',
     exitStatus.failed,
     409,
   ),

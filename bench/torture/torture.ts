@@ -10,6 +10,7 @@ import { consoleAt } from '../../src/qemu/demo-guest.ts'
 import { type SeededRandom, seededRandom } from '../../test/support/random.ts'
 import { TwoHosts } from '../../test/support/two-hosts.ts'
 import type { BenchOptions, BenchResult } from '../bench.ts'
+import { tortureDatabase } from './database.ts'
 import { faultKinds, faults } from './faults.ts'
 import { healMs, TorturedGuest } from './guest.ts'
 import { judge, type Losses, noLosses, percentiles, say } from './judgement.ts'
@@ -33,9 +34,14 @@ export interface Torture extends Losses {
 }
 
 /** SIGINT ends it after the run that is under way. */
-export async function run({ tiny, runs, guests = 1 }: BenchOptions): Promise<BenchResult> {
+export async function run({ tiny, runs, guests = 1, database }: BenchOptions): Promise<BenchResult> {
   const enough = new AbortController()
   process.once('SIGINT', () => enough.abort())
+  if (database) {
+    const json = await tortureDatabase({ runs: runs ?? (tiny ? 2 : 20), enough: enough.signal })
+    const { errors, ...numbers } = json
+    return { json, text: [...errors, JSON.stringify(numbers)].join('\n') }
+  }
   if (guests > 1) {
     const json = await tortureMany({ guests, runs: runs ?? (tiny ? 1 : 50), enough: enough.signal })
     const { errors, perGuest, ...numbers } = json

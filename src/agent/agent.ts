@@ -27,7 +27,7 @@ import { GuestIds } from './guest-ids.ts'
 import { hostStatus } from './host-status.ts'
 import { LiveStatus } from './live-status.ts'
 import { passSamples } from './passed-samples.ts'
-import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
+import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
@@ -193,6 +193,8 @@ export class Agent implements GuestApi {
     this.#find(name).ask((client) => client.unprotect(name, discard))
 
   verify = (name: string): Promise<Verified> => this.#find(name).ask((client) => client.verify(name))
+
+  cancel = (name: string): Promise<Cancelled> => this.#find(name).ask((client) => client.cancel(name))
 
   screenshot = (name: string): Promise<Screenshot> =>
     this.#find(name).ask((client) => client.screenshot(name))

@@ -3,13 +3,21 @@
  * lower rooms own are described here; the compiler holds that description and type are the same.
  */
 import { type Static, type TSchema, Type } from '#typebox'
+import { operationKinds } from '../replication/operations.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import { Sample } from '../workingset/sample.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import { HostEvent } from './event-log.ts'
 import { pointColumns } from './guest-history.ts'
 import type { LiveMessage } from './live-status.ts'
-import { GuestStatus, HostStatus, type Screenshot, type Unprotected, type Verified } from './status.ts'
+import {
+  type Cancelled,
+  GuestStatus,
+  HostStatus,
+  type Screenshot,
+  type Unprotected,
+  type Verified,
+} from './status.ts'
 
 type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? unknown : never) : never
 
@@ -144,6 +152,7 @@ export const answers = {
   outcome: Outcome,
   switchedOver: Type.Object({ switchedOver: Type.String() }),
   verified: VerifiedAnswer,
+  cancelled: describing<Cancelled>()(Type.Object({ cancelled: Type.Enum([...operationKinds]) })),
   screenshot: describing<Screenshot>()(
     Type.Object({ png: Type.String({ description: 'a picture in base64' }) }),
   ),

@@ -74,7 +74,7 @@ const table = {
     errors: [
       ...ofRunning,
       ...ofPair,
-      ...['ALREADY_PROTECTED', 'GUEST_UNPROTECTABLE', 'GUEST_DENSE', 'TRACKER_UNAVAILABLE', 'NO_SPACE'],
+      ...['ALREADY_PROTECTED', 'GUEST_UNPROTECTABLE', 'TRACKER_UNAVAILABLE', 'NO_SPACE'],
       ...['AUTH_REFUSED', 'TLS_REQUIRED', 'ARBITER_NOT_SHARED', 'DISK_UNUSABLE', 'DISK_FAILED'],
       ...['LIBVIRT_REFUSED', 'LIBVIRT_UNREACHABLE'],
     ] as ErrorCode[],
@@ -89,11 +89,15 @@ const table = {
   },
   switchover: {
     ...{ tag: 'guests', summary: 'Moves a guest to its standby, without loss', answer: answers.switchedOver },
-    errors: [...ofRunning, ...ofPair, 'NOT_PROTECTED'],
+    errors: [...ofRunning, ...ofPair, 'NOT_PROTECTED', 'CANCELLED'],
   },
   verify: {
     ...{ tag: 'guests', summary: 'Compares a guest with its standby', answer: answers.verified },
-    errors: [...ofRunning, 'NOT_PROTECTED', 'IMAGE_DIFFERS', 'PEER_UNREACHABLE'],
+    errors: [...ofRunning, 'NOT_PROTECTED', 'IMAGE_DIFFERS', 'PEER_UNREACHABLE', 'CANCELLED'],
+  },
+  cancel: {
+    ...{ tag: 'guests', summary: 'Ends what somebody waits for: `operation` in status' },
+    ...{ answer: answers.cancelled, errors: [...ofRunning, 'NOT_CANCELLABLE'] },
   },
   screenshot: {
     ...{ tag: 'guests', summary: "What is on a guest's screen", answer: answers.screenshot },

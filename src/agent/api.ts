@@ -159,6 +159,10 @@ export function addRoutes(api: FastifyInstance, guests: GuestApi): void {
     guests.verify(params.name),
   )
 
+  api.post<{ Params: Named }>('/v1/guests/:name/cancel', { schema: schemaOf('cancel') }, ({ params }) =>
+    guests.cancel(params.name),
+  )
+
   api.get('/v1/density', { schema: schemaOf('density') }, () => guests.density())
   api.put<{ Params: Named; Body: DensitySettings }>(
     '/v1/guests/:name/density',

@@ -12,7 +12,7 @@ import type { DashboardBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
-import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
+import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
 
@@ -51,6 +51,8 @@ export class AgentClient {
     this.#call<StandbyOutcome>('POST', `${guestPath(name)}/failover`, { force })
   switchover = (name: string) => this.#call<{ switchedOver: string }>('POST', `${guestPath(name)}/switchover`)
   verify = (name: string) => this.#call<Verified>('POST', `${guestPath(name)}/verify`)
+  /** Ends what somebody waits for: a protection without a checkpoint yet, a comparison, a switchover that was not begun. */
+  cancel = (name: string) => this.#call<Cancelled>('POST', `${guestPath(name)}/cancel`)
   screenshot = (name: string) => this.#call<Screenshot>('GET', `${guestPath(name)}/screenshot`)
   /** On the agent's socket alone: the address of its dashboard, for one use. */
   dashboard = (body: DashboardBody) => this.#call<{ url: string }>('POST', '/v1/dashboard', body)

@@ -1,9 +1,7 @@
 /** What status says of a writable disk. */
 import { type Static, Type } from '#typebox'
 import { noTraffic } from '../replication/disk-traffic.ts'
-
-export const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
-  Type.Union([schema, Type.Null()])
+import { Nullable } from './status-figures.ts'
 
 export const DiskStatus = Type.Object({
   name: Type.String(),

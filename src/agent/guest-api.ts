@@ -8,7 +8,7 @@ import type { ProtectionSettings } from '../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
-import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
+import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
 
 export interface GuestApi {
@@ -34,6 +34,8 @@ export interface GuestApi {
   failover(name: string, force?: boolean): Promise<StandbyOutcome>
   switchover(name: string): Promise<{ switchedOver: string }>
   verify(name: string): Promise<Verified>
+  /** Ends what somebody waits for. @throws SubpageError NOT_CANCELLABLE */
+  cancel(name: string): Promise<Cancelled>
   /** What is on its screen, here where it runs. */
   screenshot(name: string): Promise<Screenshot>
   density(): Promise<HostDensityStatus>

@@ -58,6 +58,12 @@ export const figureMetrics: readonly FigureMetric[] = [
   gauge('guest_epoch_seconds', 'Length of an epoch, as it is now.', 'epochMs', ms),
   gauge('guest_pause_share_max', 'Share of time that pauses and faults may take.', 'pauseShareMax'),
   gauge(
+    'guest_latency_goal_seconds',
+    'How long what the guest sends may wait for its commit, on average.',
+    'latencyMs',
+    ms,
+  ),
+  gauge(
     'guest_lag_seconds',
     'Age of the state that the standby holds: what a failover now would lose.',
     'epochs.lagMs',

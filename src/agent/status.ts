@@ -3,95 +3,11 @@
 import { type Static, Type } from '#typebox'
 import { shadowKinds } from '../delta/shadow.ts'
 import { type ErrorCode, errorTable } from '../errors.ts'
+import { type Operation, operationKinds } from '../replication/operations.ts'
 import { durabilities } from '../replication/sending.ts'
 import type { MemoryVerification } from '../replication/verify.ts'
-import { DiskStatus, Nullable } from './disk-status.ts'
-
-const Percentiles = Type.Object({ p50: Type.Number(), p99: Type.Number(), max: Type.Number() })
-const Durations = Type.Object({
-  counts: Type.Array(Type.Integer(), {
-    description: 'by length, one for each bound of src/replication/durations.ts and one for what is longer',
-  }),
-  sumUs: Type.Number(),
-})
-
-const Epochs = Type.Object({
-  checkpoints: Type.Integer(),
-  failed: Type.Integer(),
-  pauseUs: Percentiles,
-  ownUs: Percentiles,
-  harvestUs: Type.Object(
-    { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
-    { description: 'of our own part of the pause, finding the dirty pages' },
-  ),
-  stopFlushUs: Type.Object(
-    { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
-    { description: "of the pause, QEMU's flush of disks; of checkpoints before which a disk was written to" },
-  ),
-  commitUs: Percentiles,
-  gapUs: Type.Object(
-    { p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
-    { description: 'between two commits one after the other' },
-  ),
-  durations: Type.Object(
-    { pause: Durations, commit: Durations },
-    { description: 'pauses and commits counted by length, which can be added and subtracted' },
-  ),
-  lagMs: Nullable(
-    Type.Number({ description: 'age of the state that the standby holds: what a failover now would lose' }),
-  ),
-  cost: Nullable(
-    Type.Object(
-      {
-        pauses: Type.Number({ description: 'share of time that it stands still' }),
-        faults: Type.Number({
-          description:
-            'share of the time of one virtual CPU that first writes to armed pages take, estimated',
-        }),
-        outputWaitMs: Nullable(
-          Type.Number({
-            description: 'how long what it sends waits for its commit, on average; null: not held',
-          }),
-        ),
-      },
-      { description: 'what protecting costs the guest, lately' },
-    ),
-  ),
-  bytes: Type.Object({
-    dirtyPages: Type.Integer(),
-    changedLines: Type.Integer(),
-    delta: Type.Integer(),
-    sent: Type.Integer(),
-    final: Type.Integer({ description: 'of these, sent after the pause: what clients wait for' }),
-  }),
-  dirtyPages: Type.Integer(),
-  earlyPages: Type.Integer({ description: 'of these, sent before the end of their epoch' }),
-  earlyPagesAgain: Type.Integer({ description: 'sent early in vain: written again, and sent again' }),
-  sharedCaptures: Type.Integer({ description: 'captures of so many pages that two threads shared them' }),
-  changedLines: Type.Integer(),
-  amplification: Nullable(Type.Number()),
-})
-
-const Last = Type.Object({
-  epoch: Type.Integer(),
-  pauseUs: Type.Number(),
-  ownUs: Type.Number(),
-  commitUs: Type.Number(),
-  dirtyPages: Type.Integer(),
-  changedLines: Type.Integer(),
-  sentBytes: Type.Integer(),
-  /** What makes the deltas smaller; counts since the connection began. */
-  reduced: Type.Object({
-    compression: Type.String({
-      description: 'none (not reduced), off, lz4 or zstd, as chosen for this epoch',
-    }),
-    lines: Type.Integer({ description: 'changed lines that were looked up' }),
-    dictionaryLines: Type.Integer({ description: 'of these, known to the dictionary' }),
-    sharedLines: Type.Integer({ description: 'of these, in the image already, elsewhere' }),
-    similarPages: Type.Integer({ description: 'new pages sent as a change of another' }),
-    bodyBytes: Type.Integer({ description: 'what was left before compression' }),
-  }),
-})
+import { DiskStatus } from './disk-status.ts'
+import { Epochs, Last, Nullable, Progress } from './status-figures.ts'
 
 export interface Screenshot {
   /** A picture in base64. */
@@ -142,6 +58,8 @@ export const GuestStatus = Type.Object({
   epochMs: Nullable(Type.Number()),
   /** Not null: the epoch is automatic, and pauses may take this share of time. */
   pauseShareMax: Nullable(Type.Number()),
+  /** Not null: how long what the guest sends may wait, on average; `epochs.cost.outputWaitMs` estimates how long it does. */
+  latencyMs: Nullable(Type.Number()),
   /** `held`: what the guest sends waits for the commit. */
   outputs: Nullable(Type.Union([Type.Literal('held'), Type.Literal('free')])),
   /** What a checkpoint outlasts, of a guest with disks. */
@@ -154,12 +72,13 @@ export const GuestStatus = Type.Object({
     }),
   ),
   /** While the standby is being brought up to the guest; the guest runs meanwhile. */
-  seeding: Nullable(
+  seeding: Nullable(Progress),
+  /** What somebody has asked for and waits for; `cancel` ends it. */
+  operation: Nullable(
     Type.Object({
-      doneBytes: Type.Integer({ description: 'of memory and disks: compared or sent' }),
-      totalBytes: Type.Integer(),
-      bytesPerSecond: Type.Number(),
-      secondsLeft: Nullable(Type.Number()),
+      kind: Type.Enum([...operationKinds]),
+      cancellable: Type.Boolean({ description: 'a switchover is not once the guest stands still for it' }),
+      progress: Nullable(Progress),
     }),
   ),
   /** What `verify` has found last, in this protection. */
@@ -223,6 +142,11 @@ export const GuestStatus = Type.Object({
 })
 export type GuestStatus = Static<typeof GuestStatus>
 
+export interface Cancelled {
+  /** What was under way. */
+  cancelled: Operation['kind']
+}
+
 /** @property copies where copies of its disks stay on the other host */
 export type Unprotected = GuestStatus & { copies: string[] }
 
@@ -238,13 +162,11 @@ export const unprotected = {
   devicesDiffer: false,
   peer: null,
   tracker: null,
-  codec: null,
-  epochMs: null,
-  pauseShareMax: null,
-  outputs: null,
+  ...{ codec: null, epochMs: null, pauseShareMax: null, latencyMs: null, outputs: null },
   durability: null,
   spill: null,
   seeding: null,
+  operation: null,
   verified: null,
   memory: null,
   hotPages: null,

@@ -72,6 +72,7 @@ export class SupervisedGuest {
   #ended: Promise<void> = Promise.resolve()
   readonly #events = new AbortController()
   #process: ProcessIdentity | undefined
+  #latest: { answer: HostStatus; at: number } | undefined
   /** Why there is none, and none is started by itself. */
   #failure: string | undefined
   #restarts: number[] = []
@@ -138,11 +139,13 @@ export class SupervisedGuest {
   /** Undefined when it gives no answer. */
   async status(): Promise<HostStatus | undefined> {
     if (!this.alive) return undefined
-    return await Promise.race([
+    const answer = await Promise.race([
       // As one that gives no answer.
       this.client.status().catch(() => undefined),
       delay(statusMs, undefined, { ref: false }),
     ])
+    if (answer) this.#latest = { answer, at: performance.now() }
+    return answer
   }
 
   /** Undefined when it has none that can be read. */
@@ -298,7 +301,10 @@ export class SupervisedGuest {
     let silentMs = 0
     while (!this.#closed && process && this.#process === process && !isGone(process)) {
       await delay(lookMs, undefined, { ref: false })
-      const answer = await this.status()
+      // Whoever looks at the dashboard has asked meanwhile.
+      const latest = this.#latest
+      const isNew = latest && performance.now() - latest.at < lookMs
+      const answer = isNew ? latest.answer : await this.status()
       if (answer) this.#options.seen(answer)
       silentMs = answer ? 0 : silentMs + lookMs
       if (silentMs < hungMs) continue

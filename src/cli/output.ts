@@ -15,6 +15,11 @@ export interface Output {
   verbatim(value: unknown, text: string): void
   /** A remark for people, on standard error; programs get none. */
   note(text: string): void
+  /**
+   * How far work is, for people: on a terminal in one line that is drawn anew, which any other text, or undefined, takes away.
+   * @returns false where there is no terminal: nothing was written
+   */
+  drawn(text: string | undefined): boolean
   /** Something that may be wrong, for people and for programs. */
   warn(text: string): void
 }
@@ -86,18 +91,34 @@ export function printError(error: SubpageError, json: boolean, err: Sink = proce
 const wrapped = (text: string, stream: Sink) => wrapText(text, columnsOf(stream))
 
 export function createOutput(json: boolean, { out, err }: Sinks): Output {
+  const terminal = !json && err.isTTY === true
+  let isDrawn = false
+  const clear = () => {
+    if (isDrawn) err.write('\r\x1b[K')
+    isDrawn = false
+  }
   return {
     json,
-    data: (value, text) =>
-      void out.write(json ? `${JSON.stringify(value)}\n` : `${wrapped(text().replace(/\n$/, ''), out)}\n`),
+    drawn: (text) => {
+      if (!terminal) return false
+      clear()
+      if (text !== undefined) err.write(text.slice(0, columnsOf(err) - 1))
+      isDrawn = text !== undefined
+      return true
+    },
+    data: (value, text) => {
+      clear()
+      out.write(json ? `${JSON.stringify(value)}\n` : `${wrapped(text().replace(/\n$/, ''), out)}\n`)
+    },
     verbatim: (value, text) => void out.write(json ? `${JSON.stringify(value)}\n` : `${text.trimEnd()}\n`),
     note: (text) => {
+      clear()
       if (!json) err.write(`${wrapped(text, err)}\n`)
     },
-    warn: (text) =>
-      void err.write(
-        json ? `${JSON.stringify({ warning: text })}\n` : `${wrapped(`subpage: ${text}`, err)}\n`,
-      ),
+    warn: (text) => {
+      clear()
+      err.write(json ? `${JSON.stringify({ warning: text })}\n` : `${wrapped(`subpage: ${text}`, err)}\n`)
+    },
   }
 }
 

@@ -3,6 +3,7 @@ import type { DiskStatus } from '../agent/disk-status.ts'
 import type { GuestStatus, HostStatus } from '../agent/status.ts'
 import { cellsOf, columnsOf } from '../text-layout.ts'
 import { pairs, table } from './output.ts'
+import { progressText } from './progress.ts'
 import { formatBytes, formatUs } from './sizes.ts'
 
 export function overview(host: HostStatus, extended: boolean, columns = columnsOf(process.stdout)): string {
@@ -77,7 +78,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         ? 'disk: a checkpoint is safe when the standby has it on stable storage'
         : "memory: a checkpoint is safe when the standby has it; a loss of both hosts' power leaves this host's disks",
     ])
-  if (guest.seeding) rows.push(['seeding', seedingText(guest.seeding)])
+  if (guest.seeding) rows.push(['seeding', progressText(guest.seeding)])
   if (guest.memory) rows.push(['protecting takes', memoryText(guest.memory)])
   if (guest.shimMissing !== null) rows.push(['without', guest.shimMissing])
   if (guest.fence)
@@ -102,7 +103,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
         'pause',
         `p50 ${formatUs(e.pauseUs.p50)}, p99 ${formatUs(e.pauseUs.p99)}, max ${formatUs(e.pauseUs.max)} (ours: p50 ${formatUs(e.ownUs.p50)}${flushText(e)})`,
       ],
-      ...costRows(e.cost),
+      ...costRows(guest),
       ['commit', `p50 ${formatUs(e.commitUs.p50)}, p99 ${formatUs(e.commitUs.p99)}`],
       [
         'bytes',
@@ -121,10 +122,14 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
 }
 
 /** What an operator would otherwise have to find out with a benchmark. */
-function costRows(cost: NonNullable<GuestStatus['epochs']>['cost'] | undefined): string[][] {
+function costRows({ epochs, latencyMs }: Pick<GuestStatus, 'epochs' | 'latencyMs'>): string[][] {
+  const cost = epochs?.cost
   if (!cost) return []
   const { pauses, faults, outputWaitMs } = cost
-  const waits = outputWaitMs === null ? '' : `; what it sends waits ${outputWaitMs.toFixed(1)} ms`
+  const waits =
+    outputWaitMs === null
+      ? ''
+      : `; what it sends waits ${outputWaitMs.toFixed(1)} ms${latencyMs === null ? '' : ` (goal ${latencyMs} ms)`}`
   return [['costs the guest', `${share(pauses, 1)} of time in pauses, ${share(faults, 1)} in faults${waits}`]]
 }
 
@@ -135,13 +140,6 @@ function hotRows(hot: GuestStatus['hotPages']): string[][] {
 }
 
 /** Such as `37 %: 1.2 GiB of 3.3 GiB, 310 MiB/s, 7 s left`. */
-export function seedingText({ doneBytes, totalBytes, bytesPerSecond, secondsLeft }: Seeding): string {
-  const left = secondsLeft === null ? '' : `, ${Math.ceil(secondsLeft)} s left`
-  return `${share(doneBytes, totalBytes)}: ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${formatBytes(Math.round(bytesPerSecond))}/s${left}`
-}
-
-type Seeding = NonNullable<GuestStatus['seeding']>
-
 function diskText(disk: DiskStatus): string {
   const { name, bytes, path, copy, state, behindBytes, writtenBytes, equalBytes } = disk
   const { journal } = disk

@@ -2,21 +2,13 @@
 import type { AgentClient } from '../agent/client.ts'
 import type { GuestStatus } from '../agent/status.ts'
 import { SubpageError } from '../errors.ts'
-import type { Output } from './output.ts'
-import { progress } from './progress.ts'
-import { seedingText } from './status-text.ts'
 
 const pollMs = 50
 
 /** @throws SubpageError GUEST_DIED, or NOT_PROTECTED when the protection was given up meanwhile */
-export async function untilProtected(agent: AgentClient, name: string, output: Output): Promise<GuestStatus> {
-  let seeding: GuestStatus['seeding'] = null
-  using _ = progress(output, () =>
-    seeding ? `seeding ${seedingText(seeding)}` : `${name} waits for its standby`,
-  )
+export async function untilProtected(agent: AgentClient, name: string): Promise<GuestStatus> {
   for (;;) {
     const status = await agent.guest(name)
-    seeding = status.seeding
     if (status.tracker === null)
       throw new SubpageError(
         status.pid === null ? 'GUEST_DIED' : 'NOT_PROTECTED',

@@ -94,7 +94,12 @@ export class PauseLease {
    * @param work gets what we hold, and resolves with what we hold then
    */
   async lend(work: (held: bigint) => Promise<bigint>): Promise<void> {
-    this.#held = await work(this.#held)
+    try {
+      this.#held = await work(this.#held)
+    } finally {
+      // Whoever moves pages may be at it still, though we have lost sight of it.
+      await this.unlocked()
+    }
   }
 
   /** Resolves when no other process holds a pause by the lock. */

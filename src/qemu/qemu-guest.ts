@@ -107,6 +107,7 @@ export class QemuGuest implements Guest {
     }
     return {
       suspended: this.#suspended,
+      lend: (work) => lease.lend(work),
       resume: async () => ({ ...(await this.#resume(startedAt)), flushUs }),
       deviceState: async () => {
         await saved
@@ -124,14 +125,7 @@ export class QemuGuest implements Guest {
   async standStill(work: (held: bigint) => Promise<bigint>): Promise<number> {
     const { lease } = this.qemu
     const startedAt = performance.now()
-    await standStill(this.qemu, async () => {
-      try {
-        await lease.lend(work)
-      } finally {
-        // Whoever moves pages may be at it still, though we have lost sight of it.
-        await lease.unlocked()
-      }
-    })
+    await standStill(this.qemu, () => lease.lend(work))
     return (performance.now() - startedAt) * 1000
   }
 

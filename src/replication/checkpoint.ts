@@ -10,6 +10,7 @@ import type { Captured } from './delta-writer.ts'
 import type { EpochReport } from './epoch-stats.ts'
 import { frameType } from './frame.ts'
 import type { Pause } from './guest.ts'
+import { bringForPause, letLeave } from './guest-memory.ts'
 import { encodeCommit } from './messages.ts'
 import { assertFits } from './misfit.ts'
 import type { PrimarySession } from './primary-session.ts'
@@ -32,9 +33,13 @@ export interface Frozen {
   captureUs: number
 }
 
+/** The standby is there, and the next checkpoint may well be whole. */
+export const isMissed = (error: unknown): error is SubpageError =>
+  error instanceof SubpageError && /^(PAUSE_BROKEN|KEEPER_FAILED)$/.test(error.code)
+
 /**
  * @param whilePaused runs after the capture, the guest standing still
- * @throws SubpageError GUEST_DIED, PEER_UNREACHABLE, PAUSE_BROKEN, DEVICES_DIFFER, or what the tracker says; nothing is lost then
+ * @throws SubpageError GUEST_DIED, PEER_UNREACHABLE, PAUSE_BROKEN, KEEPER_FAILED, NO_SPACE, DEVICES_DIFFER, or what the tracker says; nothing is lost then
  */
 export async function checkpoint(
   protection: Protection,
@@ -45,7 +50,10 @@ export async function checkpoint(
   const { guest, faults, clock } = protection
   const sentBefore = session.sentBytesAtCommit
 
-  const frozen = await freeze(protection, session, epoch, whilePaused, whilePaused && inspectionMs)
+  const frozen = await freeze(protection, session, epoch, whilePaused && inspectionMs, async (pause) => {
+    await whilePaused?.()
+    await letLeave(protection, pause)
+  })
   const resumed = await frozen.pause.resume()
   faults('after-resume')
   if (!resumed.valid) {
@@ -110,15 +118,17 @@ function dirtyOf({ hot }: Protection, { known, whole }: Frozen, early = PageRang
 /**
  * Pauses the guest and captures what it changed. The caller resumes it.
  * @param holdMs how long the pause may last, when it is to last longer than a checkpoint's
+ * @param whilePaused runs after the capture
  */
 export async function freeze(
   protection: Protection,
   { disks }: PrimarySession,
   epoch: number,
-  whilePaused?: () => void | Promise<void>,
   holdMs?: number,
+  whilePaused?: (pause: Pause) => void | Promise<void>,
 ): Promise<Frozen> {
   const { guest, tracker, hot, writer, pending, limits, faults } = protection
+  await bringForPause(protection)
   faults('before-pause')
   const pause = await guest.pause(holdMs)
   disks.hold(epoch)
@@ -127,6 +137,7 @@ export async function freeze(
     const harvestStart = performance.now()
     // From here to the commit the pages are unsynced: an exception on the way needs no further care.
     const { known, whole } = pending.harvested(tracker.harvest(hot?.leave))
+    refuseUnknown(protection, known, whole)
     faults('after-harvest')
     const captureStart = performance.now()
     const delta = await writer.capture(known, false, limits.captureBytes, hot?.changed)
@@ -134,7 +145,7 @@ export async function freeze(
     const captureEnd = performance.now()
     faults('after-capture')
     const consoleBytes = guest.consoleBytes
-    await whilePaused?.()
+    await whilePaused?.(pause)
     return {
       pause,
       delta,
@@ -150,6 +161,19 @@ export async function freeze(
     await pause.resume()
     throw error
   }
+}
+
+/**
+ * A tracker that has lost its marks names all pages. Those that are elsewhere must not be read, and a pause is short: they are compared
+ * while the guest runs, as in seeding.
+ * @throws SubpageError PAUSE_BROKEN
+ */
+function refuseUnknown({ guest, memory }: Protection, known: PageRanges, whole: PageRanges): void {
+  if (memory.moved && known.pageCount > 0 && known.pageCount + whole.pageCount === guest.ram.pages)
+    throw new SubpageError(
+      'PAUSE_BROKEN',
+      'which pages were written is not known any more: all are compared while the guest runs',
+    )
 }
 
 /** Sends a checkpoint and waits until the standby holds it whole. Returns until when its outputs may be let out. */

@@ -4,6 +4,7 @@ import type { PageRanges } from '../memory/page-ranges.ts'
 import type { HotPageFigures } from '../tracking/hot-pages.ts'
 import type { Reduced } from './delta-sender.ts'
 import { DurationStats, type Durations } from './durations.ts'
+import { type Pace, shortestMs, type Takes } from './pace.ts'
 import type { EarlyPages } from './pending-pages.ts'
 
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
@@ -52,7 +53,7 @@ export interface ProtectionCost {
   pauses: number
   /** Share of the time of one virtual CPU in faults, at what a fault costs a program on this host. */
   faults: number
-  /** How long what it sends waits for its commit, on average, if it sends at any time; null: nothing is held. */
+  /** How long what it sends waits for its commit, on average, if it sends at any time; null: nothing is held. With an automatic pace it ends an epoch that has lasted long enough. */
   outputWaitMs: number | null
 }
 
@@ -99,6 +100,8 @@ export class EpochStats {
   readonly #costs = new CostStats()
   #committedAtMs: number | undefined
   #heldAtMs: number | undefined
+  /** Whatever is sent; infinite where epochs are fixed. */
+  #atLeastMs = Number.POSITIVE_INFINITY
   #checkpoints = 0
   #failed = 0
   #dirtyPages = 0
@@ -110,12 +113,19 @@ export class EpochStats {
   #earlyAgain = 0
   last: EpochReport | undefined
 
+  /** How long the epoch that begins lasts at least, milliseconds: see pace.ts. @param costUs pause and faults of its first checkpoint */
+  shortestMs(pace: Pace, costUs: number): number {
+    const ms = shortestMs(pace, costUs, this.#costs.takes)
+    this.#atLeastMs = pace.pauseShareMax === undefined ? Number.POSITIVE_INFINITY : ms
+    return ms
+  }
+
   /** @param nowMs by a clock that never goes back */
   add(report: EpochReport, nowMs: number): void {
     this.last = report
     if (this.#committedAtMs !== undefined) {
       this.#gap.record(inBounds((nowMs - this.#committedAtMs) * 1000))
-      this.#costs.add(report, (nowMs - this.#committedAtMs) * 1000)
+      this.#costs.add(report, (nowMs - this.#committedAtMs) * 1000, this.#atLeastMs * 1000)
     }
     this.#committedAtMs = nowMs
     this.#heldAtMs = nowMs - (report.commitUs + report.pauseUs) / 1000
@@ -179,25 +189,31 @@ const weight = 0.02
 /** Means, of which the newest epochs count most. */
 class CostStats {
   #epochs = 0
-  #means = { periodUs: 0, pauseUs: 0, faultUs: 0, commitUs: 0 }
+  #means = { periodUs: 0, atLeastUs: 0, pauseUs: 0, faultUs: 0, commitUs: 0 }
 
-  /** @param periodUs since the last commit */
-  add({ pauseUs, faultUs, commitUs }: EpochReport, periodUs: number): void {
+  get takes(): Takes {
+    const { pauseUs, commitUs } = this.#means
+    return { pauseUs, commitUs }
+  }
+
+  /** @param periodUs since the last commit @param shortestUs whatever is sent, it is as long as this */
+  add({ pauseUs, faultUs, commitUs }: EpochReport, periodUs: number, shortestUs: number): void {
     const newest = Math.max(weight, 1 / ++this.#epochs)
-    const now = { periodUs, pauseUs, faultUs, commitUs }
-    for (const what of ['periodUs', 'pauseUs', 'faultUs', 'commitUs'] as const)
+    const now = { periodUs, atLeastUs: Math.min(periodUs, shortestUs), pauseUs, faultUs, commitUs }
+    for (const what of ['periodUs', 'atLeastUs', 'pauseUs', 'faultUs', 'commitUs'] as const)
       this.#means[what] += newest * (now[what] - this.#means[what])
   }
 
   lately(outputs: 'held' | 'free'): ProtectionCost | null {
     if (this.#epochs === 0) return null
-    const { periodUs, pauseUs, faultUs, commitUs } = this.#means
+    const { periodUs, atLeastUs, pauseUs, faultUs, commitUs } = this.#means
+    // What is sent before the epoch has lasted long enough waits for that; it runs for this long of it, and in all.
+    const [early, running] = [Math.max(0, atLeastUs - pauseUs), Math.max(1, periodUs - pauseUs)]
     const share = (us: number) => Math.min(1, us / Math.max(1, periodUs))
     return {
       pauses: share(pauseUs),
       faults: share(faultUs),
-      outputWaitMs:
-        outputs === 'free' ? null : (Math.max(0, periodUs - pauseUs) / 2 + pauseUs + commitUs) / 1000,
+      outputWaitMs: outputs === 'free' ? null : (early ** 2 / running / 2 + pauseUs + commitUs) / 1000,
     }
   }
 }

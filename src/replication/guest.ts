@@ -85,6 +85,12 @@ export interface Pause {
     /** Of these, what flushing the disks took; 0 where that cannot be told. */
     flushUs: number
   }>
+  /**
+   * Hands the pause to another process for a while, which moves pages of the guest's RAM: the guest stands still until that is done.
+   * @param work gets what stands for the pause, and resolves with what stands for it then
+   * @throws what `work` throws
+   */
+  lend(work: (held: bigint) => Promise<bigint>): Promise<void>
   /** The state of the devices in this pause; also while the guest still stands. */
   deviceState(): Promise<Uint8Array>
 }

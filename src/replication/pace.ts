@@ -1,7 +1,8 @@
 /**
  * When the next checkpoint begins. Fixed: one epoch after the last. Automatic: as soon as the guest has sent something that
  * waits for a commit, but with so much time between two pauses that they, and the faults of armed pages, take no more than a
- * stated share of it, also of the longest epoch; and when nothing waits, after that.
+ * stated share of it, also of the longest epoch; and when nothing waits, after that. With a goal for what clients wait, the time between two pauses
+ * is as long as that goal allows, for the guest's sake, but no shorter than the stated share asks for.
  */
 import type { Clock } from './clock.ts'
 import type { Guest } from './guest.ts'
@@ -11,7 +12,26 @@ export interface Pace {
   epochMs: number
   /** Automatic: the share of time that pauses and faults may take; absent when the epoch is fixed. */
   pauseShareMax?: number
+  /** Automatic: how long what the guest sends may wait for its commit, on average, when it sends all the time. Milliseconds. */
+  latencyMs?: number
 }
+
+/** What a checkpoint takes, on average, lately; microseconds. */
+export interface Takes {
+  pauseUs: number
+  commitUs: number
+}
+
+/** What is not given is not wanted. */
+export const paceOf = ({
+  epochMs,
+  pauseShareMax,
+  latencyMs,
+}: { [Of in keyof Pace]: Pace[Of] | undefined } & Pick<Pace, 'epochMs'>): Pace => ({
+  epochMs,
+  ...(pauseShareMax !== undefined && { pauseShareMax }),
+  ...(latencyMs !== undefined && { latencyMs }),
+})
 
 /** What `--epoch auto` means. */
 export const automaticPace: Pace = { epochMs: 100, pauseShareMax: 0.4 }
@@ -36,26 +56,43 @@ export const retryMs = 500
 /** How often to look whether output waits. Looking costs a read of two bytes. */
 const lookMs = 1
 
-/** The longest epoch after a checkpoint that has cost so much, milliseconds. */
-export const longestMs = ({ epochMs, pauseShareMax }: Pace, costUs: number) =>
-  pauseShareMax === undefined ? epochMs : Math.max(epochMs, costUs / 1000 / pauseShareMax)
+/**
+ * From the beginning of a checkpoint to that of the next one, at least; milliseconds. What is sent at any time between two pauses waits
+ * for half of what lies between them, and then for a pause and a commit.
+ * @param costUs pause and faults of the checkpoint
+ */
+export function shortestMs(
+  { epochMs, pauseShareMax, latencyMs }: Pace,
+  costUs: number,
+  takes: Takes,
+): number {
+  if (pauseShareMax === undefined) return epochMs
+  const byCost = costUs / 1000 / pauseShareMax
+  if (latencyMs === undefined) return byCost
+  return Math.max(byCost, 2 * latencyMs - (takes.pauseUs + 2 * takes.commitUs) / 1000)
+}
 
-/** Resolves when it is time, or when interrupted. @param costUs pause and faults of the checkpoint that began at `startedAt` */
+/** The longest epoch, milliseconds. @param atLeastMs see `shortestMs` */
+export const longestMs = ({ epochMs }: Pace, atLeastMs: number) => Math.max(epochMs, atLeastMs)
+
+/** Resolves when it is time, or when interrupted. @param atLeastMs since the last began at `startedAt`: see `shortestMs` */
 export async function nextCheckpoint(
-  { epochMs, pauseShareMax }: Pace,
+  { epochMs, pauseShareMax, latencyMs }: Pace,
   guest: Guest,
   clock: Clock,
   startedAt: number,
-  costUs: number,
+  atLeastMs: number,
   interrupted: AbortSignal,
 ): Promise<void> {
   const until = async (dueAt: number) => {
     const ms = dueAt - clock.now()
     if (ms > 0) await clock.sleep(ms, interrupted)
   }
-  if (pauseShareMax === undefined || guest.outputPending() === undefined)
-    return await until(startedAt + epochMs)
-  await until(startedAt + costUs / 1000 / pauseShareMax)
+  if (pauseShareMax === undefined) return await until(startedAt + epochMs)
+  // Whether something waits cannot be seen: something always may.
+  if (guest.outputPending() === undefined)
+    return await until(startedAt + (latencyMs === undefined ? epochMs : atLeastMs))
+  await until(startedAt + atLeastMs)
   while (!interrupted.aborted && clock.now() < startedAt + epochMs && !guest.outputPending())
     await clock.sleep(lookMs, interrupted)
 }

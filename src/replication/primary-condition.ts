@@ -6,7 +6,7 @@ import type { DiskCopy } from './messages.ts'
 import type { Misfit } from './misfit.ts'
 import type { PrimaryEvents, PrimaryState } from './primary-options.ts'
 import { PrimaryMachine } from './primary-state.ts'
-import type { SeedingFigures, SeedProgress } from './seed-progress.ts'
+import type { ProgressFigures, SeedProgress } from './seed-progress.ts'
 
 const fitsAgain = {
   code: 'STANDBY_NOT_READY',
@@ -56,7 +56,7 @@ export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
   }
 
   /** While it is being seeded. */
-  get seeding(): SeedingFigures | undefined {
+  get seeding(): ProgressFigures | undefined {
     return this.state === 'Seeding' ? this.progress?.figures : undefined
   }
 

@@ -8,10 +8,11 @@ import type { Clock } from './clock.ts'
 import type { EpochReport } from './epoch-stats.ts'
 import type { Faults } from './fault.ts'
 import type { Guest } from './guest.ts'
+import type { GuestMemory } from './guest-memory.ts'
 import type { Hello } from './messages.ts'
 import type { Pace } from './pace.ts'
 import type { PauseLimits } from './pause-limits.ts'
-import type { SeedingFigures } from './seed-progress.ts'
+import type { ProgressFigures } from './seed-progress.ts'
 import type { Sending } from './sending.ts'
 import type { Succession } from './succession.ts'
 
@@ -19,6 +20,8 @@ export type PrimaryState = 'Connecting' | 'Seeding' | 'Protected' | 'Lagging' | 
 
 export interface PrimaryOptions {
   guest: Guest
+  /** Absent: all of it is always there. */
+  memory?: GuestMemory
   /** What the standby is told at the start of each connection. */
   hello: () => Promise<Hello>
   connect: () => Promise<Duplex>
@@ -44,7 +47,7 @@ export interface PrimaryEvents {
   state: [PrimaryState, string]
   epoch: [EpochReport]
   /** The standby is as far as the first checkpoint after it needs. */
-  seeded: [SeedingFigures]
+  seeded: [ProgressFigures]
   /** A checkpoint was begun and not committed; its pages go with a later one. */
   missed: [SubpageError]
   /** The guest goes on without the standby, or has one again. */

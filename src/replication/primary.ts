@@ -3,10 +3,10 @@
  * connection. The guest runs on whatever happens here; what it sends waits while a standby could take over a state that
  * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
-import { asSubpageError, BrokenInvariant, endProcess, SubpageError } from '../errors.ts'
+import { asSubpageError, BrokenInvariant, endProcess, type SubpageError } from '../errors.ts'
 import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
-import { checkpoint } from './checkpoint.ts'
+import { checkpoint, isMissed } from './checkpoint.ts'
 import { type DiskTraffic, noTraffic } from './disk-traffic.ts'
 import { noDisks } from './disks.ts'
 import { bidFarewell, dismiss, layDown, letOut, staying } from './farewell.ts'
@@ -14,6 +14,7 @@ import type { GuestEnd, Pause } from './guest.ts'
 import { shakeHands } from './handshake.ts'
 import { decideAlone, reasonOf } from './lost-standby.ts'
 import { hasGivenUp, Misfit, untilFits } from './misfit.ts'
+import { Operations } from './operations.ts'
 import { leaseOutput } from './output-lease.ts'
 import {
   aliveLookMs,
@@ -35,9 +36,8 @@ import { leaveDisks, seedDisks } from './seed-disks.ts'
 import { SeedProgress } from './seed-progress.ts'
 import { sendersOf } from './senders.ts'
 import { Speculation } from './speculation.ts'
-import { assertArbitrated, handOver } from './switchover.ts'
 import { Tasks } from './tasks.ts'
-import { type Verification, Verifier } from './verifier.ts'
+import type { Verification } from './verifier.ts'
 import { whenEnded } from './when-ended.ts'
 
 export class Primary extends PrimaryCondition {
@@ -46,7 +46,7 @@ export class Primary extends PrimaryCondition {
   readonly #speculation: Speculation
   readonly #abandoned = new AbortController()
   readonly #tasks = new Tasks()
-  readonly #verifier: Verifier
+  readonly operations: Operations
   #epoch = 0
   /** Over which a standby is connected. */
   #session: PrimarySession | undefined
@@ -68,7 +68,14 @@ export class Primary extends PrimaryCondition {
     const mayRelease = (session: PrimarySession, sentAt: number) =>
       leaseOutput(options, sentAt, () => session.probe())
     this.#protection = protectionOf(options, mayRelease)
-    this.#verifier = new Verifier(this.#protection, this.#tasks, () => this.#session)
+    this.operations = new Operations({
+      ...{ protection: this.#protection, succession: options.succession, tasks: this.#tasks },
+      session: () => this.#session,
+      held: (pause) => {
+        this.#held = pause
+        if (pause) this.machine.change('hand over', this.why)
+      },
+    })
     this.#speculation = new Speculation(this.#protection, options.sending?.speculate ?? 'off')
   }
 
@@ -78,6 +85,7 @@ export class Primary extends PrimaryCondition {
    */
   static async start(options: PrimaryOptions): Promise<Primary> {
     const primary = new Primary(options)
+    primary.operations.protecting = true
     try {
       primary.finished = primary.#run(await primary.#open())
     } catch (error) {
@@ -114,25 +122,16 @@ export class Primary extends PrimaryCondition {
 
   /** Compares the guest's memory with the image, within the next checkpoint, and then its disks while it runs. */
   verify(): Promise<Verification> {
-    return this.#verifier.verify()
+    return this.operations.verify()
   }
 
   /** What it has found last. */
-  get verified(): Verifier['found'] {
-    return this.#verifier.found
+  get verified(): Operations['verified'] {
+    return this.operations.verified
   }
 
-  /** Moves the guest to the standby. @throws SubpageError ARBITER_UNREACHABLE without an arbiter, NOT_PROTECTED */
-  async switchover(): Promise<void> {
-    assertArbitrated(this.#options.succession)
-    await this.#tasks.add<void>(async (session, epoch, done) => {
-      const held = (pause: Pause | undefined) => {
-        this.#held = pause
-        if (pause) this.machine.change('hand over', this.why)
-      }
-      await handOver(this.#protection, session, epoch, held, done)
-      return undefined
-    })
+  switchover(): Promise<void> {
+    return this.operations.switchover()
   }
 
   /**
@@ -189,7 +188,7 @@ export class Primary extends PrimaryCondition {
   async #run(first: PrimarySession | undefined): Promise<void> {
     const { machine } = this
     const { guest, clock, succession } = this.#options
-    const { stopping } = machine
+    const [{ stopping }, { memory }] = [machine, this.#protection]
     let session = first
     let end: GuestEnd | undefined
     void watchArbiter(this.#options, {
@@ -212,7 +211,7 @@ export class Primary extends PrimaryCondition {
           session ??= await this.#open()
           this.#session = session
           this.copies = session.welcome.disks
-          if (!stopping.aborted) await this.#serve(session)
+          if (!stopping.aborted) await this.#serve(session).finally(() => memory.checkpointing(false))
         } catch (error) {
           if (error instanceof BrokenInvariant) throw error
           this.#session = undefined
@@ -263,9 +262,9 @@ export class Primary extends PrimaryCondition {
       }
       if (stopping.aborted) return
       const startedAt = clock.now()
-      const costUs = await this.#epochOf(session)
-      const epochMs = longestMs(pace, costUs)
-      const due = nextCheckpoint(pace, guest, clock, startedAt, costUs, interrupted)
+      const atLeastMs = this.stats.shortestMs(pace, await this.#epochOf(session))
+      const epochMs = longestMs(pace, atLeastMs)
+      const due = nextCheckpoint(pace, guest, clock, startedAt, atLeastMs, interrupted)
       // A link that does not take what is sent early delays the checkpoint, too.
       const inTime = clock.after(epochMs + lateMs(pace), () => this.lag(tooSlow))
       await this.#speculation
@@ -294,6 +293,7 @@ export class Primary extends PrimaryCondition {
     if (signal.aborted) return
     this.emit('seeded', progress.figures)
     if (outputs === 'held') await guest.holdOutputs()
+    this.#protection.memory.checkpointing(true)
     if (!signal.aborted) machine.fire('seeded')
   }
 
@@ -308,6 +308,7 @@ export class Primary extends PrimaryCondition {
     try {
       const report = await take(session, epoch)
       if (!report) return 0
+      this.operations.protecting = false
       this.stats.add(report, clock.now())
       this.#speculation.learn(report.early, report.again, report.sentBytes)
       if (report.commitUs > lateMs(pace) * 1000) this.machine.change('commit late', tooSlow)
@@ -316,7 +317,7 @@ export class Primary extends PrimaryCondition {
       return report.pauseUs + report.faultUs
     } catch (error) {
       this.stats.addFailed()
-      if (!(error instanceof SubpageError) || error.code !== 'PAUSE_BROKEN') throw error
+      if (!isMissed(error)) throw error
       // Nothing of it was sent but what went early: the next attempt completes it.
       this.#epoch--
       this.lag(error)

@@ -13,6 +13,7 @@ import { durabilities, sendingForm } from './sending.ts'
 export const timeLimits = {
   epochMs: { minimum: 1, maximum: 60_000 },
   suspicionMs: { minimum: 50, maximum: 60_000 },
+  latencyMs: { minimum: 1, maximum: 60_000 },
   verifyEveryMs: { minimum: 1000, maximum: 2 ** 31 - 1 },
 } as const
 
@@ -21,6 +22,8 @@ const shared = {
   epochMs: Type.Number(timeLimits.epochMs),
   /** Makes the epoch automatic: the share of time that pauses and faults may take, epochMs being the longest epoch. */
   pauseShareMax: Type.Optional(Type.Number({ minimum: 0.01, maximum: 1 })),
+  /** Of an automatic epoch: what the guest sends may wait so long for its commit, on average. */
+  latencyMs: Type.Optional(Type.Number(timeLimits.latencyMs)),
   /** After so long a silence a host is suspected. */
   suspicionMs: Type.Number(timeLimits.suspicionMs),
   /** What the guest sends waits for its checkpoint, or leaves at once. */

@@ -8,6 +8,7 @@ import { DeltaWriter } from './delta-writer.ts'
 import { DiskLineages } from './disk-lineages.ts'
 import type { Faults } from './fault.ts'
 import type { Guest } from './guest.ts'
+import { type GuestMemory, wholeMemory } from './guest-memory.ts'
 import { assertComparable, type PauseLimits } from './pause-limits.ts'
 import { PendingPages } from './pending-pages.ts'
 import type { PrimaryOptions } from './primary-options.ts'
@@ -16,6 +17,8 @@ import { makeShadow } from './sending.ts'
 
 export interface Protection {
   readonly guest: Guest
+  /** Who reads `guest.ram` asks it first. */
+  readonly memory: GuestMemory
   readonly tracker: Tracker
   /** What is remembered of what the standby holds; the unsynced pages excepted. */
   readonly shadow: Shadow
@@ -53,14 +56,25 @@ export const memoryOf = ({ shadow }: Protection, session: PrimarySession | undef
 
 /** @throws SubpageError TRACKER_UNAVAILABLE, BAD_ARGUMENT, NO_SPACE; nothing is kept then */
 export function protectionOf(
-  { guest, codec, tracker: choice, sending = {}, limits, hotPages, clock, faults }: PrimaryOptions,
+  {
+    guest,
+    memory = wholeMemory,
+    codec,
+    tracker: choice,
+    sending = {},
+    limits,
+    hotPages,
+    clock,
+    faults,
+  }: PrimaryOptions,
   mayRelease: Protection['mayRelease'],
 ): Protection {
   const shadow = makeShadow(guest.ram.pages, codec, sending)
   try {
-    const tracker = suitable(guest.track(choice), guest, shadow)
+    const tracker = suitable(guest.track(choice), guest, memory, shadow)
     return {
       guest,
+      memory,
       tracker,
       shadow,
       hot:
@@ -89,8 +103,17 @@ export function protectionOf(
 const comparesHot = ({ copy }: Shadow) => copy !== undefined
 
 /** A tracker that names every page has all memory read in each pause, and all that a cache does not hold sent. */
-function suitable(tracker: Tracker, guest: Guest, { kind }: Shadow): Tracker {
+function suitable(tracker: Tracker, guest: Guest, memory: GuestMemory, { kind }: Shadow): Tracker {
   try {
+    if (memory.dense && tracker.name === 'compare')
+      throw new SubpageError(
+        'TRACKER_UNAVAILABLE',
+        `the tracker compare reads all memory in every pause, and that of ${guest.description.name} is held densely${
+          tracker.fallback === undefined
+            ? ': take --tracker userfault'
+            : `; userfault is not available: ${tracker.fallback}`
+        }`,
+      )
     if (kind === 'cache' && tracker.name === 'compare')
       throw new SubpageError(
         'TRACKER_UNAVAILABLE',

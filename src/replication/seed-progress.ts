@@ -1,8 +1,8 @@
-/** How far the standby is behind what a protection begins with: memory and disks, in bytes. */
+/** How far long work has come: bringing the standby up to what a protection begins with, memory and disks; comparing them. */
 import type { Clock } from './clock.ts'
 import type { GuestDisks } from './disks.ts'
 
-export interface SeedingFigures {
+export interface ProgressFigures {
   /** Compared or sent. */
   doneBytes: number
   /** Of disks and memory; what is written meanwhile is looked at once more, and comes on top. */
@@ -10,6 +10,12 @@ export interface SeedingFigures {
   bytesPerSecond: number
   /** At that rate; null while nothing is done. */
   secondsLeft: number | null
+}
+
+export function figuresOf(doneBytes: number, totalBytes: number, tookMs: number): ProgressFigures {
+  const bytesPerSecond = tookMs > 0 ? (doneBytes * 1000) / tookMs : 0
+  const secondsLeft = bytesPerSecond > 0 ? (totalBytes - doneBytes) / bytesPerSecond : null
+  return { doneBytes, totalBytes, bytesPerSecond, secondsLeft }
 }
 
 export class SeedProgress {
@@ -36,12 +42,9 @@ export class SeedProgress {
     this.#memory.doneBytes += bytes
   }
 
-  get figures(): SeedingFigures {
-    const seconds = (this.#clock.now() - this.#startedAt) / 1000
+  get figures(): ProgressFigures {
     const doneBytes = this.#disks.fedBytes + this.#memory.doneBytes
     const totalBytes = this.#disks.feedBytes + this.#memory.totalBytes
-    const bytesPerSecond = seconds > 0 ? doneBytes / seconds : 0
-    const secondsLeft = bytesPerSecond > 0 ? (totalBytes - doneBytes) / bytesPerSecond : null
-    return { doneBytes, totalBytes, bytesPerSecond, secondsLeft }
+    return figuresOf(doneBytes, totalBytes, this.#clock.now() - this.#startedAt)
   }
 }

@@ -37,9 +37,12 @@ export async function seed(
   session: PrimarySession,
   { anew, forgotten, signal, progress }: Seeding,
 ): Promise<void> {
-  const { tracker, hot, guest, pending, limits } = protection
+  const { tracker, hot, guest, memory, pending, limits } = protection
   const enough = Math.min(enoughPages, limits.wholePages)
   hot?.forget()
+  // What is written to a page that leaves after the tracker was read would be lost.
+  memory.checkpointing(false)
+  await memory.settled()
   session.disks.shadowMoves()
   if (anew) {
     // Armed before the first page is read: what is written afterwards shows in a later harvest.
@@ -68,7 +71,7 @@ export async function seed(
 
 /** Brings the shadow up to the guest and compares what it was set to with the image. */
 async function differingPages(
-  { guest, shadow }: Protection,
+  { guest, memory, shadow }: Protection,
   session: PrimarySession,
   signal: AbortSignal,
   progress: SeedProgress,
@@ -82,6 +85,7 @@ async function differingPages(
   for (let first = 0; first < ram.pages && !signal.aborted; first += slicePages) {
     const count = Math.min(slicePages, ram.pages - first)
     progress.add(count * pageBytes)
+    await memory.bring(PageRanges.of([[first, count]]))
     const content = ram.read(first * pageBytes, count * pageBytes)
     shadow.set(first, content)
     still.write(0, content)
@@ -110,7 +114,7 @@ interface Sent {
 
 /** @returns how many pages were not as the shadow had them */
 async function send(
-  { writer }: Protection,
+  { memory, writer }: Protection,
   session: PrimarySession,
   pages: PageRanges,
   { whole, signal, progress, first }: Sent,
@@ -121,6 +125,7 @@ async function send(
   while (left.pageCount > 0 && !signal.aborted) {
     const [slice, rest] = left.take(slicePages)
     left = rest
+    await memory.bring(slice)
     const captured = await writer.capture(slice, whole)
     changedPages += whole ? slice.pageCount : captured.stats.changedPages
     const { sent } = await session.deltas.post(writer, noEpoch, slice, captured)

@@ -34,7 +34,7 @@ export async function handOver(
   held: (pause: Pause | undefined) => void,
   done: () => void,
 ): Promise<void> {
-  const frozen = await freeze(protection, session, epoch, undefined, handoverMs)
+  const frozen = await freeze(protection, session, epoch, handoverMs)
   held(frozen.pause)
   const untilMs = await commit(protection, session, epoch, frozen, await frozen.pause.deviceState())
   await protection.guest.releaseOutputs(untilMs)

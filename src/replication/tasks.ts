@@ -16,17 +16,19 @@ export class Tasks {
   }
 
   /**
-   * Runs in place of the next checkpoint. Rejects when the protection ends before.
+   * Runs in place of the next checkpoint. Rejects when the protection ends before, or the signal aborts before it was begun.
    * @param run calls `done` with what the caller waits for
    */
   add<T>(
     run: (session: PrimarySession, epoch: number, done: (value: T) => void) => ReturnType<Task>,
+    signal?: AbortSignal,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#over) return reject(protectionEnded())
       const answer = () => this.#unanswered.delete(reject)
       this.#unanswered.add(reject)
-      this.#waiting.push(async (session, epoch) => {
+      const task: Task = async (session, epoch) => {
+        signal?.removeEventListener('abort', withdraw)
         try {
           return await run(session, epoch, (value) => {
             answer()
@@ -37,7 +39,17 @@ export class Tasks {
           reject(error)
           throw error
         }
-      })
+      }
+      const withdraw = () => {
+        const at = this.#waiting.indexOf(task)
+        if (at < 0) return
+        this.#waiting.splice(at, 1)
+        answer()
+        reject(signal?.reason)
+      }
+      signal?.addEventListener('abort', withdraw, { once: true })
+      this.#waiting.push(task)
+      if (signal?.aborted) withdraw()
     })
   }
 

@@ -2,6 +2,7 @@
 import { SubpageError } from '../errors.ts'
 import type { PrimarySession } from './primary-session.ts'
 import type { Protection } from './protection.ts'
+import { figuresOf, type ProgressFigures } from './seed-progress.ts'
 import type { Tasks } from './tasks.ts'
 import { type MemoryVerification, verify } from './verify.ts'
 import { type DiskVerification, verifyDisks } from './verify-disks.ts'
@@ -10,11 +11,19 @@ export interface Verification extends MemoryVerification {
   disks: DiskVerification[]
 }
 
+interface Comparing {
+  doneBytes: number
+  totalBytes: number
+  startedAt: number
+  cancelled: AbortController
+}
+
 export class Verifier {
   readonly #protection: Protection
   readonly #tasks: Tasks
   readonly #session: () => PrimarySession | undefined
   #last: Promise<unknown> = Promise.resolve()
+  #now: Comparing | undefined
   /** What was found last, and when; milliseconds since 1970. */
   found: { at: number; verification: Verification } | undefined
 
@@ -25,7 +34,7 @@ export class Verifier {
     this.#session = session
   }
 
-  /** One at a time. @throws SubpageError NOT_PROTECTED, PEER_UNREACHABLE, DISK_FAILED, … */
+  /** One at a time. @throws SubpageError NOT_PROTECTED, PEER_UNREACHABLE, DISK_FAILED, CANCELLED, … */
   verify(): Promise<Verification> {
     const all = () => this.#all()
     const verified = this.#last.then(all, all)
@@ -33,28 +42,63 @@ export class Verifier {
     return verified
   }
 
+  /** How far it has come, while there is one. */
+  get progress(): ProgressFigures | undefined {
+    const { clock } = this.#protection
+    const now = this.#now
+    return now && figuresOf(now.doneBytes, now.totalBytes, clock.now() - now.startedAt)
+  }
+
+  /** The one that is under way, or waits for a checkpoint, rejects with this. @returns false when there is none */
+  cancel(why: SubpageError): boolean {
+    this.#now?.cancelled.abort(why)
+    return this.#now !== undefined
+  }
+
   async #all(): Promise<Verification> {
-    const memory = await this.#tasks.add<MemoryVerification>(async (session, epoch, done) => {
+    const { guest, clock, lineages } = this.#protection
+    const totalBytes = guest.ram.bytes + guest.disks.sizes.reduce((sum, bytes) => sum + bytes, 0)
+    const now = { doneBytes: 0, totalBytes, startedAt: clock.now(), cancelled: new AbortController() }
+    this.#now = now
+    try {
+      const memory = await this.#memory(now.cancelled.signal)
+      now.doneBytes = guest.ram.bytes
+      const disks = await unlessCancelled(this.#disks(now), now.cancelled.signal)
+      const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
+      if (!equal) lineages.forget()
+      const verification = { ...memory, equal, disks }
+      // The wall clock, for people.
+      this.found = { at: Date.now(), verification }
+      return verification
+    } finally {
+      this.#now = undefined
+    }
+  }
+
+  /** Within a pause, which is not left half done. */
+  #memory(signal: AbortSignal): Promise<MemoryVerification> {
+    return this.#tasks.add<MemoryVerification>(async (session, epoch, done) => {
       const { report, verification } = await verify(this.#protection, session, epoch)
       done(verification)
       return report
-    })
-    const disks = await verifyDisks({
+    }, signal)
+  }
+
+  #disks(now: Comparing): Promise<DiskVerification[]> {
+    return verifyDisks({
       protection: this.#protection,
       session: () => this.#connected,
+      signal: now.cancelled.signal,
+      compared: (bytes) => {
+        now.doneBytes += bytes
+      },
       inPause: (run) =>
         this.#tasks.add<void>(async (session, epoch, done) => {
           const report = await run(session, epoch)
           done()
           return report
-        }),
+        }, now.cancelled.signal),
     })
-    const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
-    if (!equal) this.#protection.lineages.forget()
-    const verification = { ...memory, equal, disks }
-    // The wall clock, for people.
-    this.found = { at: Date.now(), verification }
-    return verification
   }
 
   get #connected(): PrimarySession {
@@ -62,4 +106,16 @@ export class Verifier {
     if (session) return session
     throw new SubpageError('NOT_PROTECTED', 'the connection to the standby was lost meanwhile')
   }
+}
+
+/** What was begun ends by itself: it looks at the signal, too. */
+async function unlessCancelled<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const cancelled = new Promise<never>((_, reject) => {
+    const end = () => reject(signal.reason)
+    if (signal.aborted) end()
+    else signal.addEventListener('abort', end, { once: true })
+  })
+  // Its failure after that is nobody's.
+  work.catch(() => undefined)
+  return await Promise.race([work, cancelled])
 }

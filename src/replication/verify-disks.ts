@@ -34,6 +34,10 @@ const againMs = 200
 export interface DiskVerifying {
   protection: Protection
   session: () => PrimarySession
+  /** Ends it, between two comparisons. */
+  signal: AbortSignal
+  /** So much of what a look begins with has been compared for the first time. */
+  compared: (bytes: number) => void
   /** Runs in place of the next checkpoint. */
   inPause: (run: (session: PrimarySession, epoch: number) => Promise<EpochReport>) => Promise<void>
 }
@@ -57,7 +61,7 @@ export async function verifyDisks(verifying: DiskVerifying): Promise<DiskVerific
 }
 
 async function firstDifference(
-  { protection, session, inPause }: DiskVerifying,
+  { protection, session, inPause, signal, compared }: DiskVerifying,
   reader: DiskReader,
   disk: number,
   chunks: number,
@@ -66,16 +70,19 @@ async function firstDifference(
   for (let first = 0; first < chunks; first += windowChunks)
     left.push({ first, count: Math.min(windowChunks, chunks - first) })
   for (let look = 0; look < looksMax && left.length > 0; look++) {
-    if (look > 0) await protection.clock.sleep(againMs, new AbortController().signal)
+    if (look > 0) await protection.clock.sleep(againMs, signal)
     const different: ChunkRange[] = []
     for (const range of left) {
+      signal.throwIfAborted()
       const ours = await reader.hashes(disk, range)
       different.push(...differing(range, ours, await session().diskHashes(disk, range)))
+      if (look === 0) compared(range.count * chunkBytes)
     }
     left = different
   }
   const single = left.flatMap(({ first, count }) => Array.from({ length: count }, (_, i) => first + i))
   for (let at = 0; at < single.length; at += pausedChunks) {
+    signal.throwIfAborted()
     const some = single.slice(at, at + pausedChunks).map((first): ChunkRange => ({ first, count: 1 }))
     const wrong: ChunkRange[] = []
     await inPause(async (over, epoch) => {

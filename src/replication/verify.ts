@@ -6,11 +6,10 @@
  *
  * A shadow that is a full copy is hashed in the guest's place, while that runs again. Without one the pause lasts longer.
  */
-import { type Shadow, shadowDifference } from '../delta/shadow.ts'
+import { shadowDifference } from '../delta/shadow.ts'
 import { type Difference, hashBlocks, hashBytes } from '../memory/hash.ts'
 import { lineBytes, pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
-import type { Region } from '../memory/region.ts'
 import { checkpoint } from './checkpoint.ts'
 import type { EpochReport } from './epoch-stats.ts'
 import type { PrimarySession } from './primary-session.ts'
@@ -29,8 +28,10 @@ export async function verify(
   session: PrimarySession,
   epoch: number,
 ): Promise<{ report: EpochReport; verification: MemoryVerification }> {
-  const { guest, shadow } = protection
+  const { guest, memory, shadow } = protection
   const all = PageRanges.all(guest.ram.pages)
+  // Nothing leaves before the pause in which it is compared.
+  await memory.bring(all)
   let missed: Difference | undefined
   let hashes: Uint8Array | undefined
   const report = await checkpoint(protection, session, epoch, async () => {
@@ -39,7 +40,7 @@ export async function verify(
   })
   const difference = missed
     ? { ...missed, in: 'shadow' as const }
-    : await compareWithImage(guest.ram, shadow, all, session, hashes)
+    : await compareWithImage(protection, all, session, hashes)
   return {
     report,
     verification: {
@@ -52,8 +53,7 @@ export async function verify(
 }
 
 async function compareWithImage(
-  ram: Region,
-  { copy }: Shadow,
+  { guest: { ram }, memory, shadow: { copy } }: Protection,
   all: PageRanges,
   session: PrimarySession,
   hashes?: Uint8Array,
@@ -64,6 +64,7 @@ async function compareWithImage(
   ])
   const page = firstDifference(ours, theirs, hashBytes)
   if (page === undefined) return undefined
+  await memory.bring(PageRanges.of([[page, 1]]))
   // Without a copy the guest may have written the page again: then the line may be a later one's.
   const now = (copy ?? ram).read(page * pageBytes, pageBytes)
   const line = firstDifference(now, await session.imagePage(page), lineBytes)

@@ -27,7 +27,7 @@ function ownerOf(victim: Victim, name: string, ram: Region): DenseOwner {
     ram,
   }
   return {
-    ...{ name, qemu, protecting: false, hotMap: undefined },
+    ...{ name, qemu, protecting: false, unmovable: undefined, hotMap: undefined },
     watchMemory: () => () => undefined,
     seen: () => undefined,
     whileStill: async () => undefined,

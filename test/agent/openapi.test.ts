@@ -191,6 +191,7 @@ test('each method of the client asks for the operation of its name, in the form 
     failover: () => client.failover('web', true),
     switchover: () => client.switchover('web'),
     verify: () => client.verify('web'),
+    cancel: () => client.cancel('web'),
     screenshot: () => client.screenshot('web'),
     dashboard: () => client.dashboard({ readOnly: true }),
     density: () => client.density(),

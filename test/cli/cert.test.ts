@@ -64,6 +64,7 @@ async function cert(...args: string[]): Promise<Ran> {
     verbatim(_: unknown, text: string) {
       stdout += text
     },
+    drawn: () => false,
     note(text: string) {
       stderr += text
     },

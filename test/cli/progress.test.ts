@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { createOutput } from '../../src/cli/output.ts'
 import { perform } from '../../src/cli/perform.ts'
-import { ifSlow, progress, progressEvery } from '../../src/cli/progress.ts'
+import { ifSlow, progress, progressBar, progressEvery } from '../../src/cli/progress.ts'
 
 function recorder(json = false) {
   const told = { out: '', said: '' }
@@ -29,6 +29,29 @@ describe('in time that a test makes', () => {
     }
     vi.advanceTimersByTime(60_000)
     expect(told).toEqual({ out: '', said: '  working: 5 s\n  working: 10 s\n' })
+  })
+
+  test('of what can be counted, a bar on a terminal and lines elsewhere, with rate and time left', () => {
+    const figures = { doneBytes: 2 ** 30, totalBytes: 2 ** 32, bytesPerSecond: 2 ** 28, secondsLeft: 11.2 }
+    const words = 'seeding 25 %: 1.0 GiB of 4.0 GiB, 256 MiB/s, 12 s left'
+    const told = { out: '', said: '' }
+    const err = { write: (text: string) => (told.said += text), isTTY: true, columns: 100 }
+    const terminal = createOutput(false, { out: { write: (text: string) => (told.out += text) }, err })
+    {
+      using _ = progressBar(terminal, 'seeding', () => figures, 'waiting')
+      vi.advanceTimersByTime(1_999)
+      expect(told.said).toBe('')
+      vi.advanceTimersByTime(1)
+      expect(told.said).toBe(`[${'#'.repeat(6)}${' '.repeat(18)}] ${words}`)
+      terminal.note('a remark')
+      expect(told.said.endsWith('left\r\x1b[Ka remark\n')).toBe(true)
+    }
+    const { told: lines, output } = recorder()
+    {
+      using _ = progressBar(output, 'seeding', () => figures, 'waiting')
+      vi.advanceTimersByTime(5_000)
+    }
+    expect(lines.said).toBe(`  ${words}\n`)
   })
 
   test('programs are told nothing', () => {

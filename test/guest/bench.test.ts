@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { run as checkpoint } from '../../bench/checkpoint.ts'
+import { run as dashboard } from '../../bench/dashboard.ts'
 import { run as disk } from '../../bench/disk.ts'
 import { run as outside } from '../../bench/outside.ts'
 import { measure as overhead } from '../../bench/overhead.ts'
@@ -51,6 +52,15 @@ test('disk', async () => {
   expect(json.resync.sentBytes).toEqual(between(json.resync.changedBytes / 2, json.diskBytes / 2))
   expect(json.takeoverMs.p50).toEqual(between(0, 10_000))
   expect(text).toMatch(/takeover p50/)
+})
+
+test('dashboard', async () => {
+  const { json, text } = await dashboard({ tiny: true })
+  expect(json).toMatchObject({ guests: 5, viewers: 3 })
+  expect(json.picturesPerSecond).toEqual(between(0.2, 2))
+  expect(json.bytesPerSecond).toBeGreaterThan(1000)
+  expect(json.cpuShare).toEqual(between(0, 1))
+  expect(text).toMatch(/% of a processor/)
 })
 
 test('scale', async () => {

@@ -113,6 +113,23 @@ test('the pace follows what protecting may cost', async () => {
   await from.client.unprotect(name)
 })
 
+test('the pace follows what clients may wait, and status says what they do', async () => {
+  // So long that epochs last longer for it than they would by themselves.
+  const latencyMs = 150
+  await protect(from, name, to, { ...automaticPace, latencyMs })
+  const { epochs, ...status } = await until(
+    from,
+    name,
+    ({ epochs }) =>
+      (epochs?.checkpoints ?? 0) >= 8 && Math.abs(epochs!.cost!.outputWaitMs! - latencyMs) < latencyMs / 5,
+  )
+  expect(status).toMatchObject({ latencyMs, pauseShareMax: automaticPace.pauseShareMax })
+  expect(epochs!.gapUs.p50).toBeGreaterThan(1.5 * automaticPace.epochMs * 1000)
+  const { out } = await subpage(['status', name, '--state', join(hosts.directory, 'from')])
+  expect(out).toMatch(/costs the guest .*; what it sends waits \d+\.\d ms \(goal 150 ms\)/)
+  await from.client.unprotect(name)
+})
+
 test('without a full copy to compare with, or with a tracker that names every page, every page is armed', async () => {
   for (const settings of [{ shadow: 'hash' as const }, { tracker: 'compare' as const }]) {
     await protect(from, name, to, { ...settings, epochMs: 50 })

@@ -30,7 +30,7 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
     add('beta', ports[1], { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(ahead)}` }),
   ])
   await alpha!.client.run({ name: 'web', ...idle })
-  await protect(alpha!, 'web', beta!)
+  await protect(alpha!, 'web', beta!, { suspicionMs: 10_000 })
 
   const folder = join(hosts.directory, 'prometheus')
   mkdirSync(folder)

@@ -2,6 +2,7 @@
  * Each guest has a process of its own: killing, stopping or restarting the agent interrupts no protection; what happens to the
  * supervisor of one guest is that guest's alone, and the agent starts the next one.
  */
+import { spawn } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { createConnection } from 'node:net'
@@ -22,7 +23,8 @@ import {
   until,
   untilExited,
 } from '../support/hosts.ts'
-import { standStill } from '../support/stand-still.ts'
+import { standStill, untilStill } from '../support/stand-still.ts'
+import { finished, mainFile } from '../support/subpage.ts'
 
 const names = ['one', 'other']
 const hosts = new Hosts()
@@ -215,4 +217,55 @@ test('what a removed guest leaves: no process, no file', async () => {
   expect(lines).toContainEqual(
     expect.objectContaining({ level: 'info', program: 'supervisor', guest: 'other', kind: 'protection' }),
   )
+})
+
+test('what takes long says how far it is, and is cancelled where that is safe', async () => {
+  const [begun, small] = ['begun', 'small']
+  // The standby stands still when it is about to acknowledge the first checkpoint.
+  const c = await hosts.add('c', { SUBPAGE_FAULT: 'before-ack=stop' })
+  await a.client.run({ ...idle, name: begun })
+  // As somebody does who has changed their mind.
+  const to = ['--to', c.address, '--suspicion', '60s']
+  const command = spawn(process.execPath, [mainFile, 'protect', begun, ...to, '--state', a.stateDirectory], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const ended = finished(command)
+  const still = await supervisorPid(c, begun)
+  await untilStill(still)
+  const { operation } = await until(a, begun, (guest) => (guest.operation?.progress?.doneBytes ?? 0) > 0)
+  expect(operation).toMatchObject({ kind: 'protect', cancellable: true })
+  expect(operation!.progress!.totalBytes).toBeGreaterThanOrEqual(idle.ramBytes)
+  command.kill('SIGINT')
+  const { status, said } = await ended
+  process.kill(still, 'SIGCONT')
+  expect(said).toMatch(/the protect of begun was cancelled: it runs on without a standby/)
+  expect(status).toBe(130)
+  expect(await a.client.guest(begun)).toMatchObject({ reasonCode: 'NOT_PROTECTED', operation: null })
+  await expect(a.client.cancel(begun)).rejects.toMatchObject({ code: 'NOT_CANCELLABLE' })
+  await a.client.remove(begun)
+
+  await a.client.run({ ...idle, name: small, disks: [{ name: 'data', bytes: 2 ** 26 }] })
+  await protect(a, small, b, { suspicionMs: 60_000 })
+  const standby = await supervisorPid(b, small)
+  const stopped = async (kind: 'verify' | 'switchover', work: () => Promise<unknown>) => {
+    // A checkpoint waits for its acknowledgement, and what was asked for waits for the next one.
+    process.kill(standby, 'SIGSTOP')
+    try {
+      const refused = expect(work()).rejects.toMatchObject({ code: 'CANCELLED' })
+      const { operation } = await until(a, small, (guest) => guest.operation?.kind === kind)
+      expect(operation!.cancellable).toBe(true)
+      expect(await a.client.cancel(small)).toEqual({ cancelled: kind })
+      await refused
+      return operation!.progress?.totalBytes
+    } finally {
+      process.kill(standby, 'SIGCONT')
+    }
+  }
+  const { auxBytes } = await a.client.guest(small)
+  expect(await stopped('verify', () => a.client.verify(small))).toBe(idle.ramBytes + auxBytes + 2 ** 26)
+  await stopped('switchover', () => a.client.switchover(small))
+  await until(a, small, (guest) => guest.state === 'Protected')
+  expect(await a.client.verify(small)).toMatchObject({ equal: true })
+  expect(await a.client.guest(small)).toMatchObject({ role: 'Primary', operation: null, generation: 1 })
+  await a.client.remove(small)
 })

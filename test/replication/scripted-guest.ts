@@ -41,6 +41,8 @@ export class ScriptedGuest {
   /** What memory was at each pause, by `consoleBytes`, which counts the pauses. */
   readonly history = new Map<number, string>()
   consoleBytes = 0
+  /** Pages that are elsewhere: zeros in `ram`, as in a RAM file whose pages were punched out. */
+  readonly away = new Map<number, Uint8Array>()
   readonly #dirty = new Set<number>()
   readonly #random: SeededRandom
 
@@ -59,9 +61,34 @@ export class ScriptedGuest {
   /** Also used to write behind the tracker's back. */
   write(offset: number, data: Uint8Array, tracked = true): void {
     if (this.paused) throw new Error('a guest that stands still cannot write')
-    this.ram.write(offset, data)
     const last = Math.floor((offset + data.length - 1) / pageBytes)
+    for (let p = Math.floor(offset / pageBytes); p <= last; p++) this.bringBack(p)
+    this.ram.write(offset, data)
     if (tracked) for (let p = Math.floor(offset / pageBytes); p <= last; p++) this.#dirty.add(p)
+  }
+
+  /** Its mark goes with it, which counts as written. */
+  moveOut(page: number): void {
+    this.away.set(page, Uint8Array.from(this.ram.read(page * pageBytes, pageBytes)))
+    this.ram.write(page * pageBytes, new Uint8Array(pageBytes))
+    this.#dirty.add(page)
+  }
+
+  /** It comes back armed. */
+  bringBack(page: number): void {
+    const content = this.away.get(page)
+    if (!content) return
+    this.ram.write(page * pageBytes, content)
+    this.away.delete(page)
+    this.#dirty.delete(page)
+  }
+
+  /** Of all that it has, wherever that is. */
+  #digest(): string {
+    for (const [page, content] of this.away) this.ram.write(page * pageBytes, content)
+    const digest = digestOf(this.ram)
+    for (const page of this.away.keys()) this.ram.write(page * pageBytes, new Uint8Array(pageBytes))
+    return digest
   }
 
   /** A few writes as programs make them: words, lines, whole pages, zeros. */
@@ -111,11 +138,12 @@ export class ScriptedGuest {
     this.mishaps.pause?.()
     this.paused = true
     this.consoleBytes++
-    const digest = digestOf(this.ram)
+    const digest = this.#digest()
     this.history.set(this.consoleBytes, digest)
     const deviceState = Buffer.from(digest)
     return {
       suspended: this.suspended,
+      lend: async (work: (held: bigint) => Promise<bigint>) => void (await work(0n)),
       deviceState: async () => deviceState,
       resume: async () => {
         this.paused = false

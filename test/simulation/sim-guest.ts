@@ -135,6 +135,7 @@ export class SimGuest implements RunnableGuest<SimGuestProcess> {
         const pauseUs = (this.#world.time.nowMs - startedAt) * 1000
         return { valid: valid || this.#world.broken.trustBrokenPause === true, pauseUs, flushUs: 0 }
       },
+      lend: async (work) => void (await work(0n)),
       deviceState: async () => {
         await saved
         return encodeStep(this.#machine.saved?.id ?? 0)

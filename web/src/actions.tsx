@@ -5,15 +5,24 @@ import { ask, type Session } from './session.ts'
 import { hostOf } from './words.ts'
 
 interface Action {
-  name: 'protect' | 'switchover' | 'verify' | 'unprotect'
+  name: 'protect' | 'switchover' | 'verify' | 'unprotect' | 'cancel'
   title: string
   /** One sentence each. */
   happens: string[]
   grave?: true
 }
 
-function actionsOf({ name, role, state, peer: at }: GuestStatus): Action[] {
+const cancelled = {
+  protect: (name: string) => `${name} runs on without a standby; what the other host has of it is discarded.`,
+  verify: (name: string) => `${name} is protected as before. What was not compared stays unknown.`,
+  switchover: (name: string) => `${name} runs on here, and is protected as before.`,
+}
+
+function actionsOf({ name, role, state, peer: at, operation }: GuestStatus): Action[] {
   if (role === 'Standby') return []
+  // An agent of an older release says nothing of it.
+  if (operation?.cancellable)
+    return [{ name: 'cancel', title: `Cancel ${operation.kind}`, happens: [cancelled[operation.kind](name)] }]
   const peer = at === null ? null : hostOf(at)
   if (peer === null)
     return [
@@ -160,5 +169,6 @@ async function perform(session: Session, action: Action['name'], name: string, t
     return `The standby of ${name} is being seeded.`
   }
   await ask(session, 'POST', path)
+  if (action === 'cancel') return 'It was cancelled.'
   return action === 'switchover' ? `${name} runs on the other host now.` : `${name} has no standby any more.`
 }

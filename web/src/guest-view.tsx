@@ -63,7 +63,7 @@ const diskPlot = {
 export function GuestView({ guest, points, events, session, close }: ViewProps) {
   const [span, setSpan] = useState<keyof typeof spans>('2 min')
   const own = events.filter((event) => event.guest === guest.name)
-  const { name, role, state, seeding, disks } = guest
+  const { name, role, state, seeding, operation, disks } = guest
   const protecting = role === 'Primary' || points.length > 0
   return (
     <article>
@@ -81,14 +81,9 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
         {guest.reasonCode && <Remedy code={guest.reasonCode} />}
         <Actions guest={guest} session={session} />
       </header>
-      {seeding && (
-        <div class="seeding">
-          <label for="seeded">
-            Bringing the standby up: {bytes(seeding.doneBytes)} of {bytes(seeding.totalBytes)}
-            {seeding.secondsLeft !== null && `, about ${time(seeding.secondsLeft * 1000)} left`}
-          </label>
-          <progress id="seeded" max={seeding.totalBytes} value={seeding.doneBytes} />
-        </div>
+      {seeding && <Progress doing="Bringing the standby up" of={seeding} />}
+      {operation?.kind === 'verify' && operation.progress && (
+        <Progress doing="Comparing it with its standby" of={operation.progress} />
       )}
       <dl class="facts">
         {factsOf(guest).map(([key, value]) => (
@@ -121,6 +116,16 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
     </article>
   )
 }
+
+const Progress = ({ doing, of }: { doing: string; of: NonNullable<GuestStatus['seeding']> }) => (
+  <div class="seeding">
+    <label>
+      {doing}: {bytes(of.doneBytes)} of {bytes(of.totalBytes)}, {rate(of.bytesPerSecond)}
+      {of.secondsLeft !== null && `, about ${time(of.secondsLeft * 1000)} left`}
+      <progress max={of.totalBytes} value={of.doneBytes} />
+    </label>
+  </div>
+)
 
 /** What the table of errors says of the reason. */
 const Remedy = ({ code }: { code: ErrorCode }) => (

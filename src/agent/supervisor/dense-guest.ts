@@ -12,12 +12,21 @@ import type { HotMap } from '../../workingset/hot-map.ts'
 import type { GuestProcess } from './hypervisor.ts'
 import type { WatchListener, WatchQuery } from './memory-watch.ts'
 
+/**
+ * Moves those of the pages that nobody needs.
+ * @param held the pause lease that the guest stands still under, null for one that does not run
+ * @returns what stands for the pause then
+ */
+export type MovePages = (pages: PageRanges, held: bigint | null) => Promise<bigint | null>
+
 /** Whose memory it is. */
 export interface DenseOwner {
   readonly name: string
   readonly qemu: Pick<GuestProcess, 'files' | 'ram' | 'hang' | 'record' | 'updateRecord' | 'replaceRecord'>
-  /** Its memory is read, or about to be, by somebody who must find all of it there. */
+  /** Its pages leave in the pauses of its checkpoints, which are to stay short. */
   readonly protecting: boolean
+  /** Why its memory cannot be held densely now. */
+  readonly unmovable: string | undefined
   /** Undefined while nobody watches. */
   readonly hotMap: HotMap | undefined
   /** @returns ends it. @throws SubpageError TRACKER_UNAVAILABLE, GUEST_DIED */
@@ -26,13 +35,10 @@ export interface DenseOwner {
   seen(resident: PageRanges): void
   /**
    * Nobody writes to those of the pages that `work` gets, for as long as it takes.
-   * @param work `held` is the pause lease that the guest stands still under, null for one that does not run
+   * @returns the milliseconds that the guest stood still for it; undefined when it cannot be now: `work` was not called
    * @throws SubpageError PAUSE_BROKEN, and what `work` throws
    */
-  whileStill(
-    pages: PageRanges,
-    work: (pages: PageRanges, held: bigint | null) => Promise<bigint | null>,
-  ): Promise<void>
+  whileStill(pages: PageRanges, work: MovePages): Promise<number | undefined>
   /** All pages are brought back by `work`, and none leaves any more. */
   becomeWhole(work: () => Promise<void>): Promise<void>
 }
@@ -43,8 +49,12 @@ const pauseUsMax = 10_000
 const pausePagesMin = 256
 /** However quick they have been: those that come next may be slower. */
 const pausePagesMax = 1024
+/** Of a checkpoint's pause, which is there in any case, and which more wait for. */
+const checkpointUsMax = 2_000
+const checkpointPagesMin = 32
 /** What a pause trims: that is quick. */
 const trimPages = 1 << 15
+const checkpointTrimPages = 1 << 12
 /** Until it is measured. */
 const pageUsAtStart = 10
 /** Of all its pages, at most so many in one pass: others have their turn. */
@@ -165,36 +175,38 @@ export class DenseGuest {
     ] as [Pass['cold'], boolean][])
       for (let rest = pages; rest.pageCount > 0 && this.#unwatch; ) {
         const [part, later] = rest.take(this.#pausePages)
-        cpuMs += await this.#evict(keeper, part, { onlySmaller, trim: false })
+        const took = await this.#evict(keeper, part, { onlySmaller, trim: false })
+        if (took === undefined) return cpuMs
+        cpuMs += took
         rest = later
       }
     return cpuMs
   }
 
   get #pausePages(): number {
-    return Math.min(pausePagesMax, Math.max(pausePagesMin, Math.floor(pauseUsMax / this.#pageUs)))
+    const { protecting } = this.owner
+    const [us, pagesMin] = protecting ? [checkpointUsMax, checkpointPagesMin] : [pauseUsMax, pausePagesMin]
+    return Math.min(pausePagesMax, Math.max(pagesMin, Math.floor(us / this.#pageUs)))
   }
 
   /** Once: its RAM file has all its room reserved, which pages that it has never written do not need any more. */
   async #trim(keeper: KeeperClient): Promise<void> {
     if (this.#trimmed) return
     const all = PageRanges.all(this.owner.qemu.ram.pages)
-    for (let [part, rest] = all.take(trimPages); part.pageCount > 0; [part, rest] = rest.take(trimPages))
-      await this.#evict(keeper, part, { onlySmaller: true, trim: true })
+    const most = this.owner.protecting ? checkpointTrimPages : trimPages
+    for (let [part, rest] = all.take(most); part.pageCount > 0; [part, rest] = rest.take(most))
+      if ((await this.#evict(keeper, part, { onlySmaller: true, trim: true })) === undefined) return
     this.#trimmed = true
   }
 
-  /** In a pause of its own, if it runs. */
+  /** If it runs, in a pause. Returns the milliseconds that it computed, or kept the guest; undefined when it could not be. */
   async #evict(
     keeper: KeeperClient,
     pages: PageRanges,
     how: { onlySmaller: boolean; trim: boolean },
-  ): Promise<number> {
+  ): Promise<number | undefined> {
     let [cpuMs, failed, moved] = [0, 0, 0]
-    let keptGuest = false
-    const startedAt = performance.now()
-    await this.owner.whileStill(pages, async (free, held) => {
-      keptGuest = held !== null
+    const pauseMs = await this.owner.whileStill(pages, async (free, held) => {
       const {
         held: then,
         tally,
@@ -210,7 +222,7 @@ export class DenseGuest {
       failed = tally.failed
       return then === null ? null : BigInt(then)
     })
-    const pauseMs = keptGuest ? performance.now() - startedAt : 0
+    if (pauseMs === undefined) return undefined
     // Slowly, so that one pause that was disturbed does not count for much.
     if (!how.trim && moved > 0) this.#pageUs += ((1000 * cpuMs) / moved - this.#pageUs) / 8
     if (failed > 0)

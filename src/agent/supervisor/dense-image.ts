@@ -6,22 +6,13 @@
  *
  * Which pages are in use is known exactly, without looking at accesses: those that deltas change, and refer to.
  */
-import { setTimeout as delay } from 'node:timers/promises'
-import { runsOf } from '../../density/keeper.ts'
 import type { KeeperClient } from '../../density/keeper-client.ts'
-import type { KeeperCall, KeeperCalls } from '../../density/keeper-protocol.ts'
-import { asSubpageError, type SubpageError } from '../../errors.ts'
-import { hashBytes } from '../../memory/hash.ts'
+import type { SubpageError } from '../../errors.ts'
 import { PageRanges } from '../../memory/page-ranges.ts'
 import type { Region } from '../../memory/region.ts'
 import { type GiveBack, type Image, wholeImage } from '../../replication/image.ts'
 import { HotMap } from '../../workingset/hot-map.ts'
-
-/** A keeper that has ended is followed by the next one within this time, or the primary is told. */
-const keeperMs = 5_000
-const keeperPollMs = 20
-/** Hashes that one answer of the keeper holds. */
-const hashPages = 1 << 14
+import { AwayPages } from './away-pages.ts'
 
 export interface DenseImageOptions {
   region: Region
@@ -34,26 +25,16 @@ export interface DenseImageOptions {
 
 export class DenseImage implements Image {
   readonly region: Region
-  readonly #options: DenseImageOptions
-  readonly #all: PageRanges
+  readonly #away: AwayPages
   /** While it is dense, or about to be. */
   #hotMap: HotMap | undefined
-  /** A byte for each page: whether it may be missing in the RAM file. */
-  #away = new Uint8Array(0)
   readonly #lent = new Set<{ pages: PageRanges }>()
-  /** These are being moved, out or back; settles when they have been. */
-  #moving: { pages: PageRanges; out: boolean; done: Promise<unknown> } = {
-    pages: PageRanges.empty,
-    out: false,
-    done: Promise.resolve(),
-  }
   #resting = false
   #seenMs = 0
 
-  constructor(options: DenseImageOptions) {
-    this.#options = options
-    this.region = options.region
-    this.#all = PageRanges.all(options.region.pages)
+  constructor({ region, ...options }: DenseImageOptions) {
+    this.region = region
+    this.#away = new AwayPages({ ...options, pages: region.pages })
   }
 
   get hotMap(): HotMap | undefined {
@@ -65,15 +46,16 @@ export class DenseImage implements Image {
     if (this.#hotMap) return
     this.#seenMs = performance.now()
     this.#hotMap = new HotMap(this.region.pages, this.#seenMs)
-    this.#away = new Uint8Array(this.region.pages)
+    this.#away.begin(false)
   }
 
   async borrow(pages: () => PageRanges): Promise<GiveBack> {
-    const loan = { pages: this.#hotMap ? pages() : this.#all }
+    const loan = { pages: this.#hotMap ? pages() : this.#away.all }
     // From here on none of them leaves.
     this.#lent.add(loan)
     try {
-      if (this.#hotMap) await this.#bring(loan.pages)
+      this.#hotMap?.touch(loan.pages, performance.now(), true)
+      await this.#away.bring(loan.pages)
     } catch (error) {
       this.#lent.delete(loan)
       throw error
@@ -82,38 +64,24 @@ export class DenseImage implements Image {
   }
 
   async hashes(): Promise<Uint8Array> {
-    if (!this.#hotMap) {
-      const giveBack = await this.borrow(() => this.#all)
-      return await wholeImage(this.region).hashes().finally(giveBack)
-    }
-    const hashes = new Uint8Array(this.region.pages * hashBytes)
-    let at = 0
-    for (
-      let [part, rest] = this.#all.take(hashPages);
-      part.pageCount > 0;
-      [part, rest] = rest.take(hashPages)
-    ) {
-      const answer = await this.#ask('hashes', { id: this.#options.id, runs: runsOf(part) })
-      hashes.set(Buffer.from(answer.hashes, 'base64'), at)
-      at += part.pageCount * hashBytes
-    }
-    return hashes
+    if (this.#hotMap) return await this.#away.hashes()
+    const giveBack = await this.borrow(() => this.#away.all)
+    return await wholeImage(this.region).hashes().finally(giveBack)
   }
 
   async rest(): Promise<void> {
     this.#resting = true
-    // What comes back does no harm to a guest that runs.
-    if (this.#moving.out) await this.#moving.done
+    await this.#away.settled()
   }
 
   /** These pages are in the RAM file: nothing has moved since somebody looked. */
   seen(resident: PageRanges): void {
-    for (const { first, count } of resident) this.#away.fill(0, first, first + count)
+    this.#away.seen(resident)
     const now = performance.now()
     this.#hotMap?.note({
       startMs: this.#seenMs,
       endMs: now,
-      watched: this.#all,
+      watched: this.#away.all,
       // Deltas have told already.
       accessed: PageRanges.empty,
       written: undefined,
@@ -123,64 +91,18 @@ export class DenseImage implements Image {
     this.#seenMs = now
   }
 
-  /** `work` moves those of the pages out that nobody has borrowed. */
-  async move(pages: PageRanges, work: (pages: PageRanges) => Promise<unknown>): Promise<void> {
-    if (this.#resting) return
+  /** `work` moves those of the pages out that nobody has borrowed. False: it moves nothing any more. */
+  async move(pages: PageRanges, work: (pages: PageRanges) => Promise<unknown>): Promise<boolean> {
+    if (this.#resting) return false
     let free = pages
     for (const { pages: lent } of this.#lent) free = free.subtract(lent)
-    if (free.pageCount === 0) return
-    // Before they go; and should it fail, nobody knows how far it came.
-    for (const { first, count } of free) this.#away.fill(1, first, first + count)
-    await this.#during(free, true, work(free))
+    if (free.pageCount > 0) await this.#away.out(free, () => work(free))
+    return true
   }
 
   /** `work` brings all pages back. */
   async becomeWhole(work: () => Promise<void>): Promise<void> {
-    await this.#during(this.#all, false, work())
+    await this.#away.end(work)
     this.#hotMap = undefined
-    this.#away = new Uint8Array(0)
-  }
-
-  async #during(pages: PageRanges, out: boolean, work: Promise<unknown>): Promise<void> {
-    // Whoever asked for it hears of its failure.
-    this.#moving = { pages, out, done: work.catch(() => undefined) }
-    await work
-    this.#moving.pages = PageRanges.empty
-  }
-
-  async #bring(pages: PageRanges): Promise<void> {
-    this.#hotMap?.touch(pages, performance.now(), true)
-    let missing = this.#missing(pages)
-    if (missing.pageCount === 0) return
-    // What leaves at this moment must have left before it can be brought back.
-    if (missing.intersect(this.#moving.pages).pageCount > 0) {
-      await this.#moving.done
-      missing = this.#missing(pages)
-      if (missing.pageCount === 0) return
-    }
-    await this.#ask('fetch', { id: this.#options.id, runs: runsOf(missing), room: true, urgent: true })
-    for (const { first, count } of missing) this.#away.fill(0, first, first + count)
-  }
-
-  #missing(pages: PageRanges): PageRanges {
-    const runs: [number, number][] = []
-    for (const page of pages.pages()) if (this.#away[page]) runs.push([page, 1])
-    return runs.length === 0 ? PageRanges.empty : PageRanges.of(runs)
-  }
-
-  async #ask<Call extends KeeperCall>(
-    call: Call,
-    takes: KeeperCalls[Call]['takes'],
-  ): Promise<KeeperCalls[Call]['gives']> {
-    const deadline = performance.now() + keeperMs
-    for (;;)
-      try {
-        return await (await this.#options.keeper()).ask(call, takes)
-      } catch (thrown) {
-        const error = asSubpageError(thrown)
-        if (error.code === 'STORE_DAMAGED') this.#options.damaged(error)
-        if (error.code !== 'KEEPER_FAILED' || performance.now() > deadline) throw error
-        await delay(keeperPollMs)
-      }
   }
 }

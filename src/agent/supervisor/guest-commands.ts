@@ -1,6 +1,7 @@
 /** What can be commanded of the guest of this supervisor once it is here, whatever it is a process of. */
 import { SubpageError } from '../../errors.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
+import type { Operation } from '../../replication/operations.ts'
 import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
 import { type HostedGuest, runningOf } from './hosted-guest.ts'
@@ -80,6 +81,25 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
 
   async switchover(name: string): Promise<void> {
     await this.running(name, 'switchover').switchover()
+  }
+
+  /**
+   * Ends what somebody waits for. A protection that has no checkpoint yet ends, with the copies of disks that were made for it.
+   * @throws SubpageError NOT_CANCELLABLE
+   */
+  async cancel(name: string): Promise<Operation['kind']> {
+    const { primary } = this.running(name, 'cancel')
+    const { kind, cancellable } = primary?.operations.current(primary.seeding) ?? {}
+    if (!primary || kind === undefined || !cancellable)
+      throw new SubpageError(
+        'NOT_CANCELLABLE',
+        kind === undefined
+          ? `nothing is under way for ${name} that could be cancelled`
+          : `the ${kind} of ${name} has come too far, and goes on`,
+      )
+    if (kind === 'protect') await this.unprotect(name, true)
+    else primary.operations.cancel(kind)
+    return kind
   }
 
   async failover(name: string, force: boolean): Promise<StandbyOutcome> {

@@ -123,10 +123,12 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     codec: primary.options.codec,
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,
+    latencyMs: primary.options.pace.latencyMs ?? null,
     outputs: primary.options.outputs,
     durability:
       guest.qemu.record.machine.disks.length > 0 ? (record?.protection?.durability ?? 'memory') : null,
     seeding: primary.seeding ?? null,
+    operation: primary.operations.current(primary.seeding) ?? null,
     verified: found ? { at: found.at, equal: found.verification.equal } : null,
     memory: primary.memory,
     hotPages: last?.hotPages ?? null,

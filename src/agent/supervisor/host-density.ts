@@ -65,10 +65,10 @@ export class HostDensity {
 
   /** @throws SubpageError ALREADY_PROTECTED, KEEPER_FAILED, TRACKER_UNAVAILABLE, NO_SPACE */
   async enable(guest: DenseOwner, settings: DensitySettings): Promise<void> {
-    if (guest.protecting)
+    if (guest.unmovable !== undefined)
       throw new SubpageError(
         'ALREADY_PROTECTED',
-        `${guest.name} is protected, and the memory of a protected guest cannot be held densely yet`,
+        `the memory of ${guest.name} cannot be held densely: ${guest.unmovable}`,
       )
     const { qemu } = guest
     const before = qemu.record.density

@@ -7,6 +7,7 @@ import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { release } from '../../release.ts'
 import type { Present } from '../../replication/admission.ts'
 import { type Hello, protocolVersion } from '../../replication/messages.ts'
+import { paceOf } from '../../replication/pace.ts'
 import { Primary } from '../../replication/primary.ts'
 import type { PrimaryOptions } from '../../replication/primary-options.ts'
 import type { ProtectionSettings } from '../../replication/protection-settings.ts'
@@ -16,7 +17,8 @@ import { formatBytes } from '../../units.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
 import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
-import type { DenseOwner } from './dense-guest.ts'
+import type { DenseOwner, MovePages } from './dense-guest.ts'
+import { DenseRam } from './dense-ram.ts'
 import type { Host, HostFacts } from './host.ts'
 import type { GuestProcess, RunnableGuest } from './hypervisor.ts'
 import { meetManaged } from './managed-guest.ts'
@@ -32,6 +34,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   readonly qemu: P
   readonly succession: Succession
   readonly memoryWatch: MemoryWatch
+  readonly #memory: DenseRam
   /** How it came to this host, when by a failover. */
   readonly takeover: TookOver | undefined
   readonly #host: Host<P>
@@ -47,12 +50,16 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   constructor(qemu: P, host: Host<P>, takeover?: TookOver) {
     this.guest = host.hypervisor.guestOf(qemu)
     this.memoryWatch = new MemoryWatch(this.guest)
+    this.#memory = new DenseRam(qemu, () => host.density.keeper())
     this.qemu = qemu
     this.#host = host
     this.takeover = takeover
     this.succession = successionOf(qemu.record, host, qemu)
     meetManaged(qemu)
-    if (qemu.record.density) host.density.resume(this)
+    if (qemu.record.density) {
+      this.#memory.begin(true)
+      host.density.resume(this)
+    }
     tellOfTrouble(qemu, host)
     qemu.hang.on('stuck', () => this.#fence())
     void this.guest.ended.then(() =>
@@ -77,9 +84,16 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     return this.#awaited !== undefined
   }
 
-  /** Its memory is read, or about to be. */
+  /** It is protected, or about to be. */
   get protecting(): boolean {
     return this.#primary !== undefined || this.#starting || this.#awaited !== undefined
+  }
+
+  get unmovable(): string | undefined {
+    if (this.#awaited) return 'it has taken over, and its memory is coming back'
+    if (this.#primary?.trackerName === 'compare')
+      return 'it is protected with the tracker compare, which reads all of it in every pause'
+    return this.#starting ? 'its protection is about to begin; try again' : undefined
   }
 
   /** As a primary that asks this host for a standby meets it. */
@@ -95,17 +109,13 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
 
   /** @throws SubpageError ALREADY_PROTECTED, PEER_UNREACHABLE, PEER_MISMATCH, … */
   async protect(settings: ProtectionSettings): Promise<void> {
-    if (this.guest.qemu.record.density && !this.#awaited)
-      throw new SubpageError(
-        'GUEST_DENSE',
-        `${this.name} cannot be protected while its memory is held densely`,
-      )
     if (this.protecting)
       throw new SubpageError(
         'ALREADY_PROTECTED',
         `${this.name} is protected already, to ${this.guest.qemu.record.protection?.to ?? settings.to}`,
       )
     this.#starting = true
+    if (this.qemu.record.density) this.#memory.begin(false)
     try {
       this.qemu.hang.refuseIfHung()
       this.#adopt(await Primary.start(this.#options(settings, false)), settings)
@@ -117,13 +127,13 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   }
 
   /**
-   * Goes on with a protection without waiting for the standby. Is the memory dense, as after a failover from a dense image,
-   * it comes back first, while the guest runs: a protection reads all of it.
+   * Goes on with a protection without waiting for the standby. After a failover from a dense image the memory comes back
+   * first, what was used last before the rest, while the guest runs: seeding reads all of it.
    * @param exposed a standby may hold a checkpoint: after a restart of the supervisor; not after a failover
    */
   resumeProtection(settings: ProtectionSettings, exposed: boolean): void {
     this.guest.qemu.updateRecord({ protection: settings })
-    if (this.qemu.record.density) {
+    if (this.qemu.record.density && !exposed) {
       this.#awaited = settings
       this.#say('goes on when its memory is back')
       this.#guarded('protecting it again', () => this.#resumeWhole(settings, exposed))
@@ -188,19 +198,18 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     return this.memoryWatch.listen(listener, settings)
   }
 
-  seen(): void {
-    // Its accesses are watched.
+  seen(resident: PageRanges): void {
+    this.#memory.seen(resident)
   }
 
-  async whileStill(
-    pages: PageRanges,
-    work: (pages: PageRanges, held: bigint) => Promise<bigint | null>,
-  ): Promise<void> {
-    await this.guest.standStill(async (held) => (await work(pages, held)) ?? held)
+  async whileStill(pages: PageRanges, work: MovePages): Promise<number | undefined> {
+    this.#memory.begin(false)
+    if (this.protecting) return await this.#memory.moveLater(pages, work)
+    return await this.#memory.moveNow(pages, (moving) => this.guest.standStill(moving), work)
   }
 
-  async becomeWhole(work: () => Promise<void>): Promise<void> {
-    await work()
+  becomeWhole(work: () => Promise<void>): Promise<void> {
+    return this.#memory.becomeWhole(work)
   }
 
   /** @throws SubpageError NOT_PROTECTED, ARBITER_UNREACHABLE */
@@ -264,6 +273,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     const {
       epochMs,
       pauseShareMax,
+      latencyMs,
       tracker,
       codec,
       outputs,
@@ -276,12 +286,13 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     } = settings
     return {
       guest: this.guest,
+      memory: this.#memory,
       hello: () => this.#hello(settings),
       connect: () => this.#host.transport.connect(to, this.qemu.record.id),
       tracker,
       codec,
       sending,
-      pace: { epochMs, ...(pauseShareMax !== undefined && { pauseShareMax }) },
+      pace: paceOf({ epochMs, pauseShareMax, latencyMs }),
       limits: this.#host.pauseLimits,
       hotPages: this.#host.hotPageCosts(),
       suspicionMs,

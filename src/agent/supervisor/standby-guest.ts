@@ -25,6 +25,7 @@ export class StandbyGuest<P extends GuestProcess = QemuProcess> implements Dense
   readonly qemu: P
   /** It waits, and nobody reads its memory but through the image. */
   readonly protecting = false
+  readonly unmovable = undefined
   readonly #image: DenseImage
   readonly #sight: SourceSight
   readonly #events: EventLog
@@ -121,8 +122,8 @@ export class StandbyGuest<P extends GuestProcess = QemuProcess> implements Dense
   async whileStill(
     pages: PageRanges,
     work: (pages: PageRanges, held: null) => Promise<unknown>,
-  ): Promise<void> {
-    await this.#image.move(pages, (free) => work(free, null))
+  ): Promise<number | undefined> {
+    return (await this.#image.move(pages, (free) => work(free, null))) ? 0 : undefined
   }
 
   async becomeWhole(work: () => Promise<void>): Promise<void> {

@@ -17,7 +17,7 @@ import { densityStatus, type GuestDensity, type HostDensityStatus } from '../den
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { hostStatus } from '../host-status.ts'
-import type { GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from '../status.ts'
+import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from '../status.ts'
 import { namedVerification } from '../verified.ts'
 import { GuestCommands } from './guest-commands.ts'
 import { guestStatus } from './guest-status.ts'
@@ -153,6 +153,10 @@ export class Supervisor implements GuestApi {
   async switchover(name: string): Promise<{ switchedOver: string }> {
     await this.#commands.switchover(name)
     return { switchedOver: name }
+  }
+
+  async cancel(name: string): Promise<Cancelled> {
+    return { cancelled: await this.#commands.cancel(name) }
   }
 
   async failover(name: string, force = false): Promise<StandbyOutcome> {

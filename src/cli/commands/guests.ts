@@ -16,9 +16,9 @@ import {
 import { type Durability, durabilities } from '../../replication/sending.ts'
 import { trackerChoices } from '../../tracking/tracker.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
+import { cancellable } from '../cancellable.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
-import { progress } from '../progress.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, within } from '../sizes.ts'
 import { untilProtected } from '../until-protected.ts'
@@ -48,7 +48,7 @@ export const protectCommand: Command = {
   args: ['<name>'],
   completes: ['guest'],
   summary: 'keep a standby of a guest on another host',
-  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n  subpage protect web --to /run/subpage-b     # another agent of this machine\n  subpage protect libvirt:web --to 192.0.2.11:7475   # a domain of libvirt, which subpage libvirt prepare has prepared\n\nReturns when the first checkpoint is safe on the standby.',
+  help: 'Example:\n  subpage protect web --to 192.0.2.11:7475\n  subpage protect web --to /run/subpage-b     # another agent of this machine\n  subpage protect libvirt:web --to 192.0.2.11:7475   # a domain of libvirt, which subpage libvirt prepare has prepared\n\nReturns when the first checkpoint is safe on the standby. An interruption (Ctrl-C) until then cancels it.',
   flags: [
     ...agentFlags,
     {
@@ -64,6 +64,11 @@ export const protectCommand: Command = {
       form: '--cost <percent>',
       summary:
         "with --epoch auto, at most so much of the guest's time goes to pauses and faults, such as 10% (40%)",
+    },
+    {
+      form: '--latency <time>',
+      summary:
+        'with --epoch auto, what the guest sends waits so long on average, such as 5ms, and epochs are as long as that allows; --cost counts more',
     },
     {
       form: '--outputs <outputs>',
@@ -128,8 +133,12 @@ export const protectCommand: Command = {
       ...readSending(invocation),
     }
     if (domainPrefix.test(given)) await agent.adopt(name)
-    await agent.protect(name, settings)
-    const status = await untilProtected(agent, name, invocation.output)
+    const { output } = invocation
+    const left = 'it runs on without a standby, and what the other host had of it is discarded'
+    const status = await cancellable({ agent, name, output }, 'protect', left, async () => {
+      await agent.protect(name, settings)
+      return await untilProtected(agent, name)
+    })
     warnOfMissing(invocation, status)
     invocation.output.data(
       status,
@@ -166,11 +175,13 @@ export const switchoverCommand: Command = {
   args: ['<name>'],
   completes: ['guest'],
   summary: 'move a protected guest to its standby, as planned',
-  help: 'Ask the host where the guest runs. Nothing is repeated and nothing is lost; this host becomes the standby.',
+  help: 'Ask the host where the guest runs. Nothing is repeated and nothing is lost; this host becomes the standby. An interruption (Ctrl-C) cancels it until the guest stands still for it.',
   flags: agentFlags,
   async run(invocation) {
-    const moved = await agentOf(invocation).switchover(nameOf(invocation))
-    invocation.output.data(moved, () => `${moved.switchedOver} runs on the other host now`)
+    const [agent, name, { output }] = [agentOf(invocation), nameOf(invocation), invocation]
+    const left = 'it runs on here, and is protected as before'
+    const moved = await cancellable({ agent, name, output }, 'switchover', left, () => agent.switchover(name))
+    output.data(moved, () => `${moved.switchedOver} runs on the other host now`)
   },
 }
 
@@ -233,12 +244,12 @@ export const verifyCommand: Command = {
   args: ['<name>'],
   completes: ['guest'],
   summary: "compare a guest's memory and disks with what its standby has",
-  help: 'Pauses the guest while its memory is compared; its disks are compared while it runs. Exit status 1 when they differ.',
+  help: 'Pauses the guest while its memory is compared; its disks are compared while it runs. Exit status 1 when they differ. An interruption (Ctrl-C) cancels it.',
   flags: agentFlags,
   async run(invocation) {
-    const { output } = invocation
-    using _ = progress(output, (seconds) => `comparing for ${seconds} s`)
-    const result = await agentOf(invocation).verify(nameOf(invocation))
+    const [agent, name, { output }] = [agentOf(invocation), nameOf(invocation), invocation]
+    const left = 'it is protected as before, and nothing is known of what was not compared'
+    const result = await cancellable({ agent, name, output }, 'verify', left, () => agent.verify(name))
     output.data(result, () => verifiedText(result))
     return result.equal ? exitStatus.ok : exitStatus.failed
   },
@@ -262,10 +273,20 @@ function timeWithin(setting: keyof typeof timeLimits) {
 /** @throws SubpageError BAD_ARGUMENT */
 function paceOf(invocation: Invocation): Pace {
   const pace = read(invocation, 'epoch', readPace)
-  if (invocation.flags.cost === undefined) return pace
-  if (pace.pauseShareMax === undefined)
-    throw new SubpageError('BAD_ARGUMENT', '--cost is for an epoch that follows it: add --epoch auto')
-  return { ...pace, pauseShareMax: read(invocation, 'cost', parseShare) }
+  const { cost, latency, outputs } = invocation.flags
+  for (const [flag, given] of Object.entries({ cost, latency }))
+    if (given !== undefined && pace.pauseShareMax === undefined)
+      throw new SubpageError('BAD_ARGUMENT', `--${flag} is for an epoch that follows it: add --epoch auto`)
+  if (latency !== undefined && outputs === 'free')
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      '--latency is for outputs that wait, and with --outputs free none does',
+    )
+  return {
+    ...pace,
+    ...(cost !== undefined && { pauseShareMax: read(invocation, 'cost', parseShare) }),
+    ...(latency !== undefined && { latencyMs: read(invocation, 'latency', timeWithin('latencyMs')) }),
+  }
 }
 
 function readPace(epoch: string): Pace {
