@@ -167,7 +167,7 @@ describe('what can be one', () => {
 test('what all journals hold fits into a checkpoint beside what goes early, however many disks there are', () => {
   for (let disks = 1; disks <= disksMax; disks++) {
     const memory = journalBytesOf(disks)
-    expect(memory).toBeGreaterThanOrEqual(7 * 2 ** 20)
+    expect(memory).toBeGreaterThanOrEqual(6 * 2 ** 20)
     expect(journalFileBytesOf(disks)).toBeGreaterThanOrEqual(memory)
     // Half of a checkpoint goes early; a write that was just taken may come on top.
     const early = limits.checkpointDiskBytes.value / 2
