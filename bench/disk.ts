@@ -1,7 +1,8 @@
 /**
  * What protection costs the disk of a guest: operations a second and their latency for four kinds of load (guest/diskload.c), of the
- * same guest unprotected, protected, and protected with `--durability disk`, by turns; then what the flush takes of the pauses,
- * what of the writes goes over the wire, how long a takeover takes, and what a standby costs that has the disk already.
+ * same guest unprotected, mirrored only (into the endpoint, while no standby answers), protected, and protected with `--durability disk`,
+ * by turns; then what the disk takes of the pauses, what of the writes goes over the wire, how long a takeover takes, and what a
+ * standby costs that has the disk already.
  */
 import { median, percentile } from 'subpage-lab/report/statistics'
 import type { EphemeralAgent } from '../src/agent/ephemeral-agent.ts'
@@ -14,12 +15,12 @@ import {
   typeLine,
   untilConsole,
 } from '../src/qemu/demo-guest.ts'
-import { Hosts, protect, ramBytes, until } from '../test/support/hosts.ts'
+import { Hosts, protect, ramBytes, signalHost, until } from '../test/support/hosts.ts'
 import type { BenchOptions } from './bench.ts'
 import { turned } from './turned.ts'
 
 const name = 'disk'
-const modes = ['unprotected', 'protected', 'durable'] as const
+const modes = ['unprotected', 'mirrored', 'protected', 'durable'] as const
 type Mode = (typeof modes)[number]
 const jobs = ['sync1', 'sync16', 'seq', 'mixed'] as const
 type Job = (typeof jobs)[number]
@@ -55,30 +56,31 @@ export async function run({ tiny }: BenchOptions) {
   await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
 
   const measured = new Map<string, DiskRow[]>()
-  let epochs: GuestStatus['epochs'] = null
+  const barrier = new Barrier()
   for (let round = 0; round < rounds; round++)
     for (const mode of turned(modes, round)) {
       if (mode !== 'unprotected')
         await protect(a, name, b, { durability: mode === 'durable' ? 'disk' : 'memory' })
+      if (mode === 'protected') await barrier.idle(a, seconds)
+      if (mode === 'mirrored') await leaveAlone(a, b)
       for (const job of jobs) {
         const row = { job, mode, ...(await load(console, job, seconds)) }
         measured.set(`${job} ${mode}`, [...(measured.get(`${job} ${mode}`) ?? []), row])
       }
       if (mode === 'unprotected') continue
-      if (mode === 'protected') epochs = (await a.client.guest(name)).epochs
+      if (mode === 'protected') barrier.loaded((await a.client.guest(name)).epochs!)
+      if (mode === 'mirrored') await comeBack(a, b)
       // The copy goes: each protection begins alike.
       await a.client.unprotect(name, true)
     }
   const rows = [...measured.values()].map(middle)
-  if (!epochs) throw new Error('a protected guest has epochs')
 
   const resync = await resynced(a, b, console, diskBytes)
   const wireShare = await shareOf(a, console, seconds)
   const takeoverMs = await takenOver(a, b, takeovers)
   const json = {
     ...{ rounds, seconds, diskBytes, rows, wireShare, resync },
-    pauseUs: { p50: epochs.pauseUs.p50, p99: epochs.pauseUs.p99 },
-    stopFlushUs: { p50: epochs.stopFlushUs.p50, p99: epochs.stopFlushUs.p99 },
+    ...barrier.figures,
     takeoverMs: {
       p50: median(takeoverMs),
       p99: percentile(
@@ -115,10 +117,62 @@ async function load(console: Console, job: Job, seconds: number) {
   }
 }
 
-function middle(rows: DiskRow[]): DiskRow {
+/** Of the rounds, the median; and how far they were apart. */
+function middle(rows: DiskRow[]): DiskRow & { spread: { iops: [number, number] } } {
   const of = (value: (row: DiskRow) => number) => median(rows.map(value))
   const latencyUs = { p50: of((row) => row.latencyUs.p50), p99: of((row) => row.latencyUs.p99) }
-  return { ...rows[0]!, iops: of(({ iops }) => iops), latencyUs, mibPerS: of(({ mibPerS }) => mibPerS) }
+  const iops = rows.map((row) => row.iops)
+  const spread = { iops: [Math.min(...iops), Math.max(...iops)] as [number, number] }
+  return { ...rows[0]!, iops: of((row) => row.iops), latencyUs, mibPerS: of((row) => row.mibPerS), spread }
+}
+
+/**
+ * What a disk that is written to adds to the pause beyond its own flush: QEMU waits for what is on its way, and the journal is sealed. It is
+ * the pause without harvest, capture and flush, less the same of the guest while it writes nothing; of each round, percentile by percentile.
+ */
+class Barrier {
+  readonly #idle: GuestStatus['epochs'][] = []
+  readonly #loaded: NonNullable<GuestStatus['epochs']>[] = []
+
+  async idle(a: EphemeralAgent, seconds: number): Promise<void> {
+    const checkpoints = Math.ceil(seconds * 20)
+    const { epochs } = await until(a, name, (now) => (now.epochs?.checkpoints ?? 0) > checkpoints)
+    this.#idle.push(epochs)
+  }
+
+  loaded(epochs: NonNullable<GuestStatus['epochs']>): void {
+    this.#loaded.push(epochs)
+  }
+
+  get figures() {
+    const both = (of: (at: 'p50' | 'p99') => number) => ({ p50: of('p50'), p99: of('p99') })
+    const of = (from: readonly GuestStatus['epochs'][], what: 'pauseUs' | 'ownUs' | 'stopFlushUs') =>
+      both((at) => median(from.map((epochs) => epochs![what][at])))
+    const [pauseUs, ownUs, stopFlushUs] = [
+      of(this.#loaded, 'pauseUs'),
+      of(this.#loaded, 'ownUs'),
+      of(this.#loaded, 'stopFlushUs'),
+    ]
+    const [idlePause, idleOwn] = [of(this.#idle, 'pauseUs'), of(this.#idle, 'ownUs')]
+    const rest = (at: 'p50' | 'p99') => pauseUs[at] - ownUs[at] - stopFlushUs[at]
+    const barrierUs = both((at) => Math.round(Math.max(0, rest(at) - (idlePause[at] - idleOwn[at]))))
+    return { barrierUs, stopFlushUs, pauseUs, idlePauseUs: idlePause }
+  }
+}
+
+/** The standby stands still for as long as a primary waits for its answer: the disk stays mirrored, and there are no checkpoints. */
+async function leaveAlone(a: EphemeralAgent, b: EphemeralAgent): Promise<void> {
+  await until(a, name, ({ disks: [disk] }) => disk?.state === 'Protected')
+  signalHost(b, 'SIGSTOP')
+  await until(a, name, ({ state }) => state === 'Connecting')
+}
+
+async function comeBack(a: EphemeralAgent, b: EphemeralAgent): Promise<void> {
+  const { state, disks } = await a.client.guest(name)
+  if (state !== 'Connecting' || disks[0]?.state !== 'Protected')
+    throw new Error(`the disk was to be mirrored all the time; the guest is ${state}`)
+  signalHost(b, 'SIGCONT')
+  await until(a, name, (now) => now.state === 'Protected')
 }
 
 /** The standby has the disk as it was before the guest wrote a little of it. */
@@ -179,22 +233,24 @@ function textOf(json: {
   rounds: number
   seconds: number
   diskBytes: number
-  rows: DiskRow[]
+  rows: ReturnType<typeof middle>[]
+  barrierUs: { p50: number; p99: number }
   pauseUs: { p50: number; p99: number }
+  idlePauseUs: { p50: number; p99: number }
   stopFlushUs: { p50: number; p99: number }
   wireShare: number
   takeoverMs: { p50: number; p99: number }
   resync: { changedBytes: number; sentBytes: number; diskBytes: number; seconds: number }
 }): string {
-  const { rows, pauseUs, stopFlushUs, wireShare, takeoverMs, resync } = json
+  const { rows, barrierUs, pauseUs, idlePauseUs, stopFlushUs, wireShare, takeoverMs, resync } = json
   const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
   return [
     `a disk of ${mib(json.diskBytes)}, ${json.rounds} rounds of ${json.seconds} s`,
     ...rows.map(
-      ({ job, mode, iops, latencyUs, mibPerS }) =>
-        `${job.padEnd(7)} ${mode.padEnd(12)} ${iops}/s, ${mibPerS} MiB/s, p50 ${latencyUs.p50} µs, p99 ${latencyUs.p99} µs`,
+      ({ job, mode, iops, latencyUs, mibPerS, spread }) =>
+        `${job.padEnd(7)} ${mode.padEnd(12)} ${iops}/s (${spread.iops.join(' to ')}), ${mibPerS} MiB/s, p50 ${latencyUs.p50} µs, p99 ${latencyUs.p99} µs`,
     ),
-    `pause p50 ${pauseUs.p50} µs, p99 ${pauseUs.p99} µs; of it flushing the disk p50 ${stopFlushUs.p50} µs, p99 ${stopFlushUs.p99} µs`,
+    `pause p50 ${pauseUs.p50} µs, p99 ${pauseUs.p99} µs (without writes ${idlePauseUs.p50} and ${idlePauseUs.p99}); of it flushing the disk p50 ${stopFlushUs.p50} µs, p99 ${stopFlushUs.p99} µs, waiting for writes and sealing ${barrierUs.p50} and ${barrierUs.p99} µs`,
     `on the wire ${(wireShare * 100).toFixed(1)} % of what was written`,
     `takeover p50 ${takeoverMs.p50.toFixed(1)} ms, p99 ${takeoverMs.p99.toFixed(1)} ms`,
     `a standby that had the disk: ${mib(resync.changedBytes)} changed, ${mib(resync.sentBytes)} sent, ${resync.seconds} s`,

@@ -58,7 +58,7 @@ objects=()
 compile_core() {
   local source object newest extra
   # The server is a part of its own target.
-  for source in native/core/*.c native/disk/{journal,records}.c; do
+  for source in native/core/*.c native/disk/{journal*,spill,records}.c; do
     extra=()
     case $source in
       *_avx2.c)

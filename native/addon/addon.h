@@ -21,6 +21,7 @@ void subpage_register_region(napi_env env, napi_value exports);
 void subpage_register_delta(napi_env env, napi_value exports);
 void subpage_register_descriptors(napi_env env, napi_value exports);
 void subpage_register_disk(napi_env env, napi_value exports);
+void subpage_register_disk_records(napi_env env, napi_value exports);
 void subpage_register_files(napi_env env, napi_value exports);
 void subpage_register_forget(napi_env env, napi_value exports);
 void subpage_register_hash(napi_env env, napi_value exports);
@@ -35,7 +36,7 @@ void subpage_register_survey(napi_env env, napi_value exports);
 void subpage_register_writes(napi_env env, napi_value exports);
 
 #define SUBPAGE_SUBJECTS(X)                                                                                        \
-    X(changes) X(bench) X(region) X(delta) X(descriptors) X(disk) X(files) X(forget) X(hash) X(lease) X(pagemap) X(pager) X(plugin) X(process) X(reduce) \
+    X(changes) X(bench) X(region) X(delta) X(descriptors) X(disk) X(disk_records) X(files) X(forget) X(hash) X(lease) X(pagemap) X(pager) X(plugin) X(process) X(reduce) \
     X(store) X(survey) X(writes)
 
 /* Adds one function; a failure here leaves an exception pending and the addon does not load. */

@@ -1,8 +1,9 @@
-/* The endpoint that a disk is mirrored into (native/disk): a journal and its server behind one handle; records of disks. */
+/* The endpoint that a disk is mirrored into (native/disk): a journal and its server behind one handle. */
 #define _GNU_SOURCE
 #include "addon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,9 +12,8 @@
 #include "../core/invariant.h"
 #include "../disk/journal.h"
 #include "../disk/nbd.h"
-#include "../disk/records.h"
 
-enum { PATH_ROOM = 4096, STATS = 12 };
+enum { PATH_ROOM = 4096, STATS = 14 };
 
 static const napi_type_tag disk_tag = {0x3d9e51c08b7742af, 0xa614f2d90c3be587};
 
@@ -23,6 +23,7 @@ struct disk {
     uint64_t bytes;
     struct chunk_map *map; /* NULL: there is none */
     size_t map_bytes;
+    bool spills;
 };
 
 static void release(struct disk *disk)
@@ -148,20 +149,49 @@ static napi_value know_call(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-/* diskWatch(disk, path): of the map, in which all that is written from now on is marked already. Throws with the name of the errno. */
+/* diskWatch(disk, path, marks): of the map, to be marked here, or in which all that is written from now on is marked already. Throws with the name of the errno. */
 static napi_value watch_call(napi_env env, napi_callback_info info)
 {
-    napi_value args[2];
+    napi_value args[3];
+    bool marks;
     char path[PATH_ROOM];
     struct disk *disk;
-    if (!subpage_args(env, info, 2, args) || !(disk = disk_get(env, args[0])) || !get_path(env, args[1], path))
+    if (!subpage_args(env, info, 3, args) || !(disk = disk_get(env, args[0])) || !get_path(env, args[1], path) ||
+        !subpage_get_bool(env, args[2], "marks", &marks))
         return NULL;
     if (!disk->map && !(disk->map = chunk_map_open(path, &disk->map_bytes)))
         return throw_errno(env, path);
     if (disk->map->disk_bytes != disk->bytes)
         napi_throw_type_error(env, NULL, "the map is that of another disk");
     else
-        journal_watch(disk->journal, disk->map);
+        journal_watch(disk->journal, disk->map, marks);
+    return NULL;
+}
+
+/* diskSpill(disk, fd, bytesMax): once; the descriptor stays the caller's. Throws with the name of the errno. */
+static napi_value spill_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[3];
+    struct disk *disk;
+    uint64_t fd, bytes_max;
+    if (!subpage_args(env, info, 3, args) || !(disk = disk_get(env, args[0])) ||
+        !subpage_get_uint(env, args[1], INT32_MAX, "fd", &fd) ||
+        !subpage_get_uint(env, args[2], INT64_MAX, "bytesMax", &bytes_max))
+        return NULL;
+    if (disk->spills) {
+        napi_throw_type_error(env, NULL, "the endpoint has a file to spill to");
+        return NULL;
+    }
+    int own = fcntl((int)fd, F_DUPFD_CLOEXEC, 0);
+    if (own < 0)
+        return throw_errno(env, "diskSpill");
+    int error = journal_spill(disk->journal, own, bytes_max);
+    if (error) {
+        close(own);
+        errno = error;
+        return throw_errno(env, "diskSpill");
+    }
+    disk->spills = true;
     return NULL;
 }
 
@@ -247,7 +277,7 @@ static napi_value number(napi_env env, double value)
     return napi_create_double(env, value, &result) == napi_ok ? result : NULL;
 }
 
-/* diskTake(disk, into, sealed) → bytes used; 0: the list is empty */
+/* diskTake(disk, into, sealed) → bytes used; 0: the list is empty. Throws with the name of the errno. */
 static napi_value take_call(napi_env env, napi_callback_info info)
 {
     napi_value args[3];
@@ -262,7 +292,11 @@ static napi_value take_call(napi_env env, napi_callback_info info)
         napi_throw_type_error(env, NULL, "into has no room for a record");
         return NULL;
     }
-    return number(env, (double)journal_take(disk->journal, into, room, sealed));
+    ssize_t used = journal_take(disk->journal, into, room, sealed);
+    if (used >= 0)
+        return number(env, (double)used);
+    errno = (int)-used;
+    return throw_errno(env, "diskTake");
 }
 
 /* diskStats(disk, results) */
@@ -283,166 +317,9 @@ static napi_value stats_call(napi_env env, napi_callback_info info)
         (double)journal.sealed_bytes,   (double)journal.writes,     (double)journal.written_bytes,
         (double)journal.equal_bytes,    (double)journal.zero_bytes, (double)server.flushes,
         (double)journal.waiting_ms,     (double)journal.recording,  (double)server.requests,
+        (double)journal.spilled_bytes,  (double)journal.spilled_total,
     };
     memcpy(results, values, sizeof values);
-    return NULL;
-}
-
-/* ---- records: what the standby does */
-
-static bool get_payload(napi_env env, napi_value payload, napi_value from, const uint8_t **records, size_t *bytes)
-{
-    uint8_t *data;
-    uint64_t at;
-    if (!subpage_get_bytes(env, payload, "payload", &data, bytes) || !subpage_get_uint(env, from, *bytes, "from", &at))
-        return false;
-    *records = data + at;
-    *bytes -= (size_t)at;
-    return true;
-}
-
-/* checkDisk(payload, from, diskBytes, results) → undefined | problem; results: records */
-static napi_value check_call(napi_env env, napi_callback_info info)
-{
-    napi_value args[4], text;
-    const uint8_t *records;
-    size_t bytes;
-    uint64_t disk_bytes, count;
-    double *results;
-    if (!subpage_args(env, info, 4, args) || !get_payload(env, args[0], args[1], &records, &bytes) ||
-        !subpage_get_uint(env, args[2], INT64_MAX, "diskBytes", &disk_bytes) ||
-        !subpage_get_results(env, args[3], 1, &results))
-        return NULL;
-    const char *problem = records_check(records, bytes, disk_bytes, &count);
-    if (problem)
-        return napi_create_string_utf8(env, problem, NAPI_AUTO_LENGTH, &text) == napi_ok ? text : NULL;
-    results[0] = (double)count;
-    return NULL;
-}
-
-struct disk_job {
-    struct subpage_job job;
-    int fd;
-    const uint8_t *records;
-    size_t bytes;
-    uint64_t disk_bytes, first, count;
-    uint8_t *out;
-    int error;
-};
-
-static napi_value job_finish(napi_env env, struct subpage_job *job)
-{
-    return number(env, ((struct disk_job *)job)->error);
-}
-
-static napi_value job_start(napi_env env, struct disk_job *work, napi_value *args, size_t count, const char *name)
-{
-    work->job.finish = job_finish;
-    return subpage_job_start(env, &work->job, args, count, name);
-}
-
-static bool get_fd(napi_env env, napi_value value, int *fd)
-{
-    uint64_t number;
-    if (!subpage_get_uint(env, value, INT32_MAX, "fd", &number))
-        return false;
-    *fd = (int)number;
-    return true;
-}
-
-static void apply_execute(struct subpage_job *job)
-{
-    struct disk_job *work = (struct disk_job *)job;
-    work->error = records_apply(work->fd, work->records, work->bytes);
-}
-
-/* applyDisk(fd, payload, from) → promise of 0 or an errno */
-static napi_value apply_call(napi_env env, napi_callback_info info)
-{
-    enum { ARGS = 3 };
-    napi_value args[ARGS];
-    struct disk_job *work;
-    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
-        return NULL;
-    work->job.execute = apply_execute;
-    if (get_fd(env, args[0], &work->fd) && get_payload(env, args[1], args[2], &work->records, &work->bytes))
-        return job_start(env, work, args, ARGS, "subpage:applyDisk");
-    subpage_job_drop(&work->job);
-    return NULL;
-}
-
-static void sync_execute(struct subpage_job *job)
-{
-    struct disk_job *work = (struct disk_job *)job;
-    work->error = fdatasync(work->fd) < 0 ? errno : 0;
-}
-
-/* syncDisk(fd) → promise of 0 or an errno */
-static napi_value sync_call(napi_env env, napi_callback_info info)
-{
-    napi_value args[1];
-    struct disk_job *work;
-    if (!subpage_args(env, info, 1, args) || !(work = subpage_job_new(env, sizeof *work)))
-        return NULL;
-    work->job.execute = sync_execute;
-    if (get_fd(env, args[0], &work->fd))
-        return job_start(env, work, args, 1, "subpage:syncDisk");
-    subpage_job_drop(&work->job);
-    return NULL;
-}
-
-static void hash_execute(struct subpage_job *job)
-{
-    struct disk_job *work = (struct disk_job *)job;
-    work->error = records_hash(work->fd, work->disk_bytes, work->first, work->count, work->out);
-}
-
-static bool hash_arguments(napi_env env, napi_value *args, struct disk_job *work)
-{
-    size_t room;
-    if (!get_fd(env, args[0], &work->fd) ||
-        !subpage_get_uint(env, args[1], INT64_MAX - JOURNAL_CHUNK_BYTES, "diskBytes", &work->disk_bytes))
-        return false;
-    uint64_t chunks = (work->disk_bytes + JOURNAL_CHUNK_BYTES - 1) / JOURNAL_CHUNK_BYTES;
-    if (!subpage_get_uint(env, args[2], chunks, "first", &work->first) ||
-        !subpage_get_uint(env, args[3], chunks - work->first, "count", &work->count) ||
-        !subpage_get_bytes(env, args[4], "out", &work->out, &room))
-        return false;
-    if (room == work->count * JOURNAL_HASH_BYTES)
-        return true;
-    napi_throw_type_error(env, NULL, "out must have 16 bytes for each chunk");
-    return false;
-}
-
-/* hashDisk(fd, diskBytes, first, count, out) → promise of 0 or an errno; chunks of the disk */
-static napi_value hash_call(napi_env env, napi_callback_info info)
-{
-    enum { ARGS = 5 };
-    napi_value args[ARGS];
-    struct disk_job *work;
-    if (!subpage_args(env, info, ARGS, args) || !(work = subpage_job_new(env, sizeof *work)))
-        return NULL;
-    work->job.execute = hash_execute;
-    if (hash_arguments(env, args, work))
-        return job_start(env, work, args, ARGS, "subpage:hashDisk");
-    subpage_job_drop(&work->job);
-    return NULL;
-}
-
-/* hashChunks(bytes, out): of what has been read of a disk, from a chunk's beginning on */
-static napi_value hash_chunks_call(napi_env env, napi_callback_info info)
-{
-    enum { ARGS = 2 };
-    napi_value args[ARGS];
-    uint8_t *bytes, *out;
-    size_t length, room;
-    if (!subpage_args(env, info, ARGS, args) || !subpage_get_bytes(env, args[0], "bytes", &bytes, &length) ||
-        !subpage_get_bytes(env, args[1], "out", &out, &room))
-        return NULL;
-    if (room != (length / JOURNAL_CHUNK_BYTES + (length % JOURNAL_CHUNK_BYTES != 0)) * JOURNAL_HASH_BYTES)
-        napi_throw_type_error(env, NULL, "out must have 16 bytes for each chunk");
-    else
-        records_hash_bytes(bytes, length, out);
     return NULL;
 }
 
@@ -452,6 +329,7 @@ void subpage_register_disk(napi_env env, napi_value exports)
     export_function(env, exports, "diskClose", close_call);
     export_function(env, exports, "diskKnow", know_call);
     export_function(env, exports, "diskWatch", watch_call);
+    export_function(env, exports, "diskSpill", spill_call);
     export_function(env, exports, "diskBeginFill", begin_fill_call);
     export_function(env, exports, "diskFill", fill_call);
     export_function(env, exports, "diskRecord", record_call);
@@ -460,9 +338,4 @@ void subpage_register_disk(napi_env env, napi_value exports)
     export_function(env, exports, "diskUnseal", unseal_call);
     export_function(env, exports, "diskTake", take_call);
     export_function(env, exports, "diskStats", stats_call);
-    export_function(env, exports, "checkDisk", check_call);
-    export_function(env, exports, "applyDisk", apply_call);
-    export_function(env, exports, "syncDisk", sync_call);
-    export_function(env, exports, "hashDisk", hash_call);
-    export_function(env, exports, "hashChunks", hash_chunks_call);
 }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "chunk_map.h"
 
@@ -33,13 +34,15 @@ struct journal;
 struct journal_stats {
     bool recording;
     uint64_t current_bytes, sealed_bytes; /* data, and JOURNAL_RECORD_COST a record */
+    uint64_t spilled_bytes; /* data of these that is in the file */
+    uint64_t spilled_total; /* and that ever was */
     uint64_t writes, written_bytes;
     uint64_t equal_bytes; /* not recorded: the standby holds the same */
     uint64_t zero_bytes; /* recorded without data */
     uint64_t waiting_ms; /* since the present write waits for room; 0: none does */
 };
 
-/* Begins in the mode `drop`. NULL: no memory. */
+/* Begins in the mode `drop`. `bytes_max`: of both lists, in memory. NULL: no memory. */
 struct journal *journal_new(uint64_t disk_bytes, uint64_t bytes_max);
 /* Nobody uses it any more. */
 void journal_free(struct journal *journal);
@@ -55,9 +58,9 @@ int journal_know(struct journal *journal, const uint8_t *hashes, size_t bytes);
 
 /*
  * From now on each write is one of the guest's, which has been marked in the map before it came here. One that is not makes the map
- * useless, which is noted there. The map stays the caller's, and outlasts the journal.
+ * useless, which is noted there. Or, with `marks`, it is marked here. The map stays the caller's, and outlasts the journal.
  */
-void journal_watch(struct journal *journal, struct chunk_map *map);
+void journal_watch(struct journal *journal, struct chunk_map *map, bool marks);
 
 /*
  * What was on the disk before is read by the caller, while the guest writes: after this call for a chunk, the content is recorded by
@@ -77,6 +80,13 @@ void journal_record(struct journal *journal);
 /* Forgets both lists and what is known; from now on writes are forgotten at once. Frees a write that waits for room. */
 void journal_drop(struct journal *journal);
 
+/*
+ * From now on what has no room in memory goes into a file without a name (spill.h), which is the journal's then. Once. If that cannot be
+ * written or read, nothing more is recorded, and each take says so: the guest goes on, and what was taken before is no whole epoch.
+ * Returns 0 or an errno.
+ */
+int journal_spill(struct journal *journal, int fd, uint64_t bytes_max);
+
 /* The current list goes behind the sealed one, and is empty then. */
 void journal_seal(struct journal *journal);
 /* The sealed list goes back, before the current one. */
@@ -84,15 +94,16 @@ void journal_unseal(struct journal *journal);
 
 /*
  * Moves records out of one list, in order, into `into` as checkDisk takes them (records.h); the last one is split where it
- * does not fit. `room` is JOURNAL_TAKE_BYTES_MIN or more. Returns the bytes used; 0: the list is empty.
+ * does not fit. `room` is JOURNAL_TAKE_BYTES_MIN or more. Returns the bytes used; 0: the list is empty; or a negative errno: what was
+ * recorded is not whole, because of that.
  */
-size_t journal_take(struct journal *journal, uint8_t *into, size_t room, bool sealed);
+ssize_t journal_take(struct journal *journal, uint8_t *into, size_t room, bool sealed);
 
 void journal_read_stats(struct journal *journal, struct journal_stats *stats);
 
 /*
  * The guest writes; the caller has checked that the range lies on the disk and is no longer than JOURNAL_WRITE_BYTES_MAX.
- * Waits while the journal is full; a write that is larger than the whole journal is taken when the journal is empty. Returns 0, ENOMEM
+ * Waits while the journal is full, memory and file; a write that is larger than the whole journal is taken when the journal is empty. Returns 0, ENOMEM
  * (then nothing of it is recorded), or ECANCELED after journal_stop. For one thread.
  */
 int journal_write(struct journal *journal, uint64_t offset, const uint8_t *data, uint32_t length);

@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     static uint8_t into[1 << 20], *buffer;
     struct nbd_server server = {.disk_bytes = DISK_BYTES, .listener = -1, .stop = -1, .client = -1};
     uint64_t count;
-    size_t used;
+    ssize_t used;
     if (bytes == 0)
         return 0;
     /* Nobody makes room, so there is always enough. */
@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     else
         serve_client(&server, -1);
     while ((used = journal_take(server.journal, into, sizeof into, false)) > 0)
-        if (records_check(into, used, DISK_BYTES, &count))
+        if (records_check(into, (size_t)used, DISK_BYTES, &count))
             abort();
     journal_free(server.journal);
     return 0;

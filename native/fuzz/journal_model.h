@@ -6,6 +6,7 @@
 #ifndef SUBPAGE_JOURNAL_MODEL_H
 #define SUBPAGE_JOURNAL_MODEL_H
 
+#include <sys/mman.h>
 #include <xxhash.h>
 
 #include "../../test/native/check.h"
@@ -17,6 +18,8 @@ enum {
     /* Three chunks, and a fourth that is shorter. */
     MODEL_DISK_BYTES = 3 * JOURNAL_CHUNK_BYTES + 5000,
     MODEL_JOURNAL_BYTES = 1 << 26,
+    /* Of one that spills. */
+    MODEL_MEMORY_BYTES = 1 << 14,
     MODEL_CHUNKS = 4,
     MODEL_STEPS_MAX = 4096,
 };
@@ -105,8 +108,10 @@ static inline size_t model_take(struct model *model, struct choices *choices, bo
     size_t room = JOURNAL_TAKE_BYTES_MIN + (seldom(choices) ? choose(choices, 40) : 20000 + choose(choices, 30000));
     uint8_t *into = malloc(room);
     uint64_t count;
-    size_t used = journal_take(model->journal, into, room, sealed);
-    CHECK(used <= room && records_check(into, used, MODEL_DISK_BYTES, &count) == NULL);
+    ssize_t result = journal_take(model->journal, into, room, sealed);
+    CHECK(result >= 0 && (size_t)result <= room);
+    size_t used = (size_t)result;
+    CHECK( records_check(into, used, MODEL_DISK_BYTES, &count) == NULL);
     CHECK((used == 0) == (count == 0));
     model_apply(model->standby, into, used);
     free(into);
@@ -122,7 +127,7 @@ static inline void model_settle(struct model *model, struct choices *choices)
     }
     CHECK(memcmp(model->disk, model->standby, MODEL_DISK_BYTES) == 0);
     journal_read_stats(model->journal, &stats);
-    CHECK(stats.current_bytes == 0 && stats.sealed_bytes == 0 && stats.waiting_ms == 0);
+    CHECK(stats.current_bytes == 0 && stats.sealed_bytes == 0 && stats.spilled_bytes == 0 && stats.waiting_ms == 0);
     CHECK(stats.written_bytes == model->written_bytes && stats.recording);
 }
 
@@ -166,7 +171,10 @@ static inline void model_run(struct model *model, struct choices *choices)
 {
     uint8_t hashes[MODEL_CHUNKS * JOURNAL_HASH_BYTES];
     memset(model, 0, sizeof *model);
-    model->journal = journal_new(MODEL_DISK_BYTES, MODEL_JOURNAL_BYTES);
+    bool spills = choose(choices, 2);
+    model->journal = journal_new(MODEL_DISK_BYTES, spills ? MODEL_MEMORY_BYTES : MODEL_JOURNAL_BYTES);
+    if (spills)
+        CHECK(journal_spill(model->journal, memfd_create("journal", MFD_CLOEXEC), MODEL_JOURNAL_BYTES) == 0);
     journal_record(model->journal);
     for (unsigned step = 0; step < MODEL_STEPS_MAX && choices->p < choices->end; step++)
         switch (choose(choices, 16)) {

@@ -175,6 +175,13 @@ export const figureMetrics: readonly FigureMetric[] = [
     'Written here, and not on their way to the standby yet.',
     'disks[].behindBytes',
   ),
+  gauge('guest_disk_journal_memory_bytes', 'Of these, in memory.', 'disks[].journal.memoryBytes'),
+  gauge('guest_disk_journal_file_bytes', 'Of these, in a file.', 'disks[].journal.fileBytes'),
+  counter(
+    'guest_disk_journal_spilled_bytes_total',
+    'Bytes that ever were in that file, for want of memory.',
+    'disks[].journal.spilledBytes',
+  ),
   counter('guest_disk_writes_total', 'Writes, of the guest and of seeding.', 'disks[].writes'),
   counter('guest_disk_written_bytes_total', 'Bytes of these writes.', 'disks[].writtenBytes'),
   counter('guest_disk_equal_bytes_total', 'Of these, what the standby had already.', 'disks[].equalBytes'),

@@ -3,57 +3,11 @@
 import { type Static, Type } from '#typebox'
 import { shadowKinds } from '../delta/shadow.ts'
 import { type ErrorCode, errorTable } from '../errors.ts'
-import { noTraffic } from '../replication/disk-traffic.ts'
 import { type Operation, operationKinds } from '../replication/operations.ts'
 import { durabilities } from '../replication/sending.ts'
 import type { MemoryVerification } from '../replication/verify.ts'
+import { DiskStatus } from './disk-status.ts'
 import { Epochs, Last, Nullable, Progress } from './status-figures.ts'
-
-const Disk = Type.Object({
-  name: Type.String(),
-  bytes: Type.Integer(),
-  path: Type.String({ description: 'on this host' }),
-  copy: Nullable(Type.String({ description: "on the standby's host" })),
-  state: Type.Enum(['Alone', 'Seeding', 'Protected', 'Standby']),
-  behindBytes: Type.Integer({ description: 'written here, and not on their way to the standby yet' }),
-  writes: Type.Integer({ description: 'of the guest, and while seeding of what was there' }),
-  writtenBytes: Type.Integer(),
-  equalBytes: Type.Integer({ description: 'of these, what the standby had already: not sent' }),
-  zeroBytes: Type.Integer({ description: 'of these, zeros: sent as a length' }),
-  seeded: Nullable(
-    Type.Object(
-      {
-        by: Type.Enum(['map', 'hashes'], {
-          description: 'map: what either host has noted as written; hashes: everything was compared',
-        }),
-        readBytes: Type.Integer({ description: 'read of what was there' }),
-        sentBytes: Type.Integer({ description: 'of that, and of what was written meanwhile: sent' }),
-      },
-      { description: 'how the copy was last brought up to the disk' },
-    ),
-  ),
-  errors: Type.Integer({
-    description: 'reads and writes that failed on this host, since its supervisor began',
-  }),
-  lastError: Nullable(Type.String({ description: 'such as write: No space left on device' })),
-  lastErrorCode: Nullable(
-    Type.Enum(['DISK_FULL', 'DISK_FAILED'], { description: 'the same for programs, from docs/errors.md' }),
-  ),
-  /** How it went to the standby, in bytes, since the protection began. */
-  sent: Type.Object({
-    wireBytes: Type.Integer({ description: 'all that it took on the wire' }),
-    sharedBytes: Type.Integer({ description: "as references to the guest's memory" }),
-    dictionaryBytes: Type.Integer({ description: 'as codes of lines that were sent lately' }),
-    zeroBytes: Type.Integer({ description: 'zeros, as a kind or a length' }),
-    compressedBytes: Type.Integer({ description: 'as content, compressed' }),
-    plainBytes: Type.Integer({ description: 'as it is' }),
-  }),
-  cuts: Type.Integer({
-    description: 'times that a supervisor stood still, and its mirror was cut for the guest',
-  }),
-})
-export type DiskStatus = Static<typeof Disk>
-type DiskPlace = Pick<DiskStatus, 'name' | 'bytes' | 'path'>
 
 export interface Screenshot {
   /** A picture in base64. */
@@ -98,7 +52,7 @@ export const GuestStatus = Type.Object({
     ),
   ),
   /** Its writable ones. */
-  disks: Type.Array(Disk),
+  disks: Type.Array(DiskStatus),
   tracker: Nullable(Type.String()),
   codec: Nullable(Type.String()),
   epochMs: Nullable(Type.Number()),
@@ -257,12 +211,3 @@ export const HostStatus = Type.Object({
   guests: Type.Array(GuestStatus),
 })
 export type HostStatus = Static<typeof HostStatus>
-
-/** Of a disk that nothing is known of but its place. */
-export const diskStatus = ({ name, bytes, path }: DiskPlace, standby: boolean): DiskStatus => ({
-  ...{ name, bytes, path, copy: null },
-  state: standby ? 'Standby' : 'Alone',
-  ...{ behindBytes: 0, writes: 0, writtenBytes: 0, equalBytes: 0, zeroBytes: 0 },
-  ...{ errors: 0, lastError: null, lastErrorCode: null, cuts: 0, seeded: null },
-  sent: noTraffic(),
-})

@@ -1,6 +1,7 @@
 /** What is known of a guest whose supervisor does not answer: what its record says. */
 import { memoryBytes } from '../qemu/aux-ram.ts'
-import { diskStatus, type GuestStatus, unprotected } from './status.ts'
+import { diskStatus } from './disk-status.ts'
+import { type GuestStatus, unprotected } from './status.ts'
 import type { SupervisedGuest } from './supervised-guest.ts'
 
 /** Undefined when there is no guest yet. */

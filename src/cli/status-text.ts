@@ -1,5 +1,6 @@
 /** `subpage status` for people: the guests of a host, one of them, and what it does just now. */
-import type { DiskStatus, GuestStatus, HostStatus } from '../agent/status.ts'
+import type { DiskStatus } from '../agent/disk-status.ts'
+import type { GuestStatus, HostStatus } from '../agent/status.ts'
 import { cellsOf, columnsOf } from '../text-layout.ts'
 import { pairs, table } from './output.ts'
 import { progressText } from './progress.ts'
@@ -141,10 +142,12 @@ function hotRows(hot: GuestStatus['hotPages']): string[][] {
 /** Such as `37 %: 1.2 GiB of 3.3 GiB, 310 MiB/s, 7 s left`. */
 function diskText(disk: DiskStatus): string {
   const { name, bytes, path, copy, state, behindBytes, writtenBytes, equalBytes } = disk
+  const { journal } = disk
+  const spilled = journal.fileBytes > 0 ? `, ${formatBytes(journal.fileBytes)} of it in a file` : ''
   const copied =
     state === 'Alone' || state === 'Standby'
       ? ''
-      : `, ${formatBytes(behindBytes)} behind; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
+      : `, ${formatBytes(behindBytes)} behind${spilled}; written ${formatBytes(writtenBytes)}, of which the standby had ${formatBytes(equalBytes)}; ${sentText(disk.sent)}`
   const there = copy === null ? '' : `, on the standby ${copy}`
   const seeded = disk.seeded
     ? `; brought up by ${disk.seeded.by}: ${formatBytes(disk.seeded.readBytes)} read, ${formatBytes(disk.seeded.sentBytes)} to be sent`

@@ -75,12 +75,15 @@ export class ChunkMap {
 
   /**
    * @param writer the process whose writes must be marked; if they are not, the map has no lineage from now on
+   * @param fresh one that nobody has marked yet is marked for it from now on
    * @returns undefined when there is none
    */
-  static open(path: string, writer?: number): ChunkMap | undefined {
+  static open(path: string, writer?: number, fresh = false): ChunkMap | undefined {
     const region = mapped(path)
     if (!region) return undefined
     const map = new ChunkMap(path, region, writer)
+    if (fresh && writer !== undefined && map.#head().readUInt32LE(at.writer) === 0)
+      map.#word(at.writer, writer)
     if (!map.#trusted) map.forget()
     return map
   }
@@ -111,6 +114,15 @@ export class ChunkMap {
     const [one, other] = [this.#set(0), this.#set(1)]
     const bytes = Math.ceil(chunksOf(this.#bytes) / 8)
     return one.subarray(0, bytes).map((byte, index) => byte | other[index]!)
+  }
+
+  /** Marks chunks that were written before the guest last stood still, of which nothing else has told. @param bits as of `marked` */
+  markBefore(bits: Uint8Array): void {
+    const rest = 1 - this.#active
+    const marked = this.#set(rest)
+    for (const [index, byte] of bits.entries()) marked[index]! |= byte
+    this.#region.write(headBytes + rest * setBytes(this.#bytes), marked)
+    this.#restEmpty = false
   }
 
   /** The guest stands still: what it writes from now on is marked apart, if what was marked apart before has been dropped. */

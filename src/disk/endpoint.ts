@@ -3,6 +3,7 @@
  * of what was written. It keeps no copy of the disk, and answers no read. QEMU sees a write completed when the journal has it; if
  * the journal is full, the write waits until something is taken or the mode becomes `drop`.
  */
+import type { FileHandle } from 'node:fs/promises'
 import { addon } from '../memory/native.ts'
 import type { DiskHandle } from '../memory/native-disk.ts'
 import type { ChunkRange } from './records.ts'
@@ -12,7 +13,7 @@ export interface DiskEndpointOptions {
   path: string
   /** Size of the disk. */
   bytes: number
-  /** Of both lists together; a write that is larger is taken when they are empty. */
+  /** Of both lists together, in memory; a write that is larger is taken when they are empty. */
   journalBytesMax: number
 }
 
@@ -24,6 +25,9 @@ export interface DiskStats {
   /** Data, and 64 bytes a record. */
   currentBytes: number
   sealedBytes: number
+  /** Data of these that is in the file, and that ever was there. */
+  spilledBytes: number
+  spilledTotalBytes: number
   writes: number
   writtenBytes: number
   /** Not recorded, because the standby holds the same. */
@@ -38,7 +42,7 @@ export interface DiskStats {
   requests: number
 }
 
-const statCount = 12
+const statCount = 14
 
 /** Chunks that are filled at a time. */
 export const fillChunks = 16
@@ -65,10 +69,20 @@ export class DiskEndpoint {
 
   /**
    * From now on all that is written has been marked in the map at `path` before (chunk-map.ts); what is not makes the map useless.
+   * @param marks nobody has: each is marked here, before QEMU sees it completed
    * @throws Error whose `code` is the name of the errno
    */
-  watch(path: string): void {
-    addon.diskWatch(this.handle, path)
+  watch(path: string, marks: boolean): void {
+    addon.diskWatch(this.handle, path, marks)
+  }
+
+  /**
+   * From now on what has no room in memory goes into a file, which is the endpoint's then. If that cannot be written or read the guest
+   * writes on, nothing more is recorded, and `take` throws.
+   * @param bytesMax of the file
+   */
+  spillTo(file: FileHandle, bytesMax: number): void {
+    addon.diskSpill(this.handle, file.fd, bytesMax)
   }
 
   /** Chunks that are going to be read for `fill`, at most `fillChunks`. */
@@ -112,6 +126,7 @@ export class DiskEndpoint {
   /**
    * Moves records (records.ts) into `into`, which has 17 bytes or more; the last one is split where it does not fit.
    * @returns the bytes used; 0: the list is empty
+   * @throws Error whose `code` is the name of the errno, such as ENOSPC: what was recorded is not whole
    */
   take(into: Uint8Array, sealed: boolean): number {
     return addon.diskTake(this.handle, into, sealed)
@@ -134,6 +149,8 @@ export class DiskEndpoint {
       waitingMs: at(9),
       mode: at(10) === 1 ? 'record' : 'drop',
       requests: at(11),
+      spilledBytes: at(12),
+      spilledTotalBytes: at(13),
     }
   }
 

@@ -13,6 +13,16 @@ export interface Spilled {
   release(): void
 }
 
+/** A file without a name. @param directory made when it is needed @throws the file system's own error */
+export async function openUnnamed(directory: string): Promise<FileHandle> {
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const path = join(directory, 'spill')
+  const { O_RDWR, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants
+  const file = await open(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600)
+  rmSync(path)
+  return file
+}
+
 export class SpillFile {
   readonly #directory: string
   #file: FileHandle | undefined
@@ -31,7 +41,7 @@ export class SpillFile {
   /** One at a time. @throws the file system's own error; nothing was put then */
   async put(content: Uint8Array): Promise<Spilled> {
     await this.#emptying
-    this.#file ??= await this.#open()
+    this.#file ??= await openUnnamed(this.#directory)
     const [file, at] = [this.#file, this.#end]
     for (let done = 0; done < content.length; ) {
       const { bytesWritten } = await file.write(content, done, content.length - done, at + done)
@@ -50,15 +60,6 @@ export class SpillFile {
     await this.#emptying
     await this.#file?.close()
     this.#file = undefined
-  }
-
-  async #open(): Promise<FileHandle> {
-    mkdirSync(this.#directory, { recursive: true, mode: 0o700 })
-    const path = join(this.#directory, 'spill')
-    const { O_RDWR, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants
-    const file = await open(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600)
-    rmSync(path)
-    return file
   }
 
   async #load(file: FileHandle, at: number, length: number): Promise<Uint8Array> {

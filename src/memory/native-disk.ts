@@ -1,4 +1,4 @@
-/** What the addon does for the disks of guests (native/addon/disk.c); a part of native.ts. */
+/** What the addon does for the disks of guests (native/addon/disk.c, disk_records.c); a part of native.ts. */
 import type { ReducerHandle, RegionHandle, RestorerHandle } from './native.ts'
 
 declare const opaque: unique symbol
@@ -43,8 +43,10 @@ export interface DiskAddon {
   diskClose(disk: DiskHandle): void
   /** 16 bytes for each chunk of the disk, or none: nothing is known. */
   diskKnow(disk: DiskHandle, hashes: Uint8Array): void
-  /** Of the map (native/disk/chunk_map.h) that whatever is written from now on is marked in. Throws with the name of the errno. */
-  diskWatch(disk: DiskHandle, path: string): void
+  /** Of the map (native/disk/chunk_map.h) that whatever is written from now on is marked in before, or, with `marks`, by the endpoint. Throws with the name of the errno. */
+  diskWatch(disk: DiskHandle, path: string, marks: boolean): void
+  /** Once; the descriptor stays the caller's. Throws with the name of the errno. */
+  diskSpill(disk: DiskHandle, fd: number, bytesMax: number): void
   /** Up to 16 chunks, which are going to be read. */
   diskBeginFill(disk: DiskHandle, chunk: number, count: number): void
   /** A bit for each chunk that must be read again; 65,536: there is no room yet, and nothing was done. */
@@ -53,7 +55,7 @@ export interface DiskAddon {
   diskDrop(disk: DiskHandle): void
   diskSeal(disk: DiskHandle): void
   diskUnseal(disk: DiskHandle): void
-  /** Bytes used; 0: the list is empty. `into` has 17 bytes or more. */
+  /** Bytes used; 0: the list is empty. `into` has 17 bytes or more. Throws with the name of the errno. */
   diskTake(disk: DiskHandle, into: Uint8Array, sealed: boolean): number
   /** Results as src/disk/endpoint.ts reads them. */
   diskStats(disk: DiskHandle, results: Float64Array): void

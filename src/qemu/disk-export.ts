@@ -21,10 +21,19 @@ interface Source {
   close(): void
 }
 
-/** @param path of QEMU's socket, while it is open @throws SubpageError DISK_FAILED */
-export async function openExports(qmp: Qmp, path: string, disks: readonly Disk[]): Promise<DiskReader> {
+/**
+ * @param path of QEMU's socket, while it is open
+ * @param serves whatever is read from there, QEMU's server runs
+ * @throws SubpageError DISK_FAILED
+ */
+export async function openExports(
+  qmp: Qmp,
+  path: string,
+  disks: readonly Disk[],
+  serves = false,
+): Promise<DiskReader> {
   const sources: (Source | undefined)[] = []
-  const exported = disks.some((disk) => wayOf(disk) === 'export')
+  const exported = serves || disks.some((disk) => wayOf(disk) === 'export')
   // Ends its exports, also those that a former supervisor has left. There may be no server.
   const stop = async () => (exported ? await qmp.run('nbd-server-stop').catch(() => undefined) : undefined)
   const close = async () => {

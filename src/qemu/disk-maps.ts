@@ -1,14 +1,14 @@
 /**
  * The maps of a guest's disks on this host (disk/chunk-map.ts): `disks/NAME.ID/DISK.map` in the state directory, beside the disks that
- * subpage makes. Only a raw file that QEMU writes by threads has one: of others the shim does not see the writes, or sees them at
- * other places than the guest's.
+ * subpage makes. Of a raw file that QEMU writes by threads the shim marks it. Of others the shim does not see the writes, or sees them at
+ * other places than the guest's: bitmap-map.ts says how those are marked, and that they are of one QEMU only.
  */
 import { mkdirSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { ChunkMap } from '../disk/chunk-map.ts'
 import type { Disk } from './disk.ts'
 import { wayOf } from './disk-export.ts'
-import { type DiskOwner, ownDiskPath } from './disk-places.ts'
+import { type DiskOwner, journalPath, ownDiskPath } from './disk-places.ts'
 import type { GuestFiles } from './guest-files.ts'
 import type { GuestRecord } from './guest-record.ts'
 import { bootId, untilGone } from './process.ts'
@@ -16,12 +16,15 @@ import { bootId, untilGone } from './process.ts'
 const mapPath = (files: GuestFiles, owner: DiskOwner, { name }: Disk): string =>
   ownDiskPath(files, owner, name).replace(/\.raw$/, '.map')
 
-const isMapped = (disk: Disk): boolean =>
-  disk.format === 'raw' &&
-  (disk.aio ?? 'threads') === 'threads' &&
+/** Who notes what is written: the shim, or QEMU's bitmaps and the endpoint (bitmap-map.ts). Undefined: nobody, the disk has no map. */
+export function markedBy(disk: Disk): 'shim' | 'bitmap' | undefined {
   // What a map says is read, too.
-  wayOf(disk) !== 'none' &&
-  (statSync(disk.path, { throwIfNoEntry: false })?.isFile() ?? false)
+  if (wayOf(disk) === 'none') return undefined
+  const file = statSync(disk.path, { throwIfNoEntry: false })?.isFile() ?? false
+  if (file && disk.format === 'raw' && (disk.aio ?? 'threads') === 'threads') return 'shim'
+  // It is asked over QEMU's NBD server, which a disk with a thread of its own must not meet (disk-export.ts).
+  return disk.iothread === true ? undefined : 'bitmap'
+}
 
 /**
  * Before QEMU starts.
@@ -39,13 +42,15 @@ export async function prepareMaps(
   for (const disk of disks) {
     const path = mapPath(files, owner, disk)
     // One of an earlier form of the disk.
-    if (!isMapped(disk)) {
+    const by = markedBy(disk)
+    if (!by) {
       rmSync(path, { force: true })
       continue
     }
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-    await ChunkMap.prepare(path, { ...disk, guest: owner.id, bootId: bootId() }, waiting)
-    paths.push(path)
+    const keep = waiting && by === 'shim'
+    await ChunkMap.prepare(path, { ...disk, guest: owner.id, bootId: bootId() }, keep)
+    if (by === 'shim') paths.push(path)
   }
   return paths
 }
@@ -76,9 +81,10 @@ export class DiskMaps {
   /** Of a guest whose QEMU runs, or waits. */
   static open(files: GuestFiles, record: GuestRecord): DiskMaps {
     const { machine, process } = record
-    const maps = machine.disks.map((disk) =>
-      isMapped(disk) ? ChunkMap.open(mapPath(files, record, disk), process.pid) : undefined,
-    )
+    const maps = machine.disks.map((disk) => {
+      const by = markedBy(disk)
+      return by && ChunkMap.open(mapPath(files, record, disk), process.pid, by === 'bitmap')
+    })
     return new DiskMaps(files, record, maps)
   }
 
@@ -87,9 +93,18 @@ export class DiskMaps {
     return this.#maps
   }
 
+  /** Where this host keeps what it has of the disks, beside those that it made. */
+  get directory(): string {
+    return dirname(journalPath(this.#files, this.#record))
+  }
+
   /** The guest begins to run here. */
   unsettle(): void {
-    for (const map of this.#maps) map?.unsettle()
+    for (const [index, map] of this.#maps.entries()) {
+      map?.unsettle()
+      // Nothing has noted yet what it writes from here on.
+      if (this.#by(index) === 'bitmap') map?.forget()
+    }
   }
 
   /** The guest has ended here and may go on elsewhere: what it was on the disks then is what the maps belong to. */
@@ -98,8 +113,12 @@ export class DiskMaps {
     await untilGone(process)
     for (const [index, map] of this.#maps.entries()) {
       const found = statSync(machine.disks[index]!.path, { bigint: true, throwIfNoEntry: false })
-      if (map && found) map.settle(found.mtimeNs)
+      if (map && found && this.#by(index) === 'shim') map.settle(found.mtimeNs)
     }
+  }
+
+  #by(index: number): ReturnType<typeof markedBy> {
+    return markedBy(this.#record.machine.disks[index]!)
   }
 
   remove(): void {

@@ -15,20 +15,28 @@ import type { ChunkMap } from '../disk/chunk-map.ts'
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
 import type { CopyKnowledge, DiskReader, GuestDisks } from '../replication/disks.ts'
+import { BitmapMap } from './bitmap-map.ts'
 import { type Disk, diskNode, mirrorNode } from './disk.ts'
 import { openExports } from './disk-export.ts'
 import { bytesOf, fill, runsOf } from './disk-fill.ts'
+import { type DiskMaps, markedBy } from './disk-maps.ts'
 import type { GuestFiles } from './guest-files.ts'
-import { fedOf, journalBytesOf, letOwnerConnect, type Mirror, sentOf, syncOf } from './mirrored-disk.ts'
+import { jobPrefix, mirrorJobs, untilJobsGone } from './mirror-jobs.ts'
+import {
+  fedOf,
+  journalBytesOf,
+  letOwnerConnect,
+  letSpill,
+  type Mirror,
+  notSpilled,
+  seenOf,
+  sentOf,
+} from './mirrored-disk.ts'
 import type { PauseLease } from './pause-lease.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 import { standStill } from './stand-still.ts'
 
-const jobPrefix = 'subpage-mirror-'
 const targetPrefix = 'subpage-nbd-'
-const endMsMax = 10_000
-/** While jobs are looked at. */
-const lookMs = 2
 /** What may be left to copy while the guest stands still: at first, and at most, as a part of a journal. */
 const [leftBytesMin, leftShareMax] = [2 ** 20, 1 / 4]
 const settleMs = 50
@@ -38,19 +46,12 @@ export interface MirroredDisks {
   files: GuestFiles
   disks: readonly Disk[]
   lease: PauseLease
-  /** Of each disk. */
-  maps: readonly (ChunkMap | undefined)[]
-}
-
-interface Job {
-  device: string
-  len: number
-  offset: number
+  maps: Pick<DiskMaps, 'all' | 'directory'>
 }
 
 export class DiskMirrors implements GuestDisks {
   readonly sizes: readonly number[]
-  readonly maps: readonly (ChunkMap | undefined)[]
+  readonly maps: readonly (ChunkMap | BitmapMap | undefined)[]
   readonly #qmp: Qmp
   readonly #files: GuestFiles
   readonly #disks: readonly Disk[]
@@ -59,9 +60,17 @@ export class DiskMirrors implements GuestDisks {
   #failed: (why: Error) => void = () => undefined
   #tapping: Promise<void> = Promise.resolve()
   #over = true
+  readonly #spillDirectory: string
 
   constructor({ qmp, files, disks, lease, maps }: MirroredDisks) {
-    this.maps = maps
+    this.maps = disks.map((disk, index) => {
+      const map = maps.all[index]
+      const { bytes } = disk
+      return map && markedBy(disk) === 'bitmap'
+        ? new BitmapMap(map, { qmp, socket: files.disksSocket, node: diskNode(disk), bytes })
+        : map
+    })
+    this.#spillDirectory = maps.directory
     this.#qmp = qmp
     this.#lease = lease
     this.#files = files
@@ -159,14 +168,17 @@ export class DiskMirrors implements GuestDisks {
   async #tap(): Promise<void> {
     await this.#settled()
     if (this.#over) return
+    await letSpill(this.#mirrors, this.#spillDirectory, () => this.#over)
     await this.#still(async () => {
       // Of a job that has copied everything that is its end; until then it goes on copying.
-      for (const { device } of await this.#jobs()) await this.#qmp.run('block-job-cancel', { device })
-      await this.#gone()
+      for (const { device } of await mirrorJobs(this.#qmp))
+        await this.#qmp.run('block-job-cancel', { device })
+      await untilJobsGone(this.#qmp)
       this.#lease.mirrors(this.#disks.map(({ name }) => targetPrefix + name))
       for (const { endpoint, index } of this.#mirrors) {
         const map = this.maps[index]
-        if (map) endpoint.watch(map.path)
+        if (map instanceof BitmapMap) await map.tap()
+        if (map) endpoint.watch(map.path, map instanceof BitmapMap)
       }
       await this.#mirrorAll(this.#mirrors, {
         ...{ sync: 'none', 'copy-mode': 'write-blocking', 'on-target-error': 'stop' },
@@ -174,20 +186,32 @@ export class DiskMirrors implements GuestDisks {
     })
     if (this.#over) return
     for (const mirror of this.#mirrors) {
-      mirror.state = mirror.changed ? 'filling' : 'tapped'
+      mirror.state = mirror.changed || this.#noted(mirror) ? 'filling' : 'tapped'
       mirror.readBytes = mirror.feedBytes
       mirror.sentBytes = sentOf(mirror)
     }
     await this.#fillAll(this.#mirrors.filter(({ state }) => state === 'filling'))
   }
 
+  /** Its map, where QEMU's bitmaps have noted what is written. */
+  #noted({ index }: Mirror): BitmapMap | undefined {
+    const map = this.maps[index]
+    return map instanceof BitmapMap ? map : undefined
+  }
+
   /** Whatever is written from now on comes by itself: what was written before is in the maps. */
   async #fillAll(mirrors: readonly Mirror[]): Promise<void> {
     if (mirrors.length === 0) return
-    await using reader = await this.open()
+    const serves = mirrors.some((mirror) => this.#noted(mirror))
+    await using reader = await openExports(this.#qmp, this.#files.disksSocket, this.#disks, serves)
     for (const mirror of mirrors) {
       const { disk, index, endpoint, changed } = mirror
-      const runs = runsOf(disk.bytes, changed!, this.maps[index]!.marked())
+      await this.#noted(mirror)?.collect(changed !== undefined)
+      if (!changed) {
+        mirror.state = 'tapped'
+        continue
+      }
+      const runs = runsOf(disk.bytes, changed, this.maps[index]!.marked())
       mirror.readBytes = 0
       mirror.feedBytes = bytesOf(runs, disk.bytes)
       const written = endpoint.stats.writtenBytes
@@ -211,7 +235,7 @@ export class DiskMirrors implements GuestDisks {
   async #settled(): Promise<void> {
     const most = journalBytesOf(this.#disks.length) * leftShareMax
     for (let allowed = leftBytesMin; !this.#over; allowed = Math.min(allowed * 1.2, most)) {
-      const left = (await this.#jobs()).reduce(
+      const left = (await mirrorJobs(this.#qmp)).reduce(
         (sum, { len, offset }) => sum + len - offset,
         this.waitingBytes,
       )
@@ -229,7 +253,14 @@ export class DiskMirrors implements GuestDisks {
   }
 
   take(disk: number, into: Uint8Array, sealed: boolean): number {
-    return this.#mirrors[disk]?.endpoint.take(into, sealed) ?? 0
+    const mirror = this.#mirrors[disk]
+    try {
+      return mirror?.endpoint.take(into, sealed) ?? 0
+    } catch (cause) {
+      const failure = notSpilled(this.#spillDirectory, cause as Error)
+      this.#fail(mirror, failure.message)
+      throw failure
+    }
   }
 
   drop(): void {
@@ -243,13 +274,13 @@ export class DiskMirrors implements GuestDisks {
     this.#over = true
     this.drop()
     await this.#tapping
-    if ((await this.#jobs()).length > 0)
+    if ((await mirrorJobs(this.#qmp)).length > 0)
       await this.#still(async () => {
-        for (const { device } of await this.#jobs()) {
+        for (const { device } of await mirrorJobs(this.#qmp)) {
           // It may have ended by itself just now.
           await this.#qmp.run('block-job-cancel', { device, force: true }).catch(() => undefined)
         }
-        await this.#gone()
+        await untilJobsGone(this.#qmp)
       })
     const nodes = await this.#qmp.run<{ 'node-name': string }[]>('query-named-block-nodes', { flat: true })
     for (const { 'node-name': node } of nodes)
@@ -274,30 +305,7 @@ export class DiskMirrors implements GuestDisks {
   seenOf(index: number) {
     const mirror = this.#mirrors[index]
     if (!mirror) return undefined
-    const { currentBytes, sealedBytes, writes, writtenBytes, equalBytes, zeroBytes } = mirror.endpoint.stats
-    const state = mirror.state === 'tapped' ? ('Protected' as const) : ('Seeding' as const)
-    return {
-      ...{ state, behindBytes: currentBytes + sealedBytes, writes, writtenBytes, equalBytes, zeroBytes },
-      seeded: mirror.state === 'tapped' ? syncOf(mirror) : null,
-    }
-  }
-
-  /** Of ours. */
-  async #jobs(): Promise<Job[]> {
-    const jobs = await this.#qmp.run<Job[]>('query-block-jobs')
-    return jobs.filter(({ device }) => device.startsWith(jobPrefix))
-  }
-
-  async #gone(): Promise<void> {
-    const deadline = performance.now() + endMsMax
-    while ((await this.#jobs()).length > 0) {
-      if (performance.now() > deadline)
-        throw new SubpageError(
-          'DISK_FAILED',
-          `QEMU does not end its copying of a disk within ${endMsMax / 1000} s`,
-        )
-      await delay(lookMs)
-    }
+    return seenOf(mirror)
   }
 
   async #still(work: () => Promise<void>): Promise<void> {

@@ -118,7 +118,7 @@ export class QemuProcess {
     this.diskErrors = new DiskErrors(qmp, record.machine.disks)
     this.maps = DiskMaps.open(files, record)
     const { lease, maps } = this
-    this.disks = new DiskMirrors({ qmp, files, disks: record.machine.disks, lease, maps: maps.all })
+    this.disks = new DiskMirrors({ qmp, files, disks: record.machine.disks, lease, maps })
     this.flushAhead = new FlushAhead({
       paths: record.machine.disks.map(({ path }) => path),
       writes: () => this.disks.writes,

@@ -4,6 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
+import { diskStatus } from '../../src/agent/disk-status.ts'
 import { metricsPage } from '../../src/agent/metrics.ts'
 import {
   figureMetrics,
@@ -13,7 +14,7 @@ import {
   states,
   summaryMetrics,
 } from '../../src/agent/metrics-table.ts'
-import { diskStatus, GuestStatus, type HostStatus, unprotected } from '../../src/agent/status.ts'
+import { GuestStatus, type HostStatus, unprotected } from '../../src/agent/status.ts'
 import { DurationStats, durationBoundsUs } from '../../src/replication/durations.ts'
 
 interface Schema {

@@ -143,9 +143,9 @@ test('a disk is filled from what was there, but for chunks that are written mean
     () => endpoint.fill(22, new Uint8Array(0)),
   ])
     expect(wrong).toThrow(TypeError)
-  endpoint.watch(path)
+  endpoint.watch(path, false)
   using other = DiskEndpoint.open({ path: `${socket}2`, bytes: bytes + 512, journalBytesMax: 2 ** 20 })
-  expect(() => other.watch(path)).toThrow(/another disk/)
+  expect(() => other.watch(path, false)).toThrow(/another disk/)
   using third = DiskEndpoint.open({ path: `${socket}3`, bytes, journalBytesMax: 2 ** 20 })
-  expect(() => third.watch(owner.path)).toThrow(expect.objectContaining({ code: 'EINVAL' }))
+  expect(() => third.watch(owner.path, false)).toThrow(expect.objectContaining({ code: 'EINVAL' }))
 })

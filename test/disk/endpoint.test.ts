@@ -10,12 +10,14 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { DiskEndpoint } from '../../src/disk/endpoint.ts'
 import { applyDisk, checkDisk, chunkBytes, hashDisk, syncDisk } from '../../src/disk/records.ts'
+import { openUnnamed } from '../../src/disk/spill-file.ts'
 import { hashBlocksSync } from '../../src/memory/hash.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
@@ -146,6 +148,40 @@ test('while the journal is full a write waits; a take or `drop` frees it', async
     mode: 'drop',
     writes: 3,
   })
+})
+
+test('what has no room in memory goes through a file; one that is full fails the next take, and no write', async () => {
+  const bytes = 8 * MiB
+  const { endpoint, folder, uri } = openEndpoint(bytes, 128 * 1024)
+  const file = await openUnnamed(join(folder, 'spill'))
+  endpoint.spillTo(file, 64 * MiB)
+  expect(() => endpoint.spillTo(file, bytes)).toThrow(TypeError)
+  await file.close()
+  endpoint.record()
+  await qemuIo(uri, 'write -P 1 0 1M', 'write -P 2 512k 3M', 'write -P 3 6M 64k')
+  const { currentBytes, spilledBytes } = endpoint.stats
+  expect(spilledBytes).toBeGreaterThan(3 * MiB)
+  expect(currentBytes - spilledBytes).toBeLessThanOrEqual(128 * 1024)
+  const expected = Buffer.alloc(bytes)
+  expected
+    .fill(1, 0, MiB)
+    .fill(2, MiB / 2, 3.5 * MiB)
+    .fill(3, 6 * MiB, 6 * MiB + 65536)
+  const fd = openFile(join(folder, 'standby'), bytes)
+  await redo(endpoint, fd, bytes, false)
+  expect(readFileSync(join(folder, 'standby')).equals(expected)).toBe(true)
+  expect(endpoint.stats).toMatchObject({ spilledBytes: 0, spilledTotalBytes: spilledBytes })
+
+  const other = openEndpoint(bytes, 128 * 1024)
+  const full = await open('/dev/full', 'r+')
+  other.endpoint.spillTo(full, bytes)
+  await full.close()
+  other.endpoint.record()
+  await qemuIo(other.uri, 'write -P 1 0 64k', 'write -P 2 1M 1M', 'write -P 3 0 1M')
+  expect(() => other.endpoint.take(new Uint8Array(MiB), false)).toThrow(
+    expect.objectContaining({ code: 'ENOSPC' }),
+  )
+  expect(other.endpoint.stats).toMatchObject({ mode: 'drop', writes: 3, waitingMs: 0 })
 })
 
 test('the endpoint ends while a write waits for room, and with its socket', async () => {

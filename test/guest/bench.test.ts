@@ -36,7 +36,7 @@ test('disk', async () => {
   const { json, text } = await disk({ tiny: true })
   expect(json.rows.map(({ job, mode }) => `${job} ${mode}`).sort()).toEqual(
     ['sync1', 'sync16', 'seq', 'mixed']
-      .flatMap((job) => ['unprotected', 'protected', 'durable'].map((mode) => `${job} ${mode}`))
+      .flatMap((job) => ['unprotected', 'mirrored', 'protected', 'durable'].map((mode) => `${job} ${mode}`))
       .sort(),
   )
   for (const { iops, mibPerS, latencyUs } of json.rows) {
@@ -45,6 +45,8 @@ test('disk', async () => {
   }
   // The flush is a part of the pause.
   expect(json.stopFlushUs.p50).toEqual(between(0, json.pauseUs.p99))
+  // What sealing and the mirror add, which may be less than what pauses vary by.
+  expect(json.barrierUs.p50).toEqual(between(-1, json.pauseUs.p99))
   // Most of what is written lies in the guest's memory.
   expect(json.wireShare).toEqual(between(0, 0.5))
   // Of a disk that the standby has, only what changed is sent.

@@ -1,6 +1,15 @@
 /** Guests with writable disks: a disk is of one moment with the memory, whoever dies. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, existsSync, linkSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
@@ -171,33 +180,33 @@ describe.each(['raw', 'qcow2'] as const)('a disk of format %s', (format) => {
       expect(grew('sharedBytes')).toBeGreaterThan(0.5 * written)
       expect(grew('wireBytes')).toBeLessThan(0.2 * written)
     })
-
-    test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
-      const supervisor = await supervisorPid(a, name)
-      await standStill(supervisor)
-      const from = lastRecord(console, consoleLength(console))
-      // Nothing is let out meanwhile but the console, and the guest would wait for the endpoint.
-      await untilRecord(console, 0, from + 5)
-      process.kill(supervisor, 'SIGCONT')
-      const { disks } = await until(a, name, whole)
-      expect(disks).toMatchObject([{ cuts: 1 }])
-      expectLittleRead(disks[0]!)
-    })
-
-    test('goes on with the next supervisor', { timeout: 240_000 }, async () => {
-      process.kill(await supervisorPid(a, name), 'SIGKILL')
-      await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 10)
-      expectLittleRead((await until(a, name, whole)).disks[0]!)
-      expect(await a.client.verify(name)).toMatchObject({ equal: true })
-    })
-
-    test('and with the next supervisor of its standby', { timeout: 240_000 }, async () => {
-      process.kill(await supervisorPid(b, name), 'SIGKILL')
-      await until(a, name, ({ state }) => state !== 'Protected')
-      expectLittleRead((await until(a, name, whole)).disks[0]!)
-      expect(await a.client.verify(name)).toMatchObject({ equal: true })
-    })
   }
+
+  test('a supervisor that stands still keeps no write waiting', { timeout: 240_000 }, async () => {
+    const supervisor = await supervisorPid(a, name)
+    await standStill(supervisor)
+    const from = lastRecord(console, consoleLength(console))
+    // Nothing is let out meanwhile but the console, and the guest would wait for the endpoint.
+    await untilRecord(console, 0, from + 5)
+    process.kill(supervisor, 'SIGCONT')
+    const { disks } = await until(a, name, whole)
+    expect(disks[0]).toMatchObject({ cuts: 1 })
+    expectLittleRead(disks[0]!)
+  })
+
+  test('goes on with the next supervisor', { timeout: 240_000 }, async () => {
+    process.kill(await supervisorPid(a, name), 'SIGKILL')
+    await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 10)
+    expectLittleRead((await until(a, name, whole)).disks[0]!)
+    expect(await a.client.verify(name)).toMatchObject({ equal: true })
+  })
+
+  test('and with the next supervisor of its standby', { timeout: 240_000 }, async () => {
+    process.kill(await supervisorPid(b, name), 'SIGKILL')
+    await until(a, name, ({ state }) => state !== 'Protected')
+    expectLittleRead((await until(a, name, whole)).disks[0]!)
+    expect(await a.client.verify(name)).toMatchObject({ equal: true })
+  })
 
   test('is with its guest after the death of its QEMU, to the record', { timeout: 240_000 }, async () => {
     await untilRecord(console, 0, lastRecord(console, consoleLength(console)) + 20)
@@ -288,6 +297,61 @@ test('a full file system beneath a disk stops the guest until there is room, say
     await untilConsole(console, 0, (text) => /^written/m.exec(text) ?? undefined, 60_000)
     await until(a, name, whole)
     await a.client.remove(name)
+  } finally {
+    execFileSync('umount', ['-l', small])
+  }
+})
+
+test('what the link does not take goes through a file; one that is full costs the protection and nothing else', {
+  timeout: 240_000,
+}, async () => {
+  const name = 'disk-burst'
+  const c = await hosts.add('c')
+  const small = join(c.stateDirectory, 'disks')
+  mkdirSync(small, { recursive: true, mode: 0o700 })
+  const mount = (...options: string[]) => execFileSync('mount', [...options, small])
+  mount('-t', 'tmpfs', '-o', 'size=200m,mode=700', 'subpage-test')
+  try {
+    const path = join(hosts.directory, 'burst.raw')
+    writeFileSync(path, '')
+    truncateSync(path, 160 * 2 ** 20)
+    const status = await c.client.run({
+      ...{ name, ramBytes, accel: 'tcg', options: demoGuestOptions(['workload=idle']) },
+      disks: [{ path, name: 'data' }],
+    })
+    const console = consoleAt(status.console)
+    await untilConsole(console, 0, (said) => /^subpage-guest: ready/m.exec(said) ?? undefined, 120_000)
+    await protect(c, name, b, { suspicionMs: 12_000 })
+    await until(c, name, whole)
+    const standby = await supervisorPid(b, name)
+    const goOn = () => process.kill(standby, 'SIGCONT')
+    const burst = async (content: string) => {
+      await standStill(standby)
+      const from = consoleLength(console)
+      const write = `yes ${content} | dd of=/dev/vda bs=1M count=110 iflag=fullblock oflag=direct 2>/dev/null`
+      await typeLine(console, `run ${write} && echo written`)
+      await untilConsole(console, from, (text) => /^written/m.exec(text) ?? undefined, 60_000)
+    }
+
+    await burst('one')
+    const { journal, behindBytes } = (await c.client.guest(name)).disks[0]!
+    expect(journal.memoryBytes).toBeLessThanOrEqual(64 * 2 ** 20)
+    expect(journal.fileBytes).toBeGreaterThan(20 * 2 ** 20)
+    expect(journal.memoryBytes + journal.fileBytes).toBe(behindBytes)
+    goOn()
+    const after = await until(c, name, (now) => whole(now) && now.disks[0]!.journal.fileBytes === 0)
+    expect(after.disks[0]!.journal.spilledBytes).toBeGreaterThanOrEqual(journal.fileBytes)
+    expect(await c.client.verify(name)).toMatchObject({ equal: true })
+
+    mount('-o', 'remount,size=16m')
+    await burst('two')
+    // The standby still stands still: the guest has written all the same. What comes first is said.
+    const reason = /the copying of disk data broke off: its journal.* no space left on device|silent for/i
+    await until(c, name, (now) => reason.test(now.reason))
+    goOn()
+    expectLittleRead({ ...(await until(c, name, whole)).disks[0]!, bytes: 8 * 160 * 2 ** 20 })
+    expect(await c.client.verify(name)).toMatchObject({ equal: true })
+    await c.client.remove(name)
   } finally {
     execFileSync('umount', ['-l', small])
   }

@@ -1,14 +1,19 @@
 /*
  * The journal of a disk: random sequences against plain arrays, what merging and zeros save, and that it stays within its
- * bounds: a write waits while it is full.
- * build with: native/disk/journal.c native/disk/records.c native/disk/chunk_map.c
+ * bounds: a write waits while it is full. What goes through a file.
+ * build with: native/disk/journal.c native/disk/journal_known.c native/disk/journal_take.c native/disk/journal_write.c native/disk/spill.c native/disk/records.c native/disk/chunk_map.c
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "../../native/core/bytes.h"
 #include "../../native/fuzz/journal_model.h"
 #include "check.h"
 
@@ -41,8 +46,8 @@ static uint64_t taken_records(struct journal *journal)
 {
     static uint8_t into[1 << 20];
     uint64_t count, all = 0;
-    for (size_t used; (used = journal_take(journal, into, sizeof into, false)) > 0; all += count)
-        CHECK(records_check(into, used, MODEL_DISK_BYTES, &count) == NULL);
+    for (ssize_t used; (used = journal_take(journal, into, sizeof into, false)) > 0; all += count)
+        CHECK(records_check(into, (size_t)used, MODEL_DISK_BYTES, &count) == NULL);
     return all;
 }
 
@@ -197,6 +202,81 @@ static void waits_when_full(void)
     journal_free(journal);
 }
 
+/* ---- what has no room in memory */
+
+static void spills(void)
+{
+    static uint8_t into[1 << 16];
+    enum { DISK = 64 << 20, BYTES = 1 << 20, FILE_BYTES = 8 << 20, ROUNDS = 100 };
+    int file = memfd_create("journal", MFD_CLOEXEC), seen = dup(file);
+    struct journal *journal = journal_new(DISK, BYTES / 2);
+    struct stat status;
+    journal_record(journal);
+    CHECK(file >= 0 && journal_spill(journal, file, FILE_BYTES) == 0);
+    /* Many times what the file takes: it is used anew, and each record comes back in its turn. */
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < 16; i++)
+            put(journal, (uint64_t)i << 17, 1 << 17, 1 + (int)(round + i) % 250);
+        CHECK(stats_of(journal).spilled_bytes > BYTES);
+        CHECK(stats_of(journal).current_bytes - stats_of(journal).spilled_bytes <= BYTES / 2);
+        journal_seal(journal);
+        put(journal, 0, 4096, 9);
+        uint64_t bytes = 0;
+        for (ssize_t used; (used = journal_take(journal, into, sizeof into, true)) > 0;)
+            for (ssize_t at = 0; at < used;) {
+                uint32_t length = load32(into + at + 8);
+                uint64_t offset = load64(into + at);
+                CHECK(into[at + 16] == 1 + (round + (offset >> 17)) % 250 && into[at + 16] == into[at + 15 + length]);
+                bytes += length;
+                at += 16 + length;
+            }
+        CHECK(bytes == 16 << 17 && taken_records(journal) == 1);
+    }
+    CHECK(stats_of(journal).spilled_total > (uint64_t)ROUNDS * BYTES && stats_of(journal).spilled_bytes == 0);
+    CHECK(fstat(seen, &status) == 0 && status.st_size == 0);
+    /* It stays within its bounds: the next one waits. */
+    for (uint64_t i = 0; stats_of(journal).spilled_bytes < FILE_BYTES * 7 / 8; i++)
+        put(journal, i << 17, 1 << 17, 1);
+    CHECK(fstat(seen, &status) == 0 && status.st_size <= FILE_BYTES);
+    struct writer writer = {journal, 1 << 20, -1};
+    pthread_t thread = start_waiting(&writer);
+    journal_drop(journal);
+    pthread_join(thread, NULL);
+    CHECK(writer.error == 0 && fstat(seen, &status) == 0 && status.st_size == 0);
+    /* A file that takes nothing more, or has lost something: the guest writes on, and whoever takes hears of it. */
+    journal_record(journal);
+    for (uint64_t i = 0; i < 3; i++)
+        put(journal, i << 17, 1 << 17, 1);
+    put(journal, BYTES, 1 << 17, 2);
+    put(journal, 2 * BYTES, 1 << 17, 2);
+    CHECK(stats_of(journal).spilled_bytes == 2 << 17 && ftruncate(seen, 100) == 0);
+    ssize_t used = 0;
+    for (unsigned takes = 0; takes < 1000 && used >= 0; takes++)
+        used = journal_take(journal, into, sizeof into, false);
+    CHECK(used == -EIO && !stats_of(journal).recording);
+    put(journal, 0, 4096, 1);
+    journal_drop(journal);
+    journal_record(journal);
+    CHECK(journal_take(journal, into, sizeof into, true) == -EIO && !stats_of(journal).recording);
+    journal_free(journal);
+    CHECK(fstat(seen, &status) == 0 && close(seen) == 0 && fcntl(file, F_GETFD) < 0);
+}
+
+static void spill_is_full(void)
+{
+    static uint8_t into[1 << 16];
+    struct journal *journal = journal_new(MODEL_DISK_BYTES, 1 << 16);
+    journal_record(journal);
+    CHECK(journal_spill(journal, open("/dev/full", O_RDWR | O_CLOEXEC), 8 << 20) == 0);
+    put(journal, 0, 40000, 1);
+    CHECK(journal_take(journal, into, 8192, false) > 0);
+    put(journal, 65536, 40000, 2);
+    put(journal, 0, 4096, 3);
+    CHECK(journal_take(journal, into, sizeof into, false) == -ENOSPC);
+    CHECK(stats_of(journal).writes == 3 && !stats_of(journal).recording);
+    journal_free(journal);
+}
+
 /* ---- what was there before */
 
 enum { FILL_STEPS = 4000 };
@@ -210,8 +290,8 @@ static uint32_t next_random(uint32_t *state)
 static void take_all(struct journal *journal, uint8_t *standby)
 {
     static uint8_t into[1 << 16];
-    for (size_t used; (used = journal_take(journal, into, sizeof into, false)) > 0;)
-        model_apply(standby, into, used);
+    for (ssize_t used; (used = journal_take(journal, into, sizeof into, false)) > 0;)
+        model_apply(standby, into, (size_t)used);
 }
 
 static uint32_t chunk_length(uint64_t chunk)
@@ -278,7 +358,7 @@ static void watches(void)
     memset(map, 0, bytes);
     map->disk_bytes = MODEL_DISK_BYTES;
     struct journal *journal = journal_new(MODEL_DISK_BYTES, 1 << 20);
-    journal_watch(journal, map);
+    journal_watch(journal, map, false);
     chunk_map_mark(map, JOURNAL_CHUNK_BYTES - 1, 2);
     /* QEMU rounds up to whole blocks. */
     chunk_map_mark(map, MODEL_DISK_BYTES - 1, 4096);
@@ -306,5 +386,7 @@ int main(void)
     merges();
     equal_chunks();
     waits_when_full();
+    spills();
+    spill_is_full();
     return 0;
 }

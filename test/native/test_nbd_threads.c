@@ -1,7 +1,7 @@
 /*
  * The NBD server with a client that writes while the supervisor's side seals, takes and reads: nothing is lost. And its end,
  * whatever the client does; and clients that are silent, or leave in the middle. Also built with ThreadSanitizer.
- * build with: native/disk/nbd.c native/disk/journal.c native/disk/records.c native/disk/chunk_map.c -DNBD_NEGOTIATION_MS=300
+ * build with: native/disk/nbd.c native/disk/journal.c native/disk/journal_known.c native/disk/journal_take.c native/disk/journal_write.c native/disk/spill.c native/disk/records.c native/disk/chunk_map.c -DNBD_NEGOTIATION_MS=300
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -146,16 +147,19 @@ static void *guest(void *context)
 static void take_all(bool sealed)
 {
     static uint8_t into[20000];
-    for (size_t used; (used = journal_take(journal, into, sizeof into, sealed)) > 0;)
-        model_apply(standby, into, used);
+    for (ssize_t used; (used = journal_take(journal, into, sizeof into, sealed)) > 0;)
+        model_apply(standby, into, (size_t)used);
 }
 
-static void nothing_is_lost(void)
+static void nothing_is_lost(bool spills)
 {
     uint8_t hashes[MODEL_CHUNKS * JOURNAL_HASH_BYTES];
     struct journal_stats stats;
     pthread_t thread;
-    begin(JOURNAL_BYTES);
+    begin(spills ? JOURNAL_BYTES / 10 : JOURNAL_BYTES);
+    if (spills)
+        CHECK(journal_spill(journal, memfd_create("journal", MFD_CLOEXEC), 4 << 20) == 0);
+    written = false;
     model_hashes(standby, hashes);
     CHECK(journal_know(journal, hashes, sizeof hashes) == 0);
     journal_record(journal);
@@ -163,7 +167,7 @@ static void nothing_is_lost(void)
     for (unsigned round = 0; !written; round++) {
         journal_read_stats(journal, &stats);
         /* One write may be larger than what was free, and none is when nothing is. */
-        CHECK(stats.current_bytes + stats.sealed_bytes <= JOURNAL_BYTES);
+        CHECK(stats.current_bytes + stats.sealed_bytes - stats.spilled_bytes <= JOURNAL_BYTES);
         journal_seal(journal);
         if (round % 7 == 0)
             journal_unseal(journal);
@@ -182,6 +186,7 @@ static void nothing_is_lost(void)
     CHECK(memcmp(disk, standby, sizeof disk) == 0);
     CHECK(served().connections == 1 && served().flushes == 1);
     journal_read_stats(journal, &stats);
+    CHECK((stats.spilled_total > 0) == spills && stats.spilled_bytes == 0);
     CHECK(stats.writes == WRITES + WRITES / 2 && served().requests == stats.writes + 1);
     end();
 }
@@ -294,7 +299,8 @@ static void only_sockets_are_replaced(void)
 int main(void)
 {
     snprintf(path, sizeof path, "/tmp/subpage-test-nbd-%d", getpid());
-    nothing_is_lost();
+    nothing_is_lost(false);
+    nothing_is_lost(true);
     silent_clients_are_dropped();
     ends_at_any_moment();
     only_sockets_are_replaced();
