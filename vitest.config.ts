@@ -26,7 +26,8 @@ const processTests = [
 const guestTests = ['test/guest/**', 'lab/test/guest/**']
 const longTests = ['test/guest/{bench,debian,torture}.test.ts', 'lab/test/guest/study-*.test.ts']
 const aloneTests = [
-  'test/guest/{backlog,bad-luck,disk-cuts,disk-options,failover,fence,full,hangs}.test.ts',
+  'test/guest/{backlog,bad-luck,density,density-protected,density-standby,disk-cuts}.test.ts',
+  'test/guest/{disk-options,failover,fence,full,hangs}.test.ts',
   'test/guest/{hot-pages,libvirt-failover,network-failover,readme,sending,working-set}.test.ts',
 ]
 
