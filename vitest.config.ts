@@ -1,9 +1,9 @@
 /**
- * Six projects. `unit` needs neither QEMU nor privileges and takes about a minute; `simulation` runs the pair through schedules of
+ * Five projects. `unit` needs neither QEMU nor privileges and takes about a minute; `simulation` runs the pair through schedules of
  * faults in simulated time. Both only compute: they share the cores. `process` starts agents, arbiters and the command line as
  * real processes, and pairs that wait on real time: more of its files run at once than there are cores. `guest` runs real virtual
- * machines, two files at a time; `alone` those whose faults, disks and loads need both cores, one after the other. `long`, which is not
- * a part of `npm test`, has a tiny size of each benchmark and study. The time limits are for what hangs: a loaded
+ * machines, one file after the other: two at a time take as long, for each of them needs both cores. `long`, which is not a part of
+ * `npm test`, has a tiny size of each benchmark and study. The time limits are for what hangs: a loaded
  * machine may be ten times as slow.
  */
 import { defaultServerConditions } from 'vite'
@@ -25,17 +25,14 @@ const processTests = [
 /** Booting guests. */
 const guestTests = ['test/guest/**', 'lab/test/guest/**']
 const longTests = ['test/guest/{bench,debian,torture}.test.ts', 'lab/test/guest/study-*.test.ts']
-const aloneTests = [
-  'test/guest/{backlog,bad-luck,density,density-protected,density-standby,disk-cuts}.test.ts',
-  'test/guest/{disk-options,failover,fence,full,hangs}.test.ts',
-  'test/guest/{hot-pages,libvirt-failover,network-failover,readme,sending,working-set}.test.ts',
-]
 
 const guests = {
   expect: { poll: { timeout: 20_000 } },
   globalSetup: ['test/support/global-setup.ts'],
   testTimeout: 180_000,
   hookTimeout: 180_000,
+  // Real guests share two cores: one file at a time keeps epochs and failovers meaningful.
+  fileParallelism: false,
 }
 
 export default defineConfig({
@@ -86,18 +83,7 @@ export default defineConfig({
           name: 'guest',
           sequence: { groupOrder: 2 },
           include: guestTests.map((folder) => `${folder}/*.test.ts`),
-          exclude: [...longTests, ...aloneTests],
-          maxWorkers: 2,
-        },
-      },
-      {
-        extends: true,
-        test: {
-          ...guests,
-          name: 'alone',
-          sequence: { groupOrder: 3 },
-          include: aloneTests,
-          fileParallelism: false,
+          exclude: longTests,
         },
       },
       {
@@ -105,9 +91,8 @@ export default defineConfig({
         test: {
           ...guests,
           name: 'long',
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 3 },
           include: longTests,
-          fileParallelism: false,
         },
       },
     ],

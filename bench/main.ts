@@ -23,7 +23,7 @@ const benches: Readonly<Record<string, Entry>> = {
   delta: { load: () => import('./delta.ts'), needs: ['native'] },
   disk: { load: () => import('./disk.ts'), needs: ['native', 'guest'] },
   failover: { load: () => import('./failover.ts'), needs: ['native', 'guest'] },
-  outside: { load: () => import('./outside.ts'), needs: ['guest'] },
+  outside: { load: () => import('./outside.ts'), needs: ['native', 'guest'] },
   overhead: {
     load: () => import('./overhead.ts'),
     needs: ['native', 'guest', 'workloads'],

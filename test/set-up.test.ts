@@ -63,8 +63,8 @@ function node(has: typeof nothing, program: string, ...args: string[]) {
 const names = /bench -- (\S+)/.exec(node(withoutGuest, 'bench/main.js').said)![1]!.split('|')
 /** They work on memory alone. */
 const withoutGuests = ['delta', 'shadow']
-/** Its guests have no operating system. */
-const withoutImages = [...withoutGuests, 'scale']
+/** Their guests have no operating system, or are simulated. */
+const withoutImages = [...withoutGuests, 'dashboard', 'scale']
 /** They run programs in a guest. */
 const withWorkloads = ['overhead', 'sending']
 

@@ -140,6 +140,18 @@ export const figureMetrics: readonly FigureMetric[] = [
   gauge('guest_seeding_bytes', 'All that seeding has to compare or send.', 'seeding.totalBytes'),
   gauge('guest_seeding_bytes_per_second', 'How fast seeding goes.', 'seeding.bytesPerSecond'),
   gauge('guest_seeding_left_seconds', 'How long seeding will still take.', 'seeding.secondsLeft'),
+  gauge('guest_operation_done_bytes', 'What a command has done of its work.', 'operation.progress.doneBytes'),
+  gauge('guest_operation_bytes', 'All that a command has to do.', 'operation.progress.totalBytes'),
+  gauge(
+    'guest_operation_bytes_per_second',
+    'How fast a command goes on.',
+    'operation.progress.bytesPerSecond',
+  ),
+  gauge(
+    'guest_operation_left_seconds',
+    'How long a command will still take.',
+    'operation.progress.secondsLeft',
+  ),
   gauge('guest_verified_timestamp_seconds', 'When guest and standby were compared last.', 'verified.at', ms),
   gauge('guest_shadow_bytes', 'Memory of the shadow, at most.', 'memory.shadowBytes'),
   gauge('guest_reducer_bytes', 'Memory of dictionary and indexes.', 'memory.reducerBytes'),

@@ -2,6 +2,7 @@
  * Temporary directories that name their owner: the demo and the tests keep agents and guests in them, and what one that
  * was killed left behind can be told from what is in use.
  */
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -27,7 +28,17 @@ export function makeOwnedDirectory(prefix: string): string {
 export async function removeOwnedDirectory(directory: string): Promise<void> {
   for (const host of readdirSync(directory, { withFileTypes: true }))
     if (host.isDirectory()) await endGuests(join(directory, host.name))
+  unmountBelow(directory)
   rmSync(directory, { recursive: true, force: true })
+}
+
+/** Tests mount small file systems in theirs; the last one first. */
+function unmountBelow(directory: string): void {
+  const points = readFileSync('/proc/self/mountinfo', 'latin1')
+    .split('\n')
+    .flatMap((line) => line.split(' ')[4] ?? [])
+    .filter((point) => point.startsWith(`${directory}/`))
+  for (const point of points.reverse()) execFileSync('umount', ['--lazy', point])
 }
 
 /** Removes those whose owner does not run any more. Returns their names. */

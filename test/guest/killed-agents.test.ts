@@ -1,4 +1,5 @@
 /** What a killed agent leaves is in nobody's way: not in the next one's, not in a user's. */
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -109,6 +110,9 @@ describe('what a killed agent leaves behind', () => {
     const agent = await lost.add('x')
     await agent.client.run({ ...idle, name: 'orphan' })
     await killHost(agent)
+    const mounted = join(lost.directory, 'x', 'mounted')
+    mkdirSync(mounted)
+    execFileSync('mount', ['-t', 'tmpfs', 'subpage-test', mounted])
     const { ram } = guestFiles(join(lost.directory, 'x'), 'orphan')
     expect(await sweepOwnedDirectories(['subpage-test-'])).not.toContain(basename(lost.directory))
     expect(processesWith(ram)).toHaveLength(1)

@@ -8,6 +8,10 @@
  * mapped over it), and counts once: its bytes have become zeros, or the file's.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "scan.h"
 
 /* Guard pages hold nothing, but look as if they were swapped. Kernels that do not know the category refuse it. */
@@ -29,6 +33,29 @@ static int scan_written(const struct watch *watch, uint64_t *start, uint64_t end
             return count;
         guard = 0;
     }
+}
+
+/* Some kernels have no zero page: there, too, a page that was only read is filled. One of our own is read to know. */
+static bool filled_by_reading(void)
+{
+    static enum { UNKNOWN, NO, YES } answer;
+    if (answer == UNKNOWN) {
+        volatile uint8_t *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        static const struct wanted zero = {.all = CATEGORY_ZERO, .untracked = true};
+        struct scan_region region;
+        answer = NO;
+        if (page != MAP_FAILED && pagemap >= 0 && page[0] == 0) {
+            uint64_t start = (uintptr_t)page;
+            if (scan_next(pagemap, &zero, &start, start + PAGE_BYTES, &region, 1) == 0)
+                answer = YES;
+        }
+        if (page != MAP_FAILED)
+            munmap((void *)page, PAGE_BYTES);
+        if (pagemap >= 0)
+            close(pagemap);
+    }
+    return answer == YES;
 }
 
 /* A marked stretch of so many bytes is looked at too rather than asking once more. */
@@ -61,7 +88,9 @@ static int take_unmarked(struct watch *watch, const struct mapping *mapping, con
             settle(watch, mapping, &ranges[at], settled, regions[i].start);
             settled = regions[i].end;
             /* The kernel fills a large page at the first touch of any part of it. */
-            enum find_kind kind = regions[i].categories & CATEGORY_HUGE ? FIND_UNSURE : FIND_WRITTEN;
+            enum find_kind kind = regions[i].categories & CATEGORY_HUGE ? FIND_UNSURE
+                                  : filled_by_reading()                 ? FIND_FILLED
+                                                                        : FIND_WRITTEN;
             if (!note(watch, mapping, regions[i].start, settled, kind))
                 return ENOSPC;
         }

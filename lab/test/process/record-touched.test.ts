@@ -3,6 +3,7 @@
  * was given back is, once, since it has changed. The oracle's writes are known; what the holder finds is compared with them
  * exactly, epoch by epoch.
  */
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +12,16 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { seededRandom } from '../../../test/support/random.ts'
 import { Epochs, Oracle, range, seesFiles } from './oracle.ts'
 import { buildVictim } from './victim.ts'
+
+const probe = `
+import ctypes, mmap, struct
+pages = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+pages[0], pages[4096]
+at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+pagemap = open('/proc/self/pagemap', 'rb')
+pagemap.seek(at // 4096 * 8)
+one, other = struct.unpack('QQ', pagemap.read(16))
+print(one % 2**55 == other % 2**55)`
 
 const shared = ['memfd', 'anon', 'sysv'] as const
 /** More than the 64 MiB that get numbers together: the first page and the last are of different blocks. */
@@ -27,6 +38,12 @@ beforeAll(() => {
   writeFileSync(file, Buffer.alloc(pages * pageBytes, 'a file'))
 })
 afterAll(() => rmSync(folder, { recursive: true }))
+
+/**
+ * A kernel without a zero page fills what is only read: a write of zeros to memory that holds none changes nothing then, and cannot be
+ * told. Two pages that were read are one where there is a zero page; who may not see where they are takes it for there.
+ */
+const zeroPage = execFileSync('python3', ['-c', probe], { encoding: 'utf8' }).trim() === 'True'
 
 const undo: (() => Promise<void>)[] = []
 afterEach(async () => {
@@ -258,11 +275,11 @@ test('large pages: the pages that were touched, not what the kernel filled for t
   await oracle.run('read', 0, 1100, 1)
   await oracle.run('write', 0, 2000, 1)
   await epochs.next()
-  expect(epochs.written(at, 4096)).toEqual([4, 5, 2000])
+  expect(epochs.written(at, 4096)).toEqual(zeroPage ? [4, 5, 2000] : [4, 2000])
   await oracle.run('dontneed', 0, 0, 512)
   await oracle.run('read', 0, 0, 512)
   await epochs.next()
-  expect(epochs.written(at, 4096)).toEqual([3, 4, 5])
+  expect(epochs.written(at, 4096)).toEqual(zeroPage ? [3, 4, 5] : [3, 4])
   expect(epochs.copied(at, 4096)).toBe(true)
 })
 
@@ -353,6 +370,7 @@ test.each(['private', 'file', 'memfd'] as const)(
     const at = await oracle.map(0, kind, pages)
     const model = new Model(kind === 'memfd')
     const done: string[] = []
+    const steps = allSteps.filter((doing) => zeroPage || kind === 'memfd' || doing !== 'zeros')
     const step = async (doing: Step, first: number, count: number) => {
       await oracle.run(doing, 0, first, count)
       for (const page of range(first, count)) model.note(doing, page)
@@ -365,8 +383,8 @@ test.each(['private', 'file', 'memfd'] as const)(
       const so = `seed ${random.seed}, after ${done.join('; ')}`
       expect(epochs.written(at, pages), so).toEqual(model.endEpoch())
       expect(epochs.copied(at, pages), so).toBe(true)
-      for (let steps = random.integer(0, 12); steps > 0; steps--)
-        await step(allSteps[random.integer(0, 7)]!, random.integer(0, 199), random.integer(1, 20))
+      for (let left = random.integer(0, 12); left > 0; left--)
+        await step(steps[random.integer(0, steps.length - 1)]!, random.integer(0, 199), random.integer(1, 20))
       done.push('epoch')
       await epochs.next()
     }
