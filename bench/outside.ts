@@ -2,7 +2,7 @@
  * What it would cost to protect a domain of libvirt that runs as it is, without the restart that `subpage libvirt prepare` asks for: its
  * memory is anonymous, its seccomp filter lets no userfaultfd be made in it, and its monitor belongs to libvirt. So each checkpoint
  * stops it through libvirt, saves the devices' state, and compares all of its memory with a copy. Nothing of it is in the product:
- * these are the figures why (docs/libvirt.md). What a product would add to them is not counted.
+ * these are the figures why. What a product would add to them is not counted.
  *
  *   {rows: [{ramMib, pauseUs, stopUs, saveUs, compareUs, contUs, changedPages}], rounds}    each a spread, over rounds
  */
