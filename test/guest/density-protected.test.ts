@@ -12,7 +12,8 @@ import { Hosts, killHost, protect, startVictim, supervisorPid, until } from '../
 
 const hosts = new Hosts()
 const full = { recentMs: 0, coldMs: 0, budget: 1 }
-let [a, b] = [] as unknown as [EphemeralAgent, EphemeralAgent]
+let a: EphemeralAgent
+let b: EphemeralAgent
 let victim: Console
 
 beforeAll(async () => {

@@ -34,7 +34,7 @@ export function useLive(session: Session): Live {
     trouble: undefined,
     refused: undefined,
   }).current
-  const [, changed] = useReducer((count: number) => count + 1, 0)
+  const [, changed] = useReducer<number, void>((count) => count + 1, 0)
   useEffect(() => {
     const ending = new AbortController()
     const { signal } = ending
@@ -47,13 +47,13 @@ export function useLive(session: Session): Live {
           if (error instanceof ApiFailure && error.code === 'AUTH_REFUSED') {
             live.refused = error.message
             endSession()
-            changed(undefined as never)
+            changed()
             return
           }
         }
         live.trouble =
           'The agent gives no answer. What it protects goes on; this page connects again by itself.'
-        changed(undefined as never)
+        changed()
         await new Promise((resolve) => setTimeout(resolve, againMs))
       }
     }
@@ -72,7 +72,7 @@ export function useLive(session: Session): Live {
             if (point) keep(live, name, point)
           }
         }
-        changed(undefined as never)
+        changed()
       }
     })
     void again(async () => {
