@@ -1,3 +1,5 @@
+#define _GNU_SOURCE
+
 /* The journal of a disk under any sequence of writes, seals, takes and seedings: nothing is lost, and nothing comes in a wrong order. */
 #include "journal_model.h"
 
