@@ -150,6 +150,65 @@ const schedules: Explicit[] = [
     settledMs: 14_000,
     on: 'a',
   },
+  {
+    name: 'what a command was granted goes back when the checkpoint cannot be applied meanwhile',
+    defect: () => void vi.spyOn(Succession.prototype, 'giveBack').mockImplementation(notAsked),
+    script: ({ world, b, at }) => {
+      const { arbiter } = world
+      at(500, () => {
+        arbiter.slowMs = 400
+        arbiter.cutOff.add('a')
+        fault(world, 'before-apply', 1, 'throw')
+        const takeOver = () => void b.supervisor?.failover(false).catch(() => undefined)
+        b.supervisor?.process.enter(takeOver)
+      })
+      at(3_000, () => {
+        arbiter.slowMs = 3
+        arbiter.cutOff.clear()
+      })
+    },
+    settledMs: 9_000,
+    on: 'a',
+  },
+  {
+    name: 'what a standby may have been granted goes back when it is removed before it hears of it',
+    defect: () => void vi.spyOn(Succession.prototype, 'giveBack').mockImplementation(notAsked),
+    script: (pair) => {
+      const { b, at } = pair
+      const remove = () => void b.supervisor?.remove().catch(() => undefined)
+      loseAnswers(pair, () => b.supervisor?.process.enter(remove))
+      // It was removed for good.
+      at(3_000, () => pair.world.network.cut())
+    },
+    settledMs: 14_000,
+    on: 'a',
+  },
+  {
+    name: 'what an arbiter grants that was restored between two questions is not used, and goes back',
+    defect: () => void vi.spyOn(Succession.prototype, 'replaced', 'get').mockReturnValue(false),
+    script: ({ world, at }) => {
+      const { arbiter, network } = world
+      at(400, () => arbiter.backUp())
+      at(500, () => {
+        network.cut()
+        arbiter.cutOff.add('b')
+      })
+      at(2_000, () => {
+        arbiter.beforeClaim = (host, generation) => {
+          if (host !== 'b' || generation !== 2) return
+          arbiter.beforeClaim = () => undefined
+          arbiter.restore()
+        }
+        arbiter.cutOff.clear()
+      })
+      at(6_000, () => network.heal())
+      // What it gave back does not stand in the way of the one who holds the same generation in truth.
+      at(12_000, () => network.cut())
+      at(14_000, () => network.heal())
+    },
+    settledMs: 18_000,
+    on: 'a',
+  },
 ]
 
 const pairs: SimPair[] = []

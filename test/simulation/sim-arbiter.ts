@@ -25,6 +25,8 @@ export class SimArbiter {
   newest: string | undefined
   /** Tells the log. */
   note: (text: string) => void = () => undefined
+  /** What happens to it right before a claim takes effect. */
+  beforeClaim: (host: string, generation: number) => void = () => undefined
   /** Until a question takes effect, milliseconds at most. */
   slowMs = 3
 
@@ -49,6 +51,7 @@ export class SimArbiter {
       },
       claim: (guest, generation, claimant, signal) =>
         ask(signal, () => {
+          this.beforeClaim(host, generation)
           const held = holder(guest, generation) ?? { claimant, generation, at: '' }
           this.newest = held.claimant
           this.note(`${host}: claims generation ${generation}, ${held.claimant} has it`)
