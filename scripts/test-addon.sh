@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests of the addon under AddressSanitizer and UBSan: a second build of it, which node loads in place of the first, and those of
-# the unit tests that exercise deltas, reduction, regions, the store and the endpoint of a disk. Arguments are files of tests, in place of those.
+# the unit tests that exercise deltas, reduction, regions, the store, the trackers and the endpoint of a disk. Arguments are files of tests, in place of those.
 # Leaks are not looked for: node itself keeps memory until its end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,9 +37,11 @@ process.dlopen = (module, path, ...rest) =>
 JS
 
 tests=(test/delta/{refusals,reduce,shadow}.test.ts test/memory/{region,handles,hash}.test.ts test/density/store.test.ts
-  test/replication/device-state.test.ts lab/test/plugin/share.test.ts test/disk/hostile.test.ts)
+  test/replication/device-state.test.ts lab/test/plugin/share.test.ts test/disk/hostile.test.ts
+  test/tracking/conformance.test.ts)
 if [ $# -gt 0 ]; then tests=("$@"); fi
-export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+# A program under our preloaded library has that one first.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1
 export NODE_OPTIONS="--require $PWD/$OUT/instead.cjs"
 LD_PRELOAD=$("$CC" -print-file-name=libasan.so):$("$CC" -print-file-name=libubsan.so) \
   node node_modules/vitest/vitest.mjs run --project unit --maxWorkers 1 "${tests[@]}"

@@ -59,6 +59,8 @@ export class Victims {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: {
         PATH: process.env.PATH ?? '',
+        // For scripts/test-addon.sh, whose preloaded libraries it inherits behind the shim.
+        ASAN_OPTIONS: process.env.ASAN_OPTIONS ?? '',
         ...(shim ? shimEnvironment({ ram, status: statusPath, forget }) : {}),
         ...environment,
       },
@@ -75,7 +77,7 @@ export class Victims {
         forgetPath: forget,
       },
     })
-    await once(lines, 'line')
+    await answered(lines)
     return victim
   }
 
@@ -95,14 +97,28 @@ function talkTo(child: ChildProcess, lines: Interface, rest: Pick<Victim, 'statu
     ...rest,
     pid: rest.target.pid,
     async run(command) {
-      const answer = once(lines, 'line') as Promise<[string]>
+      const answer = answered(lines)
       child.stdin?.write(`${command}\n`)
-      const [line] = await answer
+      const line = await answer
       if (!line.startsWith('ok')) throw new Error(`victim answered ${command} with ${line}`)
       return line.slice(3)
     },
     kill: () => end(child),
   }
+}
+
+/** @throws Error when the victim has ended */
+async function answered(lines: Interface): Promise<string> {
+  const over = new AbortController()
+  const { signal } = over
+  const line = once(lines, 'line', { signal }).then(([text]) => text as string)
+  const closed = once(lines, 'close', { signal }).then(() => {
+    throw new Error('the victim has ended')
+  })
+  return await Promise.race([line, closed]).finally(() => {
+    over.abort()
+    return Promise.allSettled([line, closed])
+  })
 }
 
 async function end(child: ChildProcess): Promise<void> {
