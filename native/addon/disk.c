@@ -13,7 +13,7 @@
 #include "../disk/journal.h"
 #include "../disk/nbd.h"
 
-enum { PATH_ROOM = 4096, STATS = 14 };
+enum { PATH_ROOM = 4096, STATS = 15 };
 
 static const napi_type_tag disk_tag = {0x3d9e51c08b7742af, 0xa614f2d90c3be587};
 
@@ -318,6 +318,7 @@ static napi_value stats_call(napi_env env, napi_callback_info info)
         (double)journal.equal_bytes,    (double)journal.zero_bytes, (double)server.flushes,
         (double)journal.waiting_ms,     (double)journal.recording,  (double)server.requests,
         (double)journal.spilled_bytes,  (double)journal.spilled_total,
+        (double)journal.error,
     };
     memcpy(results, values, sizeof values);
     return NULL;

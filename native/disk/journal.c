@@ -133,6 +133,7 @@ void journal_read_stats(struct journal *journal, struct journal_stats *stats)
     pthread_mutex_lock(&journal->lock);
     *stats = (struct journal_stats){
         .recording = journal->recording,
+        .error = journal->error,
         .current_bytes = journal->current.bytes,
         .sealed_bytes = journal->sealed.bytes,
         .writes = journal->writes,

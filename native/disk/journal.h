@@ -33,6 +33,7 @@ struct journal;
 
 struct journal_stats {
     bool recording;
+    int error; /* why nothing is recorded any more, and each take fails; 0: nothing was lost */
     uint64_t current_bytes, sealed_bytes; /* data, and JOURNAL_RECORD_COST a record */
     uint64_t spilled_bytes; /* data of these that is in the file */
     uint64_t spilled_total; /* and that ever was */

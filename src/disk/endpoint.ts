@@ -38,17 +38,24 @@ export interface DiskStats {
   /** Since when the present write waits for room; 0: none does. */
   waitingMs: number
   mode: 'drop' | 'record'
+  /** What was recorded is not whole, and each take says why. */
+  broken: boolean
   /** Requests that were answered. */
   requests: number
 }
 
-const statCount = 14
+const statCount = 15
+/** The smallest buffer that records are taken into (journal.h). */
+const takeBytesMin = 17
+/** What fails while nobody takes is told within this. */
+const lookMs = 100
 
 /** Chunks that are filled at a time. */
 export const fillChunks = 16
 
 export class DiskEndpoint {
   private readonly handle: DiskHandle
+  #look: NodeJS.Timeout | undefined
 
   private constructor(handle: DiskHandle) {
     this.handle = handle
@@ -80,9 +87,19 @@ export class DiskEndpoint {
    * From now on what has no room in memory goes into a file, which is the endpoint's then. If that cannot be written or read the guest
    * writes on, nothing more is recorded, and `take` throws.
    * @param bytesMax of the file
+   * @param broke told once, also while nobody takes; `code` is the name of the errno
    */
-  spillTo(file: FileHandle, bytesMax: number): void {
+  spillTo(file: FileHandle, bytesMax: number, broke: (cause: Error) => void): void {
     addon.diskSpill(this.handle, file.fd, bytesMax)
+    this.#look = setInterval(() => {
+      if (!this.stats.broken) return
+      clearInterval(this.#look)
+      try {
+        this.take(new Uint8Array(takeBytesMin), true)
+      } catch (error) {
+        broke(error as Error)
+      }
+    }, lookMs).unref()
   }
 
   /** Chunks that are going to be read for `fill`, at most `fillChunks`. */
@@ -124,7 +141,7 @@ export class DiskEndpoint {
   }
 
   /**
-   * Moves records (records.ts) into `into`, which has 17 bytes or more; the last one is split where it does not fit.
+   * Moves records (records.ts) into `into`, which has `takeBytesMin` or more; the last one is split where it does not fit.
    * @returns the bytes used; 0: the list is empty
    * @throws Error whose `code` is the name of the errno, such as ENOSPC: what was recorded is not whole
    */
@@ -151,11 +168,13 @@ export class DiskEndpoint {
       requests: at(11),
       spilledBytes: at(12),
       spilledTotalBytes: at(13),
+      broken: at(14) !== 0,
     }
   }
 
   /** Ends the server and removes the socket; twice is once. */
   close(): void {
+    clearInterval(this.#look)
     addon.diskClose(this.handle)
   }
 

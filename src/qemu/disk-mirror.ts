@@ -168,7 +168,8 @@ export class DiskMirrors implements GuestDisks {
   async #tap(): Promise<void> {
     await this.#settled()
     if (this.#over) return
-    await letSpill(this.#mirrors, this.#spillDirectory, () => this.#over)
+    const broke = (mirror: Mirror, why: string) => this.#fail(mirror, why)
+    await letSpill(this.#mirrors, this.#spillDirectory, { over: () => this.#over, broke })
     await this.#still(async () => {
       // Of a job that has copied everything that is its end; until then it goes on copying.
       for (const { device } of await mirrorJobs(this.#qmp))
@@ -304,8 +305,7 @@ export class DiskMirrors implements GuestDisks {
   /** What a disk's endpoint has seen; undefined while it is not mirrored. */
   seenOf(index: number) {
     const mirror = this.#mirrors[index]
-    if (!mirror) return undefined
-    return seenOf(mirror)
+    return mirror && seenOf(mirror)
   }
 
   async #still(work: () => Promise<void>): Promise<void> {

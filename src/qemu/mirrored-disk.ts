@@ -49,21 +49,29 @@ const syncOf = ({ changed, readBytes, sentBytes }: Mirror): DiskSync => ({
   ...{ by: changed ? 'map' : 'hashes', readBytes, sentBytes },
 })
 
+interface Spilling {
+  /** Nobody wants it any more. */
+  over: () => boolean
+  /** A file could not be written or read: what was recorded is not whole. */
+  broke: (mirror: Mirror, why: string) => void
+}
+
 /**
  * What has no room in the memory of a journal goes into a file from now on; before, it made the copying wait.
- * @param over nobody wants it any more
  * @throws SubpageError DISK_FAILED
  */
 export async function letSpill(
   mirrors: readonly Mirror[],
   directory: string,
-  over: () => boolean,
+  { over, broke }: Spilling,
 ): Promise<void> {
-  for (const { endpoint } of mirrors) {
+  for (const mirror of mirrors) {
     const file = await openUnnamed(directory).catch((cause) => {
       throw notSpilled(directory, cause)
     })
-    if (!over()) endpoint.spillTo(file, journalFileBytesOf(mirrors.length))
+    const bytesMax = journalFileBytesOf(mirrors.length)
+    if (!over())
+      mirror.endpoint.spillTo(file, bytesMax, (cause) => broke(mirror, notSpilled(directory, cause).message))
     await file.close()
   }
 }

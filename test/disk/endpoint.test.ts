@@ -14,7 +14,7 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import fc from 'fast-check'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { DiskEndpoint } from '../../src/disk/endpoint.ts'
 import { applyDisk, checkDisk, chunkBytes, hashDisk, syncDisk } from '../../src/disk/records.ts'
 import { openUnnamed } from '../../src/disk/spill-file.ts'
@@ -154,8 +154,9 @@ test('what has no room in memory goes through a file; one that is full fails the
   const bytes = 8 * MiB
   const { endpoint, folder, uri } = openEndpoint(bytes, 128 * 1024)
   const file = await openUnnamed(join(folder, 'spill'))
-  endpoint.spillTo(file, 64 * MiB)
-  expect(() => endpoint.spillTo(file, bytes)).toThrow(TypeError)
+  const broke = vi.fn()
+  endpoint.spillTo(file, 64 * MiB, broke)
+  expect(() => endpoint.spillTo(file, bytes, broke)).toThrow(TypeError)
   await file.close()
   endpoint.record()
   await qemuIo(uri, 'write -P 1 0 1M', 'write -P 2 512k 3M', 'write -P 3 6M 64k')
@@ -174,13 +175,17 @@ test('what has no room in memory goes through a file; one that is full fails the
 
   const other = openEndpoint(bytes, 128 * 1024)
   const full = await open('/dev/full', 'r+')
-  other.endpoint.spillTo(full, bytes)
+  const told = vi.fn()
+  other.endpoint.spillTo(full, bytes, told)
   await full.close()
   other.endpoint.record()
   await qemuIo(other.uri, 'write -P 1 0 64k', 'write -P 2 1M 1M', 'write -P 3 0 1M')
+  // Also while nobody takes.
+  await expect.poll(() => told.mock.calls).toEqual([[expect.objectContaining({ code: 'ENOSPC' })]])
   expect(() => other.endpoint.take(new Uint8Array(MiB), false)).toThrow(
     expect.objectContaining({ code: 'ENOSPC' }),
   )
+  expect(broke).not.toHaveBeenCalled()
   expect(other.endpoint.stats).toMatchObject({ mode: 'drop', writes: 3, waitingMs: 0 })
 })
 
