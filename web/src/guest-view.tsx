@@ -1,11 +1,12 @@
 /** One guest: what it is and how it is, its plots, disks and events. */
 import { useState } from 'preact/hooks'
 import type { HostEvent } from '../../src/agent/event-log.ts'
-import type { Point } from '../../src/agent/guest-history.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
 import { errorTable } from '../../src/error-table.ts'
 import type { ErrorCode } from '../../src/errors.ts'
 import { Actions } from './actions.tsx'
+import { Memory } from './memory.tsx'
 import { Plot, type Series } from './plot.tsx'
 import type { Session } from './session.ts'
 import { Timeline } from './timeline.tsx'
@@ -111,11 +112,15 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
           </div>
         </section>
       )}
+      {lives(guest) && <Memory name={name} session={session} />}
       {disks.length > 0 && <Disks guest={guest} />}
       <Timeline events={own} title="Events" />
     </article>
   )
 }
+
+/** There is a process whose memory can be asked about. */
+const lives = ({ state }: GuestStatus) => !['Failed', 'Ended', 'Hung'].includes(state)
 
 const Progress = ({ doing, of }: { doing: string; of: NonNullable<GuestStatus['seeding']> }) => (
   <div class="seeding">

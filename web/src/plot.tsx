@@ -2,7 +2,8 @@
 import { useEffect, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import type { HostEvent } from '../../src/agent/event-log.ts'
-import { type Point, pointColumns } from '../../src/agent/guest-history.ts'
+import { pointColumns } from '../../src/agent/guest-history.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 
 export interface Series {
   column: (typeof pointColumns)[number]
