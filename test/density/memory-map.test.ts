@@ -18,7 +18,7 @@ function heldOf(ways: (Kind | undefined)[]): number[] {
   const cellPages = cellPagesOf(ways.length)
   const held = new Array<number>(heldWays.length * Math.ceil(ways.length / cellPages)).fill(0)
   for (const [page, way] of ways.entries()) {
-    const at = heldWays.findIndex((one) => one === way)
+    const at = (heldWays as readonly (Kind | undefined)[]).indexOf(way)
     if (at >= 0) held[Math.floor(page / cellPages) * heldWays.length + at]!++
   }
   return held

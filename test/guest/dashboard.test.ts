@@ -141,7 +141,7 @@ test('the memory of a guest that is protected and dense: where it is, how hot, a
   await alpha!.client.densityOn(name, { recentMs: 200, coldMs: 400, budget: 1 })
   const page = await open(await address(alpha!), {
     colorScheme: 'light',
-    viewport: { width: 1360, height: 900 },
+    viewport: { width: 1360, height: 420 },
   })
   const asked: string[] = []
   page.on('request', (request) => asked.push(new URL(request.url()).pathname))
@@ -151,6 +151,8 @@ test('the memory of a guest that is protected and dense: where it is, how hot, a
   expect(asked.filter((path) => path.endsWith('/memory-map'))).toEqual([])
   const section = page.getByRole('region', { name: 'Memory map' })
   await section.scrollIntoViewIfNeeded()
+  await expect.poll(() => asked.some((path) => path.endsWith('/memory-map'))).toBe(true)
+  await page.setViewportSize({ width: 1360, height: 900 })
   const kind = (called: string) =>
     section.locator('.legend li', { has: page.getByText(called, { exact: true }) })
   for (const called of ['dirty', 'one word', 'compressed']) await kind(called).waitFor({ timeout: 60_000 })
@@ -169,6 +171,16 @@ test('the memory of a guest that is protected and dense: where it is, how hot, a
   expect(total((kind) => kind === 'modified')).toBeGreaterThan(0)
   expect({ dense: map.dense, watched: map.watched }).toEqual({ dense: true, watched: true })
 
+  // Density watches, so there is a working set; and this host knows what its standby has.
+  const used = page.getByRole('region', { name: 'Working set' })
+  await used.getByText(/^[\d.]+ MiB ± .* of 160 MiB used|^[\d.]+ .iB ± /).waitFor()
+  await expect.poll(async () => (await alpha!.client.workingSets(name)).points.length).toBeGreaterThan(1)
+  const other = page.getByRole('region', { name: 'The other side' })
+  await other.getByText('waits to take over').waitFor()
+  expect(await other.textContent()).toContain(`subpage dashboard --state ${beta!.stateDirectory}`)
+  await page.getByRole('button', { name: 'Watch its memory' }).click()
+  await page.getByRole('button', { name: 'Stop watching' }).click()
+
   const part = section.getByRole('slider', { name: 'Look at a part' })
   await part.focus()
   const first = await section.locator('output').textContent()
@@ -180,6 +192,8 @@ test('the memory of a guest that is protected and dense: where it is, how hot, a
   expect(await accessibility(page)).toEqual([])
   await picture(page, 'memory-dark')
   await page.setViewportSize({ width: 390, height: 844 })
+  // There the page begins with all guests.
+  await page.getByRole('link', { name: /web/ }).click()
   await section.scrollIntoViewIfNeeded()
   expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390)
   expect(await accessibility(page)).toEqual([])

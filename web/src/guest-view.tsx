@@ -7,10 +7,12 @@ import { errorTable } from '../../src/error-table.ts'
 import type { ErrorCode } from '../../src/errors.ts'
 import { Actions } from './actions.tsx'
 import { Memory } from './memory.tsx'
+import { OtherSide } from './other-side.tsx'
 import { Plot, type Series } from './plot.tsx'
 import type { Session } from './session.ts'
 import { Timeline } from './timeline.tsx'
 import { bytes, hostOf, number, rate, reasonOf, time, toneOf } from './words.ts'
+import { WorkingSet } from './working-set.tsx'
 
 interface ViewProps {
   guest: GuestStatus
@@ -113,7 +115,11 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
         </section>
       )}
       {lives(guest) && <Memory name={name} session={session} />}
+      {lives(guest) && role !== 'Standby' && (
+        <WorkingSet guest={guest} events={own} spanMs={spans[span]} session={session} />
+      )}
       {disks.length > 0 && <Disks guest={guest} />}
+      <OtherSide guest={guest} />
       <Timeline events={own} title="Events" />
     </article>
   )

@@ -122,6 +122,13 @@ function prepare(canvas: HTMLCanvasElement, width: number, height: number): Canv
   return ctx
 }
 
+/** A mark on this colour can be seen. @param colour as #rrggbb */
+function inkOn(colour: string): string {
+  const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16))
+  const light = 0.3 * red! + 0.6 * green! + 0.1 * blue!
+  return light > 120 ? 'rgb(0 0 0 / 38%)' : 'rgb(255 255 255 / 50%)'
+}
+
 function patternOf(ctx: CanvasRenderingContext2D, kind: MemoryKind): Fill {
   const ratio = devicePixelRatio
   const drawn = document.createElement('canvas')
@@ -130,7 +137,7 @@ function patternOf(ctx: CanvasRenderingContext2D, kind: MemoryKind): Fill {
   tiled.scale(drawn.width / tile, drawn.height / tile)
   tiled.fillStyle = css(`--m-${kind}`)
   tiled.fillRect(0, 0, tile, tile)
-  tiled.fillStyle = css('--m-mark')
+  tiled.fillStyle = inkOn(css(`--m-${kind}`))
   for (const [x, y, width, height] of marks[kind]) tiled.fillRect(x!, y!, width!, height!)
   const pattern = ctx.createPattern(drawn, 'repeat')
   pattern?.setTransform(new DOMMatrix().scale(1 / ratio))
