@@ -122,10 +122,6 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     process.umask(0o077)
     await once(api.server, 'listening')
 
-    const untold = tellServiceManager('READY=1')
-    if (untold !== undefined) agent.eventLog.add('', 'guest', untold)
-    else keepServiceManagerInformed()
-
     const end = async () => {
       tellServiceManager('STOPPING=1')
       await agent.close()
@@ -134,6 +130,10 @@ export async function serve(options: ServeOptions): Promise<Agent> {
     }
     process.once('SIGTERM', end)
     process.once('SIGINT', end)
+    // Whoever is told may end us at once.
+    const untold = tellServiceManager('READY=1')
+    if (untold !== undefined) agent.eventLog.add('', 'guest', untold)
+    else keepServiceManagerInformed()
     return agent
   } catch (error) {
     lock.release()

@@ -2,19 +2,15 @@
  * A schedule: everything that goes wrong in one simulation, drawn from its seed, and then what must be true again when
  * nothing goes wrong any more.
  */
-import { grains } from '../../src/delta/capture.ts'
-import { asSubpageError } from '../../src/errors.ts'
-import { pageBytes } from '../../src/memory/page.ts'
+
 import { type FaultPoint, faultPoints } from '../../src/replication/fault.ts'
-import { type PauseLimits, pauseLimits } from '../../src/replication/pause-limits.ts'
-import type { ProtectionSettings } from '../../src/replication/protection-settings.ts'
-import type { Sending } from '../../src/replication/sending.ts'
-import type { Verification } from '../../src/replication/verifier.ts'
-import type { HotPageCosts } from '../../src/tracking/hot-pages.ts'
 import { type SeededRandom, seededRandom } from '../support/random.ts'
+import { settingsOf } from './drawn-settings.ts'
+import { Operator } from './operator.ts'
 import { Violation } from './sim-client.ts'
 import type { SimHost } from './sim-host.ts'
-import { type Broken, type PlannedFault, type SimSettings, SimWorld } from './sim-world.ts'
+import { type Broken, type PlannedFault, SimWorld } from './sim-world.ts'
+import { Verdict } from './verdict.ts'
 
 export interface Result {
   seed: number
@@ -33,64 +29,6 @@ export interface Result {
 
 /** Real time that one simulation may take before it counts as one that never ends. */
 const eventsMax = 400_000
-const settleMsMax = 90_000
-
-/** Drawn apart from everything else, so that what a seed stands for stays the same. */
-function sendingOf(seed: number, tracker: string): Sending {
-  const { integer } = seededRandom(seed ^ 0x5eed)
-  const pick = <T>(of: readonly T[]) => of[integer(0, of.length - 1)]!
-  return {
-    reduce: pick([[], ['dictionary'], ['sharing', 'similar'], ['dictionary', 'sharing', 'similar']]),
-    blockBytes: pick([64, 1024]),
-    compress: pick(['off', 'lz4', 'zstd']),
-    speculate: pick(['off', 'auto', 'always']),
-    ...shadowOf(pick, tracker),
-  }
-}
-
-/** Drawn apart, too. */
-function limitsOf(seed: number): PauseLimits {
-  const { integer } = seededRandom(seed ^ 0x11317)
-  return integer(0, 2) === 0 ? { ...pauseLimits, wholePages: integer(0, 4) } : pauseLimits
-}
-
-/** Eager, so that few epochs are enough; some leave cold pages between two hot ones, too. */
-function hotPagesOf(seed: number): HotPageCosts | undefined {
-  const { integer } = seededRandom(seed ^ 0x407)
-  return integer(0, 3) === 0 ? undefined : { faultNs: 1000, compareNs: 100, runNs: integer(0, 1) * 150 }
-}
-
-function shadowOf(pick: <T>(of: readonly T[]) => T, tracker: string): Sending {
-  const kind = pick(['full', 'cache', 'hash'])
-  // Not with a tracker that names every page.
-  if (kind === 'cache' && tracker !== 'compare')
-    return { shadow: { cacheBytes: pick([1, 3, 64]) * pageBytes } }
-  return kind === 'hash' ? { shadow: 'hash', grainBytes: pick(grains) } : {}
-}
-
-function settingsOf(random: SeededRandom): SimSettings {
-  const chance = (percent: number) => random.integer(1, 100) <= percent
-  const pick = <T>(of: readonly T[]) => of[random.integer(0, of.length - 1)]!
-  const settings: Omit<SimSettings, 'sending' | 'limits' | 'hotPages' | 'apart'> = {
-    pages: random.integer(4, 14),
-    stepMs: pick([4, 8, 15]),
-    epochMs: pick([25, 40, 100]),
-    pauseShareMax: chance(20) ? 0.3 : undefined,
-    suspicionMs: pick([100, 250, 500]),
-    outputs: chance(8) ? 'free' : 'held',
-    chosen: !chance(10),
-    sameMachine: chance(10),
-    tracker: chance(15) ? 'compare' : 'userfault',
-    codec: pick(['line', 'line', 'page', 'xor-rle', 'masked']),
-  }
-  return {
-    ...settings,
-    sending: sendingOf(random.seed, settings.tracker),
-    limits: limitsOf(random.seed),
-    hotPages: hotPagesOf(random.seed),
-    apart: random.seed % 2 === 1,
-  }
-}
 
 export async function simulate(seed: number, broken: Broken = {}): Promise<Result> {
   const world = new SimWorld(seed, settingsOf, broken)
@@ -108,31 +46,27 @@ export async function simulate(seed: number, broken: Broken = {}): Promise<Resul
     failure: failure ?? world.failure,
     log: [`settings ${JSON.stringify(world.settings)}`, ...world.log],
     events: world.time.count,
-    epochs: run.epochs,
+    epochs: run.verdict.epochs,
     takeovers: world.takeovers,
     packets: world.client.packets,
     hotPages: world.hotPages,
     simulatedMs: world.time.nowMs,
-    lost: run.lost,
+    lost: run.verdict.lost,
   }
 }
 
 class Schedule {
   readonly #world: SimWorld
   readonly #random: SeededRandom
+  readonly #operator: Operator
+  readonly verdict: Verdict
   #over = false
-  lost = false
-  epochs = 0
-  /** Something that ends a copy of the guest has happened. */
-  #deaths = 0
-  /** The pair was whole when a copy died, and nothing else went wrong until the other one ran. */
-  #mustSurvive = false
-  /** The arbiter has lost its memory. */
-  #forgotten = false
 
   constructor(world: SimWorld) {
     this.#world = world
     this.#random = world.random
+    this.#operator = new Operator(world)
+    this.verdict = new Verdict(world, this.#operator)
   }
 
   async play(): Promise<void> {
@@ -141,7 +75,7 @@ class Schedule {
     a.startSupervisor()
     b.startSupervisor()
     a.supervisor!.run()
-    this.#command('protect', a, (supervisor) => supervisor.protect(this.#protection('b')))
+    this.#operator.protect(a)
     this.#plan()
     const faultsMs = this.#draw(300, 3_000)
     for (let left = this.#draw(1, 9); left > 0; left--)
@@ -160,7 +94,7 @@ class Schedule {
     let done = false
     world.time.after(faultsMs + 50, () => {
       this.#heal()
-      void this.#settle().then(
+      void this.verdict.settle().then(
         () => {
           done = true
         },
@@ -207,13 +141,13 @@ class Schedule {
       const [qemu] = this.#world.copies
       if (this.#over || !qemu) return
       this.#world.note(`-- QEMU of ${qemu.host} hangs for ${forMs} ms`)
-      this.#mustSurvive = false
+      this.verdict.mustSurvive = false
       qemu.stop()
       time.after(forMs, () => qemu.goOn())
     })
     this.#world.onFenced = () => {
       this.#world.note('-- it hangs for too long')
-      this.#died(this.#whole(true))
+      this.verdict.died(this.verdict.whole(true))
     }
   }
 
@@ -225,7 +159,7 @@ class Schedule {
     const [host, forMs, cuts] = [hosts[integer(0, 1)]!, integer(1, 4_000), integer(0, 1) === 1]
     time.after(integer(20, faultsMs), () => {
       if (this.#over) return
-      this.#mustSurvive = false
+      this.verdict.mustSurvive = false
       this.#world.note(`-- ${host.name} reaches itself for ${forMs} ms`)
       network.misled.set(host, host)
       if (cuts) network.reset('both')
@@ -242,8 +176,8 @@ class Schedule {
     if (integer(0, 2) > 0) time.after(backupMs, () => !this.#over && arbiter.backUp())
     time.after(Math.max(backupMs + 1, restoreMs), () => {
       if (this.#over) return
-      this.#mustSurvive = false
-      this.#forgotten = true
+      this.verdict.mustSurvive = false
+      this.verdict.forgotten = true
       this.#world.note('-- the arbiter is restored')
       arbiter.restore()
     })
@@ -252,11 +186,11 @@ class Schedule {
   /** An orderly shutdown of a host, or of its supervisor only: the supervisor is stopped, then QEMU dies, or the supervisor is back first. */
   #shutDown(host: SimHost, forMs: number, deathMs: number): void {
     const { time } = this.#world
-    const wasWhole = this.#whole()
-    this.#mustSurvive = false
+    const wasWhole = this.verdict.whole()
+    this.verdict.mustSurvive = false
     this.#world.note(`-- shutdown ${host.name}, its supervisor for ${forMs} ms, its QEMUs in ${deathMs} ms`)
     const runs = this.#world.copies.find((qemu) => qemu.host === host.name)
-    if (runs) this.#died(wasWhole)
+    if (runs) this.verdict.died(wasWhole)
     host.supervisor?.process.enter(() => void host.endSupervisor(forMs))
     time.after(deathMs, () => {
       if (this.#over || !runs?.alive) return
@@ -272,8 +206,8 @@ class Schedule {
     const { network, time } = this.#world
     const forMs = this.#duration()
     if (this.#over) return
-    const wasWhole = this.#whole()
-    this.#mustSurvive = false
+    const wasWhole = this.verdict.whole()
+    this.verdict.mustSurvive = false
     this.#world.note(`-- ${kind} ${host.name} ${forMs} ms`)
     const later = (run: () => void) => time.after(forMs, () => !this.#over && run())
     switch (kind) {
@@ -342,7 +276,7 @@ class Schedule {
         const copies = this.#world.qemus.filter((qemu) => qemu.alive)
         if (copies.length === 0) return
         const victim = copies.find((qemu) => qemu.host === host.name) ?? copies[0]!
-        if (victim.hasGuest) this.#died(wasWhole)
+        if (victim.hasGuest) this.verdict.died(wasWhole)
         this.#world.hit(victim.host)
         victim.die({ how: 'died', detail: 'killed' })
         return
@@ -357,7 +291,7 @@ class Schedule {
         return
       case 'host-death':
         if (this.#world.settings.sameMachine) return
-        if (this.#world.copies.some((qemu) => qemu.host === host.name)) this.#died(wasWhole)
+        if (this.#world.copies.some((qemu) => qemu.host === host.name)) this.verdict.died(wasWhole)
         host.loseEverything()
         time.after(forMs, () => this.#note(`-- host ${host.name} is back`, () => host.comeBack()))
         return
@@ -377,103 +311,9 @@ class Schedule {
         return
       }
       case 'command':
-        this.#operate(host)
+        this.#operator.operate(host)
         return
     }
-  }
-
-  #operate(host: SimHost): void {
-    const other = this.#world.hosts.find((one) => one !== host)!
-    switch (this.#pick(['switchover', 'switchover', 'failover', 'unprotect', 'protect', 'remove'])) {
-      case 'switchover':
-        this.#command('switchover', host, (supervisor) => supervisor.switchover())
-        return
-      case 'failover':
-        this.#command('failover', host, (supervisor) => supervisor.failover(false))
-        return
-      case 'unprotect':
-        this.#command('unprotect', host, (supervisor) => supervisor.unprotect())
-        return
-      case 'protect':
-        this.#command('protect', host, (supervisor) => supervisor.protect(this.#protection(other.name)))
-        return
-      case 'remove':
-        if (this.#draw(0, 9) > 0 && host.supervisor?.hosted?.kind === 'running') return
-        this.#command('remove', host, (supervisor) => supervisor.remove())
-        return
-    }
-  }
-
-  #command(
-    name: string,
-    host: SimHost,
-    run: (supervisor: NonNullable<SimHost['supervisor']>) => Promise<void>,
-  ): void {
-    const { supervisor } = host
-    supervisor?.process.enter(() => {
-      this.#world.note(`-- command ${name} on ${host.name}`)
-      if (name === 'switchover' || name === 'failover') this.#world.commanded = true
-      const work = async () => await run(supervisor)
-      work().then(
-        () => supervisor.say(`${name} is done`),
-        (error) => {
-          supervisor.say(`${name}: ${asSubpageError(error).message}`)
-          this.#world.unexpected(asSubpageError(error), supervisor)
-        },
-      )
-    })
-  }
-
-  #protection(to: string): ProtectionSettings {
-    const { epochMs, pauseShareMax, suspicionMs, outputs, tracker, codec, sending } = this.#world.settings
-    return {
-      to,
-      epochMs,
-      ...(pauseShareMax !== undefined && { pauseShareMax }),
-      suspicionMs,
-      outputs,
-      tracker,
-      codec,
-      ...(!this.#world.broken.plain && sending),
-    }
-  }
-
-  // ---- what must be true
-
-  /** Protected, with everybody at work. */
-  #whole(hung = false): boolean {
-    const { network, hosts, arbiter, settings } = this.#world
-    const running = hosts
-      .map(({ supervisor }) => supervisor?.hosted)
-      .find((hosted) => hosted?.kind === 'running')
-    const standby = hosts
-      .map(({ supervisor }) => supervisor?.hosted)
-      .find((hosted) => hosted?.kind === 'standby')
-    return (
-      settings.chosen &&
-      // It decides nothing before the hosts have met again.
-      !this.#forgotten &&
-      settings.outputs === 'held' &&
-      network.up &&
-      network.delayMs[1] < 5 &&
-      network.bytesPerMs > 1000 &&
-      arbiter.cutOff.size === 0 &&
-      arbiter.lostAnswers === 0 &&
-      arbiter.slowMs < 10 &&
-      hosts.every(({ supervisor }) => supervisor?.process.state === 'running') &&
-      this.#world.planned.every(({ passingsLeft }) => passingsLeft <= 0) &&
-      running?.kind === 'running' &&
-      (hung ? running.primary?.covered === true : running.primary?.state === 'Protected') &&
-      standby?.kind === 'standby' &&
-      standby.standby.state === 'Protected' &&
-      !standby.standby.ending &&
-      !running.succession.undecided
-    )
-  }
-
-  #died(wasWhole: boolean): void {
-    this.#deaths++
-    this.#mustSurvive = wasWhole
   }
 
   #calm(): void {
@@ -497,79 +337,6 @@ class Schedule {
       host.startSupervisor()
       host.supervisor?.process.goOn()
     }
-  }
-
-  /** Exactly one copy, which serves, and is protected again. */
-  async #settle(): Promise<void> {
-    const world = this.#world
-    const sleep = (ms: number) => new Promise<void>((resolve) => world.time.after(ms, resolve))
-    const until = world.time.nowMs + settleMsMax
-    const seenBefore = world.client.packets
-    let missing = 0
-    while (world.time.nowMs < until) {
-      await sleep(40)
-      const { copies } = world
-      if (copies.length === 0) {
-        if (++missing % 50 === 0) this.#help()
-        if (missing > 250) return this.#judgeLoss()
-        continue
-      }
-      missing = 0
-      if (copies.length !== 1) continue
-      const host = world.host(copies[0]!.host)
-      const hosted = host.supervisor?.hosted
-      if (hosted?.kind !== 'running' || hosted.qemu.qemu !== copies[0]) continue
-      const { primary } = hosted
-      if (!primary) {
-        await this.#protectAgain(host)
-        continue
-      }
-      if (primary.state !== 'Protected' || world.client.packets === seenBefore) continue
-      this.epochs = primary.stats.summary(0).checkpoints
-      const verified = await Promise.race([
-        primary.verify().catch((error) => error as Error),
-        sleep(5_000).then(() => new Error('no answer')),
-      ])
-      if (verified instanceof Error) continue
-      return this.#judge(verified)
-    }
-    const copies = world.copies.map(({ host, status }) => `${host} ${status}`)
-    const states = world.hosts.map(({ name, supervisor }) => {
-      const hosted = supervisor?.hosted
-      if (hosted?.kind === 'running') return `${name} running, ${hosted.primary?.state}`
-      return `${name} ${hosted?.kind === 'standby' ? `standby ${hosted.standby.state}` : hosted?.kind}`
-    })
-    throw new Violation(`not settled: copies ${copies.join(', ')}; ${states.join('; ')}`)
-  }
-
-  /** People come to see after it. */
-  #help(): void {
-    const { settings } = this.#world
-    if (settings.chosen && settings.outputs === 'held') return
-    for (const host of this.#world.hosts)
-      if (host.supervisor?.hosted?.kind === 'standby' && this.#world.copies.length === 0) {
-        this.#world.forced = true
-        this.#command('failover --force', host, (supervisor) => supervisor.failover(true))
-      }
-  }
-
-  async #protectAgain(host: SimHost): Promise<void> {
-    const to = host.name === 'a' ? 'b' : 'a'
-    this.#command('protect', host, (supervisor) => supervisor.protect(this.#protection(to)))
-    await new Promise<void>((resolve) => this.#world.time.after(1_000, resolve))
-  }
-
-  #judge({ equal, difference }: Verification): void {
-    if (!equal) throw new Violation(`guest and image differ: ${JSON.stringify(difference)}`)
-    if (this.#world.copies.length > 1) throw new Violation('two copies run')
-  }
-
-  #judgeLoss(): void {
-    this.lost = true
-    if (this.#world.removed) return
-    if (this.#mustSurvive) throw new Violation('the guest died, was protected, and nobody took it over')
-    if (this.#deaths === 0 && !this.#world.hitMidway)
-      throw new Violation('the guest is gone, and nothing has killed it')
   }
 
   // ---- chance

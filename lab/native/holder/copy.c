@@ -36,17 +36,16 @@ static bool is_zero(const uint8_t *page)
 /* Pages whose bytes are in the mirror now. */
 static void count_read(struct watch *watch, uint64_t page, uint64_t count, enum find_kind kind)
 {
-    if (kind != FIND_UNSURE && kind != FIND_FILLED) {
+    if (kind != FIND_UNSURE) {
         if (kind == FIND_WRITTEN)
             known_set(&watch->known, page, count, true);
         count_pages(watch, page, count);
         return;
     }
     for (uint64_t end = page + count; page < end; page++) {
-        bool zero = is_zero(mirror_of(watch, page, 1));
-        if (!known_has(&watch->known, page) && zero)
+        if (!known_has(&watch->known, page) && is_zero(mirror_of(watch, page, 1)))
             continue;
-        known_set(&watch->known, page, 1, !zero || kind == FIND_UNSURE);
+        known_set(&watch->known, page, 1, true);
         count_pages(watch, page, 1);
     }
 }

@@ -234,7 +234,6 @@ struct run {
 enum find_kind {
     FIND_WRITTEN,
     FIND_UNSURE, /* written, or only read for the first time: then it holds zeros, as it did before */
-    FIND_FILLED, /* the same, on a kernel without a zero page; what holds zeros is as good as given back */
     FIND_EMPTY,   /* known, and given back: it reads as zeros */
     FIND_OF_FILE, /* known, and given back: it reads as the file does */
     FIND_COMPARED /* there: it counts when it differs from the mirror */

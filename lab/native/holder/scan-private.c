@@ -88,9 +88,8 @@ static int take_unmarked(struct watch *watch, const struct mapping *mapping, con
             settle(watch, mapping, &ranges[at], settled, regions[i].start);
             settled = regions[i].end;
             /* The kernel fills a large page at the first touch of any part of it. */
-            enum find_kind kind = regions[i].categories & CATEGORY_HUGE ? FIND_UNSURE
-                                  : filled_by_reading()                 ? FIND_FILLED
-                                                                        : FIND_WRITTEN;
+            bool unsure = regions[i].categories & CATEGORY_HUGE || filled_by_reading();
+            enum find_kind kind = unsure ? FIND_UNSURE : FIND_WRITTEN;
             if (!note(watch, mapping, regions[i].start, settled, kind))
                 return ENOSPC;
         }

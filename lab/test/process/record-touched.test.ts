@@ -3,7 +3,6 @@
  * was given back is, once, since it has changed. The oracle's writes are known; what the holder finds is compared with them
  * exactly, epoch by epoch.
  */
-import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,16 +11,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { seededRandom } from '../../../test/support/random.ts'
 import { Epochs, Oracle, range, seesFiles } from './oracle.ts'
 import { buildVictim } from './victim.ts'
-
-const probe = `
-import ctypes, mmap, struct
-pages = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-pages[0], pages[4096]
-at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-pagemap = open('/proc/self/pagemap', 'rb')
-pagemap.seek(at // 4096 * 8)
-one, other = struct.unpack('QQ', pagemap.read(16))
-print(one % 2**55 == other % 2**55)`
+import { zeroPage } from './zero-page.ts'
 
 const shared = ['memfd', 'anon', 'sysv'] as const
 /** More than the 64 MiB that get numbers together: the first page and the last are of different blocks. */
@@ -38,12 +28,6 @@ beforeAll(() => {
   writeFileSync(file, Buffer.alloc(pages * pageBytes, 'a file'))
 })
 afterAll(() => rmSync(folder, { recursive: true }))
-
-/**
- * A kernel without a zero page fills what is only read: a write of zeros to memory that holds none changes nothing then, and cannot be
- * told. Two pages that were read are one where there is a zero page; who may not see where they are takes it for there.
- */
-const zeroPage = execFileSync('python3', ['-c', probe], { encoding: 'utf8' }).trim() === 'True'
 
 const undo: (() => Promise<void>)[] = []
 afterEach(async () => {
@@ -128,8 +112,9 @@ test.each(['private', 'file'] as const)('%s: what is given back counts once', as
   await oracle.run('read', 0, 0, 40)
   await oracle.run('dontneed', 0, 0, 15)
   await epochs.next()
-  // 5 to 9 are still held until now; the others were given back before.
-  expect(epochs.written(at, pages)).toEqual(range(5, 5))
+  // 5 to 9 are still held until now; the others were given back before, and where reading has filled them again may be held.
+  const heldAgain = kind === 'private' && !zeroPage
+  expect(epochs.written(at, pages)).toEqual(range(5, heldAgain ? 10 : 5))
   await oracle.run('write', 0, 0, 2)
   await epochs.next()
   expect(epochs.written(at, pages)).toEqual([0, 1])
@@ -324,10 +309,13 @@ class Model {
   readonly #nonzero = new Set<number>()
   readonly #touched = new Set<number>()
   readonly #mappedAnew = new Set<number>()
+  readonly #filledByReading: boolean
   #known = new Set<number>()
 
-  constructor(isShared: boolean) {
+  /** @param filledByReading on a kernel without a zero page: zeros that are there may have been read or written */
+  constructor(isShared: boolean, filledByReading: boolean) {
     this.#isShared = isShared
+    this.#filledByReading = filledByReading
   }
 
   note(doing: Step, page: number): void {
@@ -337,14 +325,18 @@ class Model {
       if (doing === 'write') this.#nonzero.add(page)
       else this.#nonzero.delete(page)
     } else if (doing === 'dontneed' || doing === 'fixed') {
-      if (!this.#isShared) this.#holds.delete(page)
-      if (!this.#isShared) this.#touched.delete(page)
+      if (!this.#isShared) for (const pages of [this.#holds, this.#touched, this.#nonzero]) pages.delete(page)
       if (doing === 'fixed') this.#mappedAnew.add(page)
+    } else if (doing === 'read' && this.#filledByReading && !this.#holds.has(page)) {
+      this.#holds.add(page)
+      this.#touched.add(page)
     }
   }
 
   endEpoch(): number[] {
-    const found = new Set(this.#touched)
+    const counts = (page: number) =>
+      !this.#filledByReading || this.#nonzero.has(page) || this.#known.has(page)
+    const found = new Set([...this.#touched].filter(counts))
     for (const page of this.#known) if (!this.#holds.has(page)) found.add(page)
     if (this.#isShared)
       for (const page of this.#mappedAnew) {
@@ -368,9 +360,8 @@ test.each(['private', 'file', 'memfd'] as const)(
     const random = seededRandom()
     const oracle = await start()
     const at = await oracle.map(0, kind, pages)
-    const model = new Model(kind === 'memfd')
+    const model = new Model(kind === 'memfd', kind === 'private' && !zeroPage)
     const done: string[] = []
-    const steps = allSteps.filter((doing) => zeroPage || kind === 'memfd' || doing !== 'zeros')
     const step = async (doing: Step, first: number, count: number) => {
       await oracle.run(doing, 0, first, count)
       for (const page of range(first, count)) model.note(doing, page)
@@ -384,7 +375,11 @@ test.each(['private', 'file', 'memfd'] as const)(
       expect(epochs.written(at, pages), so).toEqual(model.endEpoch())
       expect(epochs.copied(at, pages), so).toBe(true)
       for (let left = random.integer(0, 12); left > 0; left--)
-        await step(steps[random.integer(0, steps.length - 1)]!, random.integer(0, 199), random.integer(1, 20))
+        await step(
+          allSteps[random.integer(0, allSteps.length - 1)]!,
+          random.integer(0, 199),
+          random.integer(1, 20),
+        )
       done.push('epoch')
       await epochs.next()
     }
