@@ -9,7 +9,7 @@ import { bytes, number, time } from './words.ts'
 const pageBytes = 4096
 
 /** What each kind is called, and what it means. */
-export const kindWords: Record<MemoryKind, (map: MemoryMap) => [name: string, meaning: string]> = {
+const kindWords: Record<MemoryKind, (map: MemoryMap) => [name: string, meaning: string]> = {
   modified: ({ recentMs, watched }) => [
     'dirty',
     watched ? `written within ${time(recentMs)}` : 'changed in one of the latest epochs',

@@ -20,8 +20,8 @@ export function OtherSide({ guest }: { guest: GuestStatus }) {
         ))}
       </dl>
       <p class="hint">
-        As this host knows it. Hosts do not ask each other's agents: on the other one, this opens its own
-        page: <code>{`subpage dashboard${peer.startsWith('/') ? ` --state ${hostOf(peer)}` : ''}`}</code>
+        As this host knows it: agents do not ask each other. On the other host this opens its page:{' '}
+        <code>{`subpage dashboard${peer.startsWith('/') ? ` --state ${hostOf(peer)}` : ''}`}</code>
       </p>
     </section>
   )
@@ -37,7 +37,7 @@ function ofStandby({ role, state, committed, epochs, disks }: GuestStatus): [str
   const behind = disks.filter(({ behindBytes }) => behindBytes > 0).length
   return [
     ['Role', 'Standby'],
-    ['It', doing],
+    ['What it does', doing],
     ['Newest checkpoint', committed ? number(committed.epoch) : 'none'],
     ['Lag', epochs?.lagMs == null ? 'not known' : time(epochs.lagMs)],
     ...(disks.length > 0
@@ -51,7 +51,7 @@ function ofPrimary({ state, committed }: GuestStatus): [string, string][] {
     state === 'Protected' ? 'runs the guest' : state === 'Seeding' ? 'brings this standby up' : 'is not heard'
   return [
     ['Role', 'Primary'],
-    ['It', doing],
+    ['What it does', doing],
     ['Newest checkpoint that came', committed ? number(committed.epoch) : 'none'],
   ]
 }
