@@ -260,6 +260,26 @@ static napi_value share_call(napi_env env, napi_callback_info info)
     return store_number(env, error);
 }
 
+/* storeMap(store, guest, cellPages, cells) → errno; cells: a row of enum store_held for each */
+static napi_value map_call(napi_env env, napi_callback_info info)
+{
+    napi_value args[4];
+    struct store_handle *handle;
+    uint64_t cell_pages;
+    uint32_t *cells;
+    size_t count;
+    int guest;
+    if (!subpage_args(env, info, 4, args) || !(handle = store_handle_get(env, args[0])) || !store_get_guest(env, args[1], &guest) ||
+        !subpage_get_uint(env, args[2], UINT32_MAX, "cellPages", &cell_pages) ||
+        !subpage_get_u32s(env, args[3], "cells", &cells, &count))
+        return NULL;
+    if (count == 0 || count % HELD_WAYS != 0) {
+        napi_throw_type_error(env, NULL, "cells must have whole rows");
+        return NULL;
+    }
+    return store_number(env, store_map(handle->store, guest, cell_pages, (uint32_t(*)[HELD_WAYS])cells, count / HELD_WAYS));
+}
+
 /* storeTotals(store, results): objects, poolBytes, swapBytes, bookBytes */
 static napi_value totals_call(napi_env env, napi_callback_info info)
 {
@@ -301,6 +321,7 @@ void subpage_register_store(napi_env env, napi_value exports)
     export_function(env, exports, "storeRead", read_call);
     export_function(env, exports, "storeKinds", kinds_call);
     export_function(env, exports, "storeShare", share_call);
+    export_function(env, exports, "storeMap", map_call);
     export_function(env, exports, "storeTotals", totals_call);
     export_function(env, exports, "storeClose", close_call);
 }

@@ -114,6 +114,15 @@ struct store_share {
 };
 int store_share_of(struct sp_store *store, int guest, struct store_share *share);
 
+/* Ways in which a page is in the store, each page in one of them, as struct store_share counts them. */
+enum store_held { HELD_FILLED, HELD_SHARED, HELD_PATCHED, HELD_PACKED, HELD_SWAPPED, HELD_WHOLE, HELD_WAYS };
+
+/*
+ * How many pages of each cell, `cell_pages` pages in a row, are in the store. The cells cover the guest, the last one perhaps
+ * beyond its end, or it is EINVAL.
+ */
+int store_map(struct sp_store *store, int guest, uint64_t cell_pages, uint32_t (*cells)[HELD_WAYS], size_t cell_count);
+
 struct store_totals {
     uint64_t objects, pool_bytes, swap_bytes, book_bytes;
 };

@@ -69,29 +69,39 @@ int store_sweep(struct sp_store *store, uint64_t objects_max, unsigned age_pack,
     return 0;
 }
 
-static void add_object(const struct object *object, struct store_share *share, double *bytes)
+static enum store_held held_as(const struct sp_store *store, uint64_t slot)
 {
-    enum object_kind kind = kind_of(object->place);
-    if (kind == OBJECT_SWAPPED) {
-        share->swapped++;
-        return;
+    if (slot_kind(slot) != SLOT_OBJECT)
+        return HELD_FILLED;
+    const struct object *object = &store->objects[slot_value(slot)];
+    switch (kind_of(object->place)) {
+    case OBJECT_PACKED:
+        return HELD_PACKED;
+    case OBJECT_PATCH:
+        return HELD_PATCHED;
+    case OBJECT_SWAPPED:
+        return HELD_SWAPPED;
+    default:
+        return object->refs > 1 ? HELD_SHARED : HELD_WHOLE;
     }
-    *bytes += (double)space_piece_bytes(bytes_of(object->place)) / object->refs;
-    if (kind == OBJECT_PATCH)
-        share->patched++;
-    else if (kind == OBJECT_PACKED)
-        share->packed++;
-    else if (object->refs > 1)
-        share->shared++;
-    else
-        share->whole++;
+}
+
+/* What a page takes of the pool; of an object that is shared, its part. */
+static double pool_bytes(const struct sp_store *store, uint64_t slot)
+{
+    if (slot_kind(slot) != SLOT_OBJECT)
+        return 0;
+    const struct object *object = &store->objects[slot_value(slot)];
+    if (kind_of(object->place) == OBJECT_SWAPPED)
+        return 0;
+    return (double)space_piece_bytes(bytes_of(object->place)) / object->refs;
 }
 
 int store_share_of(struct sp_store *store, int number, struct store_share *share)
 {
     struct stat status;
     double bytes = 0;
-    uint64_t stored = 0, page = 0;
+    uint64_t stored = 0, page = 0, held[HELD_WAYS] = {0};
     *share = (struct store_share){0};
     do {
         store_lock(store);
@@ -105,19 +115,46 @@ int store_share_of(struct sp_store *store, int number, struct store_share *share
         bool same = guest && guest->pages == share->pages;
         for (unsigned n = 0; same && n < LOCKED_PAGES && page < share->pages; n++, page++) {
             uint64_t slot = guest->slots[page];
-            stored += slot != 0;
-            if (slot_kind(slot) == SLOT_OBJECT)
-                add_object(&store->objects[slot_value(slot)], share, &bytes);
-            else if (slot)
-                share->filled++;
+            if (slot == 0)
+                continue;
+            stored++;
+            held[held_as(store, slot)]++;
+            bytes += pool_bytes(store, slot);
         }
         store_unlock(store);
         if (!same)
             return EINVAL;
     } while (page < share->pages);
+    share->filled = held[HELD_FILLED];
+    share->shared = held[HELD_SHARED];
+    share->patched = held[HELD_PATCHED];
+    share->packed = held[HELD_PACKED];
+    share->swapped = held[HELD_SWAPPED];
+    share->whole = held[HELD_WHOLE];
     share->bytes = (uint64_t)bytes;
     uint64_t elsewhere = stored + share->resident;
     share->holes = elsewhere < share->pages ? share->pages - elsewhere : 0;
+    return 0;
+}
+
+int store_map(struct sp_store *store, int number, uint64_t cell_pages, uint32_t (*cells)[HELD_WAYS], size_t cell_count)
+{
+    uint64_t pages = 0, page = 0;
+    memset(cells, 0, cell_count * sizeof *cells);
+    do {
+        store_lock(store);
+        const struct guest *guest = store_guest(store, number);
+        if (guest && page == 0)
+            pages = guest->pages;
+        /* It may be another one by now. */
+        bool same = guest && guest->pages == pages && cell_pages > 0 && cell_count == (pages - 1) / cell_pages + 1;
+        for (unsigned n = 0; same && n < LOCKED_PAGES && page < pages; n++, page++)
+            if (guest->slots[page])
+                cells[page / cell_pages][held_as(store, guest->slots[page])]++;
+        store_unlock(store);
+        if (!same)
+            return EINVAL;
+    } while (page < pages);
     return 0;
 }
 

@@ -22,11 +22,13 @@ import { handOver } from './descriptors.ts'
 import type { HandOver, Incoming } from './door.ts'
 import { EventLog, type HostEvent } from './event-log.ts'
 import type { GuestApi } from './guest-api.ts'
-import { GuestHistory, type Point } from './guest-history.ts'
+import { GuestHistory } from './guest-history.ts'
 import { GuestIds } from './guest-ids.ts'
 import { hostStatus } from './host-status.ts'
 import { LiveStatus } from './live-status.ts'
+import type { MemoryMap, WorkingSets } from './memory-status.ts'
 import { passSamples } from './passed-samples.ts'
+import type { Point } from './point-ring.ts'
 import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import { SupervisedGuest } from './supervised-guest.ts'
 import { claimantOf } from './supervisor/host.ts'
@@ -223,6 +225,9 @@ export class Agent implements GuestApi {
 
   watch = (name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> =>
     passSamples(this.#find(name), query, listener)
+  memoryMap = (name: string): Promise<MemoryMap> => this.#find(name).ask((client) => client.memoryMap(name))
+  workingSets = (name: string): Promise<WorkingSets> =>
+    this.#find(name).ask((client) => client.workingSets(name))
 
   async events(): Promise<HostEvent[]> {
     return this.#eventLog.recent()

@@ -10,6 +10,7 @@ import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import { HostEvent } from './event-log.ts'
 import { pointColumns } from './guest-history.ts'
 import type { LiveMessage } from './live-status.ts'
+import { MemoryMap, WorkingSets } from './memory-status.ts'
 import {
   type Cancelled,
   GuestStatus,
@@ -163,6 +164,8 @@ export const answers = {
   event: ref('HostEvent'),
   sample: Type.Union([Sample, ref('Error')]),
   refusal: ref('Error'),
+  memoryMap: MemoryMap,
+  workingSets: WorkingSets,
   live: Live,
   history: Type.Object({
     columns: Type.Tuple(pointColumns.map((name) => Type.Literal(name))),

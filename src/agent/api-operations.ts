@@ -107,6 +107,14 @@ const table = {
     ...{ tag: 'guests', summary: 'The working set of a guest, interval by interval', answer: answers.sample },
     ...{ form: 'text/event-stream', errors: [...ofRunning, 'TRACKER_UNAVAILABLE'] },
   },
+  workingSets: {
+    ...{ tag: 'guests', summary: 'What watching its memory has said in the last hour' },
+    ...{ answer: answers.workingSets, errors: ofRunning },
+  },
+  memoryMap: {
+    ...{ tag: 'guests', summary: 'Where the memory of a guest is and how hot, in a thousand cells at most' },
+    ...{ answer: answers.memoryMap, errors: [...ofRunning, 'KEEPER_FAILED'] },
+  },
   density: {
     ...{ tag: 'density', summary: 'Where the pages of dense guests are', answer: answers.hostDensity },
     errors: ['SUPERVISOR_FAILED', 'KEEPER_FAILED', 'AGENT_UNREACHABLE'],

@@ -192,6 +192,15 @@ export function addRoutes(api: FastifyInstance, guests: GuestApi): void {
     },
   )
 
+  api.get<{ Params: Named }>(
+    '/v1/guests/:name/working-set/history',
+    { schema: schemaOf('workingSets') },
+    ({ params }) => guests.workingSets(params.name),
+  )
+  api.get<{ Params: Named }>('/v1/guests/:name/memory-map', { schema: schemaOf('memoryMap') }, ({ params }) =>
+    guests.memoryMap(params.name),
+  )
+
   api.get('/v1/events', { schema: schemaOf('recentEvents') }, () => guests.events())
   api.get('/v1/events/stream', { schema: schemaOf('events') }, (_request, reply) => {
     let stop: (() => void) | undefined

@@ -12,6 +12,7 @@ import type { DashboardBody, RunBody } from './api.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
 import { eventsOf } from './event-reader.ts'
+import type { MemoryMap, WorkingSets } from './memory-status.ts'
 import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchQuery } from './supervisor/memory-watch.ts'
 import { handshakeFailure } from './tls-failure.ts'
@@ -56,6 +57,8 @@ export class AgentClient {
   screenshot = (name: string) => this.#call<Screenshot>('GET', `${guestPath(name)}/screenshot`)
   /** On the agent's socket alone: the address of its dashboard, for one use. */
   dashboard = (body: DashboardBody) => this.#call<{ url: string }>('POST', '/v1/dashboard', body)
+  memoryMap = (name: string) => this.#call<MemoryMap>('GET', `${guestPath(name)}/memory-map`)
+  workingSets = (name: string) => this.#call<WorkingSets>('GET', `${guestPath(name)}/working-set/history`)
   density = () => this.#call<HostDensityStatus>('GET', '/v1/density')
   densityOn = (name: string, body: DensitySettings) =>
     this.#call<GuestDensity>('PUT', `${guestPath(name)}/density`, body)

@@ -8,6 +8,7 @@ import type { ProtectionSettings } from '../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../replication/standby-options.ts'
 import type { GuestDensity, HostDensityStatus } from './density-status.ts'
 import type { HostEvent } from './event-log.ts'
+import type { MemoryMap, WorkingSets } from './memory-status.ts'
 import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from './status.ts'
 import type { WatchListener, WatchQuery } from './supervisor/memory-watch.ts'
 
@@ -46,6 +47,10 @@ export interface GuestApi {
    * @returns ends it
    */
   watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void>
+  /** Where its memory is, and how hot. @throws SubpageError KEEPER_FAILED */
+  memoryMap(name: string): Promise<MemoryMap>
+  /** What watching its memory has said, while somebody watched. */
+  workingSets(name: string): Promise<WorkingSets>
   events(): Promise<HostEvent[]>
   /** All events so far, then each new one. @returns ends it */
   follow(listener: (event: HostEvent) => void): () => void

@@ -3,9 +3,10 @@
  * that the agent gets anyway while it looks after its supervisors, and is gone with the agent.
  */
 import { type Durations, durationBoundsUs } from '../replication/durations.ts'
+import { type Point, PointRing } from './point-ring.ts'
 import type { GuestStatus } from './status.ts'
 
-/** What a point has, in this order. Rates are per second. */
+/** What a point has, in this order; null where there was none. Rates are per second. */
 export const pointColumns = [
   'atMs', // milliseconds since 1970
   'pauseMs', // mean of the interval
@@ -19,11 +20,7 @@ export const pointColumns = [
   'sharedBytes',
   'diskBytes',
 ] as const
-/** One number for each column; null where there was none. */
-export type Point = (number | null)[]
-
 const everyMs = 5_000
-const pointsMax = 720
 const guestsMax = 1_000
 
 interface Seen {
@@ -49,16 +46,15 @@ export class Sampler {
 
 export class GuestHistory {
   readonly #sampler = new Sampler()
-  readonly #rings = new Map<string, Ring>()
+  readonly #rings = new Map<string, PointRing>()
 
   /** @param wallMs the wall clock, for the axis that people read */
   note(status: GuestStatus, atMs = performance.now(), wallMs = Date.now() /* the wall clock */): void {
-    const ring = this.#rings.get(status.name) ?? new Ring()
-    if (ring.newestAtMs + everyMs > atMs) return
+    const ring = this.#rings.get(status.name) ?? new PointRing(pointColumns.length, everyMs)
+    if (!ring.wants(atMs)) return
     const point = this.#sampler.sample(status, atMs, wallMs)
     if (!this.#rings.has(status.name) && this.#rings.size < guestsMax) this.#rings.set(status.name, ring)
-    ring.newestAtMs = atMs
-    if (point) ring.add(point)
+    ring.add(atMs, point)
   }
 
   forget(name: string): void {
@@ -69,29 +65,6 @@ export class GuestHistory {
   /** Oldest first. */
   of(name: string): Point[] {
     return this.#rings.get(name)?.points() ?? []
-  }
-}
-
-class Ring {
-  newestAtMs = Number.NEGATIVE_INFINITY
-  readonly #rows = new Float64Array(pointsMax * pointColumns.length)
-  #count = 0
-
-  add(point: Point): void {
-    const at = (this.#count++ % pointsMax) * pointColumns.length
-    this.#rows.set(
-      point.map((value) => value ?? Number.NaN),
-      at,
-    )
-  }
-
-  points(): Point[] {
-    const length = Math.min(this.#count, pointsMax)
-    return Array.from({ length }, (_, index) => {
-      const at = ((this.#count - length + index) % pointsMax) * pointColumns.length
-      const row = [...this.#rows.subarray(at, at + pointColumns.length)]
-      return row.map((value) => (Number.isNaN(value) ? null : value))
-    })
   }
 }
 

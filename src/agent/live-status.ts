@@ -4,7 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError } from '../errors.ts'
-import { type Point, Sampler } from './guest-history.ts'
+import { Sampler } from './guest-history.ts'
+import type { Point } from './point-ring.ts'
 import type { HostStatus } from './status.ts'
 
 export interface LiveView {

@@ -6,7 +6,7 @@ import type { ProcessIdentity } from '../qemu/process.ts'
 import type { PagerStats } from './pager.ts'
 import type { EvictTally, FetchOptions, PageSplit, StoreTotals } from './store.ts'
 
-export const keeperVersion = 3
+export const keeperVersion = 4
 
 export interface KeptGuest {
   /** Unique for ever: what is stored under it belongs to this guest and no other. */
@@ -54,6 +54,11 @@ export interface KeeperCalls {
   }
   /** Pages of the guest that are in its RAM file and hold anything. */
   resident: { takes: { id: string }; gives: { runs: Runs } }
+  /**
+   * Where the guest's memory is, by cells of so many pages: for each a row of heldWays (store.ts), and the pages that are in its RAM
+   * file and hold anything. Pages on the move may be in both.
+   */
+  map: { takes: { id: string; cellPages: number }; gives: { held: number[]; resident: Runs } }
   /** Brings pages back into the RAM file. */
   fetch: { takes: { id: string; runs: Runs } & FetchOptions; gives: { pages: number } }
   /** XXH3-128 of pages, wherever they are; 16 bytes each, in base64. */

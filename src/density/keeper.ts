@@ -94,6 +94,13 @@ export class Keeper {
       const guest = this.#find(id)
       return { runs: runsOf(residentPages(ramOf(guest), guest.ramPages)) }
     },
+    map: ({ id, cellPages }) => {
+      const guest = this.#find(id)
+      return {
+        held: [...this.#store.map(guest.number, guest.ramPages, cellPages)],
+        resident: runsOf(residentPages(ramOf(guest), guest.ramPages)),
+      }
+    },
     fetch: async ({ id, runs, ...how }) => ({
       pages: await this.#store.fetch(this.#find(id).number, rangesOf(runs), how),
     }),

@@ -78,6 +78,9 @@ export interface StoreTotals {
   bookBytes: number
 }
 
+/** Where a page in the store can be, as PageSplit counts; in the order of native code. */
+export const heldWays = ['filled', 'shared', 'patched', 'packed', 'swapped', 'whole'] as const
+
 /** How a page can be held here. */
 export const storedKinds = ['filled', 'whole', 'packed', 'patched', 'swapped'] as const
 export type StoredKind = (typeof storedKinds)[number]
@@ -221,6 +224,16 @@ export class Store {
     const [pages, resident, holes, filled, shared, patched, packed] = results as unknown as Seven
     const [swapped, whole, storeBytes] = results.subarray(7) as unknown as [number, number, number]
     return { pages, resident, holes, filled, shared, patched, packed, swapped, whole, storeBytes }
+  }
+
+  /**
+   * How many pages of each cell, so many pages in a row, are in the store: a row of `heldWays` for each.
+   * @param pages of the guest
+   */
+  map(guest: number, pages: number, cellPages: number): Uint32Array {
+    const cells = new Uint32Array(heldWays.length * Math.ceil(pages / cellPages))
+    check(addon.storeMap(this.handle, guest, cellPages, cells), 'map pages')
+    return cells
   }
 
   get totals(): StoreTotals {

@@ -265,6 +265,8 @@ export interface Addon extends DiskAddon {
   ): Promise<Errno>
   /** Results: pages, resident, holes, filled, shared, patched, packed, swapped, whole, bytes. */
   storeShare(store: StoreHandle, guest: number, results: Float64Array): Errno
+  /** `cells` has a row of six for each cell: filled, shared, patched, packed, swapped, whole. */
+  storeMap(store: StoreHandle, guest: number, cellPages: number, cells: Uint32Array): Errno
   /** Results: objects, pool bytes, swap bytes, bytes of its books. */
   storeTotals(store: StoreHandle, results: Float64Array): void
   storeClose(store: StoreHandle): void

@@ -4,7 +4,6 @@
  * does not include it. Without the standby it goes on alone, once the arbiter has granted that.
  */
 import { asSubpageError, BrokenInvariant, endProcess, type SubpageError } from '../errors.ts'
-import type { Tracker } from '../tracking/tracker.ts'
 import { watchArbiter } from './arbiter-watch.ts'
 import { checkpoint, isMissed } from './checkpoint.ts'
 import { type DiskTraffic, noTraffic } from './disk-traffic.ts'
@@ -102,8 +101,8 @@ export class Primary extends PrimaryCondition {
     return primary
   }
 
-  get trackerName(): Tracker['name'] {
-    return this.#protection.tracker.name
+  get tracking(): Pick<Protection, 'tracker' | 'hot'> {
+    return this.#protection
   }
 
   /** A standby that is connected right now has a whole checkpoint: it could go on if the guest died. */

@@ -1,6 +1,7 @@
 /** The last hour of a guest: a bounded ring of points, made of what status says one time after the other. */
 import { expect, test } from 'vitest'
-import { GuestHistory, type Point, pointColumns } from '../../src/agent/guest-history.ts'
+import { GuestHistory, pointColumns } from '../../src/agent/guest-history.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
 import { DurationStats } from '../../src/replication/durations.ts'
 

@@ -194,6 +194,8 @@ test('each method of the client asks for the operation of its name, in the form 
     cancel: () => client.cancel('web'),
     screenshot: () => client.screenshot('web'),
     dashboard: () => client.dashboard({ readOnly: true }),
+    memoryMap: () => client.memoryMap('web'),
+    workingSets: () => client.workingSets('web'),
     density: () => client.density(),
     densityOn: () => client.densityOn('web', density),
     densityOff: () => client.densityOff('web'),

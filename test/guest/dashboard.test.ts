@@ -137,6 +137,70 @@ test('a guest, its plots and what can be done with it, by the keyboard, in dark 
   await page.context().close()
 })
 
+test('the memory of a guest that is protected and dense: where it is, how hot, and how much it uses', async () => {
+  await alpha!.client.densityOn(name, { recentMs: 200, coldMs: 400, budget: 1 })
+  const page = await open(await address(alpha!), {
+    colorScheme: 'light',
+    viewport: { width: 1360, height: 420 },
+  })
+  const asked: string[] = []
+  page.on('request', (request) => asked.push(new URL(request.url()).pathname))
+  await page.getByRole('heading', { level: 2, name }).waitFor()
+  // While it cannot be seen nobody asks for it.
+  await checkpoints(page, 200)
+  expect(asked.filter((path) => path.endsWith('/memory-map'))).toEqual([])
+  const section = page.getByRole('region', { name: 'Memory map' })
+  await section.scrollIntoViewIfNeeded()
+  await expect.poll(() => asked.some((path) => path.endsWith('/memory-map'))).toBe(true)
+  await page.setViewportSize({ width: 1360, height: 900 })
+  const kind = (called: string) =>
+    section.locator('.legend li', { has: page.getByText(called, { exact: true }) })
+  for (const called of ['dirty', 'one word', 'compressed']) await kind(called).waitFor({ timeout: 60_000 })
+  expect(await section.getByRole('img').getAttribute('aria-label')).toMatch(/^Memory map: .* % one word/)
+
+  const map = await alpha!.client.memoryMap(name)
+  const { ramBytes, auxBytes } = await alpha!.client.guest(name)
+  const total = (of: (kind: string) => boolean) =>
+    map.cells.reduce(
+      (sum, cell) => sum + cell.reduce((in_, count, at) => in_ + (of(map.kinds[at]!) ? count : 0), 0),
+      0,
+    )
+  expect(total(() => true)).toBe(map.pages)
+  expect(map.pages * 4096).toBe(ramBytes + auxBytes)
+  expect(map.cells.length).toBeLessThanOrEqual(1024)
+  expect(total((kind) => kind === 'modified')).toBeGreaterThan(0)
+  expect({ dense: map.dense, watched: map.watched }).toEqual({ dense: true, watched: true })
+
+  // Density watches, so there is a working set; and this host knows what its standby has.
+  const used = page.getByRole('region', { name: 'Working set' })
+  await used.getByText(/^[\d.]+ MiB ± .* of 160 MiB used|^[\d.]+ .iB ± /).waitFor()
+  await expect.poll(async () => (await alpha!.client.workingSets(name)).points.length).toBeGreaterThan(1)
+  const other = page.getByRole('region', { name: 'The other side' })
+  await other.getByText('waits to take over').waitFor()
+  expect(await other.textContent()).toContain(`subpage dashboard --state ${beta!.stateDirectory}`)
+  await page.getByRole('button', { name: 'Watch its memory' }).click()
+  await page.getByRole('button', { name: 'Stop watching' }).click()
+
+  const part = section.getByRole('slider', { name: 'Look at a part' })
+  await part.focus()
+  const first = await section.locator('output').textContent()
+  await page.keyboard.press('ArrowRight')
+  await expect.poll(() => section.locator('output').textContent()).not.toBe(first)
+  expect(await accessibility(page)).toEqual([])
+  await picture(page, 'memory-light')
+  await page.emulateMedia({ colorScheme: 'dark' })
+  expect(await accessibility(page)).toEqual([])
+  await picture(page, 'memory-dark')
+  await page.setViewportSize({ width: 390, height: 844 })
+  // There the page begins with all guests.
+  await page.getByRole('link', { name: /web/ }).click()
+  await section.scrollIntoViewIfNeeded()
+  expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390)
+  expect(await accessibility(page)).toEqual([])
+  await picture(page, 'memory-telephone')
+  await page.context().close()
+})
+
 test('an address lets in once; where nothing runs, the page says how to begin', async () => {
   const url = await address(empty!)
   const page = await open(url)

@@ -154,6 +154,30 @@ static void check_accounts(unsigned guest)
     uint64_t stored = share.filled + share.shared + share.patched + share.packed + share.swapped + share.whole;
     CHECK(share.pages == PAGES && stored + share.resident + share.holes == PAGES);
     CHECK(share.bytes <= stored * SP_PAGE_BYTES);
+    /* The map says the same of the whole, and of each part what its pages say. */
+    enum { CELL_PAGES = 7, CELLS = (PAGES - 1) / CELL_PAGES + 1 };
+    uint32_t cells[CELLS][HELD_WAYS];
+    uint64_t held[HELD_WAYS] = {0};
+    uint8_t kinds[PAGES];
+    CHECK(store_map(store, numbers[guest], CELL_PAGES, cells, CELLS) == 0);
+    CHECK(store_kinds(store, numbers[guest], kinds, PAGES) == 0);
+    for (uint32_t cell = 0; cell < CELLS; cell++) {
+        uint32_t in_cell = 0, swapped = 0;
+        for (uint32_t page = cell * CELL_PAGES; page < PAGES && page < (cell + 1) * CELL_PAGES; page++) {
+            in_cell += kinds[page] != PAGE_RESIDENT;
+            swapped += kinds[page] == PAGE_SWAPPED;
+        }
+        CHECK(cells[cell][HELD_SWAPPED] == swapped);
+        for (unsigned way = 0; way < HELD_WAYS; way++) {
+            held[way] += cells[cell][way];
+            in_cell -= cells[cell][way];
+        }
+        CHECK(in_cell == 0);
+    }
+    const uint64_t said[] = {share.filled, share.shared, share.patched, share.packed, share.swapped, share.whole};
+    CHECK(memcmp(held, said, sizeof said) == 0);
+    CHECK(store_map(store, numbers[guest], CELL_PAGES, cells, CELLS - 1) == EINVAL);
+    CHECK(store_map(store, numbers[guest], 0, cells, CELLS) == EINVAL);
 }
 
 static void step(void)

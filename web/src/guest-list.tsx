@@ -1,6 +1,6 @@
 /** All guests of the host, the one that wants to be looked at first. */
 import { useState } from 'preact/hooks'
-import type { Point } from '../../src/agent/guest-history.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
 import { reasonOf, time, toneOf } from './words.ts'
 

@@ -1,15 +1,18 @@
 /** One guest: what it is and how it is, its plots, disks and events. */
 import { useState } from 'preact/hooks'
 import type { HostEvent } from '../../src/agent/event-log.ts'
-import type { Point } from '../../src/agent/guest-history.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
 import { errorTable } from '../../src/error-table.ts'
 import type { ErrorCode } from '../../src/errors.ts'
 import { Actions } from './actions.tsx'
+import { Memory } from './memory.tsx'
+import { OtherSide } from './other-side.tsx'
 import { Plot, type Series } from './plot.tsx'
 import type { Session } from './session.ts'
 import { Timeline } from './timeline.tsx'
 import { bytes, hostOf, number, rate, reasonOf, time, toneOf } from './words.ts'
+import { WorkingSet } from './working-set.tsx'
 
 interface ViewProps {
   guest: GuestStatus
@@ -111,11 +114,19 @@ export function GuestView({ guest, points, events, session, close }: ViewProps) 
           </div>
         </section>
       )}
+      {lives(guest) && <Memory name={name} session={session} />}
+      {lives(guest) && role !== 'Standby' && (
+        <WorkingSet guest={guest} events={own} spanMs={spans[span]} session={session} />
+      )}
       {disks.length > 0 && <Disks guest={guest} />}
+      <OtherSide guest={guest} />
       <Timeline events={own} title="Events" />
     </article>
   )
 }
+
+/** There is a process whose memory can be asked about. */
+const lives = ({ state }: GuestStatus) => !['Failed', 'Ended', 'Hung'].includes(state)
 
 const Progress = ({ doing, of }: { doing: string; of: NonNullable<GuestStatus['seeding']> }) => (
   <div class="seeding">

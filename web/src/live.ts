@@ -4,8 +4,8 @@
  */
 import { useEffect, useReducer, useRef } from 'preact/hooks'
 import type { HostEvent } from '../../src/agent/event-log.ts'
-import type { Point } from '../../src/agent/guest-history.ts'
 import type { LiveMessage } from '../../src/agent/live-status.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 import type { HostStatus } from '../../src/agent/status.ts'
 import { ApiFailure, ask, endSession, follow, type Session } from './session.ts'
 

@@ -2,16 +2,19 @@
 import { useEffect, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import type { HostEvent } from '../../src/agent/event-log.ts'
-import { type Point, pointColumns } from '../../src/agent/guest-history.ts'
+import { pointColumns } from '../../src/agent/guest-history.ts'
+import type { Point } from '../../src/agent/point-ring.ts'
 
 export interface Series {
-  column: (typeof pointColumns)[number]
+  column: string
   label: string
   color: string
 }
 
 interface PlotProps {
   title: string
+  /** What the points have, in their order. */
+  columns?: readonly string[]
   points: Point[]
   series: Series[]
   format: (value: number) => string
@@ -26,13 +29,13 @@ const sync = uPlot.sync('subpage')
 const clock = (seconds: number) => new Date(seconds * 1000).toLocaleTimeString('en-GB')
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 
-export function Plot({ title, points, series, format, spanMs, events }: PlotProps) {
+export function Plot({ title, columns = pointColumns, points, series, format, spanMs, events }: PlotProps) {
   const place = useRef<HTMLDivElement>(null)
   const plot = useRef<uPlot>()
   const marks = useRef<HostEvent[]>(events)
   marks.current = events
   const show = useRef<() => void>(() => undefined)
-  const at = series.map(({ column }) => pointColumns.indexOf(column))
+  const at = series.map(({ column }) => columns.indexOf(column))
   const last = points.at(-1)
   useEffect(() => {
     const target = place.current!

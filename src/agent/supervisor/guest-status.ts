@@ -119,7 +119,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     ),
     ...hung,
     peer: record?.protection?.to ?? null,
-    tracker: primary.trackerName,
+    tracker: primary.tracking.tracker.name,
     codec: primary.options.codec,
     epochMs: primary.options.pace.epochMs,
     pauseShareMax: primary.options.pace.pauseShareMax ?? null,

@@ -54,9 +54,12 @@ export function runningOf<P extends GuestProcess>(guest: HostedGuest<P>, command
   throw new SubpageError('GUEST_DIED', `${guest.name} does not run any more: ${guest.end.detail}`)
 }
 
-/** It runs or waits here. @throws SubpageError GUEST_HUNG, GUEST_DIED */
-export function aliveOf<P extends GuestProcess>(guest: HostedGuest<P>): RunningGuest<P> | StandbyGuest<P> {
-  return guest.kind === 'standby' ? guest : runningOf(guest, 'density')
+/** It runs or waits here. @param command as of runningOf() @throws SubpageError GUEST_HUNG, GUEST_DIED */
+export function aliveOf<P extends GuestProcess>(
+  guest: HostedGuest<P>,
+  command: string,
+): RunningGuest<P> | StandbyGuest<P> {
+  return guest.kind === 'standby' ? guest : runningOf(guest, command)
 }
 
 /** @throws SubpageError GUEST_EXISTS when the process of a guest that counts as ended may still run */

@@ -9,6 +9,8 @@ import { DistEstimator } from '../../workingset/dist.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
 import { LiveWatch, liveSettings } from '../../workingset/live.ts'
 import { type Sample, sampleOf } from '../../workingset/sample.ts'
+import { type WorkingSets, workingSetColumns } from '../memory-status.ts'
+import { PointRing } from '../point-ring.ts'
 
 export const WatchQuery = Type.Object(
   {
@@ -25,10 +27,20 @@ export interface WatchListener {
   failed(error: SubpageError): void
 }
 
+const everyMs = 5_000
+/** As of a standby, whose guest uses its memory elsewhere. */
+export const neverWatched: WorkingSets = {
+  ...{ watched: false, latest: null },
+  ...{ columns: [...workingSetColumns], points: [] },
+}
+
 export class MemoryWatch {
   readonly #guest: Pick<QemuGuest, 'watchAccesses'>
   readonly #listeners = new Set<WatchListener>()
   #watch: LiveWatch | undefined
+  #latest: Sample | null = null
+  /** Made by the first watch: most guests have none. */
+  #history: PointRing | undefined
 
   constructor(guest: Pick<QemuGuest, 'watchAccesses'>) {
     this.#guest = guest
@@ -37,6 +49,15 @@ export class MemoryWatch {
   /** Of the watch under way; undefined while nobody listens. */
   get hotMap(): HotMap | undefined {
     return this.#watch?.hotMap
+  }
+
+  get workingSets(): WorkingSets {
+    return {
+      watched: this.#watch !== undefined,
+      latest: this.#latest,
+      columns: [...workingSetColumns],
+      points: this.#history?.points() ?? [],
+    }
   }
 
   /**
@@ -64,19 +85,31 @@ export class MemoryWatch {
         costShare: watch.cost.share,
         atMs: Date.now(), // the wall clock, for people
       })
-      if (sample) for (const listener of this.#listeners) listener.sample(sample)
+      if (!sample) return
+      this.#note(sample, observation.endMs)
+      for (const listener of this.#listeners) listener.sample(sample)
     })
     watch.on('failed', (error) => {
       this.#watch = undefined
+      this.#latest = null
       for (const listener of this.#listeners) listener.failed(error)
       this.#listeners.clear()
     })
     return watch.start()
   }
 
+  #note(sample: Sample, endMs: number): void {
+    this.#latest = sample
+    this.#history ??= new PointRing(workingSetColumns.length, everyMs)
+    const { atMs, estimate, written } = sample
+    if (this.#history.wants(endMs))
+      this.#history.add(endMs, [atMs, estimate.pages, estimate.plusMinus, written?.pages ?? null])
+  }
+
   #end(): void {
     const watch = this.#watch
     this.#watch = undefined
+    this.#latest = null
     // It tells of its failures by itself.
     void watch?.stop()
   }

@@ -91,7 +91,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
 
   get unmovable(): string | undefined {
     if (this.#awaited) return 'it has taken over, and its memory is coming back'
-    if (this.#primary?.trackerName === 'compare')
+    if (this.#primary?.tracking.tracker.name === 'compare')
       return 'it is protected with the tracker compare, which reads all of it in every pause'
     return this.#starting ? 'its protection is about to begin; try again' : undefined
   }

@@ -17,6 +17,7 @@ import { densityStatus, type GuestDensity, type HostDensityStatus } from '../den
 import type { HostEvent } from '../event-log.ts'
 import type { GuestApi } from '../guest-api.ts'
 import { hostStatus } from '../host-status.ts'
+import type { MemoryMap, WorkingSets } from '../memory-status.ts'
 import type { Cancelled, GuestStatus, HostStatus, Screenshot, Unprotected, Verified } from '../status.ts'
 import { namedVerification } from '../verified.ts'
 import { GuestCommands } from './guest-commands.ts'
@@ -25,7 +26,8 @@ import type { Host } from './host.ts'
 import { aliveOf, type HostedGuest, refuseIfPresent } from './hosted-guest.ts'
 import { Hosting } from './hosting.ts'
 import { adoptManaged } from './managed-guest.ts'
-import type { WatchListener, WatchQuery } from './memory-watch.ts'
+import { MemoryMapper } from './memory-mapper.ts'
+import { neverWatched, type WatchListener, type WatchQuery } from './memory-watch.ts'
 import { RunningGuest } from './running-guest.ts'
 
 export interface SupervisorOptions {
@@ -45,6 +47,7 @@ export class Supervisor implements GuestApi {
   readonly #address: string
   readonly #files: GuestFiles
   readonly #commands: GuestCommands
+  readonly #mapper: MemoryMapper
 
   constructor({ stateDirectory, name, host, address }: SupervisorOptions) {
     this.name = name
@@ -53,6 +56,7 @@ export class Supervisor implements GuestApi {
     this.#files = guestFiles(stateDirectory, name)
     this.hosting = new Hosting(name, this.#files, host)
     this.#commands = new GuestCommands(this.hosting)
+    this.#mapper = new MemoryMapper(host)
   }
 
   get #guest(): HostedGuest | undefined {
@@ -168,17 +172,26 @@ export class Supervisor implements GuestApi {
   }
 
   async densityOn(name: string, settings: DensitySettings): Promise<GuestDensity | undefined> {
-    await this.host.density.enable(aliveOf(this.#commands.find(name)), settings)
+    await this.host.density.enable(aliveOf(this.#commands.find(name), 'density'), settings)
     return (await this.density()).guests[0]
   }
 
   async densityOff(name: string): Promise<{ whole: string }> {
-    await this.host.density.disable(aliveOf(this.#commands.find(name)))
+    await this.host.density.disable(aliveOf(this.#commands.find(name), 'density'))
     return { whole: name }
   }
 
   async watch(name: string, query: WatchQuery, listener: WatchListener): Promise<() => void> {
     return this.#commands.running(name, 'wss').memoryWatch.listen(listener, query)
+  }
+
+  async memoryMap(name: string): Promise<MemoryMap> {
+    return await this.#mapper.of(aliveOf(this.#commands.find(name), 'dashboard'))
+  }
+
+  async workingSets(name: string): Promise<WorkingSets> {
+    const guest = aliveOf(this.#commands.find(name), 'wss')
+    return guest.kind === 'running' ? guest.memoryWatch.workingSets : neverWatched
   }
 
   async events(): Promise<HostEvent[]> {
