@@ -66,10 +66,13 @@ async function memoryPicture(
   await section.scrollIntoViewIfNeeded()
   await section.locator('.legend li', { has: page.getByText('compressed', { exact: true }) }).waitFor()
   await page.evaluate('document.querySelector(".memory").scrollIntoView(); scrollBy(0, -60)')
-  await page.waitForFunction(`(() => {
-    const canvas = document.querySelector('.wss canvas')
-    return canvas?.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)
-  })()`)
+  // The page lets no script in, so that the look goes by the debugger.
+  const drawn = () =>
+    page.evaluate<boolean>(`(() => {
+      const canvas = document.querySelector('.wss canvas')
+      return canvas?.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)
+    })()`)
+  while (!(await drawn())) await page.waitForTimeout(100)
   await take(page, of)
   await page.context().close()
 }
@@ -106,7 +109,7 @@ function htmlOf(told: string): string {
 
 /** A command in a real terminal (util-linux's script), and what it has drawn there. */
 async function takeTerminal(browser: Browser, command: string, of: string): Promise<void> {
-  const program = `subpage() { "${process.execPath}" "${mainFile}" "$@"; }; stty cols 116; ${command}`
+  const program = `subpage() { "${process.execPath}" "${mainFile}" "$@"; }; stty cols 116; ${command} || true`
   const { stdout } = await promisify(execFile)('script', ['-qec', program, '/dev/null'], {
     env: { ...process.env, TERM: 'xterm-256color' },
   })
@@ -130,9 +133,8 @@ async function main(): Promise<void> {
   try {
     await startVictim(alpha!, name)
     for (const other of ['build-runner', 'mail', 'wiki']) await alpha!.client.run({ name: other, ...idle })
-    await protect(alpha!, name, beta!)
-    await protect(alpha!, 'mail', beta!)
-    await protect(alpha!, 'wiki', beta!)
+    // Whatever else this machine does: a pair that loses itself is another picture.
+    for (const one of [name, 'mail', 'wiki']) await protect(alpha!, one, beta!, { suspicionMs: 5_000 })
     await alpha!.client.densityOn(name, { recentMs: 1_000, coldMs: 4_000, budget: 0.2 })
 
     const light = await open(browser, alpha!, { colorScheme: 'light', ...desk })
@@ -149,6 +151,8 @@ async function main(): Promise<void> {
     await memoryPicture(browser, alpha!, 'memory-map', { colorScheme: 'light', ...desk })
     await memoryPicture(browser, alpha!, 'memory-map-telephone', { colorScheme: 'dark', ...telephone })
 
+    await until(alpha!, name, ({ state }) => state === 'Protected')
+    // It exits with another status when a guest has no standby.
     await takeTerminal(browser, `subpage status --state ${alpha!.stateDirectory}`, 'status')
 
     const { pid } = await alpha!.client.guest(name)
