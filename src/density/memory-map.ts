@@ -21,7 +21,7 @@ const heldAt = classes.length + 1
 /** Cells of a map, at most. */
 const cellsMax = 1024
 /** Counted at a time: some tenths of a millisecond. */
-const slicePages = 8192
+const slicePages = 2048
 
 /** What is known of a guest's pages; each source may be missing. */
 export interface MemorySources {

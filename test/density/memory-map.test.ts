@@ -124,5 +124,5 @@ test('pages on the move, in the store and in RAM, count in the store; the counts
 test('others have their turn while it counts', async () => {
   let turns = 0
   await mapMemory({ pages: 100_000, ...nothing }, async () => void turns++)
-  expect(turns).toBe(Math.floor(100_000 / 8192))
+  expect(turns).toBe(Math.floor(100_000 / 2048))
 })

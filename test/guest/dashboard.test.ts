@@ -183,9 +183,9 @@ test('the memory of a guest that is protected and dense: where it is, how hot, a
 
   const part = section.getByRole('slider', { name: 'Look at a part' })
   await part.focus()
-  const first = await section.locator('output').textContent()
+  const first = await section.locator('.part').textContent()
   await page.keyboard.press('ArrowRight')
-  await expect.poll(() => section.locator('output').textContent()).not.toBe(first)
+  await expect.poll(() => section.locator('.part').textContent()).not.toBe(first)
   expect(await accessibility(page)).toEqual([])
   await picture(page, 'memory-light')
   await page.emulateMedia({ colorScheme: 'dark' })

@@ -88,6 +88,8 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
       verify: [await client.verify('web')],
       recentEvents: [await client.recentEvents(), await beta!.client.recentEvents()],
       startWatch: [(await stream.next()).value],
+      memoryMap: [await client.memoryMap('web'), await beta!.client.memoryMap('web')],
+      workingSets: [await client.workingSets('web'), await beta!.client.workingSets('web')],
     }
     await stream.return(undefined)
     for (const [name, values] of Object.entries(described))

@@ -159,6 +159,7 @@ const schedules: Explicit[] = [
         arbiter.slowMs = 400
         arbiter.cutOff.add('a')
         fault(world, 'before-apply', 1, 'throw')
+        // That it fails is the schedule's point.
         const takeOver = () => void b.supervisor?.failover(false).catch(() => undefined)
         b.supervisor?.process.enter(takeOver)
       })
@@ -175,6 +176,7 @@ const schedules: Explicit[] = [
     defect: () => void vi.spyOn(Succession.prototype, 'giveBack').mockImplementation(notAsked),
     script: (pair) => {
       const { b, at } = pair
+      // Who removes it hears of no answer.
       const remove = () => void b.supervisor?.remove().catch(() => undefined)
       loseAnswers(pair, () => b.supervisor?.process.enter(remove))
       // It was removed for good.

@@ -19,9 +19,9 @@ const marks: Record<MemoryKind, number[][]> = {
     [3, 3, 1.5, 1.5],
   ],
   cold: [[0, 5, 6, 1]],
-  unknown: [[2.5, 2.5, 1, 1]],
+  unknown: [],
   holes: [],
-  filled: [[2, 1, 2, 4]],
+  filled: [[2, 2, 1.5, 1.5]],
   shared: diagonal(1),
   patched: diagonal(-1),
   packed: [

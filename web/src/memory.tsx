@@ -19,7 +19,7 @@ const kindWords: Record<MemoryKind, (map: MemoryMap) => [name: string, meaning: 
   cold: ({ coldMs }) => ['cold', `not used for ${time(coldMs)}`],
   unknown: ({ dense }) => ['not watched', dense ? 'in memory' : 'in memory, or never written'],
   holes: () => ['empty', 'never written'],
-  filled: () => ['one word', 'the same word throughout, such as zeros'],
+  filled: () => ['one word', 'one word throughout, such as zeros'],
   shared: () => ['shared', 'identical to others, held once'],
   patched: () => ['patched', 'held as its difference to a similar page'],
   packed: () => ['compressed', 'in the store'],
@@ -70,9 +70,12 @@ function MapOf({ map }: { map: MemoryMap }) {
           min={0}
           max={map.cells.length - 1}
           value={cell}
+          aria-valuetext={cellWords(map, cell)}
           onInput={({ currentTarget }) => setPicked(Number(currentTarget.value))}
         />
-        <output>{cellWords(map, cell)}</output>
+        <span class="part" aria-hidden="true">
+          {cellWords(map, cell)}
+        </span>
       </label>
       <ul class="legend">
         {kinds.map(({ kind, words: [called, meaning], pages }) => (

@@ -1,7 +1,7 @@
 /** What the agent says of one guest beside its status, asked for again and again while the place where it is shown can be seen. */
 import type { RefObject } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { ask, type Session } from './session.ts'
+import { ApiFailure, ask, type Session } from './session.ts'
 
 interface Asked<T> {
   answer: T | undefined
@@ -29,7 +29,9 @@ export function useAsked<T>(
         const answer = await ask<T>(session, 'GET', `/v1/guests/${encodeURIComponent(name)}/${what}`)
         setAsked({ answer, trouble: undefined })
       } catch (error) {
-        setAsked(({ answer }) => ({ answer, trouble: (error as Error).message }))
+        // That the agent gives no answer is said above the page.
+        const trouble = error instanceof ApiFailure ? error.message : undefined
+        setAsked(({ answer }) => ({ answer, trouble }))
       }
       asking = false
       timer = setTimeout(again, everyMs)

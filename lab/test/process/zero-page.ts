@@ -1,3 +1,4 @@
+/** Whether this kernel has a zero page, as tests of the recorder must know. */
 import { execFileSync } from 'node:child_process'
 
 const probe = `
