@@ -2,7 +2,8 @@
  * A standby that has lost its primary: does the guest still run there? On the same machine that can be seen. Otherwise the
  * primary is suspected once it has been silent for the suspicion time, and, since a primary that lives goes first, half of
  * that more; then the next generation is claimed, and whoever is granted it goes on. A primary whose supervisor has been stopped
- * in an orderly way holds back what the guest sends and claims nothing; it is waited for somewhat longer.
+ * in an orderly way holds back what the guest sends and claims nothing; it is waited for somewhat longer. One that goes on alone may come
+ * back; one that needs no standby any more, and could not say so, has told the arbiter.
  */
 import { asSubpageError, type ErrorCode, type Reason } from '../errors.ts'
 import type { Clock } from './clock.ts'
@@ -36,6 +37,8 @@ export interface FailoverMonitorOptions {
 const lookMs = 50
 /** Between two attempts to get an answer from the arbiter. */
 const retryMs = 500
+/** Between two looks whether we are needed at all. */
+const dismissalLookMs = 2_000
 /** Somebody waits for the discard. */
 const handBackTries = 10
 
@@ -63,6 +66,7 @@ export class FailoverMonitor {
   readonly #options: FailoverMonitorOptions
   readonly #over = new AbortController()
   readonly #kept: Promise<void>
+  #askedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: FailoverMonitorOptions) {
     this.#options = options
@@ -77,13 +81,20 @@ export class FailoverMonitor {
 
   async #keep(): Promise<void> {
     const { clock, sourceFate, committed, discard } = this.#options
+    let decided = false
     while (!this.#over.signal.aborted) {
+      if ((decided || !committed()) && (await this.#dismissed(decided)))
+        return discard('the guest, or its protection, has ended')
+      if (decided) {
+        await clock.sleep(dismissalLookMs, this.#over.signal)
+        continue
+      }
       const fate = sourceFate()
       if (hasEnded(fate) && !committed()) return discard('the primary is gone and no checkpoint was whole')
       if (fate === 'runs') this.#say('PEER_UNREACHABLE', 'the guest still runs there')
       else if (!committed()) this.#say('STANDBY_NOT_READY', 'there is no whole checkpoint to take over')
-      else if (await this.#decide(fate)) return
-      await clock.sleep(lookMs, this.#over.signal)
+      else decided = await this.#decide(fate)
+      if (!decided) await clock.sleep(lookMs, this.#over.signal)
     }
     // A claim without an answer, from here or by command, may have been granted: nothing else begins before that is known. An arbiter
     // that was replaced meanwhile answers no claim before the hosts have met again, which then settles it.
@@ -91,12 +102,21 @@ export class FailoverMonitor {
       await clock.sleep(retryMs)
   }
 
+  /** The primary could not tell us that it does not need us any more, and has told the arbiter. */
+  async #dismissed(whole: boolean): Promise<boolean> {
+    const { clock, succession } = this.#options
+    if (clock.now() - this.#askedAt < dismissalLookMs) return false
+    this.#askedAt = clock.now()
+    // Without an answer we stay, and ask again.
+    return await succession.dismissed(whole, this.#over.signal).catch(() => false)
+  }
+
   get #mayBeGranted(): boolean {
     const { undecided, arbitrated, replaced } = this.#options.succession
     return undecided && arbitrated && !replaced
   }
 
-  /** True when there is nothing left to watch. */
+  /** True when somebody goes on with the guest. */
   async #decide(fate: SourceFate | undefined): Promise<boolean> {
     const { clock, succession, settings, heardAt, absenceMs } = this.#options
     const gone = hasEnded(fate)

@@ -52,6 +52,8 @@ export async function dismiss(dismissal: Dismissal): Promise<boolean> {
   if (machine.exposed && succession.arbitrated) {
     const holder = await succession.claim()
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
+    // One that does not hear of it stays until somebody removes it.
+    await succession.dismissStandby().catch(() => undefined)
   }
   // One that holds nothing hears it last, without an answer.
   const hears = !machine.exposed && dismissal.session !== undefined
@@ -98,7 +100,8 @@ async function inTime(clock: Clock, ask: (waited: AbortSignal) => Promise<void>)
 
 /**
  * The guest has ended. A standby that is connected hears how; of an end that was meant it says that it has. Against one that does
- * not, the next generation is claimed: it must not go on with a guest that somebody has shut down.
+ * not, the next generation is claimed: it must not go on with a guest that somebody has shut down, and learns from the arbiter that
+ * nobody needs it.
  * @returns what could not be seen to, for people
  */
 export async function layDown(
@@ -116,16 +119,18 @@ export async function layDown(
     return undefined
   }
   if (session && (await inTime(clock, () => session.layDown(how)))) return undefined
-  if (!exposed || !succession.arbitrated) return undefined
+  if (!succession.arbitrated) return undefined
   const late = new AbortController()
   const relax = clock.after(farewellMs, () => late.abort())
   try {
-    const holder = await succession.claim(late.signal)
-    return (
-      holder && new SubpageError('HELD_ELSEWHERE', `it has ended, and ${holder.claimant} has gone on with it`)
-    )
+    const holder = exposed ? await succession.claim(late.signal) : undefined
+    if (holder)
+      return new SubpageError('HELD_ELSEWHERE', `it has ended, and ${holder.claimant} has gone on with it`)
+    await succession.dismissStandby(late.signal)
+    return undefined
   } catch (error) {
     const { code, message } = asSubpageError(error)
+    if (!exposed) return undefined
     return new SubpageError(
       code,
       `its standby was not told that it has ended, and may go on with it: subpage remove there ends that (${message})`,

@@ -6,36 +6,18 @@
  *
  * A standby that is granted a generation and never runs the guest (its machine died meanwhile, or its supervisor) gives it back.
  * That is a decision too, under an id of its own that follows from the guest's: who holds (returned id, generation) has
- * given that generation back. It is void then, for ever and for both: the next one is claimed in its place.
+ * given that generation back. It is void then, for ever and for both: the next one is claimed in its place. And whoever holds
+ * (dismissed id, generation) has no use any more for a standby that the other was left with before, and could not tell it.
  *
  * A claim without an answer may have been granted. Until there is an answer its claimant must not do anything that
  * presumes the opposite: `undecided` says so.
  */
-import { createHash } from 'node:crypto'
 import { SubpageError } from '../errors.ts'
 import type { Arbiter, Holder } from './arbiter.ts'
 import { sameHost } from './claimant.ts'
+import { derivedId } from './derived-id.ts'
 import type { OtherCopy } from './held-elsewhere.ts'
-
-/** What a host writes down of a guest's succession. */
-export interface Standing {
-  generation: number
-  /** Whether the two hosts have found, when they last met, that they see the same arbiter. */
-  arbitrated: boolean
-  /** The other host of the pair; undefined until they have met. */
-  peer?: string
-}
-
-export interface SuccessionOptions extends Standing {
-  /** Unique id of the guest. */
-  guest: string
-  /** Unique name of this host. */
-  claimant: string
-  /** None: only people decide, by command. */
-  arbiter: Arbiter | undefined
-  /** Writes it down: at once so that it outlasts this process, and, when it resolves, a loss of power. */
-  save: (standing: Standing) => Promise<void>
-}
+import type { SuccessionOptions } from './succession-options.ts'
 
 export class Succession {
   readonly #options: SuccessionOptions
@@ -103,7 +85,7 @@ export class Succession {
   async remembers({ generation }: OtherCopy, signal?: AbortSignal): Promise<boolean> {
     const { arbiter, guest } = this.#options
     if (!arbiter || !this.#shared || generation <= this.#generation) return true
-    const ids = [guest, returnedId(guest)]
+    const ids = [guest, derivedId(guest, 'returned')]
     for (const id of ids) if (await arbiter.holder(id, generation, signal)) return true
     return false
   }
@@ -205,7 +187,7 @@ export class Succession {
         `${arbiter.description} does not remember generation ${this.#generation} of the guest, so it must not decide about the next`,
       )
     this.#assertSame(arbiter)
-    while (await arbiter.holder(returnedId(guest), next, signal)) next++
+    next = await this.#unreturned(arbiter, next, signal)
     this.#undecided = true
     const holder = await arbiter.claim(guest, next, claimant, signal)
     this.#undecided = false
@@ -243,8 +225,7 @@ export class Succession {
   async settleClaim(): Promise<void> {
     const { arbiter, guest, claimant } = this.#options
     if (!arbiter || !this.#shared || !this.#undecided) return
-    let next = this.#generation + 1
-    while (await arbiter.holder(returnedId(guest), next)) next++
+    const next = await this.#unreturned(arbiter, this.#generation + 1)
     if (this.#isOurs(await arbiter.claim(guest, next, claimant))) await this.#giveBack(next)
     this.#undecided = false
   }
@@ -261,7 +242,32 @@ export class Succession {
 
   async #giveBack(generation: number): Promise<void> {
     const { arbiter, guest, claimant } = this.#options
-    await arbiter?.claim(returnedId(guest), generation, claimant)
+    await arbiter?.claim(derivedId(guest, 'returned'), generation, claimant)
+  }
+
+  /**
+   * Tells the other host's standby, by way of the arbiter, that it is not needed any more.
+   * @throws SubpageError ARBITER_UNREACHABLE
+   */
+  async dismissStandby(signal?: AbortSignal): Promise<void> {
+    const { arbiter, guest, claimant } = this.#options
+    if (this.#shared) await arbiter?.claim(derivedId(guest, 'dismissed'), this.#generation, claimant, signal)
+  }
+
+  /**
+   * Whether our standby is not needed any more, as its primary has told the arbiter.
+   * @param whole it held a checkpoint: then only a later generation can tell, for it has been made since an earlier word
+   * @throws SubpageError ARBITER_UNREACHABLE
+   */
+  async dismissed(whole: boolean, signal?: AbortSignal): Promise<boolean> {
+    const { arbiter, guest } = this.#options
+    if (!arbiter || !this.#shared) return false
+    for (let n = this.#generation; await arbiter.holder(guest, n, signal); n++) {
+      if (whole && n === this.#generation) continue
+      const by = await arbiter.holder(derivedId(guest, 'dismissed'), n, signal)
+      if (by && !this.#isOurs(by)) return true
+    }
+    return false
   }
 
   /** Who else holds the next generation, if anybody. @throws SubpageError ARBITER_UNREACHABLE */
@@ -271,12 +277,18 @@ export class Succession {
     return next && !this.#isOurs(next) ? next : undefined
   }
 
+  /** The first generation, from one on, that was not given back. */
+  async #unreturned(arbiter: Arbiter, from: number, signal?: AbortSignal): Promise<number> {
+    for (let next = from; ; next++)
+      if (!(await arbiter.holder(derivedId(this.#options.guest, 'returned'), next, signal))) return next
+  }
+
   /** Who holds the first generation after ours that was not given back. */
   async #next(signal: AbortSignal | undefined): Promise<Holder | undefined> {
     const { arbiter, guest } = this.#options
     for (let next = this.#generation + 1; ; next++) {
       const holder = await arbiter?.holder(guest, next, signal)
-      if (holder && (await arbiter?.holder(returnedId(guest), next, signal))) continue
+      if (holder && (await arbiter?.holder(derivedId(guest, 'returned'), next, signal))) continue
       return holder
     }
   }
@@ -321,10 +333,4 @@ export class Succession {
     const peer = this.#peer
     return this.#options.save({ generation, arbitrated: this.#shared, ...(peer !== undefined && { peer }) })
   }
-}
-
-/** A UUID that no guest has by chance: of the form for private use (RFC 9562, version 8). */
-function returnedId(guest: string): string {
-  const hex = createHash('sha256').update(`${guest.toLowerCase()} returned`).digest('hex')
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`
 }
