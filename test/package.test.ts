@@ -88,7 +88,7 @@ test('it holds what is compiled, what can be built anew where it is installed, t
     ...below('build/web', /\.(html|js|css|svg)$/),
     ...below('dist/vendor', /\.js$/),
     ...below('man', /\.1$/),
-    ...below('docs', /\.(md|json)$/),
+    ...below('docs', /\.(md|json|png)$/),
   ]
   expect(files.toSorted()).toEqual(expected.toSorted())
 })
