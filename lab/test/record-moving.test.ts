@@ -54,6 +54,7 @@ test('an epoch changes no page that it does not name', async () => {
     },
     catchUp: async () => undefined,
     harvest: () => ({ dirty: PageRanges.all(pages), newAreas: [] }),
+    assertReadable: () => undefined,
     close: () => undefined,
   }
   const { signal } = new AbortController()

@@ -20,6 +20,8 @@ export interface GuestFiles extends LaunchPaths {
   shimStatus: string
   /** The channel through which accesses are forgotten. */
   forget: string
+  /** Locked by whoever maps its RAM to read it (readers-lock.ts). */
+  readers: string
   supervisor: SupervisorFiles
   /** Directory of the disks that subpage has made, of all guests of the host: they outlast these. */
   disks: string
@@ -74,6 +76,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     lease: file('lease'),
     shimStatus: file('shim.status'),
     forget: file('forget'),
+    readers: file('readers'),
     ram: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.ram`),
     accesses: join('/dev/shm', `subpage-${stateTag(stateDirectory)}-${name}.accesses`),
     supervisor: {

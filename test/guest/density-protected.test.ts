@@ -3,12 +3,14 @@
  * the pauses of the checkpoints. The keeper, the supervisor and the agent are killed; the image stays equal to the guest, and in the end
  * the guest goes on from it.
  */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { judge } from '../../src/agent/demo.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { askVictim, type Console, consoleAt, victimDamage } from '../../src/qemu/demo-guest.ts'
 import { Hosts, killHost, protect, startVictim, supervisorPid, until } from '../support/hosts.ts'
+import { subpage } from '../support/subpage.ts'
 
 const hosts = new Hosts()
 const full = { recentMs: 0, coldMs: 0, budget: 1 }
@@ -75,7 +77,14 @@ test('protected first, then dense: off brings all back beside the checkpoints, o
   // All is compared with the image while the guest runs; until then nothing else can be.
   const equal = async () => (await a.client.verify('both').catch(() => undefined))?.equal
   await expect.poll(equal, { timeout: 60_000 }).toBe(true)
+  // A recording maps the memory, and would put zeros in place of what has left: it ends first, in the middle of a long epoch.
+  const trace = join(hosts.directory, 'both.trace')
+  const recording = ['record', 'vm:both', '--for', '1h', '--epoch', '1h', '--state', a.stateDirectory]
+  const recorded = subpage([...recording, '-o', trace])
+  const copied = () => readdirSync(hosts.directory).some((file) => file.startsWith('both.trace'))
+  await expect.poll(copied, { timeout: 60_000 }).toBe(true)
   await a.client.densityOn('both', full)
+  expect(await recorded).toMatchObject({ status: 1, said: expect.stringContaining('GUEST_DENSE') })
   await denseAndProtected()
 })
 

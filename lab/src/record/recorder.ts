@@ -63,6 +63,8 @@ const deltaBytes = 1024 * 1024
 const progressMs = 1000
 /** Before a moment is tried again in which the target could not be held. */
 const retryMs = 1
+/** While an epoch lasts: whether its memory may still be read. */
+const lookMs = 500
 
 /** @throws SubpageError FILE_EXISTS, NO_SPACE, TRACKER_UNAVAILABLE, …; what was recorded until then stays (TraceWriter.fail) */
 export async function record(target: RecordTarget, options: RecordOptions): Promise<RecordSummary> {
@@ -76,7 +78,10 @@ export async function record(target: RecordTarget, options: RecordOptions): Prom
 }
 
 export function headerOf(
-  target: Omit<RecordTarget, 'hold' | 'harvest' | 'catchUp' | 'startPauseUs' | 'ended' | 'close' | 'ram'>,
+  target: Omit<
+    RecordTarget,
+    'hold' | 'harvest' | 'catchUp' | 'assertReadable' | 'startPauseUs' | 'ended' | 'close' | 'ram'
+  >,
   { epochMs, content }: Pick<RecordOptions, 'epochMs' | 'content'>,
 ): TraceHeader {
   return {
@@ -132,7 +137,7 @@ class Recording {
   }
 
   async run(): Promise<RecordSummary> {
-    const { forMs, signal } = this.#options
+    const { forMs } = this.#options
     let epochStart = await this.#seed()
     this.#began = epochStart
     const end = forMs === undefined ? Number.POSITIVE_INFINITY : epochStart + forMs
@@ -140,7 +145,7 @@ class Recording {
     let told = epochStart
     while (cause === undefined) {
       const due = Math.min(epochStart + this.#options.epochMs, end)
-      if (!(await sleepUntil(due, signal))) cause = 'interrupted'
+      if (!(await this.#until(due))) cause = 'interrupted'
       const held = await this.#hold()
       if (held === 'ended') {
         cause = 'target-ended'
@@ -156,6 +161,16 @@ class Recording {
     }
     this.#writer.end(cause, 1000 * (epochStart - this.#began))
     return this.#so(cause)
+  }
+
+  /** False when it was interrupted. */
+  async #until(due: number): Promise<boolean> {
+    for (;;) {
+      const next = Math.min(due, performance.now() + lookMs)
+      if (!(await sleepUntil(next, this.#options.signal))) return false
+      if (next === due) return true
+      this.#target.assertReadable()
+    }
   }
 
   /** Copies the memory while the target runs, then what it wrote meanwhile. Returns when it ran again. */
@@ -197,6 +212,7 @@ class Recording {
       })
       if (this.#options.content) this.#writer.base(this.#out.subarray(0, bytes))
       from = next
+      this.#target.assertReadable()
     } while (from)
   }
 

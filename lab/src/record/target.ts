@@ -59,6 +59,8 @@ export interface RecordTarget {
   hold<T>(look: () => T): Promise<Held<T> | undefined>
   /** Before the first epoch: copies what was written until now without holding the target, so that the next hold is short. */
   catchUp(): Promise<void>
+  /** Asked again and again while it runs. @throws SubpageError when its memory must not be read any longer */
+  assertReadable(): void
   /** While held. The first harvest reports every page that may hold data. */
   harvest(): Harvest
   /** Lets go; the target runs on as if nobody had watched. */

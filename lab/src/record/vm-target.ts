@@ -14,6 +14,7 @@ import { type GuestRecord, readRecord } from 'subpage/qemu/guest-record'
 import { PauseLease } from 'subpage/qemu/pause-lease'
 import { isGone, isRunning } from 'subpage/qemu/process'
 import { Qmp } from 'subpage/qemu/qmp'
+import { lockForReading, type ReadersLock } from 'subpage/qemu/readers-lock'
 import type { Harvest, Held, RecordTarget } from './target.ts'
 import { openVmTracking, type RecordTracker, type VmTracking } from './vm-tracking.ts'
 
@@ -46,12 +47,16 @@ export async function openVm(
   )
   let ram: Region | undefined
   let controls: Controls | undefined
+  const lock = lockForReading(files)
   try {
+    if (!lock) throw new SubpageError('BAD_ARGUMENT', `${name} is being recorded already`)
+    // Made dense before we had the lock: pages may have left.
+    refuseDense(readRecord(files))
     // Without what its devices and firmware have behind it.
     ram = Region.map(ramPath, { writable: false, bytes: record.machine.ramBytes })
     if (!record.protection)
-      controls = { files, qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
-    const target = new VmTarget(record, ram, tracking, controls)
+      controls = { qmp: await connect(files, name), lease: PauseLease.open(files.lease) }
+    const target = new VmTarget({ record, files, ram, lock }, tracking, controls)
     await tracking.begin(async () => {
       await target.hold(() => undefined)
     })
@@ -61,6 +66,7 @@ export async function openVm(
     controls?.lease.close()
     controls?.qmp.close()
     ram?.close()
+    lock?.release()
     throw error
   }
 }
@@ -120,8 +126,15 @@ async function connect(files: GuestFiles, name: string): Promise<Qmp> {
   }
 }
 
-interface Controls {
+interface Memory {
+  record: GuestRecord
   files: GuestFiles
+  ram: Region
+  /** While we have it no page leaves. */
+  lock: ReadersLock
+}
+
+interface Controls {
   qmp: Qmp
   lease: PauseLease
 }
@@ -139,14 +152,14 @@ class VmTarget implements RecordTarget {
   readonly counters: readonly string[]
   readonly notes: readonly string[]
   readonly ram: Region
-  readonly #record: GuestRecord
+  readonly #memory: Memory
   readonly #tracking: VmTracking
   /** None when it must not be held. */
   readonly #controls: Controls | undefined
 
-  constructor(record: GuestRecord, ram: Region, tracking: VmTracking, controls: Controls | undefined) {
-    this.#record = record
-    this.ram = ram
+  constructor(memory: Memory, tracking: VmTracking, controls: Controls | undefined) {
+    this.#memory = memory
+    this.ram = memory.ram
     this.#tracking = tracking
     this.#controls = controls
     this.tracker = tracking.tracker
@@ -162,7 +175,7 @@ class VmTarget implements RecordTarget {
   }
 
   get name(): string {
-    return this.#record.name
+    return this.#memory.record.name
   }
 
   get memoryBytes(): number {
@@ -176,12 +189,17 @@ class VmTarget implements RecordTarget {
   /** Each hold looks at the guest's own memory: there is no copy that could be behind. */
   async catchUp(): Promise<void> {}
 
+  assertReadable(): void {
+    refuseDense(readRecord(this.#memory.files))
+  }
+
   async hold<T>(look: () => T): Promise<Held<T> | undefined> {
+    this.assertReadable()
     if (!this.#controls) {
       const now = performance.now()
       return { value: look(), heldAt: now, resumedAt: now, pauseUs: 0, torn: undefined }
     }
-    const { qmp, lease, files } = this.#controls
+    const { qmp, lease } = this.#controls
     try {
       lease.acquire(leaseMs)
     } catch (error) {
@@ -194,8 +212,6 @@ class VmTarget implements RecordTarget {
     let value: T
     let heldAt: number
     try {
-      // Pages leave the RAM file in pauses only, after its record has said so: not in this one, which is ours.
-      refuseDense(readRecord(files))
       await qmp.run('stop')
       heldAt = performance.now()
       value = look()
@@ -228,5 +244,6 @@ class VmTarget implements RecordTarget {
     this.#controls?.lease.close()
     this.#controls?.qmp.close()
     this.ram.close()
+    this.#memory.lock.release()
   }
 }

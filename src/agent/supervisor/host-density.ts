@@ -10,6 +10,7 @@ import { KeeperClient, type KeeperPlace, keeperTimes } from '../../density/keepe
 import type { KeeperStatus } from '../../density/keeper-protocol.ts'
 import { asSubpageError, SubpageError } from '../../errors.ts'
 import type { DensitySettings, GuestRecord } from '../../qemu/guest-record.ts'
+import { untilUnread } from '../../qemu/readers-lock.ts'
 import { socketPath, stateTag } from '../../qemu/state-path.ts'
 import type { EventLog } from '../event-log.ts'
 import { guarded } from './boundary.ts'
@@ -85,6 +86,8 @@ export class HostDensity {
     // Before anything can be stored: a supervisor after us must know.
     qemu.updateRecord({ density: settings })
     try {
+      if (!(await untilUnread(qemu.files)))
+        throw new SubpageError('BAD_ARGUMENT', `${guest.name} is being recorded: end that first`)
       await this.#attach(guest)
     } catch (error) {
       this.#guests.delete(qemu.record.id)

@@ -157,6 +157,9 @@ export class ProcessTarget implements RecordTarget {
   }
 
   /** Until little is left, or it becomes no less: the process writes as fast as it is copied. */
+  /** It is read from a copy. */
+  assertReadable(): void {}
+
   async catchUp(): Promise<void> {
     if (this.kind === 'command') return
     for (let round = 0, former = Number.POSITIVE_INFINITY; round < catchUpRoundsMax; round++) {
