@@ -1,6 +1,6 @@
 /** What is recorded of memory that changes while it is looked at, as that of a protected guest, which is not paused for it. */
 import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { applySync } from 'subpage/delta/apply'
 import { compareRegionsSync } from 'subpage/memory/hash'
@@ -8,6 +8,7 @@ import { pageBytes } from 'subpage/memory/page'
 import { PageRanges } from 'subpage/memory/page-ranges'
 import { Region } from 'subpage/memory/region'
 import { expect, onTestFinished, test } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { record } from '../src/record/recorder.ts'
 import type { RecordTarget } from '../src/record/target.ts'
 import { readTrace } from '../src/trace.ts'
@@ -27,7 +28,7 @@ const writer = `
   }`
 
 test('an epoch changes no page that it does not name', async () => {
-  const folder = mkdtempSync('/dev/shm/subpage-test-moving-')
+  const folder = makeOwnedDirectory('subpage-test-moving-', '/dev/shm')
   onTestFinished(() => rmSync(folder, { recursive: true }))
   const [memory, path] = [join(folder, 'ram'), join(folder, 'trace')]
   writeFileSync(memory, '')

@@ -11,13 +11,17 @@ import { guestFiles, guestNames } from '../qemu/guest-files.ts'
 import { readRecord } from '../qemu/guest-record.ts'
 import { endLeftover } from '../qemu/leftover.ts'
 import { identify, isGone, isRunning, killProcess, type ProcessIdentity, untilGone } from '../qemu/process.ts'
+import { keeperDirectory } from '../qemu/state-path.ts'
 import { supervisorOf } from './supervisor/settings.ts'
 
 const ownerFile = 'owner'
 
+/** Where they are: what is to be mapped as memory is in the latter. */
+const places = [tmpdir(), '/dev/shm'] as const
+
 /** Each host's state directory lies directly in it. */
-export function makeOwnedDirectory(prefix: string): string {
-  const directory = mkdtempSync(join(tmpdir(), prefix))
+export function makeOwnedDirectory(prefix: string, place: (typeof places)[number] = places[0]): string {
+  const directory = mkdtempSync(join(place, prefix))
   const owner = identify(process.pid)
   invariant(owner, 'this process runs')
   writeFileSync(join(directory, ownerFile), JSON.stringify(owner))
@@ -26,8 +30,13 @@ export function makeOwnedDirectory(prefix: string): string {
 
 /** Ends the guests that are left in it, and their supervisors, and removes it. Its agents have ended before. */
 export async function removeOwnedDirectory(directory: string): Promise<void> {
-  for (const host of readdirSync(directory, { withFileTypes: true }))
-    if (host.isDirectory()) await endGuests(join(directory, host.name))
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    if (!entry.isDirectory()) continue
+    const host = join(directory, entry.name)
+    await endGuests(host)
+    // Its keeper ends with the last guest.
+    rmSync(keeperDirectory(host), { recursive: true, force: true })
+  }
   unmountBelow(directory)
   rmSync(directory, { recursive: true, force: true })
 }
@@ -44,12 +53,13 @@ function unmountBelow(directory: string): void {
 /** Removes those whose owner does not run any more. Returns their names. */
 export async function sweepOwnedDirectories(prefixes: string[]): Promise<string[]> {
   const swept: string[] = []
-  for (const name of readdirSync(tmpdir())) {
-    const directory = join(tmpdir(), name)
-    if (!prefixes.some((prefix) => name.startsWith(prefix)) || !isAbandoned(directory)) continue
-    await removeOwnedDirectory(directory)
-    swept.push(name)
-  }
+  for (const place of places)
+    for (const name of readdirSync(place)) {
+      const directory = join(place, name)
+      if (!prefixes.some((prefix) => name.startsWith(prefix)) || !isAbandoned(directory)) continue
+      await removeOwnedDirectory(directory)
+      swept.push(name)
+    }
   return swept
 }
 

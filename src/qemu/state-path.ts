@@ -37,6 +37,10 @@ export function stateTag(stateDirectory: string, length = 8): string {
   return createHash('sha256').update(realPathOf(stateDirectory)).digest('hex').slice(0, length)
 }
 
+/** Where the host's keeper has what it keeps. */
+export const keeperDirectory = (stateDirectory: string) =>
+  `/dev/shm/subpage-${stateTag(stateDirectory)}-density`
+
 /** @throws SubpageError BAD_ARGUMENT when no socket can have this path: it would be cut off, and be another one */
 export function socketPath(stateDirectory: string, leaf: string): string {
   const path = join(resolve(stateDirectory), leaf)

@@ -2,10 +2,11 @@
  * A dense image under everything at once: its pages are borrowed, written and given back, leave for the store of a real
  * keeper, are touched by the process whose memory they are, and the keeper is killed. Nothing is ever lost or wrong.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { DenseImage } from '../../src/agent/supervisor/dense-image.ts'
 import { runsOf } from '../../src/density/keeper.ts'
 import { KeeperClient } from '../../src/density/keeper-client.ts'
@@ -33,7 +34,7 @@ async function imageOfProcess() {
   const victims = new Victims()
   cleanups.push(() => victims.close())
   const victim = await victims.start({ pages })
-  const directory = mkdtempSync('/dev/shm/subpage-test-image-')
+  const directory = makeOwnedDirectory('subpage-test-image-', '/dev/shm')
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }))
   const place = {
     socket: join(directory, 'keeper.sock'),

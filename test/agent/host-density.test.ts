@@ -1,8 +1,9 @@
 /** One guest that the keeper cannot serve keeps no other one from it, and is tried again. Real processes as guests. */
 import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, expect, test, vi } from 'vitest'
 import { EventLog } from '../../src/agent/event-log.ts'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import type { DenseOwner } from '../../src/agent/supervisor/dense-guest.ts'
 import { HostDensity } from '../../src/agent/supervisor/host-density.ts'
 import { KeeperClient } from '../../src/density/keeper-client.ts'
@@ -38,7 +39,7 @@ function ownerOf(victim: Victim, name: string, ram: Region): DenseOwner {
 test('a guest whose faults cannot be served leaves the keeper to the others, until it can be', async () => {
   const victims = new Victims()
   cleanups.push(() => victims.close())
-  const directory = mkdtempSync('/dev/shm/subpage-test-density-')
+  const directory = makeOwnedDirectory('subpage-test-density-', '/dev/shm')
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }))
   const events = new EventLog()
   const density = new HostDensity(directory, events, undefined)
@@ -76,7 +77,7 @@ test('a guest whose faults cannot be served leaves the keeper to the others, unt
 test('a connection to a keeper that fails while guests are handed to it is not left open', async () => {
   const victims = new Victims()
   cleanups.push(() => victims.close())
-  const directory = mkdtempSync('/dev/shm/subpage-test-density-')
+  const directory = makeOwnedDirectory('subpage-test-density-', '/dev/shm')
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }))
   const density = new HostDensity(directory, new EventLog(), undefined)
   cleanups.push(() => density.close())
@@ -107,7 +108,7 @@ test('a connection to a keeper that fails while guests are handed to it is not l
 test('a keeper that keeps a guest paused, which a new supervisor finds so, is ended, and the next one serves the guest', async () => {
   const victims = new Victims()
   cleanups.push(() => victims.close())
-  const directory = mkdtempSync('/dev/shm/subpage-test-density-')
+  const directory = makeOwnedDirectory('subpage-test-density-', '/dev/shm')
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }))
   const events = new EventLog()
   const density = new HostDensity(directory, events, undefined)

@@ -1,7 +1,8 @@
 /** Pages of a process that runs: evicted while it stands still, back when it touches them, whoever serves. */
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { readPager, startPager, stopPager } from '../../src/density/pager.ts'
 import { Store } from '../../src/density/store.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
@@ -31,7 +32,7 @@ function openStore(directory: string): Store {
 
 /** A process whose memory is evicted, and what it ought to hold. */
 async function evicted() {
-  const directory = mkdtempSync('/dev/shm/subpage-test-pager-')
+  const directory = makeOwnedDirectory('subpage-test-pager-', '/dev/shm')
   cleanups.push(() => rmSync(directory, { recursive: true }))
   const victim = await victims.start({ pages })
   const content = Buffer.alloc(pages * 4096)
@@ -143,7 +144,7 @@ if (available) {
 test('a process whose faults cannot be served is refused with the reason', async () => {
   const victim = await victims.start({ pages: 8 })
   writeFileSync(victim.statusPath, JSON.stringify({ tracking: 'ok', kind: 'user', uffd: 5 }))
-  const directory = mkdtempSync('/dev/shm/subpage-test-pager-')
+  const directory = makeOwnedDirectory('subpage-test-pager-', '/dev/shm')
   cleanups.push(() => rmSync(directory, { recursive: true }))
   const store = openStore(directory)
   const guest = store.attach('victim', victim.target.ramPath, 1)

@@ -1,17 +1,9 @@
 /** The store through its Node face: any order of operations equals plain arrays; misuse and damage are errors. */
-import {
-  closeSync,
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, expect, test } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { residentPages, Store } from '../../src/density/store.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
@@ -25,7 +17,7 @@ afterEach(() => {
 })
 
 function workspace(): string {
-  const directory = mkdtempSync('/dev/shm/subpage-test-store-')
+  const directory = makeOwnedDirectory('subpage-test-store-', '/dev/shm')
   directories.push(directory)
   return directory
 }

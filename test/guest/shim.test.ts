@@ -1,11 +1,11 @@
 /** The shim in a real QEMU: the tracker names what the guest writes, and the guard resumes a guest whose agent is gone. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { packageRoot } from '../../src/memory/native.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { qemuBinary } from '../../src/qemu/launch.ts'
@@ -16,7 +16,8 @@ import { openTracker, probeUserfault, type TrackerTarget } from '../../src/track
 
 const ramBytes = 64 * 2 ** 20
 const directory = mkdtempSync(join(tmpdir(), 'subpage-shim-'))
-const ram = join('/dev/shm', `subpage-test-${randomBytes(4).toString('hex')}.ram`)
+const memory = makeOwnedDirectory('subpage-test-', '/dev/shm')
+const ram = join(memory, 'ram')
 const file = (leaf: string) => join(directory, leaf)
 const until = (holds: () => boolean | Promise<boolean>) =>
   vi.waitUntil(holds, { timeout: 20_000, interval: 5 })
@@ -62,7 +63,7 @@ afterAll(async () => {
     qemu.kill('SIGKILL')
     await once(qemu, 'exit')
   }
-  rmSync(ram, { force: true })
+  rmSync(memory, { recursive: true, force: true })
   rmSync(directory, { recursive: true, force: true })
 })
 

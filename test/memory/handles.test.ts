@@ -2,9 +2,10 @@
  * Every function that takes a region, in every state of the region: open; busy, when an operation runs in the thread
  * pool; closed while busy; closed. And what is mapped afterwards: nothing.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { apply, applySync } from '../../src/delta/apply.ts'
 import { capture, captureSync } from '../../src/delta/capture.ts'
 import { compareRegions, compareRegionsSync, hashBlocks, hashBlocksSync } from '../../src/memory/hash.ts'
@@ -73,7 +74,7 @@ describe('closing', () => {
   const mapped = (path: string) => readFileSync('/proc/self/maps', 'utf8').includes(path)
 
   it('unmaps at once, or when the last operation has ended; twice is once', async () => {
-    const folder = mkdtempSync('/dev/shm/subpage-test-')
+    const folder = makeOwnedDirectory('subpage-test-', '/dev/shm')
     try {
       for (const busy of [false, true]) {
         const path = join(folder, `busy-${busy}`)

@@ -1,15 +1,16 @@
 /** Regions: files and anonymous memory, their sizes, errors and permissions. */
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import { load } from '../../src/memory/native.ts'
 import { pageBytes } from '../../src/memory/page.ts'
 import { Region } from '../../src/memory/region.ts'
 
-const folder = mkdtempSync('/dev/shm/subpage-test-')
+const folder = makeOwnedDirectory('subpage-test-', '/dev/shm')
 afterAll(() => rmSync(folder, { recursive: true }))
 let files = 0
 const fresh = () => join(folder, `file-${files++}`)

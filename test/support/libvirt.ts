@@ -47,9 +47,17 @@ export class Libvirtd {
   }
 
   static async start(): Promise<Libvirtd> {
-    const daemon = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
+    // A test run that is killed takes it along.
+    const [program, ...args] = [
+      'setpriv',
+      '--pdeathsig',
+      'TERM',
+      'unshare',
+      '--mount',
+      '--propagation',
+      'private',
+    ]
+    const daemon = spawn(program!, [...args, 'sh', '-c', script], { stdio: ['ignore', 'ignore', 'pipe'] })
     const libvirtd = new Libvirtd(daemon)
     let said = ''
     daemon.stderr.setEncoding('utf8').on('data', (text) => {

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
+import { makeOwnedDirectory } from '../../src/agent/owned-directory.ts'
 import type { AccessTarget } from '../../src/tracking/accesses.ts'
 import { ForgetChannel } from '../../src/tracking/forget.ts'
 import { shimEnvironment } from '../../src/tracking/shim.ts'
@@ -31,6 +32,7 @@ export interface Victim {
 /** Everything that the tests of one file have started; ended by `clear`. */
 export class Victims {
   readonly #directory = mkdtempSync(join(tmpdir(), 'subpage-victim-'))
+  readonly #memory = makeOwnedDirectory('subpage-test-', '/dev/shm')
   readonly #files: string[] = []
   readonly #children: ChildProcess[] = []
 
@@ -48,7 +50,7 @@ export class Victims {
     const statusPath = join(this.#directory, `${id}.status`)
     const forget = join(this.#directory, `${id}.forget`)
     ForgetChannel.create(forget)
-    const file = join('/dev/shm', `subpage-test-${id}.ram`)
+    const file = join(this.#memory, `${id}.ram`)
     if (!memfd) {
       this.#files.push(file)
       writeFileSync(file, '', { mode: 0o600 })
@@ -88,7 +90,8 @@ export class Victims {
 
   async close(): Promise<void> {
     await this.clear()
-    rmSync(this.#directory, { recursive: true, force: true })
+    for (const directory of [this.#directory, this.#memory])
+      rmSync(directory, { recursive: true, force: true })
   }
 }
 

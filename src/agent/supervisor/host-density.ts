@@ -11,7 +11,7 @@ import type { KeeperStatus } from '../../density/keeper-protocol.ts'
 import { asSubpageError, SubpageError } from '../../errors.ts'
 import type { DensitySettings, GuestRecord } from '../../qemu/guest-record.ts'
 import { untilUnread } from '../../qemu/readers-lock.ts'
-import { socketPath, stateTag } from '../../qemu/state-path.ts'
+import { keeperDirectory, socketPath } from '../../qemu/state-path.ts'
 import type { EventLog } from '../event-log.ts'
 import { guarded } from './boundary.ts'
 import { DenseGuest, type DenseOwner } from './dense-guest.ts'
@@ -47,13 +47,12 @@ export class HostDensity {
   readonly #errors = new Map<string, string>()
 
   constructor(stateDirectory: string, events: EventLog, swap: SwapPlace | undefined) {
-    const tag = stateTag(stateDirectory)
     const inState = (leaf: string) => join(resolve(stateDirectory), leaf)
     this.#place = {
       socket: socketPath(stateDirectory, 'keeper.sock'),
       log: inState('keeper.log'),
       keeper: {
-        directory: `/dev/shm/subpage-${tag}-density`,
+        directory: keeperDirectory(stateDirectory),
         ...(swap === undefined ? {} : { swap: resolve(swap.file) }),
         pagesMax: pagesOf(totalmem()),
         indexPages,
