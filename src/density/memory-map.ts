@@ -8,7 +8,7 @@
  *   holes                            never written
  *   filled … whole                   in the store (store.ts)
  */
-import { invariant } from '../errors.ts'
+import { SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { HotMap, PageClass } from '../workingset/hot-map.ts'
 import { heldWays } from './store.ts'
@@ -70,7 +70,9 @@ function addStored(cell: number[], pages: number, held: ArrayLike<number>, index
     cell[heldAt + way] = count
     left -= count
   }
-  invariant(left >= 0, 'no more pages of a cell are in the store than it has')
+  // It is another process: what it says wrong ends no guest's supervisor.
+  if (!(left >= 0))
+    throw new SubpageError('KEEPER_FAILED', 'the keeper says that it has more of a guest than there is')
   // What is on its way between RAM and the store counts there; the coldest are.
   let twice = classes.reduce((sum, _, at) => sum + cell[at]!, 0) - left
   for (let at = holesAt - 1; at >= 0 && twice > 0; at--) {

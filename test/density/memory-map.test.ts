@@ -126,3 +126,12 @@ test('others have their turn while it counts', async () => {
   await mapMemory({ pages: 100_000, ...nothing }, async () => void turns++)
   expect(turns).toBe(Math.floor(100_000 / 2048))
 })
+
+test('a keeper that says impossible things fails the map, and nothing else', async () => {
+  const held = heldOf([heldWays[0], undefined])
+  held[0] = 2
+  const stored = { held, resident: PageRanges.empty }
+  await expect(mapMemory({ ...nothing, pages: 2, stored }, breathe)).rejects.toMatchObject({
+    code: 'KEEPER_FAILED',
+  })
+})
