@@ -29,7 +29,7 @@ export function formatReport(
         : fill(`${indent}${paint(colour, '→')} ${remedy}`, columns, `${indent}  `)),
     ]
   })
-  return `${lines.join('\n')}\n\n${closing(report)}\n`
+  return `${lines.join('\n')}\n\n${fill(closing(report), columns, '').join('\n')}\n`
 }
 
 function closing({ items, accel, usable }: HostReport): string {

@@ -27,7 +27,7 @@ let console: Console
 
 beforeAll(async () => {
   ;[from, to] = await Promise.all([hosts.add('from'), hosts.add('to')])
-  console = (await startVictim(from, name, ['victim_mib=8'])).console
+  console = (await startVictim(from, name, ['victim_mib=1'])).console
 })
 afterAll(() => hosts[Symbol.asyncDispose]())
 

@@ -30,6 +30,13 @@ async function watch(count: number, wanted = settings): Promise<Sample[]> {
   return samples
 }
 
+/** The first sample whose estimate has come to rest. */
+async function steady(): Promise<Sample> {
+  for await (const sample of first.client.watchMemory('web', settings))
+    if (sample.estimate.stable) return sample
+  throw new Error('it is not watched any more')
+}
+
 const mib = (pages: number) => (pages * 4096) / 2 ** 20
 
 test('finds the working set of a program whose working set is known, on top of what the guest uses anyway', async () => {
@@ -38,30 +45,33 @@ test('finds the working set of a program whose working set is known, on top of w
   await typeLine(console, 'run workset mib=40 mode=read >/dev/ttyS0 & echo started')
   await untilConsole(console, 0, (text) => /^workset ready mib=40/m.exec(text) ?? undefined, 60_000)
   await watch(2)
-  const after = (await watch(4)).at(-1)!
+  const after = await steady()
   expect(mib(after.dist.pages - before.dist.pages)).toBeGreaterThan(36)
   expect(mib(after.dist.pages - before.dist.pages)).toBeLessThan(44)
   expect(after.watchedPages).toBe(after.ramPages)
   expect(after.dist.plusMinus).toBe(0)
-  expect(after.estimate.stable).toBe(true)
   // It only reads: what is written is what was written before.
   expect(Math.abs(mib((after.written?.pages ?? 0) - (before.written?.pages ?? 0)))).toBeLessThan(6)
   expect(after.heat.filter((percent) => percent === 100).length).toBeGreaterThan(5)
 })
 
 test('a part of the memory is enough, and costs less than the budget', async () => {
-  const [, , , last] = await watch(4, { ...settings, intervalMs: 500, budget: 0.005 })
+  const intervalMs = 500
+  const whole = (await watch(3, { ...settings, intervalMs })).at(-1)!.dist.pages
+  const [, , , last] = await watch(4, { ...settings, intervalMs, budget: 0.005 })
   expect(last!.watchedPages).toBeLessThan(last!.ramPages)
   expect(last!.costShare).toBeLessThan(0.06)
-  expect(mib(last!.dist.pages)).toBeGreaterThan(30)
-  expect(mib(last!.dist.pages)).toBeLessThan(70)
-  expect(last!.dist.plusMinus).toBeGreaterThan(0)
+  const { pages, plusMinus } = last!.dist
+  expect(plusMinus).toBeGreaterThan(0)
+  // The fewer are watched, the less is known, which it says.
+  expect(Math.abs(mib(pages - whole))).toBeLessThan(10 + 3 * mib(plusMinus))
 })
 
 test('beside a protection: nothing is lost, and what is written is known from it', async () => {
   const during = watch(8)
   await protect(first, 'web', second)
-  const samples = await watch(3)
+  // Beside checkpoints the program takes longer to come round.
+  const samples = await watch(3, { ...settings, intervalMs: 1_000 })
   expect(mib(samples.at(-1)!.dist.pages)).toBeGreaterThan(40)
   expect(mib(samples.at(-1)!.written!.pages)).toBeGreaterThan(1)
   expect(await first.client.verify('web')).toMatchObject({ equal: true })
