@@ -234,6 +234,20 @@ static void answer_ended(void)
     message_u64(&reply, (uint64_t)target.exit_status);
 }
 
+/*
+ * Of the threads that were seized none is left, but the process lives: one that was made before its maker was seized, and was not seen yet,
+ * has executed another program. It is taken up as if it had been seen. False: the process has ended.
+ */
+static bool found_again(void)
+{
+    if (target.reaped || target_seize_again(&target) != 0)
+        return false;
+    target_hold(&target, HOLD_MS);
+    target.executed = true;
+    target.holding = false;
+    return !target.ended;
+}
+
 /* One epoch's end. Returns what ended the recording, or NULL. */
 static const char *hold(int *error, char request)
 {
@@ -272,7 +286,7 @@ static const char *hold(int *error, char request)
     if (step)
         return step;
     target_events(&target);
-    if (!held && target.ended)
+    if (!held && target.ended && !found_again())
         answer_ended();
     else if (!held)
         message_begin(&reply, MESSAGE_BUSY);

@@ -156,10 +156,10 @@ export class ProcessTarget implements RecordTarget {
     return answer.dirty.pageCount
   }
 
-  /** Until little is left, or it becomes no less: the process writes as fast as it is copied. */
   /** It is read from a copy. */
   assertReadable(): void {}
 
+  /** Until little is left, or it becomes no less: the process writes as fast as it is copied. */
   async catchUp(): Promise<void> {
     if (this.kind === 'command') return
     for (let round = 0, former = Number.POSITIVE_INFINITY; round < catchUpRoundsMax; round++) {
