@@ -155,7 +155,8 @@ class Series {
       }
     })
     const said = await this.#killAll(before)
-    const since = () => [...a.events.slice(marks[0]), ...b.events.slice(marks[1])]
+    // An agent that comes back tells again what the supervisors of its guests have kept.
+    const since = () => [...new Set([...a.events.slice(marks[0]), ...b.events.slice(marks[1])])]
     const problems = await Promise.all(
       this.#watched.map(async (one, index) => {
         const [from, to, { generation, pid }] = before[index]!

@@ -43,5 +43,8 @@ test('two guests, and processes of several kinds are killed at random moments: e
     expect(guest, `seed ${result.seed}`).toMatchObject({ ...nothing, leftovers: 0, tcpResets: 0 })
     expect(guest.adds).toBeGreaterThan(0)
   }
-  expect(result.failovers).toBe(result.killed.QEMU ?? 0)
+  const { QEMU = 0, 'primary supervisor': silent = 0 } = result.killed
+  expect(result.failovers).toBeGreaterThanOrEqual(QEMU)
+  // A supervisor that is not back before its silence counts is taken over from, too.
+  expect(result.failovers).toBeLessThanOrEqual(QEMU + silent)
 })
