@@ -37,6 +37,7 @@ async function take(page: Page, of: string, fullPage = false): Promise<void> {
 }
 
 const pointsMsMax = 180_000
+const drawnMsMax = 60_000
 
 /** A point a second: enough checkpoints for lines that can be seen. */
 async function pointsSince(page: Page, points = 45): Promise<void> {
@@ -72,7 +73,11 @@ async function memoryPicture(
       const canvas = document.querySelector('.wss canvas')
       return canvas?.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)
     })()`)
-  while (!(await drawn())) await page.waitForTimeout(100)
+  const deadline = performance.now() + drawnMsMax
+  while (!(await drawn())) {
+    if (performance.now() > deadline) throw new Error(`${of}: the plot of the working set is not drawn`)
+    await page.waitForTimeout(100)
+  }
   await take(page, of)
   await page.context().close()
 }

@@ -47,8 +47,9 @@ export async function openVm(
   )
   let ram: Region | undefined
   let controls: Controls | undefined
-  const lock = lockForReading(files)
+  let lock: ReadersLock | undefined
   try {
+    lock = lockForReading(files)
     if (!lock) throw new SubpageError('BAD_ARGUMENT', `${name} is being recorded already`)
     // Made dense before we had the lock: pages may have left.
     refuseDense(readRecord(files))
