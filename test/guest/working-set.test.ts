@@ -15,7 +15,8 @@ const hosts = new Hosts()
 let first: EphemeralAgent
 let second: EphemeralAgent
 let console: Console
-const settings = { intervalMs: 300, subIntervals: 1, budget: 1 }
+/** Long enough that all memory can be watched where a fault is dear and others compute beside. */
+const settings = { intervalMs: 1_000, subIntervals: 1, budget: 1 }
 
 beforeAll(async () => {
   ;[first, second] = await Promise.all([hosts.add('first'), hosts.add('second')])
@@ -55,23 +56,22 @@ test('finds the working set of a program whose working set is known, on top of w
   expect(after.heat.filter((percent) => percent === 100).length).toBeGreaterThan(5)
 })
 
-test('a part of the memory is enough, and costs less than the budget', async () => {
-  const intervalMs = 500
-  const whole = (await watch(3, { ...settings, intervalMs })).at(-1)!.dist.pages
-  const [, , , last] = await watch(4, { ...settings, intervalMs, budget: 0.005 })
+test('a part of the memory is enough, and costs a part of the time', async () => {
+  const whole = (await watch(3)).at(-1)!
+  const [, , , last] = await watch(4, { ...settings, budget: 0.001 })
   expect(last!.watchedPages).toBeLessThan(last!.ramPages)
-  expect(last!.costShare).toBeLessThan(0.06)
+  expect(last!.costShare).toBeLessThan(whole.costShare / 3)
   const { pages, plusMinus } = last!.dist
   expect(plusMinus).toBeGreaterThan(0)
   // The fewer are watched, the less is known, which it says.
-  expect(Math.abs(mib(pages - whole))).toBeLessThan(10 + 3 * mib(plusMinus))
+  expect(Math.abs(mib(pages - whole.dist.pages))).toBeLessThan(10 + 3 * mib(plusMinus))
 })
 
 test('beside a protection: nothing is lost, and what is written is known from it', async () => {
   const during = watch(8)
   await protect(first, 'web', second)
   // Beside checkpoints the program takes longer to come round.
-  const samples = await watch(3, { ...settings, intervalMs: 1_000 })
+  const samples = await watch(3)
   expect(mib(samples.at(-1)!.dist.pages)).toBeGreaterThan(40)
   expect(mib(samples.at(-1)!.written!.pages)).toBeGreaterThan(1)
   expect(await first.client.verify('web')).toMatchObject({ equal: true })

@@ -46,7 +46,10 @@ const chosenIn = (hash: string) => {
   return name === undefined ? undefined : decodeURIComponent(name)
 }
 
-function useChosen(): [string | undefined, (name: string | undefined) => void] {
+const hashOf = (name: string) => `#/guest/${encodeURIComponent(name)}`
+
+/** @returns the guest that is looked at, how one is chosen, and how one comes to be looked at that nobody chose */
+function useChosen(): [string | undefined, (name: string | undefined) => void, (name: string) => void] {
   const [chosen, setChosen] = useState(chosenIn(location.hash))
   useEffect(() => {
     const changed = () => setChosen(chosenIn(location.hash))
@@ -56,14 +59,19 @@ function useChosen(): [string | undefined, (name: string | undefined) => void] {
   return [
     chosen,
     (name) => {
-      location.hash = name === undefined ? '' : `#/guest/${encodeURIComponent(name)}`
+      location.hash = name === undefined ? '' : hashOf(name)
+    },
+    (name) => {
+      // Whoever goes back wants to leave the page, and not this guest.
+      history.replaceState(null, '', hashOf(name))
+      setChosen(name)
     },
   ]
 }
 
 function Host({ session }: { session: Session }) {
   const live = useLive(session)
-  const [chosen, choose] = useChosen()
+  const [chosen, choose, begin] = useChosen()
   const { status } = live
   const guests = useMemo(() => status?.guests.toSorted(byUrgency) ?? [], [status])
   const [wide, setWide] = useState(() => matchMedia('(min-width: 861px)').matches)
@@ -85,6 +93,11 @@ function Host({ session }: { session: Session }) {
     addEventListener('keydown', pressed)
     return () => removeEventListener('keydown', pressed)
   }, [guests, chosen])
+  // Another may come first at any time, and the window may change: what somebody looks at, and is asked about, stays.
+  const first = wide && chosen === undefined ? guests[0]?.name : undefined
+  useEffect(() => {
+    if (first !== undefined) begin(first)
+  }, [first])
   useEffect(() => {
     const bad = guests.filter((guest) => toneOf(guest) === 'bad').length
     document.title = `${bad > 0 ? `(${bad}) ` : ''}${status?.host ?? 'subpage'} · subpage`
@@ -99,7 +112,7 @@ function Host({ session }: { session: Session }) {
         <p>{live.trouble}</p>
       </Notice>
     )
-  const guest = guests.find(({ name }) => name === chosen) ?? (wide && !chosen ? guests[0] : undefined)
+  const guest = guests.find(({ name }) => name === chosen)
   const count = (tone: string) => guests.filter((one) => toneOf(one) === tone).length
   const safe = count('good')
   return (
