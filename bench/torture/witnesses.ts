@@ -12,6 +12,7 @@ import {
   readConsole,
   recordLoop,
   recordsIn,
+  untilConsole,
   victimDamage,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
@@ -196,9 +197,10 @@ export class Recording {
 }
 
 /** What is wrong with the records on a guest's disk, if anything: each one that was said is there. @param path a raw file */
-export function diskWrong(path: string, console: Console): string | undefined {
-  const said = recordsIn(readConsole(console))
-  const last = said.at(-1)
+export async function diskWrong(path: string, console: Console): Promise<string | undefined> {
+  const last = await untilConsole(console, 0, (text) => recordsIn(text).at(-1), answerMsMax).catch(
+    () => undefined,
+  )
   if (last === undefined) return 'the guest says no records'
   const file = openSync(path, 'r')
   try {
