@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import {
   askVictim,
   type Console,
-  consoleLength,
+  consoleDropped,
   guestImage,
   readConsole,
   recordLoop,
@@ -175,7 +175,8 @@ export class Recording {
 
   constructor(console: Console) {
     this.#file = openSync(console.log, 'r')
-    this.#dropped = consoleLength(console) - fstatSync(this.#file).size
+    // Not by two sizes: the guest prints between.
+    this.#dropped = consoleDropped(console)
     this.#head = this.#read(headBytes)
   }
 
