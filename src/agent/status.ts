@@ -145,6 +145,8 @@ export type GuestStatus = Static<typeof GuestStatus>
 export interface Cancelled {
   /** What was under way. */
   cancelled: Operation['kind']
+  /** Of a protection: where copies of disks stay on the other host. */
+  copies: string[]
 }
 
 /** @property copies where copies of its disks stay on the other host */
