@@ -65,7 +65,7 @@ async function lookAt(of: Case): Promise<{ problems: string[]; moved: boolean }>
   }
   // A guest that moves takes its files with it.
   problems.push(...(await asked(of, owner, status).catch((error: Error) => [error.message])))
-  const now = await owner.agent?.client.guest(guest.name).catch(() => undefined)
+  const now = await owner.guest(guest.name)
   return { problems, moved: now?.generation !== status.generation || !runsHere(now) }
 }
 
