@@ -24,7 +24,14 @@ export const GuestStatus = Type.Object({
       description: 'what reason says, for programs: a code of errors.md, which says what to do',
     }),
   ),
-  peer: Nullable(Type.String()),
+  peer: Nullable(
+    Type.String({ description: 'address of the other host, as commands take it; for a standby its name' }),
+  ),
+  peerHost: Nullable(
+    Type.String({
+      description: 'name of the other host; null while it is not known, and for a host of an older release',
+    }),
+  ),
   ramBytes: Type.Integer(),
   auxBytes: Type.Integer({ description: 'memory of its devices and firmware, protected with its RAM' }),
   accel: Type.String(),
@@ -162,7 +169,7 @@ export type Verified = MemoryVerification & {
 export const unprotected = {
   suspended: false,
   devicesDiffer: false,
-  peer: null,
+  ...{ peer: null, peerHost: null },
   tracker: null,
   ...{ codec: null, epochMs: null, pauseShareMax: null, latencyMs: null, outputs: null },
   durability: null,

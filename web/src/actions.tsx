@@ -19,12 +19,13 @@ const cancelled = {
   switchover: (name: string) => `${name} runs on here, and is protected as before.`,
 }
 
-function actionsOf({ name, role, state, peer: at, operation }: GuestStatus): Action[] {
+function actionsOf(guest: GuestStatus): Action[] {
+  const { name, role, state, operation } = guest
   if (role === 'Standby') return []
   // An agent of an older release says nothing of it.
   if (operation?.cancellable)
     return [{ name: 'cancel', title: `Cancel ${operation.kind}`, happens: [cancelled[operation.kind](name)] }]
-  const peer = at === null ? null : hostOf(at)
+  const peer = hostOf(guest)
   if (peer === null)
     return [
       {

@@ -21,6 +21,7 @@ import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, within } from '../sizes.ts'
+import { otherHost } from '../status-text.ts'
 import { untilProtected } from '../until-protected.ts'
 import { warnOfMissing } from '../warn-of-missing.ts'
 
@@ -143,7 +144,7 @@ export const protectCommand: Command = {
     invocation.output.data(
       status,
       () =>
-        `${status.name} is protected to ${status.peer} (tracker ${status.tracker}, codec ${status.codec}, epoch ${status.epochMs} ms)`,
+        `${status.name} is protected to ${otherHost(status)} (tracker ${status.tracker}, codec ${status.codec}, epoch ${status.epochMs} ms)`,
     )
   },
 }
