@@ -24,6 +24,7 @@ export const otherVariables = [
   'SUBPAGE_GUARD_QMP',
   'SUBPAGE_LEASE',
   'SUBPAGE_RAM',
+  'SUBPAGE_RAM_NODES',
   'SUBPAGE_SHIM_STATUS',
 ] as const
 

@@ -148,8 +148,8 @@ export const errorTable = {
     'The message names the kind and the way to convert it. Raw images, sparse ones, ELF cores of 64 bits and uncompressed images of LiME and AVML are read.',
   ),
   KEEPER_FAILED: entry(
-    'The process that keeps dense memory did not start, or has ended.',
-    'The agent starts it again, and guests go on; keeper.log in the state directory says why it ended.',
+    'The process that keeps dense memory did not start, has ended, or is of an older release than what is asked of it.',
+    'The agent starts it again, and guests go on; keeper.log in the state directory says why it ended. One of an older release is ended with SIGTERM.',
     exitStatus.failed,
     503,
   ),
@@ -209,7 +209,7 @@ export const errorTable = {
   ),
   LAB_MISSING: entry(
     'The package subpage-lab is not installed, or is of another release. It has `record`, `report`, `study` and the plugin that `run --track` loads into QEMU.',
-    'Run the command that the message names: `npm install subpage-lab` where subpage is installed, in a checkout `npm run setup`.',
+    'Run the command that the message names: `npm install subpage-lab` where npm has installed subpage, in a checkout `npm run setup`; beside the Debian package the lab has a subpage of its own.',
     exitStatus.lacksFeature,
   ),
   NOT_PROTECTED: entry(

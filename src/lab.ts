@@ -25,11 +25,16 @@ export function labMissing(needing: string, why = 'which is not installed', caus
   )
 }
 
-/** The command that installs it where this package is, which npm has installed for all programs (PREFIX/lib/node_modules) or for one. */
-function installation(root: string): string {
+/**
+ * The command that installs it where this package is, which npm has installed for all programs (PREFIX/lib/node_modules) or for one. What
+ * another package manager has installed (/usr/lib/subpage) is that one's: npm would find its dependencies there and change them. So the lab
+ * comes with a subpage of its own.
+ */
+export function installation(root: string): string {
   const modules = dirname(root)
   const where = dirname(modules)
-  if (basename(modules) !== 'node_modules') return `npm install --prefix ${root} ${labName}@${release}`
+  if (basename(modules) !== 'node_modules')
+    return `npm install --prefix ~/${labName} subpage@${release} ${labName}@${release}, and use ~/${labName}/node_modules/.bin/subpage`
   return basename(where) === 'lib'
     ? `npm install --global --prefix ${dirname(where)} ${labName}@${release}`
     : `npm install --prefix ${where} ${labName}@${release}`

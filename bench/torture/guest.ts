@@ -20,7 +20,7 @@ const answerMsMax = 120_000
 const addsAfter = 20
 
 /** An agent may not have noticed yet that its guest has died. */
-const runsHere = (status: GuestStatus | undefined): boolean =>
+export const runsHere = (status: GuestStatus | undefined): boolean =>
   status !== undefined && status.role !== 'Standby' && alive(status.pid)
 
 function alive(pid: number | null): boolean {

@@ -7,11 +7,12 @@ import { promisify } from 'node:util'
 import {
   askVictim,
   type Console,
-  consoleLength,
+  consoleDropped,
   guestImage,
   readConsole,
   recordLoop,
   recordsIn,
+  untilConsole,
   victimDamage,
   victimLines,
 } from '../../src/qemu/demo-guest.ts'
@@ -174,7 +175,8 @@ export class Recording {
 
   constructor(console: Console) {
     this.#file = openSync(console.log, 'r')
-    this.#dropped = consoleLength(console) - fstatSync(this.#file).size
+    // Not by two sizes: the guest prints between.
+    this.#dropped = consoleDropped(console)
     this.#head = this.#read(headBytes)
   }
 
@@ -196,9 +198,10 @@ export class Recording {
 }
 
 /** What is wrong with the records on a guest's disk, if anything: each one that was said is there. @param path a raw file */
-export function diskWrong(path: string, console: Console): string | undefined {
-  const said = recordsIn(readConsole(console))
-  const last = said.at(-1)
+export async function diskWrong(path: string, console: Console): Promise<string | undefined> {
+  const last = await untilConsole(console, 0, (text) => recordsIn(text).at(-1), answerMsMax).catch(
+    () => undefined,
+  )
   if (last === undefined) return 'the guest says no records'
   const file = openSync(path, 'r')
   try {

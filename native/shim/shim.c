@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fence.h"
 #include "flush.h"
@@ -31,7 +33,7 @@ static map_function next_mmap;
 static fallocate_function next_fallocate;
 static madvise_function next_madvise;
 static munmap_function next_munmap;
-static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path, *aux_ram, *disk_maps;
+static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path, *aux_ram, *disk_maps, *ram_nodes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .fence = "off", .forget = "off"};
 
@@ -48,7 +50,7 @@ static void find_next(void)
 
 static const char *const variables[] = {"SUBPAGE_RAM", "SUBPAGE_SHIM_STATUS", "SUBPAGE_LEASE", "SUBPAGE_GUARD_QMP",
                                         "SUBPAGE_FORGET", "SUBPAGE_AUX_RAM", "SUBPAGE_FRESH_RAM",
-                                        "SUBPAGE_HELD", "SUBPAGE_DISK_MAPS"};
+                                        "SUBPAGE_HELD", "SUBPAGE_DISK_MAPS", "SUBPAGE_RAM_NODES"};
 
 static char *variable(const char *name)
 {
@@ -100,6 +102,9 @@ __attribute__((constructor)) static void shim_load(void)
     forget_path = variable("SUBPAGE_FORGET");
     aux_ram = variable("SUBPAGE_AUX_RAM");
     disk_maps = variable("SUBPAGE_DISK_MAPS");
+    ram_nodes = variable("SUBPAGE_RAM_NODES");
+    if (ram_nodes)
+        nodes_start(ram_nodes);
     const char *held_path = getenv("SUBPAGE_HELD");
     if (held_path && *held_path)
         refuse_if_held(held_path);
@@ -235,9 +240,33 @@ static void *map_aux(void *address, size_t bytes, int protection, int flags)
     return mapped;
 }
 
+/* MAP_FAILED: it is QEMU's alone. */
+static void *map_node(void *address, size_t bytes, int protection)
+{
+    int saved_errno = errno;
+    uint64_t offset = 0;
+    pthread_mutex_lock(&lock);
+    int fd = nodes_map(&status, next_mmap, ram_path, address, bytes, protection, &offset);
+    if (fd >= 0) {
+        remember_guest_ram(fd);
+        aux_start(fd);
+        close(fd);
+        watch(address, bytes, offset);
+    } else
+        status_write(status_path, &status);
+    pthread_mutex_unlock(&lock);
+    errno = saved_errno;
+    return fd >= 0 ? address : MAP_FAILED;
+}
+
 static void *map(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     find_next();
+    if (ram_path && aux_is_block(bytes, protection, flags, fd) && nodes_is_next(bytes)) {
+        void *node = map_node(address, bytes, protection);
+        if (node != MAP_FAILED)
+            return node;
+    }
     if (aux_ram && atomic_load(&guest_ram.known) && aux_is_block(bytes, protection, flags, fd)) {
         void *block = map_aux(address, bytes, protection, flags);
         if (block != MAP_FAILED)
@@ -276,6 +305,22 @@ static int punch(int fd, int mode, off_t offset, off_t bytes)
     return result;
 }
 
+static int node_discard(uint64_t offset, size_t bytes)
+{
+    int fd = open(ram_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    /* A file that has no name any more keeps what it has: the balloon gains nothing, and the guest loses nothing. */
+    if (fd < 0 || !is_guest_ram(fd)) {
+        if (fd >= 0)
+            close(fd);
+        return 0;
+    }
+    int result = punch(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes);
+    int saved_errno = errno;
+    close(fd);
+    errno = saved_errno;
+    return result;
+}
+
 #define EXPORTED __attribute__((visibility("default")))
 
 EXPORTED void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
@@ -309,6 +354,10 @@ EXPORTED int madvise(void *address, size_t bytes, int advice)
         if (watched)
             return 0;
     }
+    /* The balloon: QEMU takes a node's memory for anonymous, for which this would give it back. */
+    uint64_t offset;
+    if (advice == MADV_DONTNEED && ram_path && nodes_cover(address, bytes, &offset))
+        return node_discard(offset, bytes);
     return next_madvise(address, bytes, advice);
 }
 

@@ -13,6 +13,8 @@
  *   SUBPAGE_GUARD_QMP    unix socket of a QMP monitor that only the guard uses
  *   SUBPAGE_FORGET       path of the file through which the agent has accesses forgotten (forget.h)
  *   SUBPAGE_AUX_RAM      `on`: memory that QEMU allocates beside the RAM goes into the RAM file too (aux.c)
+ *   SUBPAGE_RAM_NODES    bytes of the RAM of each NUMA node, with commas between: QEMU allocates them one by one, and the RAM
+ *                        file has them one behind the other (nodes.c)
  *   SUBPAGE_DISK_MAPS    paths of maps of disks, one a line, in which the chunks that are written are marked (written.h)
  *   SUBPAGE_FRESH_RAM    bytes: the files above are made anew, the RAM file of this size (fresh.c). An exception to the
  *                        rule: without room for its RAM QEMU is ended before it begins
@@ -30,6 +32,9 @@
 /* With the RAM they are no more mappings than the pager takes (core/pager.h). */
 #define AUX_BLOCKS_MAX 60
 
+/* NUMA nodes of one guest whose RAM is a block of its own. */
+#define NODES_MAX 8
+
 /* What `subpage status` can know of the shim. `waiting`: QEMU has not mapped the RAM file yet. */
 struct shim_status {
     const char *tracking; /* waiting, ok, failed */
@@ -41,6 +46,7 @@ struct shim_status {
     const char *guard; /* off, on, failed */
     const char *fence; /* off, on, failed */
     const char *forget; /* off, on, failed */
+    unsigned node_count; /* NUMA nodes whose RAM is in the file */
     /* Blocks behind the RAM in its file, in order. */
     unsigned aux_count;
     size_t aux_bytes[AUX_BLOCKS_MAX];
@@ -90,6 +96,22 @@ bool aux_is_block(size_t bytes, int protection, int flags, int fd);
 /* Maps it behind all that the RAM file has, whose `offset` it fills in. MAP_FAILED: nothing was mapped, and `status` says why. */
 void *aux_map(struct shim_status *status, map_function map, void *address, size_t bytes, int protection, int flags,
               uint64_t *offset);
+
+/* Which nodes there are: SUBPAGE_RAM_NODES. */
+void nodes_start(const char *list);
+
+/* Whether a block of memory of this size is that of the next node. */
+bool nodes_is_next(size_t bytes);
+
+/*
+ * Maps it at its place in the RAM file `path`, whose `offset` it fills in. Returns the file, which the caller closes; -1 when
+ * nothing was mapped, and `status` says why.
+ */
+int nodes_map(struct shim_status *status, map_function map, const char *path, void *address, size_t bytes, int protection,
+              uint64_t *offset);
+
+/* Whether the range is RAM of a node; if so `offset` is where in the file. */
+bool nodes_cover(const void *address, size_t bytes, uint64_t *offset);
 
 struct lease;
 

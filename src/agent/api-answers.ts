@@ -153,7 +153,14 @@ export const answers = {
   outcome: Outcome,
   switchedOver: Type.Object({ switchedOver: Type.String() }),
   verified: VerifiedAnswer,
-  cancelled: describing<Cancelled>()(Type.Object({ cancelled: Type.Enum([...operationKinds]) })),
+  cancelled: describing<Cancelled>()(
+    Type.Object({
+      cancelled: Type.Enum([...operationKinds]),
+      copies: Type.Array(Type.String(), {
+        description: 'of a protection: where copies of disks stay on the other host',
+      }),
+    }),
+  ),
   screenshot: describing<Screenshot>()(
     Type.Object({ png: Type.String({ description: 'a picture in base64' }) }),
   ),

@@ -24,7 +24,14 @@ export const GuestStatus = Type.Object({
       description: 'what reason says, for programs: a code of errors.md, which says what to do',
     }),
   ),
-  peer: Nullable(Type.String()),
+  peer: Nullable(
+    Type.String({ description: 'address of the other host, as commands take it; for a standby its name' }),
+  ),
+  peerHost: Nullable(
+    Type.String({
+      description: 'name of the other host; null while it is not known, and for a host of an older release',
+    }),
+  ),
   ramBytes: Type.Integer(),
   auxBytes: Type.Integer({ description: 'memory of its devices and firmware, protected with its RAM' }),
   accel: Type.String(),
@@ -145,6 +152,8 @@ export type GuestStatus = Static<typeof GuestStatus>
 export interface Cancelled {
   /** What was under way. */
   cancelled: Operation['kind']
+  /** Of a protection: where copies of disks stay on the other host. */
+  copies: string[]
 }
 
 /** @property copies where copies of its disks stay on the other host */
@@ -160,7 +169,7 @@ export type Verified = MemoryVerification & {
 export const unprotected = {
   suspended: false,
   devicesDiffer: false,
-  peer: null,
+  ...{ peer: null, peerHost: null },
   tracker: null,
   ...{ codec: null, epochMs: null, pauseShareMax: null, latencyMs: null, outputs: null },
   durability: null,

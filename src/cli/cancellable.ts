@@ -62,11 +62,18 @@ export function cancellable<T>(
   })
 }
 
+/** What is said of copies that the other host keeps; nothing when there are none. */
+export const stayingCopies = (copies: readonly string[]): string =>
+  copies.length > 0 ? `; copies of its disks stay on the other host: ${copies.join(', ')}` : ''
+
 /** @returns what to say of it */
 async function cancel(agent: AgentClient, name: string, kind: string, left: string): Promise<SubpageError> {
   try {
-    await agent.cancel(name)
-    return new SubpageError('INTERRUPTED', `the ${kind} of ${name} was cancelled: ${left}`)
+    const { copies } = await agent.cancel(name)
+    return new SubpageError(
+      'INTERRUPTED',
+      `the ${kind} of ${name} was cancelled: ${left}${stayingCopies(copies)}`,
+    )
   } catch (error) {
     const { message } = asSubpageError(error)
     return new SubpageError(

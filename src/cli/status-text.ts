@@ -21,7 +21,7 @@ const heading = ['GUEST', 'ROLE', 'STATE', 'PEER', 'RAM', 'ACCEL', 'TRACKER', 'R
 /** The reasons, which are sentences, go below where they do not fit beside. */
 function guestTable(guests: GuestStatus[], columns: number): string {
   const rows = guests.map((g) => [
-    ...[g.name, g.role, g.state, g.peer ?? '-', formatBytes(g.ramBytes), g.accel, g.tracker ?? '-'],
+    ...[g.name, g.role, g.state, otherHost(g) ?? '-', formatBytes(g.ramBytes), g.accel, g.tracker ?? '-'],
     g.reason,
   ])
   const whole = table([heading, ...rows], Number.POSITIVE_INFINITY)
@@ -36,6 +36,17 @@ function guestTable(guests: GuestStatus[], columns: number): string {
   ].join('\n')
 }
 
+/** The other host, by its name where that is known; an agent of an older release does not say. */
+export const otherHost = ({ peer, peerHost }: Pick<GuestStatus, 'peer' | 'peerHost'>): string | null =>
+  peerHost ?? peer
+
+/** With the address where that says more. */
+function peerText(guest: GuestStatus): string {
+  const host = otherHost(guest)
+  if (host === null) return '-'
+  return host === guest.peer ? host : `${host} (${guest.peer})`
+}
+
 /** As VNC viewers take it. */
 export const vncText = ({ host, port }: NonNullable<GuestStatus['vnc']>) =>
   `vnc://${host.includes(':') ? `[${host}]` : host}:${port}`
@@ -45,7 +56,7 @@ export function details(guest: GuestStatus, columns = columnsOf(process.stdout))
     ['guest', guest.name],
     ['role', guest.role],
     ['state', guest.reason ? `${guest.state}: ${guest.reason}` : guest.state],
-    ['peer', guest.peer ?? '-'],
+    ['peer', peerText(guest)],
     [
       'memory',
       `${formatBytes(guest.ramBytes)}, ${guest.accel}, QEMU ${guest.qemu}, process ${guest.pid ?? '-'}`,

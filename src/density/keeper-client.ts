@@ -14,7 +14,7 @@ import { addon, packageRoot } from '../memory/native.ts'
 import { identify, killProcess, type ProcessIdentity } from '../qemu/process.ts'
 import { descriptorOf } from '../socket-handle.ts'
 import type { KeeperArguments } from './keeper-main.ts'
-import type { KeeperAnswer, KeeperCall, KeeperCalls } from './keeper-protocol.ts'
+import { callsSince, type KeeperAnswer, type KeeperCall, type KeeperCalls } from './keeper-protocol.ts'
 
 export interface KeeperPlace extends KeeperArguments {
   log: string
@@ -48,6 +48,8 @@ export class KeeperClient {
   readonly #waiting = new Map<number, Waiting>()
   readonly #ticking: NodeJS.Timeout
   #number = 0
+  /** Of the keeper's protocol, once it was asked for. */
+  #version: Promise<number> | undefined
   #tickedAt = performance.now()
   #pingedAt = performance.now()
   /** Why it was ended. */
@@ -112,11 +114,13 @@ export class KeeperClient {
     )
   }
 
-  /** @throws SubpageError what the keeper answered with, KEEPER_FAILED when it has gone */
+  /** @throws SubpageError what the keeper answered with, KEEPER_FAILED when it has gone, or is too old for this */
   async ask<Call extends KeeperCall>(
     call: Call,
     takes: KeeperCalls[Call]['takes'],
   ): Promise<KeeperCalls[Call]['gives']> {
+    const since = callsSince[call]
+    if (since !== undefined) await this.#assertVersion(since, call)
     const number = ++this.#number
     if (this.#socket.destroyed) throw this.#gone()
     const pauses = call === 'evict' && (takes as KeeperCalls['evict']['takes']).held !== null
@@ -125,6 +129,16 @@ export class KeeperClient {
     )
     this.#socket.write(`${JSON.stringify({ number, call, takes })}\n`)
     return (await answer) as KeeperCalls[Call]['gives']
+  }
+
+  async #assertVersion(since: number, call: KeeperCall): Promise<void> {
+    this.#version ??= this.ask('status', {}).then(({ version }) => version)
+    const version = await this.#version
+    if (version < since)
+      throw new SubpageError(
+        'KEEPER_FAILED',
+        `the keeper of dense memory (process ${this.process?.pid ?? 'unknown'}) is of an older release (version ${version}; '${call}' needs ${since}): end it with SIGTERM, and a keeper of this release takes up what it holds`,
+      )
   }
 
   close(): void {

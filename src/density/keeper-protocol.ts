@@ -1,12 +1,14 @@
 /**
  * What agent and keeper say to each other over the keeper's unix socket: a line of JSON each way for every request, in any
- * order of answers. Both are of one release, or the agent starts a keeper anew (`version`).
+ * order of answers. A keeper outlives an upgrade, and serves guests of supervisors of both releases: so calls are added and never
+ * changed, and whoever needs one that an older keeper lacks is told so (`callsSince`).
  */
 import type { ProcessIdentity } from '../qemu/process.ts'
 import type { PagerStats } from './pager.ts'
 import type { EvictTally, FetchOptions, PageSplit, StoreTotals } from './store.ts'
 
-export const keeperVersion = 4
+/** Raised with each call that is added. */
+export const keeperVersion = 5
 
 export interface KeptGuest {
   /** Unique for ever: what is stored under it belongs to this guest and no other. */
@@ -75,6 +77,9 @@ export interface KeeperCalls {
 }
 
 export type KeeperCall = keyof KeeperCalls
+
+/** The version that a call was added with; all others were there before. */
+export const callsSince: { readonly [Call in KeeperCall]?: number } = { map: 5 }
 
 export interface KeeperRequest {
   number: number

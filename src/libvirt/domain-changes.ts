@@ -3,12 +3,14 @@
  * definition was edited. A device state loads only into the same machine.
  */
 import type { Document, Element } from '@xmldom/xmldom'
+import { nodesOf } from './domain-nodes.ts'
 import { attribute, childrenOf, find, rootOf, textAt } from './domain-xml.ts'
 
 /** Names of the first part that differs; undefined: none does. */
 export function changeOf(live: Document, definition: Document): string | undefined {
   const [runs, next] = [rootOf(live), rootOf(definition)]
   for (const path of ['memory', 'vcpu', 'os/type']) if (partOf(runs, path) !== partOf(next, path)) return path
+  if (String(nodesOf(runs)) !== String(nodesOf(next))) return 'cpu/numa'
   const [now, then] = [devicesOf(runs), devicesOf(next)]
   const plugged = now.find((device) => count(now, device) > count(then, device))
   const missing = then.find((device) => count(then, device) > count(now, device))

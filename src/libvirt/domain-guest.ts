@@ -11,6 +11,7 @@ import { changeOf } from './domain-changes.ts'
 import { disksOf, withoutPlaces } from './domain-disks.ts'
 import { domainFiles } from './domain-files.ts'
 import { firmwareOfDomain, withoutFirmware } from './domain-firmware.ts'
+import { nodesOf } from './domain-nodes.ts'
 import { withNotice } from './domain-notice.ts'
 import { refuseUnprotectable } from './domain-policy.ts'
 import { attribute, childrenOf, find, formatDomain, parseDomain, rootOf } from './domain-xml.ts'
@@ -59,9 +60,11 @@ export async function findDomain(
     )
   const cards = childrenOf(find(rootOf(live), 'devices'), 'interface')
   const firmware = firmwareOfDomain(live)
+  const nodes = nodesOf(root)
   const machine: Machine = {
     type: attribute(find(root, 'os/type'), 'machine') ?? '',
     ramBytes: ramBytes(root),
+    ...(nodes && { nodes }),
     accel: attribute(root, 'type') === 'kvm' ? 'kvm' : 'tcg',
     ...{ options: [], nics: [], disks: disksOf(live) },
     ...(firmware && { firmware }),

@@ -8,6 +8,7 @@ import { SubpageError } from '../errors.ts'
 import { doubleCommas } from '../qemu/option-syntax.ts'
 import { shimEnvironment } from '../tracking/shim.ts'
 import type { DomainFiles } from './domain-files.ts'
+import { nodesOf, wholeMib } from './domain-nodes.ts'
 import { withoutSpice, withSpice } from './domain-spice.ts'
 import {
   append,
@@ -28,6 +29,9 @@ const noteName = 'subpage:prepared'
 const noteNamespace = 'urn:subpage:libvirt'
 /** One element of a namespace is all that libvirt keeps. */
 const markNamespace = 'urn:subpage:libvirt:standby'
+const withoutConfiguration = 'migration.send-configuration=off'
+/** Ours after that word: four sockets. */
+const wordsAfter = 8
 const ramObject = 'memory-backend-file,id=subpage-ram,'
 
 /** @returns the description with all that it needs, whatever of it was there before */
@@ -63,10 +67,14 @@ export function unprepared(xml: string): string {
   if (!noted) return formatDomain(document)
   const commandline = find(root, 'qemu:commandline')
   const words = childrenOf(commandline, 'qemu:arg')
-  const ram = words.findIndex((word) => attribute(word, 'value')?.startsWith(ramObject))
+  const count = Number(attribute(noted, 'arguments'))
+  const values = words.map((word) => attribute(word, 'value'))
+  const last = values.findLastIndex(
+    (value, at) => value === withoutConfiguration && values[at + 1] === '-qmp',
+  )
   // Somebody may have taken them out by hand.
-  if (ram > 0)
-    for (const word of words.slice(ram - 1, ram - 1 + Number(attribute(noted, 'arguments')))) remove(word)
+  if (last > 0)
+    for (const word of words.slice(last + 1 + wordsAfter - count, last + 1 + wordsAfter)) remove(word)
   for (const env of childrenOf(commandline, 'qemu:env')) undoVariable(env, attribute(noted, 'preload'))
   removeIfEmpty(commandline)
   if (!childrenOf(root).some(({ nodeName }) => nodeName.startsWith('qemu:')))
@@ -104,16 +112,29 @@ function canonical(element: Element): string {
 function argumentsFor(root: Element, files: DomainFiles): string[] {
   const sockets = [files.qmp, files.qmpEvents, files.guardQmp, files.observerQmp]
   return [
-    '-object',
-    `${ramObject}size=${ramBytes(root)},mem-path=${doubleCommas(files.ram)},share=on`,
-    ...['-machine', 'memory-backend=subpage-ram,suppress-vmdesc=on'],
-    ...['-global', 'migration.send-configuration=off'],
+    // The memory of nodes is taken by the shim; QEMU does not have both.
+    ...(nodesOf(root)
+      ? ['-machine', 'suppress-vmdesc=on']
+      : [
+          '-object',
+          `${ramObject}size=${ramBytes(root)},mem-path=${doubleCommas(files.ram)},share=on`,
+          ...['-machine', 'memory-backend=subpage-ram,suppress-vmdesc=on'],
+        ]),
+    ...['-global', withoutConfiguration],
     ...sockets.flatMap((path) => ['-qmp', `unix:${doubleCommas(path)},server=on,wait=off`]),
   ]
 }
 
 function variablesFor(root: Element, { shim, ram, shimStatus, held, lease, guardQmp, forget }: DomainFiles) {
-  const environment = shimEnvironment({ ram, status: shimStatus, lease, guardQmp, forget, auxRam: true })
+  const environment = shimEnvironment({
+    ram,
+    status: shimStatus,
+    lease,
+    guardQmp,
+    forget,
+    auxRam: true,
+    nodes: nodesOf(root) ?? [],
+  })
   // Of the domain's, not of this command's environment.
   return { ...environment, LD_PRELOAD: shim, SUBPAGE_FRESH_RAM: String(ramBytes(root)), SUBPAGE_HELD: held }
 }
@@ -124,15 +145,15 @@ function undoVariable(env: Element, preload: string | undefined): void {
   else if (name === 'LD_PRELOAD' || name.startsWith('SUBPAGE_')) remove(env)
 }
 
-const mib = 2 ** 20
-
 /** As libvirt has it made: whole MiB. */
 export function ramBytes(root: Element): number {
+  const nodes = nodesOf(root)
+  if (nodes) return nodes.reduce((sum, bytes) => sum + bytes, 0)
   const unit = attribute(find(root, 'memory'), 'unit') ?? 'KiB'
   const size = Number(textAt(root, 'memory'))
   if (unit !== 'KiB' || !(size > 0))
     throw new SubpageError('LIBVIRT_REFUSED', `libvirt gives the memory as "${size} ${unit}", not in KiB`)
-  return Math.ceil((size * 1024) / mib) * mib
+  return wholeMib(size)
 }
 
 /** Packets that the kernel moves pass by the buffers that hold them back. @returns addresses of the cards that were changed */

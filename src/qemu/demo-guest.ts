@@ -113,14 +113,15 @@ export async function untilConsole<T>(
 
 /** Bytes that the guest has printed, also those that are not in the log any more (bounded-log.ts). */
 export const consoleLength = ({ log }: Console): number =>
-  droppedOf(log) + (existsSync(log) ? statSync(log).size : 0)
+  consoleDropped({ log }) + (existsSync(log) ? statSync(log).size : 0)
 
 /** What the guest has printed, as far as it is kept. @param from of all its output, in bytes */
 export function readConsole({ log }: Console, from = 0, to = Number.POSITIVE_INFINITY): string {
-  return logPart(log, droppedOf(log), from, to).toString('latin1')
+  return logPart(log, consoleDropped({ log }), from, to).toString('latin1')
 }
 
-const droppedOf = (log: string) =>
+/** Bytes that the guest has printed and that are not in the log any more. */
+export const consoleDropped = ({ log }: Pick<Console, 'log'>): number =>
   readRecord({ record: join(dirname(log), 'guest.json') })?.consoleDropped ?? 0
 
 /** Types a line on the guest's console. */

@@ -118,12 +118,13 @@ export async function launch(
     }
     writeRecord(files, record)
     const qmp = await connect(files, started)
+    assertNodes(name, machine, files)
     if (!usesRam(started.pid, files.ram))
       throw new SubpageError('QEMU_FAILED', `QEMU does not use ${files.ram}: it was removed meanwhile`)
     if (machine.managed) await addBuffers(qmp, netdevIds(machine))
     assertThreadsHold(qmp.version, machine.disks)
     const disks = machine.managed ? await settleDisks(qmp, machine.disks, true) : machine.disks
-    const aux = await settleAux(name, qmp, files, waiting ? (machine.aux ?? []) : undefined)
+    const aux = await settleAux(name, qmp, files, machine.nodes, waiting ? (machine.aux ?? []) : undefined)
     ram = Region.map(files.ram, { writable: true })
     if (ram.bytes !== memoryBytes({ ...machine, aux }))
       throw new SubpageError(
@@ -161,6 +162,7 @@ export async function launch(
 
 /**
  * Which blocks beside the RAM are in its file.
+ * @param nodes bytes of those that are RAM of NUMA nodes
  * @param wanted those that a waiting QEMU must have
  * @throws SubpageError GUEST_UNPROTECTABLE, PEER_MISMATCH
  */
@@ -168,24 +170,38 @@ export async function settleAux(
   name: string,
   qmp: Qmp,
   files: GuestFiles,
+  nodes: readonly number[] = [],
   wanted?: number[],
 ): Promise<number[]> {
   // Once this is answered the machine is there; the control socket is before.
   const info = await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' })
   const found = auxBlocks(files.shimStatus)
   if (wanted) assertSameBlocks(found, wanted)
-  const leftOut = blocksLeftOut(info, found)
+  const leftOut = blocksLeftOut(info, [...nodes, ...found])
   if (leftOut.length === 0) return found
   const { failedStep = '', reason = '' } = readShimStatus(files.shimStatus) ?? {}
   throw new SubpageError(
     reason === '' || found.length > 0 ? 'GUEST_UNPROTECTABLE' : 'NO_SPACE',
     `cannot protect ${name}: memory of its devices (${leftOut.join(', ')}) is not in ${files.ram}: ${
-      reason === ''
-        ? 'the shim, which puts it there, is not in QEMU (subpage check says why)'
-        : `${failedStep}: ${reason}`
+      reason === '' ? withoutShim : `${failedStep}: ${reason}`
     }`,
   )
 }
+
+/** @throws SubpageError GUEST_UNPROTECTABLE when RAM of one of its NUMA nodes is not in the RAM file */
+export function assertNodes(name: string, machine: Machine, files: GuestFiles): void {
+  const wanted = machine.nodes?.length ?? 0
+  const { nodes = 0, failedStep = '', reason = '' } = readShimStatus(files.shimStatus) ?? {}
+  if (nodes === wanted) return
+  throw new SubpageError(
+    'GUEST_UNPROTECTABLE',
+    `cannot protect ${name}: the memory of ${wanted - nodes} of its ${wanted} NUMA nodes is not in ${files.ram}: ${
+      reason === '' ? withoutShim : `${failedStep}: ${reason}`
+    }`,
+  )
+}
+
+const withoutShim = 'the shim, which puts it there, is not in QEMU (subpage check says why)'
 
 /** Makes the RAM file. A waiting guest's holds what else the primary has; QEMU adds it to the file. */
 async function createRam(path: string, machine: Machine): Promise<void> {
@@ -237,6 +253,7 @@ function start(...[name, machine, files, waiting, diskMaps]: Parameters<Starter[
           forget: files.forget,
           diskMaps,
           auxRam: !waiting || (machine.aux ?? []).length > 0,
+          ...(machine.nodes && { nodes: machine.nodes }),
         }),
       },
       // A disk has any length.

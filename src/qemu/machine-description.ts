@@ -17,6 +17,7 @@ import { Nic, nicsMax } from './nic.ts'
 import { firmwareOfCopy } from './nvram.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
+import { nodesMax, nodesOf } from './ram-nodes.ts'
 import { assertGuarded, Vnc } from './screen.ts'
 
 const DescribedDisk = Type.Object(
@@ -33,6 +34,10 @@ const Hypervisor = Type.Object(
     /** The primary's QEMU; only compared with ours. */
     qemu: Type.String({ maxLength: 200 }),
     ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
+    /** Of one that is managed; else they are in its options. */
+    nodes: Type.Optional(
+      Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), { maxItems: nodesMax }),
+    ),
     aux: Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), { maxItems: auxBlocksMax }),
     type: Type.String({ maxLength: 1000 }),
     accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
@@ -76,6 +81,7 @@ export function readDescription(
   const {
     qemu: version,
     ramBytes,
+    nodes: managedNodes,
     aux,
     accel,
     nics,
@@ -91,12 +97,14 @@ export function readDescription(
     throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name, or in one place')
   if (vnc) assertGuarded(vnc)
   if (kind) assertFits(kind, type, options)
+  const nodes = managed ? managedNodes : nodesOf(options, ramBytes)
   const firmware = kind && firmwareOfCopy(kind, files, { id, name })
   if (managed && [nics, options].some(({ length }) => length > 0))
     throw new SubpageError('PEER_MISMATCH', 'the primary describes one machine in two ways')
   const machine = {
     type,
     ramBytes,
+    ...(nodes && { nodes }),
     accel,
     options,
     nics,

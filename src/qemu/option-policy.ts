@@ -36,6 +36,7 @@ const bootFile: Rule = (value, images) =>
   /[\s,]/.test(value) ? 'the path must be without spaces and commas' : imageRefusal(value, images)
 
 const smbios = 'vendor version date release product serial uuid sku family manufacturer asset location value'
+const numa = 'nodeid node-id socket-id die-id cluster-id core-id thread-id src dst val'
 const globals =
   /^((ICH9-LPC|PIIX4_PM)\.disable_s[34]|ICH9-LPC\.noreboot|kvm-pit\.lost_tick_policy|mc146818rtc\.lost_tick_policy)=\w+$/
 
@@ -63,6 +64,12 @@ const rules: Record<string, Rule> = {
   '-usbdevice': form(/^(tablet|mouse|keyboard)$/),
   '-vga': form(/^(none|std|cirrus|virtio|qxl)$/),
   '-object': objectRefusal,
+  '-numa': list('type', {
+    type: /^(node|cpu|dist)$/,
+    memdev: 'id',
+    cpus: /^\d+(-\d+)?$/,
+    ...Object.fromEntries(numa.split(' ').map((key) => [key, /^\d+$/])),
+  }),
   '-global': form(globals),
   '-rtc': list('base', {
     base: /^(utc|localtime|\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d)?)$/,
@@ -105,7 +112,6 @@ const reasons: Record<string, string> = {
   '-pidfile': 'subpage keeps the process itself',
   '-mem-path': 'guest RAM is a file of subpage',
   '-mem-prealloc': 'guest RAM is a file of subpage',
-  '-numa': 'guest RAM is one file of subpage',
   '-no-shutdown':
     'QEMU must end when the guest shuts itself down: this is how that is told apart from a death',
   '-loadvm': 'start the guest without it',
@@ -229,6 +235,8 @@ function machineRefusal(value: string): string | undefined {
 }
 
 const objects: Record<string, Parameters<typeof propertiesRefusal>[1]> = {
+  // Of a NUMA node (ram-nodes.ts).
+  'memory-backend-ram': { size: /^\d+[KMGTkmgt]?$/, merge: onOff, dump: onOff },
   'rng-builtin': {},
   'rng-random': { filename: /^\/dev\/u?random$/ },
   iothread: { 'poll-max-ns': /^\d+$/ },
@@ -237,7 +245,8 @@ const objects: Record<string, Parameters<typeof propertiesRefusal>[1]> = {
 function objectRefusal(value: string): string | undefined {
   const parts = parseOption(value)
   const kind = (parts[0]?.key ?? 'qom-type') === 'qom-type' ? (parts[0]?.value ?? '') : ''
-  if (/^memory-backend/.test(kind)) return 'guest RAM is a file of subpage'
+  if (/^memory-backend-(?!ram$)/.test(kind))
+    return 'guest RAM is a file of subpage: memory of NUMA nodes goes with memory-backend-ram'
   if (!Object.hasOwn(objects, kind)) return 'it may open files or connections of the host'
   return propertiesRefusal(parts, { 'qom-type': /^[\w-]+$/, id: 'id', ...objects[kind] }, 'qom-type', [])
 }

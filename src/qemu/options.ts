@@ -19,6 +19,8 @@ export const Machine = Type.Object({
   type: Type.String(),
   ramBytes: Type.Integer(),
   accel: Type.Enum(['kvm', 'tcg']),
+  /** Bytes of the RAM of each NUMA node (ram-nodes.ts), in order; left out when the RAM is one piece. */
+  nodes: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
   /** The user's options, without -machine. */
   options: Type.Array(Type.String()),
   /** What QEMU's plugin notes of its accesses; nothing when left out. Of this host alone: a standby runs without. */
@@ -53,19 +55,22 @@ export interface LaunchPaths extends QmpSockets {
 
 /** The whole command line of a guest, running or waiting for its state (`incoming`). */
 export function commandLine(name: string, machine: Machine, paths: LaunchPaths, incoming: boolean): string[] {
+  const nodes = machine.nodes !== undefined
   return [
     ...['-name', name, '-no-user-config', '-nodefaults', '-display', 'none'],
     // Without suppress-vmdesc and send-configuration=off QEMU refuses the stream of xen-save-devices-state.
     ...[
       '-machine',
-      `${machine.type}${firmwareOfMachine(machine.firmware)},memory-backend=ram,suppress-vmdesc=on`,
+      `${machine.type}${firmwareOfMachine(machine.firmware)}${nodes ? '' : ',memory-backend=ram'},suppress-vmdesc=on`,
     ],
     ...['-global', 'migration.send-configuration=off'],
     ...['-accel', machine.accel, '-m', `${machine.ramBytes / 1024}k`],
-    ...[
-      '-object',
-      `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${doubleCommas(paths.ram)},share=on`,
-    ],
+    ...(nodes
+      ? []
+      : [
+          '-object',
+          `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${doubleCommas(paths.ram)},share=on`,
+        ]),
     ...[paths.qmp, paths.qmpEvents, paths.guardQmp, paths.observerQmp].flatMap((path) => [
       '-qmp',
       `unix:${doubleCommas(path)},server=on,wait=off`,

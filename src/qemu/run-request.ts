@@ -13,6 +13,7 @@ import { takeFirmware } from './option-firmware.ts'
 import { readOptions, splitOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
 import type { PluginPart } from './plugin.ts'
+import { nodesOf } from './ram-nodes.ts'
 import { assertGuarded, screenOptions, type Vnc } from './screen.ts'
 
 export interface RunRequest {
@@ -51,9 +52,11 @@ export async function machineOf(
   const taken = takeDisks(left, sata)
   const { type, options } = readOptions(taken.options, images)
   if (firmware) assertFits(firmware.kind, type, options)
+  const nodes = nodesOf(options, ramBytes)
   return {
     type,
     ramBytes,
+    ...(nodes && { nodes }),
     accel: await chooseAccel(request),
     options: vnc ? [...options, ...screenOptions(options)] : options,
     nics: addressed(name, nics),

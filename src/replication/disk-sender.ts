@@ -46,6 +46,8 @@ export class DiskSender {
   #frames = 0
   #bytes = 0
   #held = false
+  /** The disk that is asked next. */
+  #turn = 0
   /** The shadow may be ahead of what the standby has, by pages that no epoch has announced. */
   #shadowMoves = true
 
@@ -166,15 +168,19 @@ export class DiskSender {
     return this.#send(this.#epoch, taken, reduced)
   }
 
-  /** One frame, of the first disk that has something. */
+  /** One frame. */
   async #reduceAndSend(epoch: number, sealed: boolean, reference: Reference): Promise<Sent | undefined> {
     const taken = this.#take(frameBytes, sealed)
     if (!taken) return undefined
     return this.#send(epoch, taken, await this.#reducer.writes(taken.records, reference, diskHeaderBytes))
   }
 
+  /** Of the disks in turn: one that is written without a pause does not keep the others waiting. */
   #take(bytesMax: number, sealed: boolean): Taken | undefined {
-    for (let disk = 0; disk < this.#disks.sizes.length; disk++) {
+    const { length } = this.#disks.sizes
+    for (let tried = 0; tried < length; tried++) {
+      const disk = this.#turn
+      this.#turn = (disk + 1) % length
       const bytes = this.#disks.take(disk, this.#scratch.subarray(diskHeaderBytes, bytesMax), sealed)
       if (bytes === 0) continue
       this.#bytes += bytes

@@ -29,9 +29,9 @@ export interface Dismissal {
 }
 
 /**
- * The protection is ended by command while a standby may hold a checkpoint. A standby that is connected gives it up first: until
- * then it goes on with the guest if this host dies. A claim would leave a moment in which nobody may go on. So the next
- * generation is claimed only against a standby that gives no answer.
+ * The protection is ended by command. A standby that is connected gives up what it has first: until then it goes on with the guest if
+ * this host dies. A claim would leave a moment in which nobody may go on. So the next generation is claimed only against a standby
+ * that gives no answer and may hold a checkpoint; and one that gives none learns from the arbiter that nobody needs it.
  * @returns whether the standby knows
  * @throws SubpageError HELD_ELSEWHERE, ARBITER_UNREACHABLE, GUEST_DIED
  */
@@ -46,19 +46,17 @@ export async function dismiss(dismissal: Dismissal): Promise<boolean> {
   }
   assertAlive()
   if (machine.ending) return false
-  if (machine.exposed && (await givenUp(dismissal))) return true
+  if (await givenUp(dismissal)) return true
   // A guest that has died is for the standby to go on with: nothing may be claimed against it.
   assertAlive()
-  if (machine.exposed && succession.arbitrated) {
-    const holder = await succession.claim()
+  if (succession.arbitrated) {
+    const holder = machine.exposed ? await succession.claim() : undefined
     if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
     // One that does not hear of it stays until somebody removes it.
     await succession.dismissStandby().catch(() => undefined)
   }
-  // One that holds nothing hears it last, without an answer.
-  const hears = !machine.exposed && dismissal.session !== undefined
   end(dismissal)
-  return hears
+  return false
 }
 
 function end({ machine, tasks }: Dismissal): void {

@@ -13,10 +13,11 @@ import { decodeRange, type Welcome } from './messages.ts'
 import type { StandbyOptions } from './standby-options.ts'
 
 /** What does not change between connections. */
-export const welcomeOf = ({ guest, image, disks, succession }: StandbyOptions) =>
+export const welcomeOf = ({ guest, image, disks, host, succession }: StandbyOptions) =>
   ({
     release,
     claimant: succession.claimant,
+    host,
     imagePages: image.region.pages,
     disks: disks.map(({ path, made, map }) => ({ path, made, ...(map && { lineage: map.lineage }) })),
     parts: [...guest.parts],

@@ -71,6 +71,8 @@ export const Welcome = Type.Object({
   release: line,
   /** Unique name of the standby's host. */
   claimant: line,
+  /** Its name, for people; absent: this release does not say. */
+  host: Type.Optional(line),
   imagePages: Type.Integer(),
   /** Whether the image may hold pages of this guest already, so that comparing hashes pays. */
   image: Type.Union([Type.Literal('fresh'), Type.Literal('held')]),

@@ -20,6 +20,8 @@ export class PrimaryCondition extends EventEmitter<PrimaryEvents> {
   readonly stats = new EpochStats()
   /** Where the standby keeps its copies of the disks, as it said last. */
   copies: readonly DiskCopy[] = []
+  /** Name of the standby's host, as it said last; undefined where it has not. */
+  peerHost: string | undefined
   /** Of the last seeding. */
   protected progress: SeedProgress | undefined
 

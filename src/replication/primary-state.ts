@@ -58,7 +58,7 @@ export const primaryChanges: Readonly<Record<PrimaryChange, string>> = {
   suspect: 'the arbiter says that a newer generation is held elsewhere',
   differ: 'the guest has other devices than its standby, which could not take it over',
   fit: 'they are the same again',
-  dismiss: 'a command ends the protection: a standby that may hold a checkpoint is asked to give it up',
+  dismiss: 'a command ends the protection: a standby is asked to give up what it has',
   keep: 'that is not so: the protection goes on',
   dismissed: 'nobody can take the guest over any more, and it goes on here',
   leave: 'the supervisor ends, and the next one goes on with the protection',

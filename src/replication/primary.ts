@@ -210,6 +210,7 @@ export class Primary extends PrimaryCondition {
           session ??= await this.#open()
           this.#session = session
           this.copies = session.welcome.disks
+          this.peerHost = session.welcome.host
           if (!stopping.aborted) await this.#serve(session).finally(() => memory.checkpointing(false))
         } catch (error) {
           if (error instanceof BrokenInvariant) throw error

@@ -46,6 +46,8 @@ export interface StandbyOptions {
   journal: DiskJournal
   /** For checkpoints with more writes than are held in memory. */
   spill: WritesSpill
+  /** Name of this one, which its primary shows. */
+  host: string
   /** Of the first connection. */
   hello: Hello
   succession: Succession

@@ -30,12 +30,24 @@ export interface ShimFiles {
   forget?: string
   /** Memory that QEMU allocates beside the RAM goes into the RAM file too. */
   auxRam?: boolean
+  /** Bytes of the RAM of each NUMA node, when there is more than one piece. */
+  nodes?: readonly number[]
   /** Maps in which the chunks of disks that are written are marked (disk/chunk-map.ts). */
   diskMaps?: readonly string[]
 }
 
 export function shimEnvironment(files: ShimFiles): Record<string, string> {
-  const { library = shimPath, ram, status, lease, guardQmp, forget, auxRam, diskMaps = [] } = files
+  const {
+    library = shimPath,
+    ram,
+    status,
+    lease,
+    guardQmp,
+    forget,
+    auxRam,
+    nodes = [],
+    diskMaps = [],
+  } = files
   return {
     LD_PRELOAD: [library, process.env.LD_PRELOAD].filter(Boolean).join(':'),
     SUBPAGE_RAM: ram,
@@ -44,6 +56,7 @@ export function shimEnvironment(files: ShimFiles): Record<string, string> {
     ...(guardQmp === undefined ? {} : { SUBPAGE_GUARD_QMP: guardQmp }),
     ...(forget === undefined ? {} : { SUBPAGE_FORGET: forget }),
     ...(auxRam ? { SUBPAGE_AUX_RAM: 'on' } : {}),
+    ...(nodes.length > 0 ? { SUBPAGE_RAM_NODES: nodes.join(',') } : {}),
     ...(diskMaps.length > 0 ? { SUBPAGE_DISK_MAPS: diskMaps.join('\n') } : {}),
   }
 }
@@ -65,6 +78,8 @@ export interface ShimStatus {
   /** `on`: what QEMU sends to a tap passes the fence (native/shim/fence.h). */
   fence: 'off' | 'on' | 'failed'
   forget: 'off' | 'on' | 'failed'
+  /** NUMA nodes whose RAM is in the file; an older shim says nothing of them. */
+  nodes?: number
   /** Bytes of each block behind the RAM in its file, in order. */
   aux: number[]
   failedStep: string

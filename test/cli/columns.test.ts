@@ -23,6 +23,7 @@ const guest = (name: string): GuestStatus => ({
   reason: 'the standby on host b is lost, and the arbiter does not answer: what the guest sends is held back',
   reasonCode: 'ARBITER_UNREACHABLE',
   peer: '192.0.2.10:7475',
+  peerHost: null,
   ramBytes: 2 ** 30,
   auxBytes: 0,
   consoleSocket: '/run/subpage/guests/web/console.sock',
@@ -113,6 +114,16 @@ describe('fits in 80 columns', () => {
       expect.stringMatching(/^GUEST .*TRACKER {4}REASON$|^GUEST .*TRACKER$/),
       expect.stringMatching(/^web .*userfault$/),
     ])
+  })
+
+  test('the other host goes by its name; its address, which commands take, is with the guest', () => {
+    const peer = '/tmp/subpage-0123456789/b/pair.sock'
+    const named = { ...guest('web'), peer, peerHost: 'beta' }
+    const table = overview({ ...host, guests: [named] }, false, columns)
+    expect(table).toMatch(/^web .* beta /m)
+    expect(table).not.toContain(peer)
+    expect(details(named, columns)).toContain(`beta (${peer})`)
+    expect(details({ ...named, peerHost: null }, columns)).toMatch(new RegExp(`peer +${peer}`))
   })
 
   test('density status', () => {

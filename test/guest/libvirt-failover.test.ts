@@ -29,6 +29,7 @@ let hosts: Hosts
 let a: Host
 let b: Host
 let client: string
+let bridge: string
 
 beforeAll(async () => {
   network = await TestNetwork.make()
@@ -38,7 +39,7 @@ beforeAll(async () => {
     return { libvirtd, agent: await hosts.add(name, {}, undefined, libvirtd.prefix) }
   }
   ;[a, b] = await Promise.all([host('a'), host('b')])
-  const bridge = await network.bridge()
+  bridge = await network.bridge()
   client = await network.namespace()
   await network.attach(client, '10.79.0.1/24', bridge)
   const [kernel, initrd] = [guestImage('vmlinuz'), guestImage('initrd.gz')]
@@ -79,12 +80,12 @@ async function makeImages(): Promise<void> {
   await a.libvirtd.run('chown', '-R', 'libvirt-qemu:kvm', images)
 }
 
-async function startAndProtect(): Promise<void> {
-  await a.libvirtd.virsh('start', 'web')
+async function startAndProtect(name = 'web'): Promise<void> {
+  await a.libvirtd.virsh('start', name)
   const { status, said } = await a.libvirtd.subpage(
     ...[
       'protect',
-      'libvirt:web',
+      `libvirt:${name}`,
       '--state',
       a.agent.stateDirectory,
       '--to',
@@ -93,14 +94,14 @@ async function startAndProtect(): Promise<void> {
     ],
   )
   expect([status, said]).toEqual([0, ''])
-  await until(a.agent, 'web', ({ state }) => state === 'Protected')
+  await until(a.agent, name, ({ state }) => state === 'Protected')
 }
 
 /** The guest has its address when it has booted. */
-async function connect(port = 7070): Promise<Connection> {
+async function connect(port = 7070, address = guestAddress): Promise<Connection> {
   for (;;)
     try {
-      return await network.connect(client, guestAddress, port)
+      return await network.connect(client, address, port)
     } catch {
       // Not yet.
       await delay(100)
@@ -351,4 +352,40 @@ test('a domain that was not prepared, or does not run, is refused with what to d
   expect(said.replaceAll(/\s+/g, ' ')).toContain('subpage libvirt prepare web --apply')
   // It runs on as it did.
   expect(await a.libvirtd.stateOf('web')).toBe('running')
+})
+
+test('a domain of two NUMA nodes survives, too', async () => {
+  const [kernel, initrd] = [guestImage('vmlinuz'), guestImage('initrd.gz')]
+  const { out } = await a.libvirtd.run(
+    ...['virt-install', '--name', 'nodes', '--memory', '160', '--vcpus', '2', '--virt-type', 'qemu'],
+    ...[
+      '--machine',
+      'q35',
+      '--disk',
+      'none',
+      '--network',
+      `bridge=${bridge},model=virtio`,
+      '--graphics',
+      'none',
+    ],
+    ...['--cpu', 'qemu64,numa.cell0.id=0,numa.cell0.cpus=0,numa.cell0.memory=98304'],
+    ...['--cpu', 'numa.cell1.id=1,numa.cell1.cpus=1,numa.cell1.memory=65536'],
+    ...['--osinfo', 'detect=off,require=off', '--noautoconsole', '--print-xml', '--boot'],
+    `kernel=${kernel},initrd=${initrd},kernel_args=console=ttyS0 workload=sum net=10.79.0.3/24`,
+  )
+  writeFileSync(description, out)
+  await a.libvirtd.virsh('define', description)
+  const apply = await a.libvirtd.subpage('libvirt', 'prepare', 'nodes', '--apply', '--json')
+  expect([apply.status, apply.said]).toEqual([0, ''])
+  await startAndProtect('nodes')
+  const connection = await connect(7070, '10.79.0.3')
+  ;[added, sum] = [0, 0n]
+  await add(connection)
+  expect(await a.agent.client.verify('nodes')).toMatchObject({ equal: true, pages: expect.any(Number) })
+  process.kill((await a.agent.client.guest('nodes')).pid!, 'SIGKILL')
+  await add(connection)
+  expect(await b.agent.client.guest('nodes')).toMatchObject({
+    takeover: { reason: expect.stringMatching(/died/) },
+  })
+  expect(await b.libvirtd.stateOf('nodes')).toBe('running')
 })

@@ -9,6 +9,8 @@ const domain = (devices: string, machine = '', type = 'kvm') => `<domain type='$
 const refused = (devices: string, machine?: string, type?: string) =>
   refusalsOf(parseDomain(domain(devices, machine, type))).map(({ part, reason }) => `${part}: ${reason}`)
 
+const node = (more = '') => `<cell id='0' cpus='0' memory='524288' unit='KiB' ${more}/>`
+
 /** As virt-install and virt-manager describe machines. */
 const usual = `
   <emulator>/usr/bin/qemu-system-x86_64</emulator>
@@ -32,6 +34,7 @@ const usual = `
 test('machines as people have them can be protected', () => {
   expect(refused(usual)).toEqual([])
   expect(refused(usual, '<on_poweroff>destroy</on_poweroff><on_crash>destroy</on_crash>', 'qemu')).toEqual([])
+  expect(refused(usual, `<cpu><numa>${node()}</numa></cpu>`)).toEqual([])
 })
 
 test.each([
@@ -90,7 +93,11 @@ test.each([
 
 test.each([
   ["<maxMemory slots='1' unit='KiB'>1</maxMemory>", /maxMemory: guest RAM is one file/],
-  ['<cpu><numa><cell/></numa></cpu>', /cpu\/numa/],
+  ['<cpu><numa><cell/></numa></cpu>', /cpu\/numa.*KiB/],
+  [`<cpu><numa>${node("memAccess='shared'")}</numa></cpu>`, /cpu\/numa: .*shared/],
+  [`<cpu><numa>${node()}</numa></cpu><memoryBacking><source type='memfd'/></memoryBacking>`, /leave it out/],
+  [`<cpu><numa>${node().repeat(9)}</numa></cpu>`, /8 nodes at most/],
+  ["<qemu:commandline><qemu:arg value='-numa'/><qemu:arg value='node'/></qemu:commandline>", /under <cpu>/],
   ['<memoryBacking><hugepages/></memoryBacking>', /4 KiB/],
   ["<memoryBacking><allocation mode='immediate'/></memoryBacking>", /twice/],
   ["<launchSecurity type='sev'/>", /encrypted/],

@@ -43,6 +43,14 @@ const crowded = `<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domai
   </qemu:commandline>
 </domain>
 `
+/** Of two NUMA nodes, in any order. */
+const nodes = plain.replace(
+  '<devices>',
+  `<cpu><numa>
+    <cell id='1' cpus='1' memory='65536' unit='KiB'/>
+    <cell id='0' cpus='0' memory='131072' unit='KiB'/>
+  </numa></cpu><devices>`,
+)
 /** As virt-manager makes it. */
 const spice = `<domain type='kvm'>
   <name>web</name>
@@ -72,6 +80,7 @@ const known = [
   { of: 'one with SPICE', xml: spice },
   { of: 'a plain one', xml: plain },
   { of: 'one with options of its own', xml: crowded },
+  { of: 'one of several NUMA nodes', xml: nodes },
 ]
 const formatted = (xml: string) => formatDomain(parseDomain(xml))
 
@@ -99,6 +108,13 @@ test('the RAM is whole MiB, as libvirt makes it; comments stay', () => {
   const once = prepared(plain, files)
   expect(once).toContain(`size=${977 * 2 ** 20},`)
   expect(once).toContain('<!-- why it is here -->')
+})
+
+test("memory of NUMA nodes stays libvirt's, and the shim is told of it", () => {
+  const once = prepared(nodes, files)
+  expect(once).not.toContain('memory-backend')
+  expect(once).toContain(`name="SUBPAGE_FRESH_RAM" value="${192 * 2 ** 20}"`)
+  expect(once).toContain(`name="SUBPAGE_RAM_NODES" value="${128 * 2 ** 20},${64 * 2 ** 20}"`)
 })
 
 test('only virtio cards that may have vhost are told to have none', () => {

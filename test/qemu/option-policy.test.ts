@@ -33,6 +33,8 @@ const refusal = (options: string[]): string => {
 }
 
 const accepted: string[][] = [
+  ['-object', 'memory-backend-ram,id=m0,size=512M', '-numa', 'node,nodeid=0,cpus=0-1,memdev=m0'],
+  ['-numa', 'dist,src=0,dst=1,val=20', '-numa', 'cpu,node-id=1,socket-id=0,core-id=1,thread-id=0'],
   ['-smp', '2'],
   ['-smp', 'cpus=4,cores=2,threads=2'],
   ['-cpu', 'max,-avx512f,+x2apic,vendor=GenuineIntel'],
@@ -155,6 +157,11 @@ const refused: [options: string[], reason: RegExp][] = [
   [['-smbios', 'type=11,path=/etc/shadow'], /path=/],
   [['-boot', 'splash=/etc/shadow'], /splash=/],
   // Objects and devices
+  [['-object', 'memory-backend-memfd,id=m,size=1G'], /NUMA nodes goes with memory-backend-ram/],
+  [['-object', 'memory-backend-ram,id=m,size=1G,prealloc=on'], /prealloc=/],
+  [['-object', 'memory-backend-ram,id=subpage-ram,size=1G'], /subpage's own/],
+  [['-numa', 'node,mem=1G'], /mem=/],
+  [['-numa', 'hmat-lb,initiator=0'], /type=/],
   [['-object', 'memory-backend-file,id=m,size=1G,mem-path=/etc/x,share=on'], /guest RAM/],
   [['-object', 'secret,id=s,file=/etc/shadow'], /open files/],
   [['-object', 'tls-creds-x509,id=t,dir=/etc'], /open files/],

@@ -107,12 +107,15 @@ describe('the course of a protection', () => {
     })
     const primary = await protect()
     await once(primary, 'epoch')
+    // Nor does it say its name.
+    expect(primary.peerHost).toBeUndefined()
     await primary.stop()
     expect(guest).toMatchObject({ alive: true, paused: false })
   })
 
   test('unprotect: the copy is discarded, the guest runs on', async () => {
     const pair = await startProtected()
+    expect(pair.primary?.peerHost).toBe('beta')
     await pair.primary?.stop()
     expect(await pair.host.outcome).toMatchObject({ how: 'discarded' })
     expect(pair.host.waiting.discarded).toBe(true)

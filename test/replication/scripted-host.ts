@@ -205,6 +205,7 @@ export class ScriptedHost {
       disks: this.disks,
       journal: this.journal,
       spill: this.spill,
+      host: 'beta',
       hello,
       succession: successionFor(this.claimant, this.#arbiter, () => this.save()),
       sourceFate: () => this.source,

@@ -119,3 +119,30 @@ describe.each(victims)('%s', (victim) => {
     else expect([...ends.keys()].filter((copy) => victim !== 'supervisor a' || copy !== 'b')).toEqual(['a'])
   })
 })
+
+test('while the standby is seeded, over a link that is cut before it hears: it does not wait for ever', async () => {
+  const [lookMs, momentMs] = [0.25, 0.5]
+  for (let moment = 0; moment < 3; moment++) {
+    const pair = pairOf()
+    pairs.push(pair)
+    const { world, a, b } = pair
+    const answers: string[] = []
+    const primary = () =>
+      a.supervisor!.hosted?.kind === 'running' ? a.supervisor!.hosted.primary : undefined
+    const command = async () => {
+      answers.push(primary()!.state)
+      world.network.cut()
+      await a.supervisor!.unprotect().catch((error) => world.fail(error))
+      answers.push('done')
+    }
+    const look = () => {
+      if (primary()?.state !== 'Seeding') return void world.time.after(lookMs, look)
+      world.time.after(moment * momentMs, () => a.supervisor!.process.enter(() => void command()))
+    }
+    look()
+    await pair.runFor(settledMs + 2_000)
+    expect(answers).toEqual(['Seeding', 'done'])
+    expect(world.copies.map(({ host }) => host)).toEqual(['a'])
+    expect(b.supervisor?.hosted?.kind, `${moment * momentMs} ms after its beginning`).toBeUndefined()
+  }
+})

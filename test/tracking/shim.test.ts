@@ -4,6 +4,8 @@ import { closeSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { PageRanges } from '../../src/memory/page-ranges.ts'
+import { ForgetChannel } from '../../src/tracking/forget.ts'
 import {
   describeShim,
   openUnnameable,
@@ -72,6 +74,65 @@ test('appends the blocks that a program maps beside its RAM to the RAM file, and
   }
   const ram = readFileSync(ramPath)
   for (const page of [3, 65, 66, 68]) expect(ram[page * 4096 + (page % 4096)]).toBe(1)
+})
+
+test('puts the memory of NUMA nodes into the RAM file, one behind the other, and watches it', async () => {
+  const environment = { SUBPAGE_RAM_NODES: `${32 * 4096},${33 * 4096}`, SUBPAGE_AUX_RAM: 'on' }
+  const victim = await victims.start({ pages: 65, layout: 'nodes', environment })
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ mappings: 2, nodes: 2, aux: [] })
+  const { ramPath } = victim.target
+  const tracker = openTracker(victim.target, 'auto')
+  try {
+    tracker.harvest()
+    for (const page of [3, 31, 32, 64]) await victim.run(`write ${page} 1`)
+    expect([...tracker.harvest().pages()]).toEqual(
+      tracker.name === 'userfault' ? [3, 31, 32, 64] : expect.arrayContaining([3, 31, 32, 64]),
+    )
+    const ram = () => readFileSync(ramPath)
+    for (const page of [3, 31, 32, 64]) expect(ram()[page * 4096 + (page % 4096)]).toBe(1)
+    // Given back by QEMU, which takes it for anonymous: it reads as zero, and that is a change.
+    await victim.run('discard 31 1')
+    await victim.run('discard 64 1')
+    for (const page of [31, 64])
+      expect(
+        ram()
+          .subarray(page * 4096, (page + 1) * 4096)
+          .every((byte) => byte === 0),
+      ).toBe(true)
+    expect(ram()[32 * 4096 + 32]).toBe(1)
+    expect([...tracker.harvest().pages()]).toEqual(expect.arrayContaining([31, 64]))
+  } finally {
+    tracker.close()
+  }
+})
+
+test('forgetting what a node has accessed takes nothing from it', async () => {
+  const environment = { SUBPAGE_RAM_NODES: `${32 * 4096},${32 * 4096}` }
+  const victim = await victims.start({ pages: 64, layout: 'nodes', environment })
+  await victim.run('write 0 64')
+  const channel = ForgetChannel.open(victim.target.forgetPath)
+  try {
+    await channel.forget(PageRanges.all(64))
+  } finally {
+    channel.close()
+  }
+  const ram = readFileSync(victim.target.ramPath)
+  for (let page = 0; page < 64; page++) expect(ram[page * 4096 + page]).toBe(1)
+})
+
+test.each([
+  ['of another size', `${31 * 4096},${33 * 4096}`, 0],
+  ['of which only the first is known', `${32 * 4096}`, 1],
+  ['that are no numbers', 'many', 0],
+])('leaves nodes %s where they are', async (_, nodes, placed) => {
+  const victim = await victims.start({
+    pages: 64,
+    layout: 'nodes',
+    environment: { SUBPAGE_RAM_NODES: nodes },
+  })
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ nodes: placed, mappings: placed })
+  await victim.run('write 40 1')
+  expect(readFileSync(victim.target.ramPath)[40 * 4096 + 40]).toBe(0)
 })
 
 test('leaves the blocks where they are when it is not asked for them', async () => {

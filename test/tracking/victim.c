@@ -4,7 +4,8 @@
  *   victim PATH LAYOUT        PATH `memfd:PAGES` makes a memfd at descriptor 100 instead of opening a file
  *   LAYOUT  whole | halves (two mappings, in the other order in memory) | twice (all of it two times) | huge (whole,
  *           huge pages wanted) | blocks (whole, and beside it two blocks of 2 and 3 anonymous pages, as QEMU makes them: the pages
- *           that follow those of the file)
+ *           that follow those of the file) | nodes (two halves as anonymous blocks, as QEMU makes RAM of NUMA nodes: in the
+ *           file only when something puts them there)
  *
  * Commands on stdin, one a line, numbers decimal; each is answered by a line on stdout, `ok` and a result:
  *   write FIRST COUNT   stores into each page        write2 FIRST COUNT  the same through the second mapping (twice)
@@ -12,6 +13,7 @@
  *   load FIRST COUNT    only reads                   fill OFFSET BYTES   stores over a byte range
  *   kernel FIRST COUNT  read(2) into the pages       fork                forks a child that ends at once
  *   punch FIRST COUNT   gives the pages back to the system (they read as zero then)
+ *   discard FIRST COUNT the same as QEMU does it with anonymous memory
  *   close FD            closes a descriptor
  *   replace             private memory full of sevens where the first mapping was; later it says how many sevens are left
  *   sweep               a thread stores into page 0, 1, 2, ... until `stop`, which says how many it has done
@@ -90,6 +92,11 @@ static void open_ram(const char *path, const char *layout)
         first_half = map(0, pages / 2);
         return;
     }
+    if (strcmp(layout, "nodes") == 0) {
+        first_half = map(NOWHERE, pages / 2);
+        second_half = map(NOWHERE, pages - pages / 2);
+        return;
+    }
     first_half = map(0, pages);
     if (strcmp(layout, "twice") == 0)
         second_copy = map(0, pages);
@@ -136,6 +143,8 @@ static void run(const char *command, uint64_t a, uint64_t b)
     } else if (strcmp(command, "punch") == 0) {
         check(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(a * PAGE), (off_t)(b * PAGE)) == 0,
               "fallocate");
+    } else if (strcmp(command, "discard") == 0) {
+        check(madvise(byte_at(a * PAGE), b * PAGE, MADV_DONTNEED) == 0, "madvise");
     } else if (strcmp(command, "close") == 0) {
         check(close((int)a) == 0, "close");
     } else if (strcmp(command, "flush") == 0) {

@@ -1,6 +1,6 @@
 /** What can be done with a guest, after a question that says what will happen. */
 import { useEffect, useRef, useState } from 'preact/hooks'
-import type { GuestStatus, Verified } from '../../src/agent/status.ts'
+import type { Cancelled, GuestStatus, Verified } from '../../src/agent/status.ts'
 import { ask, type Session } from './session.ts'
 import { hostOf } from './words.ts'
 
@@ -13,17 +13,19 @@ interface Action {
 }
 
 const cancelled = {
-  protect: (name: string) => `${name} runs on without a standby; what the other host has of it is discarded.`,
+  protect: (name: string) =>
+    `${name} runs on without a standby; what the other host has of its memory is discarded, and copies of disks that were made for it.`,
   verify: (name: string) => `${name} is protected as before. What was not compared stays unknown.`,
   switchover: (name: string) => `${name} runs on here, and is protected as before.`,
 }
 
-function actionsOf({ name, role, state, peer: at, operation }: GuestStatus): Action[] {
+function actionsOf(guest: GuestStatus): Action[] {
+  const { name, role, state, operation } = guest
   if (role === 'Standby') return []
   // An agent of an older release says nothing of it.
   if (operation?.cancellable)
     return [{ name: 'cancel', title: `Cancel ${operation.kind}`, happens: [cancelled[operation.kind](name)] }]
-  const peer = at === null ? null : hostOf(at)
+  const peer = hostOf(guest)
   if (peer === null)
     return [
       {
@@ -168,7 +170,12 @@ async function perform(session: Session, action: Action['name'], name: string, t
     await ask(session, 'POST', path, { to })
     return `The standby of ${name} is being seeded.`
   }
+  if (action === 'cancel') {
+    const { copies } = await ask<Cancelled>(session, 'POST', path)
+    return copies.length > 0
+      ? `It was cancelled. Copies of disks stay on the other host: ${copies.join(', ')}`
+      : 'It was cancelled.'
+  }
   await ask(session, 'POST', path)
-  if (action === 'cancel') return 'It was cancelled.'
   return action === 'switchover' ? `${name} runs on the other host now.` : `${name} has no standby any more.`
 }

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks'
 import type { Point } from '../../src/agent/point-ring.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
-import { reasonOf, time, toneOf } from './words.ts'
+import { hostOf, reasonOf, time, toneOf } from './words.ts'
 
 interface ListProps {
   guests: GuestStatus[]
@@ -18,7 +18,7 @@ export function GuestList({ guests, chosen, choose }: ListProps) {
   const [wanted, setWanted] = useState('')
   const words = wanted.toLowerCase().split(/\s+/)
   const shown = guests.filter((guest) => {
-    const text = `${guest.name} ${guest.role} ${guest.state} ${guest.peer ?? ''}`.toLowerCase()
+    const text = `${guest.name} ${guest.role} ${guest.state} ${hostOf(guest) ?? ''}`.toLowerCase()
     return words.every((word) => text.includes(word))
   })
   return (

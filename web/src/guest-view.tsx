@@ -149,10 +149,9 @@ const Remedy = ({ code }: { code: ErrorCode }) => (
 )
 
 function factsOf(guest: GuestStatus): [string, string][] {
-  const { role, peer, epochs, committed, ramBytes, accel, outputs, verified, takeover, memory, arbiter } =
-    guest
+  const { role, epochs, committed, ramBytes, accel, outputs, verified, takeover, memory, arbiter } = guest
   const facts: [string, string | undefined][] = [
-    [role === 'Standby' ? 'Runs on' : 'Standby', peer === null ? 'none' : hostOf(peer)],
+    [role === 'Standby' ? 'Runs on' : 'Standby', hostOf(guest) ?? 'none'],
     ['Lag', epochs?.lagMs == null ? undefined : time(epochs.lagMs)],
     ['Pause, 99 %', epochs ? time(epochs.pauseUs.p99 / 1000) : undefined],
     [

@@ -3,14 +3,14 @@
  * has no token for the API of another, and does not ask it for one: the page says how to look there.
  */
 import type { GuestStatus } from '../../src/agent/status.ts'
-import { hostOf, number, time } from './words.ts'
+import { directoryOf, hostOf, number, time } from './words.ts'
 
 export function OtherSide({ guest }: { guest: GuestStatus }) {
   const { peer } = guest
   if (peer === null) return null
   return (
     <section class="pair" aria-label="The other side">
-      <h3>The other side: {hostOf(peer)}</h3>
+      <h3>The other side: {hostOf(guest)}</h3>
       <dl class="facts">
         {(guest.role === 'Standby' ? ofPrimary(guest) : ofStandby(guest)).map(([key, value]) => (
           <div key={key}>
@@ -21,7 +21,7 @@ export function OtherSide({ guest }: { guest: GuestStatus }) {
       </dl>
       <p class="hint">
         As this host knows it: agents do not ask each other. On the other host this opens its page:{' '}
-        <code>{`subpage dashboard${peer.startsWith('/') ? ` --state ${hostOf(peer)}` : ''}`}</code>
+        <code>{`subpage dashboard${peer.startsWith('/') ? ` --state ${directoryOf(peer)}` : ''}`}</code>
       </p>
     </section>
   )

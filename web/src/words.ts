@@ -3,8 +3,14 @@ import type { GuestStatus } from '../../src/agent/status.ts'
 
 export type Tone = 'good' | 'busy' | 'bad' | 'calm'
 
-/** Another agent of this machine is known by its state directory. */
-export const hostOf = (peer: string) => peer.replace(/\/pair\.sock$/, '')
+/** Another agent of this machine is reached by its state directory. */
+export const directoryOf = (peer: string) => peer.replace(/\/pair\.sock$/, '')
+
+/** The other host, by its name where that is known; null without one. */
+export function hostOf({ peer, peerHost }: GuestStatus): string | null {
+  const host = peerHost ?? peer
+  return host === null ? null : directoryOf(host)
+}
 
 /** How much a guest wants to be looked at. */
 export function toneOf({ role, state, arbiterTrouble, takeover, peer }: GuestStatus): Tone {
@@ -22,10 +28,10 @@ export const byUrgency = (a: GuestStatus, b: GuestStatus) =>
   urgency[toneOf(a)] - urgency[toneOf(b)] || a.name.localeCompare(b.name)
 
 export function reasonOf(guest: GuestStatus): string {
-  const { role, state, reason, reasonCode, peer, takeover } = guest
+  const { role, state, reason, reasonCode, takeover } = guest
   if (reason !== '' && reasonCode !== 'NOT_PROTECTED') return reason
-  if (role === 'Standby') return `waits here to take over from ${hostOf(peer ?? '')}`
-  if (state === 'Protected') return `${hostOf(peer ?? '')} could take over now`
+  if (role === 'Standby') return `waits here to take over from ${hostOf(guest) ?? ''}`
+  if (state === 'Protected') return `${hostOf(guest) ?? ''} could take over now`
   if (takeover) return `runs here since a failover, and has no standby`
   if (state === 'Running') return 'has no standby'
   return reason

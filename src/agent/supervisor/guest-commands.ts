@@ -1,9 +1,9 @@
 /** What can be commanded of the guest of this supervisor once it is here, whatever it is a process of. */
 import { SubpageError } from '../../errors.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
-import type { Operation } from '../../replication/operations.ts'
 import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
+import type { Cancelled } from '../status.ts'
 import { type HostedGuest, runningOf } from './hosted-guest.ts'
 import type { Hosting } from './hosting.ts'
 import type { GuestProcess } from './hypervisor.ts'
@@ -84,10 +84,11 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
   }
 
   /**
-   * Ends what somebody waits for. A protection that has no checkpoint yet ends, with the copies of disks that were made for it.
+   * Ends what somebody waits for. A protection that has no checkpoint yet ends, with the copies of disks that were made for it
+   * if the standby hears of it.
    * @throws SubpageError NOT_CANCELLABLE
    */
-  async cancel(name: string): Promise<Operation['kind']> {
+  async cancel(name: string): Promise<Cancelled> {
     const { primary } = this.running(name, 'cancel')
     const { kind, cancellable } = primary?.operations.current(primary.seeding) ?? {}
     if (!primary || kind === undefined || !cancellable)
@@ -97,9 +98,9 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
           ? `nothing is under way for ${name} that could be cancelled`
           : `the ${kind} of ${name} has come too far, and goes on`,
       )
-    if (kind === 'protect') await this.unprotect(name, true)
-    else primary.operations.cancel(kind)
-    return kind
+    if (kind === 'protect') return { cancelled: kind, copies: await this.unprotect(name, true) }
+    primary.operations.cancel(kind)
+    return { cancelled: kind, copies: [] }
   }
 
   async failover(name: string, force: boolean): Promise<StandbyOutcome> {

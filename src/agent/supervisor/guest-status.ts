@@ -62,7 +62,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
       ...(hang.since === undefined
         ? shown(standby.why ?? undecided('ARBITER_UNREACHABLE', arbiterTrouble))
         : because('GUEST_HUNG', hang.reason)),
-      peer: hello.source.host,
+      ...{ peer: hello.source.host, peerHost: hello.source.host },
       generation: standby.generation,
       arbiter: standby.arbiter,
       arbiterTrouble,
@@ -119,6 +119,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
     ),
     ...hung,
     peer: record?.protection?.to ?? null,
+    peerHost: primary.peerHost ?? null,
     tracker: primary.tracking.tracker.name,
     codec: primary.options.codec,
     epochMs: primary.options.pace.epochMs,

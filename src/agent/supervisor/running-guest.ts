@@ -252,7 +252,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     this.#primary = primary
     this.#trouble = undefined
     primary.on('state', (state, reason) =>
-      this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${settings.to})`}`),
+      this.#say(`${state}${reason ? `: ${reason}` : ` (standby ${primary.peerHost ?? settings.to})`}`),
     )
     primary.on('seeded', ({ doneBytes, bytesPerSecond }) =>
       this.#say(`seeded: ${formatBytes(doneBytes)} compared or sent, ${formatBytes(bytesPerSecond)}/s`),

@@ -54,6 +54,7 @@ export class StandbyGuest<P extends GuestProcess = QemuProcess> implements Dense
       disks: storage.disks,
       spill: storage.spill,
       journal: storage.journal,
+      host: host.name,
       hello,
       succession: successionOf(waiting.qemu.record, host, waiting.qemu),
       sourceFate: (of) => this.#sight.fate(of),

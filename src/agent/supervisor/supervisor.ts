@@ -160,7 +160,7 @@ export class Supervisor implements GuestApi {
   }
 
   async cancel(name: string): Promise<Cancelled> {
-    return { cancelled: await this.#commands.cancel(name) }
+    return await this.#commands.cancel(name)
   }
 
   async failover(name: string, force = false): Promise<StandbyOutcome> {

@@ -16,11 +16,12 @@ import {
 import { type Durability, durabilities } from '../../replication/sending.ts'
 import { trackerChoices } from '../../tracking/tracker.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
-import { cancellable } from '../cancellable.ts'
+import { cancellable, stayingCopies } from '../cancellable.ts'
 import { type Command, type Invocation, read, text } from '../command.ts'
 import { guestName } from '../guest-name.ts'
 import { readSending, sendingFlags } from '../sending-flags.ts'
 import { formatBytes, formatTime, parseMs, within } from '../sizes.ts'
+import { otherHost } from '../status-text.ts'
 import { untilProtected } from '../until-protected.ts'
 import { warnOfMissing } from '../warn-of-missing.ts'
 
@@ -134,7 +135,7 @@ export const protectCommand: Command = {
     }
     if (domainPrefix.test(given)) await agent.adopt(name)
     const { output } = invocation
-    const left = 'it runs on without a standby, and what the other host had of it is discarded'
+    const left = 'it runs on without a standby, and what the other host had of its memory is discarded'
     const status = await cancellable({ agent, name, output }, 'protect', left, async () => {
       await agent.protect(name, settings)
       return await untilProtected(agent, name)
@@ -143,7 +144,7 @@ export const protectCommand: Command = {
     invocation.output.data(
       status,
       () =>
-        `${status.name} is protected to ${status.peer} (tracker ${status.tracker}, codec ${status.codec}, epoch ${status.epochMs} ms)`,
+        `${status.name} is protected to ${otherHost(status)} (tracker ${status.tracker}, codec ${status.codec}, epoch ${status.epochMs} ms)`,
     )
   },
 }
@@ -165,8 +166,7 @@ export const unprotectCommand: Command = {
     const discard = invocation.flags.discard === true
     const status = await agentOf(invocation).unprotect(nameOf(invocation), discard)
     const { copies } = status
-    const stay = copies.length > 0 ? `; copies of its disks stay on the other host: ${copies.join(', ')}` : ''
-    invocation.output.data(status, () => `${status.name} is no longer protected${stay}`)
+    invocation.output.data(status, () => `${status.name} is no longer protected${stayingCopies(copies)}`)
   },
 }
 

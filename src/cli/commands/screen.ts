@@ -9,6 +9,7 @@ import { agentFlags, agentOf } from '../agent-of.ts'
 import type { Command, Invocation } from '../command.ts'
 import { guestName } from '../guest-name.ts'
 import { formatBytes } from '../sizes.ts'
+import { otherHost } from '../status-text.ts'
 
 /** Ctrl-], as telnet(1) and virsh(1) have it. */
 const detachByte = 0x1d
@@ -38,7 +39,7 @@ export const consoleCommand: Command = {
     throw new SubpageError(
       'GUEST_DIED',
       now?.role === 'Standby' && now.peer !== null
-        ? `the console closed: ${name} runs on ${now.peer} now`
+        ? `the console closed: ${name} runs on ${otherHost(now)} now`
         : `the console closed: ${now ? `${name} is ${now.state}${now.reason && `, ${now.reason}`}` : `${name} is gone`}`,
     )
   },

@@ -1,5 +1,6 @@
 /** What the hosts of a guest say: disks, certificates, processes, their speed, and the other host. */
 import type { HostStatus } from '../../agent/status.ts'
+import { otherHost } from '../status-text.ts'
 import { dayMs, type Finding, finding, type Patient } from './finding.ts'
 
 const expirySoonMs = 30 * dayMs
@@ -141,7 +142,7 @@ export function peerOf({ guest, host, peer, now }: Patient): Finding[] {
       finding(
         'note',
         'peer-unknown',
-        `the other host, ${guest.peer}, was not asked: ${peer}`,
+        `the other host, ${otherHost(guest)}, was not asked: ${peer}`,
         'run doctor there, too, or name its API',
         `subpage doctor ${guest.name} --peer-api https://HOST:PORT --api-token-file FILE`,
       ),

@@ -1,5 +1,6 @@
 /** What the state of a guest says: whether something could take over, whether it is right, and who would decide. */
 import { formatTime } from '../sizes.ts'
+import { otherHost } from '../status-text.ts'
 import { dayMs, type Finding, finding, type Patient } from './finding.ts'
 
 const verifiedLongAgoMs = 30 * dayMs
@@ -71,7 +72,7 @@ function findingsOf({ guest }: Patient): Finding[] {
     return critical(
       'connecting',
       role === 'Standby' ? `the primary is not heard${because}` : `its standby is not reached${because}`,
-      `see to the other host (${peer ?? 'unknown'}): its agent, the network and the firewall between; it goes on by itself`,
+      `see to the other host (${otherHost(guest) ?? 'unknown'}): its agent, the network and the firewall between; it goes on by itself`,
     )
   if (state === 'Lagging')
     return [
