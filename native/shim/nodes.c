@@ -3,7 +3,7 @@
  * RAM file, one node behind the other, so that all of the guest's RAM is one piece for whoever watches, sends and keeps it.
  *
  * QEMU makes these backends in the order of its command line, and before all other memory of the machine (checked on 7.2 and
- * 10.0). A block of another size than the next node's is not a node's, and stays where QEMU has it.
+ * 10.0). A block of another size than the next node's is not a node's, and stays where QEMU has it. Callers hold the shim's lock.
  */
 #define _GNU_SOURCE
 #include <errno.h>

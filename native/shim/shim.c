@@ -240,12 +240,16 @@ static void *map_aux(void *address, size_t bytes, int protection, int flags)
     return mapped;
 }
 
-/* MAP_FAILED: it is QEMU's alone. */
+/* MAP_FAILED: it is not the next node's, or cannot be. */
 static void *map_node(void *address, size_t bytes, int protection)
 {
     int saved_errno = errno;
     uint64_t offset = 0;
     pthread_mutex_lock(&lock);
+    if (!nodes_is_next(bytes)) {
+        pthread_mutex_unlock(&lock);
+        return MAP_FAILED;
+    }
     int fd = nodes_map(&status, next_mmap, ram_path, address, bytes, protection, &offset);
     if (fd >= 0) {
         remember_guest_ram(fd);
@@ -262,7 +266,7 @@ static void *map_node(void *address, size_t bytes, int protection)
 static void *map(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     find_next();
-    if (ram_path && aux_is_block(bytes, protection, flags, fd) && nodes_is_next(bytes)) {
+    if (ram_path && ram_nodes && aux_is_block(bytes, protection, flags, fd)) {
         void *node = map_node(address, bytes, protection);
         if (node != MAP_FAILED)
             return node;
@@ -355,9 +359,14 @@ EXPORTED int madvise(void *address, size_t bytes, int advice)
             return 0;
     }
     /* The balloon: QEMU takes a node's memory for anonymous, for which this would give it back. */
-    uint64_t offset;
-    if (advice == MADV_DONTNEED && ram_path && nodes_cover(address, bytes, &offset))
-        return node_discard(offset, bytes);
+    if (advice == MADV_DONTNEED && ram_path && ram_nodes) {
+        uint64_t offset;
+        pthread_mutex_lock(&lock);
+        bool node = nodes_cover(address, bytes, &offset);
+        pthread_mutex_unlock(&lock);
+        if (node)
+            return node_discard(offset, bytes);
+    }
     return next_madvise(address, bytes, advice);
 }
 
