@@ -33,7 +33,7 @@ export const limits = {
     unit: 'bytes',
     of: "the frames of a checkpoint, beyond the size of the guest's memory",
     beyond: 'FRAME_MALFORMED; the connection is closed',
-    test: 'test/replication/hostile.test.ts',
+    test: 'test/replication/hostile-primary.test.ts',
   },
   checkpointDiskBytes: {
     value: 512 * MiB,

@@ -3,12 +3,12 @@
  * nobody is connected and it serves no guest. Signals that end a session do not end it; SIGTERM does, and then guests wait.
  */
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { asSubpageError } from '../errors.ts'
-import { addon } from '../memory/native.ts'
+import { lockFile } from '../memory/file-lock.ts'
 import { Keeper, type KeeperOptions, preferToLive } from './keeper.ts'
 import type { KeeperAnswer, KeeperRequest } from './keeper-protocol.ts'
 
@@ -23,9 +23,9 @@ async function main({ socket, keeper: options }: KeeperArguments): Promise<void>
   process.umask(0o077)
   preferToLive()
   mkdirSync(options.directory, { recursive: true, mode: 0o700 })
-  const lock = openSync(join(options.directory, 'lock'), 'w', 0o600)
+  const lock = lockFile(join(options.directory, 'lock'), 'w', 0o600)
   // The one before us may be on its way out, but two must never have one store open.
-  if (!addon.lockFile(lock)) throw new Error(`another keeper serves ${options.directory}`)
+  if (!lock) throw new Error(`another keeper serves ${options.directory}`)
   const keeper = new Keeper(options)
   const connections = new Set<Socket>()
   const server = createServer((connection) => {
@@ -46,7 +46,7 @@ async function main({ socket, keeper: options }: KeeperArguments): Promise<void>
   const end = () => {
     keeper.close()
     rmSync(socket, { force: true })
-    closeSync(lock)
+    lock.release()
     process.exit(0)
   }
   const endIfIdle = () => {

@@ -4,13 +4,15 @@
  *
  *   acquire -> `stop` -> capture -> release -> `cont` -> resumed
  */
-import { closeSync, openSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { SubpageError } from '../errors.ts'
+import { type FileLock, lockFile } from '../memory/file-lock.ts'
 import { addon, type LeaseHandle } from '../memory/native.ts'
 
 const none = 0n
 const lockedPollMs = 2
+const lockTries = 20
 /** Longer than any pause of ours, its overdue end included. */
 const settleMsMax = 5_000
 
@@ -140,13 +142,17 @@ export class PauseLease {
   }
 }
 
+const endedBefore = () =>
+  new SubpageError('PAUSE_BROKEN', 'the pause has ended before pages could be moved in it')
+
 /** The guard looks at the lock now and then, for a moment each. */
-async function locked(fd: number): Promise<boolean> {
-  for (let tries = 0; tries < 20; tries++) {
-    if (addon.lockFile(fd)) return true
+async function lockPause(path: string): Promise<FileLock> {
+  for (let tries = 0; tries < lockTries; tries++) {
+    const lock = lockFile(path)
+    if (lock) return lock
     await delay(lockedPollMs)
   }
-  return false
+  throw endedBefore()
 }
 
 /**
@@ -161,12 +167,11 @@ export async function holdLocked<T>(
   holdMs: number,
   work: () => Promise<T>,
 ): Promise<{ value: T; held: bigint }> {
-  const lock = openSync(path, 'r')
+  const lock = await lockPause(path)
   let lease: LeaseHandle | undefined
   try {
     lease = addon.leaseOpen(path)
-    if (!(await locked(lock)) || !addon.leaseEnter(lease, held))
-      throw new SubpageError('PAUSE_BROKEN', 'the pause has ended before pages could be moved in it')
+    if (!addon.leaseEnter(lease, held)) throw endedBefore()
     try {
       return { value: await work(), held: addon.leaseLeave(lease, holdMs) }
     } catch (error) {
@@ -176,6 +181,6 @@ export async function holdLocked<T>(
     }
   } finally {
     if (lease) addon.leaseClose(lease)
-    closeSync(lock)
+    lock.release()
   }
 }

@@ -2,32 +2,16 @@
  * Who maps a guest's RAM beside its QEMU and its supervisor. Through such a mapping a page that is held elsewhere reads as zeros, and
  * is zeros for the guest from then on: so pages leave a guest's memory only while nobody has the lock, flock(2) on a file of the guest's.
  */
-import { closeSync, openSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { addon } from '../memory/native.ts'
+import { type FileLock, lockFile } from '../memory/file-lock.ts'
 import type { GuestFiles } from './guest-files.ts'
 
 const lookMs = 20
 /** How long somebody has to end who was told to, by the guest's record. */
 const unreadMs = 30_000
 
-export interface ReadersLock {
-  release(): void
-}
-
 /** @returns undefined when somebody else has it. @throws Error whose `code` is the name of the errno */
-export function lockForReading({ readers }: GuestFiles): ReadersLock | undefined {
-  const file = openSync(readers, 'a', 0o600)
-  const release = () => closeSync(file)
-  try {
-    if (addon.lockFile(file)) return { release }
-  } catch (error) {
-    release()
-    throw error
-  }
-  release()
-  return undefined
-}
+export const lockForReading = ({ readers }: GuestFiles): FileLock | undefined => lockFile(readers, 'a', 0o600)
 
 /** @returns false when somebody has it for too long. @throws as lockForReading */
 export async function untilUnread(files: GuestFiles): Promise<boolean> {

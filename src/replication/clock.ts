@@ -11,6 +11,8 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>
   /** Calls `run` after `ms`, unless the returned function is called before. */
   after(ms: number, run: () => void): () => void
+  /** In a timer: calls `run` once what has arrived by now has been read, unless the returned function is called before. */
+  afterInput(run: () => void): () => void
 }
 
 export const realClock: Clock = {
@@ -29,5 +31,10 @@ export const realClock: Clock = {
   after: (ms, run) => {
     const timer = setTimeout(run, ms)
     return () => clearTimeout(timer)
+  },
+  // Between timers and immediates the event loop reads what has come.
+  afterInput: (run) => {
+    const turn = setImmediate(run)
+    return () => clearImmediate(turn)
   },
 }

@@ -76,13 +76,20 @@ export class Heartbeat {
     const stalledMs = now - this.#dueAt
     if (stalledMs > this.#suspicionMs) this.#stalled = true
     if (stalledMs > this.#intervalMs) this.#heardAt = Math.min(now, this.#heardAt + stalledMs)
+    // Timers come before input: where we were late, what it has sent may not have been read.
+    if (this.#silent)
+      this.#cancel = this.#clock.afterInput(() => (this.#silent ? this.#suspect() : this.#goOn()))
+    else this.#goOn()
+  }
+
+  get #silent(): boolean {
     const patienceMs = this.#seeding ? Math.max(seedingMs, this.#suspicionMs) : this.#suspicionMs
-    if (this.#working === 0 && now - this.#heardAt > patienceMs) {
-      this.#suspect()
-      return
-    }
+    return this.#working === 0 && this.#clock.now() - this.#heardAt > patienceMs
+  }
+
+  #goOn(): void {
     this.#beat()
-    this.#dueAt = now + this.#intervalMs
+    this.#dueAt = this.#clock.now() + this.#intervalMs
     this.#cancel = this.#clock.after(this.#intervalMs, () => this.#tick())
   }
 }

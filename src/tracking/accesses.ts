@@ -3,7 +3,6 @@
  * looks which are there again. Exact to the page, because memory registered with a userfaultfd is mapped page by page.
  * It leaves the tracker of written pages alone (native/shim/forget.h), so a protected guest can be watched too.
  */
-import { closeSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
 import { addon } from '../memory/native.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
@@ -100,7 +99,7 @@ class ShimAccesses implements AccessTracker {
       this.#pagemap.scan(category.written, true, pages)
       return true
     } finally {
-      closeSync(lock)
+      lock.release()
     }
   }
 

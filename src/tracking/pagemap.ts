@@ -4,6 +4,7 @@
  */
 import { closeSync, openSync } from 'node:fs'
 import { errorCode, SubpageError } from '../errors.ts'
+import { type FileLock, lockFile } from '../memory/file-lock.ts'
 import { addon } from '../memory/native.ts'
 import { pageBytes } from '../memory/page.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
@@ -87,14 +88,10 @@ const pagesOf = ({ start, end, firstPage }: Mapping) =>
 /**
  * The right to take the marks of written pages away. Two who did would each miss what the other took: a protected guest
  * would lose writes.
- * @returns a descriptor, closed to give the right back; undefined while somebody else has it
+ * @returns undefined while somebody else has it
  */
-export function lockMarks({ pid, ramPath }: TrackerTarget): number | undefined {
-  const fd = readingProc(pid, () => openSync(ramPath, 'r'))
-  if (addon.lockFile(fd)) return fd
-  closeSync(fd)
-  return undefined
-}
+export const lockMarks = ({ pid, ramPath }: TrackerTarget): FileLock | undefined =>
+  readingProc(pid, () => lockFile(ramPath))
 
 /** The mappings to scan: they cover the first `ramPages` of the RAM file, and no other one can change these. */
 export function trackedMappings({ pid, ramPath, ramPages, shimStatusPath }: TrackerTarget): Mapping[] {

@@ -6,8 +6,8 @@
  * What it cannot see: writes to the RAM file by another process than QEMU, and mappings made after it was opened.
  * subpage does not do the first to a running guest, and QEMU maps its RAM once, at start.
  */
-import { closeSync } from 'node:fs'
 import { SubpageError } from '../errors.ts'
+import type { FileLock } from '../memory/file-lock.ts'
 import { PageRanges } from '../memory/page-ranges.ts'
 import { category, lockMarks, Pagemap, trackedMappings } from './pagemap.ts'
 import type { EarlyHarvest, Tracker, TrackerTarget } from './tracker.ts'
@@ -16,7 +16,7 @@ import { WatchedProcess } from './watched-process.ts'
 /** @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE with the reason */
 export function openUserfault(target: TrackerTarget): Tracker {
   const watched = new WatchedProcess(target.pid)
-  let lock: number | undefined
+  let lock: FileLock | undefined
   let tracker: UserfaultTracker | undefined
   try {
     const mappings = trackedMappings(target)
@@ -33,7 +33,7 @@ export function openUserfault(target: TrackerTarget): Tracker {
     if (tracker) tracker.close()
     else {
       watched.close()
-      if (lock !== undefined) closeSync(lock)
+      lock?.release()
     }
     throw error
   }
@@ -43,12 +43,12 @@ class UserfaultTracker implements Tracker {
   readonly name = 'userfault'
   readonly fallback = undefined
   readonly #pagemap: Pagemap
-  readonly #lock: number
+  readonly #lock: FileLock
   readonly #ramPages: number
   /** What was written is unknown: before the first harvest, and after one that failed half-way and had re-armed. */
   #everything = true
 
-  constructor(pagemap: Pagemap, lock: number, ramPages: number) {
+  constructor(pagemap: Pagemap, lock: FileLock, ramPages: number) {
     this.#pagemap = pagemap
     this.#lock = lock
     this.#ramPages = ramPages
@@ -81,6 +81,6 @@ class UserfaultTracker implements Tracker {
   }
 
   close(): void {
-    if (this.#pagemap.close()) closeSync(this.#lock)
+    if (this.#pagemap.close()) this.#lock.release()
   }
 }

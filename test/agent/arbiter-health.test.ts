@@ -17,6 +17,7 @@ import { subpage } from '../support/subpage.ts'
 class HurriedClock implements Clock {
   #passedMs = 0
   readonly after = realClock.after
+  readonly afterInput = realClock.afterInput
   readonly sleep = (_ms: number, signal?: AbortSignal) => realClock.sleep(20, signal)
   now = () => realClock.now() + this.#passedMs
   pass(ms: number): void {

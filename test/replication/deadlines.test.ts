@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import type { Holder } from '../../src/replication/arbiter.ts'
-import type { Clock } from '../../src/replication/clock.ts'
+import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { FailoverMonitor } from '../../src/replication/failover-monitor.ts'
 import { absenceMs } from '../../src/replication/farewell.ts'
 import type { Guest } from '../../src/replication/guest.ts'
@@ -13,6 +13,7 @@ import { PrimaryMachine } from '../../src/replication/primary-state.ts'
 import { SimTime } from '../simulation/sim-clock.ts'
 import { helloFor } from './pair.ts'
 import { ScriptedArbiter, successionFor } from './scripted-host.ts'
+import { socketPair } from './sockets.ts'
 
 const suspicionMs = 500
 const { guest: identity, generation } = helloFor({ pages: 1 })
@@ -22,6 +23,7 @@ function simulated(): { time: SimTime; clock: Clock } {
   const clock: Clock = {
     now: () => time.nowMs,
     after: (ms, run) => time.after(ms, run),
+    afterInput: (run) => time.after(0, run),
     sleep: (ms, signal) =>
       new Promise((resolve) => {
         const cancel = time.after(ms, () => {
@@ -74,6 +76,41 @@ test.each([
   expect(suspectedAt).toBeGreaterThan(limitMs)
   expect(suspectedAt).toBeLessThanOrEqual(limitMs + suspicionMs / 5)
   expect(beats).toBe(Math.floor(limitMs / (suspicionMs / 5)))
+})
+
+test('a peer is not suspected while what it has sent lies unread', async () => {
+  const [ours, theirs] = await socketPair()
+  let nowMs = 0
+  let tick = () => {}
+  const inTime = (run: () => void) => {
+    tick = run
+    return () => undefined
+  }
+  let suspected = false
+  const clock: Clock = { ...realClock, now: () => nowMs, after: (_, run) => inTime(run) }
+  const suspect = () => {
+    suspected = true
+  }
+  const heartbeat = new Heartbeat(clock, suspicionMs, () => undefined, suspect)
+  heartbeat.seeded()
+  ours.on('data', () => heartbeat.heard())
+  /** As the event loop does: a timer, then input, then what was to come after it. */
+  const tickAt = (ms: number, meanwhile = () => {}) =>
+    new Promise<void>((resolve) =>
+      setTimeout(() => {
+        meanwhile()
+        nowMs = ms
+        tick()
+        setImmediate(resolve)
+      }),
+    )
+  for (const ms of [100, 200, 300, 400]) await tickAt(ms)
+  // From here on our loop stands still, for too short a time to be a stall.
+  await tickAt(suspicionMs + 90, () => theirs.write('a beat'))
+  expect(suspected).toBe(false)
+  for (let ms = 100; ms <= 600; ms += 100) await tickAt(suspicionMs + 90 + ms)
+  expect(suspected).toBe(true)
+  for (const socket of [ours, theirs]) socket.destroy()
 })
 
 test.each([

@@ -131,7 +131,12 @@ describe('a lineage', () => {
     }
   }
   let now = 0
-  const clock = { now: () => now, sleep: async () => undefined, after: () => () => undefined }
+  const clock = {
+    now: () => now,
+    sleep: async () => undefined,
+    after: () => () => undefined,
+    afterInput: () => () => undefined,
+  }
   const old = 'a'.repeat(32)
   const made = (lineage: string) => {
     const map = new ScriptedMap()

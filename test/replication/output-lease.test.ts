@@ -15,6 +15,7 @@ class StepClock implements Clock {
     this.ms += ms
   }
   after = () => () => undefined
+  afterInput = this.after
 }
 
 test('a fresh acknowledgement is good until the suspicion time after it was asked for', async () => {

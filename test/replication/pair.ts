@@ -25,6 +25,7 @@ export class WarpedClock implements Clock {
   #passedMs = 0
   readonly sleep = realClock.sleep
   readonly after = realClock.after
+  readonly afterInput = realClock.afterInput
   now(): number {
     return realClock.now() + this.#passedMs
   }

@@ -35,6 +35,7 @@ export class SimProcess {
     this.clock = {
       now: () => time.nowMs + originMs,
       after,
+      afterInput: (run) => after(0, run),
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           if (signal?.aborted) return resolve()

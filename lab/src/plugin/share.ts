@@ -9,9 +9,9 @@
  * What the plugin cannot see: memory written by devices (DMA), accessed and dirty bits that the CPU sets in page tables
  * (QEMU writes them), and instructions that are fetched.
  */
-import { closeSync, openSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { errorCode, SubpageError } from 'subpage/errors'
+import { type FileLock, lockFile } from 'subpage/memory/file-lock'
 import { addon } from 'subpage/memory/native'
 import { PageRanges } from 'subpage/memory/page-ranges'
 import { Region } from 'subpage/memory/region'
@@ -50,7 +50,7 @@ export class PluginShare {
   /** Pages of the guest's RAM. */
   readonly pages: number
   readonly #region: Region
-  readonly #lock: number
+  readonly #lock: FileLock
   readonly #path: string
   readonly #parts: number
   readonly #offsets: Record<(typeof placeNames)[number], number>
@@ -58,7 +58,7 @@ export class PluginShare {
   #pairs = new Uint32Array(2 * runsAtStart)
   #closed = false
 
-  private constructor(path: string, region: Region, lock: number) {
+  private constructor(path: string, region: Region, lock: FileLock) {
     this.#path = path
     this.#region = region
     this.#lock = lock
@@ -104,7 +104,7 @@ export class PluginShare {
       return new PluginShare(path, region, lock)
     } catch (error) {
       region?.close()
-      closeSync(lock)
+      lock.release()
       throw error
     }
   }
@@ -219,7 +219,7 @@ export class PluginShare {
     this.#setWanted(0)
     this.#closed = true
     this.#region.close()
-    closeSync(this.#lock)
+    this.#lock.release()
   }
 
   [Symbol.dispose](): void {
@@ -251,10 +251,10 @@ export class PluginShare {
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-function openLocked(path: string): number {
-  let fd: number
+function openLocked(path: string): FileLock {
+  let lock: FileLock | undefined
   try {
-    fd = openSync(path, 'r')
+    lock = lockFile(path)
   } catch (cause) {
     if (errorCode(cause) === 'ENOENT')
       throw unavailable('the guest was started without the plugin: start it with --track', cause)
@@ -262,8 +262,7 @@ function openLocked(path: string): number {
       throw unavailable(`may not read ${path}: run as the agent's user`, cause)
     throw cause
   }
-  if (addon.lockFile(fd)) return fd
-  closeSync(fd)
+  if (lock) return lock
   throw unavailable('another program reads what the plugin notes: a recording, or a study')
 }
 

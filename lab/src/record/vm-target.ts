@@ -7,6 +7,7 @@
  * tracker belong to its protection (tracking/userfault.ts): there pages are compared while it runs.
  */
 import { errorCode, SubpageError } from 'subpage/errors'
+import type { FileLock } from 'subpage/memory/file-lock'
 import { ramPathOf } from 'subpage/memory/ram-path'
 import { Region } from 'subpage/memory/region'
 import { type GuestFiles, guestFiles } from 'subpage/qemu/guest-files'
@@ -14,7 +15,7 @@ import { type GuestRecord, readRecord } from 'subpage/qemu/guest-record'
 import { PauseLease } from 'subpage/qemu/pause-lease'
 import { isGone, isRunning } from 'subpage/qemu/process'
 import { Qmp } from 'subpage/qemu/qmp'
-import { lockForReading, type ReadersLock } from 'subpage/qemu/readers-lock'
+import { lockForReading } from 'subpage/qemu/readers-lock'
 import type { Harvest, Held, RecordTarget } from './target.ts'
 import { openVmTracking, type RecordTracker, type VmTracking } from './vm-tracking.ts'
 
@@ -47,7 +48,7 @@ export async function openVm(
   )
   let ram: Region | undefined
   let controls: Controls | undefined
-  let lock: ReadersLock | undefined
+  let lock: FileLock | undefined
   try {
     lock = lockForReading(files)
     if (!lock) throw new SubpageError('BAD_ARGUMENT', `${name} is being recorded already`)
@@ -132,7 +133,7 @@ interface Memory {
   files: GuestFiles
   ram: Region
   /** While we have it no page leaves. */
-  lock: ReadersLock
+  lock: FileLock
 }
 
 interface Controls {

@@ -4,11 +4,11 @@
  * as when the machine goes down; the guest runs on.
  */
 import { once } from 'node:events'
-import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync, statSync, writeSync } from 'node:fs'
+import { constants, fstatSync, mkdirSync, rmSync, statSync, writeSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
-import { addon } from '../../memory/native.ts'
+import { type FileLock, lockFile } from '../../memory/file-lock.ts'
 import { readDiskDirectories } from '../../qemu/disk-places.ts'
 import {
   type GuestFiles,
@@ -70,14 +70,14 @@ class Service {
   readonly #supervisor: Supervisor
   readonly #transport: Transport
   readonly #files: GuestFiles
-  readonly #lock: number
+  readonly #lock: FileLock
   readonly #api: FastifyInstance
   readonly #lifelines = new Set<EventStream>()
   /** Requests that change something: they are answered before the process ends. */
   #changing = 0
   #ending = false
 
-  constructor(supervisor: Supervisor, transport: Transport, files: GuestFiles, lock: number, log: Log) {
+  constructor(supervisor: Supervisor, transport: Transport, files: GuestFiles, lock: FileLock, log: Log) {
     this.#supervisor = supervisor
     this.#transport = transport
     this.#files = files
@@ -158,7 +158,7 @@ class Service {
     // An agent that does not read hears of it otherwise.
     const heard = [...this.#lifelines].map((stream) => stream.end())
     await Promise.race([Promise.all(heard), delay(lastWordsMs)])
-    closeSync(this.#lock)
+    this.#lock.release()
     process.exit(0)
   }
 }
@@ -179,17 +179,17 @@ const tooLate = (ms: number) =>
   `the event loop of its supervisor was late by ${Math.round(ms)} ms: heartbeats go out late (is the host overloaded?)`
 
 /** Two would end each other's standby. The file says who it is. @throws Error when another one runs */
-function lockAlone({ lock: path }: SupervisorFiles): number {
+function lockAlone({ lock: path }: SupervisorFiles): FileLock {
   for (;;) {
-    const lock = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600)
-    if (!addon.lockFile(lock)) throw new Error(`another supervisor holds ${path}`)
+    const lock = lockFile(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+    if (!lock) throw new Error(`another supervisor holds ${path}`)
     // The one before us may have removed it meanwhile.
-    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(lock).ino) {
+    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(lock.fd).ino) {
       // Not cut first: its room would go.
-      writeSync(lock, JSON.stringify(identify(process.pid)).padEnd(lockBytes), 0)
+      writeSync(lock.fd, JSON.stringify(identify(process.pid)).padEnd(lockBytes), 0)
       return lock
     }
-    closeSync(lock)
+    lock.release()
   }
 }
 

@@ -1,10 +1,9 @@
 /** The commands by which people see a guest and speak with it: console, screenshot. */
 import { once } from 'node:events'
-import { closeSync, openSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
 import type { GuestStatus } from '../../agent/status.ts'
 import { errorCode, SubpageError } from '../../errors.ts'
-import { addon } from '../../memory/native.ts'
+import { type FileLock, lockFile } from '../../memory/file-lock.ts'
 import { checkOutput, writeOutput } from '../../output-file.ts'
 import { agentFlags, agentOf } from '../agent-of.ts'
 import type { Command, Invocation } from '../command.ts'
@@ -33,7 +32,7 @@ export const consoleCommand: Command = {
       invocation.output.note(`console of ${name}; Ctrl-] detaches`)
       if (await speak(socket)) return invocation.output.note(`\ndetached; ${name} runs on`)
     } finally {
-      closeSync(lock)
+      lock.release()
     }
     // Gone, as far as can be seen from here.
     const now = await agent.guest(name).catch(() => undefined)
@@ -84,16 +83,14 @@ function assertHere({ name, role, peer, pid, state }: GuestStatus, what: string)
     throw new SubpageError('GUEST_DIED', `${name} does not run: ${state}`)
 }
 
-/** @returns a descriptor, closed to give it back */
-function takeConsole({ name, consoleSocket }: GuestStatus): number {
-  let fd: number
+function takeConsole({ name, consoleSocket }: GuestStatus): FileLock {
+  let lock: FileLock | undefined
   try {
-    fd = openSync(`${consoleSocket}.lock`, 'a', 0o600)
+    lock = lockFile(`${consoleSocket}.lock`, 'a', 0o600)
   } catch (cause) {
     throw unreachable(name, consoleSocket, cause)
   }
-  if (addon.lockFile(fd)) return fd
-  closeSync(fd)
+  if (lock) return lock
   throw new SubpageError('CONSOLE_TAKEN', `somebody has the console of ${name} already`)
 }
 
