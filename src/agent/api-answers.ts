@@ -157,7 +157,8 @@ export const answers = {
     Type.Object({
       cancelled: Type.Enum([...operationKinds]),
       copies: Type.Array(Type.String(), {
-        description: 'of a protection: where copies of disks stay on the other host',
+        description:
+          'of a protection: where copies of disks may stay on the other host, which has not answered',
       }),
     }),
   ),

@@ -152,11 +152,11 @@ export type GuestStatus = Static<typeof GuestStatus>
 export interface Cancelled {
   /** What was under way. */
   cancelled: Operation['kind']
-  /** Of a protection: where copies of disks stay on the other host. */
+  /** Of a protection: where copies of disks may stay on the other host, which has not answered. */
   copies: string[]
 }
 
-/** @property copies where copies of its disks stay on the other host */
+/** @property copies where copies of its disks may stay on the other host */
 export type Unprotected = GuestStatus & { copies: string[] }
 
 /** What `verify` has found. */

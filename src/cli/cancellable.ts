@@ -64,7 +64,7 @@ export function cancellable<T>(
 
 /** What is said of copies that the other host keeps; nothing when there are none. */
 export const stayingCopies = (copies: readonly string[]): string =>
-  copies.length > 0 ? `; copies of its disks stay on the other host: ${copies.join(', ')}` : ''
+  copies.length > 0 ? `; copies of its disks may stay on the other host: ${copies.join(', ')}` : ''
 
 /** @returns what to say of it */
 async function cancel(agent: AgentClient, name: string, kind: string, left: string): Promise<SubpageError> {

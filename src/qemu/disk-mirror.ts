@@ -10,7 +10,6 @@
  * with 7.2. So copying and tapping are two jobs, each begins and is cancelled while the guest stands still, and a tap whose
  * endpoint is lost does not end but pauses (`on-target-error: stop`): the disk works on.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import type { ChunkMap } from '../disk/chunk-map.ts'
 import { DiskEndpoint } from '../disk/endpoint.ts'
 import { SubpageError } from '../errors.ts'
@@ -21,7 +20,7 @@ import { openExports } from './disk-export.ts'
 import { bytesOf, fill, runsOf } from './disk-fill.ts'
 import { type DiskMaps, markedBy } from './disk-maps.ts'
 import type { GuestFiles } from './guest-files.ts'
-import { jobPrefix, mirrorJobs, untilJobsGone } from './mirror-jobs.ts'
+import { jobPrefix, mirrorJobs, untilCaughtUp, untilJobsGone, untilSettled } from './mirror-jobs.ts'
 import {
   fedOf,
   journalBytesOf,
@@ -37,9 +36,8 @@ import type { Qmp, QmpEvent } from './qmp.ts'
 import { standStill } from './stand-still.ts'
 
 const targetPrefix = 'subpage-nbd-'
-/** What may be left to copy while the guest stands still: at first, and at most, as a part of a journal. */
-const [leftBytesMin, leftShareMax] = [2 ** 20, 1 / 4]
-const settleMs = 50
+/** What may be left to copy while the guest stands still, as a part of a journal. */
+const leftShareMax = 1 / 4
 
 export interface MirroredDisks {
   qmp: Qmp
@@ -166,10 +164,13 @@ export class DiskMirrors implements GuestDisks {
 
   /** All has been copied but for what the guest wrote meanwhile, and what the maps say. */
   async #tap(): Promise<void> {
-    await this.#settled()
+    const limits = { bytesMax: journalBytesOf(this.#disks.length) * leftShareMax, over: () => this.#over }
+    await untilSettled(this.#qmp, limits, () => this.waitingBytes)
     if (this.#over) return
     const broke = (mirror: Mirror, why: string) => this.#fail(mirror, why)
     await letSpill(this.#mirrors, this.#spillDirectory, { over: () => this.#over, broke })
+    await untilCaughtUp(this.#qmp, limits)
+    if (this.#over) return
     await this.#still(async () => {
       // Of a job that has copied everything that is its end; until then it goes on copying.
       for (const { device } of await mirrorJobs(this.#qmp))
@@ -229,19 +230,6 @@ export class DiskMirrors implements GuestDisks {
       if (this.#over) return
       mirror.sentBytes = mirror.readBytes + endpoint.stats.writtenBytes - written
       mirror.state = 'tapped'
-    }
-  }
-
-  /** Resolves when little is left; a guest that writes without a pause is allowed more with time. */
-  async #settled(): Promise<void> {
-    const most = journalBytesOf(this.#disks.length) * leftShareMax
-    for (let allowed = leftBytesMin; !this.#over; allowed = Math.min(allowed * 1.2, most)) {
-      const left = (await mirrorJobs(this.#qmp)).reduce(
-        (sum, { len, offset }) => sum + len - offset,
-        this.waitingBytes,
-      )
-      if (left <= allowed) return
-      await delay(settleMs)
     }
   }
 

@@ -154,13 +154,13 @@ test('cancelled while its disks are copied: nothing stays unless it is said', {
   command.kill('SIGINT')
   const { status, said } = await ended
   expect(said).toContain(
-    `the protect of ${guest} was cancelled: it runs on without a standby, and what the other host had of its memory is discarded; copies of its disks stay on the other host: ${made.join(', ')}`,
+    `the protect of ${guest} was cancelled: it runs on without a standby, and what the other host had of its memory is discarded; copies of its disks may stay on the other host: ${made.join(', ')}`,
   )
   expect(status).toBe(130)
   await runsOn('interrupted')
   process.kill(standby, 'SIGCONT')
+  // It may yet hear what it was told, and take them away, or find the word that was left with the arbiter.
   await untilForgotten()
-  expect(made.map((copy) => existsSync(copy))).toEqual([true, true])
 
   await beginProtect(a, guest, b)
   await until(a, guest, ({ state }) => state === 'Protected')

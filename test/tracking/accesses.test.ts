@@ -76,7 +76,7 @@ if (available) {
     ])
   })
 
-  test('forgets more runs than one request holds', async () => {
+  test('forgets more runs than one request holds', { timeout: 30_000 }, async () => {
     const many = 40_000
     const { victim, accesses } = await watched({ pages: many })
     await victim.run(`load 0 ${many}`)

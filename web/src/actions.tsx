@@ -173,7 +173,7 @@ async function perform(session: Session, action: Action['name'], name: string, t
   if (action === 'cancel') {
     const { copies } = await ask<Cancelled>(session, 'POST', path)
     return copies.length > 0
-      ? `It was cancelled. Copies of disks stay on the other host: ${copies.join(', ')}`
+      ? `It was cancelled. Copies of disks may stay on the other host: ${copies.join(', ')}`
       : 'It was cancelled.'
   }
   await ask(session, 'POST', path)
