@@ -62,9 +62,9 @@ export function cancellable<T>(
   })
 }
 
-/** What is said of copies that the other host keeps; nothing when there are none. */
-export const stayingCopies = (copies: readonly string[]): string =>
-  copies.length > 0 ? `; copies of its disks may stay on the other host: ${copies.join(', ')}` : ''
+/** What is said of copies that the other host keeps, or may keep that has not answered; nothing when there are none. */
+export const stayingCopies = (copies: readonly string[], stay: 'stay' | 'may stay'): string =>
+  copies.length > 0 ? `; copies of its disks ${stay} on the other host: ${copies.join(', ')}` : ''
 
 /** @returns what to say of it */
 async function cancel(agent: AgentClient, name: string, kind: string, left: string): Promise<SubpageError> {
@@ -72,7 +72,7 @@ async function cancel(agent: AgentClient, name: string, kind: string, left: stri
     const { copies } = await agent.cancel(name)
     return new SubpageError(
       'INTERRUPTED',
-      `the ${kind} of ${name} was cancelled: ${left}${stayingCopies(copies)}`,
+      `the ${kind} of ${name} was cancelled: ${left}${stayingCopies(copies, 'may stay')}`,
     )
   } catch (error) {
     const { message } = asSubpageError(error)

@@ -8,7 +8,13 @@ import { errorCode, SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { ForgetChannel } from '../tracking/forget.ts'
 import { mappingsOf } from '../tracking/mappings.ts'
-import { openUnnameable, readShimStatus, shimEnvironment, shimMissing } from '../tracking/shim.ts'
+import {
+  openUnnameable,
+  readShimStatus,
+  type ShimStatus,
+  shimEnvironment,
+  shimMissing,
+} from '../tracking/shim.ts'
 import { assertSameBlocks, auxBlocks, blocksLeftOut, memoryBytes } from './aux-ram.ts'
 import { lastLines } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
@@ -179,29 +185,30 @@ export async function settleAux(
   if (wanted) assertSameBlocks(found, wanted)
   const leftOut = blocksLeftOut(info, [...nodes, ...found])
   if (leftOut.length === 0) return found
-  const { failedStep = '', reason = '' } = readShimStatus(files.shimStatus) ?? {}
+  const status = readShimStatus(files.shimStatus)
   throw new SubpageError(
-    reason === '' || found.length > 0 ? 'GUEST_UNPROTECTABLE' : 'NO_SPACE',
-    `cannot protect ${name}: memory of its devices (${leftOut.join(', ')}) is not in ${files.ram}: ${
-      reason === '' ? withoutShim : `${failedStep}: ${reason}`
-    }`,
+    !status?.reason || found.length > 0 ? 'GUEST_UNPROTECTABLE' : 'NO_SPACE',
+    `cannot protect ${name}: memory of its devices (${leftOut.join(', ')}) is not in ${files.ram}: ${whyOutside(status)}`,
   )
 }
 
 /** @throws SubpageError GUEST_UNPROTECTABLE when RAM of one of its NUMA nodes is not in the RAM file */
 export function assertNodes(name: string, machine: Machine, files: GuestFiles): void {
   const wanted = machine.nodes?.length ?? 0
-  const { nodes = 0, failedStep = '', reason = '' } = readShimStatus(files.shimStatus) ?? {}
+  const status = readShimStatus(files.shimStatus)
+  const nodes = status?.nodes ?? 0
   if (nodes === wanted) return
   throw new SubpageError(
     'GUEST_UNPROTECTABLE',
-    `cannot protect ${name}: the memory of ${wanted - nodes} of its ${wanted} NUMA nodes is not in ${files.ram}: ${
-      reason === '' ? withoutShim : `${failedStep}: ${reason}`
-    }`,
+    `cannot protect ${name}: the memory of ${wanted - nodes} of its ${wanted} NUMA nodes is not in ${files.ram}: ${whyOutside(status)}`,
   )
 }
 
-const withoutShim = 'the shim, which puts it there, is not in QEMU (subpage check says why)'
+/** Why memory of the guest is not in its RAM file. */
+const whyOutside = (status: ShimStatus | undefined): string =>
+  status?.reason
+    ? `${status.failedStep}: ${status.reason}`
+    : 'the shim, which puts it there, is not in QEMU (subpage check says why)'
 
 /** Makes the RAM file. A waiting guest's holds what else the primary has; QEMU adds it to the file. */
 async function createRam(path: string, machine: Machine): Promise<void> {

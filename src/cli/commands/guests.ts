@@ -166,7 +166,10 @@ export const unprotectCommand: Command = {
     const discard = invocation.flags.discard === true
     const status = await agentOf(invocation).unprotect(nameOf(invocation), discard)
     const { copies } = status
-    invocation.output.data(status, () => `${status.name} is no longer protected${stayingCopies(copies)}`)
+    invocation.output.data(
+      status,
+      () => `${status.name} is no longer protected${stayingCopies(copies, 'stay')}`,
+    )
   },
 }
 
