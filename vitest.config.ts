@@ -17,7 +17,7 @@ const processTests = [
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
   'test/replication/{arbiter-etcd,arbiter-file,arbiter-memory,arbiter-open}.test.ts',
-  'test/replication/{backlog,disks,failed,give-back,growth,hostile-*,identities,pair,shadow-modes}.test.ts',
+  'test/replication/{backlog,cut-connections,disks,failed,failing-checkpoints,give-back,growth,hostile-*,identities,pair,shadow-modes,takeover}.test.ts',
   'lab/test/process/**/*.test.ts',
   'lab/test/amplification/**/*.test.ts',
   'lab/test/ending.test.ts',

@@ -1,4 +1,5 @@
 /** What a benchmark is given, and what it answers. */
+import type { Manager } from '../test/support/debian-hosts.ts'
 
 export interface BenchOptions {
   /** Small enough for the test suite: shows that it works, not how fast. */
@@ -7,8 +8,8 @@ export interface BenchOptions {
   runs?: number
   /** How many guests at once, where a benchmark lets that be chosen. */
   guests?: number
-  /** The torture of the Debian guest, in place of the demo guest. */
-  database?: boolean
+  /** The torture of the Debian guest, in place of the demo guest: who starts it. */
+  database?: Manager
 }
 
 export interface BenchResult {

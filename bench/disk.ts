@@ -98,17 +98,19 @@ async function say<T>(console: Console, command: string, found: (said: string) =
   return await untilConsole(console, from, found, 120_000)
 }
 
+/** What the guest says of a load, once the line is whole: operations, microseconds, bytes, latencies p50 and p99. */
+export function loadLine(job: Job, said: string): number[] | undefined {
+  const numbers = 'ops=(\\d+) us=(\\d+) bytes=(\\d+) p50us=(\\d+) p99us=(\\d+)'
+  return new RegExp(`^diskload job=${job} ${numbers}\\r?\\n`, 'm').exec(said)?.slice(1).map(Number)
+}
+
 async function load(console: Console, job: Job, seconds: number) {
-  const form = new RegExp(
-    `^diskload job=${job} ops=(\\d+) us=(\\d+) bytes=(\\d+) p50us=(\\d+) p99us=(\\d+)$`,
-    'm',
-  )
   const found = await say(console, `diskload /dev/vda ${job} ${seconds} 2>&1`, (said) => {
     const failed = /^diskload: .*$/m.exec(said)
     if (failed) throw new Error(failed[0])
-    return form.exec(said) ?? undefined
+    return loadLine(job, said)
   })
-  const [ops, us, bytes, p50, p99] = found.slice(1).map(Number) as [number, number, number, number, number]
+  const [ops, us, bytes, p50, p99] = found as [number, number, number, number, number]
   const perSecond = 1e6 / us
   return {
     iops: Math.round(ops * perSecond),
@@ -185,9 +187,10 @@ async function resynced(a: EphemeralAgent, b: EphemeralAgent, console: Console, 
   const startedAt = performance.now()
   await protect(a, name, b)
   const seconds = (performance.now() - startedAt) / 1000
+  // By the map where both hosts had heard that the first checkpoint was applied, else by hashes.
   const disk = (await a.client.guest(name)).disks[0]!
-  const sentBytes = disk.writtenBytes - disk.equalBytes
-  return { changedBytes, sentBytes, diskBytes, seconds: Number(seconds.toFixed(2)) }
+  const { by, sentBytes } = disk.seeded!
+  return { changedBytes, by, sentBytes, diskBytes, seconds: Number(seconds.toFixed(2)) }
 }
 
 /** Of what the guest writes to its disk through its page cache, the part that the wire has. */
@@ -240,7 +243,7 @@ function textOf(json: {
   stopFlushUs: { p50: number; p99: number }
   wireShare: number
   takeoverMs: { p50: number; p99: number }
-  resync: { changedBytes: number; sentBytes: number; diskBytes: number; seconds: number }
+  resync: Awaited<ReturnType<typeof resynced>>
 }): string {
   const { rows, barrierUs, pauseUs, idlePauseUs, stopFlushUs, wireShare, takeoverMs, resync } = json
   const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
@@ -253,6 +256,6 @@ function textOf(json: {
     `pause p50 ${pauseUs.p50} µs, p99 ${pauseUs.p99} µs (without writes ${idlePauseUs.p50} and ${idlePauseUs.p99}); of it flushing the disk p50 ${stopFlushUs.p50} µs, p99 ${stopFlushUs.p99} µs, waiting for writes and sealing ${barrierUs.p50} and ${barrierUs.p99} µs`,
     `on the wire ${(wireShare * 100).toFixed(1)} % of what was written`,
     `takeover p50 ${takeoverMs.p50.toFixed(1)} ms, p99 ${takeoverMs.p99.toFixed(1)} ms`,
-    `a standby that had the disk: ${mib(resync.changedBytes)} changed, ${mib(resync.sentBytes)} sent, ${resync.seconds} s`,
+    `a standby that had the disk: ${mib(resync.changedBytes)} changed, ${mib(resync.sentBytes)} sent (by ${resync.by}), ${resync.seconds} s`,
   ].join('\n')
 }

@@ -1,12 +1,14 @@
 /**
- * `npm run bench -- NAME [--json] [--tiny] [--runs N] [--guests N] [--database]`: runs one benchmark. A benchmark is a file that exports `run`; its
+ * `npm run bench -- NAME [--json] [--tiny] [--runs N] [--guests N] [--database MANAGER]`: runs one benchmark. A benchmark is a file that exports `run`; its
  * parameters and a hash of its results are part of what it prints, so that two runs can be compared. What it needs is asked for first.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { argv, env, getuid, stdout } from 'node:process'
+import { env, getuid, stdout } from 'node:process'
+import { parseArgs } from 'node:util'
 import { type BuiltPart, needBuilt } from '../src/built.ts'
 import { asSubpageError, SubpageError } from '../src/errors.ts'
+import { managers } from '../test/support/debian-hosts.ts'
 import type { Bench } from './bench.ts'
 
 interface Entry {
@@ -39,48 +41,70 @@ const benches: Readonly<Record<string, Entry>> = {
 /** Their memory lies in a /dev/shm of each host (two-hosts.ts). */
 const guestsMax = 8
 
-const given = argv.slice(2)
-const [runs, guests] = [takeNumber('--runs'), takeNumber('--guests')]
-const names = given.filter((argument) => !argument.startsWith('--'))
-const flags = new Set(given.filter((argument) => argument.startsWith('--')))
-const entry = names.length === 1 && Object.hasOwn(benches, names[0]!) ? benches[names[0]!] : undefined
-const wrongNumber = [runs, guests].some((one) => one !== undefined && !(Number.isInteger(one) && one > 0))
-const database = flags.delete('--database')
-const wrongGuests = guests !== undefined && (names[0] !== 'torture' || guests > guestsMax || database)
-if (
-  !entry ||
-  wrongNumber ||
-  wrongGuests ||
-  (database && names[0] !== 'torture') ||
-  [...flags].some((flag) => flag !== '--json' && flag !== '--tiny')
-) {
+const asked = readArguments()
+if (!asked) {
   console.error(
-    `usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N] [--guests N | --database]   (the last two: torture; up to ${guestsMax} guests)`,
+    [
+      `usage: npm run bench -- ${Object.keys(benches).join('|')} [--json] [--tiny] [--runs N]`,
+      `       npm run bench -- torture [--guests N | --database ${managers.join('|')}] …   (up to ${guestsMax} guests)`,
+    ].join('\n'),
   )
   process.exit(2)
 }
+const { name, entry, json, options } = asked
 try {
   needBuilt(...entry.needs)
   if (entry.network) needNetwork(entry.network)
   const { run } = await entry.load()
-  const result = await run({
-    tiny: flags.has('--tiny'),
-    ...(runs !== undefined && { runs }),
-    ...(guests !== undefined && { guests }),
-    ...(database && { database }),
-  })
-  stdout.write(flags.has('--json') ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)
+  const result = await run(options)
+  stdout.write(json ? `${JSON.stringify(result.json, null, 2)}\n` : `${result.text}\n`)
 } catch (thrown) {
   const { code, message, exit } = asSubpageError(thrown)
-  console.error(`bench ${names[0]}: ${message} (${code})`)
+  console.error(`bench ${name}: ${message} (${code})`)
   if (code === 'INTERNAL') console.error((thrown as Error).stack)
   process.exit(exit)
 }
 
-/** The value of a flag, which is taken from what was given; undefined without the flag. */
-function takeNumber(flag: string): number | undefined {
-  const at = given.indexOf(flag)
-  return at < 0 ? undefined : Number(given.splice(at, 2)[1])
+/** Undefined when they are not understood. */
+function readArguments() {
+  try {
+    const { positionals, values } = parseArgs({
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean' },
+        tiny: { type: 'boolean', default: false },
+        runs: { type: 'string' },
+        guests: { type: 'string' },
+        database: { type: 'string' },
+      },
+    })
+    const [name = '', ...more] = positionals
+    const { json, tiny, database } = values
+    const [runs, guests] = [numberOf(values.runs), numberOf(values.guests, guestsMax)]
+    const manager = managers.find((one) => one === database)
+    const ofTorture = guests !== undefined || database !== undefined
+    if (!Object.hasOwn(benches, name) || more.length > 0 || (ofTorture && name !== 'torture'))
+      return undefined
+    if (database !== manager || (guests !== undefined && manager)) return undefined
+    const options = {
+      tiny,
+      ...(runs !== undefined && { runs }),
+      ...(guests !== undefined && { guests }),
+      ...(manager && { database: manager }),
+    }
+    return { name, entry: benches[name]!, json, options }
+  } catch {
+    // Options that there are not.
+    return undefined
+  }
+}
+
+/** @throws Error */
+function numberOf(given: string | undefined, most = Number.MAX_SAFE_INTEGER): number | undefined {
+  if (given === undefined) return undefined
+  const number = Number(given)
+  if (!(Number.isInteger(number) && number > 0 && number <= most)) throw new Error('no such number')
+  return number
 }
 
 function needNetwork(programs: readonly string[]): void {

@@ -1,7 +1,8 @@
 /**
  * What protection costs a guest and its clients: request latency that a redis client sees, redis requests per second, and the
  * steps per second of the victim program, which only computes. The same guest is measured unprotected, protected at a fixed
- * epoch and at an automatic one, by turns. Two hosts and the bridge are in one namespace, the client is in another.
+ * epoch, at an automatic one, and at one that follows a goal for what clients wait, by turns; what protection costs is told from
+ * rounds, with its spread. Two hosts and the bridge are in one namespace, the client is in another.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { median } from 'subpage-lab/report/statistics'
@@ -14,18 +15,29 @@ import {
   untilConsole,
   victimLines,
 } from '../src/qemu/demo-guest.ts'
-import { automaticPace } from '../src/replication/pace.ts'
+import { automaticPace, type Pace } from '../src/replication/pace.ts'
 import { protect, until } from '../test/support/hosts.ts'
 import type { BenchOptions } from './bench.ts'
 import { RedisGuest, redisGuest } from './redis-guest.ts'
 import type { Latency } from './redis-load.ts'
+import { type Spread, spreadOf } from './spread.ts'
 import { turned } from './turned.ts'
 
 const epochMs = 25
 /** Checkpoints before a measurement begins. */
 const settled = { tiny: 5, full: 20 }
 
-const modes = ['unprotected', 'protected', 'auto'] as const
+/** What `--latency 15ms` asks for. */
+const goalMs = 15
+
+const paces = {
+  protected: { epochMs },
+  auto: automaticPace,
+  goal: { ...automaticPace, latencyMs: goalMs },
+} as const satisfies Record<string, Pace>
+type Protected = keyof typeof paces
+const protectedModes = Object.keys(paces) as Protected[]
+const modes = ['unprotected', ...protectedModes] as const
 type Mode = (typeof modes)[number]
 type Measure<T> = Record<Mode, T[]>
 
@@ -43,9 +55,9 @@ export async function measure(redis: RedisGuest, { tiny }: BenchOptions) {
   const seconds = tiny ? 1 : 4
   const checkpoints = tiny ? settled.tiny : settled.full
   const { a, b } = redis
-  const latency: Measure<Latency> = { unprotected: [], protected: [], auto: [] }
-  const throughput: Measure<number> = { unprotected: [], protected: [], auto: [] }
-  const steps: Measure<number> = { unprotected: [], protected: [], auto: [] }
+  const latency: Measure<Latency> = each(() => [])
+  const throughput: Measure<number> = each(() => [])
+  const steps: Measure<number> = each(() => [])
 
   for (let round = 0; round < rounds; round++)
     for (const mode of turned(modes, round)) {
@@ -83,7 +95,7 @@ async function enter(
   checkpoints: number,
 ): Promise<void> {
   if (mode === 'unprotected') return
-  await protect(a, name, b, mode === 'auto' ? automaticPace : { epochMs })
+  await protect(a, name, b, paces[mode])
   await until(a, name, ({ epochs }) => (epochs?.checkpoints ?? 0) >= checkpoints)
 }
 
@@ -109,23 +121,28 @@ function report(
     p50: median(latency[mode].map(({ p50 }) => p50)),
     p99: median(latency[mode].map(({ p99 }) => p99)),
   }))
-  const addedMs = (mode: Mode) => (latencyUs[mode].p50 - latencyUs.unprotected.p50) / 1000
-  const summary = (measure: Measure<number>) => {
-    const perSecond = each((mode) => median(measure[mode]))
-    const lost = (mode: Mode) => 1 - perSecond[mode] / perSecond.unprotected
-    return { ...perSecond, lost: lost('protected'), lostAuto: lost('auto') }
-  }
+  /** By protecting, in each round. */
+  const lost = (measure: Measure<number>, mode: Mode): Spread =>
+    spreadOf(measure[mode].map((value, round) => 1 - value / measure.unprotected[round]!))
+  const added = (mode: Mode): Spread =>
+    spreadOf(latency[mode].map(({ p50 }, round) => (p50 - latency.unprotected[round]!.p50) / 1000))
+  const summary = (measure: Measure<number>) => each((mode) => median(measure[mode]))
   const json = {
     epochMs,
     auto: automaticPace,
+    goal: paces.goal,
     rounds,
     latencyUs,
-    addedP50Ms: addedMs('protected'),
-    addedP50MsAuto: addedMs('auto'),
     throughput: summary(throughput),
     steps: summary(steps),
+    /** Medians and quartiles over rounds: milliseconds at p50; shares of what the guest does unprotected. */
+    cost: Object.fromEntries(
+      protectedModes.map((mode) => [
+        mode,
+        { addedP50Ms: added(mode), requests: lost(throughput, mode), steps: lost(steps, mode) },
+      ]),
+    ) as Record<Protected, { addedP50Ms: Spread; requests: Spread; steps: Spread }>,
   }
-  const percent = (share: number) => `${(share * 100).toFixed(1)} %`
   const line = (mode: Mode) =>
     [
       mode.padEnd(12),
@@ -133,14 +150,20 @@ function report(
       `${json.throughput[mode]} requests/s`,
       `${json.steps[mode]} steps/s`,
     ].join('   ')
+  const costLine = (mode: Protected) => {
+    const { addedP50Ms, requests, steps: fewer } = json.cost[mode]
+    return `${mode.padEnd(12)}   adds ${say(addedP50Ms, 1, 2)} ms at p50, costs ${say(requests, 100, 1)} % of requests and ${say(fewer, 100, 1)} % of steps`
+  }
   return {
     json,
     text: [
-      `epoch ${epochMs} ms (auto: at most ${automaticPace.epochMs} ms), ${rounds} rounds`,
+      `epoch ${epochMs} ms (auto: at most ${automaticPace.epochMs} ms; goal: clients wait ${goalMs} ms), ${rounds} rounds`,
       ...modes.map(line),
-      `added at p50: ${json.addedP50Ms.toFixed(2)} ms, auto ${json.addedP50MsAuto.toFixed(2)} ms`,
-      `requests lost: ${percent(json.throughput.lost)}, auto ${percent(json.throughput.lostAuto)}`,
-      `steps lost: ${percent(json.steps.lost)}, auto ${percent(json.steps.lostAuto)}`,
+      'median of the rounds (quartiles):',
+      ...protectedModes.map(costLine),
     ].join('\n'),
   }
 }
+
+const say = ({ median: middle, low, high }: Spread, scale: number, digits: number) =>
+  `${(middle * scale).toFixed(digits)} (${(low * scale).toFixed(digits)} to ${(high * scale).toFixed(digits)})`

@@ -16,7 +16,7 @@ export const otherVariables = [
   'SUBPAGE_SIM_FIRST',
   'SUBPAGE_SIM_SEED',
   'SUBPAGE_TEST_SEED',
-  // What the library that is loaded into QEMU is told (native/shim/shim.h).
+  // What the library that is loaded into QEMU is told (native/shim/environment.h).
   'SUBPAGE_AUX_RAM',
   'SUBPAGE_FRESH_RAM',
   'SUBPAGE_HELD',
@@ -24,7 +24,7 @@ export const otherVariables = [
   'SUBPAGE_GUARD_QMP',
   'SUBPAGE_LEASE',
   'SUBPAGE_RAM',
-  'SUBPAGE_RAM_NODES',
+  'SUBPAGE_RAM_BACKENDS',
   'SUBPAGE_SHIM_STATUS',
 ] as const
 

@@ -26,6 +26,6 @@ export interface ErrorEntry {
 export const entry = (
   meaning: string,
   remedy: string,
-  exit: ErrorEntry['exit'] = exitStatus.failed,
   http = 500,
+  exit: ErrorEntry['exit'] = exitStatus.failed,
 ): ErrorEntry => ({ meaning, remedy, exit, http })

@@ -6,7 +6,7 @@
 
 export interface Limit {
   value: number
-  unit: 'bytes' | 'lines' | 'connections' | 'sessions' | 'events' | 'characters' | 'segments'
+  unit: 'bytes' | 'lines' | 'connections' | 'sessions' | 'events' | 'characters' | 'segments' | 'of them'
   /** Of what. */
   of: string
   /** What happens to more. */
@@ -57,6 +57,36 @@ export const limits = {
     of: 'the device state of a guest',
     beyond: 'GUEST_UNPROTECTABLE on the primary, FRAME_MALFORMED on the standby',
     test: 'test/replication/device-state.test.ts',
+  },
+  disks: {
+    value: 16,
+    unit: 'of them',
+    of: 'the writable disks of a guest',
+    beyond: 'BAD_ARGUMENT; PEER_MISMATCH in what another host describes',
+    test: 'test/qemu/machine-description.test.ts',
+  },
+  networkCards: {
+    value: 8,
+    unit: 'of them',
+    of: 'the network cards of a guest, by --net',
+    beyond: 'BAD_ARGUMENT; PEER_MISMATCH in what another host describes',
+    test: 'test/qemu/machine-description.test.ts',
+  },
+  memoryBlocks: {
+    // As the shim has it (native/shim/shim.h).
+    value: 60,
+    unit: 'of them',
+    of: 'the blocks of memory of a guest beside its RAM',
+    beyond: 'GUEST_UNPROTECTABLE; PEER_MISMATCH in what another host describes',
+    test: 'test/qemu/machine-description.test.ts',
+  },
+  memoryBackends: {
+    // As the shim has it.
+    value: 16,
+    unit: 'of them',
+    of: 'the memory backends that the RAM of a guest is made of: the main memory or its NUMA nodes, and memory devices',
+    beyond: 'GUEST_UNPROTECTABLE; PEER_MISMATCH in what another host describes',
+    test: 'test/qemu/memory-backends.test.ts',
   },
   recordBytes: {
     value: 4169,

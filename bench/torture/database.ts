@@ -4,12 +4,15 @@
  *
  * SUBPAGE_TEST_SEED repeats a series (the moments too, but not what the machine does meanwhile).
  */
+import type { Manager } from '../../test/support/debian-hosts.ts'
 import { DebianPair, type KillKind, killKinds, type Outcome } from '../../test/support/debian-pair.ts'
 import { seededRandom } from '../../test/support/random.ts'
 import { percentiles, say } from './judgement.ts'
 import { shuffled } from './shuffled.ts'
 
 interface TortureOfDatabase {
+  /** Who started the guest. */
+  manager: Manager
   runs: number
   failovers: number
   killed: Partial<Record<KillKind, number>>
@@ -29,13 +32,14 @@ interface TortureOfDatabase {
 const momentMsMax = 3_000
 
 interface Options {
+  manager: Manager
   runs: number
   enough?: AbortSignal
 }
 
-export async function tortureDatabase({ runs, enough }: Options): Promise<TortureOfDatabase> {
+export async function tortureDatabase({ manager, runs, enough }: Options): Promise<TortureOfDatabase> {
   const random = seededRandom()
-  await using pair = await DebianPair.start()
+  await using pair = await DebianPair.start(manager)
   const { behindMs: beforeMs } = await pair.clocks()
   await pair.protect()
   await pair.load()
@@ -63,7 +67,7 @@ export async function tortureDatabase({ runs, enough }: Options): Promise<Tortur
   const killed: TortureOfDatabase['killed'] = {}
   for (const { kind } of outcomes) killed[kind] = (killed[kind] ?? 0) + 1
   return {
-    ...{ runs: outcomes.length, failovers: failovers.length, killed, tps, errors },
+    ...{ manager, runs: outcomes.length, failovers: failovers.length, killed, tps, errors },
     takeoverMs: percentiles(failovers.map(({ takeoverMs }) => takeoverMs!)),
     clientWaitMs: percentiles(failovers.map(({ longestMs }) => longestMs)),
     transactions: outcomes.at(-1)?.transactions ?? 0,

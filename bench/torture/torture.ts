@@ -38,7 +38,11 @@ export async function run({ tiny, runs, guests = 1, database }: BenchOptions): P
   const enough = new AbortController()
   process.once('SIGINT', () => enough.abort())
   if (database) {
-    const json = await tortureDatabase({ runs: runs ?? (tiny ? 2 : 20), enough: enough.signal })
+    const json = await tortureDatabase({
+      manager: database,
+      runs: runs ?? (tiny ? 2 : 20),
+      enough: enough.signal,
+    })
     const { errors, ...numbers } = json
     return { json, text: [...errors, JSON.stringify(numbers)].join('\n') }
   }

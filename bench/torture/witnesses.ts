@@ -1,6 +1,6 @@
 /** Who sees what a guest that is failed over does to the world: a client, whoever counts frames, and the guest itself. */
 import { execFile } from 'node:child_process'
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -25,10 +25,11 @@ const run = promisify(execFile)
 export const victimArguments = ['mib=8', 'rate=300']
 export const diskBytes = 32 * 2 ** 20
 const recordBytes = 512
-/** Each number goes to its own sector of the disk, is synced, and then said. */
+const sectors = diskBytes / recordBytes
+/** Each number goes to a sector of the disk, is synced, and then said; the disk is gone round again and again. */
 export const diskRecords = (pauseS: number) =>
   recordLoop(
-    `printf '%0511d\\n' $i | dd of=/dev/vda bs=${recordBytes} seek=$i conv=notrunc,fsync 2>/dev/null${pauseS > 0 ? ` && sleep ${pauseS}` : ''}`,
+    `printf '%0511d\\n' $i | dd of=/dev/vda bs=${recordBytes} seek=$((i % ${sectors})) conv=notrunc,fsync 2>/dev/null${pauseS > 0 ? ` && sleep ${pauseS}` : ''}`,
   )
 const answerMsMax = 120_000
 /** Of a console's log, so much tells it from another one. */
@@ -197,23 +198,22 @@ export class Recording {
   }
 }
 
-/** What is wrong with the records on a guest's disk, if anything: each one that was said is there. @param path a raw file */
+/** What is wrong with the records on a guest's disk, if anything: each one that was said is there, or the next one of its sector. @param path a raw file */
 export async function diskWrong(path: string, console: Console): Promise<string | undefined> {
   const last = await untilConsole(console, 0, (text) => recordsIn(text).at(-1), answerMsMax).catch(
     () => undefined,
   )
   if (last === undefined) return 'the guest says no records'
-  const file = openSync(path, 'r')
-  try {
-    const sectors = Buffer.alloc((last + 1) * recordBytes)
-    readSync(file, sectors, 0, sectors.length, 0)
-    for (let number = 1; number <= last; number++) {
-      const sector = sectors.toString('latin1', number * recordBytes, (number + 1) * recordBytes)
-      if (Number(sector) !== number)
-        return `record ${number} of ${last} is not on the disk: "${sector.trim().slice(-20)}"`
-    }
-  } finally {
-    closeSync(file)
+  return recordsWrong(readFileSync(path), last)
+}
+
+/** @param last that was said; the guest goes on meanwhile */
+export function recordsWrong(disk: Buffer, last: number): string | undefined {
+  for (let number = Math.max(1, last - sectors + 1); number <= last; number++) {
+    const at = (number % sectors) * recordBytes
+    const sector = disk.toString('latin1', at, at + recordBytes)
+    if (![number, number + sectors].includes(Number(sector)))
+      return `record ${number} of ${last} is not on the disk: "${sector.trim().slice(-20)}"`
   }
   return undefined
 }

@@ -21,7 +21,7 @@ struct pager_mapping {
     uint64_t address, bytes, first_page;
 };
 
-enum { PAGER_MAPPINGS_MAX = 64, PAGER_KINDS = 5, PAGER_BUCKETS = 128 };
+enum { PAGER_MAPPINGS_MAX = 80, PAGER_KINDS = 5, PAGER_BUCKETS = 128 };
 
 /* Kinds as the accounts have them: filled, whole, packed, patched, swapped. */
 struct pager_stats {

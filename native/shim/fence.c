@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "wakeups.h"
+
 /* Of /dev/net/tun (Documentation/admin-guide/devices.txt). */
 #define TUN_MAJOR 10
 #define TUN_MINOR 200
@@ -177,6 +179,12 @@ EXPORTED ssize_t writev(int fd, const struct iovec *parts, int count)
 
 EXPORTED ssize_t write(int fd, const void *data, size_t bytes)
 {
+    if (wakeup_is_due(fd, bytes))
+        return (ssize_t)bytes;
     ssize_t result;
-    return fenced(SYS_write, fd, data, bytes, &result) ? result : (ssize_t)bytes;
+    if (!fenced(SYS_write, fd, data, bytes, &result))
+        return (ssize_t)bytes;
+    if (result < 0)
+        wakeup_failed(fd);
+    return result;
 }

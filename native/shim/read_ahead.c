@@ -22,8 +22,8 @@
 #include <unistd.h>
 
 #include "../core/invariant.h"
+#include "wakeups.h"
 
-#define FDS 1024
 #define AHEAD_BYTES 4096
 
 struct ahead {
@@ -36,14 +36,20 @@ typedef ssize_t (*recvmsg_function)(int, struct msghdr *, int);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Of open descriptors: what was read ahead; whether poll(2) has waited for them. */
-static struct ahead *kept[FDS];
-static _Atomic bool polled[FDS];
+static struct ahead *kept[WATCHED_FDS];
+static _Atomic bool polled[WATCHED_FDS];
 /* Descriptors with bytes here: while it is 0 nobody takes the lock. */
 static atomic_uint waiting;
 
 static bool has_bytes(int fd)
 {
-    return fd >= 0 && fd < FDS && kept[fd] && kept[fd]->at < kept[fd]->end;
+    return fd >= 0 && fd < WATCHED_FDS && kept[fd] && kept[fd]->at < kept[fd]->end;
+}
+
+bool is_polled(int fd)
+{
+    SP_INVARIANT(fd >= 0 && fd < WATCHED_FDS);
+    return atomic_load_explicit(&polled[fd], memory_order_relaxed);
 }
 
 /* A stream that never makes its reader wait. */
@@ -103,7 +109,7 @@ static ssize_t fill(recvmsg_function receive, struct ahead *ahead, int fd, struc
 static struct ahead *ahead_of(int fd, const struct msghdr *message, int flags)
 {
     bool single = message->msg_iovlen == 1 && message->msg_iov[0].iov_len == 1;
-    if (!single || fd >= FDS || (flags & (MSG_PEEK | MSG_OOB)) || !atomic_load(&polled[fd]))
+    if (!single || fd >= WATCHED_FDS || (flags & (MSG_PEEK | MSG_OOB)) || !atomic_load(&polled[fd]))
         return NULL;
     if (!kept[fd] && is_stream(fd))
         kept[fd] = calloc(1, sizeof *kept[fd]);
@@ -118,7 +124,7 @@ EXPORTED ssize_t recvmsg(int fd, struct msghdr *message, int flags)
     recvmsg_function next = atomic_load(&found);
     if (!next)
         atomic_store(&found, next = (recvmsg_function)dlsym(RTLD_NEXT, "recvmsg"));
-    bool alone = fd < 0 || fd >= FDS || message->msg_iovlen == 0;
+    bool alone = fd < 0 || fd >= WATCHED_FDS || message->msg_iovlen == 0;
     if (alone || (!atomic_load_explicit(&polled[fd], memory_order_relaxed) && atomic_load(&waiting) == 0))
         return next(fd, message, flags);
     int saved_errno = errno;
@@ -161,7 +167,7 @@ EXPORTED int poll(struct pollfd *fds, nfds_t count, int timeout)
             return ready;
     }
     for (nfds_t n = 0; n < count; n++)
-        if (fds[n].fd >= 0 && fds[n].fd < FDS)
+        if (fds[n].fd >= 0 && fds[n].fd < WATCHED_FDS)
             atomic_store_explicit(&polled[fds[n].fd], true, memory_order_relaxed);
     return next(fds, count, timeout);
 }
@@ -169,13 +175,14 @@ EXPORTED int poll(struct pollfd *fds, nfds_t count, int timeout)
 /* Whoever gets the number next begins with nothing. */
 EXPORTED int close(int fd)
 {
-    if (fd >= 0 && fd < FDS && atomic_load_explicit(&polled[fd], memory_order_relaxed)) {
+    if (fd >= 0 && fd < WATCHED_FDS && atomic_load_explicit(&polled[fd], memory_order_relaxed)) {
         pthread_mutex_lock(&lock);
         if (has_bytes(fd))
             atomic_fetch_sub(&waiting, 1);
         free(kept[fd]);
         kept[fd] = NULL;
         atomic_store(&polled[fd], false);
+        wakeup_forget(fd);
         pthread_mutex_unlock(&lock);
     }
     return (int)syscall(SYS_close, fd);

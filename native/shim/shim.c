@@ -1,7 +1,7 @@
 /*
  * The wrappers: they notice when QEMU maps or unmaps the guest's RAM file and when it gives parts of it back to the
  * system, and they keep its pages small.
- * Contract and environment: shim.h.
+ * Contract: shim.h.
  *
  * The threads start here too and not when the library is loaded: QEMU may fork into the background (-daemonize) before
  * it maps RAM, and threads do not survive a fork.
@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "fence.h"
 #include "flush.h"
 #include "shim.h"
@@ -33,7 +34,7 @@ static map_function next_mmap;
 static fallocate_function next_fallocate;
 static madvise_function next_madvise;
 static munmap_function next_munmap;
-static char *ram_path, *status_path, *lease_path, *guard_path, *forget_path, *aux_ram, *disk_maps, *ram_nodes;
+static struct environment told;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shim_status status = {.tracking = "waiting", .kind = "", .uffd = -1, .guard = "off", .fence = "off", .forget = "off"};
 
@@ -48,71 +49,18 @@ static void find_next(void)
     next_munmap = (munmap_function)dlsym(RTLD_NEXT, "munmap");
 }
 
-static const char *const variables[] = {"SUBPAGE_RAM", "SUBPAGE_SHIM_STATUS", "SUBPAGE_LEASE", "SUBPAGE_GUARD_QMP",
-                                        "SUBPAGE_FORGET", "SUBPAGE_AUX_RAM", "SUBPAGE_FRESH_RAM",
-                                        "SUBPAGE_HELD", "SUBPAGE_DISK_MAPS", "SUBPAGE_RAM_NODES"};
-
-static char *variable(const char *name)
-{
-    const char *value = getenv(name);
-    return value && *value ? strdup(value) : NULL;
-}
-
-/* Removes this library from LD_PRELOAD and leaves what others preload. */
-static void leave_preload(void)
-{
-    Dl_info self;
-    const char *list = getenv("LD_PRELOAD");
-    if (!list || !dladdr((void *)&leave_preload, &self))
-        return;
-    char *copy = strdup(list), *kept = calloc(1, strlen(list) + 1);
-    if (copy && kept) {
-        char *rest = copy, *name;
-        while ((name = strsep(&rest, ": ")) != NULL) {
-            if (!*name || strcmp(name, self.dli_fname) == 0)
-                continue;
-            if (*kept)
-                strcat(kept, ":");
-            strcat(kept, name);
-        }
-        if (*kept)
-            setenv("LD_PRELOAD", kept, 1);
-        else
-            unsetenv("LD_PRELOAD");
-    }
-    free(copy);
-    free(kept);
-}
-
-/* Not before this is known to be QEMU: a script that starts it has the same environment. */
-static void leave_environment(void)
-{
-    for (size_t n = 0; n < sizeof variables / sizeof *variables; n++)
-        unsetenv(variables[n]);
-    leave_preload();
-}
-
 __attribute__((constructor)) static void shim_load(void)
 {
     find_next();
-    ram_path = variable("SUBPAGE_RAM");
-    status_path = variable("SUBPAGE_SHIM_STATUS");
-    lease_path = variable("SUBPAGE_LEASE");
-    guard_path = variable("SUBPAGE_GUARD_QMP");
-    forget_path = variable("SUBPAGE_FORGET");
-    aux_ram = variable("SUBPAGE_AUX_RAM");
-    disk_maps = variable("SUBPAGE_DISK_MAPS");
-    ram_nodes = variable("SUBPAGE_RAM_NODES");
-    if (ram_nodes)
-        nodes_start(ram_nodes);
-    const char *held_path = getenv("SUBPAGE_HELD");
-    if (held_path && *held_path)
-        refuse_if_held(held_path);
-    const char *fresh_bytes = getenv("SUBPAGE_FRESH_RAM");
-    if (ram_path && fresh_bytes && *fresh_bytes)
-        fresh_files(fresh_bytes, ram_path, lease_path, forget_path);
-    if (ram_path)
-        status_write(status_path, &status);
+    environment_read(&told);
+    if (told.ram_backends)
+        backends_start(told.ram_backends);
+    if (told.held)
+        refuse_if_held(told.held);
+    if (told.ram && told.fresh_ram)
+        fresh_files(told.fresh_ram, told.ram, told.lease, told.forget);
+    if (told.ram)
+        status_write(told.status, &status);
 }
 
 /* What was mapped first stays the guest's RAM, though its path may lead elsewhere later, or nowhere. */
@@ -126,11 +74,11 @@ static struct {
 static bool is_guest_ram(int fd)
 {
     struct stat given, wanted;
-    if (!ram_path || fd < 0 || fstat(fd, &given) < 0)
+    if (!told.ram || fd < 0 || fstat(fd, &given) < 0)
         return false;
     if (atomic_load(&guest_ram.known))
         return given.st_dev == guest_ram.device && given.st_ino == guest_ram.inode;
-    return stat(ram_path, &wanted) == 0 && given.st_dev == wanted.st_dev && given.st_ino == wanted.st_ino;
+    return stat(told.ram, &wanted) == 0 && given.st_dev == wanted.st_dev && given.st_ino == wanted.st_ino;
 }
 
 /* With the lock held. */
@@ -164,24 +112,24 @@ static void start_threads_once(void)
     if (tried)
         return;
     tried = true;
-    leave_environment();
-    if (disk_maps)
-        written_start(disk_maps);
-    if (lease_path) {
-        struct lease *lease = lease_map(lease_path);
+    environment_leave();
+    if (told.disk_maps)
+        written_start(told.disk_maps);
+    if (told.lease) {
+        struct lease *lease = lease_map(told.lease);
         status.fence = lease ? "on" : "failed";
         note_failure(status.fence, "mapping the lease");
         if (lease) {
             fence_start(lease);
             flush_start(lease);
         }
-        if (guard_path) {
-            status.guard = lease && guard_start(lease, guard_path) ? "on" : "failed";
+        if (told.guard_qmp) {
+            status.guard = lease && guard_start(lease, told.guard_qmp) ? "on" : "failed";
             note_failure(status.guard, "starting the guard");
         }
     }
-    if (forget_path) {
-        status.forget = forget_start(forget_path) ? "on" : "failed";
+    if (told.forget) {
+        status.forget = forget_start(told.forget) ? "on" : "failed";
         note_failure(status.forget, "starting to forget accesses");
     }
 }
@@ -218,7 +166,7 @@ static void watch(const void *mapped, size_t bytes, uint64_t offset)
 {
     watch_add(&status, mapped, bytes, offset);
     start_threads_once();
-    status_write(status_path, &status);
+    status_write(told.status, &status);
 }
 
 /* MAP_FAILED: it is QEMU's alone. */
@@ -234,30 +182,30 @@ static void *map_aux(void *address, size_t bytes, int protection, int flags)
     if (mapped != MAP_FAILED)
         watch(mapped, bytes, offset);
     else
-        status_write(status_path, &status);
+        status_write(told.status, &status);
     pthread_mutex_unlock(&lock);
     errno = saved_errno;
     return mapped;
 }
 
-/* MAP_FAILED: it is not the next node's, or cannot be. */
-static void *map_node(void *address, size_t bytes, int protection)
+/* MAP_FAILED: it is not the next memory backend, or cannot be. */
+static void *map_backend(void *address, size_t bytes, int protection)
 {
     int saved_errno = errno;
     uint64_t offset = 0;
     pthread_mutex_lock(&lock);
-    if (!nodes_is_next(bytes)) {
+    if (!backends_is_next(bytes)) {
         pthread_mutex_unlock(&lock);
         return MAP_FAILED;
     }
-    int fd = nodes_map(&status, next_mmap, ram_path, address, bytes, protection, &offset);
+    int fd = backends_map(&status, next_mmap, told.ram, address, bytes, protection, &offset);
     if (fd >= 0) {
         remember_guest_ram(fd);
         aux_start(fd);
         close(fd);
         watch(address, bytes, offset);
     } else
-        status_write(status_path, &status);
+        status_write(told.status, &status);
     pthread_mutex_unlock(&lock);
     errno = saved_errno;
     return fd >= 0 ? address : MAP_FAILED;
@@ -266,12 +214,12 @@ static void *map_node(void *address, size_t bytes, int protection)
 static void *map(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     find_next();
-    if (ram_path && ram_nodes && aux_is_block(bytes, protection, flags, fd)) {
-        void *node = map_node(address, bytes, protection);
-        if (node != MAP_FAILED)
-            return node;
+    if (told.ram && told.ram_backends && aux_is_block(bytes, protection, flags, fd)) {
+        void *backend = map_backend(address, bytes, protection);
+        if (backend != MAP_FAILED)
+            return backend;
     }
-    if (aux_ram && atomic_load(&guest_ram.known) && aux_is_block(bytes, protection, flags, fd)) {
+    if (told.aux_ram && atomic_load(&guest_ram.known) && aux_is_block(bytes, protection, flags, fd)) {
         void *block = map_aux(address, bytes, protection, flags);
         if (block != MAP_FAILED)
             return block;
@@ -302,16 +250,16 @@ static int punch(int fd, int mode, off_t offset, off_t bytes)
         pthread_mutex_lock(&lock);
         watch_discarded(&status, (uint64_t)offset, (uint64_t)bytes);
         if (strcmp(status.tracking, "failed") == 0)
-            status_write(status_path, &status);
+            status_write(told.status, &status);
         pthread_mutex_unlock(&lock);
     }
     errno = saved_errno;
     return result;
 }
 
-static int node_discard(uint64_t offset, size_t bytes)
+static int backend_discard(uint64_t offset, size_t bytes)
 {
-    int fd = open(ram_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(told.ram, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     /* A file that has no name any more keeps what it has: the balloon gains nothing, and the guest loses nothing. */
     if (fd < 0 || !is_guest_ram(fd)) {
         if (fd >= 0)
@@ -358,14 +306,14 @@ EXPORTED int madvise(void *address, size_t bytes, int advice)
         if (watched)
             return 0;
     }
-    /* The balloon: QEMU takes a node's memory for anonymous, for which this would give it back. */
-    if (advice == MADV_DONTNEED && ram_path && ram_nodes) {
+    /* The balloon: QEMU takes a memory backend for anonymous, for which this would give it back. */
+    if (advice == MADV_DONTNEED && told.ram && told.ram_backends) {
         uint64_t offset;
         pthread_mutex_lock(&lock);
-        bool node = nodes_cover(address, bytes, &offset);
+        bool covered = backends_cover(address, bytes, &offset);
         pthread_mutex_unlock(&lock);
-        if (node)
-            return node_discard(offset, bytes);
+        if (covered)
+            return backend_discard(offset, bytes);
     }
     return next_madvise(address, bytes, advice);
 }
@@ -374,10 +322,12 @@ EXPORTED int madvise(void *address, size_t bytes, int advice)
 EXPORTED int munmap(void *address, size_t bytes)
 {
     find_next();
-    if (!ram_path)
+    if (!told.ram)
         return next_munmap(address, bytes);
     pthread_mutex_lock(&lock);
     watch_remove(&status, address, bytes);
+    if (backends_unmapped(&status, address, bytes))
+        status_write(told.status, &status);
     pthread_mutex_unlock(&lock);
     return next_munmap(address, bytes);
 }

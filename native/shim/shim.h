@@ -2,23 +2,10 @@
  * The shim: runs inside stock QEMU by LD_PRELOAD. It has one rule: it must never break QEMU. Whatever fails here only
  * means that the agent tracks writes by comparing memory, and the status file says why.
  *
- * Beside what its files are for it measures flushes within pauses (flush.c), and reads ahead on QEMU's control sockets
- * (read_ahead.c), whatever the environment says.
+ * Beside what its files are for it measures flushes within pauses (flush.c), reads ahead on QEMU's control sockets
+ * (read_ahead.c), and leaves out wake-ups that are under way (wakeups.c), whatever the environment says.
  *
- * Environment, read once, and removed when QEMU maps its RAM, so that children of QEMU are not affected. Until then a script
- * that starts QEMU hands it on:
- *   SUBPAGE_RAM          path of the file that holds the guest's RAM; shared mappings of it are watched
- *   SUBPAGE_SHIM_STATUS  path of the status file to write (JSON, replaced by rename, mode 0600)
- *   SUBPAGE_LEASE        path of the lease file (lease.h): the fence heeds it; the guard runs when the next is set too
- *   SUBPAGE_GUARD_QMP    unix socket of a QMP monitor that only the guard uses
- *   SUBPAGE_FORGET       path of the file through which the agent has accesses forgotten (forget.h)
- *   SUBPAGE_AUX_RAM      `on`: memory that QEMU allocates beside the RAM goes into the RAM file too (aux.c)
- *   SUBPAGE_RAM_NODES    bytes of the RAM of each NUMA node, with commas between: QEMU allocates them one by one, and the RAM
- *                        file has them one behind the other (nodes.c)
- *   SUBPAGE_DISK_MAPS    paths of maps of disks, one a line, in which the chunks that are written are marked (written.h)
- *   SUBPAGE_FRESH_RAM    bytes: the files above are made anew, the RAM file of this size (fresh.c). An exception to the
- *                        rule: without room for its RAM QEMU is ended before it begins
- *   SUBPAGE_HELD         path of a file that says why this guest must not be started here, when there is one: the other exception
+ * What it is told: environment.h.
  */
 #ifndef SUBPAGE_SHIM_H
 #define SUBPAGE_SHIM_H
@@ -29,11 +16,11 @@
 
 #include "uffd.h"
 
-/* With the RAM they are no more mappings than the pager takes (core/pager.h). */
+/* With the memory backends they are no more mappings than the pager takes (core/pager.h). */
 #define AUX_BLOCKS_MAX 60
 
-/* NUMA nodes of one guest whose RAM is a block of its own. */
-#define NODES_MAX 8
+/* Memory backends of one guest. */
+#define BACKENDS_MAX 16
 
 /* What `subpage status` can know of the shim. `waiting`: QEMU has not mapped the RAM file yet. */
 struct shim_status {
@@ -46,7 +33,8 @@ struct shim_status {
     const char *guard; /* off, on, failed */
     const char *fence; /* off, on, failed */
     const char *forget; /* off, on, failed */
-    unsigned node_count; /* NUMA nodes whose RAM is in the file */
+    unsigned backend_count; /* memory backends that are in the file now */
+    unsigned unplugged_count; /* those that were, and are no more */
     /* Blocks behind the RAM in its file, in order. */
     unsigned aux_count;
     size_t aux_bytes[AUX_BLOCKS_MAX];
@@ -97,21 +85,24 @@ bool aux_is_block(size_t bytes, int protection, int flags, int fd);
 void *aux_map(struct shim_status *status, map_function map, void *address, size_t bytes, int protection, int flags,
               uint64_t *offset);
 
-/* Which nodes there are: SUBPAGE_RAM_NODES. */
-void nodes_start(const char *list);
+/* Which ones there are: SUBPAGE_RAM_BACKENDS. */
+void backends_start(const char *list);
 
-/* Whether a block of memory of this size is that of the next node. */
-bool nodes_is_next(size_t bytes);
+/* Whether a block of memory of this size is the next memory backend. */
+bool backends_is_next(size_t bytes);
 
 /*
  * Maps it at its place in the RAM file `path`, whose `offset` it fills in. Returns the file, which the caller closes; -1 when
  * nothing was mapped, and `status` says why.
  */
-int nodes_map(struct shim_status *status, map_function map, const char *path, void *address, size_t bytes, int protection,
+int backends_map(struct shim_status *status, map_function map, const char *path, void *address, size_t bytes, int protection,
               uint64_t *offset);
 
-/* Whether the range is RAM of a node; if so `offset` is where in the file. */
-bool nodes_cover(const void *address, size_t bytes, uint64_t *offset);
+/* Whether the range lies in a memory backend; if so `offset` is where in the file. */
+bool backends_cover(const void *address, size_t bytes, uint64_t *offset);
+
+/* Memory is given up: whether there were backends in it, which `status` does not count any more. */
+bool backends_unmapped(struct shim_status *status, const void *address, size_t bytes);
 
 struct lease;
 

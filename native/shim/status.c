@@ -23,11 +23,11 @@ void status_write(const char *path, const struct shim_status *status)
     int length = snprintf(text, sizeof text,
                           "{\"format\":1,\"pid\":%ld,\"tracking\":\"%s\",\"kind\":\"%s\",\"uffd\":%d,"
                           "\"address\":\"0x%jx\",\"bytes\":%zu,\"mappings\":%u,\"guard\":\"%s\",\"fence\":\"%s\","
-                          "\"forget\":\"%s\",\"nodes\":%u,\"aux\":[%s],"
+                          "\"forget\":\"%s\",\"backends\":%u,\"unplugged\":%u,\"aux\":[%s],"
                           "\"failedStep\":\"%s\",\"errno\":%d,\"reason\":\"%s\"}\n",
                           (long)getpid(), status->tracking, status->kind, status->uffd,
                           (uintmax_t)(uintptr_t)status->address, status->bytes, status->mapping_count,
-                          status->guard, status->fence, status->forget, status->node_count, blocks,
+                          status->guard, status->fence, status->forget, status->backend_count, status->unplugged_count, blocks,
                           status->failure.step ? status->failure.step : "", status->failure.error,
                           status->failure.error ? strerror(status->failure.error) : "");
     char next[4096];

@@ -12,7 +12,7 @@
 
 #include "shim.h"
 
-#define MAPPING_COUNT_MAX 64
+#define MAPPING_COUNT_MAX 80
 
 struct mapping {
     uint64_t address, bytes, offset;

@@ -10,10 +10,10 @@ import { type Static, Type } from '#typebox'
 import { asSubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { packageRoot } from '../package-root.ts'
-import { DiskRequest, disksMax } from '../qemu/disk.ts'
+import { DiskRequest } from '../qemu/disk.ts'
 import { FirmwareRequest } from '../qemu/firmware.ts'
 import { DensitySettings } from '../qemu/guest-record.ts'
-import { NicRequest, nicsMax } from '../qemu/nic.ts'
+import { NicRequest } from '../qemu/nic.ts'
 import { pluginPartNames } from '../qemu/plugin.ts'
 import { Vnc } from '../qemu/screen.ts'
 import { ProtectBody, settingsOf } from '../replication/protection-settings.ts'
@@ -29,9 +29,9 @@ export const RunBody = Type.Object(
     ramBytes: Type.Integer({ minimum: 16 * 2 ** 20, multipleOf: 4096 }),
     accel: Type.Union([Type.Literal('auto'), Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 512 }),
-    nics: Type.Optional(Type.Array(NicRequest, { maxItems: nicsMax })),
+    nics: Type.Optional(Type.Array(NicRequest, { maxItems: limits.networkCards.value })),
     /** Writable ones. */
-    disks: Type.Optional(Type.Array(DiskRequest, { maxItems: disksMax })),
+    disks: Type.Optional(Type.Array(DiskRequest, { maxItems: limits.disks.value })),
     /** UEFI; without it SeaBIOS. */
     firmware: Type.Optional(FirmwareRequest),
     /** Where its screen is shown, on each host. */

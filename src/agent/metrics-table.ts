@@ -247,7 +247,7 @@ export const summaryMetrics = [
 export const histogramMetrics = [
   {
     name: 'subpage_guest_pause_seconds',
-    help: 'Pauses of the guest, one for each checkpoint.',
+    help: 'How long the guest stood still for each checkpoint.',
     from: 'pause',
   },
   {

@@ -24,9 +24,7 @@ export const GuestStatus = Type.Object({
       description: 'what reason says, for programs: a code of errors.md, which says what to do',
     }),
   ),
-  peer: Nullable(
-    Type.String({ description: 'address of the other host, as commands take it; for a standby its name' }),
-  ),
+  peer: Nullable(Type.String({ description: 'address of the other host, as commands take it' })),
   peerHost: Nullable(
     Type.String({
       description: 'name of the other host; null while it is not known, and for a host of an older release',
@@ -44,7 +42,7 @@ export const GuestStatus = Type.Object({
   }),
   devicesDiffer: Type.Boolean({
     description:
-      'it has other devices or media than its standby had, and goes on without one until that is taken back',
+      'it has other devices, memory or media than its standby had, and goes on without one until that is taken back',
   }),
   firmware: Nullable(
     Type.Object({
@@ -54,7 +52,11 @@ export const GuestStatus = Type.Object({
   ),
   vnc: Nullable(
     Type.Object(
-      { host: Type.String(), port: Type.Integer() },
+      {
+        host: Type.String(),
+        port: Type.Integer(),
+        encrypted: Type.Boolean({ description: 'with the certificate of this host' }),
+      },
       { description: 'where its screen is shown, on this host' },
     ),
   ),

@@ -48,8 +48,8 @@ function peerText(guest: GuestStatus): string {
 }
 
 /** As VNC viewers take it. */
-export const vncText = ({ host, port }: NonNullable<GuestStatus['vnc']>) =>
-  `vnc://${host.includes(':') ? `[${host}]` : host}:${port}`
+export const vncText = ({ host, port, encrypted }: NonNullable<GuestStatus['vnc']>) =>
+  `vnc://${host.includes(':') ? `[${host}]` : host}:${port}${encrypted ? ' (encrypted)' : ''}`
 
 export function details(guest: GuestStatus, columns = columnsOf(process.stdout)): string {
   const rows = [
@@ -169,6 +169,7 @@ function diskText(disk: DiskStatus): string {
 
 function sentText({ wireBytes, ...ways }: DiskStatus['sent']): string {
   const all = Object.values(ways).reduce((sum, bytes) => sum + bytes, 0)
+  if (all === 0) return 'nothing sent yet'
   return `sent ${formatBytes(wireBytes)} for ${formatBytes(all)}, of which ${share(ways.sharedBytes, all)} were in its memory, ${share(ways.dictionaryBytes, all)} known, ${share(ways.zeroBytes, all)} zeros`
 }
 

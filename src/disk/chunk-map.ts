@@ -144,7 +144,7 @@ export class ChunkMap {
     this.#restEmpty = true
   }
 
-  /** The disk and its copy are equal, and no guest writes. */
+  /** The disk and its copy are equal and no guest writes, or all is going to be compared. */
   clear(): void {
     this.#clear(0)
     this.#clear(1)

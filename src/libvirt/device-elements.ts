@@ -6,6 +6,7 @@ import type { Element } from '@xmldom/xmldom'
 import { deviceRefusal } from '../qemu/device-policy.ts'
 import { netdevRefusal } from '../qemu/disk-policy.ts'
 import { parseOption } from '../qemu/option-syntax.ts'
+import { dimmRefusal } from './domain-backends.ts'
 import { diskRefusal, isWritable } from './domain-disks.ts'
 import { attribute, find } from './domain-xml.ts'
 
@@ -147,7 +148,9 @@ const random: ElementRule = (element) =>
 const hostDevices: Record<string, string> = { usb: 'usb-host', scsi: 'scsi-generic' }
 
 const sound: ElementRule = (element) =>
-  attribute(element, 'type') === 'none' ? undefined : 'the other host would not have the sound device'
+  attribute(element, 'type') === 'none'
+    ? undefined
+    : "the other host would not have the sound device: a silent one (type='none') is on every host"
 
 /** By the names of elements in <devices>. */
 export const elementRules: Record<string, ElementRule> = {
@@ -174,7 +177,10 @@ export const elementRules: Record<string, ElementRule> = {
   vsock: () => device('vhost-vsock-pci'),
   shmem: () => device('ivshmem-plain'),
   smartcard: () => device('usb-ccid'),
-  memory: byModel({ dimm: 'pc-dimm', 'virtio-pmem': 'virtio-pmem-pci', 'virtio-mem': 'virtio-mem-pci' }),
+  memory: (element) =>
+    attribute(element, 'model') === 'dimm'
+      ? dimmRefusal(element)
+      : byModel({ 'virtio-pmem': 'virtio-pmem-pci', 'virtio-mem': 'virtio-mem-pci' })(element),
   // The itco watchdog is part of q35.
   watchdog: byModel({ itco: 'i6300esb' }),
   memballoon: byModel({ virtio: 'virtio-balloon-pci' }),

@@ -8,7 +8,8 @@ import { type Refusal, refuseUnprotectable } from './domain-policy.ts'
 import { attribute, childrenOf, find, rootOf } from './domain-xml.ts'
 
 const known = new Set([
-  ...['name', 'uuid', 'title', 'description', 'metadata', 'memory', 'currentMemory', 'memoryBacking', 'vcpu'],
+  ...['name', 'uuid', 'title', 'description', 'metadata', 'vcpu'],
+  ...['memory', 'maxMemory', 'currentMemory', 'memoryBacking'],
   ...[
     'vcpus',
     'cpu',

@@ -3,14 +3,15 @@
  * definition was edited. A device state loads only into the same machine.
  */
 import type { Document, Element } from '@xmldom/xmldom'
-import { nodesOf } from './domain-nodes.ts'
+import { backendsOf } from './domain-backends.ts'
 import { attribute, childrenOf, find, rootOf, textAt } from './domain-xml.ts'
 
 /** Names of the first part that differs; undefined: none does. */
 export function changeOf(live: Document, definition: Document): string | undefined {
   const [runs, next] = [rootOf(live), rootOf(definition)]
-  for (const path of ['memory', 'vcpu', 'os/type']) if (partOf(runs, path) !== partOf(next, path)) return path
-  if (String(nodesOf(runs)) !== String(nodesOf(next))) return 'cpu/numa'
+  for (const path of ['memory', 'maxMemory', 'vcpu', 'os/type'])
+    if (partOf(runs, path) !== partOf(next, path)) return path
+  if (String(backendsOf(runs)) !== String(backendsOf(next))) return 'cpu/numa'
   const [now, then] = [devicesOf(runs), devicesOf(next)]
   const plugged = now.find((device) => count(now, device) > count(then, device))
   const missing = then.find((device) => count(then, device) > count(now, device))
@@ -18,7 +19,10 @@ export function changeOf(live: Document, definition: Document): string | undefin
 }
 
 const partOf = (root: Element, path: string) =>
-  `${textAt(root, path)} ${attribute(find(root, path), 'machine')} ${attribute(find(root, path), 'current')}`
+  ['machine', 'current', 'slots']
+    .map((name) => attribute(find(root, path), name))
+    .concat(textAt(root, path))
+    .join(' ')
 
 const count = (devices: string[], device: string) => devices.filter((one) => one === device).length
 
@@ -33,7 +37,10 @@ function devicesOf(root: Element): string[] {
       const disk = element.nodeName === 'disk' ? [attribute(target, 'dev'), attribute(target, 'bus')] : []
       const mac = attribute(find(element, 'mac'), 'address')
       const address = find(element, 'address')
-      const place = address ? [...address.attributes].map(({ value }) => value).join(':') : undefined
-      return [element.nodeName, ...own, model, ...disk, mac, place].filter(Boolean).join(' ')
+      // Where memory begins libvirt says of a domain that runs.
+      const named = [...(address?.attributes ?? [])].filter(({ name }) => name !== 'base')
+      const place = address ? named.map(({ value }) => value).join(':') : undefined
+      const memory = ['size', 'node'].map((name) => textAt(element, `target/${name}`))
+      return [element.nodeName, ...own, model, ...disk, ...memory, mac, place].filter(Boolean).join(' ')
     })
 }

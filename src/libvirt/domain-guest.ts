@@ -7,11 +7,11 @@ import type { Machine } from '../qemu/options.ts'
 import { identify, type ProcessIdentity } from '../qemu/process.ts'
 import { readShimStatus } from '../tracking/shim.ts'
 import { assertAdmissible } from './domain-admission.ts'
+import { backendsOf } from './domain-backends.ts'
 import { changeOf } from './domain-changes.ts'
 import { disksOf, withoutPlaces } from './domain-disks.ts'
 import { domainFiles } from './domain-files.ts'
 import { firmwareOfDomain, withoutFirmware } from './domain-firmware.ts'
-import { nodesOf } from './domain-nodes.ts'
 import { withNotice } from './domain-notice.ts'
 import { refuseUnprotectable } from './domain-policy.ts'
 import { attribute, childrenOf, find, formatDomain, parseDomain, rootOf } from './domain-xml.ts'
@@ -60,11 +60,11 @@ export async function findDomain(
     )
   const cards = childrenOf(find(rootOf(live), 'devices'), 'interface')
   const firmware = firmwareOfDomain(live)
-  const nodes = nodesOf(root)
+  const backends = backendsOf(root)
   const machine: Machine = {
     type: attribute(find(root, 'os/type'), 'machine') ?? '',
     ramBytes: ramBytes(root),
-    ...(nodes && { nodes }),
+    ...(backends && { backends }),
     accel: attribute(root, 'type') === 'kvm' ? 'kvm' : 'tcg',
     ...{ options: [], nics: [], disks: disksOf(live) },
     ...(firmware && { firmware }),

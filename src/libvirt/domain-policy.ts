@@ -4,8 +4,8 @@ import { SubpageError } from '../errors.ts'
 import { guestNamePattern } from '../qemu/guest-files.ts'
 import { readOptions } from '../qemu/option-policy.ts'
 import { elementRules } from './device-elements.ts'
+import { backendRefusals } from './domain-backends.ts'
 import { firmwareRefusal } from './domain-firmware.ts'
-import { nodeRefusals } from './domain-nodes.ts'
 import { spiceChange } from './domain-spice.ts'
 import { attribute, childrenOf, find, rootOf, textAt } from './domain-xml.ts'
 
@@ -47,7 +47,7 @@ function machineRefusals(root: Element): Refusal[] {
   const firmwareReason = firmwareRefusal(root)
   if (firmwareReason !== undefined) refuse('os firmware', firmwareReason)
   for (const [path, reason] of wholeDomain) if (find(root, path)) refuse(path, reason)
-  for (const [part, reason] of nodeRefusals(root)) refuse(part, reason)
+  for (const [part, reason] of backendRefusals(root)) refuse(part, reason)
   if (attribute(find(root, 'memoryBacking/allocation'), 'mode') === 'immediate')
     refuse('memoryBacking/allocation', 'libvirt would take the memory twice: leave mode="immediate" out')
   for (const element of ['on_poweroff', 'on_crash'])
@@ -58,9 +58,7 @@ function machineRefusals(root: Element): Refusal[] {
   return refusals
 }
 
-const oneFile = 'guest RAM is one file of subpage'
 const wholeDomain: [path: string, reason: string][] = [
-  ['maxMemory', oneFile],
   ['memoryBacking/hugepages', 'writes are tracked by pages of 4 KiB'],
   ['memoryBacking/locked', 'libvirt would lock the memory twice'],
   ['launchSecurity', 'its memory is encrypted: another host could not read it'],

@@ -7,8 +7,8 @@ import type { Document, Element } from '@xmldom/xmldom'
 import { SubpageError } from '../errors.ts'
 import { doubleCommas } from '../qemu/option-syntax.ts'
 import { shimEnvironment } from '../tracking/shim.ts'
+import { backendsOf, wholeMib } from './domain-backends.ts'
 import type { DomainFiles } from './domain-files.ts'
-import { nodesOf, wholeMib } from './domain-nodes.ts'
 import { withoutSpice, withSpice } from './domain-spice.ts'
 import {
   append,
@@ -112,8 +112,8 @@ function canonical(element: Element): string {
 function argumentsFor(root: Element, files: DomainFiles): string[] {
   const sockets = [files.qmp, files.qmpEvents, files.guardQmp, files.observerQmp]
   return [
-    // The memory of nodes is taken by the shim; QEMU does not have both.
-    ...(nodesOf(root)
+    // Memory backends are taken by the shim as they are; QEMU does not have both.
+    ...(backendsOf(root)
       ? ['-machine', 'suppress-vmdesc=on']
       : [
           '-object',
@@ -133,7 +133,7 @@ function variablesFor(root: Element, { shim, ram, shimStatus, held, lease, guard
     guardQmp,
     forget,
     auxRam: true,
-    nodes: nodesOf(root) ?? [],
+    backends: backendsOf(root) ?? [],
   })
   // Of the domain's, not of this command's environment.
   return { ...environment, LD_PRELOAD: shim, SUBPAGE_FRESH_RAM: String(ramBytes(root)), SUBPAGE_HELD: held }
@@ -147,8 +147,8 @@ function undoVariable(env: Element, preload: string | undefined): void {
 
 /** As libvirt has it made: whole MiB. */
 export function ramBytes(root: Element): number {
-  const nodes = nodesOf(root)
-  if (nodes) return nodes.reduce((sum, bytes) => sum + bytes, 0)
+  const backends = backendsOf(root)
+  if (backends) return backends.reduce((sum, bytes) => sum + bytes, 0)
   const unit = attribute(find(root, 'memory'), 'unit') ?? 'KiB'
   const size = Number(textAt(root, 'memory'))
   if (unit !== 'KiB' || !(size > 0))

@@ -2,7 +2,8 @@
  * Speaks with libvirt through its own client, virsh(1), of Debian's libvirt-clients: no library of ours has to follow libvirt's.
  * A connection is a URI as libvirt has them, such as qemu:///system.
  */
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { text } from 'node:stream/consumers'
 import { errorCode, SubpageError } from '../errors.ts'
 
 export const defaultConnection = 'qemu:///system'
@@ -19,7 +20,12 @@ export interface Virsh {
    * @throws SubpageError LIBVIRT_MISSING, LIBVIRT_UNREACHABLE, GUEST_UNKNOWN, LIBVIRT_REFUSED
    */
   run(...args: string[]): Promise<string>
+  /** The same; the command finds this open file at `inherited`. @param file its descriptor */
+  runWith(file: number, ...args: string[]): Promise<void>
 }
+
+/** Where a command of virsh has a file that it was given open. */
+export const inherited = '/proc/self/fd/3'
 
 /** @throws SubpageError BAD_ARGUMENT for a URI that is not one of QEMU's on this machine */
 export function connectVirsh(uri: string): Virsh {
@@ -28,18 +34,48 @@ export function connectVirsh(uri: string): Virsh {
       'BAD_ARGUMENT',
       `${uri} is no connection to QEMU on this host: qemu:///system or qemu:///session`,
     )
-  return { uri, run: (...args) => run(uri, args) }
+  return {
+    uri,
+    run: (...args) => run(uri, args),
+    runWith: (file, ...args) => runWith(uri, file, args),
+  }
 }
+
+const command = (uri: string, args: readonly string[]) => ['--quiet', '--connect', uri, ...args]
+const environment = () => ({ ...process.env, LC_ALL: 'C' })
 
 function run(uri: string, args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    const environment = { ...process.env, LC_ALL: 'C' }
-    const options = { maxBuffer: answerBytesMax, timeout: answerMsMax, env: environment }
-    execFile('virsh', ['--quiet', '--connect', uri, ...args], options, (error, stdout, stderr) => {
+    const options = { maxBuffer: answerBytesMax, timeout: answerMsMax, env: environment() }
+    execFile('virsh', command(uri, args), options, (error, stdout, stderr) => {
       if (!error) resolve(stdout)
       else reject(failureOf(uri, args, error, stderr))
     })
   })
+}
+
+async function runWith(uri: string, file: number, args: string[]): Promise<void> {
+  const child = spawn('virsh', command(uri, args), {
+    stdio: ['ignore', 'ignore', 'pipe', file],
+    timeout: answerMsMax,
+    env: environment(),
+  })
+  const ended = new Promise<void>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (status) =>
+      status === 0
+        ? resolve()
+        : reject(Object.assign(new Error(`it ended with ${status}`), { killed: child.killed })),
+    )
+  })
+  const [said, outcome] = await Promise.all([
+    text(child.stderr!),
+    ended.then(
+      () => undefined,
+      (error: Error) => error,
+    ),
+  ])
+  if (outcome) throw failureOf(uri, args, outcome, said)
 }
 
 function failureOf(uri: string, args: string[], error: Error & { killed?: boolean }, stderr: string) {

@@ -8,7 +8,7 @@ import { memoryBytes } from './aux-ram.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { type GuestFiles, removeFiles } from './guest-files.ts'
 import { writeRecord } from './guest-record.ts'
-import { assertNodes, type GuestIdentity, type Launched, settleAux } from './launch.ts'
+import { assertBackends, type GuestIdentity, type Launched, settleAux } from './launch.ts'
 import { settleDisks } from './managed-disks.ts'
 import { netdevIds } from './nic.ts'
 import type { Machine } from './options.ts'
@@ -51,8 +51,8 @@ export async function adopt(
     qmp = await Qmp.connect(files)
     await addBuffers(qmp, netdevIds(machine))
     const disks = await settleDisks(qmp, machine.disks, false)
-    assertNodes(name, machine, files)
-    const aux = await settleAux(name, qmp, files, machine.nodes)
+    assertBackends(name, machine, files)
+    const aux = await settleAux(name, qmp, files, machine.backends)
     ram = Region.map(files.ram, { writable: true, bytes: memoryBytes({ ...machine, aux }) })
     const record = {
       ...({ format: 1, id, generation, arbitrated: false, name } as const),

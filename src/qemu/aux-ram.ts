@@ -6,9 +6,6 @@ import { SubpageError } from '../errors.ts'
 import { readShimStatus } from '../tracking/shim.ts'
 import type { Machine } from './options.ts'
 
-/** As the shim has it (native/shim/shim.h). */
-export const auxBlocksMax = 60
-
 /** All memory of a guest, in one file. */
 export const memoryBytes = ({ ramBytes, aux = [] }: Machine) =>
   aux.reduce((sum, bytes) => sum + bytes, ramBytes)

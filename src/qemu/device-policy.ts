@@ -26,7 +26,11 @@ const devices = new Set([
   ...['ich9-usb-uhci1', 'ich9-usb-uhci2', 'ich9-usb-uhci3'],
   ...['usb-kbd', 'usb-mouse', 'usb-tablet', 'usb-hub', 'usb-storage'],
   ...['pcie-root-port', 'pcie-pci-bridge', 'pci-bridge', 'ioh3420', 'x3130-upstream', 'xio3130-downstream'],
+  // Its memory is in the RAM file (memory-backends.ts).
+  'pc-dimm',
   ...['pvpanic', 'pvpanic-pci', 'i6300esb', 'ib700', 'vmcoreinfo', 'vmgenid', 'isa-debug-exit'],
+  // What they play goes nowhere (-audiodev none): the other host would not have the sound device.
+  ...['intel-hda', 'ich9-intel-hda', 'hda-duplex', 'hda-output', 'hda-micro', 'AC97'],
   // Their video memory is in the RAM file (aux-ram.ts). Not ramfb: before QEMU 8.2 it forgets where its screen is.
   ...[
     'VGA',
@@ -58,7 +62,12 @@ const reasons: { driver: RegExp; reason: string }[] = [
     driver: /^(ramfb|vmware-svga|ati-vga)/,
     reason: 'QEMU 7.2 does not save its state; VGA, virtio-vga, qxl-vga and bochs-display are saved',
   },
-  { driver: /^(pc-dimm|nvdimm|virtio-mem|virtio-pmem)/, reason: 'guest RAM is one file of subpage' },
+  { driver: /^usb-audio$/, reason: 'QEMU does not save its state; ich9-intel-hda and AC97 are saved' },
+  {
+    driver: /^virtio-mem/,
+    reason: 'how much of its memory is there changes while the guest runs; pc-dimm has a fixed size',
+  },
+  { driver: /^(nvdimm|virtio-pmem)/, reason: 'its memory is a file of this host' },
   { driver: /^(loader|guest-loader)$/, reason: 'it reads a file of the host' },
   { driver: /^(usb-mtp|virtio-9p|vhost-user-fs)/, reason: 'it opens files of the host to the guest' },
   {

@@ -10,7 +10,6 @@ import { diskNamePattern } from '../disk/disk-name.ts'
 import { SubpageError } from '../errors.ts'
 import { doubleCommas, splitAtCommas } from './option-syntax.ts'
 
-export const disksMax = 16
 export const sectorBytes = 512
 /** As far as all arithmetic goes. */
 export const diskBytesMax = 64 * 2 ** 40

@@ -71,6 +71,7 @@ export function guestFiles(stateDirectory: string, name: string): GuestFiles {
     disks: join(resolve(stateDirectory), 'disks'),
     consoleLog: file('console.log'),
     vncSecret: file('vnc.secret'),
+    vncTls: file('vnc-tls'),
     picture: file('screen.png'),
     qemuLog: file('qemu.log'),
     lease: file('lease'),

@@ -32,7 +32,7 @@ import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
 import { Qmp } from './qmp.ts'
 import { wantOfRoom } from './room.ts'
-import { type VncAddress, vncAddress, writeSecret } from './screen.ts'
+import { type VncAddress, vncAddress, writeScreenFiles } from './screen.ts'
 import { spawnQemu } from './spawn.ts'
 import { joinBridges, prepareBridges } from './tap.ts'
 
@@ -105,7 +105,7 @@ export async function launch(
     prepareFiles(files)
     made = makeDisks(machine.disks)
     if (machine.firmware && makeNvram(machine.firmware)) made.push(machine.firmware.nvram)
-    if (machine.vnc) writeSecret(machine.vnc, files.vncSecret)
+    if (machine.vnc) writeScreenFiles(machine.vnc, files)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
     const maps = machine.managed ? [] : await prepareMaps(files, { id, name }, machine.disks, waiting)
@@ -124,13 +124,13 @@ export async function launch(
     }
     writeRecord(files, record)
     const qmp = await connect(files, started)
-    assertNodes(name, machine, files)
+    assertBackends(name, machine, files)
     if (!usesRam(started.pid, files.ram))
       throw new SubpageError('QEMU_FAILED', `QEMU does not use ${files.ram}: it was removed meanwhile`)
     if (machine.managed) await addBuffers(qmp, netdevIds(machine))
     assertThreadsHold(qmp.version, machine.disks)
     const disks = machine.managed ? await settleDisks(qmp, machine.disks, true) : machine.disks
-    const aux = await settleAux(name, qmp, files, machine.nodes, waiting ? (machine.aux ?? []) : undefined)
+    const aux = await settleAux(name, qmp, files, machine.backends, waiting ? (machine.aux ?? []) : undefined)
     ram = Region.map(files.ram, { writable: true })
     if (ram.bytes !== memoryBytes({ ...machine, aux }))
       throw new SubpageError(
@@ -168,7 +168,7 @@ export async function launch(
 
 /**
  * Which blocks beside the RAM are in its file.
- * @param nodes bytes of those that are RAM of NUMA nodes
+ * @param backends bytes of those that are its RAM
  * @param wanted those that a waiting QEMU must have
  * @throws SubpageError GUEST_UNPROTECTABLE, PEER_MISMATCH
  */
@@ -176,14 +176,14 @@ export async function settleAux(
   name: string,
   qmp: Qmp,
   files: GuestFiles,
-  nodes: readonly number[] = [],
+  backends: readonly number[] = [],
   wanted?: number[],
 ): Promise<number[]> {
   // Once this is answered the machine is there; the control socket is before.
   const info = await qmp.run<string>('human-monitor-command', { 'command-line': 'info ramblock' })
   const found = auxBlocks(files.shimStatus)
   if (wanted) assertSameBlocks(found, wanted)
-  const leftOut = blocksLeftOut(info, [...nodes, ...found])
+  const leftOut = blocksLeftOut(info, [...backends, ...found])
   if (leftOut.length === 0) return found
   const status = readShimStatus(files.shimStatus)
   throw new SubpageError(
@@ -192,15 +192,15 @@ export async function settleAux(
   )
 }
 
-/** @throws SubpageError GUEST_UNPROTECTABLE when RAM of one of its NUMA nodes is not in the RAM file */
-export function assertNodes(name: string, machine: Machine, files: GuestFiles): void {
-  const wanted = machine.nodes?.length ?? 0
+/** @throws SubpageError GUEST_UNPROTECTABLE when one of its memory backends is not in the RAM file */
+export function assertBackends(name: string, machine: Machine, files: GuestFiles): void {
+  const wanted = machine.backends?.length ?? 0
   const status = readShimStatus(files.shimStatus)
-  const nodes = status?.nodes ?? 0
-  if (nodes === wanted) return
+  const found = status?.backends ?? 0
+  if (found === wanted) return
   throw new SubpageError(
     'GUEST_UNPROTECTABLE',
-    `cannot protect ${name}: the memory of ${wanted - nodes} of its ${wanted} NUMA nodes is not in ${files.ram}: ${whyOutside(status)}`,
+    `cannot protect ${name}: ${wanted - found} of its ${wanted} memory backends are not in ${files.ram}: ${whyOutside(status)}`,
   )
 }
 
@@ -260,7 +260,7 @@ function start(...[name, machine, files, waiting, diskMaps]: Parameters<Starter[
           forget: files.forget,
           diskMaps,
           auxRam: !waiting || (machine.aux ?? []).length > 0,
-          ...(machine.nodes && { nodes: machine.nodes }),
+          ...(machine.backends && { backends: machine.backends }),
         }),
       },
       // A disk has any length.

@@ -5,20 +5,21 @@
 import { type Static, Type } from '#typebox'
 import { Value } from '#typebox/value'
 import { SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import type { GuestDescription } from '../replication/guest.ts'
-import { auxBlocksMax, memoryBytes } from './aux-ram.ts'
-import { DiskShape, disksMax } from './disk.ts'
+import { memoryBytes } from './aux-ram.ts'
+import { DiskShape } from './disk.ts'
 import { copyOf } from './disk-places.ts'
 import { assertFits, FirmwareKind } from './firmware.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { imageDirectories } from './image-files.ts'
 import { Managed } from './managed.ts'
-import { Nic, nicsMax } from './nic.ts'
+import { memoryLayout } from './memory-backends.ts'
+import { Nic } from './nic.ts'
 import { firmwareOfCopy } from './nvram.ts'
 import { readOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
-import { nodesMax, nodesOf } from './ram-nodes.ts'
-import { assertGuarded, Vnc } from './screen.ts'
+import { type Certificate, screenOf, Vnc } from './screen.ts'
 
 const DescribedDisk = Type.Object(
   {
@@ -35,17 +36,21 @@ const Hypervisor = Type.Object(
     qemu: Type.String({ maxLength: 200 }),
     ramBytes: Type.Integer({ minimum: 4096, multipleOf: 4096 }),
     /** Of one that is managed; else they are in its options. */
-    nodes: Type.Optional(
-      Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), { maxItems: nodesMax }),
+    backends: Type.Optional(
+      Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), {
+        maxItems: limits.memoryBackends.value,
+      }),
     ),
-    aux: Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), { maxItems: auxBlocksMax }),
+    aux: Type.Array(Type.Integer({ minimum: 4096, multipleOf: 4096 }), {
+      maxItems: limits.memoryBlocks.value,
+    }),
     type: Type.String({ maxLength: 1000 }),
     accel: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
     options: Type.Array(Type.String()),
-    nics: Type.Array(Nic, { maxItems: nicsMax }),
+    nics: Type.Array(Nic, { maxItems: limits.networkCards.value }),
     vnc: Type.Optional(Vnc),
     firmware: Type.Optional(FirmwareKind),
-    disks: Type.Array(DescribedDisk, { maxItems: disksMax }),
+    disks: Type.Array(DescribedDisk, { maxItems: limits.disks.value }),
     managed: Type.Optional(Managed),
   },
   { additionalProperties: false },
@@ -56,12 +61,14 @@ export interface DescribedMachine {
   machine: Machine
 }
 
-/** What a peer may name paths in; of this host. */
-export interface PeerDirectories {
+/** Of this host: what a peer may name paths in, and what a guest has of the host itself. */
+export interface HostPlaces {
   /** To read kernels and disks from. */
   images: readonly string[]
   /** For its copies of disks. */
   disks: readonly string[]
+  /** By which other hosts know it; undefined: it speaks with none. */
+  certificate?: Certificate
 }
 
 /**
@@ -71,7 +78,7 @@ export interface PeerDirectories {
 export function readDescription(
   { id, name, memoryBytes: described, hypervisor }: GuestDescription,
   files: GuestFiles,
-  directories: PeerDirectories = { images: imageDirectories, disks: [] },
+  places: HostPlaces = { images: imageDirectories, disks: [] },
 ): DescribedMachine {
   if (!Value.Check(Hypervisor, hypervisor))
     throw new SubpageError(
@@ -81,7 +88,7 @@ export function readDescription(
   const {
     qemu: version,
     ramBytes,
-    nodes: managedNodes,
+    backends: managedBackends,
     aux,
     accel,
     nics,
@@ -91,30 +98,36 @@ export function readDescription(
     firmware: kind,
     ...given
   }: Static<typeof Hypervisor> = hypervisor
-  const { type, options } = readOptions(['-machine', given.type, ...given.options], directories.images)
-  const disks = shapes.map((shape) => copyOf(shape, files, { id, name }, directories.disks))
+  const { type, options } = readOptions(['-machine', given.type, ...given.options], places.images)
+  const disks = shapes.map((shape) => copyOf(shape, files, { id, name }, places.disks))
   if (new Set(disks.map(({ path }) => path)).size < disks.length)
     throw new SubpageError('PEER_MISMATCH', 'the primary describes two disks of one name, or in one place')
-  if (vnc) assertGuarded(vnc)
+  if (vnc?.tls && !places.certificate)
+    throw new SubpageError(
+      'PEER_MISMATCH',
+      "the guest has a screen that is encrypted with the certificate of its host, and the standby's agent has none: it needs --tls-ca, --tls-cert and --tls-key",
+    )
+  const screen = vnc && screenOf(vnc, places.certificate)
   if (kind) assertFits(kind, type, options)
-  const nodes = managed ? managedNodes : nodesOf(options, ramBytes)
+  const backends = managed ? managedBackends : memoryLayout(type, options, ramBytes).backends
   const firmware = kind && firmwareOfCopy(kind, files, { id, name })
   if (managed && [nics, options].some(({ length }) => length > 0))
     throw new SubpageError('PEER_MISMATCH', 'the primary describes one machine in two ways')
   const machine = {
     type,
     ramBytes,
-    ...(nodes && { nodes }),
+    ...(backends && { backends }),
     accel,
     options,
     nics,
     disks,
     aux,
     ...(firmware && { firmware }),
-    ...(vnc && { vnc }),
+    ...(screen && { vnc: screen }),
     ...(managed && { managed }),
   }
-  if (memoryBytes(machine) !== described)
+  const summed = backends?.reduce((sum, bytes) => sum + bytes, 0) ?? ramBytes
+  if (memoryBytes(machine) !== described || summed !== ramBytes)
     throw new SubpageError(
       'PEER_MISMATCH',
       'the primary describes a guest whose memory is not the sum of its blocks',

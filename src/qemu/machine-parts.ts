@@ -4,9 +4,11 @@
  *
  * Three sources, for none sees everything. The sections of the device state, which each checkpoint has anyway, are exactly what has
  * to be loaded; but some devices have none (a port of virtio-serial, pvpanic-pci). QEMU's list of the devices that somebody has
- * added has those, and none that is built in. And media can be changed in a drive that stays.
+ * added has those, and none that is built in. And media can be changed in a drive that stays. (Memory: plugged-memory.ts.)
  */
+import type { Difference } from '../replication/guest.ts'
 import { SectionReader } from './device-sections.ts'
+import { type MemoryDevice, memoryPart, PluggedMemory } from './plugged-memory.ts'
 import type { Qmp } from './qmp.ts'
 
 /** So often QEMU is asked for what the device state does not say. */
@@ -27,19 +29,21 @@ interface BlockDevice {
 export class MachineParts {
   readonly #qmp: Qmp
   readonly #sections = new SectionReader()
+  readonly memory: PluggedMemory
   #others: readonly string[] | undefined
   #lookedAt = Number.NEGATIVE_INFINITY
   /** Found to fit: the very arrays. */
   #fitting: { sections: readonly string[] | undefined; others: unknown; parts: readonly string[] } | undefined
 
-  constructor(qmp: Qmp) {
+  constructor(qmp: Qmp, shimStatusPath: string) {
     this.#qmp = qmp
+    this.memory = new PluggedMemory(shimStatusPath)
   }
 
   /** Asks QEMU. */
   async look(): Promise<void> {
     this.#lookedAt = performance.now()
-    const others = await othersOf(this.#qmp)
+    const others = await this.#askOthers()
     if (others.join('\n') !== this.#others?.join('\n')) this.#others = others
   }
 
@@ -52,8 +56,14 @@ export class MachineParts {
    * What this machine has more or less than one that is made of `parts`; undefined: it would load the state. What the state does not
    * say is what QEMU said last, a second ago.
    */
-  misfit(state: Buffer, parts: readonly string[]): string | undefined {
+  misfit(state: Buffer, parts: readonly string[]): Difference | undefined {
     this.#refresh()
+    const what = this.#deviceMisfit(state, parts)
+    const { difference } = this.memory
+    return what === undefined || difference?.lasting ? difference : { what, lasting: false }
+  }
+
+  #deviceMisfit(state: Buffer, parts: readonly string[]): string | undefined {
     const sections = this.#sections.read(state)
     const fitting = this.#fitting
     if (fitting?.parts === parts && fitting.sections === sections && fitting.others === this.#others)
@@ -61,6 +71,32 @@ export class MachineParts {
     const found = difference(this.#all(sections), this.#others ? parts : parts.filter(isSection))
     if (found === undefined) this.#fitting = { sections, others: this.#others, parts }
     return found
+  }
+
+  async #askOthers(): Promise<string[]> {
+    const [named, nameless, drives, { slots }, plugged] = (await Promise.all(
+      this.#qmp.pipeline([
+        { execute: 'qom-list', arguments: { path: '/machine/peripheral' } },
+        { execute: 'qom-list', arguments: { path: '/machine/peripheral-anon' } },
+        { execute: 'query-block' },
+        { execute: 'qom-get', arguments: { path: '/machine', property: 'memory' } },
+        { execute: 'query-memory-devices' },
+      ]),
+    )) as [QomChild[], QomChild[], BlockDevice[], { slots?: number }, MemoryDevice[]]
+    this.memory.looked(slots ?? 0, plugged)
+    return [
+      ...childrenOf(named).map(({ name, driver }) => `device ${name} (${driver})`),
+      // Their numbers say in which order they came.
+      ...childrenOf(nameless).map(({ driver }) => `device ${driver}`),
+      // Other ones may have their names, or their places.
+      ...plugged.map(memoryPart),
+      ...drives
+        .filter(({ removable }) => removable)
+        .map(({ device, qdev, inserted }) => {
+          const medium = inserted?.image?.filename ?? inserted?.file ?? 'no medium'
+          return `drive ${device || qdev} with ${medium}`
+        }),
+    ].sort()
   }
 
   #all(sections: readonly string[] | undefined): string[] {
@@ -77,27 +113,6 @@ export class MachineParts {
 
 const section = (name: string) => `state of ${name}`
 const isSection = (part: string) => part.startsWith('state of ')
-
-async function othersOf(qmp: Qmp): Promise<string[]> {
-  const [named, nameless, drives] = (await Promise.all(
-    qmp.pipeline([
-      { execute: 'qom-list', arguments: { path: '/machine/peripheral' } },
-      { execute: 'qom-list', arguments: { path: '/machine/peripheral-anon' } },
-      { execute: 'query-block' },
-    ]),
-  )) as [QomChild[], QomChild[], BlockDevice[]]
-  return [
-    ...childrenOf(named).map(({ name, driver }) => `device ${name} (${driver})`),
-    // Their numbers say in which order they came.
-    ...childrenOf(nameless).map(({ driver }) => `device ${driver}`),
-    ...drives
-      .filter(({ removable }) => removable)
-      .map(({ device, qdev, inserted }) => {
-        const medium = inserted?.image?.filename ?? inserted?.file ?? 'no medium'
-        return `drive ${device || qdev} with ${medium}`
-      }),
-  ].sort()
-}
 
 const childrenOf = (listed: QomChild[]) =>
   listed.flatMap(({ name, type }) => {

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { type Static, Type } from '#typebox'
 import { SubpageError } from '../errors.ts'
+import { limits } from '../limits.ts'
 import { parseOption } from './option-syntax.ts'
 import type { Machine } from './options.ts'
 import { stateTag } from './state-path.ts'
@@ -13,8 +14,6 @@ import { stateTag } from './state-path.ts'
 const bridgePattern = '^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$'
 /** Unicast: the first octet is even. */
 const macPattern = '^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$'
-export const nicsMax = 8
-
 export const Nic = Type.Object(
   { bridge: Type.String({ pattern: bridgePattern }), mac: Type.String({ pattern: macPattern }) },
   { additionalProperties: false },
@@ -49,8 +48,11 @@ function parseNic(text: string): NicRequest {
 
 /** Gives each card its address: the one that was asked for, or one that follows from the guest's name. */
 export function addressed(guest: string, requests: NicRequest[]): Nic[] {
-  if (requests.length > nicsMax)
-    throw new SubpageError('BAD_ARGUMENT', `a guest has at most ${nicsMax} network cards by --net`)
+  if (requests.length > limits.networkCards.value)
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `a guest has at most ${limits.networkCards.value} network cards by --net`,
+    )
   return requests.map(({ bridge, mac }, index) => ({ bridge, mac: mac ?? defaultMac(guest, index) }))
 }
 

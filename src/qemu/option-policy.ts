@@ -40,6 +40,8 @@ const numa = 'nodeid node-id socket-id die-id cluster-id core-id thread-id src d
 const globals =
   /^((ICH9-LPC|PIIX4_PM)\.disable_s[34]|ICH9-LPC\.noreboot|kvm-pit\.lost_tick_policy|mc146818rtc\.lost_tick_policy)=\w+$/
 
+const noSoundDevice = 'the other host would not have the sound device'
+
 const rules: Record<string, Rule> = {
   '-S': () => 'a guest is started at once',
   '-no-reboot': 'alone',
@@ -70,6 +72,10 @@ const rules: Record<string, Rule> = {
     cpus: /^\d+(-\d+)?$/,
     ...Object.fromEntries(numa.split(' ').map((key) => [key, /^\d+$/])),
   }),
+  '-audiodev': (value) =>
+    /^(driver=)?none,/.test(value)
+      ? propertiesRefusal(parseOption(value), { driver: /^none$/, id: 'id' }, 'driver', [])
+      : `${noSoundDevice}; a silent one (none,id=ID) is on every host`,
   '-global': form(globals),
   '-rtc': list('base', {
     base: /^(utc|localtime|\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d)?)$/,
@@ -148,8 +154,7 @@ const reasons: Record<string, string> = {
   '-D': 'it writes a file of the host',
   '-d': 'it writes a log without bounds on the host',
   '-trace': 'it writes a file of the host',
-  '-audio': 'the other host would not have the sound device',
-  '-audiodev': 'the other host would not have the sound device',
+  '-audio': `${noSoundDevice}; write it as -audiodev none and -device`,
 }
 
 const contents = 'its contents would not be on the other host; a writable disk goes with --disk'
@@ -235,7 +240,7 @@ function machineRefusal(value: string): string | undefined {
 }
 
 const objects: Record<string, Parameters<typeof propertiesRefusal>[1]> = {
-  // Of a NUMA node (ram-nodes.ts).
+  // Of a NUMA node, or a memory device (memory-backends.ts).
   'memory-backend-ram': { size: /^\d+[KMGTkmgt]?$/, merge: onOff, dump: onOff },
   'rng-builtin': {},
   'rng-random': { filename: /^\/dev\/u?random$/ },
@@ -246,7 +251,7 @@ function objectRefusal(value: string): string | undefined {
   const parts = parseOption(value)
   const kind = (parts[0]?.key ?? 'qom-type') === 'qom-type' ? (parts[0]?.value ?? '') : ''
   if (/^memory-backend-(?!ram$)/.test(kind))
-    return 'guest RAM is a file of subpage: memory of NUMA nodes goes with memory-backend-ram'
+    return 'guest RAM is a file of subpage: memory of NUMA nodes and memory devices goes with memory-backend-ram'
   if (!Object.hasOwn(objects, kind)) return 'it may open files or connections of the host'
   return propertiesRefusal(parts, { 'qom-type': /^[\w-]+$/, id: 'id', ...objects[kind] }, 'qom-type', [])
 }

@@ -7,20 +7,21 @@ import { type Static, Type } from '#typebox'
 import { Disk, diskOptions, withNodes } from './disk.ts'
 import { Firmware, firmwareOfMachine, firmwareOptions } from './firmware.ts'
 import { Managed } from './managed.ts'
+import { memoryLayout } from './memory-backends.ts'
 import { Nic, netdevIds, nicOptions } from './nic.ts'
 import { doubleCommas } from './option-syntax.ts'
 import { bufferOptions } from './output-buffers.ts'
 import { pluginOption, pluginPartNames } from './plugin.ts'
 import type { QmpSockets } from './qmp.ts'
-import { Vnc, vncOptions } from './screen.ts'
+import { Screen, type ScreenPaths, vncOptions } from './screen.ts'
 
 export const Machine = Type.Object({
   /** What both hosts must have alike. */
   type: Type.String(),
   ramBytes: Type.Integer(),
   accel: Type.Enum(['kvm', 'tcg']),
-  /** Bytes of the RAM of each NUMA node (ram-nodes.ts), in order; left out when the RAM is one piece. */
-  nodes: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
+  /** Bytes of each memory backend (memory-backends.ts), in order; left out when the RAM is one. */
+  backends: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
   /** The user's options, without -machine. */
   options: Type.Array(Type.String()),
   /** What QEMU's plugin notes of its accesses; nothing when left out. Of this host alone: a standby runs without. */
@@ -32,7 +33,7 @@ export const Machine = Type.Object({
   /** Without it the one that QEMU brings along (SeaBIOS). */
   firmware: Type.Optional(Firmware),
   /** Where its screen is shown. */
-  vnc: Type.Optional(Vnc),
+  vnc: Type.Optional(Screen),
   /** Bytes of each block of memory behind the RAM in its file (aux-ram.ts), in order; both hosts have the same. */
   aux: Type.Optional(Type.Array(Type.Integer({ minimum: 4096 }))),
   /** Somebody else starts it, by a description of their own: the options and cards above are empty. */
@@ -40,7 +41,7 @@ export const Machine = Type.Object({
 })
 export type Machine = Static<typeof Machine>
 
-export interface LaunchPaths extends QmpSockets {
+export interface LaunchPaths extends QmpSockets, ScreenPaths {
   directory: string
   ram: string
   /** The file that QEMU's plugin shares. */
@@ -50,27 +51,32 @@ export interface LaunchPaths extends QmpSockets {
   observerQmp: string
   console: string
   consoleLog: string
-  vncSecret: string
 }
 
 /** The whole command line of a guest, running or waiting for its state (`incoming`). */
 export function commandLine(name: string, machine: Machine, paths: LaunchPaths, incoming: boolean): string[] {
-  const nodes = machine.nodes !== undefined
+  const { backends, mainBytes, nodes, devices } = memoryLayout(
+    machine.type,
+    machine.options,
+    machine.ramBytes,
+  )
+  // The main memory is ours, unless it is that of nodes; where it is not all RAM, it is put into the file as the others are.
+  const main =
+    backends === undefined
+      ? `memory-backend-file,id=ram,size=${mainBytes},mem-path=${doubleCommas(paths.ram)},share=on`
+      : `memory-backend-ram,id=ram,size=${mainBytes}`
   return [
     ...['-name', name, '-no-user-config', '-nodefaults', '-display', 'none'],
     // Without suppress-vmdesc and send-configuration=off QEMU refuses the stream of xen-save-devices-state.
     ...[
       '-machine',
-      `${machine.type}${firmwareOfMachine(machine.firmware)}${nodes ? '' : ',memory-backend=ram'},suppress-vmdesc=on`,
+      `${machine.type}${firmwareOfMachine(machine.firmware)}${nodes > 0 ? '' : ',memory-backend=ram'},suppress-vmdesc=on`,
     ],
     ...['-global', 'migration.send-configuration=off'],
-    ...['-accel', machine.accel, '-m', `${machine.ramBytes / 1024}k`],
-    ...(nodes
-      ? []
-      : [
-          '-object',
-          `memory-backend-file,id=ram,size=${machine.ramBytes},mem-path=${doubleCommas(paths.ram)},share=on`,
-        ]),
+    // As many slots as are taken: nothing can be plugged in beside.
+    ...['-accel', machine.accel, '-m'],
+    `${mainBytes / 1024}k${devices > 0 ? `,slots=${devices},maxmem=${machine.ramBytes / 1024}k` : ''}`,
+    ...(nodes > 0 ? [] : ['-object', main]),
     ...[paths.qmp, paths.qmpEvents, paths.guardQmp, paths.observerQmp].flatMap((path) => [
       '-qmp',
       `unix:${doubleCommas(path)},server=on,wait=off`,
@@ -83,7 +89,7 @@ export function commandLine(name: string, machine: Machine, paths: LaunchPaths, 
     ...nicOptions(machine.nics, paths.directory),
     ...diskOptions(machine.disks),
     ...firmwareOptions(machine.firmware),
-    ...vncOptions(machine.vnc, paths.vncSecret, incoming),
+    ...vncOptions(machine.vnc, paths, incoming),
     ...withNodes(machine.options, machine.disks),
     ...bufferOptions(netdevIds(machine)),
     ...pluginOption(machine, paths.accesses),

@@ -4,6 +4,7 @@
  */
 import { SubpageError } from '../errors.ts'
 import { labFile } from '../lab.ts'
+import { memoryLayout } from './memory-backends.ts'
 import { doubleCommas } from './option-syntax.ts'
 import type { Machine } from './options.ts'
 
@@ -13,8 +14,11 @@ export type PluginPart = keyof typeof pluginParts
 export const pluginPartNames = Object.keys(pluginParts) as PluginPart[]
 
 /** @throws SubpageError BAD_ARGUMENT for a machine whose memory map is not known */
-export function pluginOption({ type, ramBytes, track = [] }: Machine, sharePath: string): string[] {
+export function pluginOption({ type, ramBytes, options, track = [] }: Machine, sharePath: string): string[] {
   if (track.length === 0) return []
+  // Where their memory begins follows from their alignment, and from addr=.
+  if (memoryLayout(type, options, ramBytes).devices > 0)
+    throw new SubpageError('BAD_ARGUMENT', 'cannot track accesses of a machine with memory devices (pc-dimm)')
   const pluginPath = labFile('build/native/plugin.so', `tracking of accesses (${track.join(', ')})`)
   const parts = track.reduce((sum, part) => sum | pluginParts[part], 0)
   return [

@@ -1,12 +1,15 @@
 /** A guest that runs in stock QEMU on this host, as replication sees it: pause, device state, resume. */
+import { dataPagesAt } from '../memory/data-pages.ts'
 import { pageBytes } from '../memory/page.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
-import type { Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
+import type { Difference, Guest, GuestDescription, GuestEnd, Pause } from '../replication/guest.ts'
 import { type AccessTarget, faultCosts, openAccesses } from '../tracking/accesses.ts'
 import { openTracker, type Tracker, type TrackerChoice } from '../tracking/tracker.ts'
 import { shapeOf } from './disk.ts'
+import { PauseTime } from './pause-time.ts'
 import { isEnding, isGone } from './process.ts'
 import type { QemuProcess } from './qemu-process.ts'
+import { vncOf } from './screen.ts'
 import { leaseMs, standStill } from './stand-still.ts'
 import { WriteFeed } from './write-feed.ts'
 
@@ -37,6 +40,10 @@ export class QemuGuest implements Guest {
 
   get consoleBytes(): number {
     return this.qemu.console.totalBytes
+  }
+
+  dataPages(): PageRanges {
+    return dataPagesAt(this.qemu.ramPath, this.ram.bytes)
   }
 
   track(choice: TrackerChoice): Tracker {
@@ -80,18 +87,20 @@ export class QemuGuest implements Guest {
   }
 
   async pause(holdMs = leaseMs): Promise<Pause> {
-    const { qmp, lease, deviceState, outputs, outputWatch, flushAhead } = this.qemu
+    const { qmp, lease, deviceState, outputs, outputWatch, flushAhead, parts } = this.qemu
     await flushAhead.run()
-    const startedAt = performance.now()
+    const time = new PauseTime(qmp)
     lease.acquire(holdMs)
     const flushedUs = lease.flushedUs
     const asked = this.#othersCommand ? qmp.pipeline([runState]) : []
+    const memory = parts.memory.commands
     const [stopped, ...written] = qmp.pipeline([
       { execute: 'stop' },
+      ...memory,
       { execute: 'xen-save-devices-state', arguments: { filename: deviceState.pathInQemu, live: false } },
       ...outputs.seal(),
     ])
-    const saved = Promise.all(written)
+    const saved = Promise.all(written).then(([first]) => memory.length > 0 && parts.memory.paused(first))
     // Awaited in deviceState(); a failure before that is not unhandled.
     saved.catch(() => undefined)
     let flushUs = 0
@@ -108,7 +117,7 @@ export class QemuGuest implements Guest {
     return {
       suspended: this.#suspended,
       lend: (work) => lease.lend(work),
-      resume: async () => ({ ...(await this.#resume(startedAt)), flushUs }),
+      resume: async () => ({ ...(await this.#resume(time)), flushUs }),
       deviceState: async () => {
         await saved
         return deviceState.read()
@@ -145,14 +154,14 @@ export class QemuGuest implements Guest {
     return this.qemu.outputWatch.pending
   }
 
-  misfit(deviceState: Uint8Array, parts: readonly string[]): string | undefined {
+  misfit(deviceState: Uint8Array, parts: readonly string[]): Difference | undefined {
     return this.qemu.parts.misfit(
       Buffer.from(deviceState.buffer, deviceState.byteOffset, deviceState.byteLength),
       parts,
     )
   }
 
-  async misfitNow(parts: readonly string[]): Promise<string | undefined> {
+  async misfitNow(parts: readonly string[]): Promise<Difference | undefined> {
     await this.qemu.lease.settled()
     const pause = await this.pause()
     await pause.resume()
@@ -161,7 +170,7 @@ export class QemuGuest implements Guest {
     return this.misfit(state, parts)
   }
 
-  async #resume(startedAt: number): Promise<{ valid: boolean; pauseUs: number }> {
+  async #resume(time: PauseTime): Promise<{ valid: boolean; pauseUs: number; pausingUs: number }> {
     const { qmp, lease } = this.qemu
     const valid = lease.release()
     const commands = this.#suspended ? [] : [{ execute: 'cont' }]
@@ -171,7 +180,7 @@ export class QemuGuest implements Guest {
     // Somebody has let it run in the middle.
     const broken = this.#othersCommand && during?.running === true
     if (broken) this.#noteSuspension(false)
-    return { valid: valid && !broken, pauseUs: (performance.now() - startedAt) * 1000 }
+    return { valid: valid && !broken, ...time.ended() }
   }
 
   /** Somebody else stops and resumes it as well (virsh suspend, resume). */
@@ -196,7 +205,7 @@ interface RunState {
 
 /** What both hosts must have alike for the device state of one to load on the other. */
 function describe({ record, ram }: QemuProcess): GuestDescription {
-  const { track: _, disks, aux = [], firmware, ...machine } = record.machine
+  const { track: _, disks, aux = [], firmware, vnc, ...machine } = record.machine
   return {
     id: record.id,
     name: record.name,
@@ -208,6 +217,7 @@ function describe({ record, ram }: QemuProcess): GuestDescription {
       aux,
       disks: disks.map(shapeOf),
       ...(firmware && { firmware: firmware.kind }),
+      ...(vnc && { vnc: vncOf(vnc) }),
     },
   }
 }

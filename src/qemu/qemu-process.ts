@@ -2,12 +2,12 @@
  * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: an end that QEMU did not
  * announce is a death (guest-ends.ts).
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { isRamUnlinked, ramPathOf } from '../memory/ram-path.ts'
 import { Region } from '../memory/region.ts'
 import { realClock } from '../replication/clock.ts'
 import type { GuestEnd } from '../replication/guest.ts'
+import { memoryBytes } from './aux-ram.ts'
 import { BoundedLog } from './bounded-log.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { DiskErrors } from './disk-errors.ts'
@@ -17,8 +17,9 @@ import { ShimFence } from './fence.ts'
 import { FlushAhead } from './flush-ahead.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, removeFiles } from './guest-files.ts'
-import { type GuestRecord, syncRecord, writeRecord } from './guest-record.ts'
+import type { GuestRecord } from './guest-record.ts'
 import { HangWatch } from './hang-watch.ts'
+import { KeptRecord } from './kept-record.ts'
 import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
 import { MachineParts } from './machine-parts.ts'
@@ -30,7 +31,7 @@ import { PauseLease } from './pause-lease.ts'
 import { fateOf, killProcess, untilGone } from './process.ts'
 import type { Qmp } from './qmp.ts'
 import { untilConnected } from './qmp-connect.ts'
-import { type VncAddress, vncAddress } from './screen.ts'
+import { reloadCertificate, type VncAddress, vncAddress } from './screen.ts'
 import { openTaps } from './tap.ts'
 
 /** Long enough for QEMU to answer a `cont`. */
@@ -45,8 +46,6 @@ const shutdownMs = 2_000
 
 /** So often the logs and the RAM file are looked at. */
 const lookMs = 1_000
-/** So long a decision waits for the disk that its record is written to. */
-const syncMsMax = 1_000
 
 export class QemuProcess {
   readonly files: GuestFiles
@@ -71,7 +70,7 @@ export class QemuProcess {
   readonly parts: MachineParts
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
-  record: GuestRecord
+  readonly #kept: KeptRecord
   /** Settles when they are as the guest has left them. */
   #mapsLeft: Promise<void> = Promise.resolve()
   readonly #announcement = new Announcement()
@@ -97,7 +96,7 @@ export class QemuProcess {
     const files = withoutLinks(named)
     this.files = files
     this.#vnc = vnc
-    this.record = record
+    this.#kept = new KeptRecord(files, record)
     this.qmp = qmp
     this.ram = ram
     this.deviceState = deviceState
@@ -114,7 +113,7 @@ export class QemuProcess {
       pid: record.process.pid,
       path: () => this.ramPath,
     })
-    this.parts = new MachineParts(qmp)
+    this.parts = new MachineParts(qmp, files.shimStatus)
     this.diskErrors = new DiskErrors(qmp, record.machine.disks)
     this.maps = DiskMaps.open(files, record)
     const { lease, maps } = this
@@ -158,7 +157,8 @@ export class QemuProcess {
       found = new QemuProcess(own, {
         record,
         qmp,
-        ram: Region.map(ram, { writable: true }),
+        // What was plugged in since is behind it, and none of the machine's.
+        ram: Region.map(ram, { writable: true, bytes: memoryBytes(record.machine) }),
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         vnc: undefined,
         notes: [],
@@ -205,6 +205,11 @@ export class QemuProcess {
     return this.#vnc
   }
 
+  /** The host has a new one. */
+  async reloadCertificate(): Promise<void> {
+    if (this.record.machine.vnc?.certificate) await reloadCertificate(this.qmp)
+  }
+
   /** QEMU has said that it ends, though its process may still be there; it may yet run on (guest-ends.ts). */
   get endAnnounced(): boolean {
     return this.#announcement.end !== undefined
@@ -219,22 +224,22 @@ export class QemuProcess {
     return ramPathOf(this.record.process.pid, this.files.ram)
   }
 
+  get record(): GuestRecord {
+    return this.#kept.record
+  }
+
   updateRecord(change: Partial<GuestRecord>): void {
-    this.replaceRecord({ ...this.record, ...change })
+    this.#kept.update(change)
   }
 
   /** A change that a loss of power must not undo. */
   async writeDown(change: Partial<GuestRecord>): Promise<void> {
-    this.updateRecord(change)
-    // Whoever waits for it waits for no disk that hangs: the guest matters more.
-    const late = delay(syncMsMax, 'its disk does not answer', { ref: false })
-    const trouble = await Promise.race([late, syncRecord(this.files).catch((error: Error) => error.message)])
+    const trouble = await this.#kept.writeDown(change)
     if (trouble) this.notes.push(`its record may not outlast a loss of power: ${trouble}`)
   }
 
   replaceRecord(record: GuestRecord): void {
-    writeRecord(this.files, record)
-    this.record = record
+    this.#kept.replace(record)
   }
 
   /** Ends the process, if it still runs, and frees its memory and files. */
@@ -247,6 +252,7 @@ export class QemuProcess {
     await untilGone(this.record.process)
     if (!this.qmp.closed) await this.ended
     this.release()
+    this.#kept.forget()
     removeFiles(this.files)
   }
 
@@ -309,6 +315,7 @@ export class QemuProcess {
       let shutDown = false
       this.qmp.on('event', (event) => {
         this.#announcement.heard(event)
+        this.parts.memory.heard(event)
         if (event.event === 'SHUTDOWN') {
           shutDown = true
           patience ??= setTimeout(() => this.kill(), shutdownMs)

@@ -52,6 +52,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   /** Why this side ended the connection: QEMU sent what no QEMU sends. */
   #broken: SubpageError | undefined
   #listener: Qmp | undefined
+  readonly #lastEvents = new Map<string, QmpEvent>()
 
   private constructor(socket: Socket, version: string, rest: string) {
     super()
@@ -125,6 +126,11 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     return this.#answerCount
   }
 
+  /** The last event of this name. What an answered command has caused is here, before those who listen are told. */
+  last(event: string): QmpEvent | undefined {
+    return this.#lastEvents.get(event)
+  }
+
   /** Asks for an answer that costs nothing; whoever counts the answers sees it. */
   ask(): void {
     // It fails when QEMU has ended, which is noticed elsewhere.
@@ -174,6 +180,7 @@ export class Qmp extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 
   #heard(event: QmpEvent): void {
+    this.#lastEvents.set(event.event, event)
     // The listener hears the same.
     if (!this.#listener) this.emit('event', event)
   }
@@ -210,7 +217,9 @@ function readGreeting(socket: Socket): Promise<{ greeting: QmpMessage; rest: str
     const lines = new QmpLines()
     const onData = (chunk: string) => {
       try {
-        const [greeting] = lines.push(chunk, 1)
+        let [greeting] = lines.push(chunk, 1)
+        // Of a monitor that was used before: what happens while it is opened anew.
+        while (greeting?.event !== undefined) [greeting] = lines.push(lines.rest, 1)
         if (greeting === undefined) return
         if (greeting.QMP === undefined) throw broken('something else than a greeting')
         quiet()

@@ -6,6 +6,7 @@ import type { DiskRequest } from './disk.ts'
 import { type DiskOwner, disksOf } from './disk-places.ts'
 import { assertFits, type FirmwareRequest } from './firmware.ts'
 import type { GuestFiles } from './guest-files.ts'
+import { memoryLayout } from './memory-backends.ts'
 import { addressed, type NicRequest } from './nic.ts'
 import { firmwareFor } from './nvram.ts'
 import { takeDisks } from './option-disks.ts'
@@ -13,8 +14,7 @@ import { takeFirmware } from './option-firmware.ts'
 import { readOptions, splitOptions } from './option-policy.ts'
 import type { Machine } from './options.ts'
 import type { PluginPart } from './plugin.ts'
-import { nodesOf } from './ram-nodes.ts'
-import { assertGuarded, screenOptions, type Vnc } from './screen.ts'
+import { type Certificate, screenOf, screenOptions, type Vnc } from './screen.ts'
 
 export interface RunRequest {
   name: string
@@ -35,12 +35,12 @@ export interface RunRequest {
 /** @throws SubpageError GUEST_UNPROTECTABLE, BAD_ARGUMENT, DISK_UNUSABLE */
 export async function machineOf(
   request: RunRequest,
-  images: readonly string[],
+  { images, certificate }: { images: readonly string[]; certificate?: Certificate },
   files: GuestFiles,
   owner: DiskOwner,
 ): Promise<Machine> {
   const { name, ramBytes, nics = [], disks = [], track = [], vnc } = request
-  if (vnc) assertGuarded(vnc)
+  const screen = vnc && screenOf(vnc, certificate)
   const sata = disks.flatMap(({ bus }, index) => (bus === 'sata' ? [index] : []))
   const { options: left, firmware: given } = takeFirmware(splitOptions(request.options))
   if (given && request.firmware)
@@ -52,17 +52,17 @@ export async function machineOf(
   const taken = takeDisks(left, sata)
   const { type, options } = readOptions(taken.options, images)
   if (firmware) assertFits(firmware.kind, type, options)
-  const nodes = nodesOf(options, ramBytes)
+  const { backends } = memoryLayout(type, options, ramBytes)
   return {
     type,
     ramBytes,
-    ...(nodes && { nodes }),
+    ...(backends && { backends }),
     accel: await chooseAccel(request),
-    options: vnc ? [...options, ...screenOptions(options)] : options,
+    options: screen ? [...options, ...screenOptions(options)] : options,
     nics: addressed(name, nics),
     disks: disksOf([...disks, ...taken.disks], files, owner),
     ...(firmware && { firmware: firmwareFor(firmware, files, owner) }),
-    ...(vnc && { vnc }),
+    ...(screen && { vnc: screen }),
     ...(track.length > 0 && { track: [...new Set(track)] }),
   }
 }

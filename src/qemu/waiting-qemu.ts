@@ -6,11 +6,13 @@ import { once } from 'node:events'
 import { chmodSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { SubpageError } from '../errors.ts'
+import { dataPagesAt } from '../memory/data-pages.ts'
+import { pageBytes } from '../memory/page.ts'
 import type { GuestDescription, GuestEnd, WaitingGuest } from '../replication/guest.ts'
 import { removeDisks } from './disk-files.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { lastWords, launch, type Starter } from './launch.ts'
-import { type PeerDirectories, readDescription } from './machine-description.ts'
+import { type HostPlaces, readDescription } from './machine-description.ts'
 import { QemuProcess } from './qemu-process.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 
@@ -18,6 +20,7 @@ import type { Qmp, QmpEvent } from './qmp.ts'
 const announcements = { initial: 10, max: 550, rounds: 10, step: 50 }
 
 export class WaitingQemu implements WaitingGuest {
+  readonly blank = true
   readonly qemu: QemuProcess
   readonly parts: readonly string[]
   readonly #starter: Starter | undefined
@@ -41,11 +44,11 @@ export class WaitingQemu implements WaitingGuest {
     description: GuestDescription,
     generation: number,
     files: GuestFiles,
-    directories: PeerDirectories,
+    places: HostPlaces,
     starter?: Starter,
   ): Promise<WaitingQemu> {
-    const places = starter?.disks === undefined ? files : { ...files, disks: starter.disks }
-    const { version, machine } = readDescription(description, places, directories)
+    const found = starter?.disks === undefined ? files : { ...files, disks: starter.disks }
+    const { version, machine } = readDescription(description, found, places)
     const launched = await launch({ ...description, generation }, machine, files, true, starter)
     const { incoming = files.incoming } = launched
     const qemu = new QemuProcess({ ...files, incoming }, launched)
@@ -59,6 +62,7 @@ export class WaitingQemu implements WaitingGuest {
         capabilities: [{ capability: 'events', state: true }],
       })
       const parts = await partsOf(qemu)
+      clear(qemu)
       await qemu.qmp.run('migrate-incoming', { uri: `unix:${incoming}` })
       chmodSync(incoming, 0o600)
       return new WaitingQemu(qemu, parts, launched.made, starter)
@@ -125,6 +129,12 @@ async function abandon(qemu: QemuProcess, made: string[], starter: Starter | und
   await qemu.end()
   await starter?.forget(qemu.record.name)
   removeDisks(made)
+}
+
+/** QEMU has placed its ROMs in the memory: those of the guest come with the image. */
+function clear({ ram, ramPath }: QemuProcess): void {
+  const zeros = new Uint8Array(pageBytes)
+  for (const page of dataPagesAt(ramPath, ram.bytes).pages()) ram.write(page * pageBytes, zeros)
 }
 
 /** While it waits a machine saves the state that its devices have at the start: of the same devices as what it is to load. */

@@ -81,6 +81,7 @@ export async function checkpoint(
   return {
     epoch,
     pauseUs: resumed.pauseUs,
+    pausingUs: resumed.pausingUs,
     ownUs: frozen.harvestUs + frozen.captureUs,
     stopFlushUs: resumed.flushUs,
     harvestUs: frozen.harvestUs,

@@ -9,7 +9,7 @@
  *                           after that, which it looks at only then
  *   a mark of the standby   goes when the first checkpoint is applied after it was told to the primary
  *
- * Whoever is written to without a common lineage forgets its own first. A new one is the primary's and the standby's when the first
+ * Whoever is written to without a common lineage forgets its own first, and the primary its marks. A new one is the primary's and the standby's when the first
  * checkpoint is applied, of which each hears for itself: until both have it, they compare hashes.
  */
 import { randomBytes } from 'node:crypto'
@@ -61,6 +61,8 @@ export class DiskLineages {
         continue
       }
       map?.forget()
+      // All is compared: what is on its way now is written before that begins.
+      map?.clear()
       if (map && theirs !== undefined) {
         const lineage = randomBytes(lineageBytes)
         this.#renewed[disk] = lineage.toString('hex')

@@ -10,8 +10,10 @@ import type { EarlyPages } from './pending-pages.ts'
 /** One committed checkpoint. Times in microseconds, sizes in bytes. */
 export interface EpochReport {
   epoch: number
-  /** From the request to stop the guest until it ran again. */
+  /** For so long the guest stood still. */
   pauseUs: number
+  /** From the request to stop it until it was known to run again. */
+  pausingUs: number
   /** Our own part of the pause: harvest and capture. */
   ownUs: number
   /** The hypervisor's flush of the disks, within the pause. */
@@ -128,7 +130,7 @@ export class EpochStats {
       this.#costs.add(report, (nowMs - this.#committedAtMs) * 1000, this.#atLeastMs * 1000)
     }
     this.#committedAtMs = nowMs
-    this.#heldAtMs = nowMs - (report.commitUs + report.pauseUs) / 1000
+    this.#heldAtMs = nowMs - (report.commitUs + report.pausingUs) / 1000
     this.#checkpoints++
     this.#pause.record(inBounds(report.pauseUs))
     this.#own.record(inBounds(report.ownUs))
@@ -189,31 +191,32 @@ const weight = 0.02
 /** Means, of which the newest epochs count most. */
 class CostStats {
   #epochs = 0
-  #means = { periodUs: 0, atLeastUs: 0, pauseUs: 0, faultUs: 0, commitUs: 0 }
+  #means = { periodUs: 0, atLeastUs: 0, pauseUs: 0, pausingUs: 0, faultUs: 0, commitUs: 0 }
 
   get takes(): Takes {
-    const { pauseUs, commitUs } = this.#means
-    return { pauseUs, commitUs }
+    const { pausingUs, commitUs } = this.#means
+    return { pausingUs, commitUs }
   }
 
   /** @param periodUs since the last commit @param shortestUs whatever is sent, it is as long as this */
-  add({ pauseUs, faultUs, commitUs }: EpochReport, periodUs: number, shortestUs: number): void {
+  add({ pauseUs, pausingUs, faultUs, commitUs }: EpochReport, periodUs: number, shortestUs: number): void {
     const newest = Math.max(weight, 1 / ++this.#epochs)
-    const now = { periodUs, atLeastUs: Math.min(periodUs, shortestUs), pauseUs, faultUs, commitUs }
-    for (const what of ['periodUs', 'atLeastUs', 'pauseUs', 'faultUs', 'commitUs'] as const)
+    const atLeastUs = Math.min(periodUs, shortestUs)
+    const now = { periodUs, atLeastUs, pauseUs, pausingUs, faultUs, commitUs }
+    for (const what of Object.keys(now) as (keyof typeof now)[])
       this.#means[what] += newest * (now[what] - this.#means[what])
   }
 
   lately(outputs: 'held' | 'free'): ProtectionCost | null {
     if (this.#epochs === 0) return null
-    const { periodUs, atLeastUs, pauseUs, faultUs, commitUs } = this.#means
+    const { periodUs, atLeastUs, pauseUs, pausingUs, faultUs, commitUs } = this.#means
     // What is sent before the epoch has lasted long enough waits for that; it runs for this long of it, and in all.
-    const [early, running] = [Math.max(0, atLeastUs - pauseUs), Math.max(1, periodUs - pauseUs)]
+    const [early, running] = [Math.max(0, atLeastUs - pausingUs), Math.max(1, periodUs - pausingUs)]
     const share = (us: number) => Math.min(1, us / Math.max(1, periodUs))
     return {
       pauses: share(pauseUs),
       faults: share(faultUs),
-      outputWaitMs: outputs === 'free' ? null : (early ** 2 / running / 2 + pauseUs + commitUs) / 1000,
+      outputWaitMs: outputs === 'free' ? null : (early ** 2 / running / 2 + pausingUs + commitUs) / 1000,
     }
   }
 }

@@ -2,6 +2,7 @@
  * What replication needs of a hypervisor, and nothing more. `qemu/` implements it; another hypervisor is one more
  * folder. The order in which these are called is the spine: see checkpoint.ts.
  */
+import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import type { Tracker, TrackerChoice } from '../tracking/tracker.ts'
 import type { GuestDisks } from './disks.ts'
@@ -41,6 +42,8 @@ export interface Guest {
   readonly consoleBytes: number
   /** A pause that lasts longer is broken: the guard lets the guest run again. */
   readonly pauseMsMax: number
+  /** Pages that may be other than zeros, as far as that is known without a look at them: all that was ever written. */
+  dataPages(): PageRanges
   /** Starts to watch which pages the guest writes. @throws SubpageError TRACKER_UNAVAILABLE */
   track(choice: TrackerChoice): Tracker
   /**
@@ -65,9 +68,17 @@ export interface Guest {
    * What the machine that wrote this device state has more or less than one that is made of `parts`, which could not load it, for
    * people; undefined: it fits. Costs next to nothing.
    */
-  misfit(deviceState: Uint8Array, parts: readonly string[]): string | undefined
+  misfit(deviceState: Uint8Array, parts: readonly string[]): Difference | undefined
   /** The same, of the machine as it is now; it stands still for a moment. */
-  misfitNow(parts: readonly string[]): Promise<string | undefined>
+  misfitNow(parts: readonly string[]): Promise<Difference | undefined>
+}
+
+/** Between a guest's machine and its standby's. */
+export interface Difference {
+  /** For people. */
+  what: string
+  /** While the guest runs nobody can take it back. */
+  lasting: boolean
 }
 
 /** A guest that stands still for a checkpoint. */
@@ -80,8 +91,10 @@ export interface Pause {
    */
   resume(): Promise<{
     valid: boolean
-    /** Microseconds from the request to stop until the guest ran again. */
+    /** Microseconds for which the guest stood still. */
     pauseUs: number
+    /** Microseconds from the request to stop it until it was known to run again: the above, and the way there and back. */
+    pausingUs: number
     /** Of these, what flushing the disks took; 0 where that cannot be told. */
     flushUs: number
   }>
@@ -97,6 +110,8 @@ export interface Pause {
 
 /** A machine of the same kind that waits on the standby, its RAM being the image. */
 export interface WaitingGuest {
+  /** The image is all zeros, until replication writes to it. */
+  readonly blank: boolean
   /** What its machine is made of, in words of the hypervisor. It can load the device state of a machine that is made of the same. */
   readonly parts: readonly string[]
   /** Settles when the waiting process has ended without being asked to. */

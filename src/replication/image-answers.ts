@@ -13,9 +13,14 @@ import { decodeRange, type Welcome } from './messages.ts'
 import type { StandbyOptions } from './standby-options.ts'
 
 /** What does not change between connections. */
-export const welcomeOf = ({ guest, image, disks, host, succession }: StandbyOptions) =>
+export const welcomeOf = (
+  { guest, image, disks, host, succession }: StandbyOptions,
+  held: Welcome['image'],
+) =>
   ({
     release,
+    image: held,
+    blank: held === 'fresh' && guest.blank,
     claimant: succession.claimant,
     host,
     imagePages: image.region.pages,

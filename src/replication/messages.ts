@@ -76,6 +76,8 @@ export const Welcome = Type.Object({
   imagePages: Type.Integer(),
   /** Whether the image may hold pages of this guest already, so that comparing hashes pays. */
   image: Type.Union([Type.Literal('fresh'), Type.Literal('held')]),
+  /** The image is all zeros, so pages that are need not be sent at first; absent: it is not, or this release does not say. */
+  blank: Type.Optional(Type.Boolean()),
   /** Whether both hosts see the same arbiter. */
   arbitrated: Type.Boolean(),
   /** Where it keeps its copies of the disks, for people. */

@@ -1,12 +1,12 @@
 /**
  * The guest's machine is made of other parts than its standby's: somebody has plugged a device in or out, or changed a medium. The
  * standby could not load the next checkpoint's devices. So that checkpoint is not sent, the standby gives up what it has, and the
- * guest goes on alone. Once its parts are the standby's again, it is protected as before.
+ * guest goes on alone. Once its parts are the standby's again, it is protected as before; where that cannot be, it stays alone.
  */
 import { BrokenInvariant, SubpageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import { giveUp } from './farewell.ts'
-import type { Guest } from './guest.ts'
+import type { Difference, Guest } from './guest.ts'
 import type { PrimarySession } from './primary-session.ts'
 
 /** So often the machine is looked at, which stops it for some milliseconds. */
@@ -18,12 +18,18 @@ export class Misfit extends SubpageError {
   /** The standby has given its checkpoint up, and said so. */
   given = false
 
-  constructor(difference: string, parts: readonly string[]) {
+  /** It stays so while the guest runs. */
+  readonly lasting: boolean
+
+  constructor({ what, lasting }: Difference, parts: readonly string[]) {
     super(
-      'DEVICES_DIFFER',
-      `the guest has other devices than its standby, which cannot take it over (${difference}): take that back, and the protection goes on by itself`,
+      lasting ? 'GUEST_UNPROTECTABLE' : 'DEVICES_DIFFER',
+      lasting
+        ? `the guest has memory that no standby can have (${what}): shut the guest down and start it, and protect it again`
+        : `the guest has other devices than its standby, which cannot take it over (${what}): take that back, and the protection goes on by itself`,
     )
     this.parts = parts
+    this.lasting = lasting
   }
 }
 
@@ -59,15 +65,16 @@ export async function untilFits(
   told: (misfit: Misfit | undefined) => void,
 ): Promise<void> {
   told(misfit)
-  for (;;) {
+  for (let { lasting } = misfit; ; ) {
     await clock.sleep(lookMs, stopping)
     if (stopping.aborted) return
     // Its end comes, and stops this.
-    if (!guest.alive) continue
+    if (lasting || !guest.alive) continue
     try {
       const difference = await guest.misfitNow(misfit.parts)
       told(difference === undefined ? undefined : new Misfit(difference, misfit.parts))
       if (difference === undefined) return
+      lasting = difference.lasting
     } catch (error) {
       if (error instanceof BrokenInvariant) throw error
       // It ends, or was let run in the middle: the next look tells.

@@ -18,7 +18,7 @@ export interface Pace {
 
 /** What a checkpoint takes, on average, lately; microseconds. */
 export interface Takes {
-  pauseUs: number
+  pausingUs: number
   commitUs: number
 }
 
@@ -69,7 +69,7 @@ export function shortestMs(
   if (pauseShareMax === undefined) return epochMs
   const byCost = costUs / 1000 / pauseShareMax
   if (latencyMs === undefined) return byCost
-  return Math.max(byCost, 2 * latencyMs - (takes.pauseUs + 2 * takes.commitUs) / 1000)
+  return Math.max(byCost, 2 * latencyMs - (takes.pausingUs + 2 * takes.commitUs) / 1000)
 }
 
 /** The longest epoch, milliseconds. @param atLeastMs see `shortestMs` */

@@ -36,6 +36,7 @@ export class PendingPages {
   /** Of the coming epoch; also when its pages have been harvested since. */
   #sent: EarlyPages | undefined
   #underWay = false
+  #untouched = true
 
   /** @param pages of the guest */
   constructor(pages: number) {
@@ -57,7 +58,12 @@ export class PendingPages {
     this.#settle(this.#all)
   }
 
-  /** The shadow was set to the guest and compared with the image: all other pages are alike. */
+  /** Nothing was captured yet: the shadow is as it began. */
+  get untouched(): boolean {
+    return this.#untouched
+  }
+
+  /** All other pages are alike in guest, shadow and image. */
   onlyDiffer(pages: PageRanges): void {
     invariant(
       this.#sent === undefined,
@@ -73,6 +79,7 @@ export class PendingPages {
 
   /** The tracker named these pages. Until `committed` they are unsynced, and so are those that were sent early. */
   harvested(dirty: PageRanges): Harvested {
+    this.#untouched = false
     const whole = this.#unsynced
     this.#unsynced = whole.union(dirty).union(this.#early)
     this.#early = PageRanges.empty

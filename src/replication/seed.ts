@@ -1,6 +1,6 @@
 /**
- * Seeding: brings the image up to the guest's memory while the guest runs. First every page, or, where the standby has an
- * image of this guest already, those whose hashes differ; then, as in pre-copy migration, rounds of what was written
+ * Seeding: brings the image up to the guest's memory while the guest runs. First every page that the guest has ever written, or, where
+ * the standby has an image of this guest already, those whose hashes differ; then, as in pre-copy migration, rounds of what was written
  * meanwhile, until little enough is left for a pause. Nothing is committed yet: the first checkpoint does that.
  *
  * A protection whose next pause would have to capture too much (pause-limits.ts) is seeded again over the same connection,
@@ -44,6 +44,8 @@ export async function seed(
   memory.checkpointing(false)
   await memory.settled()
   session.disks.shadowMoves()
+  // Of a page that nobody has ever written guest, shadow and image are zeros. Of one that was taken elsewhere the file knows nothing.
+  const blank = anew && session.welcome.blank === true && pending.untouched && !memory.dense && !memory.moved
   if (anew) {
     // Armed before the first page is read: what is written afterwards shows in a later harvest.
     tracker.harvest()
@@ -57,6 +59,7 @@ export async function seed(
   // So few pages go with the next checkpoint, and the image stays one that can be taken over until then.
   if (pending.unsynced.pageCount <= enough) return
   pending.seeding()
+  if (blank) pending.onlyDiffer(guest.dataPages())
   for (let round = 0; round <= roundsMax && !signal.aborted; round++) {
     const { known, whole } = pending.harvested(tracker.harvest())
     const first = round === 0 ? forgotten : undefined

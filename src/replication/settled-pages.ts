@@ -22,7 +22,7 @@ export const speculateChoices: Speculate[] = ['auto', 'always', 'off']
 export const wastedShareMax = 0.1
 
 /** A page is sent while it is less probable than this that it is written again in the same epoch. */
-const againMax = 0.2
+export const againMax = 0.2
 const atFirst = 2
 const proved = 3
 /** Weight of the newest epoch. */

@@ -146,7 +146,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
       await heartbeat.during(Promise.all([...written, this.#keeper.prepare(hello.settings)]))
       this.#keeper.begin(reduces(hello.settings), hello.settings.durability, hello.lineages)
       welcomed = true
-      await connection.sendJson(frameType.welcome, { ...welcomeOf(this.#options), arbitrated, image })
+      await connection.sendJson(frameType.welcome, { ...welcomeOf(this.#options, image), arbitrated })
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.ending) break

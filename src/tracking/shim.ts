@@ -1,6 +1,6 @@
 /**
  * The shim as seen from outside: the environment that makes a program load it, and what it reports. The other side is
- * native/shim/shim.h; test/tracking/shim.test.ts holds that both agree.
+ * native/shim/environment.h; test/tracking/shim.test.ts holds that both agree.
  */
 import { existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -30,8 +30,8 @@ export interface ShimFiles {
   forget?: string
   /** Memory that QEMU allocates beside the RAM goes into the RAM file too. */
   auxRam?: boolean
-  /** Bytes of the RAM of each NUMA node, when there is more than one piece. */
-  nodes?: readonly number[]
+  /** Bytes of each memory backend that the RAM is made of, when that is not the file itself. */
+  backends?: readonly number[]
   /** Maps in which the chunks of disks that are written are marked (disk/chunk-map.ts). */
   diskMaps?: readonly string[]
 }
@@ -45,7 +45,7 @@ export function shimEnvironment(files: ShimFiles): Record<string, string> {
     guardQmp,
     forget,
     auxRam,
-    nodes = [],
+    backends = [],
     diskMaps = [],
   } = files
   return {
@@ -56,7 +56,7 @@ export function shimEnvironment(files: ShimFiles): Record<string, string> {
     ...(guardQmp === undefined ? {} : { SUBPAGE_GUARD_QMP: guardQmp }),
     ...(forget === undefined ? {} : { SUBPAGE_FORGET: forget }),
     ...(auxRam ? { SUBPAGE_AUX_RAM: 'on' } : {}),
-    ...(nodes.length > 0 ? { SUBPAGE_RAM_NODES: nodes.join(',') } : {}),
+    ...(backends.length > 0 ? { SUBPAGE_RAM_BACKENDS: backends.join(',') } : {}),
     ...(diskMaps.length > 0 ? { SUBPAGE_DISK_MAPS: diskMaps.join('\n') } : {}),
   }
 }
@@ -78,8 +78,10 @@ export interface ShimStatus {
   /** `on`: what QEMU sends to a tap passes the fence (native/shim/fence.h). */
   fence: 'off' | 'on' | 'failed'
   forget: 'off' | 'on' | 'failed'
-  /** NUMA nodes whose RAM is in the file; an older shim says nothing of them. */
-  nodes?: number
+  /** Memory backends that are in the file; an older shim says nothing of them. */
+  backends?: number
+  /** Memory backends that were in it, and that QEMU has given up while it ran: what has their place in the guest is elsewhere. */
+  unplugged?: number
   /** Bytes of each block behind the RAM in its file, in order. */
   aux: number[]
   failedStep: string

@@ -1,6 +1,7 @@
 /** What people read fits in 80 columns, and breaks between words. The report of `check`: test/guest/host-check.test.ts. */
 import { describe, expect, test } from 'vitest'
 import type { HostDensityStatus } from '../../src/agent/density-status.ts'
+import { type DiskStatus, diskStatus } from '../../src/agent/disk-status.ts'
 import type { GuestStatus, HostStatus } from '../../src/agent/status.ts'
 import { commands } from '../../src/cli/commands.ts'
 import { densityTable } from '../../src/cli/density-report.ts'
@@ -124,6 +125,24 @@ describe('fits in 80 columns', () => {
     expect(table).not.toContain(peer)
     expect(details(named, columns)).toContain(`beta (${peer})`)
     expect(details({ ...named, peerHost: null }, columns)).toMatch(new RegExp(`peer +${peer}`))
+  })
+
+  test('a disk: what was sent of it, once anything was', () => {
+    const quiet = { ...diskStatus({ name: 'data', bytes: 2 ** 30, path: '/disks/data' }, false) }
+    const of = (disk: Partial<DiskStatus>) =>
+      details({ ...guest('web'), disks: [{ ...quiet, state: 'Protected', ...disk }] }, columns).replace(
+        /\n */g,
+        ' ',
+      )
+    expect(of({})).toMatch(/data, 1.0 GiB, Protected, 0 B behind; .*; nothing sent yet: \/disks\/data/)
+    expect(
+      of({
+        behindBytes: 4096,
+        writtenBytes: 2 ** 21,
+        equalBytes: 2 ** 20,
+        sent: { ...quiet.sent, wireBytes: 2 ** 10, sharedBytes: 3 * 2 ** 18, plainBytes: 2 ** 18 },
+      }),
+    ).toMatch(/sent 1.0 KiB for 1.0 MiB, of which 75 % were in its memory, 0 % known, 0 % zeros/)
   })
 
   test('density status', () => {

@@ -78,9 +78,6 @@ const disk = (
   errors: 3,
   ...{ lastError, lastErrorCode },
 })
-const pauses = (failed: number, p99: number) => ({
-  epochs: { ...healthy.epochs!, failed, pauseUs: { ...percentiles, p99 } },
-})
 const seeding = { doneBytes: 1, totalBytes: 2, bytesPerSecond: 1, secondsLeft: 61 }
 
 const cases: [id: string, of: Patient][] = [
@@ -89,6 +86,10 @@ const cases: [id: string, of: Patient][] = [
   ['standby-failed', guest({ role: 'Standby', state: 'Failed', reason: 'QEMU refused' })],
   ['unprotectable', guest({ role: 'Alone', state: 'Failed', reason: 'PEER_MISMATCH' })],
   ['devices-differ', guest({ role: 'Alone', state: 'Failed', reason: 'others', devicesDiffer: true })],
+  [
+    'unprotectable',
+    guest({ role: 'Alone', state: 'Failed', reasonCode: 'GUEST_UNPROTECTABLE', devicesDiffer: true }),
+  ],
   ['not-protected', guest({ role: 'Alone', state: 'Running', peer: null })],
   ['seeding', guest({ state: 'Seeding', seeding })],
   ['connecting', guest({ role: 'Alone', state: 'Connecting' })],
@@ -110,8 +111,8 @@ const cases: [id: string, of: Patient][] = [
   ['fence-off', guest({ fence: { on: false, silenced: 0 } })],
   ['outputs-free', guest({ outputs: 'free' })],
   ['density', { ...patient, density: { guests: [], store: null, keeper: null, error: 'no room' } }],
-  ['checkpoints-fail', guest(pauses(100, 2000))],
-  ['pauses', guest(pauses(0, 20_000))],
+  ['checkpoints-fail', guest({ epochs: { ...healthy.epochs!, failed: 100 } })],
+  ['costly', guest({ epochs: { ...healthy.epochs!, cost: { pauses: 0.3, faults: 0.2, outputWaitMs: 20 } } })],
   ['peer-unknown', { ...patient, peer: 'no agent answers' }],
   ['releases-differ', peer({}, { release: '0.0.9' })],
   ['peer-has-none', { ...patient, peer: { host: there, guest: undefined } }],

@@ -152,7 +152,7 @@ test('sending', async () => {
 test('overhead', async () => {
   const { json, text } = await overhead(redis, { tiny: true })
   const { latencyUs, throughput, steps, epochMs } = json
-  for (const mode of ['unprotected', 'protected', 'auto'] as const) {
+  for (const mode of ['unprotected', 'protected', 'auto', 'goal'] as const) {
     expect(latencyUs[mode].p50).toEqual(between(0, latencyUs[mode].p99))
     for (const measure of [throughput, steps]) expect(measure[mode]).toBeGreaterThan(0)
     expect(text).toContain(`${throughput[mode]} requests/s`)
@@ -160,4 +160,5 @@ test('overhead', async () => {
   // An answer waits for its checkpoint: half an epoch on average, and less when checkpoints follow the output.
   expect(latencyUs.protected.p50 - latencyUs.unprotected.p50).toBeGreaterThan((epochMs * 1000) / 4)
   expect(latencyUs.auto.p50).toBeLessThan(latencyUs.protected.p50)
+  expect(json.cost.auto.addedP50Ms.median).toBeLessThan(json.cost.protected.addedP50Ms.median)
 })

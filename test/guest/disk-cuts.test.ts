@@ -165,7 +165,7 @@ test('cancelled while its disks are copied: nothing stays unless it is said', {
   await beginProtect(a, guest, b)
   await until(a, guest, ({ state }) => state === 'Protected')
   expect(await a.client.guest(guest)).toMatchObject({ peer: b.address, peerHost: 'b' })
-  expect(await b.client.guest(guest)).toMatchObject({ peer: 'a', peerHost: 'a' })
+  expect(await b.client.guest(guest)).toMatchObject({ peer: a.address, peerHost: 'a' })
   expect(await a.client.verify(guest)).toMatchObject({ equal: true })
   await a.client.remove(guest)
 })

@@ -13,6 +13,8 @@ import {
   untilConsole,
   victimDamage,
 } from '../../src/qemu/demo-guest.ts'
+import { guestFiles } from '../../src/qemu/guest-files.ts'
+import { Qmp } from '../../src/qemu/qmp.ts'
 import { hotPageCosts } from '../../src/replication/hot-page-costs.ts'
 import { automaticPace } from '../../src/replication/pace.ts'
 import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
@@ -62,6 +64,26 @@ test('an area that a guest rewrites stays unarmed: faults are saved, and the cop
   expect(cost!.outputWaitMs).toBeGreaterThan(25)
   expect(cost!.faults).toBeGreaterThan(0)
   expect(cost!.faults).toBeLessThan(0.5)
+})
+
+test('a pause is as long as QEMU says that the guest stood still', async () => {
+  const qmp = await Qmp.connect(guestFiles(from.stateDirectory, name).observerQmp)
+  const observed: number[] = []
+  let stoppedUs: number | undefined
+  qmp.on('event', ({ event, timestamp: { seconds, microseconds } }) => {
+    const us = seconds * 1e6 + microseconds
+    if (event === 'STOP') stoppedUs = us
+    if (event === 'RESUME' && stoppedUs !== undefined) observed.push(us - stoppedUs)
+  })
+  const { last } = await from.client.guest(name)
+  const said = new Set<number>()
+  await until(from, name, (status) => {
+    // One that was under way is seen in part.
+    if (status.last!.epoch > last!.epoch + 1) said.add(status.last!.pauseUs)
+    return said.size >= 10
+  })
+  await expect.poll(() => [...said].filter((us) => !observed.includes(us))).toEqual([])
+  qmp.close()
 })
 
 test('whoever watches the working set hears of pages that no fault tells of', async () => {

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
-import { Hosts, idle, protect, until } from '../support/hosts.ts'
+import { Hosts, idle, protect, supervisorPid, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
 let hosts: Hosts
@@ -84,6 +84,16 @@ test.each(plugged)(
   },
   30_000,
 )
+
+test("memory that is not the guest's is none of its file to the next supervisor", async () => {
+  await others.run('object-add', { 'qom-type': 'memory-backend-ram', id: 'idle', size: 1 << 20 })
+  const before = await supervisorPid(a, 'web')
+  process.kill(before, 'SIGKILL')
+  await until(a, 'web', ({ supervisor }) => supervisor !== null && supervisor.process !== before)
+  await again()
+  expect(await a.client.verify('web')).toMatchObject({ equal: true })
+  await others.run('object-del', { id: 'idle' })
+})
 
 test('another processor is noticed, said by doctor, and refuses a new protection', async () => {
   const [{ type, props }] = (

@@ -1,76 +1,53 @@
 /**
- * Domains of libvirt under protection, each host with a libvirtd of its own: the standby is a domain of the other host, and a client's TCP
- * connection to the guest survives. What people do with virsh is told apart from a death.
+ * The life of a domain of libvirt under protection: the standby is a domain of the other host, a client's TCP connection to the guest
+ * survives, and disks, firmware and what libvirt says of it go along.
  */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
-import { guestImage } from '../../src/qemu/demo-guest.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
+import { Adder } from '../support/adder.ts'
 import { makeDisk, recordsOn } from '../support/guest-disk.ts'
-import { Hosts, until } from '../support/hosts.ts'
-import { Libvirtd } from '../support/libvirt.ts'
-import { type Connection, TestNetwork } from '../support/network.ts'
+import { until } from '../support/hosts.ts'
+import { type LibvirtHost, LibvirtPair } from '../support/libvirt-pair.ts'
+import type { Connection } from '../support/network.ts'
 
 const images = '/var/lib/libvirt/images'
 const guestAddress = '10.79.0.2'
-const description = join(tmpdir(), `subpage-domain-${process.pid}.xml`)
 
-interface Host {
-  agent: EphemeralAgent
-  libvirtd: Libvirtd
-}
-
-let network: TestNetwork
-let hosts: Hosts
-let a: Host
-let b: Host
-let client: string
-let bridge: string
+let pair: LibvirtPair
+let a: LibvirtHost
+let b: LibvirtHost
 
 beforeAll(async () => {
-  network = await TestNetwork.make()
-  hosts = new Hosts()
-  const host = async (name: string): Promise<Host> => {
-    const libvirtd = await Libvirtd.start()
-    return { libvirtd, agent: await hosts.add(name, {}, undefined, libvirtd.prefix) }
-  }
-  ;[a, b] = await Promise.all([host('a'), host('b')])
-  bridge = await network.bridge()
-  client = await network.namespace()
-  await network.attach(client, '10.79.0.1/24', bridge)
-  const [kernel, initrd] = [guestImage('vmlinuz'), guestImage('initrd.gz')]
+  pair = await LibvirtPair.make()
+  ;({ a, b } = pair)
   await makeImages()
-  const { out } = await a.libvirtd.run(
-    ...['virt-install', '--name', 'web', '--memory', '160', '--virt-type', 'qemu', '--machine', 'q35'],
-    ...['--disk', `path=${images}/web.qcow2,bus=virtio,driver.discard=unmap`],
-    ...['--disk', `path=${images}/second.raw,format=raw,bus=scsi`, '--controller', 'scsi,model=virtio-scsi'],
-    ...['--disk', `path=${images}/third.raw,format=raw,bus=sata,cache=none`],
-    ...['--network', `bridge=${bridge},model=virtio`, '--graphics', 'vnc,password=sesame'],
-    ...['--osinfo', 'detect=off,require=off', '--noautoconsole', '--print-xml', '--boot'],
-    `uefi,firmware.feature0.name=secure-boot,firmware.feature0.enabled=no,kernel=${kernel},initrd=${initrd},kernel_args=console=ttyS0 workload=sum net=${guestAddress}/24`,
+  await pair.define(
+    'web',
+    guestAddress,
+    [
+      ...['--disk', `path=${images}/web.qcow2,bus=virtio,driver.discard=unmap`],
+      ...[
+        '--disk',
+        `path=${images}/second.raw,format=raw,bus=scsi`,
+        '--controller',
+        'scsi,model=virtio-scsi',
+      ],
+      ...['--disk', `path=${images}/third.raw,format=raw,bus=sata,cache=none`],
+      ...['--graphics', 'vnc,password=sesame', '--sound', 'default'],
+    ],
+    ['uefi', 'firmware.feature0.name=secure-boot', 'firmware.feature0.enabled=no'],
   )
-  writeFileSync(description, out)
-  await a.libvirtd.virsh('define', description)
   await a.libvirtd.virsh('autostart', 'web')
-  const { status, said } = await a.libvirtd.subpage('libvirt', 'prepare', 'web', '--apply', '--json')
-  expect([status, said]).toEqual([0, ''])
 })
 
-afterAll(async () => {
-  await hosts[Symbol.asyncDispose]()
-  for (const { libvirtd } of [a, b]) await libvirtd[Symbol.asyncDispose]()
-  await network[Symbol.asyncDispose]()
-  rmSync(description, { force: true })
-})
+afterAll(() => pair[Symbol.asyncDispose]())
 
 /** On a, which has them to itself: raw files, and a qcow2 file on another one, as a snapshot leaves it. */
 async function makeImages(): Promise<void> {
   for (const format of ['qcow2', 'raw'] as const) {
-    const made = join(hosts.directory, `image.${format}`)
+    const made = pair.path(`image.${format}`)
     makeDisk(made, format)
     const names = format === 'qcow2' ? ['base.qcow2'] : ['second.raw', 'third.raw']
     for (const name of names) await a.libvirtd.run('cp', '--sparse=always', made, join(images, name))
@@ -78,42 +55,6 @@ async function makeImages(): Promise<void> {
   const overlay = ['-F', 'qcow2', '-b', `${images}/base.qcow2`, `${images}/web.qcow2`]
   await a.libvirtd.run('qemu-img', 'create', '-f', 'qcow2', ...overlay)
   await a.libvirtd.run('chown', '-R', 'libvirt-qemu:kvm', images)
-}
-
-async function startAndProtect(name = 'web'): Promise<void> {
-  await a.libvirtd.virsh('start', name)
-  const { status, said } = await a.libvirtd.subpage(
-    ...[
-      'protect',
-      `libvirt:${name}`,
-      '--state',
-      a.agent.stateDirectory,
-      '--to',
-      b.agent.stateDirectory,
-      '--json',
-    ],
-  )
-  expect([status, said]).toEqual([0, ''])
-  await until(a.agent, name, ({ state }) => state === 'Protected')
-}
-
-/** The guest has its address when it has booted. */
-async function connect(port = 7070, address = guestAddress): Promise<Connection> {
-  for (;;)
-    try {
-      return await network.connect(client, address, port)
-    } catch {
-      // Not yet.
-      await delay(100)
-    }
-}
-
-let [added, sum] = [0, 0n]
-async function add(connection: Connection): Promise<void> {
-  sum += BigInt(++added)
-  connection.send(`add ${added}\n`)
-  expect(await connection.until((text) => text.endsWith('\n'))).toBe(`ok ${added} ${sum}\n`)
-  connection.received = ''
 }
 
 /** For its disks: numbers that come over the network are kept before they are answered, and read back from the disk itself. */
@@ -131,7 +72,7 @@ async function beginKeeping(): Promise<Connection> {
     'web',
     keeper.map((line) => `run ${line}`),
   )
-  return await connect(7071)
+  return await pair.connect(guestAddress, 7071)
 }
 
 const kept: number[] = []
@@ -150,29 +91,30 @@ async function keptThere(connection: Connection): Promise<number[]> {
 }
 
 /** What the firmware keeps of ours. */
-const variables = ({ libvirtd }: Host, path: string) => {
+const variables = ({ libvirtd }: LibvirtHost, path: string) => {
   const file = readFileSync(libvirtd.pathOf(path))
   const name = file.indexOf(Buffer.from('Kept\0', 'utf16le'))
   return name < 0 ? '' : file.subarray(name, name + 30).toString('latin1')
 }
 
 /** Where a domain's definition has its disks, in order. */
-const placesOf = async ({ libvirtd }: Host) =>
+const placesOf = async ({ libvirtd }: LibvirtHost) =>
   [...(await libvirtd.virsh('dumpxml', '--inactive', 'web')).matchAll(/<source file='([^']+)'/g)].map(
     ([, path]) => path,
   )
 
 /** What libvirt hears of a guest's pauses is a little late. */
-const becomes = ({ libvirtd }: Host, state: string) => expect.poll(() => libvirtd.stateOf('web')).toBe(state)
+const becomes = ({ libvirtd }: LibvirtHost, state: string) =>
+  expect.poll(() => libvirtd.stateOf('web')).toBe(state)
 
-const held = async ({ libvirtd }: Host) =>
+const held = async ({ libvirtd }: LibvirtHost) =>
   (await libvirtd.run('cat', '/var/lib/libvirt/qemu/subpage/web/held')).out
 
 /** What people find in virsh desc and virt-manager. */
-const noticeOf = async ({ libvirtd }: Host) =>
+const noticeOf = async ({ libvirtd }: LibvirtHost) =>
   /<description>([^<]*)</.exec(await libvirtd.virsh('dumpxml', '--inactive', 'web'))?.[1]
 
-const autostart = async ({ libvirtd }: Host) =>
+const autostart = async ({ libvirtd }: LibvirtHost) =>
   /^Autostart: +(\w+)/m.exec(await libvirtd.virsh('dominfo', 'web'))?.[1]
 
 /** @returns how many checkpoints there were when it was seen to be suspended */
@@ -207,7 +149,7 @@ async function suspendAndResume(): Promise<void> {
 
 /** The standby was made without it. */
 async function plugAndUnplug(): Promise<void> {
-  const keyboard = join(hosts.directory, 'keyboard.xml')
+  const keyboard = pair.path('keyboard.xml')
   writeFileSync(keyboard, "<input type='keyboard' bus='virtio'/>")
   // In a checkpoint's pause libvirt takes the guest for paused; it plugs all the same.
   await a.libvirtd.virsh('attach-device', 'web', keyboard, '--live')
@@ -232,7 +174,7 @@ async function dieSuspended(): Promise<void> {
 }
 
 test('a domain survives the death of its QEMU, and moves back', async () => {
-  await startAndProtect()
+  await pair.startAndProtect('web')
   await becomes(a, 'running')
   await becomes(b, 'paused')
   // Nobody but subpage may start it now.
@@ -242,8 +184,8 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   expect(await held(b)).toMatch(/^web is a standby here/)
 
   expect((await a.agent.client.screenshot('web')).png).toMatch(/^iVBOR/)
-  const connection = await connect()
-  await add(connection)
+  const adder = new Adder(await pair.connect(guestAddress))
+  await adder.add()
   const keeping = await beginKeeping()
   for (let count = 0; count < 10; count++) await keep(keeping)
   const { disks: mirrored } = await a.agent.client.guest('web')
@@ -259,9 +201,9 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   await suspendAndResume()
   // Plugged in by people, and out again: what was seeded first is the standby of a machine without it.
   await plugAndUnplug()
-  await add(connection)
+  await adder.add()
   await dieSuspended()
-  await add(connection)
+  await adder.add()
   await becomes(b, 'running')
   expect(await b.agent.client.guest('web')).toMatchObject({
     takeover: { reason: expect.stringMatching(/died/) },
@@ -284,9 +226,9 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   await expect.poll(() => noticeOf(b)).toMatch(/^subpage: web is protected to .*, and may run there$/)
   expect(await held(b)).toMatch(/^web is protected to .* may run there; if that is over: rm /)
   expect((await b.agent.client.guest('web')).fence).toMatchObject({ on: true })
-  await add(connection)
+  await adder.add()
   await b.agent.client.switchover('web')
-  await add(connection)
+  await adder.add()
   await becomes(a, 'running')
   await keep(keeping)
   expect(await keptThere(keeping)).toEqual(kept)
@@ -304,9 +246,9 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   await until(a.agent, 'web', ({ state }) => state === 'Protected')
   process.kill((await a.agent.client.guest('web')).supervisor!.process, 'SIGKILL')
   await until(a.agent, 'web', ({ state, epochs }) => state === 'Protected' && (epochs?.checkpoints ?? 0) > 5)
-  await add(connection)
+  await adder.add()
   expect(await a.agent.client.unprotect('web')).toMatchObject({ state: 'Running' })
-  await add(connection)
+  await adder.add()
   await becomes(a, 'running')
   await becomes(b, 'shut off')
   expect([await autostart(a), await autostart(b)]).toEqual(['enable', 'disable'])
@@ -320,70 +262,43 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   await b.libvirtd.virsh('undefine', '--keep-nvram', 'web')
 })
 
-test.each([
-  ['destroy', /ended through libvirt/] as const,
-  ['managedsave', /saved its state/] as const,
-  ['shutdown', /shut itself down/] as const,
-])('virsh %s ends the guest, and its standby goes with it', async (command, reason) => {
-  await startAndProtect()
-  if (command === 'shutdown') await connect()
-  // In a checkpoint's pause libvirt takes the guest for paused, and refuses to shut it down.
-  await expect.poll(() => a.libvirtd.run('virsh', command, 'web')).toMatchObject({ status: 0 })
-  const { reason: said } = await until(a.agent, 'web', ({ state }) => state === 'Ended')
-  expect(said).toMatch(reason)
-  await expect.poll(() => b.libvirtd.virsh('list', '--all', '--name')).not.toContain('web')
-  await becomes(a, 'shut off')
-  if (command === 'managedsave') await a.libvirtd.virsh('managedsave-remove', 'web')
-})
-
-test('a domain that was not prepared, or does not run, is refused with what to do', async () => {
-  const protect = [
-    'protect',
-    'libvirt:web',
-    '--state',
-    a.agent.stateDirectory,
-    '--to',
-    b.agent.stateDirectory,
-  ]
-  expect((await a.libvirtd.subpage(...protect)).said).toMatch(/virsh start web/)
-  await a.libvirtd.subpage('libvirt', 'prepare', 'web', '--undo')
-  await a.libvirtd.virsh('start', 'web')
-  const { said } = await a.libvirtd.subpage(...protect)
-  expect(said.replaceAll(/\s+/g, ' ')).toContain('subpage libvirt prepare web --apply')
-  // It runs on as it did.
-  expect(await a.libvirtd.stateOf('web')).toBe('running')
-})
-
-test('a domain of two NUMA nodes survives, too', async () => {
-  const [kernel, initrd] = [guestImage('vmlinuz'), guestImage('initrd.gz')]
-  const { out } = await a.libvirtd.run(
-    ...['virt-install', '--name', 'nodes', '--memory', '160', '--vcpus', '2', '--virt-type', 'qemu'],
-    ...[
-      '--machine',
-      'q35',
-      '--disk',
-      'none',
-      '--network',
-      `bridge=${bridge},model=virtio`,
-      '--graphics',
-      'none',
-    ],
-    ...['--cpu', 'qemu64,numa.cell0.id=0,numa.cell0.cpus=0,numa.cell0.memory=98304'],
-    ...['--cpu', 'numa.cell1.id=1,numa.cell1.cpus=1,numa.cell1.memory=65536'],
-    ...['--osinfo', 'detect=off,require=off', '--noautoconsole', '--print-xml', '--boot'],
-    `kernel=${kernel},initrd=${initrd},kernel_args=console=ttyS0 workload=sum net=10.79.0.3/24`,
+/** Into a free slot, and out of it: its standby was made without it. */
+async function plugMemory(): Promise<void> {
+  const dimm = pair.path('dimm.xml')
+  writeFileSync(
+    dimm,
+    "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>",
   )
-  writeFileSync(description, out)
-  await a.libvirtd.virsh('define', description)
-  const apply = await a.libvirtd.subpage('libvirt', 'prepare', 'nodes', '--apply', '--json')
-  expect([apply.status, apply.said]).toEqual([0, ''])
-  await startAndProtect('nodes')
-  const connection = await connect(7070, '10.79.0.3')
-  ;[added, sum] = [0, 0n]
-  await add(connection)
+  await a.libvirtd.virsh('attach-device', 'nodes', dimm, '--live')
+  const { reason } = await until(a.agent, 'nodes', ({ devicesDiffer }) => devicesDiffer)
+  expect(reason).toMatch(/256 MiB are plugged in, and were 128 MiB|it has now: device dimm1 \(pc-dimm\)/)
+  // The guest gives it back in its own time.
+  await a.libvirtd.virsh('detach-device', 'nodes', dimm, '--live')
+  await until(a.agent, 'nodes', ({ state, devicesDiffer }) => state === 'Protected' && !devicesDiffer)
+}
+
+test('a domain of two NUMA nodes and a memory device survives, too', async () => {
+  const address = '10.79.0.3'
+  const memory = '288,hotplugmemorymax=512,hotplugmemoryslots=2'
+  await pair.define(
+    'nodes',
+    address,
+    [
+      ...['--vcpus', '2', '--disk', 'none', '--graphics', 'none', '--memory', memory],
+      ...['--cpu', 'qemu64,numa.cell0.id=0,numa.cell0.cpus=0,numa.cell0.memory=98304'],
+      ...['--cpu', 'numa.cell1.id=1,numa.cell1.cpus=1,numa.cell1.memory=65536'],
+      ...['--memdev', 'model=dimm,target.size=128,target.node=1'],
+    ],
+    [],
+    ['swiotlb=2048', 'memhp_default_state=online_movable'],
+  )
+  await pair.startAndProtect('nodes')
+  const adder = new Adder(await pair.connect(address))
+  await adder.add()
+  await plugMemory()
   expect(await a.agent.client.verify('nodes')).toMatchObject({ equal: true, pages: expect.any(Number) })
   process.kill((await a.agent.client.guest('nodes')).pid!, 'SIGKILL')
-  await add(connection)
+  await adder.add()
   expect(await b.agent.client.guest('nodes')).toMatchObject({
     takeover: { reason: expect.stringMatching(/died/) },
   })

@@ -110,7 +110,7 @@ test('a machine with SPICE is prepared with VNC, starts so, and gets its SPICE b
       '--redirdev',
       'usb,type=spicevmc',
       '--sound',
-      'none',
+      'default',
       '--disk',
       'none',
       '--network',

@@ -96,9 +96,9 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
       for (const value of values) expect(answerFaults(name, value), name).toEqual([])
 
     // The other agent is asked, too: it is one of this machine.
-    const doctor = async () => {
+    const doctor = async (agent = alpha!) => {
       let out = ''
-      const argv = ['doctor', 'web', '--state', alpha!.stateDirectory, '--json']
+      const argv = ['doctor', 'web', '--state', agent.stateDirectory, '--json']
       const status = await perform(argv, { out: { write: (text) => (out += text) }, err: process.stderr })
       const { findings } = JSON.parse(out) as { findings: Finding[] }
       const [code] = findings.map((found) => found.code)
@@ -109,6 +109,8 @@ test('prometheus learns of both sides of a pair what their agents say', async ()
     expect(well.ids.filter((id) => /critical|peer-unknown|not-verified|clocks/.test(id))).toEqual([
       'warning clocks-differ',
     ])
+
+    expect((await doctor(beta)).ids.filter((id) => /peer-unknown|peer-has-none/.test(id))).toEqual([])
 
     await beta!.client.remove('web', true)
     await until(alpha!, 'web', ({ state }) => state !== 'Protected')

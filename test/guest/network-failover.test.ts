@@ -6,8 +6,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { consoleAt, demoGuestOptions, untilConsole } from '../../src/qemu/demo-guest.ts'
+import { Adder } from '../support/adder.ts'
 import { Hosts, protect, ramBytes, until } from '../support/hosts.ts'
-import { type Connection, TestNetwork } from '../support/network.ts'
+import { TestNetwork } from '../support/network.ts'
 import { seededRandom } from '../support/random.ts'
 
 const guestAddress = '10.78.0.2'
@@ -49,33 +50,12 @@ afterAll(async () => {
   await network[Symbol.asyncDispose]()
 })
 
-/** Adds numbers one after the other, and knows what each answer must be. */
-class Adder {
-  readonly connection: Connection
-  added = 0
-  sum = 0n
-  slowestMs = 0
-
-  constructor(connection: Connection) {
-    this.connection = connection
-  }
-
-  async add(): Promise<void> {
-    this.sum += BigInt(++this.added)
-    const sentAt = performance.now()
-    this.connection.send(`add ${this.added}\n`)
-    const answer = `ok ${this.added} ${this.sum}\n`
-    expect(await this.connection.until((text) => text.endsWith('\n'))).toBe(answer)
-    this.connection.received = ''
-    this.slowestMs = Math.max(this.slowestMs, performance.now() - sentAt)
-  }
-}
-
 test(`a TCP connection survives ${failovers} failovers, and no answer is taken back`, {
   timeout: 300_000,
 }, async () => {
   const random = seededRandom()
-  const adder = new Adder(await network.connect(client, guestAddress, 7070))
+  const connection = await network.connect(client, guestAddress, 7070)
+  const adder = new Adder(connection)
   await adder.add()
   let [from, to] = [a, b]
   await protect(from, 'sum', to)
@@ -95,7 +75,7 @@ test(`a TCP connection survives ${failovers} failovers, and no answer is taken b
     for (let i = 0; i < 20; i++) await adder.add()
     ;[from, to] = [to, from]
   }
-  expect(adder.connection.ended, `seed ${random.seed}`).toBe(undefined)
+  expect(connection.ended, `seed ${random.seed}`).toBe(undefined)
   console.log(`${adder.added} sums, the slowest after ${adder.slowestMs.toFixed(0)} ms`)
   const events = (await a.client.recentEvents()).map(({ text }) => text)
   expect(events.some((text) => text.startsWith('made the bridge br0'))).toBe(true)

@@ -7,6 +7,7 @@ import { exitStatus } from '../../src/errors.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
 import { Hosts, idle, killHost, protect, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
+import { startTiny } from '../support/tiny-guest.ts'
 
 /** A small guest may end while its removal is under way, or after: each order must leave nothing. */
 const times = 5
@@ -140,3 +141,17 @@ test('every other command for a standby says where the guest runs, and the comma
   expect(failover.said).toContain('subpage switchover waits moves it')
   await a.client.remove('waits')
 }, 120_000)
+
+test('what is to be written down of a guest when it is gone leaves nothing', async () => {
+  const directory = join(hosts.directory, 'alone')
+  const qemu = await startTiny(directory, 'alone', [])
+  await qemu.writeDown({ generation: 2 })
+  expect(existsSync(qemu.files.record)).toBe(true)
+  await qemu.end()
+  // As of an arbiter that answers late.
+  await qemu.writeDown({ generation: 3 })
+  qemu.updateRecord({ suspended: true })
+  expect(existsSync(qemu.files.directory)).toBe(false)
+  expect(qemu.record).toMatchObject({ generation: 3, suspended: true })
+  expect(qemu.notes).toEqual([])
+})

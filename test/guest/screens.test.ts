@@ -1,4 +1,4 @@
-/** Guests with a screen: video memory lies in the RAM file, and is on the other host with the rest. */
+/** Guests with a screen, and a sound card: video memory lies in the RAM file, and is on the other host with the rest. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
@@ -57,6 +57,29 @@ const others = ['bochs-display', 'secondary-vga', 'virtio-gpu-pci', 'qxl'].flatM
   device,
 ])
 
+/** As virt-manager gives a machine. */
+const sound = [
+  '-audiodev',
+  'none,id=quiet',
+  '-device',
+  'ich9-intel-hda',
+  '-device',
+  'hda-duplex,audiodev=quiet',
+]
+/** Of the first stream: where the list of its buffers is (High Definition Audio 1.0a, 3.3.42). */
+const bufferList = 0x98
+
+/** Where the registers of the device of this class are. */
+async function registersOf(console: Console, pciClass: string): Promise<number> {
+  const resource = await inGuest(
+    console,
+    `head -n 1 $(dirname $(grep -l ${pciClass} /sys/bus/pci/devices/*/class | head -n 1))/resource`,
+  )
+  const at = Number(/0x[0-9a-f]+/.exec(resource)?.[0])
+  expect(at, resource).toBeGreaterThan(0)
+  return at
+}
+
 /** What a VNC server says first, and the kinds of authentication that it has (RFC 6143, 7.1). */
 async function greetingOf(host: EphemeralAgent, name: string): Promise<{ version: string; kinds: number[] }> {
   const { vnc } = await host.client.guest(name)
@@ -71,19 +94,19 @@ async function greetingOf(host: EphemeralAgent, name: string): Promise<{ version
   }
 }
 
-test('a screen, and all its memory, are on the other host after a failover', async () => {
-  const console = await start('std', ['-vga', 'std', ...others])
+test('a screen, all its memory, and a sound card are on the other host after a failover', async () => {
+  const console = await start('std', ['-vga', 'std', ...others, ...sound])
   const { auxBytes } = await a.client.guest('std')
   expect(auxBytes).toBeGreaterThan((3 * 16 + 64) * 2 ** 20)
-  const resource = await inGuest(console, 'head -n 1 /sys/bus/pci/devices/0000:00:01.0/resource')
-  const bar = Number(/0x[0-9a-f]+/.exec(resource)?.[0])
-  expect(bar, resource).toBeGreaterThan(0)
+  const bar = await registersOf(console, '0x030000')
+  const list = `0x${((await registersOf(console, '0x040300')) + bufferList).toString(16)}`
   const place = (n: number) => `0x${(bar + (n * 2 ** 20) / 2 + 64 * n).toString(16)}`
   const write = (n: number) => inGuest(console, `devmem ${place(n)} 32 ${1000 + n}`)
   for (let n = 20; n < 24; n++) await write(n)
   await protect(a, 'std', b)
   // While it is protected, in pages that nobody has touched before.
   for (let n = 24; n < 32; n++) await write(n)
+  await inGuest(console, `devmem ${list} 32 0x1234580`)
   await inGuest(console, 'echo "what people see" >/dev/tty1')
   const { checkpoints } = (await a.client.guest('std')).epochs!
   await until(a, 'std', ({ epochs }) => epochs!.checkpoints > checkpoints + 2)
@@ -101,6 +124,7 @@ test('a screen, and all its memory, are on the other host after a failover', asy
   expect(moved?.port).not.toBe(shown?.port)
   expect(await greetingOf(b, 'std')).toMatchObject({ kinds: [2] })
   const there = consoleAt((await b.client.guest('std')).console)
+  expect(Number(await inGuest(there, `devmem ${list} 32`))).toBe(0x1234580)
   for (let n = 20; n < 32; n++)
     expect(Number(await inGuest(there, `devmem ${place(n)} 32`)), `at ${n}`).toBe(1000 + n)
 }, 120_000)

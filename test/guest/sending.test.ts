@@ -13,7 +13,7 @@ import {
   untilConsole,
   victimDamage,
 } from '../../src/qemu/demo-guest.ts'
-import type { Speculate } from '../../src/replication/settled-pages.ts'
+import { againMax, type Speculate } from '../../src/replication/settled-pages.ts'
 import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
 import { subpage } from '../support/subpage.ts'
 
@@ -23,9 +23,6 @@ const hosts = new Hosts()
 let from: EphemeralAgent
 let to: EphemeralAgent
 let console: Console
-/** By how they were sent: the share of early pages that went in vain, and of bytes that went after the pause. */
-const inVain = new Map<Speculate, number>()
-const finalShare = new Map<Speculate, number>()
 
 beforeAll(async () => {
   ;[from, to] = await Promise.all([hosts.add('from'), hosts.add('to')])
@@ -35,7 +32,7 @@ beforeAll(async () => {
 })
 afterAll(() => hosts[Symbol.asyncDispose]())
 
-/** Protects, waits for enough epochs to tell, verifies. @returns the counters */
+/** Protects, waits for enough epochs to tell, verifies. @returns the counters, the share of early pages in vain, of bytes after the pause */
 async function protectedWith(speculate: Speculate) {
   await protect(from, name, to, { speculate, epochMs: 50 })
   // The first checkpoint carries what seeding left, and a predictor has to learn.
@@ -43,20 +40,20 @@ async function protectedWith(speculate: Speculate) {
   const { epochs } = await until(from, name, (status) => (status.epochs?.checkpoints ?? 0) >= 42)
   expect(await from.client.verify(name)).toMatchObject({ equal: true })
   const grown = (of: (so: NonNullable<typeof epochs>) => number) => of(epochs!) - of(early!)
-  inVain.set(
-    speculate,
-    grown((so) => so.earlyPagesAgain) /
+  return {
+    epochs: epochs!,
+    inVain:
+      grown((so) => so.earlyPagesAgain) /
       Math.max(
         1,
         grown((so) => so.earlyPages),
       ),
-  )
-  finalShare.set(speculate, grown((so) => so.bytes.final) / grown((so) => so.bytes.sent))
-  return epochs!
+    finalShare: grown((so) => so.bytes.final) / grown((so) => so.bytes.sent),
+  }
 }
 
 test('always: pages go early, those in vain are counted, and the copy is equal', async () => {
-  const epochs = await protectedWith('always')
+  const { epochs } = await protectedWith('always')
   expect(epochs.earlyPages).toBeGreaterThan(100)
   expect(epochs.earlyPages).toBeLessThanOrEqual(epochs.dirtyPages)
   // The victim writes a few pages again and again: some are always written once more.
@@ -78,17 +75,18 @@ test('whoever watches the working set hears of the pages that went early', async
   await from.client.unprotect(name)
 })
 
-test('auto: cold pages go early, and fewer of them in vain than always', async () => {
-  const epochs = await protectedWith('auto')
+test('auto: cold pages go early, and few of them in vain', async () => {
+  const { epochs, inVain, finalShare } = await protectedWith('auto')
   expect(epochs.earlyPages).toBeGreaterThan(epochs.dirtyPages / 4)
-  expect(inVain.get('auto')).toBeLessThan(inVain.get('always')!)
+  // Hot pages are not armed and go early with neither way, so that 'always' need not do worse: the bound is the predictor's own.
+  expect(inVain).toBeLessThan(againMax)
   // What clients wait for.
-  expect(finalShare.get('auto')).toBeLessThan(0.95)
+  expect(finalShare).toBeLessThan(0.95)
   await from.client.unprotect(name)
 })
 
 test('off: nothing goes early', async () => {
-  const epochs = await protectedWith('off')
+  const { epochs } = await protectedWith('off')
   expect(epochs).toMatchObject({ earlyPages: 0, earlyPagesAgain: 0 })
   expect(epochs.bytes.final).toBe(epochs.bytes.sent)
   await from.client.unprotect(name)

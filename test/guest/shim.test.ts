@@ -75,6 +75,15 @@ test('stock QEMU starts with the shim, which reports what it watches', () => {
   expect(status?.tracking).toBe(probeUserfault().available ? 'ok' : 'failed')
 })
 
+test('a command is read with few system calls, however long it is', async () => {
+  const writes = () => Number(/^syscw: (\d+)$/m.exec(readFileSync(`/proc/${qemu.pid}/io`, 'utf8'))![1])
+  const [before, commands, bytes] = [writes(), 50, 400]
+  for (let n = 0; n < commands; n++)
+    await qmp.run('human-monitor-command', { 'command-line': 'info name'.padEnd(bytes) })
+  // Of itself QEMU writes three or four wake-ups for each byte.
+  expect((writes() - before) / commands).toBeLessThan(bytes / 10)
+})
+
 test('every page that the firmware changes is named, none while the guest stands still', async () => {
   const tracker = openTracker(target, 'auto')
   tracker.harvest()

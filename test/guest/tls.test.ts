@@ -6,19 +6,19 @@ import { judge } from '../../src/agent/demo.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { consoleAt } from '../../src/qemu/demo-guest.ts'
 import { TestCa, tlsEnvironment } from '../support/certificates.ts'
-import { Hosts, protect, startVictim, until } from '../support/hosts.ts'
+import { Hosts, idle, killHost, protect, startVictim, until } from '../support/hosts.ts'
+import { certificateShown } from '../support/vnc-viewer.ts'
 
 let hosts: Hosts
 let alpha: EphemeralAgent
 let beta: EphemeralAgent
 let mallory: EphemeralAgent
+let ca: TestCa
 
 beforeAll(async () => {
   hosts = new Hosts()
-  const [ca, otherCa] = [
-    await TestCa.make(join(hosts.directory, 'ca')),
-    await TestCa.make(join(hosts.directory, 'other-ca')),
-  ]
+  ca = await TestCa.make(join(hosts.directory, 'ca'))
+  const otherCa = await TestCa.make(join(hosts.directory, 'other-ca'))
   alpha = await hosts.add('alpha', tlsEnvironment(await ca.files('alpha')), '127.0.0.1:0')
   beta = await hosts.add('beta', tlsEnvironment(await ca.files('beta')), '127.0.0.1:0')
   mallory = await hosts.add('mallory', tlsEnvironment(await otherCa.files('mallory')), '127.0.0.1:0')
@@ -30,7 +30,7 @@ test('a guest is protected and survives over mutual TLS', async () => {
   await protect(alpha, 'guarded', beta)
   expect(await alpha.client.verify('guarded')).toMatchObject({ equal: true })
   // Who the primary is comes from its certificate.
-  expect(await beta.client.guest('guarded')).toMatchObject({ role: 'Standby', peer: 'alpha' })
+  expect(await beta.client.guest('guarded')).toMatchObject({ role: 'Standby', peerHost: 'alpha' })
 
   expect(exposed(dirname(status.console), status.pid)).toEqual([])
   const waiting = await beta.client.guest('guarded')
@@ -57,6 +57,31 @@ test('a host of another CA gets nowhere, in either direction', async () => {
     (await agent.client.recentEvents()).filter(({ kind }) => kind === 'refused').map(({ text }) => text)
   await expect.poll(() => heard(mallory)).not.toEqual([])
   await alpha.client.remove('sought')
+})
+
+test('an encrypted screen shows the certificate of the host where the guest is, a renewed one too', async () => {
+  const password = 'sesame'
+  const vnc = { address: '127.0.0.1', password, tls: true } as const
+  const status = await alpha.client.run({ ...idle, name: 'shown', vnc })
+  expect(status.vnc).toMatchObject({ encrypted: true })
+  const names = await certificateShown(status)
+  expect(names.CN).toBe('alpha')
+  await protect(alpha, 'shown', beta)
+  expect((await certificateShown(await beta.client.guest('shown'))).CN).toBe('beta')
+  process.kill(status.pid!, 'SIGKILL')
+  const taken = await until(beta, 'shown', ({ takeover }) => takeover !== null)
+  const serial = async () => (await certificateShown(taken)).serial
+  const first = await serial()
+  await ca.files('beta')
+  await expect.poll(serial, { timeout: 30_000 }).not.toBe(first)
+
+  // Of a renewal while nothing of ours runs the guest's QEMU hears as well.
+  const second = await serial()
+  await killHost(beta)
+  const renewed = tlsEnvironment(await ca.files('beta'))
+  beta = await hosts.add('beta', renewed, '127.0.0.1:0')
+  await expect.poll(serial, { timeout: 30_000 }).not.toBe(second)
+  await beta.client.remove('shown')
 })
 
 test('a guest with files that are not for guests is not started', async () => {

@@ -19,6 +19,15 @@ test('what libvirt adds to a domain that runs is no change', () => {
   expect(changeOf(live, own)).toBeUndefined()
 })
 
+const dimm = (base = '', size = 131072) =>
+  `<memory model='dimm'><target><size unit='KiB'>${size}</size><node>0</node></target><address type='dimm' slot='0' ${base}/></memory>`
+
+test('where the memory of a memory device begins libvirt says of a domain that runs; its size counts', () => {
+  expect(changeOf(domain(dimm("base='0x100000000'")), domain(dimm()))).toBeUndefined()
+  expect(changeOf(domain(dimm()), domain(''))).toMatch(/^memory dimm 131072 0 dimm:0/)
+  expect(changeOf(domain(dimm()), domain(dimm('', 262144)))).toMatch(/^memory dimm 131072/)
+})
+
 test.each([
   ['a card was plugged', domain(card(1) + disk('vda', '/a') + card(2)), /^interface bridge virtio 52:.*02 /],
   ['a disk was unplugged', domain(card(1)), /^disk file disk vda virtio/],

@@ -11,6 +11,10 @@ const refused = (devices: string, machine?: string, type?: string) =>
 
 const node = (more = '') => `<cell id='0' cpus='0' memory='524288' unit='KiB' ${more}/>`
 
+const dimm = (more = '', source = '') =>
+  `<memory model='dimm' ${more}>${source}<target><size unit='KiB'>131072</size><node>0</node></target></memory>`
+const room = "<maxMemory slots='1' unit='KiB'>1048576</maxMemory>"
+
 /** As virt-install and virt-manager describe machines. */
 const usual = `
   <emulator>/usr/bin/qemu-system-x86_64</emulator>
@@ -27,7 +31,7 @@ const usual = `
   <serial type='pty'><target type='isa-serial'/></serial><console type='pty'/>
   <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
   <input type='tablet' bus='usb'/><input type='keyboard' bus='ps2'/><input type='mouse' bus='virtio'/>
-  <graphics type='vnc' port='-1'/><video><model type='virtio'/></video><video><model type='vga'/></video><audio id='1' type='none'/>
+  <graphics type='vnc' port='-1'/><video><model type='virtio'/></video><video><model type='vga'/></video><audio id='1' type='none'/><sound model='ich9'/><sound model='ac97'/>
   <watchdog model='itco' action='reset'/><memballoon model='virtio'/><memballoon model='none'/>
   <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng><panic model='isa'/>`
 
@@ -35,6 +39,11 @@ test('machines as people have them can be protected', () => {
   expect(refused(usual)).toEqual([])
   expect(refused(usual, '<on_poweroff>destroy</on_poweroff><on_crash>destroy</on_crash>', 'qemu')).toEqual([])
   expect(refused(usual, `<cpu><numa>${node()}</numa></cpu>`)).toEqual([])
+  // With room for memory devices, and with some.
+  expect(refused(usual, `${room}<cpu><numa>${node()}</numa></cpu>`)).toEqual([])
+  expect(
+    refused(usual + dimm() + dimm("access='private'"), `${room}<cpu><numa>${node()}</numa></cpu>`),
+  ).toEqual([])
 })
 
 test.each([
@@ -78,8 +87,10 @@ test.each([
   ["<tpm model='tpm-crb'/>", /tpm tpm-crb: the state of a TPM/],
   ["<vsock model='virtio'/>", /vhost device/],
   ["<shmem name='x'/>", /memory is shared/],
-  ["<memory model='dimm'/>", /one file of subpage/],
-  ["<sound model='ich9'/>", /ich9-intel-hda is not on the list/],
+  ["<memory model='nvdimm'/>", /memory nvdimm: its memory is a file of this host/],
+  ["<memory model='virtio-pmem'/>", /memory virtio-pmem: its memory is a file of this host/],
+  ["<memory model='virtio-mem'/>", /memory virtio-mem: .*changes while the guest runs/],
+  ["<sound model='usb'/>", /sound usb: QEMU does not save its state/],
   ["<audio id='1' type='pulseaudio'/>", /sound device/],
   ["<serial type='tcp'/>", /connected to \(tcp\)/],
   ["<channel type='unix'><source mode='connect' path='/x'/></channel>", /connected to \(unix\)/],
@@ -92,11 +103,10 @@ test.each([
 })
 
 test.each([
-  ["<maxMemory slots='1' unit='KiB'>1</maxMemory>", /maxMemory: guest RAM is one file/],
   ['<cpu><numa><cell/></numa></cpu>', /cpu\/numa.*KiB/],
   [`<cpu><numa>${node("memAccess='shared'")}</numa></cpu>`, /cpu\/numa: .*shared/],
   [`<cpu><numa>${node()}</numa></cpu><memoryBacking><source type='memfd'/></memoryBacking>`, /leave it out/],
-  [`<cpu><numa>${node().repeat(9)}</numa></cpu>`, /8 nodes at most/],
+  [`<cpu><numa>${node().repeat(17)}</numa></cpu>`, /16 nodes and memory devices at most/],
   ["<qemu:commandline><qemu:arg value='-numa'/><qemu:arg value='node'/></qemu:commandline>", /under <cpu>/],
   ['<memoryBacking><hugepages/></memoryBacking>', /4 KiB/],
   ["<memoryBacking><allocation mode='immediate'/></memoryBacking>", /twice/],
@@ -107,6 +117,24 @@ test.each([
   ['<qemu:override/>', /after they were checked/],
 ])('%s', (machine, reason) => {
   expect(refused('', machine)).toEqual([expect.stringMatching(reason)])
+})
+
+test.each([
+  [dimm("access='shared'"), /memory dimm: .*shared with another program/],
+  [dimm('', "<source><pagesize unit='KiB'>4</pagesize></source>"), /memory dimm: .*leave its source out/],
+  [dimm().replace('KiB', 'MiB'), /memory dimm: libvirt does not say its memory in KiB/],
+  [dimm().replace('131072', '0'), /memory dimm: libvirt does not say/],
+])('%s in a domain with nodes', (devices, reason) => {
+  expect(refused(devices, `<cpu><numa>${node()}</numa></cpu>`)).toEqual([expect.stringMatching(reason)])
+})
+
+test('memory devices need a node, and are counted with the nodes', () => {
+  expect(refused(dimm(), room)).toEqual([expect.stringMatching(/memory dimm: .*needs a NUMA node/)])
+  const numa = `<cpu><numa>${node()}</numa></cpu>`
+  expect(refused(dimm().repeat(15), numa)).toEqual([])
+  expect(refused(dimm().repeat(16), numa)).toEqual([
+    expect.stringMatching(/16 nodes and memory devices at most/),
+  ])
 })
 
 test('other machines', () => {

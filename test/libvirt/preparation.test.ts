@@ -51,6 +51,18 @@ const nodes = plain.replace(
     <cell id='0' cpus='0' memory='131072' unit='KiB'/>
   </numa></cpu><devices>`,
 )
+/** And of a memory device beside them. */
+const dimm = nodes.replace(
+  '<devices>',
+  `<devices>
+    <memory model='dimm'>
+      <target>
+        <size unit='KiB'>32768</size>
+        <node>1</node>
+      </target>
+      <address type='dimm' slot='0'/>
+    </memory>`,
+)
 /** As virt-manager makes it. */
 const spice = `<domain type='kvm'>
   <name>web</name>
@@ -81,6 +93,7 @@ const known = [
   { of: 'a plain one', xml: plain },
   { of: 'one with options of its own', xml: crowded },
   { of: 'one of several NUMA nodes', xml: nodes },
+  { of: 'one with a memory device', xml: dimm },
 ]
 const formatted = (xml: string) => formatDomain(parseDomain(xml))
 
@@ -114,7 +127,15 @@ test("memory of NUMA nodes stays libvirt's, and the shim is told of it", () => {
   const once = prepared(nodes, files)
   expect(once).not.toContain('memory-backend')
   expect(once).toContain(`name="SUBPAGE_FRESH_RAM" value="${192 * 2 ** 20}"`)
-  expect(once).toContain(`name="SUBPAGE_RAM_NODES" value="${128 * 2 ** 20},${64 * 2 ** 20}"`)
+  expect(once).toContain(`name="SUBPAGE_RAM_BACKENDS" value="${128 * 2 ** 20},${64 * 2 ** 20}"`)
+})
+
+test('a memory device is behind the nodes', () => {
+  const once = prepared(dimm, files)
+  expect(once).toContain(`name="SUBPAGE_FRESH_RAM" value="${224 * 2 ** 20}"`)
+  expect(once).toContain(
+    `name="SUBPAGE_RAM_BACKENDS" value="${[128, 64, 32].map((size) => size * 2 ** 20).join(',')}"`,
+  )
 })
 
 test('only virtio cards that may have vhost are told to have none', () => {

@@ -1,6 +1,6 @@
 /*
  * Reading ahead for a reader that takes a byte at a time: the stream stays as it is, poll(2) knows what is kept, and what does
- * not qualify is left alone. build with: native/shim/read_ahead.c -ldl
+ * not qualify is left alone. build with: native/shim/read_ahead.c native/shim/wakeups.c -ldl
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,7 +1,7 @@
 /*
  * The shim's threads against the agent's side: the guard of the pause lease with a monitor that answers it, and reading ahead
  * on several sockets at once. Also built with ThreadSanitizer (scripts/test-threads.sh).
- * build with: native/shim/lease.c native/shim/read_ahead.c -ldl
+ * build with: native/shim/lease.c native/shim/read_ahead.c native/shim/wakeups.c -ldl
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -15,13 +15,7 @@ import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseSize } from '../../src/cli/sizes.ts'
 import { limits } from '../../src/limits.ts'
-import {
-  assertThreadsHold,
-  type DiskRequest,
-  diskOptions,
-  disksMax,
-  parseDisks,
-} from '../../src/qemu/disk.ts'
+import { assertThreadsHold, type DiskRequest, diskOptions, parseDisks } from '../../src/qemu/disk.ts'
 import { makeDisks, removeDisks } from '../../src/qemu/disk-files.ts'
 import { disksOf, ownDiskPath } from '../../src/qemu/disk-places.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
@@ -165,7 +159,7 @@ describe('what can be one', () => {
 })
 
 test('what all journals hold fits into a checkpoint beside what goes early, however many disks there are', () => {
-  for (let disks = 1; disks <= disksMax; disks++) {
+  for (let disks = 1; disks <= limits.disks.value; disks++) {
     const memory = journalBytesOf(disks)
     expect(memory).toBeGreaterThanOrEqual(6 * 2 ** 20)
     expect(journalFileBytesOf(disks)).toBeGreaterThanOrEqual(memory)

@@ -1,7 +1,8 @@
 /** Network cards: what `--net` may say, and what follows from a guest's name. */
 import { Value } from 'typebox/value'
 import { describe, expect, test } from 'vitest'
-import { addressed, Nic, netdevIds, nicOptions, nicsMax, parseNics, tapName } from '../../src/qemu/nic.ts'
+import { limits } from '../../src/limits.ts'
+import { addressed, Nic, netdevIds, nicOptions, parseNics, tapName } from '../../src/qemu/nic.ts'
 import { bufferOptions } from '../../src/qemu/output-buffers.ts'
 
 describe('--net', () => {
@@ -47,14 +48,14 @@ describe('addresses', () => {
   })
 
   test('not for more cards than a guest may have', () => {
-    const many = Array.from({ length: nicsMax + 1 }, () => ({ bridge: 'br0' }))
+    const many = Array.from({ length: limits.networkCards.value + 1 }, () => ({ bridge: 'br0' }))
     expect(() => addressed('web', many)).toThrow(expect.objectContaining({ code: 'BAD_ARGUMENT' }))
   })
 })
 
 test('taps have names that Linux takes, one for each card and host', () => {
   const names = ['/run/subpage/guests/web', '/run/subpage/guests/db', '/var/tmp/x/guests/web'].flatMap(
-    (directory) => [0, nicsMax - 1].map((index) => tapName(directory, index)),
+    (directory) => [0, limits.networkCards.value - 1].map((index) => tapName(directory, index)),
   )
   expect(new Set(names).size).toBe(names.length)
   for (const name of names) expect(name).toMatch(/^[a-z0-9-]{1,15}$/)

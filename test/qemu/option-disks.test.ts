@@ -26,7 +26,7 @@ const take = (...options: string[]) => takeDisks(splitOptions(options), [])
 const machine = (...options: string[]) =>
   machineOf(
     { name: 'web', ramBytes: 2 ** 24, accel: 'tcg', options },
-    [directory],
+    { images: [directory] },
     guestFiles(join(directory, 'state'), 'web'),
     { id: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff', name: 'web' },
   )

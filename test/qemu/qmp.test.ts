@@ -106,6 +106,12 @@ test.each([
   })
 })
 
+test('events that come before the greeting, as those of a monitor that was used before may, are passed over', async () => {
+  const event = '{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}\n'
+  const client = await connect(await qemuThatSays(() => undefined, `${event}${event}${greeting}`))
+  expect(client.version).toBe('7.2.1')
+})
+
 test('messages that come in pieces, or several at once, are taken one by one', () => {
   const text = `${greeting}\r\n{"return": 1, "id": 1}\r\n\n{"return": 2, "id": 2}\n`
   for (let size = 1; size <= text.length; size++) {

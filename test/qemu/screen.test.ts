@@ -1,16 +1,20 @@
 /** Where a screen is shown, and who may see it. On guests: test/guest/screens.test.ts. */
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import {
-  assertGuarded,
   parseVnc,
   readPassword,
+  screenOf,
   screenOptions,
+  vncOf,
   vncOptions,
-  writeSecret,
+  writeScreenFiles,
 } from '../../src/qemu/screen.ts'
+
+const certificate = { ca: '/h/ca', cert: '/h/cert', key: '/h/key' }
+const paths = { vncSecret: '/a,b/vnc.secret', vncTls: '/a,b/vnc-tls' }
 
 test.each([
   ['auto', { address: '127.0.0.1' }],
@@ -28,29 +32,44 @@ test.each(['', 'a', '-1', '100', '192.0.2.1:1', '1,password=off', 'auto:1', ':',
 
 test('a screen for the network asks for a password', () => {
   for (const address of ['0.0.0.0', '::'] as const) {
-    expect(() => assertGuarded({ address })).toThrow(/--vnc-password-file/)
-    expect(() => assertGuarded({ address, password: 'x' })).not.toThrow()
+    expect(() => screenOf({ address, tls: true }, certificate)).toThrow(/--vnc-password-file/)
+    const guarded = { address, password: 'x' }
+    expect(screenOf(guarded, certificate)).toEqual(guarded)
   }
-  for (const address of ['127.0.0.1', '::1'] as const) expect(() => assertGuarded({ address })).not.toThrow()
+  for (const address of ['127.0.0.1', '::1'] as const)
+    expect(screenOf({ address }, undefined)).toEqual({ address })
+})
+
+test('an encrypted one takes the certificate of its host, of which others are told nothing', () => {
+  const asked = { address: '127.0.0.1', password: 'x', tls: true } as const
+  const screen = screenOf(asked, certificate)
+  expect(screen).toEqual({ address: '127.0.0.1', password: 'x', certificate })
+  expect(vncOf(screen)).toEqual(asked)
+  expect(() => screenOf(asked, undefined)).toThrow(/--tls-ca, --tls-cert and --tls-key/)
 })
 
 test('the number that was asked for is the one, but for a standby, where any will do', () => {
   const vnc = { address: '::1', display: 4 } as const
-  expect(vncOptions(vnc, '/s', false)).toEqual(['-vnc', '[::1]:4'])
-  expect(vncOptions(vnc, '/s', true)).toEqual(['-vnc', '[::1]:4,to=99'])
-  expect(vncOptions({ address: '127.0.0.1' }, '/s', false)).toEqual(['-vnc', '127.0.0.1:0,to=99'])
-  expect(vncOptions(undefined, '/s', true)).toEqual([])
+  expect(vncOptions(vnc, paths, false)).toEqual(['-vnc', '[::1]:4'])
+  expect(vncOptions(vnc, paths, true)).toEqual(['-vnc', '[::1]:4,to=99'])
+  expect(vncOptions({ address: '127.0.0.1' }, paths, false)).toEqual(['-vnc', '127.0.0.1:0,to=99'])
+  expect(vncOptions(undefined, paths, true)).toEqual([])
 })
 
-test('a password is on no command line', () => {
-  const options = vncOptions({ address: '127.0.0.1', password: 'sesame' }, '/a,b/vnc.secret', false)
-  expect(options.join(' ')).toBe(
-    '-object secret,id=subpage-vnc,format=raw,file=/a,,b/vnc.secret -vnc 127.0.0.1:0,to=99,password-secret=subpage-vnc',
+test('password and key are on no command line', () => {
+  const screen = { address: '127.0.0.1', password: 'sesame', certificate } as const
+  expect(vncOptions(screen, paths, false).join(' ')).toBe(
+    '-object secret,id=subpage-vnc,format=raw,file=/a,,b/vnc.secret -object tls-creds-x509,id=subpage-vnc-tls,endpoint=server,verify-peer=off,dir=/a,,b/vnc-tls -vnc 127.0.0.1:0,to=99,password-secret=subpage-vnc,tls-creds=subpage-vnc-tls',
   )
   const directory = mkdtempSync(join(tmpdir(), 'subpage-screen-'))
-  const path = join(directory, 'vnc.secret')
-  writeSecret({ password: 'sesame' }, path)
-  expect([readFileSync(path, 'utf8'), statSync(path).mode & 0o777]).toEqual(['sesame', 0o600])
+  const files = { vncSecret: join(directory, 'vnc.secret'), vncTls: join(directory, 'vnc-tls') }
+  writeScreenFiles(screen, files)
+  expect([readFileSync(files.vncSecret, 'utf8'), statSync(files.vncSecret).mode & 0o777]).toEqual([
+    'sesame',
+    0o600,
+  ])
+  expect(statSync(files.vncTls).mode & 0o777).toBe(0o700)
+  expect(readlinkSync(join(files.vncTls, 'server-key.pem'))).toBe('/h/key')
   rmSync(directory, { recursive: true })
 })
 

@@ -7,7 +7,6 @@ import fc from 'fast-check'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { SubpageError } from '../../src/errors.ts'
 import { pageBytes } from '../../src/memory/page.ts'
-import { DeltaWriter } from '../../src/replication/delta-writer.ts'
 import {
   assertComparable,
   checkpointBytesMax,
@@ -17,6 +16,7 @@ import {
 } from '../../src/replication/pause-limits.ts'
 import type { Sending } from '../../src/replication/sending.ts'
 import { seededRandom } from '../support/random.ts'
+import { watchCaptures } from './captures.ts'
 import { Pair, type PairOptions, protectedPair } from './pair.ts'
 import { digestOf } from './scripted-guest.ts'
 
@@ -53,24 +53,6 @@ function burst({ guest }: Pair, pages: number, bytes = 64): Promise<void> {
   })
 }
 
-/** Counts what is captured while the guest stands still. */
-function watchCaptures(guest: () => Pair['guest'] | undefined) {
-  const seen = { pages: 0, bytes: 0 }
-  const { capture } = DeltaWriter.prototype
-  const spy = vi.spyOn(DeltaWriter.prototype, 'capture').mockImplementation(async function (
-    this: DeltaWriter,
-    ...args
-  ) {
-    const paused = guest()?.paused === true
-    if (paused) seen.pages += args[0].pageCount
-    const captured = await capture.apply(this, args)
-    if (paused) seen.bytes += captured.bytes
-    return captured
-  })
-  onTestFinished(() => spy.mockRestore())
-  return seen
-}
-
 const shadows: [string, Sending][] = [
   ['a full shadow', {}],
   ['a cache', { shadow: { cacheBytes: 32 * pageBytes } }],
@@ -82,7 +64,7 @@ describe('a pause that is broken when it captures too much', () => {
     'does not break for ever: the backlog goes while the guest runs, with %s',
     async (_, sending) => {
       let pair: Pair | undefined
-      const seen = watchCaptures(() => pair?.guest)
+      const seen = watchCaptures(() => pair?.guest.paused === true)
       pair = await startProtected({ pages: 512, sending, limits: { wholePages: 100 } })
       const states: string[] = []
       pair.primary?.on('state', (name, reason) => states.push(reason ? `${name}: ${reason}` : name))
@@ -155,7 +137,7 @@ describe('more changes than are captured at once', () => {
     'go while the guest runs, and no pause holds more of them, with %s',
     async (_, sending) => {
       let pair: Pair | undefined
-      const seen = watchCaptures(() => pair?.guest)
+      const seen = watchCaptures(() => pair?.guest.paused === true)
       const limits = { wholePages: 64, captureBytes: 2 ** 20 }
       pair = await startProtected({ pages: 2048, sending, limits })
       const missed = once(pair.primary!, 'missed') as Promise<[SubpageError]>

@@ -158,12 +158,29 @@ describe('a lineage', () => {
     const other = session('b'.repeat(32))
     await lineages.agree(other, bytes)
     expect(map.lineage).toBe('')
+    map.mark(0, 1)
     lineages.held(7)
     lineages.acknowledged(7)
     expect([map.lineage, map.marked()[0]]).toEqual(['', 1])
     // It is held before the next one is due, so nothing else is parted.
     lineages.held(8)
     lineages.acknowledged(8)
+    expect([[map.lineage], map.marked()[0]]).toEqual([other.said, 0])
+  })
+
+  test('begins without the marks from before it, which all was compared for', async () => {
+    const { map, lineages } = made(old)
+    await lineages.agree(session(old), bytes)
+    lineages.held(1)
+    map.mark(2 * chunkBytes, 1)
+    // The protection ends there, and the next one is to another host.
+    const next = new DiskLineages([map], clock)
+    const other = session('')
+    await next.agree(other, bytes)
+    for (const epoch of [1, 2]) {
+      next.held(epoch)
+      next.acknowledged(epoch)
+    }
     expect([[map.lineage], map.marked()[0]]).toEqual([other.said, 0])
   })
 

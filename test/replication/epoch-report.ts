@@ -5,6 +5,7 @@ import type { EpochReport } from '../../src/replication/epoch-stats.ts'
 export const epochReport = (of: Partial<EpochReport>): EpochReport => ({
   epoch: 1,
   pauseUs: 2_000,
+  pausingUs: 2_000,
   ownUs: 1_000,
   stopFlushUs: 0,
   harvestUs: 500,

@@ -1,5 +1,7 @@
 /** A guest whose machine gets other parts while it is protected, or before: its standby could not load its devices' state. */
 import { expect, test } from 'vitest'
+import { realClock } from '../../src/replication/clock.ts'
+import { Misfit, untilFits } from '../../src/replication/misfit.ts'
 import { seededRandom } from '../support/random.ts'
 import { protectedPair, startPair } from './pair.ts'
 import { ScriptedArbiter } from './scripted-host.ts'
@@ -31,6 +33,27 @@ test.each([['without an arbiter', undefined] as const, ['with one', new Scripted
     await primary?.stop()
   },
 )
+
+test('what nobody can take back while the guest runs is said, and not looked at again', async () => {
+  const { guest } = await startPair({ random })
+  guest.parts = ['other memory']
+  const stopping = new AbortController()
+  const said: string[] = []
+  let sleeps = 0
+  const sleep = async () => {
+    guest.lasting = true
+    if (++sleeps === 5) stopping.abort()
+  }
+  const misfit = new Misfit({ what: 'it has now: other memory', lasting: false }, [])
+  await untilFits({ guest, clock: { ...realClock, sleep } }, misfit, stopping.signal, (now) =>
+    said.push(now?.message ?? ''),
+  )
+  expect(said).toEqual([
+    expect.stringMatching(/other memory.*: take that back/),
+    expect.stringMatching(/other memory.*: shut the guest down and start it/),
+  ])
+  expect(guest.looks).toBe(1)
+})
 
 test('one that does not fit is not protected in the first place', async () => {
   const pair = await startPair({ random })

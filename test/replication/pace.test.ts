@@ -15,7 +15,7 @@ import { epochReport as report } from './epoch-report.ts'
 
 /** @returns when it begins, milliseconds after the last, by a guest that sends something at `sendsAtMs` */
 async function begins(pace: Pace, costMs: number, sendsAtMs = Number.POSITIVE_INFINITY): Promise<number> {
-  const atLeastMs = shortestMs(pace, costMs * 1000, { pauseUs: 0, commitUs: 0 })
+  const atLeastMs = shortestMs(pace, costMs * 1000, { pausingUs: 0, commitUs: 0 })
   let nowMs = 0
   const clock = {
     now: () => nowMs,
@@ -64,7 +64,8 @@ function pacedModel(
     const much = noise.integer(70, 130) / 100
     const { pauseMs, commitMs } = takes(epochMs * much)
     nowMs += epochMs
-    stats.add(report({ pauseUs: pauseMs * 1000, commitUs: commitMs * 1000 }), nowMs)
+    const [pauseUs, commitUs] = [pauseMs * 1000, commitMs * 1000]
+    stats.add(report({ pauseUs, pausingUs: pauseUs, commitUs }), nowMs)
     if (n >= 300) {
       sums.epochMs += epochMs / 100
       sums.waitMs += ((epochMs - pauseMs) / 2 + pauseMs + commitMs) / 100

@@ -1,38 +1,30 @@
 /**
  * Primary and standby as they are, over real sockets, with a guest whose processor is a script (scripted-guest.ts): the course of a
- * protection, and everything that can fail in it. After each mishap the image is one whole committed checkpoint, or the
- * standby says that it has none; and no page is forgotten.
+ * protection. What can fail in it: failing-checkpoints.test.ts, takeover.test.ts, cut-connections.test.ts.
  */
 import { once } from 'node:events'
-import fc from 'fast-check'
-import { describe, expect, onTestFinished, test, vi } from 'vitest'
-import { SubpageError } from '../../src/errors.ts'
+import { describe, expect, test, vi } from 'vitest'
 import { pageBytes } from '../../src/memory/page.ts'
 import { type Clock, realClock } from '../../src/replication/clock.ts'
 import { absenceMs } from '../../src/replication/farewell.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import { Primary } from '../../src/replication/primary.ts'
 import { seededRandom } from '../support/random.ts'
-import { dialCutting } from './cut.ts'
-import { Pair, type PairOptions, protectedPair, startPair, WarpedClock } from './pair.ts'
-import { acknowledge, asPrimary, asStandby, commitOf, delta, sendCheckpoint, welcome } from './peers.ts'
-import { digestOf } from './scripted-guest.ts'
+import {
+  expectEqualAtRest,
+  type PairOptions,
+  protectedPair,
+  startPair,
+  stateOf,
+  WarpedClock,
+} from './pair.ts'
+import { acknowledge, asStandby, welcome } from './peers.ts'
 import { ScriptedArbiter } from './scripted-host.ts'
 
 const random = seededRandom()
 
 const start = (options: Partial<PairOptions> = {}) => startPair({ random, ...options })
 const startProtected = (options: Partial<PairOptions> = {}) => protectedPair({ random, ...options })
-
-const state = (pair: Pair) => expect.poll(() => pair.primary?.state, { timeout: 10_000, interval: 5 })
-
-/** Waits until guest and image are equal, with nobody writing. */
-async function expectEqualAtRest(pair: Pair): Promise<void> {
-  pair.rest()
-  await state(pair).toBe('Protected')
-  expect(await pair.primary?.verify(), `seed ${random.seed}`).toMatchObject({ equal: true })
-  expect(digestOf(pair.guest.ram) === digestOf(pair.host.waiting.image), `seed ${random.seed}`).toBe(true)
-}
 
 describe('the course of a protection', () => {
   test('seeds, commits, and the image is the committed checkpoint at every look', async () => {
@@ -44,7 +36,7 @@ describe('the course of a protection', () => {
         .poll(() => pair.imageIsCommitted(), { interval: 1, message: `look ${look}, seed ${random.seed}` })
         .toBe(true)
     }
-    await expectEqualAtRest(pair)
+    await expectEqualAtRest(pair, random.seed)
     expect(pair.host.states.slice(0, 1)).toEqual(['Protected'])
     expect(pair.primary?.stats.summary(0)).toMatchObject({ failed: 0 })
   })
@@ -132,16 +124,16 @@ describe('the course of a protection', () => {
     expect(pair.imageIsCommitted()).toBe(true)
     pair.primary = Primary.resume({ ...pair.options, exposed: true })
     await pair.epochs(3)
-    await expectEqualAtRest(pair)
+    await expectEqualAtRest(pair, random.seed)
   })
 
   test('a lost connection is found again, and what differs is sent', async () => {
     const pair = await startProtected()
     pair.host.source = 'runs'
     pair.host.dropConnections()
-    await state(pair).toBe('Connecting')
+    await stateOf(pair).toBe('Connecting')
     await pair.epochs(3)
-    await expectEqualAtRest(pair)
+    await expectEqualAtRest(pair, random.seed)
   })
 
   test('a primary that comes while its standby is thrown away is not told that it has lost', async () => {
@@ -220,196 +212,6 @@ describe('the course of a protection', () => {
     await once(pair.host.server, 'close')
     await expect(pair.protect()).rejects.toThrow(/ECONNREFUSED/)
     expect(pair.guest.history.size).toBe(0)
-  })
-})
-
-describe('a checkpoint that fails', () => {
-  const broken = () => new SubpageError('PAUSE_BROKEN', 'the guard was faster')
-  const other = () => new SubpageError('QEMU_FAILED', 'no room for the device state')
-  /** Each fails now and then, from here on. */
-  const mishaps: [what: string, provoke: (pair: Pair, now: () => boolean) => void][] = [
-    ['the pause is refused', ({ guest }, now) => (guest.mishaps.pause = () => fail(now, broken))],
-    ['the pause throws', ({ guest }, now) => (guest.mishaps.pause = () => fail(now, other))],
-    ['the tracker throws', ({ guest }, now) => (guest.mishaps.harvest = () => fail(now, other))],
-    ['the pause was broken', ({ guest }, now) => (guest.mishaps.resume = () => ({ valid: !now() }))],
-    [
-      'the device state is lost',
-      ({ guest }, now) =>
-        (guest.mishaps.resume = () => {
-          fail(now, other)
-          return { valid: true }
-        }),
-    ],
-    [
-      'the connection breaks',
-      ({ host }, now) => {
-        const breaking = setInterval(() => now() && host.dropConnections(), 20)
-        onTestFinished(() => clearInterval(breaking))
-      },
-    ],
-  ]
-
-  function fail(now: () => boolean, error: () => Error): void {
-    if (now()) throw error()
-  }
-
-  test.each(mishaps)('%s: nothing is forgotten', async (_, provoke) => {
-    const pair = await startProtected()
-    pair.host.source = 'runs'
-    let left = 4
-    let failures = 0
-    provoke(pair, () => {
-      const now = left > 0 && random.integer(0, 2) === 0
-      if (now) {
-        left--
-        failures++
-      }
-      return now
-    })
-    await expect.poll(() => left, { timeout: 20_000 }).toBe(0)
-    expect(failures).toBe(4)
-    expect(pair.guest.paused).toBe(false)
-    await pair.epochs(2)
-    await expectEqualAtRest(pair)
-    pair.guest.end({ how: 'died', detail: 'at last' })
-    expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
-    expect(pair.host.waiting.whole, `seed ${random.seed}`).toBe(true)
-  })
-
-  test('pauses that break again and again show in the state', async () => {
-    const pair = await startProtected()
-    pair.guest.mishaps.resume = () => ({ valid: false })
-    await state(pair).toBe('Lagging')
-    expect(pair.primary?.reason).toMatch(/took too long/)
-    pair.guest.mishaps = {}
-    await state(pair).toBe('Protected')
-    expect(pair.primary?.reason).toBe('')
-    expect(pair.primary?.stats.summary(0).failed).toBeGreaterThan(0)
-  })
-})
-
-describe('the takeover', () => {
-  test('waits until the last checkpoint is applied, however large', async () => {
-    const pair = await startProtected({ pages: 4096, epochMs: 5 })
-    pair.rest()
-    for (let round = 0; round < 10; round++) {
-      const noise = Uint8Array.from({ length: 1024 }, () => random.integer(0, 255))
-      await pair.whileRunning(() => {
-        for (let page = 0; page < 4096; page++) pair.guest.write(page * pageBytes + (page % 3) * 1024, noise)
-      })
-      await pair.epochs(1)
-    }
-    pair.guest.end({ how: 'died', detail: 'right after its ack' })
-    expect(await pair.host.outcome).toMatchObject({ how: 'took-over' })
-    expect(pair.host.waiting.whole).toBe(true)
-  })
-
-  test('what the primary still sends changes nothing any more', async () => {
-    const pair = await startProtected()
-    let open = () => {}
-    pair.host.waiting.gate = new Promise((resolve) => {
-      open = resolve
-    })
-    const taken = pair.host.standby!.failover('by command', true)
-    const image = digestOf(pair.host.waiting.image)
-    await expect.poll(() => pair.host.standby?.connected).toBe(false)
-    expect(digestOf(pair.host.waiting.image)).toBe(image)
-    open()
-    expect(await taken).toMatchObject({ how: 'took-over' })
-    expect(pair.host.waiting.whole).toBe(true)
-    // Of two copies one must end.
-    expect(await pair.guest.ended).toMatchObject({ how: 'superseded' })
-  })
-
-  test('a command between device state and commit: the commit comes too late', async () => {
-    const { peer, host } = await asPrimary()
-    await sendCheckpoint(peer, 1, [delta({ 1: 11 })])
-    await peer.answer(frameType.ack)
-    const next = delta({ 1: 22 })
-    await peer.connection.send(frameType.pages, 2, next)
-    await peer.sendDevice(2, '2')
-    // The answer proves that the standby has read up to here.
-    await peer.connection.send(frameType.askPage, 1)
-    await peer.answer(frameType.page)
-    let open = () => {}
-    host.waiting.gate = new Promise((resolve) => {
-      open = resolve
-    })
-    const taken = host.standby!.failover('by command', true)
-    await peer.connection.send(frameType.commit, 2, commitOf([next]))
-    await expect.poll(() => host.standby?.connected).toBe(false)
-    expect(host.waiting.image.read(pageBytes, 1)[0]).toBe(11)
-    open()
-    expect(await taken).toMatchObject({ committed: { epoch: 1 } })
-  })
-
-  test('one that fails is said, ends in nothing worse, and can be discarded', async () => {
-    const pair = await startProtected()
-    pair.host.waiting.refuses = new SubpageError('QEMU_FAILED', 'it does not like the state')
-    const { standby } = pair.host
-    await expect(standby?.failover('by command', true)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
-    await expect(standby?.failover('again', true)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
-    expect([standby?.state, standby?.why?.message]).toEqual(['Failed', 'it does not like the state'])
-    expect(await standby?.discard('removed')).toEqual({ how: 'discarded', reason: 'removed' })
-    expect(pair.host.waiting.discarded).toBe(true)
-  })
-
-  test('before the first checkpoint there is nothing to take over', async () => {
-    const { host } = await asPrimary()
-    await expect(host.standby?.failover('now', true)).rejects.toMatchObject({ code: 'STANDBY_NOT_READY' })
-    expect(host.waiting.whole).toBeUndefined()
-  })
-})
-
-describe('a connection that is cut', () => {
-  /** What a whole protection of a few epochs sends; the cuts go anywhere in it, and a little beyond. */
-  const bytesMax = 80_000
-
-  test('after any number of bytes: a whole checkpoint or none', { timeout: 120_000 }, async () => {
-    let takeovers = 0
-    const cut = fc.oneof(fc.integer({ min: 1, max: bytesMax }), fc.integer({ min: 1, max: 2000 }))
-    await fc.assert(
-      fc.asyncProperty(cut, async (bytes) => {
-        await using pair = await Pair.make({
-          random,
-          pages: 16,
-          epochMs: 1,
-          connect: (port) => dialCutting(port, bytes),
-        })
-        await pair.protect().catch((error) => {
-          // Cut within the handshake.
-          expect(error.code, error.message).toMatch(/PEER_UNREACHABLE/)
-        })
-        const { host, primary } = pair
-        if (!primary) return
-        await expect.poll(() => primary.state, { timeout: 10_000, interval: 2 }).toBe('Connecting')
-        await expect.poll(() => host.standby?.connected, { interval: 2 }).toBe(false)
-        const committed = host.committedIn(pair.guest.history)
-        if (committed === undefined)
-          await expect(host.standby?.failover('now', true)).rejects.toMatchObject({
-            code: 'STANDBY_NOT_READY',
-          })
-        else {
-          expect(digestOf(host.waiting.image), `seed ${random.seed}`).toBe(committed)
-          expect(await host.standby?.failover('now', true)).toMatchObject({ how: 'took-over' })
-          expect(host.waiting.whole).toBe(true)
-          takeovers++
-        }
-      }),
-      { numRuns: 60 },
-    )
-    expect(takeovers).toBeGreaterThan(5)
-  })
-
-  test('again and again, and seeded anew each time: equal at last', { timeout: 60_000 }, async () => {
-    const cuts = [3_000, 50_000, 120_000, 300_000]
-    const pair = await startProtected({
-      connect: (port) => dialCutting(port, cuts.shift() ?? Number.POSITIVE_INFINITY),
-    }).catch(async () => await startProtected())
-    pair.host.source = 'runs'
-    await expect.poll(() => cuts.length, { timeout: 30_000 }).toBe(0)
-    await pair.epochs(5)
-    await expectEqualAtRest(pair)
   })
 })
 

@@ -1,7 +1,7 @@
 /** A protection in one process: the real Primary and Standby over real sockets, with a scripted guest (scripted-guest.ts, scripted-host.ts). */
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { pageBytes } from '../../src/memory/page.ts'
 import { release } from '../../src/release.ts'
 import type { Arbiter } from '../../src/replication/arbiter.ts'
@@ -202,4 +202,15 @@ export async function protectedPair(options: PairOptions): Promise<Pair> {
   await pair.protect()
   await pair.epochs(3)
   return pair
+}
+
+export const stateOf = (pair: Pair) =>
+  expect.poll(() => pair.primary?.state, { timeout: 10_000, interval: 5 })
+
+/** Waits until guest and image are equal, with nobody writing. @param seed by which a test says how to repeat it */
+export async function expectEqualAtRest(pair: Pair, seed: number): Promise<void> {
+  pair.rest()
+  await stateOf(pair).toBe('Protected')
+  expect(await pair.primary?.verify(), `seed ${seed}`).toMatchObject({ equal: true })
+  expect(digestOf(pair.guest.ram) === digestOf(pair.host.waiting.image), `seed ${seed}`).toBe(true)
 }

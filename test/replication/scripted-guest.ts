@@ -7,7 +7,7 @@ import { pageBytes } from '../../src/memory/page.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
 import { type GuestDisks, noDisks } from '../../src/replication/disks.ts'
-import type { GuestEnd } from '../../src/replication/guest.ts'
+import type { Difference, GuestEnd } from '../../src/replication/guest.ts'
 import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
 import type { SeededRandom } from '../support/random.ts'
 import { helloFor } from './pair.ts'
@@ -24,6 +24,14 @@ interface Mishaps {
 }
 
 /** A guest of the Guest interface. Its memory changes only through `write` and only while it runs. */
+export function otherThanZeros(memory: Region): PageRanges {
+  const zeros = Buffer.alloc(pageBytes)
+  const found: [number, number][] = []
+  for (let page = 0; page < memory.pages; page++)
+    if (!zeros.equals(memory.read(page * pageBytes, pageBytes))) found.push([page, 1])
+  return PageRanges.of(found)
+}
+
 export class ScriptedGuest {
   readonly description
   readonly ram: Region
@@ -57,6 +65,9 @@ export class ScriptedGuest {
       }
     })
   }
+
+  /** As a file of memory says: what was ever written. */
+  dataPages = (): PageRanges => otherThanZeros(this.ram)
 
   /** Also used to write behind the tracker's back. */
   write(offset: number, data: Uint8Array, tracked = true): void {
@@ -148,7 +159,7 @@ export class ScriptedGuest {
       resume: async () => {
         this.paused = false
         const { valid } = this.mishaps.resume?.() ?? { valid: true }
-        return { valid, pauseUs: 1, flushUs: 0 }
+        return { valid, pauseUs: 1, pausingUs: 1, flushUs: 0 }
       },
     }
   }
@@ -165,12 +176,17 @@ export class ScriptedGuest {
   /** What its machine is made of, for misfit(). */
   parts: string[] = []
 
-  misfit(_state: Uint8Array, parts: readonly string[]): string | undefined {
+  /** What of it stays as it is. */
+  lasting = false
+  looks = 0
+
+  misfit(_state: Uint8Array, parts: readonly string[]): Difference | undefined {
     const more = this.parts.filter((part) => !parts.includes(part))
-    return more.length > 0 ? `it has now: ${more}` : undefined
+    return more.length > 0 ? { what: `it has now: ${more}`, lasting: this.lasting } : undefined
   }
 
-  async misfitNow(parts: readonly string[]): Promise<string | undefined> {
+  async misfitNow(parts: readonly string[]): Promise<Difference | undefined> {
+    this.looks++
     return this.misfit(new Uint8Array(), parts)
   }
 }

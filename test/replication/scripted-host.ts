@@ -83,6 +83,7 @@ export function successionFor(
 export class ScriptedWaiting {
   readonly image: Region
   parts: string[] = []
+  blank = true
   readonly ended = new Promise<GuestEnd>(() => undefined)
   /** Whether the image was what the device state said, at the takeover. */
   whole: boolean | undefined

@@ -1,4 +1,5 @@
 /** A simulated QEMU as replication meets it, running or waiting; mirrors src/qemu/{qemu-guest,waiting-qemu}.ts. */
+
 import type { RunnableGuest, WaitingProcess } from '../../src/agent/supervisor/hypervisor.ts'
 import { SubpageError } from '../../src/errors.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
@@ -7,6 +8,7 @@ import type { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import { noDisks } from '../../src/replication/disks.ts'
 import type { GuestDescription, GuestEnd, Pause } from '../../src/replication/guest.ts'
 import type { EarlyHarvest, Tracker } from '../../src/tracking/tracker.ts'
+import { otherThanZeros } from '../replication/scripted-guest.ts'
 import type { SimGuestProcess } from './sim-guest-process.ts'
 import type { SimQemu, SimQmp } from './sim-qemu.ts'
 import type { SimWorld } from './sim-world.ts'
@@ -42,6 +44,8 @@ export class SimGuest implements RunnableGuest<SimGuestProcess> {
   get ram() {
     return this.qemu.ram
   }
+
+  dataPages = () => otherThanZeros(this.ram)
 
   get alive(): boolean {
     return !this.#qmp.closed && this.#machine.alive
@@ -133,7 +137,10 @@ export class SimGuest implements RunnableGuest<SimGuestProcess> {
         await this.#qmp.run('cont')
         this.qemu.resumed()
         const pauseUs = (this.#world.time.nowMs - startedAt) * 1000
-        return { valid: valid || this.#world.broken.trustBrokenPause === true, pauseUs, flushUs: 0 }
+        return {
+          valid: valid || this.#world.broken.trustBrokenPause === true,
+          ...{ pauseUs, pausingUs: pauseUs, flushUs: 0 },
+        }
       },
       lend: async (work) => void (await work(0n)),
       deviceState: async () => {
@@ -170,6 +177,7 @@ export class SimGuest implements RunnableGuest<SimGuestProcess> {
 export class SimWaiting implements WaitingProcess<SimGuestProcess> {
   readonly qemu: SimGuestProcess
   readonly parts: readonly string[] = []
+  readonly blank = true
   #discarded = false
 
   constructor(qemu: SimGuestProcess) {

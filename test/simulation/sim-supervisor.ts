@@ -124,7 +124,7 @@ export class SimSupervisor {
         credentials: undefined,
         connect: (to) => world.network.connect(process, host, world.host(to)),
       },
-      directories: { images: [], disks: [] },
+      places: { images: [], disks: [] },
       faults: (point) => world.passing(this, point),
       density: new HostDensity('/simulated', events, undefined),
       presence: this.#presence,

@@ -2,30 +2,32 @@
  * The Debian guest on two hosts, which protect it, under the load of its clients. Kills a process of it, and says in words what is wrong
  * with the guest afterwards.
  */
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import type { GuestStatus } from '../../src/agent/status.ts'
-import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { readRecord } from '../../src/qemu/guest-record.ts'
 import {
   assertSystemClean,
   balances,
   type Clocks,
   checkPostgres,
-  clientAddress,
   clocks,
   complaints,
   databaseNames,
-  guestRamBytes,
-  makeSystemDisk,
   Pgbench,
   Rows,
   Shell,
 } from './debian-guest.ts'
-import { beginProtect, endAgent, Hosts, supervisorPid, until, untilExited } from './hosts.ts'
+import {
+  type DebianHosts,
+  type HostName,
+  hostNames,
+  LibvirtHosts,
+  type Manager,
+  guestName as name,
+  OwnHosts,
+} from './debian-hosts.ts'
+import { endAgent, Hosts, supervisorPid, until, untilExited } from './hosts.ts'
 import { TestNetwork } from './network.ts'
-import { subpage } from './subpage.ts'
 
 export const killKinds = ['QEMU', 'supervisor and QEMU', 'agent'] as const
 export type KillKind = (typeof killKinds)[number]
@@ -42,16 +44,13 @@ export interface Outcome {
   clocks: Clocks
 }
 
-const name = 'debian'
-type HostName = 'a' | 'b'
 const healMs = 240_000
 const rowsAfter = 10
 
 export class DebianPair {
   readonly #hosts = new Hosts()
   readonly #network: TestNetwork
-  /** Of both hosts; their bridge is one. */
-  readonly #namespace: string
+  readonly #machines: DebianHosts
   readonly #client: string
   readonly #agents = new Map<HostName, EphemeralAgent>()
   /** Where the guest runs. */
@@ -61,16 +60,18 @@ export class DebianPair {
   readonly #rows: Rows[] = []
   #transactions = 0
 
-  private constructor(network: TestNetwork, namespace: string, client: string) {
+  private constructor(network: TestNetwork, machines: DebianHosts, client: string) {
     this.#network = network
-    this.#namespace = namespace
+    this.#machines = machines
     this.#client = client
   }
 
   /** Resolves when the guest has booted. */
-  static async start(): Promise<DebianPair> {
+  static async start(manager: Manager = 'subpage'): Promise<DebianPair> {
     const network = await TestNetwork.make()
-    const pair = new DebianPair(network, await network.namespace(), await network.namespace())
+    const client = await network.namespace()
+    const machines = await (manager === 'libvirt' ? LibvirtHosts : OwnHosts).make(network, client)
+    const pair = new DebianPair(network, machines, client)
     try {
       await pair.#boot()
       return pair
@@ -81,24 +82,14 @@ export class DebianPair {
   }
 
   async #boot(): Promise<void> {
-    for (const host of ['a', 'b'] as const) await this.#startAgent(host)
-    const disk = join(this.#hosts.directory, 'system.raw')
-    makeSystemDisk(disk)
-    // As a person does it.
-    const { status, said } = await subpage([
-      ...['run', name, '--state', this.#agent('a').stateDirectory, '--accel', 'tcg'],
-      ...['--ram', `${guestRamBytes / 2 ** 20}M`, '--firmware', 'uefi', '--vnc', 'auto'],
-      ...['--disk', `${disk},name=system`, '--net', 'bridge=br0', '--', '-smp', '2', '-vga', 'std'],
-    ])
-    if (status !== 0) throw new Error(`subpage run: ${said}`)
-    await this.#network.attach(this.#client, clientAddress, 'br0', this.#namespace)
+    for (const host of hostNames) await this.#startAgent(host)
+    await this.#machines.start(this.#hosts.directory, this.#agent('a').stateDirectory)
     this.#shell = await Shell.open(this.#network, this.#client)
     await this.#shell.run('systemctl is-system-running --wait', 120_000)
   }
 
   async #startAgent(host: HostName): Promise<void> {
-    const prefix = ['ip', 'netns', 'exec', this.#namespace]
-    this.#agents.set(host, await this.#hosts.add(host, {}, undefined, prefix))
+    this.#agents.set(host, await this.#hosts.add(host, {}, undefined, this.#machines.prefix(host)))
   }
 
   #agent(host: HostName): EphemeralAgent {
@@ -112,7 +103,11 @@ export class DebianPair {
   /** Resolves when it is protected, with its disk. */
   async protect(): Promise<void> {
     // Half as often as usual: more of the time is the emulated processor's.
-    await beginProtect(this.#agent(this.#at), name, this.#agent(this.#other), { epochMs: 50 })
+    const [from, to] = [this.#agent(this.#at), this.#agent(this.#other)].map((one) => one.stateDirectory)
+    const { status, said } = await this.#machines.subpage(
+      ...['protect', this.#machines.protected, '--state', from!, '--to', to!, '--epoch', '50ms'],
+    )
+    if (status !== 0) throw new Error(`subpage protect: ${said}`)
     await this.#untilProtected()
   }
 
@@ -194,6 +189,11 @@ export class DebianPair {
     return Buffer.from(png, 'base64')
   }
 
+  /** In a root shell of the guest. @returns what it prints */
+  command(text: string): Promise<string> {
+    return this.#shell.run(text)
+  }
+
   clocks(): Promise<Clocks> {
     return clocks(this.#shell)
   }
@@ -217,13 +217,13 @@ export class DebianPair {
     const note = (error: Error) => void problems.push(error.message)
     await checkPostgres(this.#shell).catch(note)
     problems.push(...(await complaints(this.#shell)))
+    const agent = this.#agent(this.#at)
+    const { path } = (await agent.client.guest(name)).disks[0]!
     // Nothing is synced: its disk is that of a machine that was switched off.
     this.#shell.connection.send('systemctl poweroff --force --force\n')
-    const { agent } = { agent: this.#agent(this.#at) }
     await until(agent, name, ({ state }) => state === 'Ended')
-    const { path } = readRecord(guestFiles(agent.stateDirectory, name))!.machine.disks[0]!
     try {
-      assertSystemClean(path)
+      assertSystemClean(this.#machines.pathOf(this.#at, path))
     } catch (error) {
       note(error as Error)
     }
@@ -233,6 +233,7 @@ export class DebianPair {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#pgbench?.end()
     await this.#hosts[Symbol.asyncDispose]()
+    await this.#machines[Symbol.asyncDispose]()
     await this.#network[Symbol.asyncDispose]()
   }
 }

@@ -141,9 +141,10 @@ export async function startVictim(
   name: string,
   append: string[] = [],
   devices: string[] = [],
+  bytes = ramBytes,
 ): Promise<{ status: GuestStatus; console: Console }> {
   const options = [...demoGuestOptions(append), ...devices]
-  const status = await client.run({ name, ramBytes, accel: 'tcg', options })
+  const status = await client.run({ name, ramBytes: bytes, accel: 'tcg', options })
   const console = consoleAt(status.console)
   await untilConsole(console, 0, (text) => victimLines(text)[0], 120_000)
   return { status, console }

@@ -7,8 +7,9 @@ export async function inGuest(console: Console, command: string, limitMs = 20_00
   const from = await consoleLength(console)
   await typeLine(console, `run ${command}`)
   // What a command prints may end without a line of its own.
-  const ended = (text: string) => /([\s\S]*)subpage-guest: exit (\d+)$/m.exec(text) ?? undefined
+  const ended = (text: string) => /([\s\S]*)subpage-guest: exit (\d+)\r?\n/.exec(text) ?? undefined
   const said = await untilConsole(console, from, ended, limitMs)
-  expect(said[2], said[1]).toBe('0')
+  // Other programs of the guest may have said a lot meanwhile.
+  expect(said[2], `${command}: ${said[1]!.slice(-2000)}`).toBe('0')
   return said[1]!.trim()
 }

@@ -76,10 +76,10 @@ test('appends the blocks that a program maps beside its RAM to the RAM file, and
   for (const page of [3, 65, 66, 68]) expect(ram[page * 4096 + (page % 4096)]).toBe(1)
 })
 
-test('puts the memory of NUMA nodes into the RAM file, one behind the other, and watches it', async () => {
-  const environment = { SUBPAGE_RAM_NODES: `${32 * 4096},${33 * 4096}`, SUBPAGE_AUX_RAM: 'on' }
-  const victim = await victims.start({ pages: 65, layout: 'nodes', environment })
-  expect(readShimStatus(victim.statusPath)).toMatchObject({ mappings: 2, nodes: 2, aux: [] })
+test('puts memory backends into the RAM file, one behind the other, and watches it', async () => {
+  const environment = { SUBPAGE_RAM_BACKENDS: `${32 * 4096},${33 * 4096}`, SUBPAGE_AUX_RAM: 'on' }
+  const victim = await victims.start({ pages: 65, layout: 'backends', environment })
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ mappings: 2, backends: 2, aux: [] })
   const { ramPath } = victim.target
   const tracker = openTracker(victim.target, 'auto')
   try {
@@ -106,9 +106,22 @@ test('puts the memory of NUMA nodes into the RAM file, one behind the other, and
   }
 })
 
-test('forgetting what a node has accessed takes nothing from it', async () => {
-  const environment = { SUBPAGE_RAM_NODES: `${32 * 4096},${32 * 4096}` }
-  const victim = await victims.start({ pages: 64, layout: 'nodes', environment })
+test('says of a memory backend that was given up that it is gone, and takes no other one in its place', async () => {
+  const environment = { SUBPAGE_RAM_BACKENDS: `${32 * 4096},${32 * 4096}` }
+  const victim = await victims.start({ pages: 64, layout: 'backends', environment })
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ backends: 2, unplugged: 0 })
+  await victim.run('unmap')
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ backends: 1, unplugged: 1 })
+  // Once for all.
+  await victim.run('unmap')
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ backends: 1, unplugged: 1 })
+  await victim.run('write 40 1')
+  expect(readFileSync(victim.target.ramPath)[40 * 4096 + 40]).toBe(1)
+})
+
+test('forgetting what a memory backend has accessed takes nothing from it', async () => {
+  const environment = { SUBPAGE_RAM_BACKENDS: `${32 * 4096},${32 * 4096}` }
+  const victim = await victims.start({ pages: 64, layout: 'backends', environment })
   await victim.run('write 0 64')
   const channel = ForgetChannel.open(victim.target.forgetPath)
   try {
@@ -124,13 +137,13 @@ test.each([
   ['of another size', `${31 * 4096},${33 * 4096}`, 0],
   ['of which only the first is known', `${32 * 4096}`, 1],
   ['that are no numbers', 'many', 0],
-])('leaves nodes %s where they are', async (_, nodes, placed) => {
+])('leaves memory backends %s where they are', async (_, sizes, placed) => {
   const victim = await victims.start({
     pages: 64,
-    layout: 'nodes',
-    environment: { SUBPAGE_RAM_NODES: nodes },
+    layout: 'backends',
+    environment: { SUBPAGE_RAM_BACKENDS: sizes },
   })
-  expect(readShimStatus(victim.statusPath)).toMatchObject({ nodes: placed, mappings: placed })
+  expect(readShimStatus(victim.statusPath)).toMatchObject({ backends: placed, mappings: placed })
   await victim.run('write 40 1')
   expect(readFileSync(victim.target.ramPath)[40 * 4096 + 40]).toBe(0)
 })

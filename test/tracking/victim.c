@@ -4,7 +4,7 @@
  *   victim PATH LAYOUT        PATH `memfd:PAGES` makes a memfd at descriptor 100 instead of opening a file
  *   LAYOUT  whole | halves (two mappings, in the other order in memory) | twice (all of it two times) | huge (whole,
  *           huge pages wanted) | blocks (whole, and beside it two blocks of 2 and 3 anonymous pages, as QEMU makes them: the pages
- *           that follow those of the file) | nodes (two halves as anonymous blocks, as QEMU makes RAM of NUMA nodes: in the
+ *           that follow those of the file) | backends (two halves as anonymous blocks, as QEMU makes memory backends: in the
  *           file only when something puts them there)
  *
  * Commands on stdin, one a line, numbers decimal; each is answered by a line on stdout, `ok` and a result:
@@ -14,6 +14,7 @@
  *   kernel FIRST COUNT  read(2) into the pages       fork                forks a child that ends at once
  *   punch FIRST COUNT   gives the pages back to the system (they read as zero then)
  *   discard FIRST COUNT the same as QEMU does it with anonymous memory
+ *   unmap               gives the first mapping up (halves, backends)
  *   close FD            closes a descriptor
  *   replace             private memory full of sevens where the first mapping was; later it says how many sevens are left
  *   sweep               a thread stores into page 0, 1, 2, ... until `stop`, which says how many it has done
@@ -92,7 +93,7 @@ static void open_ram(const char *path, const char *layout)
         first_half = map(0, pages / 2);
         return;
     }
-    if (strcmp(layout, "nodes") == 0) {
+    if (strcmp(layout, "backends") == 0) {
         first_half = map(NOWHERE, pages / 2);
         second_half = map(NOWHERE, pages - pages / 2);
         return;
@@ -145,6 +146,8 @@ static void run(const char *command, uint64_t a, uint64_t b)
               "fallocate");
     } else if (strcmp(command, "discard") == 0) {
         check(madvise(byte_at(a * PAGE), b * PAGE, MADV_DONTNEED) == 0, "madvise");
+    } else if (strcmp(command, "unmap") == 0) {
+        check(munmap(first_half, pages / 2 * PAGE) == 0, "munmap");
     } else if (strcmp(command, "close") == 0) {
         check(close((int)a) == 0, "close");
     } else if (strcmp(command, "flush") == 0) {

@@ -13,7 +13,7 @@ import { shimEnvironment } from '../../src/tracking/shim.ts'
 
 export interface VictimOptions {
   pages: number
-  layout?: 'whole' | 'halves' | 'twice' | 'huge' | 'blocks' | 'nodes'
+  layout?: 'whole' | 'halves' | 'twice' | 'huge' | 'blocks' | 'backends'
   shim?: boolean
   /** RAM in a memfd, reached through /proc/PID/fd, in place of a file in /dev/shm. */
   memfd?: boolean

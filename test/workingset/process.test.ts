@@ -67,9 +67,12 @@ test('follows what a process uses, and loses nothing', async () => {
   expect(() => readReferences(child.pid!)).toThrow(expect.objectContaining({ code: 'GUEST_DIED' }))
 })
 
+/** Several times what touching so much takes where faults are dear. */
+const intervalMs = 2000
+
 /** What one interval says in which the oracle does one thing. */
 async function intervalOf(oracle: Oracle, doing: () => Promise<unknown>): Promise<Sample> {
-  const watch = watchProcess(oracle.pid, 400)
+  const watch = watchProcess(oracle.pid, intervalMs)
   const first = watch.next()
   await doing()
   const { value } = await first

@@ -4,7 +4,7 @@
  * untouched.
  */
 import { closeSync, openSync } from 'node:fs'
-import { dataPages } from 'subpage/memory/images/raw'
+import { dataPages } from 'subpage/memory/data-pages'
 import { pageBytes } from 'subpage/memory/page'
 import { PageRanges } from 'subpage/memory/page-ranges'
 

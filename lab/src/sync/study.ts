@@ -16,7 +16,9 @@ import { headlineOf, judge } from './headline.ts'
 import { type Cell, measure } from './measure.ts'
 import { recordGuest } from './recorded-guest.ts'
 import { type Result, report, text } from './result.ts'
-import { measureSlave, type SlaveCell, startPrimary, startSlave } from './slave/measure.ts'
+import { measureServed, measureSlave, type SlaveCell, startPrimary, startSlave } from './slave/measure.ts'
+import { SlaveNetwork } from './slave/network.ts'
+import { servedPort, servedWorkloads } from './slave/served.ts'
 import { techniques } from './technique.ts'
 
 const sets = {
@@ -50,7 +52,9 @@ export const study: Study = {
           const name = basename(path).replace(/\.trace$/, '')
           cells.push(...(await measure(name, trace, compared, epochLengths, note, signal)))
         }
-        if (!traces) await runSlaves(options, slave)
+        if (traces) return
+        await runSlaves(options, slave)
+        await runServed(options, slave)
       })
       if (cells.length === 0) signal.throwIfAborted()
       if (cells.length === 0)
@@ -94,16 +98,39 @@ async function runSlaves({ set, only, note, signal }: StudyOptions, cells: Slave
   }
 }
 
+/** As `runSlaves`, of guests whose clients are outside: those have a network. */
+async function runServed({ set, only, note, signal }: StudyOptions, cells: SlaveCell[]): Promise<void> {
+  const workloads = chosen(servedWorkloads, set, only)
+  if (workloads.length === 0) return
+  const { epochLengths, slaveEpochs } = sets[set]
+  note('starting a guest with clients outside, and its slave')
+  await using network = await SlaveNetwork.open(servedPort)
+  await using guest = await startPrimary(signal, network)
+  await using slave = await startSlave(guest, network)
+  for (const workload of workloads) {
+    if ((await guest.lacks(workload)).length > 0) continue
+    note(`${workload.name}, with an active slave`)
+    const plan = { epochLengths, epochs: slaveEpochs }
+    await measureServed({ guest, slave, network }, workload, plan, (cell) => cells.push(cell))
+  }
+}
+
+const chosen = <T extends GuestWorkload>(
+  workloads: readonly T[],
+  set: StudyOptions['set'],
+  only: StudyOptions['only'],
+): T[] => workloads.filter(({ name, quick }) => (only ? only.includes(name) : set === 'full' || quick))
+
 /** @throws SubpageError BAD_ARGUMENT when it is none */
 function chosenWorkloads(set: StudyOptions['set'], only: StudyOptions['only']): GuestWorkload[] {
   const workloads = guestWorkloads()
-  const chosen = workloads.filter(({ name, quick }) => (only ? only.includes(name) : set === 'full' || quick))
-  if (chosen.length === 0)
-    throw new SubpageError(
-      'BAD_ARGUMENT',
-      `no workload is named ${only?.join(', ')}: choose ${workloads.map(({ name }) => name).join(', ')}`,
-    )
-  return chosen
+  const named = chosen(workloads, set, only)
+  if (named.length > 0) return named
+  const names = (some: readonly GuestWorkload[]) => some.map(({ name }) => name).join(', ')
+  throw new SubpageError(
+    'BAD_ARGUMENT',
+    `no workload that can be recorded is named ${only?.join(', ')}: choose ${names(workloads)}; beside them, ${names(servedWorkloads)}`,
+  )
 }
 
 /** One guest, one workload after the other; it has ended before anything is measured. @returns the recordings */
@@ -112,13 +139,13 @@ async function recordGuests(
   folder: string,
   missing: Result['missing'],
 ): Promise<string[]> {
-  const chosen = chosenWorkloads(set, only)
+  const workloads = chosenWorkloads(set, only)
   mkdirSync(folder, { recursive: true })
   note('starting a guest')
   const guest = await WorkloadGuest.start(signal)
   const paths: string[] = []
   try {
-    for (const workload of chosen) {
+    for (const workload of workloads) {
       const lacks = await guest.lacks(workload)
       if (lacks.length > 0) {
         missing.push({ name: workload.name, why: `the guest's image lacks ${lacks.join(', ')}` })

@@ -8,7 +8,15 @@ import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { guestWorkloads } from '../../src/guest-workload.ts'
 import { leaveOutMemory, loadDevices, saveDevices } from '../../src/sync/slave/device-snapshots.ts'
-import { measureSlave, type SlaveCell, startPrimary, startSlave } from '../../src/sync/slave/measure.ts'
+import {
+  measureServed,
+  measureSlave,
+  type SlaveCell,
+  startPrimary,
+  startSlave,
+} from '../../src/sync/slave/measure.ts'
+import { SlaveNetwork } from '../../src/sync/slave/network.ts'
+import { servedPort, servedWorkloads } from '../../src/sync/slave/served.ts'
 import { askingBytes } from '../../src/sync/slave/slave-cost.ts'
 import { KnownWrites } from '../support/known-writes.ts'
 
@@ -42,6 +50,24 @@ test('a slave that runs ahead is corrected to each checkpoint, and what it has i
   expect(cell!.epochs.some(({ changedPages }) => changedPages > 0)).toBe(true)
   expect(cell!.epochs.some(({ slavePages }) => slavePages > 0)).toBe(true)
   expect(cell!.epochs.some(({ differingPages, changedPages }) => differingPages < changedPages)).toBe(true)
+})
+
+test('a slave is given the packets of clients outside, and is corrected to each checkpoint', async () => {
+  const cells: SlaveCell[] = []
+  await using network = await SlaveNetwork.open(servedPort)
+  await using guest = await startPrimary(new AbortController().signal, network)
+  await using slave = await startSlave(guest, network)
+  for (const workload of servedWorkloads)
+    await measureServed({ guest, slave, network }, workload, { epochLengths: [100], epochs: 6 }, (cell) =>
+      cells.push(cell),
+    )
+  expect(cells.map(({ workload }) => workload)).toEqual(servedWorkloads.map(({ name }) => name))
+  // The server answers while it is stopped, looked at and loaded six times.
+  for (const { answered } of cells) expect(answered).toBeGreaterThan(0)
+  const { primary, slave: slaves } = network.counts
+  expect(slaves).toBeGreaterThan(0)
+  expect(slaves).toBeLessThan(primary)
+  for (const { epochs } of cells) expect(epochs.some(({ slavePages }) => slavePages > 0)).toBe(true)
 })
 
 test('code that was written from outside is what runs once the devices are loaded', async () => {

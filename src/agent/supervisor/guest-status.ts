@@ -62,7 +62,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
       ...(hang.since === undefined
         ? shown(standby.why ?? undecided('ARBITER_UNREACHABLE', arbiterTrouble))
         : because('GUEST_HUNG', hang.reason)),
-      ...{ peer: hello.source.host, peerHost: hello.source.host },
+      ...{ peer: hello.source.address, peerHost: hello.source.host },
       generation: standby.generation,
       arbiter: standby.arbiter,
       arbiterTrouble,

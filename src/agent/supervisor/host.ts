@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SubpageError } from '../../errors.ts'
-import type { PeerDirectories } from '../../qemu/machine-description.ts'
+import type { HostPlaces } from '../../qemu/machine-description.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { withRoom } from '../../qemu/room.ts'
 import type { Arbiter } from '../../replication/arbiter.ts'
@@ -35,7 +35,7 @@ export interface HostFacts {
   /** Where a peer that is reached at this address reaches this host. */
   addressFor: (peer: Address) => string
   transport: Pick<Transport, 'connect' | 'credentials'>
-  directories: PeerDirectories
+  places: HostPlaces
   events: EventLog
   faults: Faults
   density: HostDensity

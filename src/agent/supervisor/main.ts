@@ -40,6 +40,7 @@ import { claimantOf, type Host } from './host.ts'
 import { HostDensity } from './host-density.ts'
 import { showPresence } from './presence.ts'
 import { qemuHypervisor } from './qemu-hypervisor.ts'
+import { followCertificate } from './screen-certificate.ts'
 import { readSettings, type SupervisorSettings, supervisorProtocol } from './settings.ts'
 import { Supervisor } from './supervisor.ts'
 
@@ -110,6 +111,7 @@ class Service {
       () => this.#supervisor.heartbeatMs,
       (ms) => this.#supervisor.host.events.add(this.#supervisor.name, 'guest', tooLate(ms)),
     )
+    followCertificate(this.#supervisor)
     this.#leave(() => this.#endIfIdle())
   }
 
@@ -199,9 +201,10 @@ function hostOf(settings: SupervisorSettings, transport: Transport): Host {
   const events = new EventLog()
   const { arbiter, chosen } = chooseArbiter(settings.arbiter, defaultStateDirectory())
   const density = new HostDensity(stateDirectory, events, settings.swap)
-  const directories = {
+  const places = {
     images: readImageDirectories(settings.images),
     disks: readDiskDirectories(settings.diskDirectories),
+    ...(settings.tls && { certificate: settings.tls }),
   }
   if (settings.density) density.expect(settings.density.id, settings.density.settings)
   return {
@@ -212,8 +215,8 @@ function hostOf(settings: SupervisorSettings, transport: Transport): Host {
     arbiterChosen: chosen,
     addressFor: (peer) => ('path' in peer ? pairSocket(stateDirectory) : (reachedAt ?? '')),
     transport,
-    directories,
-    hypervisor: qemuHypervisor(directories),
+    places,
+    hypervisor: qemuHypervisor(places),
     events,
     faults: readFaults(settings.faults),
     density,

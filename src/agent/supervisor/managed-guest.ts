@@ -14,7 +14,7 @@ import { adopt } from '../../qemu/adoption.ts'
 import type { GuestFiles } from '../../qemu/guest-files.ts'
 import type { GuestRecord } from '../../qemu/guest-record.ts'
 import type { Starter } from '../../qemu/launch.ts'
-import type { PeerDirectories } from '../../qemu/machine-description.ts'
+import type { HostPlaces } from '../../qemu/machine-description.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
 import type { GuestDescription, GuestEnd } from '../../replication/guest.ts'
 import type { Host } from './host.ts'
@@ -27,7 +27,7 @@ const libvirt = () => connectVirsh(defaultConnection)
 /** What starts the QEMU of a standby; undefined: subpage itself. @param primary the host that it comes from, for people */
 export function starterOf(
   { hypervisor }: GuestDescription,
-  images: PeerDirectories['images'],
+  images: HostPlaces['images'],
   primary: string,
 ): Starter | undefined {
   return hypervisor.managed === undefined
@@ -36,12 +36,8 @@ export function starterOf(
 }
 
 /** Takes up a domain that runs here. @throws SubpageError as findDomain() and adopt() do */
-export async function adoptManaged(
-  name: string,
-  files: GuestFiles,
-  { directories }: Host,
-): Promise<QemuProcess> {
-  const found = await findDomain(libvirt(), name, directories.images)
+export async function adoptManaged(name: string, files: GuestFiles, { places }: Host): Promise<QemuProcess> {
+  const found = await findDomain(libvirt(), name, places.images)
   const identity = { id: randomUUID(), name, generation: 1 }
   return new QemuProcess(files, await adopt(identity, found.machine, files, found.files, found.process))
 }

@@ -8,7 +8,7 @@ import { journalPath } from '../../qemu/disk-places.ts'
 import { readRecord } from '../../qemu/guest-record.ts'
 import { lastWords } from '../../qemu/launch.ts'
 import { endLeftover } from '../../qemu/leftover.ts'
-import { type PeerDirectories, withPlaces } from '../../qemu/machine-description.ts'
+import { type HostPlaces, withPlaces } from '../../qemu/machine-description.ts'
 import { isGone } from '../../qemu/process.ts'
 import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
@@ -16,17 +16,11 @@ import { WaitingQemu } from '../../qemu/waiting-qemu.ts'
 import type { Hypervisor, StandbyStorage } from './hypervisor.ts'
 import { starterOf } from './managed-guest.ts'
 
-export function qemuHypervisor(directories: PeerDirectories): Hypervisor {
+export function qemuHypervisor(places: HostPlaces): Hypervisor {
   return {
     guestOf: (qemu) => new QemuGuest(qemu),
     startWaiting: ({ guest, generation, source }, files) =>
-      WaitingQemu.start(
-        guest,
-        generation,
-        files,
-        directories,
-        starterOf(guest, directories.images, source.host),
-      ),
+      WaitingQemu.start(guest, generation, files, places, starterOf(guest, places.images, source.host)),
     withPlaces,
     storageOf,
     readRecord,

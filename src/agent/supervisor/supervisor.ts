@@ -100,7 +100,7 @@ export class Supervisor implements GuestApi {
       this.#commands.assertName(request.name)
       refuseIfPresent(this.#guest, this.host)
       const identity = { id: randomUUID(), name: this.name, generation: 1 }
-      const machine = await machineOf(request, this.host.directories.images, this.#files, identity)
+      const machine = await machineOf(request, this.host.places, this.#files, identity)
       const qemu = new QemuProcess(this.#files, await launch(identity, machine, this.#files, false))
       this.hosting.say(
         'guest',

@@ -52,6 +52,7 @@ export const runCommand: Command = {
         'a screen, shown by VNC on the host where the guest runs: auto or a number, with an address before it ([0.0.0.0:]auto) if not for this machine alone',
     },
     { form: '--vnc-password-file <file>', summary: 'file with the password for it, up to 8 characters' },
+    { form: '--vnc-tls', summary: 'encrypt it, with the certificate of the host where the guest runs' },
     {
       form: '--disk <disk>',
       summary:
@@ -95,11 +96,14 @@ export const runCommand: Command = {
 async function readVnc(invocation: Invocation): Promise<{ vnc?: Vnc }> {
   const { parseVnc, readPassword } = await import('../../qemu/screen.ts')
   const { readSecretFile } = await import('../../agent/secret-file.ts')
-  const { vncPasswordFile: file, vnc: display } = invocation.flags
-  if (display === undefined && file !== undefined)
-    throw new SubpageError('BAD_ARGUMENT', '--vnc-password-file is for a screen: give --vnc auto as well')
+  const { vncPasswordFile: file, vncTls: tls, vnc: display } = invocation.flags
+  if (display === undefined && (file !== undefined || tls !== undefined))
+    throw new SubpageError(
+      'BAD_ARGUMENT',
+      `${file === undefined ? '--vnc-tls' : '--vnc-password-file'} is for a screen: give --vnc auto as well`,
+    )
   if (display === undefined) return {}
-  const vnc = read(invocation, 'vnc', parseVnc)
+  const vnc = { ...read(invocation, 'vnc', parseVnc), ...(tls !== undefined && { tls: true }) }
   if (file === undefined) return { vnc }
   const password = readPassword(readSecretFile(String(file), 'the VNC password'), String(file))
   return { vnc: { ...vnc, password } }

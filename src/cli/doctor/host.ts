@@ -1,11 +1,14 @@
 /** What the hosts of a guest say: disks, certificates, processes, their speed, and the other host. */
 import type { HostStatus } from '../../agent/status.ts'
+import { automaticPace } from '../../replication/pace.ts'
 import { otherHost } from '../status-text.ts'
 import { dayMs, type Finding, finding, type Patient } from './finding.ts'
 
 const expirySoonMs = 30 * dayMs
 /** A fifth of the default suspicion time: heartbeats are as often. */
 const loopDelayMsMax = 100
+/** Of the guest's time, as epochs that adapt leave it at most. */
+const costMax = automaticPace.pauseShareMax!
 
 export function disksOf({ guest }: Patient, where = 'here'): Finding[] {
   return guest.disks.flatMap(({ name, errors, lastError, lastErrorCode, path, cuts }) => [
@@ -121,14 +124,14 @@ export function speedOf({ guest }: Patient): Finding[] {
         `subpage events ${name}`,
       ),
     )
-  const pauseMs = epochs.pauseUs.p99 / 1000
-  if (guest.pauseShareMax === null && pauseMs * 2 > epochMs)
+  const { pauses = 0, faults = 0 } = epochs.cost ?? {}
+  if (guest.pauseShareMax === null && pauses + faults > costMax)
     found.push(
       finding(
-        'note',
-        'pauses',
-        `pauses take up to ${pauseMs.toFixed(1)} ms (p99) of epochs of ${epochMs} ms: the guest is slow`,
-        'longer epochs, or epochs that adapt, pause it for less of the time',
+        'warning',
+        'costly',
+        `protecting takes ${(pauses * 100).toFixed(0)} % of the guest's time in pauses and ${(faults * 100).toFixed(0)} % in faults: it is slow`,
+        'longer epochs, or epochs that adapt, take less of it',
         `subpage unprotect ${name} && subpage protect ${name} --to ${guest.peer ?? 'HOST'} --epoch auto`,
       ),
     )

@@ -38,7 +38,8 @@ function findingsOf({ guest }: Patient): Finding[] {
       "read its log, and remove the standby: the primary's host begins another one",
       `subpage remove ${name}`,
     )
-  if (guest.devicesDiffer)
+  // What cannot be taken back is said below.
+  if (guest.devicesDiffer && guest.reasonCode !== 'GUEST_UNPROTECTABLE')
     return critical(
       'devices-differ',
       reason,

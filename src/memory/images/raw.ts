@@ -4,9 +4,8 @@
  */
 import { closeSync } from 'node:fs'
 import { SubpageError } from '../../errors.ts'
-import { addon } from '../native.ts'
+import { dataPages } from '../data-pages.ts'
 import { pageBytes } from '../page.ts'
-import { PageRanges } from '../page-ranges.ts'
 import { readWhole } from './file-bytes.ts'
 import type { MemoryImage } from './memory-image.ts'
 
@@ -32,15 +31,4 @@ export function openRaw(path: string, fd: number, bytes: number): MemoryImage {
     read: (first, into) => readWhole(path, fd, first * pageBytes, into),
     close: () => closeSync(fd),
   }
-}
-
-/** Pages of which any byte is not in a hole. */
-export function dataPages(fd: number, bytes: number): PageRanges {
-  const span = new Float64Array(2)
-  const runs: [number, number][] = []
-  for (let at = 0; at < bytes && addon.fileData(fd, at, span); at = span[1]!) {
-    const first = Math.floor(span[0]! / pageBytes)
-    runs.push([first, Math.ceil(Math.min(span[1]!, bytes) / pageBytes) - first])
-  }
-  return PageRanges.of(runs)
 }

@@ -18,6 +18,7 @@ import { openTracker, type Tracker } from 'subpage/tracking/tracker'
 import { readPages, writePages } from '../../pages.ts'
 import type { StudyGuest } from '../../study-guest.ts'
 import { leaveOutMemory, loadDevices, saveDevices } from './device-snapshots.ts'
+import type { SlaveNetwork } from './network.ts'
 
 const copyPages = 256
 
@@ -28,6 +29,12 @@ export interface Ran {
   processorUs: number
 }
 
+/** What else happens while one of them runs. */
+export interface Meanwhile {
+  begin(): unknown
+  end(): unknown
+}
+
 /** What both have done in an epoch; they stand still. */
 interface Diverged {
   primary: Ran & { dirty: PageRanges }
@@ -36,48 +43,45 @@ interface Diverged {
   equal: PageRanges
 }
 
-export class SlavePair {
+export class SlavePair implements AsyncDisposable {
   readonly primary: StudyGuest
   readonly slave: StudyGuest
   /** The last checkpoint, as the slave's host keeps it of what the slave writes. */
   readonly #committed: Region
   readonly #trackers: { primary: Tracker; slave: Tracker }
   readonly #snapshot: string
+  readonly #network: SlaveNetwork | undefined
 
-  private constructor(primary: StudyGuest, slave: StudyGuest) {
+  private constructor(primary: StudyGuest, slave: StudyGuest, network: SlaveNetwork | undefined) {
     this.primary = primary
     this.slave = slave
+    this.#network = network
     this.#snapshot = join(primary.directory, 'devices.qcow2')
     this.#committed = Region.anonymous(primary.qemu.ram.bytes)
     this.#trackers = { primary: trackerOf(primary), slave: trackerOf(slave) }
   }
 
-  /** @param slave of the same machine; what it does by itself is lost */
-  static async open(primary: StudyGuest, slave: StudyGuest): Promise<SlavePair> {
+  /**
+   * Both stand still then, and the slave is what the guest is.
+   * @param slave of the same machine; what it does by itself is lost
+   * @param network to which both belong
+   */
+  static async open(primary: StudyGuest, slave: StudyGuest, network?: SlaveNetwork): Promise<SlavePair> {
     await Promise.all([leaveOutMemory(primary.qemu.qmp), leaveOutMemory(slave.qemu.qmp)])
-    return new SlavePair(primary, slave)
-  }
-
-  /** Stops both and makes the slave what the guest is now. */
-  async begin(): Promise<void> {
-    await Promise.all([this.primary.stop(), this.slave.stop()])
-    const [from, to] = [this.primary.qemu.ram, this.slave.qemu.ram]
-    await this.#load(this.slave, await this.#save())
-    for (let page = 0; page < from.pages; page += copyPages) {
-      const piece = from.read(page * pageBytes, Math.min(copyPages, from.pages - page) * pageBytes)
-      to.write(page * pageBytes, piece)
-      this.#committed.write(page * pageBytes, piece)
+    const pair = new SlavePair(primary, slave, network)
+    try {
+      await pair.#begin()
+    } catch (error) {
+      await pair[Symbol.asyncDispose]()
+      throw error
     }
-    // The first names every page.
-    this.#trackers.primary.harvest()
-    this.#trackers.slave.harvest()
-    await this.#beginAlike()
+    return pair
   }
 
   /** Both run from the checkpoint on, and stand still then. */
   async diverge(epochMs: number): Promise<Diverged> {
-    const primary = await run(this.primary, epochMs)
-    const slave = await run(this.slave, epochMs)
+    const primary = await run(this.primary, epochMs, this.#network?.ofGuest(this.primary.qemu.qmp))
+    const slave = await run(this.slave, epochMs, this.#network?.replay())
     const dirty = this.#trackers.primary.harvest()
     return {
       primary: { ...primary, dirty },
@@ -89,16 +93,12 @@ export class SlavePair {
   /** Makes the slave what the guest is: a checkpoint. @throws SubpageError INTERNAL when it is not that then */
   async correct({ primary, slave, equal }: Diverged, deltas: readonly Uint8Array[]): Promise<void> {
     const { ram } = this.slave.qemu
-    const right = readPages(ram, equal)
-    await this.#load(this.slave, await this.#save())
-    // A load resets the machine first, which writes, too.
-    const written = slave.dirty.union(this.#trackers.slave.harvest())
-    const wrong = written.subtract(equal)
+    const wrong = slave.dirty.subtract(equal)
     writePages(ram, wrong, readPages(this.#committed, wrong))
-    writePages(ram, equal, right)
     for (const delta of deltas) applySync(ram, delta)
-    const changed = primary.dirty.union(written)
+    const changed = primary.dirty.union(slave.dirty)
     writePages(this.#committed, changed, readPages(ram, changed))
+    await this.#loadSlave()
     await this.#beginAlike()
   }
 
@@ -107,10 +107,28 @@ export class SlavePair {
     return this.#committed
   }
 
-  close(): void {
+  /** The guest runs on alone. */
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#trackers.primary.close()
     this.#trackers.slave.close()
     this.#committed.close()
+    await this.primary.go()
+    await this.#network?.ofGuest(this.primary.qemu.qmp).begin()
+  }
+
+  async #begin(): Promise<void> {
+    await this.#network?.hold(this.primary.qemu.qmp)
+    await Promise.all([this.primary.stop(), this.slave.stop()])
+    // The first names every page.
+    for (const tracker of Object.values(this.#trackers)) tracker.harvest()
+    const [from, to] = [this.primary.qemu.ram, this.slave.qemu.ram]
+    for (let page = 0; page < from.pages; page += copyPages) {
+      const piece = from.read(page * pageBytes, Math.min(copyPages, from.pages - page) * pageBytes)
+      to.write(page * pageBytes, piece)
+      this.#committed.write(page * pageBytes, piece)
+    }
+    await this.#loadSlave()
+    await this.#beginAlike()
   }
 
   /** 64 bits of hash for each page, as they are sent. */
@@ -157,8 +175,19 @@ export class SlavePair {
     if (differs)
       throw new SubpageError('INTERNAL', `page ${differs.page} of the slave is not that of the checkpoint`)
     await this.#load(this.primary, await stateOf(this.primary))
-    const written = this.#trackers.primary.harvest()
-    writePages(ours, written, readPages(this.#committed, written))
+    this.#undoReset(this.primary, this.#trackers.primary)
+  }
+
+  /** The slave's memory is that of the checkpoint: a card looks at its rings there. */
+  async #loadSlave(): Promise<void> {
+    await this.#load(this.slave, await this.#save())
+    this.#undoReset(this.slave, this.#trackers.slave)
+  }
+
+  /** A load resets the machine first, which writes, too. */
+  #undoReset({ qemu: { ram } }: StudyGuest, tracker: Tracker): void {
+    const written = tracker.harvest()
+    writePages(ram, written, readPages(this.#committed, written))
   }
 }
 
@@ -175,12 +204,14 @@ function trackerOf({ qemu: { files, record, ram, ramPath } }: StudyGuest): Track
 }
 
 /** Time in which others have this host's processors is not the guest's: it is as long on a busy host as on a quiet one. */
-async function run(guest: StudyGuest, ms: number): Promise<Ran> {
+async function run(guest: StudyGuest, ms: number, meanwhile?: Meanwhile): Promise<Ran> {
   const [processorNs, deprivedNs] = [guest.processorNs(), guest.deprivedNs()]
   await guest.go()
   const startedAt = performance.now()
+  await meanwhile?.begin()
   const leftMs = () => ms - (performance.now() - startedAt) + (guest.deprivedNs() - deprivedNs) / 1e6
   for (let left = ms; left > 0; left = leftMs()) await delay(left)
+  await meanwhile?.end()
   await guest.stop()
   return {
     ranUs: 1000 * (ms - leftMs()),
