@@ -64,6 +64,13 @@ class Rest {
   readonly over = new Later()
 }
 
+/** Instead of new ones. */
+export interface LiveParts {
+  plan?: Plan | undefined
+  /** Of a watch of the same guest that has ended: this one goes on with it. */
+  hotMap?: HotMap | undefined
+}
+
 export class LiveWatch extends EventEmitter<LiveEvents> {
   readonly settings: LiveSettings
   readonly hotMap: HotMap
@@ -86,13 +93,13 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   #forgetPageNs = 100
   #finished: Promise<void> | undefined
 
-  constructor(source: LiveSource, settings: LiveSettings = liveSettings, plan?: Plan) {
+  constructor(source: LiveSource, settings: LiveSettings = liveSettings, given: LiveParts = {}) {
     super()
     this.#source = source
     this.settings = settings
-    this.#plan = plan ?? new RotatingPlan(source.accesses.pages)
+    this.#plan = given.plan ?? new RotatingPlan(source.accesses.pages)
     this.#faultNs = source.costs.useNs + source.costs.writeNs
-    this.hotMap = new HotMap(source.accesses.pages, performance.now())
+    this.hotMap = given.hotMap ?? new HotMap(source.accesses.pages, performance.now())
   }
 
   start(): this {

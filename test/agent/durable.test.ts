@@ -15,8 +15,8 @@ import { basename, join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { claimantOf } from '../../src/agent/supervisor/host.ts'
 import { guestFiles } from '../../src/qemu/guest-files.ts'
-import { readRecord } from '../../src/qemu/guest-record.ts'
-import { QemuProcess } from '../../src/qemu/qemu-process.ts'
+import { type GuestRecord, readRecord } from '../../src/qemu/guest-record.ts'
+import { KeptRecord } from '../../src/qemu/kept-record.ts'
 import { replaceInPlace, syncToDisk } from '../../src/qemu/room.ts'
 import { FileArbiter } from '../../src/replication/arbiters/file.ts'
 import { Succession } from '../../src/replication/succession.ts'
@@ -74,6 +74,12 @@ test.each(['', '{"format":1,', '\0'.repeat(4096)])(
   },
 )
 
+/** What all open files have in common. */
+async function fileHandles(): Promise<FileHandle> {
+  await using handle = await open('/dev/null')
+  return Object.getPrototypeOf(handle)
+}
+
 /** What was synced while `work` was done, by its last name, in order. */
 async function synced(work: () => unknown): Promise<string[]> {
   const names: string[] = []
@@ -81,9 +87,7 @@ async function synced(work: () => unknown): Promise<string[]> {
     names.push(
       basename(readlinkSync(`/proc/self/fd/${fd}`)).replace(/[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}/, 'ID'),
     )
-  const handle = await open('/dev/null')
-  const prototype = Object.getPrototypeOf(handle) as FileHandle
-  await handle.close()
+  const prototype = await fileHandles()
   const { sync } = prototype
   const { fsyncSync } = fs
   const spy = vi.spyOn(prototype, 'sync').mockImplementation(async function (this: FileHandle) {
@@ -124,16 +128,15 @@ test('so is the identity of a host before anybody hears of it', async () => {
   expect(await synced(() => claimantOf(folder, 'north'))).toEqual([])
 })
 
-test('so is the generation of a guest', async () => {
+test('so is the generation of a guest, and a disk that fails is told of', async () => {
   const files = guestFiles(directory(), 'kept')
-  mkdirSync(files.directory, { recursive: true })
-  const qemu = { files, notes: [] as string[], updateRecord: () => replaceInPlace(files.record, '{}') }
-  const writeDown = QemuProcess.prototype.writeDown.bind(qemu as unknown as QemuProcess)
-  expect(await synced(() => writeDown({ generation: 2 }))).toEqual(['guest.json', 'kept'])
-  rmSync(files.record)
-  const gone = { ...qemu, updateRecord: () => undefined }
-  await QemuProcess.prototype.writeDown.call(gone as unknown as QemuProcess, { generation: 3 })
-  expect(gone.notes).toEqual([expect.stringMatching(/may not outlast a loss of power/)])
+  const kept = new KeptRecord(files, { name: 'kept', generation: 1 } as GuestRecord)
+  expect(await synced(() => kept.writeDown({ generation: 2 }))).toEqual(['guest.json', 'kept'])
+  expect(JSON.parse(readFileSync(files.record, 'utf8'))).toEqual({ name: 'kept', generation: 2 })
+  const broken = vi.spyOn(await fileHandles(), 'sync').mockRejectedValue(new Error('EIO: i/o error, fsync'))
+  onTestFinished(() => broken.mockRestore())
+  expect(await kept.writeDown({ generation: 3 })).toMatch(/EIO/)
+  expect(kept.record.generation).toBe(3)
 })
 
 test('so is a decision of the arbiter, for whoever made it and for whoever only asks', async () => {

@@ -83,7 +83,7 @@ export class Lab extends StudyGuest {
   }
 
   #newWatch(settings: LiveSettings, plan?: Plan): LiveWatch {
-    return new LiveWatch(this.#guest.watchAccesses(), settings, plan)
+    return new LiveWatch(this.#guest.watchAccesses(), settings, { plan })
   }
 
   /** Watches for some intervals, and reads the console meanwhile. */

@@ -2,8 +2,9 @@
  * Watches which memory a guest of this host uses, while somebody listens. There is one watch for a guest, shared by all who
  * ask: two that made it forget accesses at their own times would spoil each other's counts.
  */
+import { isDeepStrictEqual } from 'node:util'
 import { type Static, Type } from '#typebox'
-import type { SubpageError } from '../../errors.ts'
+import { asSubpageError, type SubpageError } from '../../errors.ts'
 import type { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { DistEstimator } from '../../workingset/dist.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
@@ -36,7 +37,8 @@ export const neverWatched: WorkingSets = {
 
 export class MemoryWatch {
   readonly #guest: Pick<QemuGuest, 'watchAccesses'>
-  readonly #listeners = new Set<WatchListener>()
+  /** With what each has asked for, whoever came first at the front. */
+  readonly #listeners = new Map<WatchListener, WatchQuery>()
   #watch: LiveWatch | undefined
   #latest: Sample | null = null
   /** Made by the first watch: most guests have none. */
@@ -61,21 +63,34 @@ export class MemoryWatch {
   }
 
   /**
-   * Hears every interval from now on. The settings are those of whoever came first.
+   * Hears every interval from now on. The settings are those of whoever has listened longest; when they leave, the next one's.
    * @returns ends it
    * @throws SubpageError GUEST_DIED, TRACKER_UNAVAILABLE
    */
   listen(listener: WatchListener, settings: WatchQuery): () => void {
     this.#watch ??= this.#begin(settings)
-    this.#listeners.add(listener)
+    this.#listeners.set(listener, settings)
     return () => {
       this.#listeners.delete(listener)
-      if (this.#listeners.size === 0) this.#end()
+      const [next] = this.#listeners.values()
+      if (!next) this.#end()
+      else if (!isDeepStrictEqual(next, this.#watch?.settings)) this.#beginAnew(next)
     }
   }
 
-  #begin(settings: WatchQuery): LiveWatch {
-    const watch = new LiveWatch(this.#guest.watchAccesses(), settings)
+  /** What was seen so far stays known. */
+  #beginAnew(settings: WatchQuery): void {
+    const former = this.#watch
+    this.#end()
+    try {
+      this.#watch = this.#begin(settings, former?.hotMap)
+    } catch (error) {
+      this.#failed(asSubpageError(error))
+    }
+  }
+
+  #begin(settings: WatchQuery, hotMap?: HotMap): LiveWatch {
+    const watch = new LiveWatch(this.#guest.watchAccesses(), settings, { hotMap })
     const estimator = new DistEstimator(watch.hotMap.pages)
     watch.on('observation', (observation) => {
       estimator.add(observation)
@@ -87,15 +102,20 @@ export class MemoryWatch {
       })
       if (!sample) return
       this.#note(sample, observation.endMs)
-      for (const listener of this.#listeners) listener.sample(sample)
+      for (const listener of this.#listeners.keys()) listener.sample(sample)
     })
     watch.on('failed', (error) => {
-      this.#watch = undefined
-      this.#latest = null
-      for (const listener of this.#listeners) listener.failed(error)
-      this.#listeners.clear()
+      if (this.#watch === watch) this.#failed(error)
     })
     return watch.start()
+  }
+
+  #failed(error: SubpageError): void {
+    this.#watch = undefined
+    this.#latest = null
+    const listeners = [...this.#listeners.keys()]
+    this.#listeners.clear()
+    for (const listener of listeners) listener.failed(error)
   }
 
   #note(sample: Sample, endMs: number): void {
