@@ -56,26 +56,31 @@ export class Verifier {
   }
 
   async #all(): Promise<Verification> {
-    const { guest, clock, lineages } = this.#protection
+    const { guest, clock } = this.#protection
     const totalBytes = guest.ram.bytes + guest.disks.sizes.reduce((sum, bytes) => sum + bytes, 0)
     const now = { doneBytes: 0, totalBytes, startedAt: clock.now(), cancelled: new AbortController() }
     this.#now = now
     try {
-      const memory = await this.#memory(now.cancelled.signal)
-      now.doneBytes = guest.ram.bytes
-      const disks = await unlessCancelled(this.#disks(now), now.cancelled.signal)
-      const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
-      if (!equal) lineages.forget()
-      const verification = { ...memory, equal, disks }
-      // The wall clock, for people.
-      this.found = { at: Date.now(), verification }
-      return verification
+      return await unlessCancelled(this.#compare(now), now.cancelled.signal)
     } finally {
       this.#now = undefined
     }
   }
 
-  /** Within a pause, which is not left half done. */
+  async #compare(now: Comparing): Promise<Verification> {
+    const { guest, lineages } = this.#protection
+    const memory = await this.#memory(now.cancelled.signal)
+    now.doneBytes = guest.ram.bytes
+    const disks = await this.#disks(now)
+    const equal = memory.equal && disks.every(({ difference }) => difference === undefined)
+    if (!equal) lineages.forget()
+    const verification = { ...memory, equal, disks }
+    // The wall clock, for people.
+    this.found = { at: Date.now(), verification }
+    return verification
+  }
+
+  /** A checkpoint and what its standby answers, which is not left half done. */
   #memory(signal: AbortSignal): Promise<MemoryVerification> {
     return this.#tasks.add<MemoryVerification>(async (session, epoch, done) => {
       const { report, verification } = await verify(this.#protection, session, epoch)

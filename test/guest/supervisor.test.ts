@@ -248,9 +248,10 @@ test('what takes long says how far it is, and is cancelled where that is safe', 
   await protect(a, small, b, { suspicionMs: 60_000 })
   const standby = await supervisorPid(b, small)
   const stopped = async (kind: 'verify' | 'switchover', work: () => Promise<unknown>) => {
-    // A checkpoint waits for its acknowledgement, and what was asked for waits for the next one.
-    process.kill(standby, 'SIGSTOP')
     try {
+      await standStill(standby)
+      // A checkpoint waits for its acknowledgement, and what was asked for waits for the next one.
+      await until(a, small, ({ epochs }) => (epochs?.lagMs ?? 0) > 1_000)
       const refused = expect(work()).rejects.toMatchObject({ code: 'CANCELLED' })
       const { operation } = await until(a, small, (guest) => guest.operation?.kind === kind)
       expect(operation!.cancellable).toBe(true)

@@ -145,6 +145,22 @@ describe('a hostile standby', () => {
     }
   })
 
+  test('verify: whoever gives up on one that answers nothing waits for it no longer', async () => {
+    let asked = 0
+    const { guest, protect } = await asStandby(random, async (peer) => {
+      await welcome(peer)
+      await answering(peer, async () => void asked++)
+    })
+    const primary = await protect()
+    const verified = primary.verify()
+    await expect.poll(() => asked).toBe(1)
+    expect(primary.operations.current(undefined)).toMatchObject({ kind: 'verify', cancellable: true })
+    primary.operations.cancel('verify')
+    await expect(verified).rejects.toMatchObject({ code: 'CANCELLED' })
+    expect(primary.operations.current(undefined)).toBeUndefined()
+    expect(guest.paused).toBe(false)
+  })
+
   /** Acknowledges as it should, and leaves questions to `reply`. */
   async function answering(peer: Peer, reply: (asked: FrameType) => Promise<void>): Promise<void> {
     for (;;) {
