@@ -65,6 +65,10 @@ export interface RestoredWrites {
   after: boolean
 }
 
+/** Where so many bytes go. */
+type Room = (bytes: number) => Uint8Array
+const ownRoom: Room = (bytes) => new Uint8Array(bytes)
+
 export class Reducer {
   readonly #handle: ReducerHandle
 
@@ -152,6 +156,7 @@ export class Reducer {
   /**
    * @param shadow as it was captured from; undefined: lines of which only a part is in the delta are not looked up, nothing
    * is shared
+   * @param room for so many bytes; the delta's own place will do
    * @returns undefined when nothing is gained: the delta goes as it is, and the restorer learns from it
    */
   async reduce(
@@ -159,6 +164,7 @@ export class Reducer {
     shadow: Region | undefined,
     method: SqueezeMethod,
     stats: ReduceStats,
+    room: Room = ownRoom,
   ): Promise<Uint8Array | undefined> {
     const results = new Float64Array(6)
     const args = [this.#handle, delta, shadow?.handle, squeezeMethods.indexOf(method), results] as const
@@ -171,7 +177,7 @@ export class Reducer {
     stats.sharedLines += sharedLines!
     stats.similarPages += similarPages!
     stats.bodyBytes += bodyBytes!
-    return bytes === 0 ? undefined : made(this.#handle, bytes!)
+    return bytes === 0 ? undefined : made(this.#handle, room(bytes!))
   }
 
   /** Sums up what the dictionary has learnt; 0 without one. */
@@ -194,15 +200,21 @@ export class Restorer {
   /**
    * A delta with the effect of the one that was reduced. It is not checked: `checkDelta` does that.
    * @param image one whole checkpoint, the one before
+   * @param room for so many bytes
    * @throws SubpageError DELTA_MALFORMED; the restorer must then not be used again
    */
-  async restore(reduced: Uint8Array, image: Region, bytesMax: number): Promise<Uint8Array> {
+  async restore(
+    reduced: Uint8Array,
+    image: Region,
+    bytesMax: number,
+    room: Room = ownRoom,
+  ): Promise<Uint8Array> {
     const results = new Float64Array(1)
     const args = [this.#handle, reduced, image.handle, bytesMax, results] as const
     const problem =
       reduced.length <= inlineBytesMax ? addon.restore(...args) : await addon.restoreAsync(...args)
     refuse(reduced, problem)
-    return made(this.#handle, results[0]!)
+    return made(this.#handle, room(results[0]!))
   }
 
   /**
@@ -212,7 +224,7 @@ export class Restorer {
   references(reduced: Uint8Array, imagePages: number, bytesMax: number): PageRanges {
     const results = new Float64Array(1)
     refuse(reduced, addon.restoreReferences(this.#handle, reduced, imagePages, bytesMax, results))
-    const bytes = made(this.#handle, results[0]!)
+    const bytes = made(this.#handle, new Uint8Array(results[0]!))
     const pages = new Uint32Array(bytes.buffer, 0, bytes.length / Uint32Array.BYTES_PER_ELEMENT)
     return PageRanges.of(Array.from(pages, (page) => [page, 1] as const))
   }
@@ -234,7 +246,7 @@ export class Restorer {
         `${reduced.length} bytes of writes to a disk are refused: ${problem}`,
       )
     const [bytes, fillBytes, after] = results as unknown as [number, number, number]
-    const whole = made(this.#handle, bytes + fillBytes)
+    const whole = made(this.#handle, new Uint8Array(bytes + fillBytes))
     return { records: whole.subarray(0, bytes), fills: whole.slice(bytes), after: after === 1 }
   }
 
@@ -264,8 +276,7 @@ function refuse(reduced: Uint8Array, problem: string | undefined): void {
     )
 }
 
-function made(handle: ReducerHandle | RestorerHandle, bytes: number): Uint8Array {
-  const into = new Uint8Array(bytes)
+function made(handle: ReducerHandle | RestorerHandle, into: Uint8Array): Uint8Array {
   addon.reductionRead(handle, into)
   return into
 }

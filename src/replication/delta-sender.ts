@@ -204,7 +204,9 @@ export class DeltaSender {
     if (this.#method === 'none') return [frameType.raw, delta]
     const startedAt = performance.now()
     const [reducer, method] = [this.#reducer, this.#method]
-    const reduced = await this.#alone(() => reducer.reduce(delta, this.#shadow, method, this.#stats))
+    // Nobody needs the delta any more once it is reduced.
+    const room = (bytes: number) => (bytes <= delta.length ? delta.subarray(0, bytes) : new Uint8Array(bytes))
+    const reduced = await this.#alone(() => reducer.reduce(delta, this.#shadow, method, this.#stats, room))
     this.#reduceUs += (performance.now() - startedAt) * 1000
     return reduced ? [frameType.reduced, reduced] : [frameType.pages, delta]
   }

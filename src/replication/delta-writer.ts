@@ -5,13 +5,11 @@
 import { availableParallelism } from 'node:os'
 import { type CaptureStats, type CodecName, capture, captureSync } from '../delta/capture.ts'
 import type { CaptureStep, Shadow } from '../delta/shadow.ts'
+import { spareBuffers } from '../delta/spare-buffers.ts'
 import { SubpageError } from '../errors.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 
-const bufferBytes = 2 ** 20
-/** Buffers kept for the next epoch; what a burst needed beyond is left to the garbage collector. */
-const keptBuffers = 32
 /** Up to this many pages are captured on the event loop's own thread: a thread-pool round trip costs more. */
 const inlinePagesMax = 4096
 
@@ -36,7 +34,6 @@ export interface Captured {
 }
 
 export class DeltaWriter {
-  readonly #free: Uint8Array[] = []
   readonly #ram: Region
   readonly #shadow: Shadow
   readonly #codec: CodecName
@@ -106,7 +103,7 @@ export class DeltaWriter {
     const run = pages.pageCount < inlinePagesMax ? captureSync : capture
     let from: Awaited<ReturnType<typeof capture>>['next']
     do {
-      const buffer = this.#free.pop() ?? new Uint8Array(bufferBytes)
+      const buffer = spareBuffers.take()
       const part = await run(this.#ram, region, pages, {
         codec: this.#codec,
         form,
@@ -134,6 +131,6 @@ export class DeltaWriter {
 
   /** A buffer whose bytes nobody needs any more. */
   keep(buffer: Uint8Array): void {
-    if (this.#free.length < keptBuffers) this.#free.push(buffer)
+    spareBuffers.keep(buffer)
   }
 }

@@ -5,6 +5,7 @@
  * sent on this connection so far) · epoch u64 · XXH3-64 of these 24 bytes · XXH3-64 of these 32 bytes and the payload.
  * A lost, doubled or reordered frame breaks the sequence, a damaged one a checksum; no length is believed that is damaged.
  */
+import { spareBuffers, spareBytes } from '../delta/spare-buffers.ts'
 import { invariant, SubpageError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { checksum64 } from '../memory/hash.ts'
@@ -47,6 +48,7 @@ export interface Frame {
   type: FrameType
   /** Checkpoint that the frame belongs to; 0 outside of checkpoints. */
   epoch: number
+  /** Of a reduced delta: until the next frame is asked for. */
   payload: Uint8Array
 }
 
@@ -56,6 +58,8 @@ const sealedBytes = fieldBytes + 8
 /** Longest payload that is accepted; senders split what is longer. */
 export const payloadBytesMax = limits.framePayloadBytes.value
 const magicBytes = 4
+/** Shorter payloads are not worth a place that is kept. */
+const ownRoomMax = 64 * 1024
 const magic = 0x32475053 // "SPG2", little endian
 
 /** The header of a frame, sealed with its checksums. */
@@ -77,7 +81,9 @@ export class FrameParser {
   #sequence = 0
   readonly #header = Buffer.alloc(headerBytes)
   #headerFilled = 0
-  #payload: Buffer | undefined
+  #payload: Uint8Array | undefined
+  /** Reduced deltas become something else at once, so that they may have one place. */
+  #reduced: Buffer | undefined
   #payloadFilled = 0;
 
   /** @throws SubpageError FRAME_MALFORMED; frames that were whole before the damage have been returned already. */
@@ -92,7 +98,7 @@ export class FrameParser {
         // Another protocol may not have as many bytes to say.
         if (this.#headerFilled >= magicBytes && this.#header.readUInt32LE(0) !== magic)
           malformed('it does not begin with SPG2')
-        if (this.#headerFilled === headerBytes) this.#payload = Buffer.allocUnsafeSlow(this.#payloadLength())
+        if (this.#headerFilled === headerBytes) this.#payload = this.#room(this.#payloadLength())
       } else {
         const n = Math.min(this.#payload.length - this.#payloadFilled, chunk.length - at)
         this.#payload.set(chunk.subarray(at, at + n), this.#payloadFilled)
@@ -112,6 +118,15 @@ export class FrameParser {
     return this.#payload !== undefined && this.#payloadFilled === this.#payload.length
   }
 
+  #room(bytes: number): Uint8Array {
+    const type = this.#header.readUInt8(4)
+    if (type === frameType.pages || type === frameType.raw) return spareBuffers.take(bytes)
+    if (type !== frameType.reduced || bytes < ownRoomMax) return Buffer.allocUnsafeSlow(bytes)
+    if (!this.#reduced || this.#reduced.length < bytes)
+      this.#reduced = Buffer.allocUnsafeSlow(Math.max(bytes, spareBytes))
+    return this.#reduced.subarray(0, bytes)
+  }
+
   #payloadLength(): number {
     const header = this.#header
     const expected = checksum64(header.subarray(0, fieldBytes))
@@ -126,7 +141,7 @@ export class FrameParser {
     return length
   }
 
-  #finish(payload: Buffer): Frame {
+  #finish(payload: Uint8Array): Frame {
     const header = this.#header
     const expected = checksum64(header.subarray(0, sealedBytes), payload)
     if (header.readBigUInt64LE(sealedBytes) !== expected) malformed('its checksum is wrong')

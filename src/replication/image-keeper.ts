@@ -4,6 +4,7 @@
  */
 import { apply, applySync, changedPages, checkDelta } from '../delta/apply.ts'
 import { Restorer } from '../delta/reduce.ts'
+import { spareBuffers } from '../delta/spare-buffers.ts'
 import { invariant } from '../errors.ts'
 import { DeviceStateReader } from './device-state.ts'
 import { CopyLineages } from './disk-lineages.ts'
@@ -252,7 +253,7 @@ export class ImageKeeper {
     const { region } = this.#image
     const giveBack = await this.#image.borrow(() => restorer.references(payload, region.pages, bytesMax))
     try {
-      return await restorer.restore(payload, region, bytesMax)
+      return await restorer.restore(payload, region, bytesMax, (bytes) => spareBuffers.take(bytes))
     } finally {
       giveBack()
     }
@@ -270,6 +271,7 @@ export class ImageKeeper {
       this.#faults('after-apply')
     } finally {
       for (const { giveBack } of [...held, ...writes]) giveBack()
+      for (const { delta } of held) spareBuffers.keep(delta)
     }
   }
 

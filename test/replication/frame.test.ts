@@ -109,6 +109,22 @@ describe('what is sent comes out', () => {
 })
 
 describe('what is damaged does not', () => {
+  test('reduced deltas have one place, one after the other, and all other frames their own', () => {
+    const bytes = 2 ** 17
+    const frames = [frameType.reduced, frameType.raw, frameType.reduced, frameType.raw].map((type, i) => ({
+      ...{ type, epoch: i },
+      payload: Buffer.alloc(bytes - i, i),
+    }))
+    const parser = new FrameParser()
+    const buffers: unknown[] = []
+    for (const { epoch, payload } of parser.push(encodeAll(frames))) {
+      expect(Buffer.from(payload).equals(Buffer.alloc(bytes - epoch, epoch))).toBe(true)
+      buffers.push(payload.buffer)
+    }
+    expect(buffers[2]).toBe(buffers[0])
+    expect(new Set(buffers).size).toBe(3)
+  })
+
   test('every single bit flip, in every place', () => {
     const sent: Frame[] = [
       { type: frameType.pages, epoch: 5, payload: Buffer.from('the first payload') },
