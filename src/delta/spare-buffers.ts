@@ -3,6 +3,8 @@
  * dozen MiB of them: a fifth of all processor time while a guest was brought up, and milliseconds of its pauses.
  */
 export const spareBytes = 2 ** 20
+/** What needs less gets its own: whoever holds many of them counts bytes that are used. */
+const leastBytes = (15 / 16) * spareBytes
 
 export class SpareBuffers {
   readonly #free: Uint8Array[] = []
@@ -13,9 +15,9 @@ export class SpareBuffers {
     this.#kept = kept
   }
 
-  /** With anything in it. What needs less than half of a spare one gets its own: those who hold many of them pay for their size. */
+  /** With anything in it. */
   take(bytes: number = spareBytes): Uint8Array {
-    if (bytes <= spareBytes / 2 || bytes > spareBytes) return new Uint8Array(bytes)
+    if (bytes < leastBytes || bytes > spareBytes) return new Uint8Array(bytes)
     return (this.#free.pop() ?? new Uint8Array(spareBytes)).subarray(0, bytes)
   }
 

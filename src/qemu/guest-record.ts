@@ -76,7 +76,10 @@ export function readRecord(files: Pick<GuestFiles, 'record'>): GuestRecord | und
   try {
     const read = JSON.parse(text)
     // An earlier release has written it.
-    if (read.machine) read.machine.disks ??= []
+    if (read.machine) {
+      read.machine.disks ??= []
+      if (read.machine.nodes) read.machine.backends ??= read.machine.nodes
+    }
     return Value.Parse(GuestRecord, read)
   } catch (cause) {
     throw new SubpageError(

@@ -58,9 +58,14 @@ export class PendingPages {
     this.#settle(this.#all)
   }
 
-  /** Nothing was captured yet: the shadow is as it began. */
+  /** Nothing was captured or compared yet: the shadow is as it began. */
   get untouched(): boolean {
     return this.#untouched
+  }
+
+  /** The shadow is filled by other ways than a capture. */
+  touch(): void {
+    this.#untouched = false
   }
 
   /** All other pages are alike in guest, shadow and image. */

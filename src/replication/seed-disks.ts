@@ -26,6 +26,8 @@ export async function seedDisks(
 ): Promise<void> {
   if (disks.sizes.length === 0) return
   session.closed.addEventListener('abort', () => disks.drop())
+  // What the connection before has left looks for its writes among the marks, which may go now.
+  await disks.end()
   const known = await lineages.agree(session, disks.sizes)
   await disks.begin(known, ({ message }) => session.connection.fail(message))
   await session.disks.seed(AbortSignal.any([signal, session.closed]), async () => {

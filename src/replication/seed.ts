@@ -74,7 +74,7 @@ export async function seed(
 
 /** Brings the shadow up to the guest and compares what it was set to with the image. */
 async function differingPages(
-  { guest, memory, shadow }: Protection,
+  { guest, memory, shadow, pending }: Protection,
   session: PrimarySession,
   signal: AbortSignal,
   progress: SeedProgress,
@@ -85,6 +85,7 @@ async function differingPages(
   // The guest runs on: only a copy stands still and can be compared.
   using still = Region.anonymous(Math.min(slicePages, ram.pages) * pageBytes)
   progress.expect(ram.bytes)
+  pending.touch()
   for (let first = 0; first < ram.pages && !signal.aborted; first += slicePages) {
     const count = Math.min(slicePages, ram.pages - first)
     progress.add(count * pageBytes)

@@ -70,6 +70,7 @@ export class Verifier {
   async #compare(now: Comparing): Promise<Verification> {
     const { guest, lineages } = this.#protection
     const memory = await this.#memory(now.cancelled.signal)
+    now.cancelled.signal.throwIfAborted()
     now.doneBytes = guest.ram.bytes
     const disks = await this.#disks(now)
     const equal = memory.equal && disks.every(({ difference }) => difference === undefined)

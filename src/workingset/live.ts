@@ -69,6 +69,8 @@ export interface LiveParts {
   plan?: Plan | undefined
   /** Of a watch of the same guest that has ended: this one goes on with it. */
   hotMap?: HotMap | undefined
+  /** It begins when this is settled: nobody else forgets accesses of the guest then. */
+  after?: Promise<unknown>
 }
 
 export class LiveWatch extends EventEmitter<LiveEvents> {
@@ -76,6 +78,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
   readonly hotMap: HotMap
   readonly #source: LiveSource
   readonly #plan: Plan
+  readonly #after: Promise<unknown> | undefined
   readonly #stopping = new AbortController()
   /** Set while it is to rest: what ends that, and what says that it has begun. */
   #rest: Rest | undefined
@@ -97,6 +100,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
     super()
     this.#source = source
     this.settings = settings
+    this.#after = given.after
     this.#plan = given.plan ?? new RotatingPlan(source.accesses.pages)
     this.#faultNs = source.costs.useNs + source.costs.writeNs
     this.hotMap = given.hotMap ?? new HotMap(source.accesses.pages, performance.now())
@@ -138,6 +142,7 @@ export class LiveWatch extends EventEmitter<LiveEvents> {
 
   async #run(): Promise<void> {
     try {
+      await this.#after
       for (;;) {
         this.#rest?.begun.resolve()
         await this.#rest?.over.promise

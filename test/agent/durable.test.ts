@@ -74,6 +74,32 @@ test.each(['', '{"format":1,', '\0'.repeat(4096)])(
   },
 )
 
+test('a record of an earlier release: it knew of NUMA nodes only, and of no disks', () => {
+  const files = guestFiles(directory(), 'kept')
+  mkdirSync(files.directory, { recursive: true })
+  const machine = {
+    type: 'q35',
+    ramBytes: 2 ** 26,
+    accel: 'tcg',
+    nodes: [2 ** 25, 2 ** 25],
+    options: [],
+    nics: [],
+  }
+  const about = {
+    id: 'x',
+    generation: 1,
+    arbitrated: false,
+    name: 'kept',
+    qemuVersion: '7.2',
+    waiting: false,
+  }
+  writeFileSync(
+    files.record,
+    JSON.stringify({ format: 1, ...about, machine, process: { pid: 1, startTime: '1' } }),
+  )
+  expect(readRecord(files)?.machine).toMatchObject({ disks: [], backends: [2 ** 25, 2 ** 25] })
+})
+
 /** What all open files have in common. */
 async function fileHandles(): Promise<FileHandle> {
   await using handle = await open('/dev/null')

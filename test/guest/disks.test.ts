@@ -328,12 +328,17 @@ test('what the link does not take goes through a file; one that is full costs th
     await until(c, name, whole)
     const standby = await supervisorPid(b, name)
     const goOn = () => process.kill(standby, 'SIGCONT')
-    const burst = async (content: string) => {
-      await standStill(standby)
+    const done = async (command: string) => {
       const from = consoleLength(console)
-      const write = `yes ${content} | dd of=/dev/vda bs=1M count=110 iflag=fullblock oflag=direct 2>/dev/null`
-      await typeLine(console, `run ${write} && echo written`)
-      await untilConsole(console, from, (text) => /^written/m.exec(text) ?? undefined, 60_000)
+      await typeLine(console, `run ${command} && echo done`)
+      await untilConsole(console, from, (text) => /^done/m.exec(text) ?? undefined, 60_000)
+    }
+    // What is written is there before: it must be written before the standby counts as lost.
+    const burst = async (content: string) => {
+      await done(`yes ${content} | dd of=/content bs=1M count=10 iflag=fullblock`)
+      await standStill(standby)
+      const write = 'dd if=/content of=/dev/vda bs=1M seek=$(($at * 10)) oflag=direct 2>/dev/null'
+      await done(`for at in $(seq 0 10); do ${write} || exit; done`)
     }
 
     await burst('one')

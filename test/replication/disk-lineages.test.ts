@@ -184,6 +184,22 @@ describe('a lineage', () => {
     expect([[map.lineage], map.marked()[0]]).toEqual([other.said, 0])
   })
 
+  test('that the standby has forgotten: the mirror from before is over before the marks go', async () => {
+    await using pair = await Pair.make({ random, arbiter: new ScriptedArbiter() })
+    const disks = new ScriptedDisks(undefined, new ScriptedMap())
+    const image = new ScriptedDiskImage(undefined, new ScriptedMap())
+    pair.guest.disks = disks
+    pair.host.disks = [image]
+    await pair.protect()
+    await expect.poll(() => disks.maps[0]!.lineage, { interval: 2 }).not.toBe('')
+    image.map!.forget()
+    const { begins } = disks
+    pair.host.dropConnections()
+    await expect.poll(() => disks.begins, { interval: 2 }).toBe(begins + 1)
+    await expect.poll(() => image.map!.lineage, { interval: 2 }).not.toBe('')
+    await expect.poll(() => disks.maps[0]!.lineage, { interval: 2 }).toBe(image.map!.lineage)
+  })
+
   test('is not made with a standby of an earlier release', async () => {
     const { map, lineages } = made(old)
     const earlier = session(undefined)

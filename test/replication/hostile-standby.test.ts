@@ -147,9 +147,19 @@ describe('a hostile standby', () => {
 
   test('verify: whoever gives up on one that answers nothing waits for it no longer', async () => {
     let asked = 0
+    let letAnswer: () => void = () => undefined
+    const late = new Promise<void>((resolve) => {
+      letAnswer = resolve
+    })
     const { guest, protect } = await asStandby(random, async (peer) => {
       await welcome(peer)
-      await answering(peer, async () => void asked++)
+      await answering(peer, async (type) => {
+        asked++
+        await late
+        const [reply, bytes] =
+          type === frameType.askHashes ? [frameType.hashes, hashBytes] : [frameType.page, pageBytes]
+        await peer.connection.send(reply, 0, Buffer.alloc(bytes))
+      })
     })
     const primary = await protect()
     const verified = primary.verify()
@@ -159,6 +169,11 @@ describe('a hostile standby', () => {
     await expect(verified).rejects.toMatchObject({ code: 'CANCELLED' })
     expect(primary.operations.current(undefined)).toBeUndefined()
     expect(guest.paused).toBe(false)
+    // Nobody is told what it says later.
+    const { checkpoints } = primary.stats.summary(0)
+    letAnswer()
+    await expect.poll(() => primary.stats.summary(0).checkpoints).toBeGreaterThan(checkpoints)
+    expect(primary.operations.verified).toBeUndefined()
   })
 
   /** Acknowledges as it should, and leaves questions to `reply`. */

@@ -35,6 +35,8 @@ function hashesOf(content: Uint8Array): Uint8Array {
 export class ScriptedMap implements WrittenChunks {
   lineage = ''
   parted = false
+  /** A mirror looks for its writes here, from its beginning to its end: what is not marked costs the map its trust. */
+  watched = false
   #active = new Set<number>()
   #rest = new Set<number>()
 
@@ -70,6 +72,7 @@ export class ScriptedMap implements WrittenChunks {
   }
 
   clear(): void {
+    if (this.watched) throw new Error('marks go while a mirror looks for its writes among them')
     this.#active.clear()
     this.dropParted()
   }
@@ -103,6 +106,7 @@ export class ScriptedDisks implements GuestDisks {
   constructor(content = new Uint8Array(scriptedDiskBytes), map?: ScriptedMap) {
     this.content = content
     this.maps = [map]
+    this.#watch(false)
   }
 
   get digest(): string {
@@ -144,9 +148,10 @@ export class ScriptedDisks implements GuestDisks {
 
   async begin([known]: CopyKnowledge[], failed: (why: Error) => void): Promise<void> {
     this.begins++
-    this.drop()
+    await this.end()
     this.fail = failed
     this.#feeding = true
+    this.#watch(true)
     if (known && 'changed' in known) {
       const bits = known.changed[0]! | this.maps[0]!.marked()[0]!
       this.#chunks = Array.from({ length: 8 }, (_, chunk) => chunk).filter((chunk) => (bits >> chunk) & 1)
@@ -202,6 +207,11 @@ export class ScriptedDisks implements GuestDisks {
 
   async end(): Promise<void> {
     this.drop()
+    this.#watch(false)
+  }
+
+  #watch(watched: boolean): void {
+    for (const map of this.maps) if (map) map.watched = watched
   }
 
   #copy(chunk: number): void {
@@ -225,6 +235,8 @@ export class ScriptedDiskImage implements DiskImage {
   constructor(content = new Uint8Array(scriptedDiskBytes), map?: ScriptedMap) {
     this.content = content
     this.map = map
+    // A guest that ran here has ended, and its mirrors with it.
+    if (map) map.watched = false
   }
 
   get digest(): string {

@@ -96,7 +96,7 @@ test('stores across lines and pages are seen whole, and all parts tell of the sa
 })
 
 test('recorded with lines: what changed was seen being written, and silent stores too', async () => {
-  expect(await record('--for', '0.3s', '--epoch', '20ms', '--tracker', 'lines')).toMatchObject({ status: 0 })
+  expect(await record('--for', '1s', '--epoch', '20ms', '--tracker', 'lines')).toMatchObject({ status: 0 })
   const trace = readTrace(traceFile)
   expect(trace.header).toMatchObject({ tracker: 'lines', written: true })
   expect(trace.header.notes.join(' ')).toMatch(/DMA.*found with userfault/)

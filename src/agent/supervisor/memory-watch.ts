@@ -40,6 +40,8 @@ export class MemoryWatch {
   /** With what each has asked for, whoever came first at the front. */
   readonly #listeners = new Map<WatchListener, WatchQuery>()
   #watch: LiveWatch | undefined
+  /** Resolves when the one before touches the guest no more. */
+  #former: Promise<void> = Promise.resolve()
   #latest: Sample | null = null
   /** Made by the first watch: most guests have none. */
   #history: PointRing | undefined
@@ -90,7 +92,7 @@ export class MemoryWatch {
   }
 
   #begin(settings: WatchQuery, hotMap?: HotMap): LiveWatch {
-    const watch = new LiveWatch(this.#guest.watchAccesses(), settings, { hotMap })
+    const watch = new LiveWatch(this.#guest.watchAccesses(), settings, { hotMap, after: this.#former })
     const estimator = new DistEstimator(watch.hotMap.pages)
     watch.on('observation', (observation) => {
       estimator.add(observation)
@@ -131,6 +133,6 @@ export class MemoryWatch {
     this.#watch = undefined
     this.#latest = null
     // It tells of its failures by itself.
-    void watch?.stop()
+    if (watch) this.#former = watch.stop()
   }
 }

@@ -1,5 +1,4 @@
 /** Servers in a guest whose clients are outside, as those of the DSN'09 paper are. */
-import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { GuestWorkload } from '../../guest-workload.ts'
@@ -88,7 +87,7 @@ function webClients(port: number, clients: number): Clients {
         said += piece.length
       })
       socket.write(`GET /${random(files)} HTTP/1.0\r\n\r\n`)
-      await once(socket, 'close')
+      await new Promise((resolve) => socket.once('close', resolve))
       sockets.delete(socket)
       if (said > 8192) answered++
       // What is refused is asked for again, and others have their turn.
