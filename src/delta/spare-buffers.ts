@@ -1,6 +1,6 @@
 /**
  * Buffers of deltas that are used again. The memory of new ones is told to V8, which looks through all that it has for every few
- * dozen MiB of them: a fifth of all processor time while a guest was brought up, and milliseconds of its pauses.
+ * dozen MiB of them: a fifth of all processor time while a guest was brought up.
  */
 export const spareBytes = 2 ** 20
 /** What needs less gets its own: whoever holds many of them counts bytes that are used. */

@@ -185,12 +185,12 @@ export async function commit(
   { pause, delta, rewritten, known, whole, consoleBytes }: Frozen,
   deviceState: Uint8Array,
 ): Promise<number> {
-  const { writer, faults, clock } = protection
+  const { faults, clock } = protection
   const { connection, deltas, disks, devices } = session
   assertFits(protection.guest, session, deviceState)
   faults('before-send')
   const sentAt = clock.now()
-  const posted = await deltas.post(writer, epoch, known.union(whole), delta, rewritten)
+  const posted = await deltas.post(epoch, known.union(whole), delta, rewritten)
   const written = await disks.post()
   const devicePayload = devices.encode(deviceState)
   const acknowledged = session.acknowledged(epoch)

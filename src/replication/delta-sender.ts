@@ -12,10 +12,11 @@ import {
   type Reference,
 } from '../delta/reduce.ts'
 import { ReductionChoice, type ReductionMethod } from '../delta/reduction-choice.ts'
+import { spareBuffers } from '../delta/spare-buffers.ts'
 import type { PageRanges } from '../memory/page-ranges.ts'
 import type { Region } from '../memory/region.ts'
 import type { Connection } from './connection.ts'
-import type { Captured, DeltaWriter } from './delta-writer.ts'
+import type { Captured } from './delta-writer.ts'
 import { type FrameType, frameType } from './frame.ts'
 import { busyShare } from './processors.ts'
 import { reduces, type Sending } from './sending.ts'
@@ -107,7 +108,6 @@ export class DeltaSender {
    * @param pages that the epoch holds, as far as they are known: a superset of those in `captured`
    */
   async post(
-    writer: DeltaWriter,
     epoch: number,
     pages: PageRanges,
     ...captured: Captured[]
@@ -121,7 +121,7 @@ export class DeltaSender {
       const [type, payload] = await this.#reduce(delta)
       posted.frames++
       posted.bytes += payload.length
-      const handed = this.#connection.send(type, epoch, payload).then(() => writer.keep(buffer))
+      const handed = this.#connection.send(type, epoch, payload).then(() => spareBuffers.keep(buffer))
       // Awaited with all others; it may fail while the next one is still being reduced.
       handed.catch(() => undefined)
       sent.push(handed)

@@ -69,7 +69,7 @@ export class DeltaWriter {
         if (step.pages.pageCount > 0) await this.#captureShared(step, result, bytesMax, changed)
       return result
     } catch (error) {
-      for (const { buffer } of result.chunks) this.keep(buffer)
+      for (const { buffer } of result.chunks) spareBuffers.keep(buffer)
       throw error
     }
   }
@@ -120,17 +120,12 @@ export class DeltaWriter {
       if (part.stats.changedPages > 0 || whole) {
         result.chunks.push({ buffer, bytes: part.bytes })
         result.bytes += part.bytes
-      } else this.keep(buffer)
+      } else spareBuffers.keep(buffer)
       if (result.bytes > bytesMax)
         throw new SubpageError(
           'PAUSE_BROKEN',
           'the guest changed more within one epoch than a pause can take up: it is sent while the guest runs',
         )
     } while (from !== undefined)
-  }
-
-  /** A buffer whose bytes nobody needs any more. */
-  keep(buffer: Uint8Array): void {
-    spareBuffers.keep(buffer)
   }
 }

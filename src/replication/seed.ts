@@ -132,7 +132,7 @@ async function send(
     await memory.bring(slice)
     const captured = await writer.capture(slice, whole)
     changedPages += whole ? slice.pageCount : captured.stats.changedPages
-    const { sent } = await session.deltas.post(writer, noEpoch, slice, captured)
+    const { sent } = await session.deltas.post(noEpoch, slice, captured)
     await sent
     progress.add(slice.pageCount * pageBytes)
     if (told) {

@@ -107,7 +107,7 @@ export class Speculation {
     const now = pending.sentEarly(epoch, taken)
     session.deltas.announce(epoch, taken)
     const captured = await writer.capture(taken, false, Number.POSITIVE_INFINITY, hot?.changed)
-    const posted = await session.deltas.post(writer, epoch, taken, captured)
+    const posted = await session.deltas.post(epoch, taken, captured)
     now.changedLines += captured.stats.changedLines
     now.deltaBytes += captured.bytes
     now.bytes += posted.bytes

@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os'
 import { expect, test } from 'vitest'
 import { applySync } from '../../src/delta/apply.ts'
 import { cacheShadow, fullShadow, hashShadow, type Shadow } from '../../src/delta/shadow.ts'
+import { spareBuffers } from '../../src/delta/spare-buffers.ts'
 import { PageRanges } from '../../src/memory/page-ranges.ts'
 import { Region } from '../../src/memory/region.ts'
 import { DeltaWriter } from '../../src/replication/delta-writer.ts'
@@ -38,7 +39,7 @@ test.each(Object.entries(shadows))('a shadow that is %s: the image is the memory
     const captured = await writer.capture(ranges, whole, Number.POSITIVE_INFINITY, changed)
     for (const { buffer, bytes } of captured.chunks) {
       applySync(image, buffer.subarray(0, bytes))
-      writer.keep(buffer)
+      spareBuffers.keep(buffer)
     }
     return captured.stats
   }

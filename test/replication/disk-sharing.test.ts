@@ -104,7 +104,7 @@ class Way {
     this.#sender.shadowMoves()
     const whole = wanted.union(pagesOf(this.#unsynced)).union(pagesOf(this.#early))
     this.#early.clear()
-    await this.#deltas.post(this.#writer, 0, whole, await this.#writer.capture(whole, true))
+    await this.#deltas.post(0, whole, await this.#writer.capture(whole, true))
     for (const page of whole.pages()) {
       this.#dirty.delete(page)
       this.#unsynced.delete(page)
@@ -124,7 +124,7 @@ class Way {
     const chosen = pagesOf([...this.#dirty].filter(part))
     this.#deltas.announce(this.#epoch + 1, chosen)
     const captured = await this.#writer.capture(chosen, false)
-    await this.#deltas.post(this.#writer, this.#epoch + 1, chosen, captured)
+    await this.#deltas.post(this.#epoch + 1, chosen, captured)
     for (const page of chosen.pages()) {
       this.#dirty.delete(page)
       this.#early.add(page)
@@ -153,7 +153,7 @@ class Way {
     this.#sender.hold(epoch)
     const { known, whole, captured } = await this.#capture()
     const state = { disk: this.disks.digest, ram: this.ram.read(0, this.ram.bytes) }
-    await this.#deltas.post(this.#writer, epoch, known.union(whole), ...captured)
+    await this.#deltas.post(epoch, known.union(whole), ...captured)
     await this.#sender.post()
     const commit = {
       deltas: this.#deltas.total.frames,

@@ -94,13 +94,13 @@ class Course {
     const number = ++this.#epoch
     const sentEarly = this.#unsynced.pageCount === 0 ? this.#write(early) : PageRanges.empty
     if (sentEarly.pageCount > 0)
-      await sender.post(this.#writer, number, sentEarly, await this.#writer.capture(sentEarly, false))
+      await sender.post(number, sentEarly, await this.#writer.capture(sentEarly, false))
     const dirty = this.#write(late)
     const whole = this.#unsynced
     const touched = whole.union(dirty)
     this.#unsynced = touched.union(sentEarly)
     const known = await this.#writer.capture(dirty.subtract(whole), false)
-    await sender.post(this.#writer, number, touched, known, await this.#writer.capture(whole, true))
+    await sender.post(number, touched, known, await this.#writer.capture(whole, true))
     const frames = this.#frames
     this.#frames = []
     for (const { type, epoch, payload } of arriving < 0 ? frames : frames.slice(0, arriving))

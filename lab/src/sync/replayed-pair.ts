@@ -126,7 +126,7 @@ export class ReplayedPair implements EpochCourse {
     for (let left = this.#unseeded; left.pageCount > 0; ) {
       const [slice, rest] = left.take(slicePages)
       left = rest
-      await deltas.post(writer, 0, slice, await writer.capture(slice, true))
+      await deltas.post(0, slice, await writer.capture(slice, true))
       await this.#receive()
     }
     this.#protection.pending.onlyDiffer(PageRanges.empty)
@@ -163,7 +163,7 @@ export class ReplayedPair implements EpochCourse {
     )
     cost.pauseUs = processorUs() - startedAt
     const postedAt = processorUs()
-    const posted = await deltas.post(writer, epoch, dirty, captured)
+    const posted = await deltas.post(epoch, dirty, captured)
     await posted.sent
     const postUs = processorUs() - postedAt
     cost.primaryUs += processorUs() - startedAt
