@@ -12,7 +12,7 @@ import { defineConfig } from 'vitest/config'
 const processTests = [
   'test/agent/**/*.test.ts',
   'test/cli/{command-line,matrix,outputs,support-bundle,watch}.test.ts',
-  'test/disk/endpoint.test.ts',
+  'test/disk/{endpoint,raw-disk}.test.ts',
   'test/qemu/bitmap-map.test.ts',
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',

@@ -3,6 +3,7 @@
 #include "addon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "../disk/journal.h"
@@ -101,18 +102,36 @@ static void sync_execute(struct subpage_job *job)
     work->error = fdatasync(work->fd) < 0 ? errno : 0;
 }
 
-/* syncDisk(fd) → promise of 0 or an errno */
-static napi_value sync_call(napi_env env, napi_callback_info info)
+/* A job that needs no more than the file. */
+static napi_value file_call(napi_env env, napi_callback_info info, void (*execute)(struct subpage_job *), const char *name)
 {
     napi_value args[1];
     struct disk_job *work;
     if (!subpage_args(env, info, 1, args) || !(work = subpage_job_new(env, sizeof *work)))
         return NULL;
-    work->job.execute = sync_execute;
+    work->job.execute = execute;
     if (get_fd(env, args[0], &work->fd))
-        return job_start(env, work, args, 1, "subpage:syncDisk");
+        return job_start(env, work, args, 1, name);
     subpage_job_drop(&work->job);
     return NULL;
+}
+
+/* syncDisk(fd) → promise of 0 or an errno */
+static napi_value sync_call(napi_env env, napi_callback_info info)
+{
+    return file_call(env, info, sync_execute, "subpage:syncDisk");
+}
+
+static void write_back_execute(struct subpage_job *job)
+{
+    struct disk_job *work = (struct disk_job *)job;
+    work->error = sync_file_range(work->fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0 ? errno : 0;
+}
+
+/* writeBackDisk(fd) → promise of 0 or an errno */
+static napi_value write_back_call(napi_env env, napi_callback_info info)
+{
+    return file_call(env, info, write_back_execute, "subpage:writeBackDisk");
 }
 
 static void hash_execute(struct subpage_job *job)
@@ -175,6 +194,7 @@ void subpage_register_disk_records(napi_env env, napi_value exports)
     export_function(env, exports, "checkDisk", check_call);
     export_function(env, exports, "applyDisk", apply_call);
     export_function(env, exports, "syncDisk", sync_call);
+    export_function(env, exports, "writeBackDisk", write_back_call);
     export_function(env, exports, "hashDisk", hash_call);
     export_function(env, exports, "hashChunks", hash_chunks_call);
 }

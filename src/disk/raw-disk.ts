@@ -2,7 +2,16 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import type { ChunkMap } from './chunk-map.ts'
 import { claimCopy } from './disk-lock.ts'
-import { applyDisk, type ChunkRange, hashDisk, syncDisk } from './records.ts'
+import { applyDisk, type ChunkRange, hashDisk, syncDisk, writeBackDisk } from './records.ts'
+
+/**
+ * What was applied begins to go to the medium so much later. The kernel would leave it for half a minute, and a takeover, which
+ * syncs the disks before the guest runs, would wait for all of it. Blocks that are written again meanwhile go once.
+ */
+const writeBackAfterMs = 100
+
+/** One disk of this process at a time: a medium with no room in its queue holds up one thread of the pool, which others use. */
+let writingBack: Promise<unknown> = Promise.resolve()
 
 export class RawDisk {
   readonly bytes: number
@@ -12,6 +21,7 @@ export class RawDisk {
   readonly #file: number
   /** What is under way uses the file. */
   #using: Promise<unknown> = Promise.resolve()
+  #writeBack: NodeJS.Timeout | undefined
   #closed = false
 
   /** Nobody else keeps a copy there as long as it is open. @throws SubpageError DISK_UNUSABLE, the file system's own error */
@@ -36,6 +46,7 @@ export class RawDisk {
       await applyDisk(this.#file, payload, from)
       // Whoever finds the map later sees whether anybody else has written since.
       this.map?.settle(fstatSync(this.#file, { bigint: true }).mtimeNs)
+      this.#writeBack ??= setTimeout(() => this.#beginWriteBack(), writeBackAfterMs)
     })
   }
 
@@ -52,7 +63,18 @@ export class RawDisk {
     if (this.#closed) return
     this.#closed = true
     await this.#using
+    clearTimeout(this.#writeBack)
+    await writingBack
     closeSync(this.#file)
+  }
+
+  /** Beside what uses the file: the next checkpoint need not wait for a slow medium. */
+  #beginWriteBack(): void {
+    writingBack = writingBack.then(async () => {
+      this.#writeBack = undefined
+      // Where the file can do that; whoever syncs it hears of what cannot be written.
+      if (!this.#closed) await writeBackDisk(this.#file).catch(() => undefined)
+    })
   }
 
   #use<T>(work: () => Promise<T>): Promise<T> {

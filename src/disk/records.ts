@@ -48,6 +48,15 @@ export async function syncDisk(fd: number): Promise<void> {
   check(await addon.syncDisk(fd), 'sync the disk')
 }
 
+/**
+ * What was written begins to go to the medium, in the thread pool; `syncDisk` has less to wait for then, and is what tells of errors.
+ * Waits itself when the medium has no room in its queue.
+ * @throws Error whose `code` is the name of the errno, such as ESPIPE where the file is none that can
+ */
+export async function writeBackDisk(fd: number): Promise<void> {
+  check(await addon.writeBackDisk(fd), 'write the disk back')
+}
+
 /** XXH3-128 of each chunk of what was read, from a chunk's beginning on. */
 export function hashChunks(bytes: Uint8Array): Uint8Array {
   const out = new Uint8Array(Math.ceil(bytes.length / chunkBytes) * hashBytes)

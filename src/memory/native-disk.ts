@@ -63,6 +63,8 @@ export interface DiskAddon {
   checkDisk(payload: Uint8Array, from: number, diskBytes: number, results: Float64Array): string | undefined
   applyDisk(fd: number, payload: Uint8Array, from: number): Promise<Errno>
   syncDisk(fd: number): Promise<Errno>
+  /** Begins to, without waiting for it. */
+  writeBackDisk(fd: number): Promise<Errno>
   /** 16 bytes into `out` for each chunk; the last one may be shorter. */
   hashChunks(bytes: Uint8Array, out: Uint8Array): void
   /** 16 bytes into `out` for each of `count` chunks from `first` on. ENODATA: the file is shorter than the disk. */
