@@ -3,9 +3,12 @@
  * get the names that a guest's have, so that all that comes after is as with a QEMU of our own.
  */
 import { linkSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
+import { SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { memoryBytes } from './aux-ram.ts'
 import { DeviceStateFile } from './device-state-file.ts'
+import { prepareMaps, removeMaps } from './disk-maps.ts'
 import { type GuestFiles, removeFiles } from './guest-files.ts'
 import { writeRecord } from './guest-record.ts'
 import { assertBackends, type GuestIdentity, type Launched, settleAux } from './launch.ts'
@@ -14,6 +17,7 @@ import { netdevIds } from './nic.ts'
 import type { Machine } from './options.ts'
 import { addBuffers } from './output-buffers.ts'
 import type { ProcessIdentity } from './process.ts'
+import type { QemuProcess } from './qemu-process.ts'
 import { Qmp } from './qmp.ts'
 
 const linked = ['qmp', 'qmpEvents', 'guardQmp', 'observerQmp', 'lease', 'forget', 'shimStatus'] as const
@@ -51,6 +55,7 @@ export async function adopt(
     qmp = await Qmp.connect(files)
     await addBuffers(qmp, netdevIds(machine))
     const disks = await settleDisks(qmp, machine.disks, false)
+    await prepareMaps(files, { id, name }, disks, false)
     assertBackends(name, machine, files)
     const aux = await settleAux(name, qmp, files, machine.backends)
     ram = Region.map(files.ram, { writable: true, bytes: memoryBytes({ ...machine, aux }) })
@@ -64,7 +69,30 @@ export async function adopt(
   } catch (error) {
     qmp?.close()
     ram?.close()
+    removeMaps(files, { id, name }, machine.disks)
     removeFiles(files)
     throw error
   }
+}
+
+/**
+ * What somebody has plugged in since a machine was taken up, or out, and where its disks are now. Nothing protects it.
+ * @param machine as its manager describes it now
+ * @throws SubpageError QEMU_FAILED, GUEST_UNPROTECTABLE; it is what it was then
+ */
+export async function refit(qemu: QemuProcess, machine: Machine): Promise<void> {
+  const { qmp, files, record, ram } = qemu
+  const { id, name } = record
+  const disks = await settleDisks(qmp, machine.disks, false)
+  const now = { ...machine, disks, aux: await settleAux(name, qmp, files, machine.backends) }
+  if (isDeepStrictEqual(now, record.machine)) return
+  if (memoryBytes(now) !== ram.bytes)
+    throw new SubpageError(
+      'GUEST_UNPROTECTABLE',
+      `${name} has other memory than when it was taken up: shut it down and start it`,
+    )
+  await addBuffers(qmp, netdevIds(machine))
+  removeMaps(files, record, record.machine.disks)
+  await prepareMaps(files, { id, name }, disks, false)
+  qemu.refit(now)
 }

@@ -4,7 +4,7 @@
  */
 import { EventEmitter } from 'node:events'
 import { type Disk, diskNode, mirrorNode } from './disk.ts'
-import type { Qmp, QmpEvent } from './qmp.ts'
+import type { QmpEvent } from './qmp.ts'
 
 export interface DiskError {
   disk: string
@@ -16,23 +16,17 @@ export interface DiskError {
 }
 
 export class DiskErrors extends EventEmitter<{ failed: [DiskError] }> {
-  readonly #disks: readonly Disk[]
   readonly #seen = new Map<string, { count: number; last: DiskError }>()
-
-  constructor(qmp: Qmp, disks: readonly Disk[]) {
-    super()
-    this.#disks = disks
-    if (disks.length > 0) qmp.on('event', (event) => this.#heard(event))
-  }
 
   of(disk: string): { count: number; last: DiskError } | undefined {
     return this.#seen.get(disk)
   }
 
-  #heard({ event, data }: QmpEvent): void {
+  /** @param disks as they are now */
+  heard({ event, data }: QmpEvent, disks: readonly Disk[]): void {
     if (event !== 'BLOCK_IO_ERROR') return
     const node = data?.['node-name']
-    const disk = this.#disks.find((one) => node === diskNode(one) || node === mirrorNode(one.name))
+    const disk = disks.find((one) => node === diskNode(one) || node === mirrorNode(one.name))
     if (!disk) return
     const reason = typeof data?.reason === 'string' ? data.reason : 'unknown error'
     const last: DiskError = {

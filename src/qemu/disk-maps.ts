@@ -21,7 +21,9 @@ export function markedBy(disk: Disk): 'shim' | 'bitmap' | undefined {
   // What a map says is read, too.
   if (wayOf(disk) === 'none') return undefined
   const file = statSync(disk.path, { throwIfNoEntry: false })?.isFile() ?? false
-  if (file && disk.format === 'raw' && (disk.aio ?? 'threads') === 'threads') return 'shim'
+  // Where somebody else starts QEMU (`device`) its shim was not told which files are disks.
+  if (file && disk.device === undefined && disk.format === 'raw' && (disk.aio ?? 'threads') === 'threads')
+    return 'shim'
   // It is asked over QEMU's NBD server, which a disk with a thread of its own must not meet (disk-export.ts).
   return disk.iothread === true ? undefined : 'bitmap'
 }

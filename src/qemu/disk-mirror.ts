@@ -74,7 +74,6 @@ export class DiskMirrors implements GuestDisks {
     this.#files = files
     this.#disks = disks
     this.sizes = disks.map(({ bytes }) => bytes)
-    if (disks.length > 0) qmp.on('event', (event) => this.#heard(event))
   }
 
   get complete(): boolean {
@@ -301,7 +300,8 @@ export class DiskMirrors implements GuestDisks {
     throw new SubpageError('PAUSE_BROKEN', 'the guard resumed the guest while its disks were being seen to')
   }
 
-  #heard({ event, data }: QmpEvent): void {
+  /** An event of their QEMU. */
+  heard({ event, data }: QmpEvent): void {
     // A QEMU that ends cancels its jobs: that is no failure, and why it ends is still to be told to the standby.
     if (event === 'SHUTDOWN') this.#failed = () => undefined
     const mirror = this.#mirrors.find(({ disk }) => jobPrefix + disk.name === data?.device)

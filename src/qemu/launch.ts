@@ -108,7 +108,7 @@ export async function launch(
     if (machine.vnc) writeScreenFiles(machine.vnc, files)
     for (const bridge of await prepareBridges(machine.nics))
       notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
-    const maps = machine.managed ? [] : await prepareMaps(files, { id, name }, machine.disks, waiting)
+    const maps = await prepareMaps(files, { id, name }, machine.disks, waiting)
     ;({ started, deviceState, incoming } = await starter.start(name, machine, files, waiting, maps))
     const record: GuestRecord = {
       format: 1,

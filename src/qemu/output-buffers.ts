@@ -39,16 +39,23 @@ export function bufferOptions(netdevs: string[]): string[] {
   )
 }
 
-/** The same buffers, of a QEMU that somebody else has started without them; those that it has stay. */
+/** The same buffers, of a QEMU that somebody else has started without them; those that it has stay, if they are of the same card. */
 export async function addBuffers(qmp: Qmp, netdevs: string[]): Promise<void> {
   const there = await qmp.run<{ name: string }[]>('qom-list', { path: '/objects' })
   for (const [index, netdev] of netdevs.entries())
-    for (const buffer of ['held', 'fresh'] as const)
-      if (!there.some(({ name }) => name === id(buffer, index)))
-        await qmp.run('object-add', {
-          ...{ 'qom-type': 'filter-buffer', id: id(buffer, index), netdev, queue: 'rx' },
-          ...{ interval: selfReleaseUs, status: 'off' },
-        })
+    for (const buffer of ['held', 'fresh'] as const) {
+      const name = id(buffer, index)
+      if (there.some((object) => object.name === name)) {
+        const of = await qmp.run<string>('qom-get', { path: `/objects/${name}`, property: 'netdev' })
+        if (of === netdev) continue
+        // A card has been plugged out, or in, before it.
+        await qmp.run('object-del', { id: name })
+      }
+      await qmp.run('object-add', {
+        ...{ 'qom-type': 'filter-buffer', id: name, netdev, queue: 'rx' },
+        ...{ interval: selfReleaseUs, status: 'off' },
+      })
+    }
 }
 
 export class OutputBuffers {

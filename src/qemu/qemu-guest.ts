@@ -31,7 +31,7 @@ export class QemuGuest implements Guest {
   }
 
   get disks() {
-    return this.qemu.disks
+    return this.qemu.devices.disks
   }
 
   get ended(): Promise<GuestEnd> {
@@ -87,7 +87,8 @@ export class QemuGuest implements Guest {
   }
 
   async pause(holdMs = leaseMs): Promise<Pause> {
-    const { qmp, lease, deviceState, outputs, outputWatch, flushAhead, parts } = this.qemu
+    const { qmp, lease, deviceState, parts } = this.qemu
+    const { outputs, outputWatch, flushAhead } = this.qemu.devices
     await flushAhead.run()
     const time = new PauseTime(qmp)
     lease.acquire(holdMs)
@@ -139,19 +140,19 @@ export class QemuGuest implements Guest {
   }
 
   holdOutputs(): Promise<void> {
-    return this.qemu.outputs.hold()
+    return this.qemu.devices.outputs.hold()
   }
 
   freeOutputs(): Promise<void> {
-    return this.qemu.outputs.free()
+    return this.qemu.devices.outputs.free()
   }
 
   releaseOutputs(untilMs: number): Promise<void> {
-    return this.qemu.outputs.release(untilMs)
+    return this.qemu.devices.outputs.release(untilMs)
   }
 
   outputPending(): boolean | undefined {
-    return this.qemu.outputWatch.pending
+    return this.qemu.devices.outputWatch.pending
   }
 
   misfit(deviceState: Uint8Array, parts: readonly string[]): Difference | undefined {

@@ -9,12 +9,10 @@ import { realClock } from '../replication/clock.ts'
 import type { GuestEnd } from '../replication/guest.ts'
 import { memoryBytes } from './aux-ram.ts'
 import { BoundedLog } from './bounded-log.ts'
+import { CardsAndDisks } from './cards-and-disks.ts'
 import { DeviceStateFile } from './device-state-file.ts'
 import { DiskErrors } from './disk-errors.ts'
-import { DiskMaps } from './disk-maps.ts'
-import { DiskMirrors } from './disk-mirror.ts'
 import { ShimFence } from './fence.ts'
-import { FlushAhead } from './flush-ahead.ts'
 import { Announcement } from './guest-ends.ts'
 import { type GuestFiles, removeFiles } from './guest-files.ts'
 import type { GuestRecord } from './guest-record.ts'
@@ -24,9 +22,7 @@ import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
 import { MachineParts } from './machine-parts.ts'
 import { withoutLinks } from './managed.ts'
-import { netdevIds } from './nic.ts'
-import { OutputBuffers } from './output-buffers.ts'
-import { OutputWatch } from './output-watch.ts'
+import type { Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
 import { fateOf, killProcess, untilGone } from './process.ts'
 import type { Qmp } from './qmp.ts'
@@ -61,12 +57,8 @@ export class QemuProcess {
   /** Settles once, when the process has ended or let go of its control socket. */
   readonly ended: Promise<GuestEnd>
   readonly fence: ShimFence
-  readonly outputs: OutputBuffers
-  readonly outputWatch: OutputWatch
-  readonly maps: DiskMaps
-  readonly disks: DiskMirrors
-  readonly diskErrors: DiskErrors
-  readonly flushAhead: FlushAhead
+  readonly diskErrors = new DiskErrors()
+  #devices: CardsAndDisks
   readonly parts: MachineParts
   /** What the operator should know; the agent takes it from here and tells. */
   readonly notes: string[]
@@ -106,22 +98,9 @@ export class QemuProcess {
     this.lease = PauseLease.open(files.lease)
     this.notes = notes
     this.hang = new HangWatch({ of: qmp, what: `QEMU (process ${record.process.pid})`, clock: realClock })
-    const netdevs = netdevIds(record.machine)
     this.fence = new ShimFence(files.lease)
-    this.outputs = new OutputBuffers(qmp, netdevs.length, this.fence)
-    this.outputWatch = new OutputWatch(qmp, netdevs, ram, {
-      pid: record.process.pid,
-      path: () => this.ramPath,
-    })
     this.parts = new MachineParts(qmp, files.shimStatus)
-    this.diskErrors = new DiskErrors(qmp, record.machine.disks)
-    this.maps = DiskMaps.open(files, record)
-    const { lease, maps } = this
-    this.disks = new DiskMirrors({ qmp, files, disks: record.machine.disks, lease, maps })
-    this.flushAhead = new FlushAhead({
-      paths: record.machine.disks.map(({ path }) => path),
-      writes: () => this.disks.writes,
-    })
+    this.#devices = new CardsAndDisks(this)
     this.ended = this.#watch()
     void this.ended.then((end) => {
       this.#mapsLeft = this.#leaveMaps(end)
@@ -179,7 +158,7 @@ export class QemuProcess {
 
   async #takeUp(doing: (step: AttachStep) => void): Promise<void> {
     doing('answer')
-    await this.outputs.readBack()
+    await this.#devices.outputs.readBack()
     if (this.record.machine.vnc) this.#vnc = await vncAddress(this.qmp)
     // An agent that died within a checkpoint leaves its pause behind, with or without a lease on it.
     doing('unlock')
@@ -198,6 +177,17 @@ export class QemuProcess {
     } catch (error) {
       this.notes.push(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
     }
+  }
+
+  get devices(): CardsAndDisks {
+    return this.#devices
+  }
+
+  /** Somebody has changed its disks or cards, while nothing protects it. @param machine as QEMU has it now */
+  refit(machine: Machine): void {
+    this.#devices.close()
+    this.updateRecord({ machine })
+    this.#devices = new CardsAndDisks(this)
   }
 
   /** Where its screen is shown, on this host. */
@@ -284,22 +274,21 @@ export class QemuProcess {
     if (this.#released) return
     this.#released = true
     this.hang.close()
-    this.disks.close()
-    this.flushAhead.close()
+    this.#devices.close(this.#mapsLeft)
     this.qmp.close()
     this.ram.close()
     this.deviceState.close()
     clearInterval(this.#looking)
     this.lease.close()
     this.fence.close()
-    void this.#mapsLeft.then(() => this.maps.close())
   }
 
   /** A guest that has died, or goes on elsewhere, may come back. What a standby has is known without it. */
   async #leaveMaps({ how }: GuestEnd): Promise<void> {
     if (this.record.waiting) return
-    if (how === 'died' || how === 'superseded') await this.maps.settle().catch(() => this.maps.remove())
-    else this.maps.remove()
+    const { maps } = this.#devices
+    if (how === 'died' || how === 'superseded') await maps.settle().catch(() => maps.remove())
+    else maps.remove()
   }
 
   async #look(): Promise<void> {
@@ -316,6 +305,8 @@ export class QemuProcess {
       this.qmp.on('event', (event) => {
         this.#announcement.heard(event)
         this.parts.memory.heard(event)
+        this.#devices.disks.heard(event)
+        this.diskErrors.heard(event, this.record.machine.disks)
         if (event.event === 'SHUTDOWN') {
           shutDown = true
           patience ??= setTimeout(() => this.kill(), shutdownMs)

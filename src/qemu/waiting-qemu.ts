@@ -98,7 +98,7 @@ export class WaitingQemu implements WaitingGuest {
       throw new SubpageError('QEMU_FAILED', `QEMU could not load the device state: ${lastWords(files)}`)
     await opened
     begin()
-    this.qemu.maps.unsettle()
+    this.qemu.devices.maps.unsettle()
     // Before it runs: an agent that is killed here must not leave a record by which the next one ends the guest.
     this.qemu.updateRecord({ waiting: false, suspended })
     // Bridges and switches learn from the announcements where the guest is now; it sends the first one itself.
@@ -119,7 +119,7 @@ export class WaitingQemu implements WaitingGuest {
     await this.#starter?.forget(this.qemu.record.name)
     if (!disksToo) return
     const { disks, firmware } = this.qemu.record.machine
-    this.qemu.maps.remove()
+    this.qemu.devices.maps.remove()
     removeDisks(disks.filter(({ made }) => made).map(({ path }) => path))
     if (firmware?.made) removeDisks([firmware.nvram])
   }

@@ -74,9 +74,10 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
     case 'standby': {
       const { standby } = present
       if (!standby.belongsTo(hello)) {
-        if (standby.hello.guest.id === id && hello.generation < standby.generation)
-          throw new HeldElsewhere(`${name} is in generation ${standby.generation} here`, {
-            ...{ claimant: standby.claimant, generation: standby.generation, runs: false },
+        const { claimant, generation } = standby.succession
+        if (standby.hello.guest.id === id && hello.generation < generation)
+          throw new HeldElsewhere(`${name} is in generation ${generation} here`, {
+            ...{ claimant, generation, runs: false },
           })
         throw new SubpageError('GUEST_EXISTS', `another ${name} has its standby here already`)
       }

@@ -26,6 +26,7 @@ import type {
   StandbyState,
 } from './standby-options.ts'
 import { type StandbyChange, StandbyMachine } from './standby-state.ts'
+import type { Succession } from './succession.ts'
 import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
@@ -74,20 +75,17 @@ export class Standby extends EventEmitter<StandbyEvents> {
     return this.#machine.ending
   }
 
+  /** Its end was begun, and is that nobody needs it any more. */
+  get discarding(): boolean {
+    return this.#machine.state === 'discarding'
+  }
+
   get guestName(): string {
     return this.#hello.guest.name
   }
 
-  get generation(): number {
-    return this.#options.succession.generation
-  }
-
-  get claimant(): string {
-    return this.#options.succession.claimant
-  }
-
-  get arbiter(): string | null {
-    return this.#options.succession.arbiter
+  get succession(): Pick<Succession, 'claimant' | 'arbiter' | 'generation'> {
+    return this.#options.succession
   }
 
   /** What the primary said of itself and the protection. */
@@ -97,7 +95,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
 
   /** Whether a primary that connects anew speaks for the same guest, in this generation or a newer one. */
   belongsTo({ guest, generation }: Hello): boolean {
-    return isDeepStrictEqual(guest, this.#hello.guest) && generation >= this.generation
+    return isDeepStrictEqual(guest, this.#hello.guest) && generation >= this.succession.generation
   }
 
   /**
@@ -127,7 +125,7 @@ export class Standby extends EventEmitter<StandbyEvents> {
     const image = this.#machine.state === 'new' ? 'fresh' : 'held'
     this.#hello = hello
     const written = [succession.agree(hello.source.claimant, arbitrated)]
-    if (hello.generation > this.generation) {
+    if (hello.generation > this.succession.generation) {
       // The primary went on without us since: what we hold is no state to take over.
       this.#keeper.forgetCheckpoint()
       written.push(succession.adopt(hello.generation))

@@ -1,5 +1,5 @@
 /** Bad luck of a protected guest, on real QEMU with real agents: each ends in a clean recovery, and no guest is left paused. */
-import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readSync, writeSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { errorTable, exitStatus } from '../../src/errors.ts'
@@ -75,6 +75,17 @@ describe('a protected guest', () => {
     await expectProtected()
     for (const host of ['a', 'b'])
       expect((await subpage(['status', name, '--state', stateOf(host)])).status).toBe(exitStatus.ok)
+  })
+
+  test('is protected again at once, though its former standby is slow to go', async () => {
+    const { pid } = await b.client.guest(name)
+    process.kill(pid!, 'SIGSTOP')
+    await a.client.unprotect(name)
+    // Its QEMU answers nothing: it is still being ended.
+    expect(existsSync(`/proc/${pid}`)).toBe(true)
+    await protect(a, name, b)
+    expect(existsSync(`/proc/${pid}`)).toBe(false)
+    await expectProtected()
   })
 
   test('verify finds a single byte', async () => {

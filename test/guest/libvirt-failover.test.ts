@@ -5,8 +5,10 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { GuestStatus } from '../../src/agent/status.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 import { Adder } from '../support/adder.ts'
+import { expectLittleRead } from '../support/disk-status.ts'
 import { makeDisk, recordsOn } from '../support/guest-disk.ts'
 import { until } from '../support/hosts.ts'
 import { type LibvirtHost, LibvirtPair } from '../support/libvirt-pair.ts'
@@ -18,6 +20,9 @@ const guestAddress = '10.79.0.2'
 let pair: LibvirtPair
 let a: LibvirtHost
 let b: LibvirtHost
+/** Clients of the guest, from one test to the next. */
+let adder: Adder
+let keeping: Connection
 
 beforeAll(async () => {
   pair = await LibvirtPair.make()
@@ -147,16 +152,21 @@ async function suspendAndResume(): Promise<void> {
   await until(a.agent, 'web', ({ state }) => state === 'Protected')
 }
 
+/** A device that libvirt can plug in. */
+function keyboard(): string {
+  const path = pair.path('keyboard.xml')
+  writeFileSync(path, "<input type='keyboard' bus='virtio'/>")
+  return path
+}
+
 /** The standby was made without it. */
 async function plugAndUnplug(): Promise<void> {
-  const keyboard = pair.path('keyboard.xml')
-  writeFileSync(keyboard, "<input type='keyboard' bus='virtio'/>")
   // In a checkpoint's pause libvirt takes the guest for paused; it plugs all the same.
-  await a.libvirtd.virsh('attach-device', 'web', keyboard, '--live')
+  await a.libvirtd.virsh('attach-device', 'web', keyboard(), '--live')
   const { reason } = await until(a.agent, 'web', ({ devicesDiffer }) => devicesDiffer)
   expect(reason).toMatch(/it has now: .*virtio-input/)
   await expect.poll(() => b.libvirtd.virsh('list', '--all', '--name')).not.toContain('web')
-  await a.libvirtd.virsh('detach-device', 'web', keyboard, '--live')
+  await a.libvirtd.virsh('detach-device', 'web', keyboard(), '--live')
   await until(a.agent, 'web', ({ state, devicesDiffer }) => state === 'Protected' && !devicesDiffer)
 }
 
@@ -184,9 +194,9 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   expect(await held(b)).toMatch(/^web is a standby here/)
 
   expect((await a.agent.client.screenshot('web')).png).toMatch(/^iVBOR/)
-  const adder = new Adder(await pair.connect(guestAddress))
+  adder = new Adder(await pair.connect(guestAddress))
   await adder.add()
-  const keeping = await beginKeeping()
+  keeping = await beginKeeping()
   for (let count = 0; count < 10; count++) await keep(keeping)
   const { disks: mirrored } = await a.agent.client.guest('web')
   expect(mirrored).toMatchObject([
@@ -243,9 +253,12 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   )
 
   // The next supervisor finds the guest, and takes up its protection.
-  await until(a.agent, 'web', ({ state }) => state === 'Protected')
-  process.kill((await a.agent.client.guest('web')).supervisor!.process, 'SIGKILL')
-  await until(a.agent, 'web', ({ state, epochs }) => state === 'Protected' && (epochs?.checkpoints ?? 0) > 5)
+  // With its first checkpoints the copies of its disks get a new lineage.
+  const goesOn = ({ state, epochs }: GuestStatus) => state === 'Protected' && epochs!.checkpoints > 20
+  const { supervisor } = await until(a.agent, 'web', goesOn)
+  process.kill(supervisor!.process, 'SIGKILL')
+  await until(a.agent, 'web', (now) => goesOn(now) && now.supervisor!.process !== supervisor!.process)
+  for (const disk of (await a.agent.client.guest('web')).disks) expectLittleRead(disk)
   await adder.add()
   expect(await a.agent.client.unprotect('web')).toMatchObject({ state: 'Running' })
   await adder.add()
@@ -255,11 +268,35 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   expect([await held(a), await noticeOf(a)]).toEqual(['', undefined])
   // Here it must not be started: it runs there.
   await expect(b.libvirtd.virsh('start', 'web')).rejects.toThrow(/subpage: web is a standby here/)
-  await a.libvirtd.virsh('destroy', 'web')
-  await until(a.agent, 'web', ({ state }) => state === 'Ended')
-  expect(recordsOn(a.libvirtd.pathOf(places[0]!))).toEqual(kept)
-  // It has run there, and is a domain like any other until somebody undefines it.
-  await b.libvirtd.virsh('undefine', '--keep-nvram', 'web')
+})
+
+/** As people do before an upgrade: the disk is a new file on top of the one before. And another device, for good. */
+async function snapshotAndPlug(): Promise<string> {
+  const overlay = `${images}/overlay.qcow2`
+  const [base] = await placesOf(a)
+  await a.libvirtd.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', base!, overlay)
+  await a.libvirtd.run('chown', 'libvirt-qemu:kvm', overlay)
+  const others = ['sda', 'sdb'].flatMap((disk) => ['--diskspec', `${disk},snapshot=no`])
+  const how = ['--disk-only', '--atomic', '--reuse-external', '--diskspec', `vda,file=${overlay}`, ...others]
+  await a.libvirtd.virsh('snapshot-create-as', 'web', 'before', ...how)
+  await a.libvirtd.virsh('attach-device', 'web', keyboard(), '--live', '--config')
+  return overlay
+}
+
+test('what somebody changes of it while it is not protected is protected when it is again', async () => {
+  const overlay = await snapshotAndPlug()
+  await keep(keeping)
+  await pair.untilProtected('web')
+  expect((await a.agent.client.guest('web')).disks[0]).toMatchObject({ name: 'vda', path: overlay })
+  for (let count = 0; count < 5; count++) await keep(keeping)
+  expect(await a.agent.client.verify('web')).toMatchObject({ equal: true })
+  process.kill((await a.agent.client.guest('web')).pid!, 'SIGKILL')
+  await adder.add()
+  expect(await keptThere(keeping)).toEqual(kept)
+  const [place] = await placesOf(b)
+  await b.libvirtd.virsh('destroy', 'web')
+  await until(b.agent, 'web', ({ state }) => state === 'Ended')
+  expect(recordsOn(b.libvirtd.pathOf(place!))).toEqual(kept)
 })
 
 /** Into a free slot, and out of it: its standby was made without it. */

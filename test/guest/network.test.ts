@@ -220,7 +220,7 @@ test('a restarted agent finds held output held', async () => {
   const found = await QemuProcess.attach(files, record)
   if (!found) throw new Error('it still runs')
   const again = new QemuGuest(found)
-  expect(found.outputs.held).toBe(true)
+  expect(found.devices.outputs.held).toBe(true)
   await again.holdOutputs()
   // There was no commit since: nothing may go.
   expect(await framesFrom(tap)).toBe(framesBefore)

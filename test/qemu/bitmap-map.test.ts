@@ -1,57 +1,37 @@
 /** Maps of what QEMU's bitmaps have noted: a real QEMU without a guest, whose qcow2 disk is written to at the guest's places. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ChunkMap } from '../../src/disk/chunk-map.ts'
 import { chunkBytes } from '../../src/disk/records.ts'
 import { BitmapMap } from '../../src/qemu/bitmap-map.ts'
-import { Qmp } from '../../src/qemu/qmp.ts'
+import { BareQemu } from '../support/bare-qemu.ts'
 
 const chunks = 40
 const bytes = chunks * chunkBytes
 const lineage = '0123456789abcdef'.repeat(2)
 const uuid = (digit: string) => `${digit.repeat(8)}-0000-4000-8000-000000000000`
 
-let directory: string
+let qemu: BareQemu
 let disk: string
-let qemu: ChildProcess
-let qmp: Qmp
 
 beforeAll(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'subpage-bitmap-'))
-  disk = join(directory, 'disk.qcow2')
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(bytes)])
-  const socket = join(directory, 'qmp')
-  qemu = spawn(
-    'qemu-system-x86_64',
-    ['-machine', 'none', '-display', 'none', '-nodefaults', '-no-user-config', '-S'].concat(
-      ['-qmp', `unix:${socket},server=on,wait=off`],
-      ['-blockdev', `driver=qcow2,node-name=disk,file.driver=file,file.filename=${disk}`],
-    ),
-    { stdio: 'ignore' },
-  )
-  while (!existsSync(socket)) await delay(10)
-  qmp = await Qmp.connect(socket)
+  qemu = await BareQemu.start((directory) => {
+    disk = join(directory, 'disk.qcow2')
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(bytes)])
+    return ['-blockdev', `driver=qcow2,node-name=disk,file.driver=file,file.filename=${disk}`]
+  })
 })
 
-afterAll(async () => {
-  qmp.close()
-  qemu.kill('SIGKILL')
-  if (qemu.exitCode === null && qemu.signalCode === null) await once(qemu, 'exit')
-  rmSync(directory, { recursive: true })
-})
+afterAll(() => qemu[Symbol.asyncDispose]())
 
-const ofDisk = () => ({ qmp, socket: join(directory, 'nbd'), node: 'disk', bytes })
+const ofDisk = () => ({ qmp: qemu.qmp, socket: join(qemu.directory, 'nbd'), node: 'disk', bytes })
 
 /** As the guest does. */
 async function write(chunk: number, count: number): Promise<void> {
   const command = `write -P 1 ${chunk * chunkBytes + 512} ${(count - 1) * chunkBytes + 512}`
-  await qmp.run('human-monitor-command', { 'command-line': `qemu-io disk "${command}"` })
+  await qemu.qmp.run('human-monitor-command', { 'command-line': `qemu-io disk "${command}"` })
 }
 
 const chunksIn = (bits: Uint8Array) =>
@@ -60,8 +40,8 @@ const chunksIn = (bits: Uint8Array) =>
   )
 
 async function serving(work: () => Promise<void>): Promise<void> {
-  await qmp.run('nbd-server-start', { addr: { type: 'unix', data: { path: ofDisk().socket } } })
-  await work().finally(() => qmp.run('nbd-server-stop'))
+  await qemu.qmp.run('nbd-server-start', { addr: { type: 'unix', data: { path: ofDisk().socket } } })
+  await work().finally(() => qemu.qmp.run('nbd-server-stop'))
 }
 
 /** A supervisor begins: the former one has seen nothing of what was written. */
@@ -84,7 +64,7 @@ const step = fc.oneof(
 )
 
 test('whatever is written, parted and dropped, the next supervisor finds all that was written since, and no more', async () => {
-  const path = join(directory, 'disk.map')
+  const path = join(qemu.directory, 'disk.map')
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 24 }), async (steps) => {
       await ChunkMap.prepare(path, { guest: uuid('a'), bootId: uuid('b'), path: disk, bytes }, false)
@@ -119,7 +99,7 @@ test('whatever is written, parted and dropped, the next supervisor finds all tha
 })
 
 test('a QEMU that has no bitmap costs the lineage, and says so', async () => {
-  const path = join(directory, 'other.map')
+  const path = join(qemu.directory, 'other.map')
   await ChunkMap.prepare(path, { guest: uuid('a'), bootId: uuid('b'), path: disk, bytes }, false)
   const file = ChunkMap.open(path, qemu.pid, true)!
   const map = new BitmapMap(file, ofDisk())
@@ -127,9 +107,9 @@ test('a QEMU that has no bitmap costs the lineage, and says so', async () => {
   await serving(() => map.collect(false))
   map.inherit(lineage)
   // Somebody else removes it.
-  const nodes = await qmp.run<{ 'dirty-bitmaps'?: { name: string }[] }[]>('query-named-block-nodes')
+  const nodes = await qemu.qmp.run<{ 'dirty-bitmaps'?: { name: string }[] }[]>('query-named-block-nodes')
   for (const { name } of nodes.flatMap((node) => node['dirty-bitmaps'] ?? []))
-    await qmp.run('block-dirty-bitmap-remove', { node: 'disk', name })
+    await qemu.qmp.run('block-dirty-bitmap-remove', { node: 'disk', name })
   const later = new BitmapMap(file, ofDisk())
   await later.tap()
   await expect(serving(() => later.collect(true))).rejects.toMatchObject({ code: 'DISK_FAILED' })

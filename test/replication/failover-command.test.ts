@@ -94,7 +94,7 @@ test('an image that is outdated is whole still: with --force it can be taken ove
   expect(await standby!.failover('by command', true)).toMatchObject({ how: 'took-over' })
   expect(pair.host.waiting.whole).toBe(true)
   // Should the former primary come back, the arbiter tells it.
-  expect(standby?.generation).toBe(3)
+  expect(standby?.succession.generation).toBe(3)
   expect(await pair.options.succession.successor()).toMatchObject({ claimant: 'standby', generation: 3 })
 })
 
@@ -106,7 +106,7 @@ test('with --force an arbiter that gives no answer does not stand in the way', a
   await expect(standby!.failover('by command', false)).rejects.toMatchObject({ code: 'ARBITER_UNREACHABLE' })
   expect(await standby!.failover('by command', true)).toMatchObject({ how: 'took-over' })
   expect(pair.host.waiting.whole).toBe(true)
-  expect(standby?.generation).toBe(3)
+  expect(standby?.succession.generation).toBe(3)
 })
 
 test('without --force the decision for the primary stands, and says so', async () => {

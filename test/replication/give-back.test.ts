@@ -88,7 +88,7 @@ test('without an arbiter a forced failover that fails leaves the guest to its pr
   pair.host.waiting.refuses = new SubpageError('QEMU_FAILED', 'it does not like the state')
   const standby = pair.host.standby!
   await expect(standby.failover('by command', true)).rejects.toMatchObject({ code: 'QEMU_FAILED' })
-  expect(standby.generation).toBe(1)
+  expect(standby.succession.generation).toBe(1)
   await expect.poll(() => primary.state).toBe('Connecting')
   // Refused again and again, by a standby that runs nothing.
   await expect.poll(() => pair.host.refused.length + pair.connections).toBeGreaterThan(3)

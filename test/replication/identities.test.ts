@@ -170,7 +170,7 @@ describe.each(withAndWithout)('%s', (_, arbiter) => {
     const { succession } = pair.options
     // What the former standby holds is outdated.
     expect(succession.generation).toBe(pair.arbiter ? 2 : 1)
-    expect(third.standby?.generation).toBe(succession.generation)
+    expect(third.standby?.succession.generation).toBe(succession.generation)
     clock.pass(200_000)
     if (pair.arbiter) {
       await expect.poll(() => pair.host.standby?.why?.message).toMatch(/primary goes on with the guest alone/)

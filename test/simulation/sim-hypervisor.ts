@@ -41,6 +41,9 @@ export class SimHypervisor implements Hypervisor<SimGuestProcess> {
   }
 
   /** It has no disks, here as elsewhere. */
+  /** Nobody manages it. */
+  async refit(): Promise<void> {}
+
   withPlaces(description: GuestDescription): GuestDescription {
     return description
   }

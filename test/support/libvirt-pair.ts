@@ -105,6 +105,11 @@ export class LibvirtPair implements AsyncDisposable {
 
   async startAndProtect(name: string): Promise<void> {
     await this.a.libvirtd.virsh('start', name)
+    await this.untilProtected(name)
+  }
+
+  /** Of one that runs. */
+  async untilProtected(name: string): Promise<void> {
     silent('protect', await this.protect(name))
     await until(this.a.agent, name, ({ state }) => state === 'Protected')
   }

@@ -13,6 +13,7 @@ import type { RunningGuest } from './running-guest.ts'
 
 export class GuestCommands<P extends GuestProcess = QemuProcess> {
   readonly #hosting: Hosting<P>
+  #refitted: Promise<void> | undefined
 
   constructor(hosting: Hosting<P>) {
     this.#hosting = hosting
@@ -62,6 +63,7 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
 
   async protect(name: string, settings: ProtectionSettings): Promise<void> {
     const guest = this.running(name, 'protect')
+    await this.#refit(guest)
     await holdManaged(guest.qemu, settings.to)
     try {
       await guest.protect(settings)
@@ -69,6 +71,15 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
       if (!guest.protecting) await releaseManaged(guest.qemu)
       throw error
     }
+  }
+
+  /** Before it is protected, and before anybody is told: as its manager has it now. Two who ask at once wait for the same. */
+  async #refit({ protecting, qemu }: RunningGuest<P>): Promise<void> {
+    if (protecting) return
+    this.#refitted ??= this.#hosting.host.hypervisor.refit(qemu).finally(() => {
+      this.#refitted = undefined
+    })
+    await this.#refitted
   }
 
   /** @returns where the standby's copies of its disks stay */

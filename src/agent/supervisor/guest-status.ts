@@ -54,7 +54,7 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
   if (guest.kind === 'standby') {
     const { standby, hello } = guest
     const { hang } = guest.qemu
-    const arbiterTrouble = (standby.arbiter !== null && trouble) || null
+    const arbiterTrouble = (standby.succession.arbiter !== null && trouble) || null
     return {
       ...common,
       role: 'Standby',
@@ -63,8 +63,8 @@ function statusOf(guest: HostedGuest, host: Host): GuestStatus {
         ? shown(standby.why ?? undecided('ARBITER_UNREACHABLE', arbiterTrouble))
         : because('GUEST_HUNG', hang.reason)),
       ...{ peer: hello.source.address, peerHost: hello.source.host },
-      generation: standby.generation,
-      arbiter: standby.arbiter,
+      generation: standby.succession.generation,
+      arbiter: standby.succession.arbiter,
       arbiterTrouble,
       outputs: hello.settings.outputs,
       committed: standby.committed ?? null,
@@ -184,7 +184,8 @@ function firmwareOf(guest: HostedGuest): GuestStatus['firmware'] {
 function disksOf(guest: HostedGuest): DiskStatus[] {
   const { record } = guest.kind === 'ended' || guest.kind === 'unanswered' ? guest : guest.qemu
   return (record?.machine.disks ?? []).map((disk, index) => {
-    const seen = guest.kind === 'running' && guest.primary ? guest.qemu.disks.seenOf(index) : undefined
+    const seen =
+      guest.kind === 'running' && guest.primary ? guest.qemu.devices.disks.seenOf(index) : undefined
     const cuts = guest.kind === 'running' ? guest.qemu.lease.mirrorsCut : 0
     const copy = (guest.kind === 'running' && guest.primary?.copies[index]?.path) || null
     const failed = guest.kind === 'running' ? guest.qemu.diskErrors.of(disk.name) : undefined

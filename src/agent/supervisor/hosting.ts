@@ -156,6 +156,10 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
   async #standbyFor(hello: Hello): Promise<StandbyGuest<P>> {
     this.settled = false
     return await this.exclusively(async () => {
+      // Its primary has given it up, and may want another one at once: that waits for the end which is under way.
+      if (this.guest?.kind === 'standby' && this.guest.standby.discarding)
+        // One that fails is in its state.
+        await this.guest.standby.discard('').catch(() => undefined)
       const present = this.guest
       const admission = await admit(hello, presentOf(present))
       if (present?.kind === 'standby') {

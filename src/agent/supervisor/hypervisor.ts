@@ -61,6 +61,11 @@ export interface Hypervisor<P extends GuestProcess = QemuProcess> {
   guestOf(process: P): RunnableGuest<P>
   /** @throws SubpageError NO_SPACE, QEMU_FAILED, PEER_MISMATCH, … Nothing is left behind then. */
   startWaiting(hello: Hello, files: GuestFiles): Promise<WaitingProcess<P>>
+  /**
+   * Looks again at a machine that somebody else manages, before it is protected: its disks and cards may have been changed.
+   * @throws SubpageError GUEST_UNPROTECTABLE, GUEST_DIED, LIBVIRT_UNREACHABLE, …; it is what it was then
+   */
+  refit(process: P): Promise<void>
   /** @param diskTo where the copies of its disks are to lie on the other host */
   withPlaces(description: GuestDescription, diskTo: ProtectionSettings['diskTo']): GuestDescription
   /** @throws SubpageError DISK_UNUSABLE, the file system's own error; nothing is left open then */

@@ -10,7 +10,7 @@ import { noteInDomain } from '../../libvirt/domain-notice.ts'
 import { domainStarter, keepDomain } from '../../libvirt/domain-starter.ts'
 import { loadDomainXml } from '../../libvirt/domain-xml.ts'
 import { connectVirsh, defaultConnection } from '../../libvirt/virsh.ts'
-import { adopt } from '../../qemu/adoption.ts'
+import { adopt, refit } from '../../qemu/adoption.ts'
 import type { GuestFiles } from '../../qemu/guest-files.ts'
 import type { GuestRecord } from '../../qemu/guest-record.ts'
 import type { Starter } from '../../qemu/launch.ts'
@@ -40,6 +40,12 @@ export async function adoptManaged(name: string, files: GuestFiles, { places }: 
   const found = await findDomain(libvirt(), name, places.images)
   const identity = { id: randomUUID(), name, generation: 1 }
   return new QemuProcess(files, await adopt(identity, found.machine, files, found.files, found.process))
+}
+
+/** Before it is protected: as it is now. @throws SubpageError as findDomain() and refit() do */
+export async function refitManaged(qemu: QemuProcess, images: HostPlaces['images']): Promise<void> {
+  const { name, machine } = qemu.record
+  if (machine.managed) await refit(qemu, (await findDomain(libvirt(), name, images)).machine)
 }
 
 /** A guest runs on this host. @returns what the operator should know */

@@ -14,13 +14,14 @@ import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
 import { WaitingQemu } from '../../qemu/waiting-qemu.ts'
 import type { Hypervisor, StandbyStorage } from './hypervisor.ts'
-import { starterOf } from './managed-guest.ts'
+import { refitManaged, starterOf } from './managed-guest.ts'
 
 export function qemuHypervisor(places: HostPlaces): Hypervisor {
   return {
     guestOf: (qemu) => new QemuGuest(qemu),
     startWaiting: ({ guest, generation, source }, files) =>
       WaitingQemu.start(guest, generation, files, places, starterOf(guest, places.images, source.host)),
+    refit: (qemu) => refitManaged(qemu, places.images),
     withPlaces,
     storageOf,
     readRecord,
@@ -46,7 +47,7 @@ function storageOf(qemu: QemuProcess): StandbyStorage {
 }
 
 /** @throws SubpageError DISK_UNUSABLE, the file system's own error; none is left open then */
-function openDisks({ record, maps }: QemuProcess): RawDisk[] {
+function openDisks({ record, devices: { maps } }: QemuProcess): RawDisk[] {
   const opened: RawDisk[] = []
   try {
     for (const [index, { path, bytes, made = false }] of record.machine.disks.entries())
