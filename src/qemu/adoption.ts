@@ -89,7 +89,7 @@ export async function refit(qemu: QemuProcess, machine: Machine): Promise<void> 
   if (memoryBytes(now) !== ram.bytes)
     throw new SubpageError(
       'GUEST_UNPROTECTABLE',
-      `${name} has other memory than when it was taken up: shut it down and start it`,
+      `${name} has other memory than when it was taken up (a network card brings its ROM): shut it down and start it`,
     )
   await addBuffers(qmp, netdevIds(machine))
   removeMaps(files, record, record.machine.disks)

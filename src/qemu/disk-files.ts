@@ -18,7 +18,7 @@ import { wantOfRoom } from './room.ts'
 const blockBytes = 512
 
 /**
- * Makes those that are not there.
+ * Makes those of subpage's that are not there; it made the others, for this same guest.
  * @returns the paths that were made
  * @throws SubpageError NO_SPACE, DISK_UNUSABLE; nothing is left behind then
  */
@@ -36,7 +36,7 @@ export function makeDisks(disks: Disk[]): string[] {
   }
 }
 
-/** @returns whether it was not there */
+/** One that is there and smaller grows: the disk that it is a copy of has. @returns whether it was not there */
 function makeDisk({ path, bytes }: Disk): boolean {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   let file: number | undefined
@@ -54,7 +54,7 @@ function makeDisk({ path, bytes }: Disk): boolean {
   }
   try {
     const stats = fstatSync(file)
-    if (!stats.isFile() || (!fresh && stats.size !== bytes))
+    if (!stats.isFile() || (!fresh && stats.size > bytes))
       throw new SubpageError(
         'DISK_UNUSABLE',
         `${path} is there and has ${stats.size} bytes, where a disk of ${bytes} bytes belongs: move it away`,
@@ -66,7 +66,7 @@ function makeDisk({ path, bytes }: Disk): boolean {
         'NO_SPACE',
         `the disk ${path} may take ${mib(needed)} MiB, and its file system has ${mib(bavail * bsize)} MiB free`,
       )
-    if (fresh) ftruncateSync(file, bytes)
+    ftruncateSync(file, bytes)
     return fresh
   } catch (error) {
     if (fresh) rmSync(path, { force: true })

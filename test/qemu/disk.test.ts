@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -193,10 +194,21 @@ describe('the files that subpage makes', () => {
     expect(statSync(disks[0]!.path).blocks).toBeGreaterThan(0)
   })
 
-  test('another size, a link and a directory in their place are refused, and nothing is changed', () => {
-    makeDisks(disk('sized'))
-    expect(() => makeDisks(disk('sized', 2 ** 21))).toThrow(/move it away/)
-    expect(statSync(ownDiskPath(files, owner, 'sized')).size).toBe(2 ** 20)
+  test('grow with the disk that they are a copy of, and keep what they have', () => {
+    makeDisks(disk('grown'))
+    const path = ownDiskPath(files, owner, 'grown')
+    writeFileSync(path, 'content', { flag: 'r+' })
+    expect(makeDisks(disk('grown', 2 ** 21))).toEqual([])
+    expect(statSync(path).size).toBe(2 ** 21)
+    expect(readFileSync(path, 'utf8')).toMatch(/^content/)
+    expect(() => makeDisks(disk('grown', 2 ** 45))).toThrow(expect.objectContaining({ code: 'NO_SPACE' }))
+    expect(statSync(path).size).toBe(2 ** 21)
+  })
+
+  test('a larger file, a link and a directory in their place are refused, and nothing is changed', () => {
+    makeDisks(disk('sized', 2 ** 21))
+    expect(() => makeDisks(disk('sized'))).toThrow(/move it away/)
+    expect(statSync(ownDiskPath(files, owner, 'sized')).size).toBe(2 ** 21)
     symlinkSync(raw('target', 2 ** 20), ownDiskPath(files, owner, 'linked'))
     expect(() => makeDisks(disk('linked'))).toThrow(
       expect.objectContaining({ code: 'DISK_UNUSABLE', message: expect.stringMatching(/ELOOP/) }),
