@@ -19,6 +19,8 @@ export class RawDisk {
   readonly made: boolean
   readonly map: ChunkMap | undefined
   readonly #file: number
+  /** Of its own: what is on its way keeps nobody from taking the copy, which is locked by the other one. */
+  readonly #toWriteBack: number
   /** What is under way uses the file. */
   #using: Promise<unknown> = Promise.resolve()
   #writeBack: NodeJS.Timeout | undefined
@@ -33,6 +35,7 @@ export class RawDisk {
     this.#file = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
     try {
       claimCopy(path, this.#file)
+      this.#toWriteBack = openSync(`/proc/self/fd/${this.#file}`, constants.O_RDONLY)
     } catch (error) {
       closeSync(this.#file)
       throw error
@@ -64,7 +67,7 @@ export class RawDisk {
     this.#closed = true
     await this.#using
     clearTimeout(this.#writeBack)
-    await writingBack
+    void writingBack.then(() => closeSync(this.#toWriteBack))
     closeSync(this.#file)
   }
 
@@ -73,7 +76,7 @@ export class RawDisk {
     writingBack = writingBack.then(async () => {
       this.#writeBack = undefined
       // Where the file can do that; whoever syncs it hears of what cannot be written.
-      if (!this.#closed) await writeBackDisk(this.#file).catch(() => undefined)
+      if (!this.#closed) await writeBackDisk(this.#toWriteBack).catch(() => undefined)
     })
   }
 

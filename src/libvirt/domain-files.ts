@@ -135,6 +135,9 @@ export function holdDomain({ directory, held }: DomainFiles, why: string): void 
   renameSync(fresh, held)
 }
 
+/** Nobody but subpage may start it. */
+export const isHeld = ({ held }: DomainFiles): boolean => existsSync(held)
+
 export function releaseDomain({ held }: DomainFiles): void {
   rmSync(held, { force: true })
 }

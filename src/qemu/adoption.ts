@@ -8,6 +8,7 @@ import { SubpageError } from '../errors.ts'
 import { Region } from '../memory/region.ts'
 import { memoryBytes } from './aux-ram.ts'
 import { DeviceStateFile } from './device-state-file.ts'
+import type { Disk } from './disk.ts'
 import { prepareMaps, removeMaps } from './disk-maps.ts'
 import { type GuestFiles, removeFiles } from './guest-files.ts'
 import { writeRecord } from './guest-record.ts'
@@ -78,21 +79,42 @@ export async function adopt(
 /**
  * What somebody has plugged in since a machine was taken up, or out, and where its disks are now. Nothing protects it.
  * @param machine as its manager describes it now
- * @throws SubpageError QEMU_FAILED, GUEST_UNPROTECTABLE; it is what it was then
+ * @param signal aborted when nobody waits for it any more
+ * @throws SubpageError QEMU_FAILED, GUEST_UNPROTECTABLE; why the signal was aborted. It is what it was then
  */
-export async function refit(qemu: QemuProcess, machine: Machine): Promise<void> {
+export async function refit(qemu: QemuProcess, machine: Machine, signal: AbortSignal): Promise<void> {
   const { qmp, files, record, ram } = qemu
   const { id, name } = record
+  // A mirror that a former supervisor has left would be taken for the disk.
+  await qemu.devices.disks.end()
   const disks = await settleDisks(qmp, machine.disks, false)
-  const now = { ...machine, disks, aux: await settleAux(name, qmp, files, machine.backends) }
-  if (isDeepStrictEqual(now, record.machine)) return
+  const aux = await settleAux(name, qmp, files, machine.backends)
+  const now = asMade({ ...machine, disks, aux }, record.machine)
   if (memoryBytes(now) !== ram.bytes)
     throw new SubpageError(
       'GUEST_UNPROTECTABLE',
       `${name} has other memory than when it was taken up (a network card brings its ROM): shut it down and start it`,
     )
+  signal.throwIfAborted()
+  // Those of a card that was plugged out and in again have gone with it, though the machine is the same.
   await addBuffers(qmp, netdevIds(machine))
+  signal.throwIfAborted()
+  if (isDeepStrictEqual(now, record.machine)) return
+  for (const map of qemu.devices.maps.all) map?.forget()
   removeMaps(files, record, record.machine.disks)
   await prepareMaps(files, { id, name }, disks, false)
+  signal.throwIfAborted()
   qemu.refit(now)
+}
+
+/** What subpage has made, and is still there, stays its own. */
+function asMade(now: Machine, { disks, firmware }: Machine): Machine {
+  const isMade = ({ name, path }: Disk) =>
+    disks.some((disk) => disk.made && disk.name === name && disk.path === path)
+  const own = firmware?.made && firmware.nvram === now.firmware?.nvram
+  return {
+    ...now,
+    disks: now.disks.map((disk) => (isMade(disk) ? { ...disk, made: true } : disk)),
+    ...(own && { firmware: { ...now.firmware!, made: true } }),
+  }
 }

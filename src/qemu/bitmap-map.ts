@@ -116,6 +116,14 @@ export class BitmapMap implements WrittenChunks {
     }
   }
 
+  /** Nothing of ours stays in QEMU, which would refuse to go back to a snapshot; what is written from now on is not known. */
+  async leave(): Promise<void> {
+    this.forget()
+    this.#names = []
+    this.#older = []
+    for (const name of await this.#known()) await this.#run('remove', name)
+  }
+
   /** A bit for each chunk. */
   async #read(bitmap: string): Promise<Uint8Array> {
     const { qmp, socket, node, bytes } = this.#disk

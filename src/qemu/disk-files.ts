@@ -66,7 +66,8 @@ function makeDisk({ path, bytes }: Disk): boolean {
         'NO_SPACE',
         `the disk ${path} may take ${mib(needed)} MiB, and its file system has ${mib(bavail * bsize)} MiB free`,
       )
-    ftruncateSync(file, bytes)
+    // Not where it has its size: that would look as if somebody had written to it.
+    if (stats.size < bytes) ftruncateSync(file, bytes)
     return fresh
   } catch (error) {
     if (fresh) rmSync(path, { force: true })

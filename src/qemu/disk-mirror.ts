@@ -276,6 +276,11 @@ export class DiskMirrors implements GuestDisks {
     this.close()
   }
 
+  /** After `end`: what notes writes for the next `begin` goes, too. */
+  async leave(): Promise<void> {
+    for (const map of this.maps) if (map instanceof BitmapMap) await map.leave()
+  }
+
   async open(): Promise<DiskReader> {
     return await openExports(this.#qmp, this.#files.disksSocket, this.#disks)
   }

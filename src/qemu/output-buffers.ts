@@ -94,7 +94,11 @@ export class OutputBuffers {
   async hold(): Promise<void> {
     if (this.#state !== 'free') return
     this.#state = 'collecting'
-    await this.#set('held', 'on')
+    await this.#set('held', 'on').catch((error) => {
+      // Nothing is held: who asks again is told again.
+      this.#state = 'free'
+      throw error
+    })
     this.#fence.speakUntil(0)
   }
 

@@ -185,6 +185,7 @@ export class QemuProcess {
 
   /** Somebody has changed its disks or cards, while nothing protects it. @param machine as QEMU has it now */
   refit(machine: Machine): void {
+    if (this.#released) return
     this.#devices.close()
     this.updateRecord({ machine })
     this.#devices = new CardsAndDisks(this)

@@ -26,7 +26,7 @@ export type Present =
     }
 
 /**
- * `fresh`: begin a new standby. `again`: the standby that waits for this primary. `renew`: it failed; discard it and begin
+ * `fresh`: begin a new standby. `again`: the standby that waits for this primary. `renew`: it is of no use; discard it and begin
  * a new one. `supersede`: end the copy that runs here, then begin a new standby.
  */
 export type Admission = 'fresh' | 'again' | 'renew' | 'supersede'
@@ -75,6 +75,9 @@ export async function admit(hello: Hello, present: Present): Promise<Admission> 
       const { standby } = present
       if (!standby.belongsTo(hello)) {
         const { claimant, generation } = standby.succession
+        // It did not hear that it was given up, and the machine has been changed since.
+        if (standby.hello.guest.id === id && hello.generation > generation && !standby.connected)
+          return 'renew'
         if (standby.hello.guest.id === id && hello.generation < generation)
           throw new HeldElsewhere(`${name} is in generation ${generation} here`, {
             ...{ claimant, generation, runs: false },

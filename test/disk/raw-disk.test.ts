@@ -45,6 +45,7 @@ test('what is applied reaches the medium without being asked for', async () => {
   const dirty = () => Number(execFileSync('python3', ['-c', dirtyPages, path], { encoding: 'utf8' }))
   for (const offset of [0, bytes / 2]) {
     await disk.apply(record(offset, 64 * pageBytes), 0)
-    await expect.poll(dirty).toBe(0)
+    // The kernel would take half a minute.
+    await expect.poll(dirty, { timeout: 10_000 }).toBe(0)
   }
 })

@@ -135,6 +135,17 @@ async function suspend(): Promise<number> {
   return (await status()).epochs!.checkpoints
 }
 
+/** A monitor that nobody else uses. */
+const observer = () => Qmp.connect(a.libvirtd.pathOf('/var/lib/libvirt/qemu/subpage/web/observer.sock'))
+
+/** Which QEMU keeps for its disks; with any it goes back to no snapshot. */
+async function bitmaps(): Promise<unknown[]> {
+  const qmp = await observer()
+  const nodes = await qmp.run<{ 'dirty-bitmaps'?: unknown[] }[]>('query-named-block-nodes')
+  qmp.close()
+  return nodes.flatMap((node) => node['dirty-bitmaps'] ?? [])
+}
+
 /** A guest that somebody has suspended stays so, and is protected; who resumes one in a checkpoint's pause breaks that checkpoint. */
 async function suspendAndResume(): Promise<void> {
   const status = () => a.agent.client.guest('web')
@@ -145,7 +156,7 @@ async function suspendAndResume(): Promise<void> {
   expect(await a.agent.client.verify('web')).toMatchObject({ equal: true })
   await a.libvirtd.virsh('resume', 'web')
   const { epochs } = await until(a.agent, 'web', ({ suspended }) => !suspended)
-  const others = await Qmp.connect(a.libvirtd.pathOf('/var/lib/libvirt/qemu/subpage/web/observer.sock'))
+  const others = await observer()
   while ((await status()).epochs!.failed === epochs!.failed)
     for (let count = 0; count < 100; count++) await others.run('cont')
   others.close()
@@ -259,6 +270,7 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   process.kill(supervisor!.process, 'SIGKILL')
   await until(a.agent, 'web', (now) => goesOn(now) && now.supervisor!.process !== supervisor!.process)
   for (const disk of (await a.agent.client.guest('web')).disks) expectLittleRead(disk)
+  expect(await bitmaps()).not.toEqual([])
   await adder.add()
   expect(await a.agent.client.unprotect('web')).toMatchObject({ state: 'Running' })
   await adder.add()
@@ -266,6 +278,7 @@ test('a domain survives the death of its QEMU, and moves back', async () => {
   await becomes(b, 'shut off')
   expect([await autostart(a), await autostart(b)]).toEqual(['enable', 'disable'])
   expect([await held(a), await noticeOf(a)]).toEqual(['', undefined])
+  expect(await bitmaps()).toEqual([])
   // Here it must not be started: it runs there.
   await expect(b.libvirtd.virsh('start', 'web')).rejects.toThrow(/subpage: web is a standby here/)
 })

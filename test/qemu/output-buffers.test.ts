@@ -36,5 +36,11 @@ test('a card that is plugged in after another was plugged out has buffers, and s
   await qemu.qmp.run('netdev_del', { id: 'one' })
   await plug('three')
   await addBuffers(qemu.qmp, ['two', 'three'])
-  expect(await buffers()).toEqual({ held0: 'two', fresh0: 'two', held1: 'three', fresh1: 'three' })
+  const later = { held0: 'two', fresh0: 'two', held1: 'three', fresh1: 'three' }
+  expect(await buffers()).toEqual(later)
+  // The same card again.
+  await qemu.qmp.run('netdev_del', { id: 'three' })
+  await plug('three')
+  await addBuffers(qemu.qmp, ['two', 'three'])
+  expect(await buffers()).toEqual(later)
 })

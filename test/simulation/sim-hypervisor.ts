@@ -44,6 +44,8 @@ export class SimHypervisor implements Hypervisor<SimGuestProcess> {
   /** Nobody manages it. */
   async refit(): Promise<void> {}
 
+  async leave(): Promise<void> {}
+
   withPlaces(description: GuestDescription): GuestDescription {
     return description
   }

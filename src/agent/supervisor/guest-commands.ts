@@ -13,7 +13,6 @@ import type { RunningGuest } from './running-guest.ts'
 
 export class GuestCommands<P extends GuestProcess = QemuProcess> {
   readonly #hosting: Hosting<P>
-  #refitted: Promise<void> | undefined
 
   constructor(hosting: Hosting<P>) {
     this.#hosting = hosting
@@ -63,23 +62,20 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
 
   async protect(name: string, settings: ProtectionSettings): Promise<void> {
     const guest = this.running(name, 'protect')
-    await this.#refit(guest)
-    await holdManaged(guest.qemu, settings.to)
+    const asked = new AbortController()
+    let held = false
     try {
-      await guest.protect(settings)
+      await guest.protect(settings, async () => {
+        await this.#hosting.host.hypervisor.refit(guest.qemu, asked.signal)
+        held = true
+        await holdManaged(guest.qemu, settings.to)
+      })
     } catch (error) {
-      if (!guest.protecting) await releaseManaged(guest.qemu)
+      // What QEMU answers later is nobody's.
+      asked.abort(error)
+      if (held && !guest.protecting) await releaseManaged(guest.qemu)
       throw error
     }
-  }
-
-  /** Before it is protected, and before anybody is told: as its manager has it now. Two who ask at once wait for the same. */
-  async #refit({ protecting, qemu }: RunningGuest<P>): Promise<void> {
-    if (protecting) return
-    this.#refitted ??= this.#hosting.host.hypervisor.refit(qemu).finally(() => {
-      this.#refitted = undefined
-    })
-    await this.#refitted
   }
 
   /** @returns where the standby's copies of its disks stay */
@@ -87,6 +83,12 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
     const guest = this.running(name, 'unprotect')
     const copies = await guest.unprotect(discard)
     await releaseManaged(guest.qemu)
+    // The protection is over all the same.
+    await guest.qemu.hang
+      .during(this.#hosting.host.hypervisor.leave(guest.qemu))
+      .catch((error: Error) =>
+        this.#hosting.say('guest', `bitmaps of its disks stay in QEMU: ${error.message}`),
+      )
     return copies
   }
 

@@ -3,7 +3,7 @@
  * over, ends, is superseded, or leaves.
  */
 import { EventEmitter } from 'node:events'
-import { asSubpageError, type SubpageError } from '../../errors.ts'
+import { asSubpageError, SubpageError } from '../../errors.ts'
 import type { GuestFiles } from '../../qemu/guest-files.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { admit, greet, refuseOurselves, sharesArbiter } from '../../replication/admission.ts'
@@ -22,6 +22,9 @@ import type { GuestProcess } from './hypervisor.ts'
 import { holdManaged, keepManaged, releaseManaged } from './managed-guest.ts'
 import { RunningGuest } from './running-guest.ts'
 import { StandbyGuest } from './standby-guest.ts'
+
+/** A primary waits for its welcome for longer. */
+const leftMsMax = 20_000
 
 export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<{ idle: [] }> {
   readonly name: string
@@ -137,6 +140,8 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
           throw brokeProtocol(`it cannot be reached at ${hello.source.address} from here`)
         // What it says of itself counts only where nobody can prove anything: within this machine.
         if (peer.name !== undefined) hello.source.host = peer.name
+        await this.#untilLeft()
+        if (connection.closed) throw new SubpageError('PEER_UNREACHABLE', 'the primary has hung up meanwhile')
         const arbitrated = await sharesArbiter(hello, this.host.arbiter, this.host.arbiterChosen)
         return { standby: (await this.#standbyFor(hello)).standby, frames, hello, arbitrated }
       })
@@ -148,6 +153,15 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
     }
   }
 
+  /** A primary that has given its standby up may want another one at once. */
+  async #untilLeft(): Promise<void> {
+    if (this.guest?.kind !== 'standby' || !this.guest.standby.discarding) return
+    // The end that is under way: whether it fails is in its state.
+    const left = this.guest.standby.discard('').catch(() => undefined)
+    const timer = new AbortController()
+    await Promise.race([left, this.host.clock.sleep(leftMsMax, timer.signal)]).finally(() => timer.abort())
+  }
+
   refused(from: string, { message }: SubpageError): void {
     this.host.events.add('', 'refused', `a connection from ${from}: ${message}`)
   }
@@ -156,10 +170,6 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
   async #standbyFor(hello: Hello): Promise<StandbyGuest<P>> {
     this.settled = false
     return await this.exclusively(async () => {
-      // Its primary has given it up, and may want another one at once: that waits for the end which is under way.
-      if (this.guest?.kind === 'standby' && this.guest.standby.discarding)
-        // One that fails is in its state.
-        await this.guest.standby.discard('').catch(() => undefined)
       const present = this.guest
       const admission = await admit(hello, presentOf(present))
       if (present?.kind === 'standby') {

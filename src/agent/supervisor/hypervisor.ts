@@ -63,9 +63,12 @@ export interface Hypervisor<P extends GuestProcess = QemuProcess> {
   startWaiting(hello: Hello, files: GuestFiles): Promise<WaitingProcess<P>>
   /**
    * Looks again at a machine that somebody else manages, before it is protected: its disks and cards may have been changed.
+   * @param signal aborted when nobody waits for it any more: it stays what it was then
    * @throws SubpageError GUEST_UNPROTECTABLE, GUEST_DIED, LIBVIRT_UNREACHABLE, …; it is what it was then
    */
-  refit(process: P): Promise<void>
+  refit(process: P, signal: AbortSignal): Promise<void>
+  /** Nothing protects such a machine any more: nothing of ours stays on its disks. @throws SubpageError QEMU_FAILED, GUEST_DIED */
+  leave(process: P): Promise<void>
   /** @param diskTo where the copies of its disks are to lie on the other host */
   withPlaces(description: GuestDescription, diskTo: ProtectionSettings['diskTo']): GuestDescription
   /** @throws SubpageError DISK_UNUSABLE, the file system's own error; nothing is left open then */

@@ -4,7 +4,13 @@
  */
 import { randomUUID } from 'node:crypto'
 import { dirname } from 'node:path'
-import { defaultDirectory, domainFiles, holdDomain, releaseDomain } from '../../libvirt/domain-files.ts'
+import {
+  defaultDirectory,
+  domainFiles,
+  holdDomain,
+  isHeld,
+  releaseDomain,
+} from '../../libvirt/domain-files.ts'
 import { commandedEnd, findDomain } from '../../libvirt/domain-guest.ts'
 import { noteInDomain } from '../../libvirt/domain-notice.ts'
 import { domainStarter, keepDomain } from '../../libvirt/domain-starter.ts'
@@ -42,10 +48,24 @@ export async function adoptManaged(name: string, files: GuestFiles, { places }: 
   return new QemuProcess(files, await adopt(identity, found.machine, files, found.files, found.process))
 }
 
-/** Before it is protected: as it is now. @throws SubpageError as findDomain() and refit() do */
-export async function refitManaged(qemu: QemuProcess, images: HostPlaces['images']): Promise<void> {
-  const { name, machine } = qemu.record
-  if (machine.managed) await refit(qemu, (await findDomain(libvirt(), name, images)).machine)
+/** Before it is protected: as it is now. @throws SubpageError as findDomain() and refit() do; why the signal was aborted */
+export async function refitManaged(
+  qemu: QemuProcess,
+  images: HostPlaces['images'],
+  signal: AbortSignal,
+): Promise<void> {
+  const { record, files } = qemu
+  const { name, machine } = record
+  if (!machine.managed) return
+  const found = (await findDomain(libvirt(), name, images)).machine
+  // Of one that is held we have switched that off ourselves.
+  const autostart = isHeld(placesOf(record, files)) ? machine.managed.autostart : found.managed!.autostart
+  await refit(qemu, { ...found, managed: { ...found.managed!, autostart } }, signal)
+}
+
+/** It is not protected any more, and its disks are its manager's: what people do with them must not meet anything of ours. */
+export async function leaveManaged({ record, devices }: QemuProcess): Promise<void> {
+  if (record.machine.managed) await devices.disks.leave()
 }
 
 /** A guest runs on this host. @returns what the operator should know */

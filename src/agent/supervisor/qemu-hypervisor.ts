@@ -14,14 +14,15 @@ import { QemuGuest } from '../../qemu/qemu-guest.ts'
 import { QemuProcess } from '../../qemu/qemu-process.ts'
 import { WaitingQemu } from '../../qemu/waiting-qemu.ts'
 import type { Hypervisor, StandbyStorage } from './hypervisor.ts'
-import { refitManaged, starterOf } from './managed-guest.ts'
+import { leaveManaged, refitManaged, starterOf } from './managed-guest.ts'
 
 export function qemuHypervisor(places: HostPlaces): Hypervisor {
   return {
     guestOf: (qemu) => new QemuGuest(qemu),
     startWaiting: ({ guest, generation, source }, files) =>
       WaitingQemu.start(guest, generation, files, places, starterOf(guest, places.images, source.host)),
-    refit: (qemu) => refitManaged(qemu, places.images),
+    refit: (qemu, signal) => refitManaged(qemu, places.images, signal),
+    leave: leaveManaged,
     withPlaces,
     storageOf,
     readRecord,

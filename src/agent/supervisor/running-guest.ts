@@ -1,7 +1,6 @@
 /** A guest that runs on this host, with its protection if it has one. */
 import { type Reason, SubpageError } from '../../errors.ts'
 import type { PageRanges } from '../../memory/page-ranges.ts'
-import type { GuestRecord } from '../../qemu/guest-record.ts'
 import { hangTimes } from '../../qemu/hang-watch.ts'
 import type { QemuProcess } from '../../qemu/qemu-process.ts'
 import { release } from '../../release.ts'
@@ -12,14 +11,15 @@ import { Primary } from '../../replication/primary.ts'
 import type { PrimaryOptions } from '../../replication/primary-options.ts'
 import type { ProtectionSettings } from '../../replication/protection-settings.ts'
 import type { StandbyOutcome } from '../../replication/standby-options.ts'
-import { Succession } from '../../replication/succession.ts'
+import type { Succession } from '../../replication/succession.ts'
 import { formatBytes } from '../../units.ts'
 import type { HotMap } from '../../workingset/hot-map.ts'
 import { parseAddress } from '../address.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner, MovePages } from './dense-guest.ts'
 import { DenseRam } from './dense-ram.ts'
-import type { Host, HostFacts } from './host.ts'
+import { successionOf } from './guest-succession.ts'
+import type { Host } from './host.ts'
 import type { GuestProcess, RunnableGuest } from './hypervisor.ts'
 import { meetManaged } from './managed-guest.ts'
 import { MemoryWatch, type WatchListener, type WatchQuery } from './memory-watch.ts'
@@ -107,8 +107,11 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     }
   }
 
-  /** @throws SubpageError ALREADY_PROTECTED, PEER_UNREACHABLE, PEER_MISMATCH, … */
-  async protect(settings: ProtectionSettings): Promise<void> {
+  /**
+   * @param prepare what is to be done first, while no other protection can begin
+   * @throws SubpageError ALREADY_PROTECTED, PEER_UNREACHABLE, PEER_MISMATCH, …
+   */
+  async protect(settings: ProtectionSettings, prepare: () => Promise<void>): Promise<void> {
     if (this.protecting)
       throw new SubpageError(
         'ALREADY_PROTECTED',
@@ -118,6 +121,7 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     if (this.qemu.record.density) this.#memory.begin(false)
     try {
       this.qemu.hang.refuseIfHung()
+      await this.qemu.hang.during(prepare())
       this.#adopt(await Primary.start(this.#options(settings, false)), settings)
     } finally {
       this.#starting = false
@@ -334,17 +338,4 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
   #say(text: string): void {
     this.#host.events.add(this.name, 'protection', text)
   }
-}
-
-/** The generation of a guest of this host is written down in its record. */
-export function successionOf(record: GuestRecord, host: HostFacts, qemu?: GuestProcess): Succession {
-  return new Succession({
-    guest: record.id,
-    claimant: host.claimant,
-    generation: record.generation,
-    arbiter: host.arbiter,
-    arbitrated: record.arbitrated,
-    ...(record.peer !== undefined && { peer: record.peer }),
-    save: async (standing) => await qemu?.writeDown(standing),
-  })
 }

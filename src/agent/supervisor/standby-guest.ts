@@ -13,9 +13,9 @@ import type { EventLog } from '../event-log.ts'
 import { guarded } from './boundary.ts'
 import type { DenseOwner } from './dense-guest.ts'
 import { DenseImage } from './dense-image.ts'
+import { successionOf } from './guest-succession.ts'
 import type { Host } from './host.ts'
 import type { GuestProcess, StandbyStorage, WaitingProcess } from './hypervisor.ts'
-import { successionOf } from './running-guest.ts'
 import { tellOfTrouble } from './trouble.ts'
 
 export class StandbyGuest<P extends GuestProcess = QemuProcess> implements DenseOwner {

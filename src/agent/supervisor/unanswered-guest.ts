@@ -8,8 +8,8 @@ import type { GuestRecord } from '../../qemu/guest-record.ts'
 import { hangTimes } from '../../qemu/hang-watch.ts'
 import type { AttachStep } from '../../qemu/qemu-process.ts'
 import type { Present } from '../../replication/admission.ts'
+import { successionOf } from './guest-succession.ts'
 import type { HostFacts } from './host.ts'
-import { successionOf } from './running-guest.ts'
 
 const waitsFor: Record<AttachStep, string> = {
   connect: 'gives no answer on its control socket',
