@@ -3,6 +3,7 @@
  * is closed.
  */
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { admit } from '../../src/replication/admission.ts'
 import { frameType } from '../../src/replication/frame.ts'
 import type { Hello } from '../../src/replication/messages.ts'
 import { helloFor } from './pair.ts'
@@ -94,5 +95,22 @@ describe('who a standby belongs to', () => {
   test.each(others)('%s', async (_, hello, belongs) => {
     const { host } = await asPrimary()
     expect(host.standby?.belongsTo(hello)).toBe(belongs)
+  })
+
+  test('one that did not hear that it was given up gives way to its guest, whose machine was changed since', async () => {
+    const { host, peer } = await asPrimary()
+    const present = { kind: 'standby', standby: host.standby! } as const
+    const changed = { ...ours.guest, hypervisor: { kind: 'other' } }
+    const later = { ...ours, generation: 2, guest: changed }
+    const taken = expect.objectContaining({ code: 'GUEST_EXISTS' })
+    await expect(admit(later, present)).rejects.toEqual(taken)
+    peer.socket.end()
+    await expect.poll(() => host.standby!.connected).toBe(false)
+    for (const hello of [
+      { ...later, generation: 1 },
+      { ...later, guest: { ...changed, id: other } },
+    ])
+      await expect(admit(hello, present)).rejects.toEqual(taken)
+    expect(await admit(later, present)).toBe('renew')
   })
 })
