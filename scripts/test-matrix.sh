@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the guest tests against other releases of QEMU and Node than those installed: QEMU of the distribution's backports, Node 22
-# and 24. Each is unpacked beside, in build/matrix, and installed nowhere.
+# and 24; and with pairs of two versions of QEMU, the one that is installed and another of the same release of the distribution, as between
+# two upgrades. Each is unpacked beside, in build/matrix, and installed nowhere.
 # Usage: scripts/test-matrix.sh [FILE…]     test files; without any all of the guests'
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,25 +12,52 @@ say() { echo "test-matrix: $*" >&2; }
 beside=$PWD/build/matrix
 mkdir -p "$beside"
 
-# ---- QEMU of backports ----
+# ---- QEMU ----
 
-unpack_qemu() { # into $beside/qemu; prints nothing, leaves what is there
-  [ ! -x "$beside/qemu/usr/bin/qemu-system-x86_64" ] || return 0
-  # shellcheck source=/dev/null
-  local release apt=$beside/apt keys=/usr/share/keyrings/debian-archive-keyring.gpg
-  release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+sources() { # sources DIRECTORY SUITE…: makes apt's lists there, and sets `options` for it
+  local apt=$1 keys=/usr/share/keyrings/debian-archive-keyring.gpg suite archive
+  shift
   [ -e "$keys" ] || die "$keys is missing: this is for Debian"
+  rm -rf "$apt"
   mkdir -p "$apt"/{lists/partial,archives/partial,debs}
-  for suite in "$release-backports" "$release"; do
-    echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite main"
+  for suite in "$@"; do
+    archive=debian
+    case $suite in *-security) archive=debian-security ;; esac
+    echo "deb [signed-by=$keys] http://deb.debian.org/$archive $suite main"
   done >"$apt/sources.list"
-  local options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
-    -o "Dir::Cache=$apt" -o APT::Sandbox::User=root -t "$release-backports")
+  options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
+    -o "Dir::Cache=$apt" -o APT::Sandbox::User=root)
   apt-get "${options[@]}" update
-  (cd "$apt/debs" && apt-get "${options[@]}" download qemu-system-common qemu-system-data qemu-system-x86 qemu-utils seabios)
-  for package in "$apt"/debs/*.deb; do dpkg -x "$package" "$beside/qemu.new"; done
-  rm -rf "$beside/qemu" "$apt"
-  mv "$beside/qemu.new" "$beside/qemu"
+}
+
+unpack() { # unpack NAME PACKAGE…: into $beside/NAME, with `options`
+  local name=$1 package
+  shift
+  (cd "$beside/apt/debs" && apt-get "${options[@]}" download "$@")
+  for package in "$beside"/apt/debs/*.deb; do dpkg -x "$package" "$beside/$name.new"; done
+  rm -rf "${beside:?}/$name" "$beside/apt"
+  mv "$beside/$name.new" "$beside/$name"
+}
+
+# shellcheck source=/dev/null
+release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+
+unpack_qemu() { # of backports, into $beside/qemu; prints nothing, leaves what is there
+  [ ! -x "$beside/qemu/usr/bin/qemu-system-x86_64" ] || return 0
+  local options=()
+  sources "$beside/apt" "$release-backports" "$release"
+  options+=(-t "$release-backports")
+  unpack qemu qemu-system-common qemu-system-data qemu-system-x86 qemu-utils seabios
+}
+
+unpack_other() { # of the same release, in another version than is installed, into $beside/other
+  [ ! -x "$beside/other/usr/bin/qemu-system-x86_64" ] || return 0
+  local options=() installed version
+  installed=$(dpkg-query -W -f '${Version}' qemu-system-x86)
+  sources "$beside/apt" "$release" "$release-security"
+  version=$(apt-cache "${options[@]}" madison qemu-system-x86 | awk -v is="$installed" '$3 != is && !found { print $3; found = 1 }')
+  [ -n "$version" ] || die "$release and $release-security have no other QEMU than $installed, which is installed"
+  unpack other "qemu-system-common=$version" "qemu-system-data=$version" "qemu-system-x86=$version" seabios
 }
 
 # ---- Node ----
@@ -57,6 +85,8 @@ bash scripts/setup.sh --tests
 unpack_qemu
 run "$("$beside/qemu/usr/bin/qemu-system-x86_64" --version | head -1)" "SUBPAGE_QEMU=$beside/qemu/usr/bin/qemu-system-x86_64" \
   "QEMU_MODULE_DIR=$beside/qemu/usr/lib/x86_64-linux-gnu/qemu"
+unpack_other
+run "pairs with $("$beside/other/usr/bin/qemu-system-x86_64" --version | head -1)" "OTHER_QEMU=$beside/other"
 for major in 22 24; do
   unpack_node "$major"
   run "Node $("$beside/node-$major/node" --version)" "PATH=$beside/node-$major:$PATH"

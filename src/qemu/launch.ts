@@ -27,6 +27,7 @@ import { settleDisks } from './managed-disks.ts'
 import { netdevIds } from './nic.ts'
 import { makeNvram } from './nvram.ts'
 import { commandLine, type Machine } from './options.ts'
+import { settledType } from './other-version.ts'
 import { addBuffers } from './output-buffers.ts'
 import { PauseLease } from './pause-lease.ts'
 import { identify, isRunning, killProcess, type ProcessIdentity } from './process.ts'
@@ -140,7 +141,8 @@ export async function launch(
     const missing = shimMissing(files.shimStatus)
     if (missing !== undefined) notes.push(missing)
     await joinBridges(machine.nics, files.directory, waiting)
-    const whole = { ...record, machine: { ...machine, disks, aux }, qemuVersion: qmp.version, waiting }
+    const type = settledType(machine.type, await qmp.run('qom-get', { path: '/machine', property: 'type' }))
+    const whole = { ...record, machine: { ...machine, type, disks, aux }, qemuVersion: qmp.version, waiting }
     writeRecord(files, whole)
     const vnc = machine.vnc ? await vncAddress(qmp) : undefined
     return {

@@ -13,6 +13,7 @@ import { removeDisks } from './disk-files.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { lastWords, launch, type Starter } from './launch.ts'
 import { type HostPlaces, readDescription } from './machine-description.ts'
+import { refusalOfVersion } from './other-version.ts'
 import { QemuProcess } from './qemu-process.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 
@@ -53,11 +54,8 @@ export class WaitingQemu implements WaitingGuest {
     const { incoming = files.incoming } = launched
     const qemu = new QemuProcess({ ...files, incoming }, launched)
     try {
-      if (launched.qmp.version !== version)
-        throw new SubpageError(
-          'PEER_MISMATCH',
-          `the primary runs QEMU ${version}, this host has ${launched.qmp.version}: install the same on both`,
-        )
+      const refusal = refusalOfVersion(version, launched.qmp.version, machine.type)
+      if (refusal !== undefined) throw new SubpageError('PEER_MISMATCH', refusal)
       await qemu.qmp.run('migrate-set-capabilities', {
         capabilities: [{ capability: 'events', state: true }],
       })

@@ -26,6 +26,7 @@ const pollMs = 10
 export class Hosts {
   readonly directory = makeOwnedDirectory('subpage-test-')
   readonly agents: EphemeralAgent[] = []
+  readonly #names = new Set<string>()
 
   /** @param prefix a command that runs the agent, such as `ip netns exec NAME` */
   async add(
@@ -37,12 +38,23 @@ export class Hosts {
     const agent = await startEphemeralAgent({
       stateDirectory: join(this.directory, host),
       host,
-      env,
+      env: { ...this.#qemuOf(host), ...env },
       prefix,
       ...(listen === undefined ? {} : { listen }),
     })
     this.agents.push(agent)
     return agent
+  }
+
+  /** Every other host has the QEMU that is unpacked in OTHER_QEMU (scripts/test-matrix.sh): pairs of two versions. */
+  #qemuOf(host: string): Record<string, string> {
+    this.#names.add(host)
+    const root = process.env.OTHER_QEMU
+    if (root === undefined || [...this.#names].indexOf(host) % 2 === 0) return {}
+    return {
+      SUBPAGE_QEMU: join(root, 'usr/bin/qemu-system-x86_64'),
+      QEMU_MODULE_DIR: join(root, 'usr/lib/x86_64-linux-gnu/qemu'),
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
