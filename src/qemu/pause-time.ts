@@ -15,6 +15,11 @@ export class PauseTime {
     this.#before = qmp.last('STOP')
   }
 
+  /** It ran until it was stopped since: of one that stands still already QEMU says nothing. */
+  get stopped(): boolean {
+    return this.#qmp.last('STOP') !== this.#before
+  }
+
   /**
    * After it was told to run, and has answered. Without a word of QEMU's, as of a guest that stood before, and when its clock was set
    * meanwhile, the pause lasted for no longer than it took to ask for it and to hear of its end.
@@ -22,7 +27,7 @@ export class PauseTime {
   ended(): { pauseUs: number; pausingUs: number } {
     const pausingUs = (performance.now() - this.#startedAt) * 1000
     const [stop, resume] = [this.#qmp.last('STOP'), this.#qmp.last('RESUME')]
-    const stoodUs = stop && resume && stop !== this.#before ? usOf(resume) - usOf(stop) : Number.NaN
+    const stoodUs = stop && resume && this.stopped ? usOf(resume) - usOf(stop) : Number.NaN
     return { pauseUs: stoodUs >= 0 && stoodUs <= pausingUs ? stoodUs : pausingUs, pausingUs }
   }
 }

@@ -107,7 +107,8 @@ export class QemuGuest implements Guest {
     let flushUs = 0
     try {
       const [, before] = (await Promise.all([stopped, ...asked])) as [unknown, RunState?]
-      if (before) this.#noteSuspension(before.status === 'paused')
+      // One that was paused when we asked, and was then stopped by us, has been resumed by somebody in between.
+      if (before) this.#noteSuspension(before.status === 'paused' && !time.stopped)
       flushUs = lease.flushedUs - flushedUs
       flushAhead.paused(flushUs)
       outputWatch.mark()
@@ -174,6 +175,8 @@ export class QemuGuest implements Guest {
   async #resume(time: PauseTime): Promise<{ valid: boolean; pauseUs: number; pausingUs: number }> {
     const { qmp, lease } = this.qemu
     const valid = lease.release()
+    // QEMU's events come by a way of their own, and may be later than its answers.
+    if (this.#suspended && time.stopped) this.#noteSuspension(false)
     const commands = this.#suspended ? [] : [{ execute: 'cont' }]
     const answers = qmp.pipeline(this.#othersCommand ? [runState, ...commands] : commands)
     const [during] = (await Promise.all(answers)) as (RunState | undefined)[]

@@ -23,6 +23,14 @@ function pause(before: QmpEvent[], meanwhile: QmpEvent[]) {
   for (const one of meanwhile) heard.set(one.event, one)
   return time.ended()
 }
+/** Whether it ran until it was stopped. */
+const stopped = (...meanwhile: QmpEvent[]) => {
+  const heard = new Map(earlier.map((one) => [one.event, one]))
+  const time = new PauseTime({ last: (name) => heard.get(name) })
+  for (const one of meanwhile) heard.set(one.event, one)
+  return time.stopped
+}
+
 const earlier = [event('STOP', 1_000), event('RESUME', 3_000)]
 
 test('from when it had stopped until it ran, whatever it took to hear of it', () => {
@@ -40,4 +48,10 @@ test.each([
 ])('as long as we took: %s', (_, before, meanwhile) => {
   const { pauseUs, pausingUs } = pause(before, meanwhile)
   expect(pauseUs).toBe(pausingUs)
+})
+
+test('of a guest that stood still already, and of one that somebody let run just before', () => {
+  expect(stopped()).toBe(false)
+  expect(stopped(event('RESUME', 49_000))).toBe(false)
+  expect(stopped(event('RESUME', 49_000), event('STOP', 50_000))).toBe(true)
 })
