@@ -14,9 +14,8 @@ mkdir -p "$beside"
 
 # ---- QEMU ----
 
-sources() { # sources DIRECTORY SUITE…: makes apt's lists there, and sets `options` for it
-  local apt=$1 keys=/usr/share/keyrings/debian-archive-keyring.gpg suite archive
-  shift
+sources() { # sources SUITE…: makes apt's lists in $beside/apt, and sets `options` for them
+  local apt=$beside/apt keys=/usr/share/keyrings/debian-archive-keyring.gpg suite archive
   [ -e "$keys" ] || die "$keys is missing: this is for Debian"
   rm -rf "$apt"
   mkdir -p "$apt"/{lists/partial,archives/partial,debs}
@@ -45,7 +44,7 @@ release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 unpack_qemu() { # of backports, into $beside/qemu; prints nothing, leaves what is there
   [ ! -x "$beside/qemu/usr/bin/qemu-system-x86_64" ] || return 0
   local options=()
-  sources "$beside/apt" "$release-backports" "$release"
+  sources "$release-backports" "$release"
   options+=(-t "$release-backports")
   unpack qemu qemu-system-common qemu-system-data qemu-system-x86 qemu-utils seabios
 }
@@ -54,7 +53,7 @@ unpack_other() { # of the same release, in another version than is installed, in
   [ ! -x "$beside/other/usr/bin/qemu-system-x86_64" ] || return 0
   local options=() installed version
   installed=$(dpkg-query -W -f '${Version}' qemu-system-x86)
-  sources "$beside/apt" "$release" "$release-security"
+  sources "$release" "$release-security"
   version=$(apt-cache "${options[@]}" madison qemu-system-x86 | awk -v is="$installed" '$3 != is && !found { print $3; found = 1 }')
   [ -n "$version" ] || die "$release and $release-security have no other QEMU than $installed, which is installed"
   unpack other "qemu-system-common=$version" "qemu-system-data=$version" "qemu-system-x86=$version" seabios

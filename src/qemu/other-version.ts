@@ -1,7 +1,7 @@
 /**
  * Whether the QEMU of a standby may be of another version than the primary's. A machine type with a version, such as `pc-q35-7.2`, is the
  * same machine in each later release, and its devices' state is written and read as that release did: QEMU's own migration counts on that
- * (docs/about/deprecated and hw/core/machine.c). Across major versions nobody has promised it in both directions, and a guest moves back.
+ * (its docs/devel/migration). Across major versions nobody has promised it in both directions, and a guest moves back.
  */
 
 /** The machine of `-machine`, without its switches. */

@@ -94,9 +94,9 @@ export class OutputBuffers {
   async hold(): Promise<void> {
     if (this.#state !== 'free') return
     this.#state = 'collecting'
-    await this.#set('held', 'on').catch((error) => {
-      // Nothing is held: who asks again is told again.
-      this.#state = 'free'
+    await this.#set('held', 'on').catch(async (error) => {
+      // The cards where it is on are let go; the one where it failed fails again. Who asks once more is told once more.
+      await this.free().catch(() => undefined)
       throw error
     })
     this.#fence.speakUntil(0)
