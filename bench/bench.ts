@@ -20,3 +20,6 @@ export interface BenchResult {
 }
 
 export type Bench = (options: BenchOptions) => Promise<BenchResult>
+
+/** What a long one has found so far, for whoever waits for it. */
+export const say = (text: string) => process.stderr.write(`${text}\n`)

@@ -15,7 +15,7 @@ import {
 } from '../src/qemu/demo-guest.ts'
 import { beginProtect, Hosts, until } from '../test/support/hosts.ts'
 import { inGuest } from '../test/support/in-guest.ts'
-import type { BenchOptions } from './bench.ts'
+import { type BenchOptions, say } from './bench.ts'
 
 const gib = 2 ** 30
 const mib = 2 ** 20
@@ -61,7 +61,11 @@ export async function run({ tiny }: BenchOptions) {
   const b = await hosts.add('b')
   for (const size of tiny ? tinySizes : sizes) {
     if (2 * size.filledGib * gib + spareBytes > roomBytes()) leftOut.push(size)
-    else rows.push(await measure(a, b, size, tiny ? 20 : 300))
+    else {
+      const row = await measure(a, b, size, tiny ? 20 : 300)
+      say(textOf(row))
+      rows.push(row)
+    }
   }
   const json = { epochMs, rows, leftOut: leftOut.map(({ ramGib, filledGib }) => ({ ramGib, filledGib })) }
   const left = leftOut.map(

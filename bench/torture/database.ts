@@ -7,7 +7,8 @@
 import type { Manager } from '../../test/support/debian-hosts.ts'
 import { DebianPair, type KillKind, killKinds, type Outcome } from '../../test/support/debian-pair.ts'
 import { seededRandom } from '../../test/support/random.ts'
-import { percentiles, say } from './judgement.ts'
+import { say } from '../bench.ts'
+import { percentiles } from './judgement.ts'
 import { shuffled } from './shuffled.ts'
 
 interface TortureOfDatabase {

@@ -105,8 +105,6 @@ async function asked(
   return problems
 }
 
-export const say = (text: string) => process.stderr.write(`${text}\n`)
-
 export function percentiles(values: number[]): { p50: number; p99: number } {
   const sorted = values.sort((x, y) => x - y)
   const at = (share: number) =>
