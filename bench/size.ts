@@ -20,6 +20,8 @@ import { type BenchOptions, say } from './bench.ts'
 const gib = 2 ** 30
 const mib = 2 ** 20
 const epochMs = 100
+/** Of what the demo guest writes in 25 ms (guest/README.md). */
+const perEpoch = (pages: number) => Math.round((pages * 25) / epochMs)
 /** What the guest and the two hosts need beside the memory that is touched. */
 const spareBytes = 2 * gib
 const seedMsMax = 600_000
@@ -48,9 +50,9 @@ const tinySizes: Size[] = [
   { ramGib: 1, cpus: 2, filledGib: 0.25, scattered: 300 },
 ]
 const sizes: Size[] = [
-  ...[0, 2, 6].map((filledGib) => ({ ramGib: 8, cpus: 4, filledGib, scattered: 1000 })),
-  { ramGib: 8, cpus: 4, filledGib: 0, scattered: 5000 },
-  ...[0, 2, 6].map((filledGib) => ({ ramGib: 16, cpus: 8, filledGib, scattered: 1000 })),
+  ...[0, 2, 6].map((filledGib) => ({ ramGib: 8, cpus: 4, filledGib, scattered: perEpoch(1000) })),
+  { ramGib: 8, cpus: 4, filledGib: 0, scattered: perEpoch(5000) },
+  ...[0, 2, 6].map((filledGib) => ({ ramGib: 16, cpus: 8, filledGib, scattered: perEpoch(1000) })),
 ]
 
 export async function run({ tiny }: BenchOptions) {

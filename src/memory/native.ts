@@ -173,7 +173,7 @@ export interface Addon extends DiskAddon {
   leaseFlushedUs(lease: LeaseHandle): number
   leaseClose(lease: LeaseHandle): void
 
-  /** Fills `pairs`, moves `at` to where it stopped, and returns how many pairs it filled; native/addon/pagemap.c. */
+  /** Pairs of (first page, page count), in order; native/addon/pagemap.c. */
   pagemapScan(
     fd: number,
     among: Uint32Array,
@@ -181,9 +181,8 @@ export interface Addon extends DiskAddon {
     base: number,
     category: number,
     rearm: boolean,
-    at: Float64Array,
-    pairs: Uint32Array,
-  ): number
+    threads: number,
+  ): Uint32Array
   readonly forgetFileBytes: number
   readonly forgetRunCountMax: number
   forgetOpen(path: string): ForgetHandle

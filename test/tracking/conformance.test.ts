@@ -260,6 +260,21 @@ describe.each(kinds)('$name, $how', ({ name, open }) => {
     expectHarvest(tracker, runs([2 ** 20 - 1, 2], [many - 1, 1]))
   })
 
+  test('names runs as they are, wherever the threads that look at much memory part it', async () => {
+    const many = 3 * 2 ** 18
+    const { victim, tracker } = await watched({ pages: many })
+    // Threads part memory at multiples of a power of two.
+    const edges = [2 ** 14, 2 ** 15, 2 ** 18, 2 ** 19]
+    for (const edge of edges) await victim.run(`write ${edge - 2} 5`)
+    await victim.run(`write ${2 ** 16} ${2 ** 16}`)
+    const leave = runs([2 ** 15 - 1, 2], [2 ** 17 - 3, 2])
+    const written = runs(...edges.map((edge) => [edge - 2, 5] as [number, number]), [2 ** 16, 2 ** 16])
+    const harvest = tracker.harvest(leave)
+    if (name === 'userfault') expect(list(harvest)).toEqual(list(written))
+    expectHarvest(tracker, leave)
+    expectHarvest(tracker, PageRanges.empty)
+  })
+
   test('works on a memfd', async () => {
     const { victim, tracker } = await watched({ memfd: true })
     await victim.run('write 9 1')
