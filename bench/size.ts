@@ -22,7 +22,7 @@ const mib = 2 ** 20
 const epochMs = 100
 /** Of what the demo guest writes in 25 ms (guest/README.md). */
 const perEpoch = (pages: number) => Math.round((pages * 25) / epochMs)
-/** What the guest and the two hosts need beside the memory that is touched. */
+/** What the two hosts need beside the guest's memory, of which each reserves all. */
 const spareBytes = 2 * gib
 const seedMsMax = 600_000
 const fillMsMax = 900_000
@@ -50,8 +50,10 @@ const tinySizes: Size[] = [
   { ramGib: 1, cpus: 2, filledGib: 0.25, scattered: 300 },
 ]
 const sizes: Size[] = [
+  { ramGib: 2, cpus: 4, filledGib: 0, scattered: perEpoch(1000) },
   ...[0, 2, 6].map((filledGib) => ({ ramGib: 8, cpus: 4, filledGib, scattered: perEpoch(1000) })),
   { ramGib: 8, cpus: 4, filledGib: 0, scattered: perEpoch(5000) },
+  { ramGib: 8, cpus: 8, filledGib: 0, scattered: perEpoch(1000) },
   ...[0, 2, 6].map((filledGib) => ({ ramGib: 16, cpus: 8, filledGib, scattered: perEpoch(1000) })),
 ]
 
@@ -62,7 +64,7 @@ export async function run({ tiny }: BenchOptions) {
   const a = await hosts.add('a')
   const b = await hosts.add('b')
   for (const size of tiny ? tinySizes : sizes) {
-    if (2 * size.filledGib * gib + spareBytes > roomBytes()) leftOut.push(size)
+    if (2 * size.ramGib * gib + spareBytes > roomBytes()) leftOut.push(size)
     else {
       const row = await measure(a, b, size, tiny ? 20 : 300)
       say(textOf(row))
@@ -71,7 +73,7 @@ export async function run({ tiny }: BenchOptions) {
   }
   const json = { epochMs, rows, leftOut: leftOut.map(({ ramGib, filledGib }) => ({ ramGib, filledGib })) }
   const left = leftOut.map(
-    ({ ramGib, filledGib }) => `no room for ${filledGib} of ${ramGib} GiB on both hosts`,
+    ({ ramGib, filledGib }) => `no room for ${ramGib} GiB, of which ${filledGib} are filled, on both hosts`,
   )
   return { json, text: [...rows.map(textOf), ...left].join('\n') }
 }
