@@ -1,10 +1,11 @@
 /** A real QEMU without a machine: for what its monitor does with disks and network backends. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { errorCode } from '../../src/errors.ts'
 import { Qmp } from '../../src/qemu/qmp.ts'
 
 export class BareQemu implements AsyncDisposable {
@@ -31,8 +32,7 @@ export class BareQemu implements AsyncDisposable {
       ),
       { stdio: 'ignore' },
     )
-    while (!existsSync(socket)) await delay(10)
-    return new BareQemu(directory, await Qmp.connect(socket), process)
+    return new BareQemu(directory, await connected(socket, process), process)
   }
 
   get pid(): number {
@@ -46,4 +46,16 @@ export class BareQemu implements AsyncDisposable {
       await once(this.#process, 'exit')
     rmSync(this.directory, { recursive: true })
   }
+}
+
+/** The socket is there a moment before it listens. */
+async function connected(socket: string, process: ChildProcess): Promise<Qmp> {
+  for (;;)
+    try {
+      return await Qmp.connect(socket)
+    } catch (error) {
+      if (process.exitCode !== null || !['ENOENT', 'ECONNREFUSED'].includes(errorCode(error) ?? ''))
+        throw error
+      await delay(10)
+    }
 }
