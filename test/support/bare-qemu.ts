@@ -32,7 +32,13 @@ export class BareQemu implements AsyncDisposable {
       ),
       { stdio: 'ignore' },
     )
-    return new BareQemu(directory, await connected(socket, process), process)
+    try {
+      return new BareQemu(directory, await connected(socket, process), process)
+    } catch (error) {
+      process.kill('SIGKILL')
+      rmSync(directory, { recursive: true })
+      throw error
+    }
   }
 
   get pid(): number {
