@@ -49,12 +49,10 @@ export async function dismiss(dismissal: Dismissal): Promise<boolean> {
   if (await givenUp(dismissal)) return true
   // A guest that has died is for the standby to go on with: nothing may be claimed against it.
   assertAlive()
-  if (succession.arbitrated) {
-    const holder = machine.exposed ? await succession.claim() : undefined
-    if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
-    // One that does not hear of it stays until somebody removes it.
-    await succession.dismissStandby().catch(() => undefined)
-  }
+  const holder = succession.arbitrated && machine.exposed ? await succession.claim() : undefined
+  if (holder) throw new SubpageError('HELD_ELSEWHERE', `${holder.claimant} has taken the guest over`)
+  // One that does not hear of it stays until somebody removes it.
+  await inTime(dismissal.clock, () => succession.dismissStandby())
   end(dismissal)
   return false
 }
@@ -117,7 +115,11 @@ export async function layDown(
     return undefined
   }
   if (session && (await inTime(clock, () => session.layDown(how)))) return undefined
-  if (!succession.arbitrated) return undefined
+  if (!succession.arbitrated) {
+    // One that is just beginning may see the same arbiter all the same.
+    await inTime(clock, () => succession.dismissStandby())
+    return undefined
+  }
   const late = new AbortController()
   const relax = clock.after(farewellMs, () => late.abort())
   try {

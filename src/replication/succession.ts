@@ -246,12 +246,13 @@ export class Succession {
   }
 
   /**
-   * Tells the other host's standby, by way of the arbiter, that it is not needed any more.
+   * Tells the other host's standby, by way of the arbiter, that it is not needed any more. Also when it is not known yet whether both
+   * see the same: after a takeover that nobody was asked for, until the two have met.
    * @throws SubpageError ARBITER_UNREACHABLE
    */
   async dismissStandby(signal?: AbortSignal): Promise<void> {
     const { arbiter, guest, claimant } = this.#options
-    if (this.#shared) await arbiter?.claim(derivedId(guest, 'dismissed'), this.#generation, claimant, signal)
+    await arbiter?.claim(derivedId(guest, 'dismissed'), this.#generation, claimant, signal)
   }
 
   /**
@@ -262,8 +263,10 @@ export class Succession {
   async dismissed(whole: boolean, signal?: AbortSignal): Promise<boolean> {
     const { arbiter, guest } = this.#options
     if (!arbiter || !this.#shared) return false
-    for (let n = this.#generation; await arbiter.holder(guest, n, signal); n++) {
-      if (whole && n === this.#generation) continue
+    const own = this.#generation
+    // Our own one may never have been written down: its primary was ended before the two had met.
+    for (let n = own; n === own || (await arbiter.holder(guest, n, signal)); n++) {
+      if (whole && n === own) continue
       const by = await arbiter.holder(derivedId(guest, 'dismissed'), n, signal)
       if (by && !this.#isOurs(by)) return true
     }

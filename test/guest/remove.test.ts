@@ -41,6 +41,19 @@ describe('nothing is listed right after the removal of', () => {
     await expect(a.client.remove('runs')).rejects.toMatchObject({ code: 'GUEST_UNKNOWN' })
   })
 
+  test('a guest that has just been taken over, and then of what its former host begins for it', async () => {
+    for (const name of ['moved', 'moved-too', 'moved-as-well']) {
+      await a.client.run({ ...idle, name })
+      await protect(a, name, b)
+      process.kill((await a.client.guest(name)).pid!, 'SIGKILL')
+      await until(b, name, ({ takeover }) => takeover !== null)
+      await b.client.remove(name)
+      // Sooner or later than the two have met in their new roles.
+      const rest = async () => [...(await names(a)), ...(await names(b))]
+      await expect.poll(async () => [...(await rest()), ...left('a', name), ...left('b', name)]).toEqual([])
+    }
+  })
+
   test('a guest that is protected, and then of what the other host had', async () => {
     for (let n = 0; n < times; n++) {
       await a.client.run({ ...idle, name: 'kept' })

@@ -151,7 +151,7 @@ describe('a defect that the table catches', () => {
       guest: { alive: true },
       tasks: { end: () => undefined },
       session: { dismiss: async (_disksToo: boolean, given: () => void) => given() },
-      succession: { arbitrated: false },
+      succession: { arbitrated: false, dismissStandby: async () => undefined },
       clock: { sleep: () => new Promise(() => undefined) },
       disksToo: false,
     } as unknown as Dismissal
