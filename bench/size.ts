@@ -20,7 +20,7 @@ import { type BenchOptions, say } from './bench.ts'
 const gib = 2 ** 30
 const mib = 2 ** 20
 const epochMs = 100
-/** Of what the demo guest writes in 25 ms (guest/README.md). */
+/** What the demo guest is told is for 25 ms (guest/README.md, `scattered`). */
 const perEpoch = (pages: number) => Math.round((pages * 25) / epochMs)
 /** What the two hosts need beside the guest's memory, of which each reserves all. */
 const spareBytes = 2 * gib

@@ -27,6 +27,8 @@
 #define PAGE_BYTES 4096u
 #define REGION_COUNT_MAX 1024u
 #define SCAN_THREADS_MAX 64
+/* What is scanned in one piece. Threads take slices in turn, so that one that comes late costs little. */
+#define SLICE_PAGES 16384u
 
 /*
  * A process that exits gives its memory up first, and a scan of no memory finds nothing and no error. So nothing found
@@ -40,9 +42,6 @@ static bool memory_is_alive(int fd, uint64_t address)
     errno = ESRCH;
     return false;
 }
-
-/* What is scanned in one piece. Threads take slices in turn, so that one that comes late costs little. */
-#define SLICE_PAGES 16384u
 
 struct slice {
     size_t run;      /* where it begins: a run of `among`, */
