@@ -13,7 +13,7 @@ const processTests = [
   'test/agent/**/*.test.ts',
   'test/cli/{command-line,matrix,outputs,support-bundle,watch}.test.ts',
   'test/disk/{endpoint,raw-disk}.test.ts',
-  'test/qemu/{bitmap-map,output-buffers}.test.ts',
+  'test/qemu/{bitmap-map,disk-mirror,output-buffers}.test.ts',
   'test/{package,set-up}.test.ts',
   'test/workingset/process.test.ts',
   'test/replication/{arbiter-etcd,arbiter-file,arbiter-memory,arbiter-open}.test.ts',

@@ -32,9 +32,11 @@ export function spiceChange(element: Element): string | undefined {
 const hasVnc = (graphics: Element) =>
   childrenOf(graphics.parentNode as Element, 'graphics').some((one) => attribute(one, 'type') === 'vnc')
 
-/** Where it was among the devices, and as it was, less its password. */
+/** What was taken out, or changed: as it was, less its password. */
 interface Former {
+  /** How many devices were before it, and how many of them of its kind: those of one kind stand together. */
   at: number
+  nth: number
   xml: string
   /** Something else has its place now. */
   replaced: boolean
@@ -46,9 +48,10 @@ export function withoutSpice(root: Element): string {
   const former: Former[] = []
   for (const [at, device] of devices.entries()) {
     if (spiceChange(device) === undefined) continue
+    const nth = devices.slice(0, at).filter(({ nodeName }) => nodeName === device.nodeName).length
     const xml = serialized(device)
     const replaced = /^(audio|graphics)$/.test(device.nodeName)
-    former.push({ at, xml, replaced })
+    former.push({ at, nth, xml, replaced })
     if (!replaced) remove(device)
     else if (device.nodeName === 'audio') device.setAttribute('type', 'none')
     else becomeVnc(device)
@@ -56,23 +59,58 @@ export function withoutSpice(root: Element): string {
   return former.length === 0 ? '' : JSON.stringify(former)
 }
 
-/** Takes exactly that back. @param text of `withoutSpice` */
+/**
+ * Takes exactly that back. Devices may have been added and taken away since: what was changed is found by what it is.
+ * @param text of `withoutSpice`
+ */
 export function withSpice(root: Element, text: string): void {
   const parent = find(root, 'devices')
   if (!parent) return
-  for (const { at, xml, replaced } of JSON.parse(text) as Former[]) {
+  for (const { at, nth, xml, replaced } of JSON.parse(text) as Former[]) {
     const document = new DOMParser().parseFromString(xml, 'text/xml')
     const element = parent.ownerDocument!.importNode(document.documentElement!, true) as Element
-    const there = childrenOf(parent)[at]
-    if (replaced && there?.nodeName === element.nodeName) {
-      const password = attribute(there, 'passwd')
-      if (password !== undefined) element.setAttribute('passwd', password)
-      parent.replaceChild(element, there)
+    const kind = childrenOf(parent, element.nodeName)
+    if (!replaced) {
+      leaveTakenPlace(parent, element)
+      insertAt(parent, element, kind[nth] ?? after(parent, kind.at(-1)) ?? childrenOf(parent)[at])
       continue
     }
-    insertAt(parent, element, there)
+    const there = kind.find((one) => isChanged(one, element))
+    // Somebody has taken it out, or has put something of his own there.
+    if (!there) continue
+    const password = attribute(there, 'passwd')
+    if (password !== undefined) element.setAttribute('passwd', password)
+    parent.replaceChild(element, there)
   }
 }
+
+/** Whether it is what an element of SPICE has become. */
+const isChanged = (there: Element, former: Element) =>
+  there.nodeName === 'graphics'
+    ? attribute(there, 'type') === 'vnc'
+    : attribute(there, 'type') === 'none' && attribute(there, 'id') === attribute(former, 'id')
+
+function after(parent: Element, element: Element | undefined): Element | undefined {
+  const children = childrenOf(parent)
+  return element && children[children.indexOf(element) + 1]
+}
+
+/** Libvirt chooses another place for what comes back, if another device has its own by now. */
+function leaveTakenPlace(parent: Element, element: Element): void {
+  const address = find(element, 'address')
+  if (!address) return
+  const taken = childrenOf(parent).some((device) => {
+    const other = find(device, 'address')
+    return other !== undefined && placeOf(other) === placeOf(address)
+  })
+  if (taken) remove(address)
+}
+
+const placeOf = (address: Element) =>
+  [...address.attributes]
+    .map(({ name, value }) => `${name}=${value}`)
+    .sort()
+    .join(' ')
 
 /** Libvirt keeps these of both kinds. */
 const kept = new Set(['type', 'passwd', 'passwdValidTo', 'keymap', 'listen'])

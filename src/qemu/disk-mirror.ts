@@ -56,6 +56,10 @@ export class DiskMirrors implements GuestDisks {
   readonly #lease: PauseLease
   #mirrors: Mirror[] = []
   #failed: (why: Error) => void = () => undefined
+  /** The guest shuts down, or is about to reboot. */
+  #shutsDown = false
+  /** What has failed since. */
+  #untold: (() => void) | undefined
   #tapping: Promise<void> = Promise.resolve()
   #over = true
   readonly #spillDirectory: string
@@ -258,7 +262,7 @@ export class DiskMirrors implements GuestDisks {
   /** Also what a former supervisor has left. */
   async end(): Promise<void> {
     if (this.#disks.length === 0) return
-    this.#failed = () => undefined
+    this.#tellNobody()
     this.#over = true
     this.drop()
     await this.#tapping
@@ -287,7 +291,7 @@ export class DiskMirrors implements GuestDisks {
 
   /** The mirrors lose their other end; no write waits for it. */
   close(): void {
-    this.#failed = () => undefined
+    this.#tellNobody()
     this.#over = true
     for (const { endpoint } of this.#mirrors) endpoint.close()
     if (this.#mirrors.length > 0) this.#lease.mirrors([])
@@ -307,8 +311,8 @@ export class DiskMirrors implements GuestDisks {
 
   /** An event of their QEMU. */
   heard({ event, data }: QmpEvent): void {
-    // A QEMU that ends cancels its jobs: that is no failure, and why it ends is still to be told to the standby.
-    if (event === 'SHUTDOWN') this.#failed = () => undefined
+    if (event === 'SHUTDOWN') this.#shutsDown = true
+    else if (event === 'RESET' || event === 'RESUME' || event === 'WAKEUP') this.#runsOn()
     const mirror = this.#mirrors.find(({ disk }) => jobPrefix + disk.name === data?.device)
     if (!mirror) return
     if (event === 'BLOCK_JOB_READY' && mirror.state === 'copying') {
@@ -330,10 +334,26 @@ export class DiskMirrors implements GuestDisks {
     if (!mirror) return
     mirror.state = 'lost'
     const failed = this.#failed
-    this.#failed = () => undefined
+    const tell = () => failed(new Error(`the copying of disk ${mirror.disk.name} broke off: ${why}`))
+    this.#tellNobody()
     this.#over = true
     mirror.endpoint.drop()
-    failed(new Error(`the copying of disk ${mirror.disk.name} broke off: ${why}`))
+    // A QEMU that ends cancels its jobs: that is no failure, and why it ends is still to be told to the standby.
+    if (this.#shutsDown) this.#untold = tell
+    else tell()
+  }
+
+  /** The guest was not to end, but to reboot (`virsh reboot`). */
+  #runsOn(): void {
+    this.#shutsDown = false
+    const tell = this.#untold
+    this.#untold = undefined
+    tell?.()
+  }
+
+  #tellNobody(): void {
+    this.#failed = () => undefined
+    this.#untold = undefined
   }
 
   #sum(of: (stats: DiskEndpoint['stats']) => number): number {

@@ -119,6 +119,12 @@ test('the supervisor that takes over dies at after-load: its guest runs on there
   await expectWhole()
 })
 
-// A standby that has claimed the next generation and dies before it has loaded the state: the primary, told by the arbiter
-// that it has been taken over, ends its copy too (a switchover, or a silent primary that lives).
-// So before-load has no test here yet.
+test('the supervisor that takes over in a switchover dies at before-load: the guest goes on where it was', async () => {
+  const failing = await withFault(to, 'before-load=kill')
+  const { pid } = await until(from, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+  await Promise.all([from.client.switchover(name).catch(() => undefined), died(failing)])
+  // The next one gives back what its predecessor had been granted.
+  to = failing
+  await expectWhole()
+  expect((await from.client.guest(name)).pid).toBe(pid)
+})

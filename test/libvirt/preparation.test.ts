@@ -181,6 +181,46 @@ test('SPICE becomes VNC: with its password and place, without what only its clie
   expect(devices).not.toContain('spice')
 })
 
+const place = (port: number) => `<address type="virtio-serial" controller="0" bus="0" port="${port}"/>`
+const agentChannel = (port: number) =>
+  `<channel type="unix"><target type="virtio" name="org.example.more"/>${place(port)}</channel>`
+
+test.each([
+  {
+    of: 'a disk was added',
+    change: (xml: string) => xml.replace('<devices>', '<devices><disk type="file"/>'),
+  },
+  {
+    of: 'a channel was added',
+    change: (xml: string) => xml.replace('<graphics', `${agentChannel(3)}<graphics`),
+  },
+  {
+    of: 'a channel was taken out',
+    change: (xml: string) => xml.replace(/<channel[\s\S]*?<\/channel>\s*/, ''),
+  },
+])('SPICE comes back although $of since', ({ change }) => {
+  const again = unprepared(change(prepared(spice, files)))
+  // Kinds of devices are put into an order by libvirt.
+  const lines = (xml: string) => xml.split('\n').map((line) => line.trim())
+  expect(lines(again).sort()).toEqual(lines(formatted(change(formatted(spice)))).sort())
+  expect(refusalsOf(parseDomain(again)).filter(({ part }) => /graphics|audio|redirdev/.test(part))).toEqual(
+    [],
+  )
+})
+
+test('what comes back leaves its place to a device that has it by now', () => {
+  const later = prepared(spice, files).replace('<graphics', `${agentChannel(2)}<graphics`)
+  const again = unprepared(later)
+  expect(again).toMatch(/spicevmc/)
+  expect(again.split(place(2))).toHaveLength(2)
+  expect(again.indexOf(place(2))).toBeGreaterThan(again.indexOf('org.example.more'))
+})
+
+test('a screen of VNC that somebody has taken out does not come back as one of SPICE', () => {
+  const later = prepared(spice, files).replace(/<graphics[\s\S]*?<\/graphics>\s*/, '')
+  expect(unprepared(later)).not.toContain('<graphics')
+})
+
 test('what SPICE becomes is said before it is done', () => {
   expect(changesOf(parseDomain(spice)).map(({ part, reason }) => `${part}: ${reason}`)).toEqual([
     expect.stringMatching(/^channel spicevmc: prepare takes it out/),

@@ -28,6 +28,8 @@ export class SimQemu {
   fresh: Step[] | undefined
   held: Step[] | undefined
   leaseUntilMs: number | undefined
+  /** What it takes to end when it is told to. */
+  quitMs = 0
   #speaksUntilMs = Number.POSITIVE_INFINITY
   #stopped = false
   readonly #waiting: (() => void)[] = []
@@ -180,7 +182,9 @@ export class SimQemu {
         this.#switch(bufferOf(args), args?.value === 'on')
         return {}
       case 'quit':
-        this.die({ how: 'stopped', detail: 'QEMU was told to end' })
+        this.#world.time.after(this.quitMs, () =>
+          this.#whenRunning(() => this.die({ how: 'stopped', detail: 'QEMU was told to end' })),
+        )
         return {}
       default:
         throw new Error(`the simulated QEMU does not know ${execute}`)

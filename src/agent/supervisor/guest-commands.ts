@@ -35,8 +35,9 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
       )
   }
 
-  /** @param command what `subpage` was asked to do @throws SubpageError as runningOf() */
+  /** @param command what `subpage` was asked to do @throws SubpageError as runningOf(), AGENT_UNREACHABLE */
   running(name: string, command: string): RunningGuest<P> {
+    this.#hosting.assertOpen()
     return runningOf(this.find(name), command)
   }
 
@@ -117,6 +118,7 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
   }
 
   async failover(name: string, force: boolean): Promise<StandbyOutcome> {
+    this.#hosting.assertOpen()
     const guest = this.find(name)
     if (guest.kind !== 'standby')
       throw new SubpageError(
@@ -130,6 +132,8 @@ export class GuestCommands<P extends GuestProcess = QemuProcess> {
 
   /** Stops, in no guest's pause. The guest runs on, unprotected until the next supervisor is there. */
   async close(): Promise<void> {
+    // A guest that is being removed is to be laid down, not let go of.
+    await this.#hosting.close()
     const { guest, host } = this.#hosting
     host.health.close()
     if (guest?.kind === 'running') await guest.detach()

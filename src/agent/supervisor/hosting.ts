@@ -25,6 +25,8 @@ import { StandbyGuest } from './standby-guest.ts'
 
 /** A primary waits for its welcome for longer. */
 const leftMsMax = 20_000
+/** A QEMU ends within seconds, or hangs. */
+const changeMsMax = 10_000
 
 export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<{ idle: [] }> {
   readonly name: string
@@ -37,6 +39,8 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
   /** Nobody is expected to come with another guest of the name. */
   settled = false
   readonly #changing = new Changing()
+  #change: Promise<unknown> = Promise.resolve()
+  #closed = false
   /** What is under way that may make a guest. */
   #busy = 0
   /** Settles when it is known what a former supervisor has left. */
@@ -73,9 +77,35 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
     this.#ifIdle()
   }
 
-  /** One at a time is started or removed. @throws SubpageError GUEST_EXISTS; what the work throws */
-  exclusively<T>(work: () => Promise<T>): Promise<T> {
-    return this.during(() => this.#changing.during(this.name, this.host.name, work))
+  /** One at a time is started or removed. @throws SubpageError GUEST_EXISTS, AGENT_UNREACHABLE; what the work throws */
+  async exclusively<T>(work: () => Promise<T>): Promise<T> {
+    this.assertOpen()
+    return await this.during(() =>
+      this.#changing.during(this.name, this.host.name, () => {
+        const change = work()
+        // Who asked for it hears how it ends.
+        this.#change = change.catch(() => undefined)
+        return change
+      }),
+    )
+  }
+
+  /**
+   * Once the supervisor ends, a command would meet a protection that is let go of: the standby would not hear that it was ended, and
+   * would go on with the guest. The agent asks the next supervisor.
+   * @throws SubpageError AGENT_UNREACHABLE
+   */
+  assertOpen(): void {
+    if (this.#closed)
+      throw new SubpageError('AGENT_UNREACHABLE', `the supervisor of ${this.name} is ending: ask once more`)
+  }
+
+  /** Nothing is begun any more. Resolves when what is being started or removed has been, or takes too long. */
+  async close(): Promise<void> {
+    this.#closed = true
+    const timer = new AbortController()
+    const late = this.host.clock.sleep(changeMsMax, timer.signal)
+    await Promise.race([this.#change, late]).finally(() => timer.abort())
   }
 
   say(kind: HostEvent['kind'], text: string): void {

@@ -48,6 +48,7 @@ import { Supervisor } from './supervisor.ts'
 const idleMs = 3_000
 
 const lastWordsMs = 500
+const answersLookMs = 5
 const lockBytes = 512
 
 /** What an agent hears first from a supervisor, and last. */
@@ -85,11 +86,13 @@ class Service {
     this.#lock = lock
     this.#api = buildApi(supervisor)
     logRequests(this.#api, log)
-    this.#api.addHook('onRequest', async ({ method }) => {
-      if (method !== 'GET') this.#changing++
-    })
-    this.#api.addHook('onResponse', async ({ method }) => {
-      if (method !== 'GET' && --this.#changing === 0) this.#leave(() => this.#endIfIdle())
+    this.#api.addHook('onRequest', async ({ method }, { raw }) => {
+      if (method === 'GET') return
+      this.#changing++
+      // Also when who asked has hung up before the answer.
+      raw.once('close', () => {
+        if (--this.#changing === 0) this.#leave(() => this.#endIfIdle())
+      })
     })
     this.#api.get('/v1/supervisor', (_request, reply) => {
       const stream = new EventStream(reply, () => this.#lifelines.delete(stream))
@@ -153,15 +156,22 @@ class Service {
     // From here on an agent that wants something starts the next one.
     for (const path of [socket, door]) rmSync(path, { force: true })
     await this.#supervisor.close()
-    if (left !== undefined) {
-      for (const stream of this.#lifelines) stream.send({ left } satisfies Lifeline)
+    const { hosting } = this.#supervisor
+    // It may have been removed meanwhile.
+    const gone = left ?? (hosting.idle ? hosting.departure : undefined)
+    if (gone !== undefined) {
+      for (const stream of this.#lifelines) stream.send({ left: gone } satisfies Lifeline)
       removeSupervisorFiles(this.#files)
     }
     // An agent that does not read hears of it otherwise.
     const heard = [...this.#lifelines].map((stream) => stream.end())
-    await Promise.race([Promise.all(heard), delay(lastWordsMs)])
+    await Promise.race([Promise.all([...heard, this.#answered()]), delay(lastWordsMs)])
     this.#lock.release()
     process.exit(0)
+  }
+
+  async #answered(): Promise<void> {
+    while (this.#changing > 0) await delay(answersLookMs)
   }
 }
 
