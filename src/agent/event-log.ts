@@ -37,11 +37,6 @@ export class EventLog extends EventEmitter<{ event: [HostEvent] }> {
     this.emit('event', event)
   }
 
-  /** What a guest's QEMU left to be told, once. */
-  addNotes(guest: string, notes: string[]): void {
-    for (const note of notes.splice(0)) this.add(guest, 'guest', note)
-  }
-
   /** Of another log, whose guest it is about. */
   pass(event: HostEvent): void {
     this.#keep(event)

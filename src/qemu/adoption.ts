@@ -2,6 +2,7 @@
  * Takes up a QEMU that somebody else has started, a machine that is managed. Its control sockets, its RAM file and the files of the shim
  * get the names that a guest's have, so that all that comes after is as with a QEMU of our own.
  */
+
 import { linkSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { SubpageError } from '../errors.ts'
@@ -15,6 +16,7 @@ import { writeRecord } from './guest-record.ts'
 import { assertBackends, type GuestIdentity, type Launched, settleAux } from './launch.ts'
 import { settleDisks } from './managed-disks.ts'
 import { netdevIds } from './nic.ts'
+import { Notes } from './notes.ts'
 import type { Machine } from './options.ts'
 import { addBuffers } from './output-buffers.ts'
 import type { ProcessIdentity } from './process.ts'
@@ -66,7 +68,7 @@ export async function adopt(
     }
     const deviceState = DeviceStateFile.of(process.pid, files.directory)
     writeRecord(files, record)
-    return { record, qmp, ram, deviceState, vnc: undefined, notes: [], made: [] }
+    return { record, qmp, ram, deviceState, vnc: undefined, notes: new Notes(), made: [] }
   } catch (error) {
     qmp?.close()
     ram?.close()

@@ -2,6 +2,7 @@
  * Starts stock QEMU so that its guest can be protected: RAM in a shared file, the shim preloaded, a control socket for
  * us and one for the guard. The process is detached: it outlives the agent.
  */
+
 import { closeSync, openSync, statfsSync } from 'node:fs'
 import { setting } from '../environment.ts'
 import { errorCode, SubpageError } from '../errors.ts'
@@ -25,6 +26,7 @@ import { type GuestFiles, prepareFiles, removeFiles } from './guest-files.ts'
 import { type GuestRecord, writeRecord } from './guest-record.ts'
 import { settleDisks } from './managed-disks.ts'
 import { netdevIds } from './nic.ts'
+import { Notes } from './notes.ts'
 import { makeNvram } from './nvram.ts'
 import { commandLine, type Machine } from './options.ts'
 import { settledType } from './other-version.ts'
@@ -80,7 +82,7 @@ export interface Launched {
   deviceState: DeviceStateFile
   vnc: VncAddress | undefined
   /** What the operator should know of the start. */
-  notes: string[]
+  notes: Notes
   /** Files of disks and firmware that were not there before: whoever cannot go on removes them. */
   made: string[]
 }
@@ -96,7 +98,7 @@ export async function launch(
   waiting: boolean,
   starter: Starter = ownStarter,
 ): Promise<Launched> {
-  const notes: string[] = []
+  const notes = new Notes()
   let ram: Region | undefined
   let deviceState: DeviceStateFile | undefined
   let started: ProcessIdentity | undefined
@@ -108,7 +110,7 @@ export async function launch(
     if (machine.firmware && makeNvram(machine.firmware)) made.push(machine.firmware.nvram)
     if (machine.vnc) writeScreenFiles(machine.vnc, files)
     for (const bridge of await prepareBridges(machine.nics))
-      notes.push(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
+      notes.add(`made the bridge ${bridge}, which this host did not have; nothing else is on it`)
     const maps = await prepareMaps(files, { id, name }, machine.disks, waiting)
     ;({ started, deviceState, incoming } = await starter.start(name, machine, files, waiting, maps))
     const record: GuestRecord = {
@@ -139,7 +141,7 @@ export async function launch(
         `${files.ram} has ${ram.bytes} bytes, which is not what QEMU made of it`,
       )
     const missing = shimMissing(files.shimStatus)
-    if (missing !== undefined) notes.push(missing)
+    if (missing !== undefined) notes.add(missing)
     await joinBridges(machine.nics, files.directory, waiting)
     const type = settledType(machine.type, await qmp.run('qom-get', { path: '/machine', property: 'type' }))
     const whole = { ...record, machine: { ...machine, type, disks, aux }, qemuVersion: qmp.version, waiting }

@@ -197,7 +197,7 @@ export class QemuGuest implements Guest {
   }
 
   #noteSuspension(suspended: boolean): void {
-    if (this.#suspended !== suspended) this.qemu.updateRecord({ suspended })
+    if (this.#suspended !== suspended) this.qemu.noteRecord({ suspended })
   }
 }
 

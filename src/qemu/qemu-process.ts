@@ -2,6 +2,7 @@
  * A QEMU process with its control socket: found or started, watched, ended. Knows why it ended: an end that QEMU did not
  * announce is a death (guest-ends.ts).
  */
+
 import { asSubpageError, SubpageError } from '../errors.ts'
 import { isRamUnlinked, ramPathOf } from '../memory/ram-path.ts'
 import { Region } from '../memory/region.ts'
@@ -22,6 +23,7 @@ import type { Launched } from './launch.ts'
 import { isServed } from './leftover.ts'
 import { MachineParts } from './machine-parts.ts'
 import { withoutLinks } from './managed.ts'
+import { Notes } from './notes.ts'
 import type { Machine } from './options.ts'
 import { PauseLease } from './pause-lease.ts'
 import { fateOf, killProcess, untilGone } from './process.ts'
@@ -60,8 +62,8 @@ export class QemuProcess {
   readonly diskErrors = new DiskErrors()
   #devices: CardsAndDisks
   readonly parts: MachineParts
-  /** What the operator should know; the agent takes it from here and tells. */
-  readonly notes: string[]
+  /** What the operator should know. */
+  readonly notes: Notes
   readonly #kept: KeptRecord
   /** Settles when they are as the guest has left them. */
   #mapsLeft: Promise<void> = Promise.resolve()
@@ -88,7 +90,7 @@ export class QemuProcess {
     const files = withoutLinks(named)
     this.files = files
     this.#vnc = vnc
-    this.#kept = new KeptRecord(files, record)
+    this.#kept = new KeptRecord(files, record, (text) => notes.add(text))
     this.qmp = qmp
     this.ram = ram
     this.deviceState = deviceState
@@ -140,7 +142,7 @@ export class QemuProcess {
         ram: Region.map(ram, { writable: true, bytes: memoryBytes(record.machine) }),
         deviceState: DeviceStateFile.of(record.process.pid, files.directory),
         vnc: undefined,
-        notes: [],
+        notes: new Notes(),
         made: [],
       })
     } catch (error) {
@@ -175,7 +177,7 @@ export class QemuProcess {
     try {
       await openTaps(this.record.machine.nics, this.files.directory)
     } catch (error) {
-      this.notes.push(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
+      this.notes.add(`broadcasts do not reach the guest: ${asSubpageError(error).message}`)
     }
   }
 
@@ -223,10 +225,14 @@ export class QemuProcess {
     this.#kept.update(change)
   }
 
-  /** A change that a loss of power must not undo. */
+  /** Of what has happened: a disk that is full or read-only changes nothing about it. */
+  noteRecord(change: Partial<GuestRecord>): void {
+    this.#kept.note(change)
+  }
+
+  /** The same, and a loss of power must not undo it. */
   async writeDown(change: Partial<GuestRecord>): Promise<void> {
-    const trouble = await this.#kept.writeDown(change)
-    if (trouble) this.notes.push(`its record may not outlast a loss of power: ${trouble}`)
+    await this.#kept.writeDown(change)
   }
 
   replaceRecord(record: GuestRecord): void {
@@ -264,7 +270,7 @@ export class QemuProcess {
       killProcess(this.record.process)
     } catch (error) {
       // Whoever waits for its end goes on waiting.
-      this.notes.push(
+      this.notes.add(
         `process ${this.record.process.pid} cannot be ended: ${asSubpageError(error).message}; end it by hand`,
       )
     }
@@ -296,7 +302,7 @@ export class QemuProcess {
     if (!this.#ramUnlinked && isRamUnlinked(this.record.process.pid, this.files.ram)) this.#noteUnlinked()
     await this.#log.turn()
     if ((await this.console.turn()) && !this.#released)
-      this.updateRecord({ consoleDropped: this.console.droppedBytes })
+      this.noteRecord({ consoleDropped: this.console.droppedBytes })
   }
 
   #watch(): Promise<GuestEnd> {

@@ -98,7 +98,7 @@ export class WaitingQemu implements WaitingGuest {
     begin()
     this.qemu.devices.maps.unsettle()
     // Before it runs: an agent that is killed here must not leave a record by which the next one ends the guest.
-    this.qemu.updateRecord({ waiting: false, suspended })
+    this.qemu.noteRecord({ waiting: false, suspended })
     // Bridges and switches learn from the announcements where the guest is now; it sends the first one itself.
     const run = suspended ? [] : [{ execute: 'cont' }]
     await qmp.pipeline([...run, { execute: 'announce-self', arguments: announcements }])[0]

@@ -156,13 +156,35 @@ test('so is the identity of a host before anybody hears of it', async () => {
 
 test('so is the generation of a guest, and a disk that fails is told of', async () => {
   const files = guestFiles(directory(), 'kept')
-  const kept = new KeptRecord(files, { name: 'kept', generation: 1 } as GuestRecord)
+  const told: string[] = []
+  const kept = new KeptRecord(files, { name: 'kept', generation: 1 } as GuestRecord, (text) =>
+    told.push(text),
+  )
   expect(await synced(() => kept.writeDown({ generation: 2 }))).toEqual(['guest.json', 'kept'])
   expect(JSON.parse(readFileSync(files.record, 'utf8'))).toEqual({ name: 'kept', generation: 2 })
   const broken = vi.spyOn(await fileHandles(), 'sync').mockRejectedValue(new Error('EIO: i/o error, fsync'))
   onTestFinished(() => broken.mockRestore())
-  expect(await kept.writeDown({ generation: 3 })).toMatch(/EIO/)
+  await kept.writeDown({ generation: 3 })
+  expect(told).toEqual([expect.stringMatching(/EIO/)])
   expect(kept.record.generation).toBe(3)
+})
+
+test('what has happened is so, and people are told once, when the record cannot be written', async () => {
+  const files = guestFiles(directory(), 'kept')
+  const told: string[] = []
+  const kept = new KeptRecord(files, { name: 'kept', generation: 1 } as GuestRecord, (text) =>
+    told.push(text),
+  )
+  kept.update({ generation: 2 })
+  rmSync(files.directory, { recursive: true })
+  writeFileSync(files.directory, 'in its place')
+  // Asked for by somebody, who hears that it was not done.
+  expect(() => kept.update({ generation: 3 })).toThrow()
+  expect(kept.record.generation).toBe(2)
+  await kept.writeDown({ generation: 4 })
+  kept.note({ waiting: false })
+  expect(kept.record).toMatchObject({ generation: 4, waiting: false })
+  expect(told).toHaveLength(1)
 })
 
 test('so is a decision of the arbiter, for whoever made it and for whoever only asks', async () => {

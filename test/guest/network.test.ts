@@ -55,10 +55,10 @@ async function startSum(
   const files = guestFiles(join(directory, 'a'), name)
   const qemu = new QemuProcess(files, await launch({ id: name, name, generation: 1 }, machine, files, false))
   if (!attached) {
-    expect(qemu.notes).toEqual([expect.stringContaining(`made the bridge ${bridge}`)])
+    expect(qemu.notes.kept).toEqual([expect.stringContaining(`made the bridge ${bridge}`)])
     await network.attach(client, '10.77.0.1/24', bridge)
     attached = true
-  } else expect(qemu.notes).toEqual([])
+  } else expect(qemu.notes.kept).toEqual([])
   // The client remembers the network card of the guest before.
   await ip('-netns', client, 'neighbour', 'flush', 'dev', 'eth0')
   await untilConsole(
@@ -292,7 +292,7 @@ test('a TCP connection survives the death of the QEMU that it was made to', asyn
   const killedAt = performance.now()
   await waiting.takeOver(deviceState, false, () => undefined)
   const takeoverMs = performance.now() - killedAt
-  expect(waiting.qemu.notes).toEqual([])
+  expect(waiting.qemu.notes.kept).toEqual([])
   // The client never heard of the sum that was lost: its TCP sends the number again.
   sum += 1000n
   answered++

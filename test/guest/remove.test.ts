@@ -166,5 +166,5 @@ test('what is to be written down of a guest when it is gone leaves nothing', asy
   qemu.updateRecord({ suspended: true })
   expect(existsSync(qemu.files.directory)).toBe(false)
   expect(qemu.record).toMatchObject({ generation: 3, suspended: true })
-  expect(qemu.notes).toEqual([])
+  expect(qemu.notes.kept).toEqual([])
 })

@@ -1,10 +1,12 @@
 /** A simulated QEMU in the hands of one supervisor; mirrors src/qemu/qemu-process.ts. */
+
 import { EventEmitter } from 'node:events'
 import type { GuestProcess } from '../../src/agent/supervisor/hypervisor.ts'
 import type { DiskError } from '../../src/qemu/disk-errors.ts'
 import { type GuestFiles, guestFiles } from '../../src/qemu/guest-files.ts'
 import type { GuestRecord } from '../../src/qemu/guest-record.ts'
 import { HangWatch } from '../../src/qemu/hang-watch.ts'
+import { Notes } from '../../src/qemu/notes.ts'
 import { OutputBuffers } from '../../src/qemu/output-buffers.ts'
 import type { Qmp } from '../../src/qemu/qmp.ts'
 import type { GuestEnd } from '../../src/replication/guest.ts'
@@ -27,7 +29,7 @@ export class SimGuestProcess implements GuestProcess {
   readonly qemu: SimQemu
   readonly qmp: SimQmp
   readonly files = simFiles
-  readonly notes: string[] = []
+  readonly notes = new Notes()
   readonly hang: HangWatch
   readonly outputs: OutputBuffers
   readonly diskErrors = new EventEmitter<{ failed: [DiskError] }>()

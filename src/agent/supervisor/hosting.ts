@@ -116,7 +116,6 @@ export class Hosting<P extends GuestProcess = QemuProcess> extends EventEmitter<
 
   adopt(guest: RunningGuest<P>): RunningGuest<P> {
     this.become(guest)
-    this.host.events.addNotes(guest.name, guest.guest.qemu.notes)
     // Also one that was found again: the former supervisor may have died before it came to this.
     guarded({ events: this.host.events, guest: this.name, doing: 'keeping its domain' }, async () => {
       const note = await keepManaged(guest.qemu.record)

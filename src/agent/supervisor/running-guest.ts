@@ -122,11 +122,18 @@ export class RunningGuest<P extends GuestProcess = QemuProcess> implements Dense
     try {
       this.qemu.hang.refuseIfHung()
       await this.qemu.hang.during(prepare())
-      this.#adopt(await Primary.start(this.#options(settings, false)), settings)
+      const primary = await Primary.start(this.#options(settings, false))
+      // One that the next supervisor would not know of would let out what its standby does not have.
+      try {
+        this.qemu.updateRecord({ protection: settings })
+      } catch (error) {
+        await primary.stop()
+        throw error
+      }
+      this.#adopt(primary, settings)
     } finally {
       this.#starting = false
     }
-    this.guest.qemu.updateRecord({ protection: settings })
     this.#say(`protecting to ${settings.to}`)
   }
 

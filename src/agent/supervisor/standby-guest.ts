@@ -65,7 +65,6 @@ export class StandbyGuest<P extends GuestProcess = QemuProcess> implements Dense
     this.standby.on('state', (state, reason) =>
       host.events.add(this.name, 'protection', `standby ${state}${reason ? `: ${reason}` : ''}`),
     )
-    host.events.addNotes(this.name, waiting.qemu.notes)
     tellOfTrouble(this.qemu, host)
     this.qemu.hang.on('stuck', () => this.#renew())
     const clearing = { events: host.events, guest: this.name, doing: 'clearing away after its end' }

@@ -4,9 +4,10 @@ import type { GuestProcess } from './hypervisor.ts'
 
 /** Events of a QEMU that hangs or goes on, and of one whose memory has lost its name. */
 export function tellOfTrouble(
-  { hang, diskErrors, record, ramUnlinked, files }: GuestProcess,
+  { hang, diskErrors, record, ramUnlinked, files, notes }: GuestProcess,
   { events }: HostFacts,
 ): void {
+  notes.follow((text) => events.add(record.name, 'guest', text))
   void ramUnlinked.then(() =>
     events.add(
       record.name,
