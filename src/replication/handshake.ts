@@ -17,6 +17,8 @@ export interface Handshake {
   machine: PrimaryMachine
   lineages: DiskLineages
   abandoned: AbortSignal
+  /** Nobody comes back to a standby with which it fails. */
+  once: boolean
   senders: (connection: Connection) => Senders
 }
 
@@ -36,7 +38,7 @@ async function fitting({ guest, clock }: PrimaryOptions, session: PrimarySession
 
 /** @throws SubpageError what the standby refuses with, PEER_UNREACHABLE, PEER_MISMATCH, DEVICES_DIFFER, HELD_ELSEWHERE, ARBITER_UNREACHABLE */
 export async function shakeHands(handshake: Handshake): Promise<PrimarySession> {
-  const { options, machine, lineages, abandoned, senders } = handshake
+  const { options, machine, lineages, abandoned, once, senders } = handshake
   const { connect, hello, clock, succession } = options
   let session: PrimarySession | undefined
   for (let tries = 0; !session; tries++) {
@@ -59,6 +61,7 @@ export async function shakeHands(handshake: Handshake): Promise<PrimarySession> 
     await succession.agree(claimant, arbitrated)
     await succession.anchor(machine.stopping)
   } catch (error) {
+    if (once) await giveUp(session, clock)
     session.release()
     throw error
   }

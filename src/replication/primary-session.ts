@@ -99,6 +99,8 @@ export class PrimarySession {
     const connection = new Connection(stream, clock)
     const closed = new AbortController()
     abandon.addEventListener('abort', () => connection.close(), { signal: closed.signal })
+    // Also while the connection was made.
+    if (abandon.aborted) connection.close()
     const frames = connection[Symbol.asyncIterator]()
     let silent = false
     const relax = clock.after(welcomeMs, () => {

@@ -86,7 +86,7 @@ export class Primary extends PrimaryCondition {
     const primary = new Primary(options)
     primary.operations.protecting = true
     try {
-      primary.finished = primary.#run(await primary.#open())
+      primary.finished = primary.#run(await primary.#open(true))
     } catch (error) {
       primary.#release()
       throw error
@@ -173,10 +173,11 @@ export class Primary extends PrimaryCondition {
     await this.finished.finally(relax)
   }
 
-  #open(): Promise<PrimarySession> {
+  /** @param once if it fails, nobody tries again */
+  #open(once: boolean): Promise<PrimarySession> {
     const [options, machine] = [this.#options, this.machine]
     return shakeHands({
-      ...{ options, machine },
+      ...{ options, machine, once },
       lineages: this.#protection.lineages,
       abandoned: this.#abandoned.signal,
       senders: (connection) => sendersOf(connection, this.#protection, options.sending, this.diskTraffic),
@@ -207,7 +208,7 @@ export class Primary extends PrimaryCondition {
     try {
       while (!stopping.aborted) {
         try {
-          session ??= await this.#open()
+          session ??= await this.#open(false)
           this.#session = session
           this.copies = session.welcome.disks
           this.peerHost = session.welcome.host

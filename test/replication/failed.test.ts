@@ -3,6 +3,16 @@ import { expect, onTestFinished, test } from 'vitest'
 import { SubpageError } from '../../src/errors.ts'
 import { seededRandom } from '../support/random.ts'
 import { Pair } from './pair.ts'
+import { ScriptedArbiter } from './scripted-host.ts'
+
+test('a protection that cannot begin leaves no standby behind', async () => {
+  const arbiter = new ScriptedArbiter()
+  arbiter.reachable = false
+  const pair = await Pair.make({ random: seededRandom(), arbiter })
+  onTestFinished(() => pair[Symbol.asyncDispose]())
+  await expect(pair.protect()).rejects.toMatchObject({ code: 'ARBITER_UNREACHABLE' })
+  await expect.poll(() => pair.host.waiting.discarded).toBe(true)
+})
 
 test('outputs that cannot be let out end it in Failed, with everything closed, and can be tried again', async () => {
   const pair = await Pair.make({ random: seededRandom() })
