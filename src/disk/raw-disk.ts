@@ -1,5 +1,6 @@
 /** A standby's copy of a disk: a raw file, into which records are written, and which its waiting QEMU has open as well. */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { SubpageError } from '../errors.ts'
 import type { ChunkMap } from './chunk-map.ts'
 import { claimCopy } from './disk-lock.ts'
 import { applyDisk, type ChunkRange, hashDisk, syncDisk, writeBackDisk } from './records.ts'
@@ -80,7 +81,9 @@ export class RawDisk {
     })
   }
 
+  /** @throws SubpageError DISK_FAILED once it is closed: its descriptor may be another file's */
   #use<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closed) return Promise.reject(new SubpageError('DISK_FAILED', `${this.path} was let go of`))
     const done = this.#using.then(work)
     // Whoever asked for it hears of a failure.
     this.#using = done.catch(() => undefined)

@@ -103,6 +103,8 @@ export class ImageKeeper {
   begin(reduces: boolean, durability: Durability = 'memory', lineages?: readonly string[]): void {
     this.lineages.begin(lineages)
     this.#durable = durability === 'disk'
+    // What such a connection brings is in no journal.
+    if (!this.#durable) this.#seeded = true
     this.#dropPartial()
     this.#writes.forget()
     this.close()

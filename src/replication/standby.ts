@@ -28,6 +28,7 @@ import type {
 import { type StandbyChange, StandbyMachine } from './standby-state.ts'
 import type { Succession } from './succession.ts'
 import { assertTakeable, granted, nothingToTakeOver, runHere, runsHere, type Takeover } from './takeover.ts'
+import { watchWork } from './work-watch.ts'
 
 export class Standby extends EventEmitter<StandbyEvents> {
   readonly #options: StandbyOptions
@@ -148,7 +149,8 @@ export class Standby extends EventEmitter<StandbyEvents> {
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         // Once the end has begun the image belongs to it: what arrives now is too late.
         if (this.ending) break
-        await heartbeat.during(this.#receive(connection, next.value))
+        const watch = { clock: this.#options.clock, machine: this.#machine, connection }
+        await heartbeat.during(watchWork(watch, next.value, this.#receive(connection, next.value)))
         if (next.value.type === frameType.commit) heartbeat.seeded()
       }
     } catch (error) {

@@ -33,6 +33,16 @@ function record(offset: number, length: number): Buffer {
   return payload
 }
 
+test('a copy that was let go of is written to no more: its descriptor may be another file', async () => {
+  const directory = mkdtempSync('/var/tmp/subpage-raw-disk-')
+  onTestFinished(() => rmSync(directory, { recursive: true }))
+  const path = join(directory, 'disk.raw')
+  writeFileSync(path, Buffer.alloc(bytes))
+  const disk = new RawDisk(path, bytes, true)
+  await disk.close()
+  await expect(disk.apply(record(0, pageBytes), 0)).rejects.toMatchObject({ code: 'DISK_FAILED' })
+})
+
 test('what is applied reaches the medium without being asked for', async () => {
   // Not in /tmp, which may be memory.
   const directory = mkdtempSync('/var/tmp/subpage-raw-disk-')

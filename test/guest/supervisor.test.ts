@@ -3,11 +3,13 @@
  * supervisor of one guest is that guest's alone, and the agent starts the next one.
  */
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:http'
-import { createConnection } from 'node:net'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { createServer, request } from 'node:http'
+import { createConnection, createServer as createListener, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { pairSocket } from '../../src/agent/address.ts'
 import type { EphemeralAgent } from '../../src/agent/ephemeral-agent.ts'
 import { withoutLog } from '../../src/agent/log.ts'
 import { encodePreamble } from '../../src/agent/preamble.ts'
@@ -217,6 +219,36 @@ test('what a removed guest leaves: no process, no file', async () => {
   expect(lines).toContainEqual(
     expect.objectContaining({ level: 'info', program: 'supervisor', guest: 'other', kind: 'protection' }),
   )
+})
+
+test('who asks for a change and hangs up keeps no supervisor that has nothing left to do', async () => {
+  await a.client.run({ ...idle, name: 'hung-up' })
+  const pid = await supervisorPid(a, 'hung-up')
+  // A host that takes the connection, and says nothing until it is told to go.
+  const to = stateOf('silent')
+  mkdirSync(to)
+  let peer: Socket | undefined
+  const silent = createListener((socket) => {
+    peer = socket
+  }).listen(pairSocket(to))
+  onTestFinished(() => void silent.close())
+  const asked = request({
+    ...{
+      method: 'POST',
+      path: '/v1/guests/hung-up/protect',
+      headers: { 'content-type': 'application/json' },
+    },
+    socketPath: guestFiles(stateOf('a'), 'hung-up').supervisor.socket,
+  })
+  asked.on('error', () => undefined)
+  asked.end(JSON.stringify({ to }))
+  await expect.poll(() => peer).toBeDefined()
+  asked.destroy()
+  const gone = once(peer!, 'close')
+  peer!.destroy()
+  await gone
+  await a.client.remove('hung-up')
+  await untilExited([pid])
 })
 
 test('what takes long says how far it is, and is cancelled where that is safe', async () => {
