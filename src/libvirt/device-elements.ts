@@ -119,7 +119,10 @@ const card: ElementRule = (element) => {
   const type = attribute(element, 'type') ?? ''
   if (type === 'hostdev') return device('vfio-pci')
   if (type === 'direct') return 'it is a macvtap of a card of this host; use a bridge'
-  if (attribute(find(element, 'driver'), 'name') === 'vhost') return netdevRefusal('tap,vhost=on')
+  const driver = find(element, 'driver')
+  if (attribute(driver, 'name') === 'vhost') return netdevRefusal('tap,vhost=on')
+  if (Number(attribute(driver, 'queues') ?? 1) > 1)
+    return 'QEMU cannot hold back what a card with several queues sends; leave queues out'
   const model = attribute(find(element, 'model'), 'type') ?? 'rtl8139'
   return netdevRefusal(netdevs[type] ?? type) ?? device(model === 'virtio' ? 'virtio-net-pci' : model)
 }

@@ -25,13 +25,23 @@ const known = new Set([
   ...['pm', 'sysinfo', 'devices', 'qemu:commandline'],
 ])
 
-/**
- * @param document without what `prepare` adds
- * @param images directories that guests of this host may read from
- * @param emulator this host's QEMU, as libvirt has it
- * @throws SubpageError GUEST_UNPROTECTABLE with all reasons
- */
-export function assertAdmissible(document: Document, images: readonly string[], emulator: string): void {
+/** Libvirt only keeps these: they reach no QEMU. */
+const notes = new Set(['title', 'description', 'metadata'])
+
+/** @param document without what `prepare` adds @throws SubpageError GUEST_UNPROTECTABLE with all reasons */
+export function assertAdmissible(document: Document, host: AdmittingHost): void {
+  refuseUnprotectable(document, admissionRefusals(document, host))
+}
+
+export interface AdmittingHost {
+  /** Directories that guests of this host may read from; undefined: another program knows them. */
+  images: readonly string[] | undefined
+  /** This host's QEMU, as libvirt has it. */
+  emulator: string
+}
+
+/** What speaks against a description, beside what it is itself (domain-policy.ts). */
+export function admissionRefusals(document: Document, host: AdmittingHost): Refusal[] {
   const root = rootOf(document)
   const refusals: Refusal[] = []
   const refuse = (part: string, reason: string) => refusals.push({ part, reason })
@@ -41,8 +51,9 @@ export function assertAdmissible(document: Document, images: readonly string[], 
     refuse('qemu:env', 'a variable of the environment can load code into QEMU')
   for (const graphics of childrenOf(find(root, 'devices'), 'graphics'))
     if (!isGuarded(graphics)) refuse('graphics', 'a screen that a network sees needs a password')
-  for (const element of everyElement(root)) refusals.push(...pathRefusals(element, images, emulator))
-  refuseUnprotectable(document, refusals)
+  const told = childrenOf(root).filter(({ nodeName }) => !notes.has(nodeName))
+  for (const element of told.flatMap(everyElement)) refusals.push(...pathRefusals(element, host))
+  return refusals
 }
 
 function isGuarded(graphics: Element): boolean {
@@ -61,7 +72,7 @@ function everyElement(element: Element): Element[] {
 const harmless = /^\/dev\/u?random$/
 
 /** What begins with a slash is a path of the host. */
-function pathRefusals(element: Element, images: readonly string[], emulator: string): Refusal[] {
+function pathRefusals(element: Element, { images, emulator }: AdmittingHost): Refusal[] {
   const part = element.nodeName
   if (part === 'script' || part === 'downscript')
     return [{ part, reason: 'libvirt would run a program of the host' }]
@@ -75,7 +86,8 @@ function pathRefusals(element: Element, images: readonly string[], emulator: str
     if (harmless.test(path) || (part === 'emulator' && path === emulator)) return []
     const isRead = part === 'kernel' || part === 'initrd' || (part === 'source' && isReadOnlyDisk(element))
     if (part === 'emulator') return [{ part, reason: `${path} is not the QEMU of this host, ${emulator}` }]
-    const reason = isRead ? imageRefusal(path, images) : `${path}: it names a path of the host`
+    if (isRead && !images) return []
+    const reason = isRead && images ? imageRefusal(path, images) : `${path}: it names a path of the host`
     return reason === undefined ? [] : [{ part, reason }]
   })
 }

@@ -31,7 +31,9 @@ function devicesOf(root: Element): string[] {
   return childrenOf(find(root, 'devices'))
     .filter(({ nodeName }) => !/^(emulator|graphics|audio)$/.test(nodeName))
     .map((element) => {
-      const own = ['type', 'model', 'device', 'index', 'bus'].map((name) => attribute(element, name))
+      const own = [typeOf(element)].concat(
+        ['model', 'device', 'index', 'bus'].map((name) => attribute(element, name)),
+      )
       const model = attribute(find(element, 'model'), 'type')
       const target = find(element, 'target')
       const disk = element.nodeName === 'disk' ? [attribute(target, 'dev'), attribute(target, 'bus')] : []
@@ -44,3 +46,9 @@ function devicesOf(root: Element): string[] {
       return [element.nodeName, ...own, model, ...disk, ...memory, mac, place].filter(Boolean).join(' ')
     })
 }
+
+/** Of a card on a network over a bridge of the host, libvirt shows that bridge when the domain runs. */
+const typeOf = (element: Element) =>
+  element.nodeName === 'interface' && attribute(find(element, 'source'), 'network') !== undefined
+    ? 'network'
+    : attribute(element, 'type')

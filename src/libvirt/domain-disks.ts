@@ -54,7 +54,10 @@ export function disksOf(live: Document): Disk[] {
   })
 }
 
-const hasThread = (element: Element) => attribute(find(element, 'driver'), 'iothread') !== undefined
+/** Newer libvirt spreads the queues of a disk over several. */
+const hasThread = (element: Element) =>
+  attribute(find(element, 'driver'), 'iothread') !== undefined ||
+  find(element, 'driver/iothreads') !== undefined
 
 /** Takes out where the writable disks are, and what belongs to the format in which they are there. */
 export function withoutPlaces(document: Document): Document {

@@ -48,13 +48,26 @@ export interface DomainFiles {
   ram: string
 }
 
+/** Why a domain's name cannot be a guest's. */
+export function nameRefusal(name: string): string | undefined {
+  if (!guestNamePattern.test(name))
+    return 'a guest has up to 63 letters, digits, dots, dashes and underscores (virsh domrename)'
+  // It would answer for another domain, which has that ID.
+  return /^\d+$/.test(name)
+    ? 'virsh takes a number for an ID: use a name with a letter in it (virsh domrename)'
+    : undefined
+}
+
+/** @throws SubpageError GUEST_UNPROTECTABLE */
+export function assertName(name: string): void {
+  const reason = nameRefusal(name)
+  if (reason !== undefined)
+    throw new SubpageError('GUEST_UNPROTECTABLE', `"${name}" cannot be a guest name: ${reason}`)
+}
+
 /** @throws SubpageError GUEST_UNPROTECTABLE for a domain whose name cannot be a guest's */
 export function domainFiles(base: string, name: string): DomainFiles {
-  if (!guestNamePattern.test(name))
-    throw new SubpageError(
-      'GUEST_UNPROTECTABLE',
-      `"${name}" cannot be a guest name: use up to 63 letters, digits, dots, dashes and underscores (virsh domrename)`,
-    )
+  assertName(name)
   const directory = join(resolve(base), name)
   const longest = join(directory, 'observer.sock')
   if (Buffer.byteLength(longest) > socketPathBytesMax)

@@ -31,13 +31,21 @@ export function firmwareOfDomain(live: Document): Firmware | undefined {
   if (attribute(find(root, 'os/loader'), 'type') !== 'pflash') return undefined
   const [code, nvram] = [textAt(root, 'os/loader'), textAt(root, 'os/nvram')]
   const kind = firmwareOf(code)
-  if (kind === undefined || nvram === '')
+  if (kind === undefined || nvram === '') {
+    const { part, reason } = unknownFirmware(code)
     throw new SubpageError(
       'GUEST_UNPROTECTABLE',
-      `cannot protect the domain ${textAt(root, 'name')}: os loader: ${code} is neither the uefi nor the secure-boot firmware that packages of this host have, which the other host would have to have as well`,
+      `cannot protect the domain ${textAt(root, 'name')}: ${part}: ${reason}`,
     )
+  }
   return { kind, code, nvram }
 }
+
+/** @param code that is of no package of this host */
+export const unknownFirmware = (code: string) => ({
+  part: 'os loader',
+  reason: `${code} is neither the uefi nor the secure-boot firmware that packages of this host have, which the other host would have to have as well`,
+})
 
 /** Takes out what is said of UEFI. */
 export function withoutFirmware(document: Document): Document {

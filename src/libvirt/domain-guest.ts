@@ -1,5 +1,4 @@
 /** A domain that runs here, as a guest that can be protected: its QEMU, and the machine as both hosts have it. */
-import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { SubpageError } from '../errors.ts'
 import type { ManagedFiles } from '../qemu/adoption.ts'
@@ -10,12 +9,12 @@ import { assertAdmissible } from './domain-admission.ts'
 import { backendsOf } from './domain-backends.ts'
 import { changeOf } from './domain-changes.ts'
 import { disksOf, withoutPlaces } from './domain-disks.ts'
-import { domainFiles } from './domain-files.ts'
+import { assertName, domainFiles } from './domain-files.ts'
 import { firmwareOfDomain, withoutFirmware } from './domain-firmware.ts'
 import { withNotice } from './domain-notice.ts'
-import { refuseUnprotectable } from './domain-policy.ts'
+import { cardRefusals, refuseUnprotectable } from './domain-policy.ts'
 import { attribute, childrenOf, find, formatDomain, parseDomain, rootOf } from './domain-xml.ts'
-import { isPrepared, ramBytes, unprepared, variable } from './preparation.ts'
+import { baseOf, ramBytes, unprepared } from './preparation.ts'
 import type { Virsh } from './virsh.ts'
 
 export interface FoundDomain {
@@ -30,16 +29,18 @@ export async function findDomain(
   name: string,
   images: readonly string[],
 ): Promise<FoundDomain> {
+  assertName(name)
   const definition = await virsh.run('dumpxml', '--inactive', '--security-info', '--domain', name)
   const own = withNotice(unprepared(definition), undefined)
   refuseUnprotectable(parseDomain(own))
   const description = formatDomain(withoutFirmware(withoutPlaces(parseDomain(own))))
   const root = rootOf(parseDomain(description))
-  assertAdmissible(parseDomain(description), images, await emulatorOf(virsh))
+  assertAdmissible(parseDomain(description), { images, emulator: await emulatorOf(virsh) })
   if ((await virsh.run('domstate', '--domain', name)).trim() === 'shut off')
     throw new SubpageError('GUEST_DIED', `the domain ${name} does not run: virsh start ${name}`)
   const live = parseDomain(await virsh.run('dumpxml', '--domain', name))
-  if (!isPrepared(live))
+  const base = baseOf(live)
+  if (base === undefined)
     throw new SubpageError(
       'GUEST_UNPROTECTABLE',
       `the domain ${name} runs without what it needs: subpage libvirt prepare ${name} --apply, then shut it down and start it`,
@@ -50,7 +51,8 @@ export async function findDomain(
       'GUEST_UNPROTECTABLE',
       `the domain ${name} runs otherwise than its definition says, by which the other host would start it (${change}): shut it down and start it, or change the definition (virsh edit)`,
     )
-  const files = domainFiles(dirname(dirname(variable(live, 'SUBPAGE_LEASE'))), name)
+  refuseUnprotectable(parseDomain(own), cardRefusals(live))
+  const files = domainFiles(base, name)
   const pid = readShimStatus(files.shimStatus)?.pid
   const process = pid === undefined ? undefined : identify(pid)
   if (!process)

@@ -1,10 +1,10 @@
 /** Why a libvirt domain cannot be protected, part by part; each reason says what to change where something can be changed. */
 import type { Document, Element } from '@xmldom/xmldom'
 import { SubpageError } from '../errors.ts'
-import { guestNamePattern } from '../qemu/guest-files.ts'
 import { readOptions } from '../qemu/option-policy.ts'
 import { elementRules } from './device-elements.ts'
 import { backendRefusals } from './domain-backends.ts'
+import { nameRefusal } from './domain-files.ts'
 import { firmwareRefusal } from './domain-firmware.ts'
 import { spiceChange } from './domain-spice.ts'
 import { attribute, childrenOf, find, rootOf, textAt } from './domain-xml.ts'
@@ -35,8 +35,8 @@ function machineRefusals(root: Element): Refusal[] {
   const refusals: Refusal[] = []
   const refuse = (part: string, reason: string) => refusals.push({ part, reason })
   const type = attribute(root, 'type') ?? ''
-  if (!guestNamePattern.test(textAt(root, 'name')))
-    refuse('name', 'a guest has up to 63 letters, digits, dots, dashes and underscores (virsh domrename)')
+  const nameReason = nameRefusal(textAt(root, 'name'))
+  if (nameReason !== undefined) refuse('name', nameReason)
   if (!/^(kvm|qemu)$/.test(type)) refuse(`domain type ${type}`, 'only KVM and QEMU run on both hosts alike')
   const os = find(root, 'os/type')
   const arch = attribute(os, 'arch') ?? ''
@@ -73,6 +73,17 @@ function deviceRefusals(root: Element): Refusal[] {
     if (spiceChange(element) !== undefined) return []
     const reason = rule ? rule(element) : 'it is not on the list of devices that another host can take over'
     return reason === undefined ? [] : [{ part: partName(element), reason }]
+  })
+}
+
+/**
+ * A network of libvirt may be a macvtap or a card that is passed through: its domain shows that when it runs.
+ * @param live the description of one that runs
+ */
+export function cardRefusals(live: Document): Refusal[] {
+  return childrenOf(find(rootOf(live), 'devices'), 'interface').flatMap((card) => {
+    const reason = elementRules.interface?.(card)
+    return reason === undefined ? [] : [{ part: partName(card), reason }]
   })
 }
 

@@ -34,28 +34,31 @@ const hasVnc = (graphics: Element) =>
 
 /** What was taken out, or changed: as it was, less its password. */
 interface Former {
-  /** How many devices were before it, and how many of them of its kind: those of one kind stand together. */
-  at: number
+  /** How many of its kind were before it; libvirt puts the kinds in order. */
   nth: number
   xml: string
   /** Something else has its place now. */
   replaced: boolean
 }
 
+/** Of which a part of SPICE may be: always in this order, whatever order libvirt gives them. */
+const kinds = ['audio', 'channel', 'graphics', 'redirdev']
+
 /** Changes a description. @returns what was there, for `withSpice`; empty when it had none */
 export function withoutSpice(root: Element): string {
-  const devices = childrenOf(find(root, 'devices'))
-  const former: Former[] = []
-  for (const [at, device] of devices.entries()) {
-    if (spiceChange(device) === undefined) continue
-    const nth = devices.slice(0, at).filter(({ nodeName }) => nodeName === device.nodeName).length
+  const parts = kinds.flatMap((kind) =>
+    childrenOf(find(root, 'devices'), kind)
+      .map((device, nth) => ({ device, nth }))
+      .filter(({ device }) => spiceChange(device) !== undefined),
+  )
+  const former: Former[] = parts.map(({ device, nth }) => {
     const xml = serialized(device)
     const replaced = /^(audio|graphics)$/.test(device.nodeName)
-    former.push({ at, nth, xml, replaced })
     if (!replaced) remove(device)
     else if (device.nodeName === 'audio') device.setAttribute('type', 'none')
     else becomeVnc(device)
-  }
+    return { nth, xml, replaced }
+  })
   return former.length === 0 ? '' : JSON.stringify(former)
 }
 
@@ -66,13 +69,13 @@ export function withoutSpice(root: Element): string {
 export function withSpice(root: Element, text: string): void {
   const parent = find(root, 'devices')
   if (!parent) return
-  for (const { at, nth, xml, replaced } of JSON.parse(text) as Former[]) {
+  for (const { nth, xml, replaced } of JSON.parse(text) as Former[]) {
     const document = new DOMParser().parseFromString(xml, 'text/xml')
     const element = parent.ownerDocument!.importNode(document.documentElement!, true) as Element
     const kind = childrenOf(parent, element.nodeName)
     if (!replaced) {
       leaveTakenPlace(parent, element)
-      insertAt(parent, element, kind[nth] ?? after(parent, kind.at(-1)) ?? childrenOf(parent)[at])
+      insertAt(parent, element, kind[nth] ?? after(parent, kind.at(-1)))
       continue
     }
     const there = kind.find((one) => isChanged(one, element))

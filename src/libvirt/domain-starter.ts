@@ -19,7 +19,7 @@ import { withFirmware } from './domain-firmware.ts'
 import { emulatorOf } from './domain-guest.ts'
 import { withNotice } from './domain-notice.ts'
 import { formatDomain, parseDomain, rootOf, textAt } from './domain-xml.ts'
-import { hasMark, marked, prepared, unmarked, waiting } from './preparation.ts'
+import { baseOf, hasMark, marked, prepared, unmarked, waiting } from './preparation.ts'
 import type { Virsh } from './virsh.ts'
 
 /**
@@ -39,14 +39,14 @@ export function domainStarter(
       const document = parseDomain(managed?.description ?? '')
       if (textAt(rootOf(document), 'name') !== name)
         throw new SubpageError('PEER_MISMATCH', `the primary describes another domain than ${name}`)
-      assertAdmissible(document, images, await emulatorOf(virsh))
+      assertAdmissible(document, { images, emulator: await emulatorOf(virsh) })
       await refuseOther(virsh, name, textAt(rootOf(document), 'uuid'))
-      const there = domainFiles(base, name)
+      // What the host has of it already stays: it may be the one that its people have made. What an earlier standby has left does not.
+      const own = await definitionOf(virsh, name)
+      const there = domainFiles((own && baseOf(parseDomain(own))) ?? base, name)
       await makeFiles(virsh, there)
       await giveDisks(virsh, placesMade(disks, firmware))
       const xml = prepared(formatDomain(withFirmware(withPlaces(document, disks), firmware)), there)
-      // What the host has of it already stays: it may be the one that its people have made. What an earlier standby has left does not.
-      const own = await definitionOf(virsh, name)
       const kept = own === undefined || hasMark(own) ? marked(xml) : own
       const why = `${name} is a standby here: its guest runs on ${primary}`
       await define(virsh, withNotice(kept, why))

@@ -1,10 +1,27 @@
 /** The domains of a host as `subpage libvirt` shows and prepares them. */
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { Document } from '@xmldom/xmldom'
 import { SubpageError } from '../errors.ts'
+import { firmwareOf } from '../qemu/firmware.ts'
 import { define } from './definition.ts'
-import { type DomainFiles, domainFiles, hasFiles, makeFiles, removeFiles } from './domain-files.ts'
+import { admissionRefusals } from './domain-admission.ts'
+import { withoutPlaces } from './domain-disks.ts'
+import {
+  assertName,
+  type DomainFiles,
+  domainFiles,
+  hasFiles,
+  isHeld,
+  makeFiles,
+  nameRefusal,
+  removeFiles,
+} from './domain-files.ts'
+import { unknownFirmware, withoutFirmware } from './domain-firmware.ts'
+import { emulatorOf } from './domain-guest.ts'
 import { changesOf, type Refusal, refusalsOf, refuseUnprotectable } from './domain-policy.ts'
-import { formatDomain, parseDomain } from './domain-xml.ts'
-import { isPrepared, isSame, prepared, unprepared } from './preparation.ts'
+import { attribute, find, formatDomain, parseDomain, rootOf, textAt } from './domain-xml.ts'
+import { baseOf, isPrepared, isSame, prepared, unprepared } from './preparation.ts'
 import type { Virsh } from './virsh.ts'
 
 export interface ListedDomain {
@@ -22,10 +39,14 @@ export async function listDomains(virsh: Virsh): Promise<ListedDomain[]> {
   const names = async (...which: string[]) => linesOf(await virsh.run('list', '--name', ...which))
   const running = new Set(await names())
   const persistent = new Set(await names('--all', '--persistent'))
+  const emulator = await emulatorOf(virsh)
   const domains: ListedDomain[] = []
   for (const name of (await names('--all')).sort())
     try {
-      domains.push(await look(virsh, name, running.has(name), persistent.has(name)))
+      const reason = nameRefusal(name)
+      // Asked about, it would show another one.
+      if (reason !== undefined) domains.push(unnamable(name, running.has(name), reason))
+      else domains.push(await look(virsh, emulator, name, running.has(name), persistent.has(name)))
     } catch (error) {
       // Gone since the names were read.
       if (!(error instanceof SubpageError) || error.code !== 'GUEST_UNKNOWN') throw error
@@ -33,21 +54,36 @@ export async function listDomains(virsh: Virsh): Promise<ListedDomain[]> {
   return domains
 }
 
+const unnamable = (name: string, running: boolean, reason: string): ListedDomain => ({
+  ...{ name, running, protectable: 'no', refusals: [{ part: 'name', reason }], changes: [] },
+})
+
 async function look(
   virsh: Virsh,
+  emulator: string,
   name: string,
   running: boolean,
   persistent: boolean,
 ): Promise<ListedDomain> {
-  const xml = await virsh.run('dumpxml', ...(persistent ? ['--inactive'] : []), '--domain', name)
+  const which = persistent ? ['--inactive'] : []
+  const xml = await virsh.run('dumpxml', ...which, '--security-info', '--domain', name)
   const own = parseDomain(unprepared(xml))
-  const refusals = refusalsOf(own)
+  const refusals = [...refusalsOf(own), ...foreseen(own, emulator)]
   if (!persistent)
     refusals.unshift({ part: 'domain', reason: 'it is transient: define it first (virsh define)' })
   const next = isPrepared(parseDomain(xml))
   const now = running ? await isPreparedNow(virsh, name) : next
   const protectable = refusals.length > 0 ? 'no' : !next ? 'after-prepare' : now ? 'yes' : 'after-restart'
   return { name, running, protectable, refusals, changes: changesOf(own) }
+}
+
+/** What `protect` would find of a description: where its images may lie only the agents know. */
+function foreseen(own: Document, emulator: string): Refusal[] {
+  const isUefi = attribute(find(rootOf(own), 'os/loader'), 'type') === 'pflash'
+  const code = textAt(rootOf(own), 'os/loader')
+  const firmware = isUefi && code !== '' && !firmwareOf(code) ? [unknownFirmware(code)] : []
+  const document = withoutFirmware(withoutPlaces(parseDomain(formatDomain(own))))
+  return [...firmware, ...admissionRefusals(document, { images: undefined, emulator })]
 }
 
 /** What the QEMU that runs was started with. */
@@ -76,6 +112,7 @@ export async function planPreparation(
   name: string,
   undo: boolean,
 ): Promise<Preparation> {
+  assertName(name)
   // Libvirt leaves passwords out unless it is asked, and a description without them would take them away.
   const xml = await virsh.run('dumpxml', '--inactive', '--security-info', '--domain', name)
   const running = linesOf(await virsh.run('list', '--name')).includes(name)
@@ -85,8 +122,11 @@ export async function planPreparation(
       'GUEST_UNPROTECTABLE',
       `the domain ${name} is transient: define it first (virsh define)`,
     )
-  const files = domainFiles(base, name)
-  if (!undo) refuseUnprotectable(parseDomain(unprepared(xml)))
+  const own = parseDomain(unprepared(xml))
+  if (!undo) refuseUnprotectable(own, foreseen(own, await emulatorOf(virsh)))
+  const there = baseOf(parseDomain(xml))
+  const files = domainFiles(undo ? (there ?? base) : base, name)
+  if (there !== undefined && (undo || resolve(there) !== resolve(base))) assertFree(domainFiles(there, name))
   const wanted = undo ? unprepared(xml) : prepared(xml, files)
   const same = isSame(xml, wanted)
   const before = formatDomain(parseDomain(xml))
@@ -101,6 +141,11 @@ export async function planPreparation(
       if (undo) await clearAway(virsh, name, running, files)
     },
   }
+}
+
+/** Without them nothing would keep it from being started where its guest may not run. @throws SubpageError HELD_ELSEWHERE */
+function assertFree(files: DomainFiles): void {
+  if (isHeld(files)) throw new SubpageError('HELD_ELSEWHERE', readFileSync(files.held, 'utf8'))
 }
 
 /** A guest that runs with them keeps them until it ends. */

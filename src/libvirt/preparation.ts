@@ -3,6 +3,7 @@
  * whose packets pass through QEMU, and a screen of VNC in place of SPICE. Libvirt keeps its own RAM object, which then nobody uses: the later -machine counts
  * (checked on QEMU 7.2). What was added is noted in the domain's metadata, so that exactly that is taken back.
  */
+import { dirname } from 'node:path'
 import type { Document, Element } from '@xmldom/xmldom'
 import { SubpageError } from '../errors.ts'
 import { doubleCommas } from '../qemu/option-syntax.ts'
@@ -191,6 +192,12 @@ export function variable(document: Document, name: string): string {
       'value',
     ) ?? ''
   )
+}
+
+/** The directory of the files of all domains, as a prepared one has it; undefined: it is not prepared. */
+export function baseOf(document: Document): string | undefined {
+  const lease = isPrepared(document) ? variable(document, 'SUBPAGE_LEASE') : ''
+  return lease === '' ? undefined : dirname(dirname(lease))
 }
 
 /** A prepared description whose QEMU waits for its state; that is no start of the guest. */

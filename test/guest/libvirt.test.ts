@@ -140,9 +140,48 @@ test('a machine with SPICE is prepared with VNC, starts so, and gets its SPICE b
   expect(await libvirtd.virsh('domdisplay', 'desk')).toMatch(/^vnc:/)
   expect(await ofDesk()).toMatch(/type='vnc'[^>]*passwd='sesame'/)
   await libvirtd.virsh('destroy', 'desk')
+  // As people do meanwhile: one device more, one less.
+  await libvirtd.run('truncate', '--size', '1M', '/var/lib/libvirt/images/more.raw')
+  const more = ['desk', '/var/lib/libvirt/images/more.raw', 'vdb', '--config']
+  await libvirtd.virsh('attach-disk', ...more)
+  const prepared = await libvirtd.subpage('libvirt', 'prepare', 'desk', '--apply', '--json')
+  expect(JSON.parse(prepared.out)).toMatchObject({ changed: false, diff: '' })
   expect((await libvirtd.subpage('libvirt', 'prepare', 'desk', '--undo')).status).toBe(0)
+  await libvirtd.virsh('detach-disk', 'desk', 'vdb', '--config')
   expect(await ofDesk()).toBe(original)
   await libvirtd.virsh('undefine', 'desk')
+})
+
+test('a domain that must not be started here keeps what refuses it', async () => {
+  await prepare('--apply')
+  const why = 'web is a standby here: its guest runs on b'
+  await libvirtd.run('sh', '-c', `echo '${why}' > ${directory}/held`)
+  const before = await described()
+  for (const flags of [['--undo'], ['--apply', '--directory', '/var/lib/libvirt/qemu/other']]) {
+    const { status, said } = await libvirtd.subpage('libvirt', 'prepare', 'web', ...flags)
+    expect([status, said.replaceAll(/\s+/g, ' ')]).toEqual([11, expect.stringContaining(why)])
+  }
+  expect(await described()).toBe(before)
+  expect((await libvirtd.run('virsh', 'start', 'web')).said).toContain(why)
+  await libvirtd.run('rm', `${directory}/held`)
+  await prepare('--undo')
+})
+
+test('a number for a name is refused: virsh would show another domain, which has it for an ID', async () => {
+  await libvirtd.virsh('start', 'web')
+  const id = (await libvirtd.virsh('domid', 'web')).trim()
+  const description = '/var/lib/libvirt/images/number.xml'
+  const xml = `virsh dumpxml --inactive web | sed 's|<name>web|<name>${id}|; /<uuid>/d' > ${description}`
+  await libvirtd.run('sh', '-c', xml)
+  await libvirtd.virsh('define', description)
+  const { domains } = JSON.parse((await libvirtd.subpage('libvirt', 'list', '--json')).out)
+  expect(domains.find(({ name }: { name: string }) => name === id)).toMatchObject({
+    protectable: 'no',
+    refusals: [{ part: 'name', reason: expect.stringContaining('virsh domrename') }],
+  })
+  const { status, said } = await libvirtd.subpage('libvirt', 'prepare', id, '--apply')
+  expect([status, said]).toEqual([1, expect.stringContaining('cannot be a guest name')])
+  await libvirtd.virsh('destroy', 'web')
 })
 
 test('a guest without room for its RAM does not start, and libvirt says why', async () => {

@@ -1,6 +1,6 @@
 /** What another host may describe: a domain that lies must reach nothing here. */
 import { expect, test } from 'vitest'
-import { assertAdmissible } from '../../src/libvirt/domain-admission.ts'
+import { admissionRefusals, assertAdmissible } from '../../src/libvirt/domain-admission.ts'
 import { parseDomain } from '../../src/libvirt/domain-xml.ts'
 import { packageRoot } from '../../src/package-root.ts'
 import { guestImage } from '../../src/qemu/demo-guest.ts'
@@ -14,7 +14,7 @@ function admitted(devices: string, machine = '', os = `<kernel>${kernel}</kernel
     <memory unit='KiB'>524288</memory><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>${os}</os>${machine}
     <devices><emulator>${emulator}</emulator>${devices}</devices></domain>`
   try {
-    assertAdmissible(parseDomain(xml), images, emulator)
+    assertAdmissible(parseDomain(xml), { images, emulator })
     return ''
   } catch (error) {
     return (error as Error).message
@@ -78,6 +78,25 @@ test.each([
   ["<qemu:commandline><qemu:arg value='-plugin'/><qemu:arg value='x'/></qemu:commandline>", /-plugin/],
 ])('%s', (machine, reason) => {
   expect(admitted('', machine)).toMatch(reason)
+})
+
+test('before a domain is prepared it is known what will be refused, but for directories of images', () => {
+  const xml = (devices: string) =>
+    parseDomain(
+      `<domain type='kvm'><name>web</name><os><kernel>/srv/vmlinuz</kernel></os><devices>${devices}</devices></domain>`,
+    )
+  const foreseen = (devices: string) =>
+    admissionRefusals(xml(devices), { images: undefined, emulator }).map(({ part }) => part)
+  expect(foreseen('')).toEqual([])
+  expect(foreseen("<serial type='file'><source path='/var/log/web'/></serial>")).toEqual(['source'])
+  expect(foreseen("<graphics type='vnc' listen='0.0.0.0'/>")).toEqual(['graphics'])
+})
+
+test("what libvirt only keeps is nobody's path", () => {
+  const source =
+    "<c:install_source xmlns:c='urn:cockpit'>/var/lib/libvirt/images/debian.iso</c:install_source>"
+  const notes = `<title>/ is its root</title><description>/srv</description><metadata>${source}</metadata>`
+  expect(admitted('', notes)).toBe('')
 })
 
 test('kernels come from directories of images', () => {

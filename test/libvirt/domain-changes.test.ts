@@ -19,6 +19,14 @@ test('what libvirt adds to a domain that runs is no change', () => {
   expect(changeOf(live, own)).toBeUndefined()
 })
 
+test('a card on a network over a bridge of the host is one of that bridge when the domain runs', () => {
+  const onNetwork = (type: string, source: string) =>
+    domain(card(1).replace("type='bridge'", `type='${type}'`).replace('<model', `<source ${source}/><model`))
+  const defined = onNetwork('network', "network='lan'")
+  expect(changeOf(onNetwork('bridge', "network='lan' bridge='br0'"), defined)).toBeUndefined()
+  expect(changeOf(onNetwork('bridge', "bridge='br0'"), defined)).toMatch(/^interface bridge/)
+})
+
 const dimm = (base = '', size = 131072) =>
   `<memory model='dimm'><target><size unit='KiB'>${size}</size><node>0</node></target><address type='dimm' slot='0' ${base}/></memory>`
 

@@ -57,6 +57,12 @@ test('a disk on a controller with a thread of its own has that thread', () => {
   expect(disksOf(parseDomain(threaded)).map(({ iothread }) => iothread)).toEqual([true, true])
 })
 
+test('so has one whose queues are spread over several, as newer libvirt writes it', () => {
+  const spread = "<driver name='qemu' type='raw'><iothreads><iothread id='1'/></iothreads></driver>"
+  const xml = domain(`<disk type='file' device='disk'>${spread}<target dev='vda' bus='virtio'/></disk>`)
+  expect(disksOf(parseDomain(xml)).map(({ iothread }) => iothread)).toEqual([true])
+})
+
 const disks = (...named: [name: string, path: string][]): Disk[] =>
   named.map(([name, path]) => ({ name, path, bytes: 512, bus: 'virtio', format: 'raw' }))
 

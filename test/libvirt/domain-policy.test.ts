@@ -50,6 +50,10 @@ test.each([
   ["<interface type='user'><model type='virtio'/></interface>", /interface virtio: user-mode networking/],
   ["<interface type='direct'><target dev='macvtap0'/></interface>", /interface macvtap0: .*use a bridge/],
   ["<interface type='bridge'><model type='virtio'/><driver name='vhost'/></interface>", /leave vhost off/],
+  [
+    "<interface type='bridge'><model type='virtio'/><driver queues='4'/></interface>",
+    /interface virtio: .*leave queues out/,
+  ],
   ["<interface type='hostdev'/>", /interface hostdev: a passed-through device/],
   ["<interface type='vhostuser'><model type='virtio'/></interface>", /vhost/],
   ["<interface type='bridge'><model type='ne2k_pci'/></interface>", /ne2k_pci is not on the list/],
