@@ -184,7 +184,7 @@ function note(root: Element, values: Record<string, string>): void {
 }
 
 /** Of a domain that is prepared, what the shim is told. */
-export function variable(document: Document, name: string): string {
+function variable(document: Document, name: string): string {
   const variables = childrenOf(find(rootOf(document), 'qemu:commandline'), 'qemu:env')
   return (
     attribute(

@@ -4,11 +4,13 @@
  *
  * Three sources, for none sees everything. The sections of the device state, which each checkpoint has anyway, are exactly what has
  * to be loaded; but some devices have none (a port of virtio-serial, pvpanic-pci). QEMU's list of the devices that somebody has
- * added has those, and none that is built in. And media can be changed in a drive that stays. (Memory: plugged-memory.ts.)
+ * added has those, and none that is built in. And media can be changed in a drive that stays. (Memory: plugged-memory.ts; the processor:
+ * processor.ts.)
  */
 import type { Difference } from '../replication/guest.ts'
 import { SectionReader } from './device-sections.ts'
 import { type MemoryDevice, memoryPart, PluggedMemory } from './plugged-memory.ts'
+import { processorOf } from './processor.ts'
 import type { Qmp } from './qmp.ts'
 
 /** So often QEMU is asked for what the device state does not say. */
@@ -31,6 +33,8 @@ export class MachineParts {
   readonly #sections = new SectionReader()
   readonly memory: PluggedMemory
   #others: readonly string[] | undefined
+  /** Does not change while QEMU runs. */
+  #processor: readonly string[] | undefined
   #lookedAt = Number.NEGATIVE_INFINITY
   /** Found to fit: the very arrays. */
   #fitting: { sections: readonly string[] | undefined; others: unknown; parts: readonly string[] } | undefined
@@ -43,7 +47,8 @@ export class MachineParts {
   /** Asks QEMU. */
   async look(): Promise<void> {
     this.#lookedAt = performance.now()
-    const others = await this.#askOthers()
+    this.#processor ??= [await processorOf(this.#qmp)].filter((one) => one !== undefined)
+    const others = [...this.#processor, ...(await this.#askOthers())]
     if (others.join('\n') !== this.#others?.join('\n')) this.#others = others
   }
 

@@ -112,3 +112,19 @@ test('another processor is noticed, said by doctor, and refuses a new protection
   await expect(protect(a, 'web', b)).rejects.toMatchObject({ code: 'DEVICES_DIFFER' })
   expect(await a.client.guest('web')).toMatchObject({ state: 'Running' })
 })
+
+test('a host with another processor is no standby: the guest could not go on there', async () => {
+  const script = medium('other-processor')
+  writeFileSync(script, '#!/bin/sh\nexec qemu-system-x86_64 "$@" -cpu Haswell\n', { mode: 0o755 })
+  const other = await hosts.add('other', { SUBPAGE_QEMU: script })
+  await a.client.run({ ...idle, name: 'elsewhere' })
+  const refused = a.client.protect('elsewhere', { to: other.stateDirectory })
+  await expect(refused).rejects.toMatchObject({
+    code: 'DEVICES_DIFFER',
+    message: expect.stringMatching(
+      /it has now: processor qemu64 \(AuthenticAMD .*it has no more: processor Haswell \(GenuineIntel/,
+    ),
+  })
+  await expect.poll(() => other.client.guest('elsewhere').catch(({ code }) => code)).toBe('GUEST_UNKNOWN')
+  await a.client.remove('elsewhere')
+})
