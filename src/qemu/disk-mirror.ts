@@ -21,6 +21,7 @@ import { bytesOf, fill, runsOf } from './disk-fill.ts'
 import { type DiskMaps, markedBy } from './disk-maps.ts'
 import type { GuestFiles } from './guest-files.ts'
 import { jobPrefix, mirrorJobs, untilCaughtUp, untilJobsGone, untilSettled } from './mirror-jobs.ts'
+import { MirrorLoss } from './mirror-loss.ts'
 import {
   fedOf,
   journalBytesOf,
@@ -55,11 +56,7 @@ export class DiskMirrors implements GuestDisks {
   readonly #disks: readonly Disk[]
   readonly #lease: PauseLease
   #mirrors: Mirror[] = []
-  #failed: (why: Error) => void = () => undefined
-  /** The guest shuts down, or is about to reboot. */
-  #shutsDown = false
-  /** What has failed since. */
-  #untold: (() => void) | undefined
+  readonly #loss = new MirrorLoss()
   #tapping: Promise<void> = Promise.resolve()
   #over = true
   readonly #spillDirectory: string
@@ -110,7 +107,7 @@ export class DiskMirrors implements GuestDisks {
 
   async begin(known: CopyKnowledge[], failed: (why: Error) => void): Promise<void> {
     await this.end()
-    this.#failed = failed
+    this.#loss.begin(failed)
     this.#over = false
     try {
       for (const [index, disk] of this.#disks.entries()) await this.#open(disk, index, known[index]!)
@@ -262,7 +259,7 @@ export class DiskMirrors implements GuestDisks {
   /** Also what a former supervisor has left. */
   async end(): Promise<void> {
     if (this.#disks.length === 0) return
-    this.#tellNobody()
+    this.#loss.end()
     this.#over = true
     this.drop()
     await this.#tapping
@@ -291,7 +288,7 @@ export class DiskMirrors implements GuestDisks {
 
   /** The mirrors lose their other end; no write waits for it. */
   close(): void {
-    this.#tellNobody()
+    this.#loss.end()
     this.#over = true
     for (const { endpoint } of this.#mirrors) endpoint.close()
     if (this.#mirrors.length > 0) this.#lease.mirrors([])
@@ -311,8 +308,7 @@ export class DiskMirrors implements GuestDisks {
 
   /** An event of their QEMU. */
   heard({ event, data }: QmpEvent): void {
-    if (event === 'SHUTDOWN') this.#shutsDown = true
-    else if (event === 'RESET' || event === 'RESUME' || event === 'WAKEUP') this.#runsOn()
+    this.#loss.heard(event)
     const mirror = this.#mirrors.find(({ disk }) => jobPrefix + disk.name === data?.device)
     if (!mirror) return
     if (event === 'BLOCK_JOB_READY' && mirror.state === 'copying') {
@@ -333,27 +329,9 @@ export class DiskMirrors implements GuestDisks {
   #fail(mirror: Mirror | undefined, why: string): void {
     if (!mirror) return
     mirror.state = 'lost'
-    const failed = this.#failed
-    const tell = () => failed(new Error(`the copying of disk ${mirror.disk.name} broke off: ${why}`))
-    this.#tellNobody()
     this.#over = true
     mirror.endpoint.drop()
-    // A QEMU that ends cancels its jobs: that is no failure, and why it ends is still to be told to the standby.
-    if (this.#shutsDown) this.#untold = tell
-    else tell()
-  }
-
-  /** The guest was not to end, but to reboot (`virsh reboot`). */
-  #runsOn(): void {
-    this.#shutsDown = false
-    const tell = this.#untold
-    this.#untold = undefined
-    tell?.()
-  }
-
-  #tellNobody(): void {
-    this.#failed = () => undefined
-    this.#untold = undefined
+    this.#loss.of(new Error(`the copying of disk ${mirror.disk.name} broke off: ${why}`))
   }
 
   #sum(of: (stats: DiskEndpoint['stats']) => number): number {

@@ -173,7 +173,6 @@ export class Primary extends PrimaryCondition {
     await this.finished.finally(relax)
   }
 
-  /** @param once if it fails, nobody tries again */
   #open(once: boolean): Promise<PrimarySession> {
     const [options, machine] = [this.#options, this.machine]
     return shakeHands({

@@ -122,6 +122,7 @@ test('the supervisor that takes over dies at after-load: its guest runs on there
 test('the supervisor that takes over in a switchover dies at before-load: the guest goes on where it was', async () => {
   const failing = await withFault(to, 'before-load=kill')
   const { pid } = await until(from, name, ({ role, state }) => role === 'Primary' && state === 'Protected')
+  // What it says depends on when it hears that the generation went back.
   await Promise.all([from.client.switchover(name).catch(() => undefined), died(failing)])
   // The next one gives back what its predecessor had been granted.
   to = failing
