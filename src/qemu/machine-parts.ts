@@ -10,7 +10,7 @@
 import type { Difference } from '../replication/guest.ts'
 import { SectionReader } from './device-sections.ts'
 import { type MemoryDevice, memoryPart, PluggedMemory } from './plugged-memory.ts'
-import { processorOf } from './processor.ts'
+import { processorOf, processorPart } from './processor.ts'
 import type { Qmp } from './qmp.ts'
 
 /** So often QEMU is asked for what the device state does not say. */
@@ -73,7 +73,10 @@ export class MachineParts {
     const fitting = this.#fitting
     if (fitting?.parts === parts && fitting.sections === sections && fitting.others === this.#others)
       return undefined
-    const found = difference(this.#all(sections), this.#others ? parts : parts.filter(isSection))
+    // A standby of an older release does not say which processor it has.
+    const told = parts.some(isProcessor)
+    const own = this.#all(sections).filter((part) => told || !isProcessor(part))
+    const found = difference(own, this.#others ? parts : parts.filter(isSection))
     if (found === undefined) this.#fitting = { sections, others: this.#others, parts }
     return found
   }
@@ -117,6 +120,7 @@ export class MachineParts {
 }
 
 const section = (name: string) => `state of ${name}`
+const isProcessor = (part: string) => part.startsWith(processorPart)
 const isSection = (part: string) => part.startsWith('state of ')
 
 const childrenOf = (listed: QomChild[]) =>

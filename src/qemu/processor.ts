@@ -17,6 +17,9 @@ interface FeatureWord {
   features: number
 }
 
+/** What the words for one begin with. */
+export const processorPart = 'processor '
+
 const numbers = ['family', 'model', 'stepping'] as const
 
 /** For people, and equal on two hosts only if it is the same to the guest; undefined: this machine has none. */
@@ -38,5 +41,5 @@ export async function processorOf(qmp: Qmp): Promise<string | undefined> {
   ]
   const features = createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 8)
   const name = type.replace(/-x86_64-cpu$/, '')
-  return `processor ${name} (${vendor} ${family}/${model}/${stepping}, features ${features})`
+  return `${processorPart}${name} (${vendor} ${family}/${model}/${stepping}, features ${features})`
 }

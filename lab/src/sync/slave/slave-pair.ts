@@ -21,6 +21,7 @@ import { leaveOutMemory, loadDevices, saveDevices } from './device-snapshots.ts'
 import type { SlaveNetwork } from './network.ts'
 
 const copyPages = 256
+const triesMax = 10
 
 /** How one of the two ran. Microseconds. */
 export interface Ran {
@@ -98,7 +99,6 @@ export class SlavePair implements AsyncDisposable {
     for (const delta of deltas) applySync(ram, delta)
     const changed = primary.dirty.union(slave.dirty)
     writePages(this.#committed, changed, readPages(ram, changed))
-    await this.#loadSlave()
     await this.#beginAlike()
   }
 
@@ -127,7 +127,6 @@ export class SlavePair implements AsyncDisposable {
       to.write(page * pageBytes, piece)
       this.#committed.write(page * pageBytes, piece)
     }
-    await this.#loadSlave()
     await this.#beginAlike()
   }
 
@@ -149,39 +148,35 @@ export class SlavePair implements AsyncDisposable {
     return PageRanges.of(equal)
   }
 
-  /** @returns the state of the guest's devices */
-  async #save(): Promise<Buffer> {
-    await saveDevices(this.primary.qemu.qmp, this.#snapshot)
-    return await stateOf(this.primary)
-  }
-
-  /** @throws SubpageError INTERNAL when it then has another state than was saved */
-  async #load(guest: StudyGuest, saved: Buffer): Promise<void> {
-    await loadDevices(guest.qemu.qmp, this.#snapshot)
-    if (!saved.equals(await stateOf(guest)))
-      throw new SubpageError(
-        'INTERNAL',
-        `devices of ${guest.qemu.record.name} are not those of the checkpoint`,
-      )
-  }
-
   /**
    * The slave is the checkpoint, or this throws. The guest loads its own devices as well, for under TCG whoever has done so begins
    * by translating all code anew: the slave alone would fall behind, as it would not under KVM.
    */
   async #beginAlike(): Promise<void> {
+    // What clients send meanwhile is in the state of the guest's user network, which stands still only when they do.
+    for (let tries = 0; tries < triesMax; tries++) if (await this.#loadBoth()) return
+    throw new SubpageError('INTERNAL', 'devices of the guest or of its slave are not those of the checkpoint')
+  }
+
+  /** @returns whether both have the same state then. @throws SubpageError INTERNAL when their memory differs */
+  async #loadBoth(): Promise<boolean> {
+    await saveDevices(this.primary.qemu.qmp, this.#snapshot)
+    const saved = await stateOf(this.primary)
+    // Its memory is that of the checkpoint: a card looks at its rings there.
+    if (!(await this.#load(this.slave, saved))) return false
     const [ours, theirs] = [this.primary.qemu.ram, this.slave.qemu.ram]
     const differs = await compareRegions(ours, theirs, PageRanges.all(ours.pages))
     if (differs)
       throw new SubpageError('INTERNAL', `page ${differs.page} of the slave is not that of the checkpoint`)
-    await this.#load(this.primary, await stateOf(this.primary))
-    this.#undoReset(this.primary, this.#trackers.primary)
+    // What has come since would be lost.
+    return saved.equals(await stateOf(this.primary)) && (await this.#load(this.primary, saved))
   }
 
-  /** The slave's memory is that of the checkpoint: a card looks at its rings there. */
-  async #loadSlave(): Promise<void> {
-    await this.#load(this.slave, await this.#save())
-    this.#undoReset(this.slave, this.#trackers.slave)
+  /** @returns whether its devices then are as they were saved */
+  async #load(guest: StudyGuest, saved: Buffer): Promise<boolean> {
+    await loadDevices(guest.qemu.qmp, this.#snapshot)
+    this.#undoReset(guest, guest === this.primary ? this.#trackers.primary : this.#trackers.slave)
+    return saved.equals(await stateOf(guest))
   }
 
   /** A load resets the machine first, which writes, too. */
